@@ -1,0 +1,49 @@
+"""What may go wrong, each with the exit code that scripts rely on."""
+
+
+class GnflowError(Exception):
+    """Something the user can act on; shown as one message, without a traceback."""
+
+    exit_code = 1
+
+
+class SpecError(GnflowError):
+    """The spec, or what it asks for, is not valid."""
+
+    exit_code = 3
+
+
+class DataError(GnflowError):
+    """A corpus, shard or tokenizer is missing, damaged or does not fit."""
+
+    exit_code = 4
+
+
+class Diverged(GnflowError):
+    """A loss is no longer finite."""
+
+    exit_code = 5
+
+
+class Preempted(GnflowError):
+    """The run was told to stop (SIGTERM); it can be resumed."""
+
+    exit_code = 6
+
+
+class EnvironmentProblem(GnflowError):
+    """A package, compiler, device or server is missing."""
+
+    exit_code = 7
+
+
+class DiskProblem(GnflowError):
+    """Nothing more can be written, or what was written is damaged."""
+
+    exit_code = 8
+
+
+class Interrupted(GnflowError):
+    """The run was interrupted (Ctrl-C); it can be resumed."""
+
+    exit_code = 130

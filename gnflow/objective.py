@@ -1,0 +1,22 @@
+"""What an optimizer may ask of a problem, and the types that the whole package shares."""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+from torch import Tensor
+
+Params: TypeAlias = dict[str, Tensor]  # also gradients, updates, displacements
+Metrics: TypeAlias = dict[str, Tensor]  # 0-D, left on the device
+Tokens: TypeAlias = Tensor  # (rows, time + 1) of one micro-batch: inputs and, shifted by one, targets
+Scalar: TypeAlias = Tensor  # 0-D
+
+
+class Objective(NamedTuple):
+    """A loss, seen one micro-batch at a time. All three are pure and mean over the tokens of the micro-batch."""
+
+    value: Callable[[Params, Tokens], Scalar]
+    """(params, tokens) -> loss"""
+    gradient: Callable[[Params, Tokens], tuple[Params, Scalar]]
+    """(params, tokens) -> (gradient, loss)"""
+    curved: Callable[[Params, Params, Tokens], tuple[Params, Scalar]]
+    """(params, anchor, tokens) -> (gradient, value) at `params` of the convex model of the loss around `anchor`"""

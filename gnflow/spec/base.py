@@ -1,0 +1,46 @@
+"""What every part of a spec shares: frozen, strict, no unknown key, and `kind` alone meaning its defaults."""
+
+from collections.abc import Sequence
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic_core import PydanticCustomError
+
+
+class Spec(BaseModel):
+    """One mapping of a spec file. Attribute docstrings are the help that `gnflow explain` and the schema show."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        regex_engine="python-re",
+    )
+
+
+def _expand(value: object) -> object:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+# `inner: muon` reads as `inner: {kind: muon}`.
+Shorthand = BeforeValidator(_expand)
+
+Item = TypeVar("Item")
+# A YAML list, kept as a tuple.
+Listed = Annotated[tuple[Item, ...], Strict(False)]
+
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def refuse(message: str, **context: object) -> PydanticCustomError:
+    """An error of our own, for checks that span fields; the loader adds file, line and excerpt."""
+    return PydanticCustomError("gnflow", message.replace("{", "{{").replace("}", "}}"), context or None)
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b or c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"

@@ -1,0 +1,123 @@
+"""`data:`: corpora, tokenizers and the length of a row."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from gnflow.spec.base import Count, Fraction, Listed, Shorthand, Spec, refuse
+
+Path = Annotated[str, Field(min_length=1)]
+
+
+class Shakespeare(Spec):
+    """The complete plays (5.0 MB, public domain); three of them are held out."""
+
+    kind: Literal["shakespeare"] = "shakespeare"
+
+
+class Files(Spec):
+    """Text, JSONL or Parquet files, named relative to the project root; `*` is allowed."""
+
+    kind: Literal["files"] = "files"
+    paths: Annotated[Listed[Path], Field(min_length=1)]
+    """Training files: .txt, .md (one document each), .jsonl or .parquet (one document a row)."""
+    held_out: Listed[Path] = ()
+    """Held-out files. Default: the last `held_out_fraction` of the documents of `paths`."""
+    held_out_fraction: Annotated[Fraction, Field(gt=0)] = 0.05
+    """Part of the documents (of the text, when there is one document) held out when `held_out` names no file."""
+    column: Annotated[str, Field(min_length=1)] = "text"
+    """The field of a JSONL or Parquet row that holds the text."""
+
+
+class HuggingFace(Spec):
+    """A dataset that `datasets.load_dataset` can open."""
+
+    kind: Literal["huggingface"] = "huggingface"
+    path: Path
+    """Name on the hub, or a local directory."""
+    name: str | None = None
+    """Configuration of the dataset, for example `en`."""
+    split: str = "train"
+    """Split to train on."""
+    held_out: str = "validation"
+    """Split to evaluate on."""
+    column: str = "text"
+    """The column that holds the text."""
+    documents: Count | None = None
+    """Take only the first so many documents."""
+
+
+class Tokens(Spec):
+    """Ready token ids: one-dimensional integer `.npy` arrays, named relative to the project root."""
+
+    kind: Literal["tokens"] = "tokens"
+    train: Path
+    """Token ids to train on."""
+    held_out: Path
+    """Token ids to evaluate on."""
+    vocabulary: Count
+    """Number of distinct ids; every id must be below it."""
+
+
+class BPE(Spec):
+    """Byte-level BPE, trained on the training text."""
+
+    kind: Literal["bpe"] = "bpe"
+    vocabulary: Annotated[int, Field(ge=257, le=1_000_000)] = 512
+    """Entries: 256 bytes, one end-of-text mark, and merges."""
+
+
+class PretrainedTokenizer(Spec):
+    """A `tokenizer.json` as Hugging Face writes it."""
+
+    kind: Literal["huggingface"] = "huggingface"
+    path: Path
+    """The file, or a directory that holds it."""
+    vocabulary: Count
+    """Entries of the tokenizer; checked when it is opened, so that a plan needs no file."""
+
+
+class Bytes(Spec):
+    """One token a byte, and one end-of-text mark: 257 entries, nothing to train."""
+
+    kind: Literal["bytes"] = "bytes"
+
+
+Source = Annotated[Shakespeare | Files | HuggingFace | Tokens, Field(discriminator="kind"), Shorthand]
+Tokenizer = Annotated[BPE | PretrainedTokenizer | Bytes, Field(discriminator="kind"), Shorthand]
+
+
+class Text(Spec):
+    """Rows of text for next-token prediction."""
+
+    kind: Literal["text"] = "text"
+    source: Source = Shakespeare()
+    """Where the text comes from."""
+    tokenizer: Tokenizer | None = None
+    """How text becomes tokens. Default: `bpe`. Ready `tokens` take none."""
+    context: Annotated[int, Field(ge=2)] = 64
+    """Tokens predicted in one row."""
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _tokens_need_no_tokenizer(cls, tokenizer: object, info: ValidationInfo) -> object:
+        if tokenizer is not None and isinstance(info.data.get("source"), Tokens):
+            raise refuse("ready tokens take no tokenizer; remove this key")
+        return tokenizer
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of distinct token ids."""
+        match self.source, self.tokenizer:
+            case Tokens(vocabulary=size), _:
+                return size
+            case _, BPE(vocabulary=size) | PretrainedTokenizer(vocabulary=size):
+                return size
+            case _, Bytes():
+                return 257
+            case _:
+                return BPE().vocabulary
+
+
+# A second kind of data makes this a union on `kind`.
+Data = Annotated[Text, Field(), Shorthand]

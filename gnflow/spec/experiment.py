@@ -1,0 +1,44 @@
+"""The whole of one spec file."""
+
+from typing import Annotated
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from gnflow.spec.base import Listed, Spec, refuse
+from gnflow.spec.data import Data
+from gnflow.spec.model import Decoder, Model
+from gnflow.spec.optimizer import Optimizer
+from gnflow.spec.training import Compile, Cost, Loss, Metric, Mlflow, Tracking, Training, UpdateNorms
+
+
+class Experiment(Spec):
+    """One run: what is trained, on what, by which optimizer, for how long."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$")]
+    """Name of the run and of its directory under `runs/`."""
+    model: Model = Decoder()
+    """The network."""
+    data: Data
+    """The corpus."""
+    optimizer: Optimizer
+    """The method under study."""
+    training: Training
+    """Budget, batch, device and start."""
+    metrics: Listed[Metric] = (Loss(), Cost(), UpdateNorms())
+    """What is recorded."""
+    compile: Compile = Compile()
+    """Compilation of the training graphs."""
+    tracking: Tracking = Mlflow()
+    """Where runs are mirrored to."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics_agree(cls, metrics: tuple[Metric, ...], info: ValidationInfo) -> tuple[Metric, ...]:
+        kinds = [metric.kind for metric in metrics]
+        for kind in kinds:
+            if kinds.count(kind) > 1:
+                raise refuse(f"metric `{kind}` is declared twice")
+        training = info.data.get("training")
+        if training is not None and training.target is not None and "loss" not in kinds:
+            raise refuse("`training.target` needs the metric `loss`; add it")
+        return metrics

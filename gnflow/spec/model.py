@@ -1,0 +1,56 @@
+"""`model:`: the architectures a spec may name."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from gnflow.spec.base import Count, Rate, Shorthand, Spec, refuse
+
+
+class Decoder(Spec):
+    """A causal transformer; the defaults are the block of arXiv:2510.09378.
+
+    Pre-RMSNorm, rotary positions, LayerNorm of queries and keys over the full width, no biases, plain GELU, own head.
+    """
+
+    kind: Literal["decoder"] = "decoder"
+    layers: Count = 3
+    """Transformer blocks."""
+    width: Count = 64
+    """Features of the residual stream."""
+    heads: Count = 4
+    """Attention heads; must divide `width` into an even head size."""
+    key_value_heads: Count | None = None
+    """Heads of keys and values (grouped-query attention); must divide `heads`. Default: as many as `heads`."""
+    feedforward: Literal["gelu", "swiglu"] = "gelu"
+    """`gelu` has two matrices, `swiglu` three."""
+    hidden: Count | None = None
+    """Features inside the feedforward. Default: 4 x `width`."""
+    qk_norm: Literal["full", "head", "none"] = "full"
+    """LayerNorm of queries and keys: over the full width before the split into heads, per head, or none."""
+    tie_embeddings: bool = False
+    """Use the embedding as the output head."""
+    rope_theta: Rate = 1e4
+    """Base of the rotary frequencies."""
+    norm_epsilon: Rate = 1e-6
+    """Added to the mean square in every RMSNorm and to the variance in every LayerNorm."""
+
+    @field_validator("heads")
+    @classmethod
+    def _splits_the_width(cls, heads: int, info: ValidationInfo) -> int:
+        width = info.data.get("width")
+        if width is not None and (width % heads or (width // heads) % 2):
+            raise refuse(f"{heads} heads do not split width {width} into equal heads of even size")
+        return heads
+
+    @field_validator("key_value_heads")
+    @classmethod
+    def _groups_the_heads(cls, key_value_heads: int | None, info: ValidationInfo) -> int | None:
+        heads = info.data.get("heads")
+        if heads is not None and key_value_heads is not None and heads % key_value_heads:
+            raise refuse(f"{key_value_heads} key-value heads do not divide {heads} heads")
+        return key_value_heads
+
+
+# A second architecture makes this a union on `kind`.
+Model = Annotated[Decoder, Field(), Shorthand]

@@ -1,0 +1,127 @@
+"""`training:`, `metrics:`, `compile:` and `tracking:`: how a run is carried out and what it leaves."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from gnflow.spec.base import Count, Rate, Shorthand, Spec, refuse
+
+
+class Scratch(Spec):
+    """Start from the model's initial weights."""
+
+    kind: Literal["scratch"] = "scratch"
+
+
+class Warmup(Spec):
+    """Start from weights warmed by AdamW: the same for every arm with this model, data and seed; made once."""
+
+    kind: Literal["warmup"] = "warmup"
+    steps: Count = 60
+    """AdamW updates of one micro-batch each."""
+    learning_rate: Rate = 3e-3
+    """AdamW's rate, after a linear warm-up over the first tenth of `steps`."""
+
+
+class Checkpoint(Spec):
+    """Start from the weights of a `params.safetensors`, named relative to the project root."""
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    path: Annotated[str, Field(min_length=1)]
+    """The file, or a directory that holds it."""
+
+
+Start = Annotated[Scratch | Warmup | Checkpoint, Field(discriminator="kind"), Shorthand]
+
+
+class Target(Spec):
+    """Stop at the first evaluation that reaches this value."""
+
+    metric: Literal["loss/held_out"] = "loss/held_out"
+    """What is compared."""
+    at_most: float
+    """The value to reach."""
+
+
+class Training(Spec):
+    """How long, on what, and what is kept."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Every random draw is a function of this, the step and the name of its stream."""
+    rows: Count = 32
+    """Sequences in one micro-batch."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes the GPU when there is one."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Arithmetic of first-order passes; Gauss-Newton products stay in float32 or tf32."""
+    steps: Count | None = None
+    """Optimizer steps. Give this or `tokens`."""
+    tokens: Rate | None = None
+    """Training tokens, search included; rounded up to whole steps."""
+    start: Start = Warmup()
+    """The weights that the first step starts from."""
+    target: Target | None = None
+    """Stop early once reached."""
+    evaluate_every: Count = 1
+    """Steps between evaluations on held-out text."""
+    checkpoint_every: Count = 5
+    """Steps between checkpoints that are kept."""
+    temporary_checkpoint_minutes: Rate = 5.0
+    """A further checkpoint, replaced by the next one, at least this often."""
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "Training":
+        if (self.steps is None) == (self.tokens is None):
+            raise refuse("give either `steps` or `tokens`" + (", not both" if self.steps else ""))
+        return self
+
+
+class Loss(Spec):
+    """`loss/train` at every step and `loss/held_out` at every evaluation."""
+
+    kind: Literal["loss"] = "loss"
+    microbatches: Count = 16
+    """Held-out micro-batches of one evaluation; always the same ones, the first of the held-out text."""
+
+
+class Cost(Spec):
+    """Tokens, serial passes, FLOPs and seconds, all cumulative."""
+
+    kind: Literal["cost"] = "cost"
+
+
+class UpdateNorms(Spec):
+    """Global norms: `norm/update`, and `norm/gradient` where the method has one mean gradient."""
+
+    kind: Literal["update_norms"] = "update_norms"
+
+
+Metric = Annotated[Loss | Cost | UpdateNorms, Field(discriminator="kind"), Shorthand]
+
+
+class Compile(Spec):
+    """How regions are compiled, and what is tolerated."""
+
+    mode: Literal["off", "default", "max-autotune"] = "default"
+    """`off` runs the same code eagerly."""
+    max_recompiles: Annotated[int, Field(ge=0)] = 0
+    """Recompilations tolerated after the first step; one more stops the run."""
+    max_graph_breaks: Annotated[int, Field(ge=0)] = 0
+    """Graph breaks tolerated; one more stops the run."""
+
+
+class Mlflow(Spec):
+    """Mirror the run to MLflow."""
+
+    kind: Literal["mlflow"] = "mlflow"
+    experiment: Annotated[str, Field(min_length=1)] = "gnflow"
+    """The MLflow experiment."""
+
+
+class NoTracking(Spec):
+    """The run directory only."""
+
+    kind: Literal["none"] = "none"
+
+
+Tracking = Annotated[Mlflow | NoTracking, Field(discriminator="kind"), Shorthand]

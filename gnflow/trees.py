@@ -1,0 +1,94 @@
+"""Arithmetic on `dict[str, Tensor]`, and names for the tensors of a nested state."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from gnflow.objective import Params
+
+Tree = TypeVar("Tree")
+
+
+def mapped(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
+    """The same nesting of tuples and dicts, with `function` applied to every tensor."""
+    result: Tree = pytree.tree_map(function, tree)
+    return result
+
+
+def add(a: Params, b: Params) -> Params:
+    """a + b"""
+    return {name: a[name] + b[name] for name in a}
+
+
+def subtract(a: Params, b: Params) -> Params:
+    """a - b"""
+    return {name: a[name] - b[name] for name in a}
+
+
+def scale(a: Params, factor: float | Tensor) -> Params:
+    """factor a"""
+    return {name: factor * value for name, value in a.items()}
+
+
+def along(origin: Params, direction: Params, alpha: float | Tensor) -> Params:
+    """origin + alpha direction"""
+    return {name: value + alpha * direction[name] for name, value in origin.items()}
+
+
+def chosen(condition: Tensor, a: Params, b: Params) -> Params:
+    """a where the 0-D `condition` holds, else b."""
+    return {name: torch.where(condition, value, b[name]) for name, value in a.items()}
+
+
+def dot(a: Params, b: Params) -> Tensor:
+    """<a, b>, 0-D."""
+    return torch.stack([(a[name] * b[name]).sum() for name in a]).sum()
+
+
+def norm(a: Params) -> Tensor:
+    """Global Euclidean norm, 0-D."""
+    return dot(a, a).sqrt()
+
+
+def clone(tree: Tree) -> Tree:
+    """The same nesting with storage of its own."""
+    return mapped(torch.clone, tree)
+
+
+def zeros(a: Params) -> Params:
+    """Zeros in the shapes of `a`."""
+    return {name: torch.zeros_like(value) for name, value in a.items()}
+
+
+def pick(a: Params, names: Iterable[str]) -> Params:
+    """The named part of `a`."""
+    return {name: a[name] for name in names}
+
+
+def named_tensors(tree: object) -> dict[str, Tensor]:
+    """Every tensor of a nested state under its path, for example `inner/momentum/blocks.0.attention.query`."""
+    paths, _ = pytree.tree_flatten_with_path(tree)
+    return {"/".join(_label(key) for key in path): leaf for path, leaf in paths}
+
+
+def with_tensors(template: Tree, tensors: dict[str, Tensor]) -> Tree:
+    """The nesting of `template` with the tensors of `named_tensors`. Raises KeyError for a missing one."""
+    paths, structure = pytree.tree_flatten_with_path(template)
+    leaves = [tensors["/".join(_label(key) for key in path)] for path, _ in paths]
+    result: Tree = pytree.tree_unflatten(leaves, structure)
+    return result
+
+
+def _label(key: object) -> str:
+    match key:
+        case pytree.MappingKey():
+            return str(key.key)
+        case pytree.GetAttrKey():
+            return key.name
+        case pytree.SequenceKey():
+            return str(key.idx)
+        case _:
+            raise TypeError(f"no name for {key!r}")

@@ -1,0 +1,43 @@
+"""Where things live: the project root and the directories under it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MARKS = ("dvc.yaml", ".git")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A project root. Nothing is created until it is written to."""
+
+    root: Path
+
+    @classmethod
+    def around(cls, path: Path) -> "Workspace":
+        """The nearest ancestor of `path` with a `dvc.yaml` or `.git`, else the directory of `path`."""
+        start = path.resolve()
+        start = start if start.is_dir() else start.parent
+        for directory in (start, *start.parents):
+            if any((directory / mark).exists() for mark in MARKS):
+                return cls(directory)
+        return cls(start)
+
+    @property
+    def runs(self) -> Path:
+        """Run directories."""
+        return self.root / "runs"
+
+    @property
+    def data(self) -> Path:
+        """Prepared shards, one directory for each distinct `data:` section."""
+        return self.root / "data"
+
+    @property
+    def cache(self) -> Path:
+        """What can be made again: starting weights, compiled graphs."""
+        return self.root / ".gnflow"
+
+    @property
+    def mlflow(self) -> Path:
+        """The local MLflow store."""
+        return self.root / "mlflow"
