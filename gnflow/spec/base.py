@@ -1,6 +1,7 @@
 """What every part of a spec shares: frozen, strict, no unknown key, and `kind` alone meaning its defaults."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
@@ -16,7 +17,6 @@ class Spec(BaseModel):
         extra="forbid",
         allow_inf_nan=False,
         use_attribute_docstrings=True,
-        regex_engine="python-re",
     )
 
 
@@ -36,9 +36,26 @@ Rate = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-def refuse(message: str, **context: object) -> PydanticCustomError:
-    """An error of our own, for checks that span fields; the loader adds file, line and excerpt."""
-    return PydanticCustomError("gnflow", message.replace("{", "{{").replace("}", "}}"), context or None)
+@dataclass(frozen=True)
+class Unit:
+    """What a number counts or measures, for `gnflow explain`."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Expects:
+    """In words, what a pattern asks for."""
+
+    words: str
+
+
+def refuse(message: str, *at: str | int) -> PydanticCustomError:
+    """An error of our own, for checks that span fields; the loader adds file, line and excerpt.
+
+    `at` names keys beside the one that is checked; the first that is written in the spec is pointed at.
+    """
+    return PydanticCustomError("gnflow", "{message}", {"message": message, "at": at})
 
 
 def listed(names: Sequence[str]) -> str:

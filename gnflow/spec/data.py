@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from gnflow.spec.base import Count, Fraction, Listed, Shorthand, Spec, refuse
+from gnflow.spec.base import Count, Fraction, Listed, Shorthand, Spec, Unit, refuse
 
 Path = Annotated[str, Field(min_length=1)]
 
@@ -43,7 +43,7 @@ class HuggingFace(Spec):
     """Split to evaluate on."""
     column: str = "text"
     """The column that holds the text."""
-    documents: Count | None = None
+    documents: Annotated[Count | None, Unit("documents")] = None
     """Take only the first so many documents."""
 
 
@@ -55,7 +55,7 @@ class Tokens(Spec):
     """Token ids to train on."""
     held_out: Path
     """Token ids to evaluate on."""
-    vocabulary: Count
+    vocabulary: Annotated[Count, Unit("tokens")]
     """Number of distinct ids; every id must be below it."""
 
 
@@ -63,7 +63,7 @@ class BPE(Spec):
     """Byte-level BPE, trained on the training text."""
 
     kind: Literal["bpe"] = "bpe"
-    vocabulary: Annotated[int, Field(ge=257, le=1_000_000)] = 512
+    vocabulary: Annotated[int, Field(ge=257, le=1_000_000), Unit("tokens")] = 512
     """Entries: 256 bytes, one end-of-text mark, and merges."""
 
 
@@ -73,7 +73,7 @@ class PretrainedTokenizer(Spec):
     kind: Literal["huggingface"] = "huggingface"
     path: Path
     """The file, or a directory that holds it."""
-    vocabulary: Count
+    vocabulary: Annotated[Count, Unit("tokens")]
     """Entries of the tokenizer; checked when it is opened, so that a plan needs no file."""
 
 
@@ -95,7 +95,7 @@ class Text(Spec):
     """Where the text comes from."""
     tokenizer: Tokenizer | None = None
     """How text becomes tokens. Default: `bpe`. Ready `tokens` take none."""
-    context: Annotated[int, Field(ge=2)] = 64
+    context: Annotated[int, Field(ge=2), Unit("tokens")] = 64
     """Tokens predicted in one row."""
 
     @field_validator("tokenizer")

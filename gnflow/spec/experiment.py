@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from gnflow.spec.base import Listed, Spec, refuse
+from gnflow.spec.base import Expects, Listed, Spec, refuse
 from gnflow.spec.data import Data
 from gnflow.spec.model import Decoder, Model
 from gnflow.spec.optimizer import Optimizer
@@ -14,7 +14,11 @@ from gnflow.spec.training import Compile, Cost, Loss, Metric, Mlflow, Tracking, 
 class Experiment(Spec):
     """One run: what is trained, on what, by which optimizer, for how long."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$")]
+    name: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$"),
+        Expects("at most 100 letters, digits, `_`, `.` and `-`, a letter or digit first"),
+    ]
     """Name of the run and of its directory under `runs/`."""
     model: Model = Decoder()
     """The network."""
@@ -35,9 +39,9 @@ class Experiment(Spec):
     @classmethod
     def _metrics_agree(cls, metrics: tuple[Metric, ...], info: ValidationInfo) -> tuple[Metric, ...]:
         kinds = [metric.kind for metric in metrics]
-        for kind in kinds:
-            if kinds.count(kind) > 1:
-                raise refuse(f"metric `{kind}` is declared twice")
+        for index, kind in enumerate(kinds):
+            if kind in kinds[:index]:
+                raise refuse(f"metric `{kind}` is declared twice", index)
         training = info.data.get("training")
         if training is not None and training.target is not None and "loss" not in kinds:
             raise refuse("`training.target` needs the metric `loss`; add it")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from gnflow.spec.base import Count, Rate, Shorthand, Spec, refuse
+from gnflow.spec.base import Count, Rate, Shorthand, Spec, Unit, refuse
 
 
 class Decoder(Spec):
@@ -16,15 +16,15 @@ class Decoder(Spec):
     kind: Literal["decoder"] = "decoder"
     layers: Count = 3
     """Transformer blocks."""
-    width: Count = 64
+    width: Annotated[Count, Unit("features")] = 64
     """Features of the residual stream."""
-    heads: Count = 4
+    heads: Annotated[Count, Field(validate_default=True)] = 4
     """Attention heads; must divide `width` into an even head size."""
     key_value_heads: Count | None = None
     """Heads of keys and values (grouped-query attention); must divide `heads`. Default: as many as `heads`."""
     feedforward: Literal["gelu", "swiglu"] = "gelu"
     """`gelu` has two matrices, `swiglu` three."""
-    hidden: Count | None = None
+    hidden: Annotated[Count | None, Unit("features")] = None
     """Features inside the feedforward. Default: 4 x `width`."""
     qk_norm: Literal["full", "head", "none"] = "full"
     """LayerNorm of queries and keys: over the full width before the split into heads, per head, or none."""
@@ -40,7 +40,7 @@ class Decoder(Spec):
     def _splits_the_width(cls, heads: int, info: ValidationInfo) -> int:
         width = info.data.get("width")
         if width is not None and (width % heads or (width // heads) % 2):
-            raise refuse(f"{heads} heads do not split width {width} into equal heads of even size")
+            raise refuse(f"{heads} heads do not split width {width} into equal heads of even size", "heads", "width")
         return heads
 
     @field_validator("key_value_heads")
@@ -48,7 +48,7 @@ class Decoder(Spec):
     def _groups_the_heads(cls, key_value_heads: int | None, info: ValidationInfo) -> int | None:
         heads = info.data.get("heads")
         if heads is not None and key_value_heads is not None and heads % key_value_heads:
-            raise refuse(f"{key_value_heads} key-value heads do not divide {heads} heads")
+            raise refuse(f"{key_value_heads} key-value heads do not divide {heads} heads", "key_value_heads", "heads")
         return key_value_heads
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict, field_validator
 
-from gnflow.spec.base import Count, Fraction, Listed, Rate, Shorthand, Spec, refuse
+from gnflow.spec.base import Count, Fraction, Listed, Rate, Shorthand, Spec, Unit, refuse
 
 Beta = Fraction
 Decay = Annotated[float, Field(ge=0)]
@@ -15,7 +15,7 @@ class Constant(Spec):
     """The full rate, after a linear warm-up."""
 
     kind: Literal["constant"] = "constant"
-    warmup: Annotated[int, Field(ge=0)] = 0
+    warmup: Annotated[int, Field(ge=0), Unit("updates")] = 0
     """Updates of linear warm-up."""
 
 
@@ -23,7 +23,7 @@ class Cosine(Spec):
     """One half cosine from the full rate to `final`, over the whole run."""
 
     kind: Literal["cosine"] = "cosine"
-    warmup: Annotated[int, Field(ge=0)] = 0
+    warmup: Annotated[int, Field(ge=0), Unit("updates")] = 0
     """Updates of linear warm-up."""
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Last rate, as a fraction of the full one."""
@@ -33,7 +33,7 @@ class GlobalCosine(Spec):
     """One half cosine over all inner updates of the run, whatever the outer step."""
 
     kind: Literal["global_cosine"] = "global_cosine"
-    warmup: Annotated[int, Field(ge=0)] = 0
+    warmup: Annotated[int, Field(ge=0), Unit("updates")] = 0
     """Inner updates of linear warm-up."""
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Last rate, as a fraction of the full one."""
@@ -117,7 +117,7 @@ class Rule(Spec):
 class FirstOrder(Spec):
     """What every method that follows a mean gradient shares."""
 
-    microbatches: Count = 1
+    microbatches: Annotated[Count, Unit("micro-batches")] = 1
     """Micro-batches averaged into one update."""
     schedule: Schedule = Constant()
     """Factor on every learning rate. Inside Gauss-Newton the outer `schedule` rules instead."""
@@ -147,7 +147,7 @@ class GeometricSearch(Spec):
     kind: Literal["geometric"] = "geometric"
     trials: Annotated[int, Field(ge=1, le=64)] = 5
     """Step lengths tried."""
-    microbatches: Count = 8
+    microbatches: Annotated[Count, Unit("micro-batches")] = 8
     """Fresh micro-batches held aside for the search."""
 
 
@@ -170,7 +170,7 @@ class GaussNewton(Spec):
     """Parameters solved for together."""
     inner: Inner = Muon()
     """The optimizer that minimises the model; every one of its steps sees fresh micro-batches."""
-    inner_steps: Count = 64
+    inner_steps: Annotated[Count, Unit("inner updates")] = 64
     """Inner updates in one outer step."""
     schedule: InnerSchedule = ConstantWithInnerCosine()
     """Factor on the inner learning rates."""
@@ -178,14 +178,12 @@ class GaussNewton(Spec):
     """How far to go towards the point that the inner optimizer found."""
     warm_start: bool = True
     """Begin the next inner solve at the point found before the search, not at the iterate."""
-    keep_inner_state: bool = True
-    """Carry the inner optimizer's moments from one outer step to the next."""
 
     @field_validator("inner")
     @classmethod
     def _outer_schedule_rules(cls, inner: AdamW | Muon) -> AdamW | Muon:
         if inner.schedule != Constant():
-            raise refuse("an inner optimizer has no schedule of its own; set `optimizer.schedule`")
+            raise refuse("an inner optimizer has no schedule of its own; set `optimizer.schedule`", "schedule")
         return inner
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gnflow.spec.base import Count, Rate, Shorthand, Spec, refuse
+from gnflow.spec.base import Count, Rate, Shorthand, Spec, Unit, refuse
 
 
 class Scratch(Spec):
@@ -17,9 +17,9 @@ class Warmup(Spec):
     """Start from weights warmed by AdamW: the same for every arm with this model, data and seed; made once."""
 
     kind: Literal["warmup"] = "warmup"
-    steps: Count = 60
+    steps: Annotated[Count, Unit("updates")] = 60
     """AdamW updates of one micro-batch each."""
-    learning_rate: Rate = 3e-3
+    learning_rate: Rate = 1e-3
     """AdamW's rate, after a linear warm-up over the first tenth of `steps`."""
 
 
@@ -48,31 +48,32 @@ class Training(Spec):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Every random draw is a function of this, the step and the name of its stream."""
-    rows: Count = 32
+    rows: Annotated[Count, Unit("sequences")] = 32
     """Sequences in one micro-batch."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes the GPU when there is one."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Arithmetic of first-order passes; Gauss-Newton products stay in float32 or tf32."""
-    steps: Count | None = None
+    steps: Annotated[Count | None, Unit("optimizer steps")] = None
     """Optimizer steps. Give this or `tokens`."""
-    tokens: Rate | None = None
+    tokens: Annotated[Rate | None, Unit("tokens")] = None
     """Training tokens, search included; rounded up to whole steps."""
     start: Start = Warmup()
     """The weights that the first step starts from."""
     target: Target | None = None
     """Stop early once reached."""
-    evaluate_every: Count = 1
+    evaluate_every: Annotated[Count, Unit("optimizer steps")] = 1
     """Steps between evaluations on held-out text."""
-    checkpoint_every: Count = 5
+    checkpoint_every: Annotated[Count, Unit("optimizer steps")] = 5
     """Steps between checkpoints that are kept."""
-    temporary_checkpoint_minutes: Rate = 5.0
+    temporary_checkpoint_minutes: Annotated[Rate, Unit("minutes")] = 5.0
     """A further checkpoint, replaced by the next one, at least this often."""
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Training":
         if (self.steps is None) == (self.tokens is None):
-            raise refuse("give either `steps` or `tokens`" + (", not both" if self.steps else ""))
+            both = ", not both; `null` takes back one that a base file gave" if self.steps else ""
+            raise refuse(f"give either `steps` or `tokens`{both}", "tokens")
         return self
 
 
@@ -80,7 +81,7 @@ class Loss(Spec):
     """`loss/train` at every step and `loss/held_out` at every evaluation."""
 
     kind: Literal["loss"] = "loss"
-    microbatches: Count = 16
+    microbatches: Annotated[Count, Unit("micro-batches")] = 16
     """Held-out micro-batches of one evaluation; always the same ones, the first of the held-out text."""
 
 

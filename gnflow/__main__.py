@@ -1,0 +1,5 @@
+"""`python -m gnflow`."""
+
+from gnflow.cli import main
+
+main()

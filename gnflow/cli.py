@@ -1,0 +1,169 @@
+"""`gnflow`: the verbs. Each imports its command only when it is called."""
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gnflow.errors import GnflowError
+
+app = typer.Typer(
+    name="gnflow",
+    help="Declarative experiments with second-order optimizers for LLM pretraining.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="A spec file.", show_default=False)]
+Specs = Annotated[list[Path], typer.Argument(metavar="SPEC...", help="Spec files.", show_default=False)]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one value, as in training.seed=3. Repeatable.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """The entry point: exit codes as in the README, no traceback for what the user can act on."""
+    try:
+        app(prog_name="gnflow")
+    except GnflowError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception:
+        traceback.print_exc()
+        print("\nThis is a fault in gnflow. Please report it, with the lines above and the spec.", file=sys.stderr)
+        sys.exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"gnflow {version('gnflow')}")
+        raise typer.Exit
+
+
+@app.callback()
+def gnflow(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Declarative experiments with second-order optimizers for LLM pretraining."""
+
+
+@app.command()
+def run(
+    spec: Spec,
+    sets: Sets = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Where to put the run. Default: runs/<name>.", show_default=False)] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin again, even if there is a run to resume.")] = False,
+) -> None:
+    """Plan, compile and run a spec, or resume its interrupted run."""
+    from gnflow.commands.run import run
+
+    raise typer.Exit(run(spec, sets=sets or (), run_dir=run_dir, fresh=fresh))
+
+
+@app.command()
+def check(specs: Specs, sets: Sets = None, json: Json = False) -> None:
+    """Validate specs; every problem at once, exit code 3."""
+    from gnflow.commands.check import check
+
+    raise typer.Exit(check(specs, sets=sets or (), json=json))
+
+
+@app.command()
+def plan(spec: Spec, sets: Sets = None, json: Json = False) -> None:
+    """Show what a run would do and cost; nothing is allocated."""
+    from gnflow.commands.plan import plan
+
+    raise typer.Exit(plan(spec, sets=sets or (), json=json))
+
+
+@app.command()
+def explain(
+    spec: Spec,
+    key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="For example optimizer.inner.", show_default=False)] = None,
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """Show a value, what it means, what it may be, and the line that set it."""
+    from gnflow.commands.explain import explain
+
+    raise typer.Exit(explain(spec, key, sets=sets or (), json=json))
+
+
+@app.command()
+def schema(
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file.", show_default=False)] = None,
+) -> None:
+    """Print the JSON Schema of a spec, for editors."""
+    from gnflow.commands.schema import schema
+
+    raise typer.Exit(schema(output))
+
+
+@app.command()
+def prepare(specs: Specs, sets: Sets = None) -> None:
+    """Fetch and tokenize the data of specs; `run` does it when needed."""
+    from gnflow.commands.prepare import prepare
+
+    raise typer.Exit(prepare(specs, sets=sets or ()))
+
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or its name.", show_default=False)]
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, or their names.", show_default=False)]
+
+
+@app.command()
+def show(run: Run, json: Json = False) -> None:
+    """Show one run."""
+    from gnflow.commands.show import show
+
+    raise typer.Exit(show(run, json=json))
+
+
+@app.command(name="list")
+def list_runs(json: Json = False) -> None:
+    """List the runs of this project."""
+    from gnflow.commands.list import list_runs
+
+    raise typer.Exit(list_runs(json=json))
+
+
+@app.command()
+def compare(
+    runs: Runs,
+    target: Annotated[float | None, typer.Option(help="Held-out loss to reach. Default: the runs' own.", show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """Compare runs: steps, serial passes, tokens, FLOPs and seconds to the target."""
+    from gnflow.commands.compare import compare
+
+    raise typer.Exit(compare(runs, target=target, json=json))
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """Check this machine: packages, compiler, device, store."""
+    from gnflow.commands.doctor import doctor
+
+    raise typer.Exit(doctor(json=json))
+
+
+@app.command()
+def ui(
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to serve on.")] = 5000,
+) -> None:
+    """Open the MLflow UI on this project's store."""
+    from gnflow.commands.ui import ui
+
+    raise typer.Exit(ui(host=host, port=port))

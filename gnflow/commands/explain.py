@@ -1,0 +1,49 @@
+"""`gnflow explain`: a value, its meaning, and the line that set it."""
+
+import json as encoder
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from gnflow.spec.canonical import written
+from gnflow.spec.explain import Explanation, below, explained
+from gnflow.spec.load import load
+from gnflow.spec.problems import excerpt
+
+
+def explain(spec: Path, key: str | None, *, sets: Sequence[str], json: bool) -> int:
+    """Prints `key` and all inside it; without a key, everything."""
+    loaded = load(spec, sets)
+    rows = below(loaded, key) if key else explained(loaded)
+    if json:
+        found = rows[0].to_json() if key else [row.to_json() for row in rows if row.single]
+        print(encoder.dumps(found, indent=2, ensure_ascii=False))
+        return 0
+    if key:
+        print(_full(rows[0]))
+        rows = rows[1:]
+    if leaves := [row for row in rows if row.single]:
+        print(("\n" if key else "") + _table(leaves))
+    return 0
+
+
+def _full(row: Explanation) -> str:
+    value = f" = {_value(row)}" if row.single else ""
+    lines = [row.key + value]
+    lines += textwrap.wrap(row.help, 100, initial_indent="  ", subsequent_indent="  ")
+    lines.append(f"  allowed  {row.allowed}")
+    where = excerpt(row.origin).replace("\n", "\n" + " " * 11)
+    lines.append(f"  from     {row.origin}{where}")
+    return "\n".join(lines)
+
+
+def _table(rows: Sequence[Explanation]) -> str:
+    cells = [(row.key, _value(row), str(row.origin)) for row in rows]
+    key, value = (max(len(cell[column]) for cell in cells) for column in (0, 1))
+    return "\n".join(f"{name:<{key}}  {text:<{min(value, 40)}}  {origin}" for name, text, origin in cells)
+
+
+def _value(row: Explanation) -> str:
+    value = row.value
+    text = "[]" if value == () else written(value)
+    return f"{text} {row.shape.unit}" if row.shape.unit and value is not None else text

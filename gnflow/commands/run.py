@@ -1,0 +1,70 @@
+"""`gnflow run`: plan, compile, train; resume what was interrupted."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gnflow.spec.experiment import Experiment
+from gnflow.spec.load import load
+from gnflow.spec.training import Mlflow
+from gnflow.workspace import Workspace
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gnflow.train.loop import Report, Watch
+    from gnflow.train.run import Run
+
+ROWS = (
+    "status", "steps", "loss/train", "loss/held_out", "tokens/solve", "tokens/search", "tokens/total",
+    "passes/serial", "flops/total", "time/seconds", "time/compile", "target/step", "target/seconds",
+)  # fmt: skip
+
+
+def run(spec: Path, *, sets: Sequence[str] = (), run_dir: Path | None = None, fresh: bool = False) -> int:
+    """Runs a spec to its end and prints its summary. Raises the errors of `gnflow.train.loop.run`."""
+    loaded = load(spec, sets)
+    # After the spec is known to be good: torch takes seconds to import.
+    from gnflow.train.display import Display
+    from gnflow.train.loop import run as train
+
+    display = Display()
+    watches = [display.watch, *mirrors(loaded.experiment, loaded.workspace, display.say)]
+    done = train(loaded.experiment, loaded.workspace, run_dir, fresh=fresh, watches=watches, report=display.say)
+    show(done, display.console)
+    return 0
+
+
+def mirrors(experiment: Experiment, workspace: Workspace, report: "Report") -> "list[Watch]":
+    """What the spec wants the run mirrored to. Raises EnvironmentProblem when MLflow is not installed."""
+    if not isinstance(experiment.tracking, Mlflow):
+        return []
+    from gnflow.track.location import check_available
+    from gnflow.track.mirror import Mirror
+
+    check_available()
+    return [lambda plan, directory: Mirror(directory, experiment, workspace, report=report)]
+
+
+def show(run: "Run", console: "Console") -> None:
+    """The summary of a run, as a table."""
+    from rich.table import Table
+
+    table = Table(title=str(run.directory), title_justify="left", show_header=False, box=None)
+    for name in ROWS:
+        value = run.summary.get(name)
+        if value is not None:
+            table.add_row(name, _words(name, value))
+    console.print(table)
+
+
+def _words(name: str, value: object) -> str:
+    match value:
+        case int() | float() if name.endswith("seconds") or name == "time/compile":
+            return f"{value:,.1f} s"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:.4f}"
+        case _:
+            return str(value)

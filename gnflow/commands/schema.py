@@ -1,0 +1,16 @@
+"""`gnflow schema`: the JSON Schema of a spec, for editors."""
+
+import json
+from pathlib import Path
+
+from gnflow.spec.schema import schema as schema_of_specs
+
+
+def schema(output: Path | None) -> int:
+    """Prints it, or writes it to `output`."""
+    text = json.dumps(schema_of_specs(), indent=2, ensure_ascii=False) + "\n"
+    if output is None:
+        print(text, end="")
+    else:
+        output.write_text(text, encoding="utf-8")
+    return 0

@@ -1,0 +1,33 @@
+"""`gnflow ui`: the MLflow UI on the store of the project."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+
+from gnflow.track import location, server
+from gnflow.workspace import Workspace
+
+
+def ui(*, host: str = "127.0.0.1", port: int = 5000) -> int:
+    """Serve until Ctrl-C. Raises EnvironmentProblem when MLflow is missing or the port is taken."""
+    location.check_available()
+    workspace = Workspace.around(Path.cwd())
+    uri = location.tracking_uri(workspace)
+    shown = location.without_secrets(uri)
+    if uri.startswith(("http://", "https://")):
+        print(f"Runs are mirrored to {shown} ({location.VARIABLE}): open it in a browser.")
+        return 0
+    print(f"Starting MLflow on {shown} ...", flush=True)
+    previous = signal.signal(signal.SIGTERM, _leave)
+    try:
+        with server.serving(uri, host, port, workspace.mlflow / "ui.log") as process:
+            print(f"MLflow UI: {server.address(host, port)}  (Ctrl-C stops it)", flush=True)
+            return process.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

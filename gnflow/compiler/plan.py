@@ -1,0 +1,193 @@
+"""Experiment -> Plan: every size and cost of a run, known before a byte is allocated."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil, prod
+from typing import NamedTuple
+
+import torch
+
+from gnflow.compiler import build
+from gnflow.compiler.cost import RegionCost, nbytes, region_cost
+from gnflow.errors import EnvironmentProblem
+from gnflow.models.attention import Kernel
+from gnflow.models.model import Model
+from gnflow.optim.descent import Descent
+from gnflow.optim.gauss_newton import GaussNewton
+from gnflow.optim.protocol import Cost, Optimizer, Region
+from gnflow.spec import optimizer as spec
+from gnflow.spec.experiment import Experiment
+
+
+class Parameter(NamedTuple):
+    """One row of the parameter table."""
+
+    name: str
+    shape: tuple[int, ...]
+    block: str
+    rule: str
+    method: str
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will run, and what it will cost. One step is one step of the outer optimizer."""
+
+    experiment: Experiment
+    device: str
+    attention: Kernel
+    steps: int
+    parameters: tuple[Parameter, ...]
+    cost: Cost
+    regions: dict[str, RegionCost]
+    memory: dict[str, int]
+    """Bytes by class. Activations are those of an eager run: compiled regions stay below."""
+
+    @property
+    def microbatches(self) -> int:
+        """Micro-batches consumed by one step."""
+        return self.cost.microbatches
+
+    @property
+    def tokens_microbatch(self) -> int:
+        """Tokens predicted in one micro-batch."""
+        return self.experiment.training.rows * self.experiment.data.context
+
+    @property
+    def tokens_solve(self) -> int:
+        """Tokens of one step that shape the update."""
+        return self.cost.solve * self.tokens_microbatch
+
+    @property
+    def tokens_search(self) -> int:
+        """Further tokens of one step, spent on the choice of its length."""
+        return self.cost.search * self.tokens_microbatch
+
+    @property
+    def passes(self) -> int:
+        """Passes of one step that must follow one another."""
+        return self.cost.passes
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of one step, counted in matrix products."""
+        return sum(calls * self.regions[region].flops for region, calls in self.cost.calls.items())
+
+    def to_json(self) -> dict[str, object]:
+        """The content of plan.json."""
+        return {
+            "name": self.experiment.name,
+            "device": self.device,
+            "attention": self.attention,
+            "steps": self.steps,
+            "parameters": sum(prod(row.shape) for row in self.parameters),
+            "step": {
+                "microbatches": self.microbatches,
+                "tokens/solve": self.tokens_solve,
+                "tokens/search": self.tokens_search,
+                "tokens/total": self.tokens_solve + self.tokens_search,
+                "passes/serial": self.passes,
+                "flops": self.flops,
+                "calls": dict(self.cost.calls),
+            },
+            "run": {
+                "tokens/total": self.steps * (self.tokens_solve + self.tokens_search),
+                "passes/serial": self.steps * self.passes,
+                "flops": self.steps * self.flops,
+            },
+            "regions": {name: cost._asdict() for name, cost in self.regions.items()},
+            "memory": self.memory,
+            "table": [row._asdict() for row in self.parameters],
+        }
+
+
+def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
+    """Pure but for the question whether there is a GPU. Raises SpecError for rules that do not fit the model."""
+    attention = attention or build.kernel(experiment.optimizer)
+    network = build.model(experiment, attention)
+    steps = _steps(experiment, build.optimizer(experiment.optimizer, network, 1, _Costs()).cost)
+    costs = _Costs()
+    optimizer = build.optimizer(experiment.optimizer, network, steps, costs)
+    memory = _measure(experiment, network, optimizer, costs)
+    return Plan(
+        experiment=experiment,
+        device=_device(experiment),
+        attention=attention,
+        steps=steps,
+        parameters=_table(experiment, network),
+        cost=optimizer.cost,
+        regions=costs.regions,
+        memory=memory,
+    )
+
+
+class _Costs:
+    """A `Jit` that measures each region at its first call."""
+
+    def __init__(self) -> None:
+        self.regions: dict[str, RegionCost] = {}
+
+    def __call__(self, name: str, region: Region, /) -> Region:
+        def measured(*arguments: object) -> object:
+            if name not in self.regions:
+                self.regions[name] = region_cost(region, *arguments)
+            return region(*arguments)
+
+        return measured  # type: ignore[return-value]  # a wrapper of the same signature
+
+
+def _measure(experiment: Experiment, network: Model, optimizer: Optimizer, costs: _Costs) -> dict[str, int]:
+    """Runs each region that the optimizer calls once, on the meta device."""
+    params = network.init(experiment.training.seed, "meta")
+    tokens = torch.empty(
+        experiment.training.rows, experiment.data.context + 1, dtype=torch.int64, device="meta"
+    )  # fmt: skip
+    problem = build.objective(network, experiment)
+    arguments: dict[str, tuple[object, ...]] = {
+        "value": (params, tokens),
+        "gradient": (params, tokens),
+        "curved": (params, params, tokens),
+    }
+    for name in {"value", *optimizer.cost.calls} & set(arguments):
+        region: Callable[..., object] = getattr(problem, name)
+        costs.regions[name] = region_cost(region, *arguments[name])
+    state = optimizer.init(params)
+    descent = optimizer.inner if isinstance(optimizer, GaussNewton) else optimizer
+    inner = state.inner if isinstance(optimizer, GaussNewton) else state
+    if isinstance(descent, Descent):
+        descent.advance(params, params, inner)
+    return {
+        "parameters": nbytes(params),
+        "optimizer": nbytes(state),
+        "gradients": 2 * nbytes(params),
+        "activations": max(cost.peak_bytes for cost in costs.regions.values()),
+        "batch": optimizer.cost.microbatches * tokens.numel() * tokens.element_size(),
+    }
+
+
+def _steps(experiment: Experiment, cost: Cost) -> int:
+    training = experiment.training
+    if training.steps is not None:
+        return training.steps
+    return ceil((training.tokens or 0) / (cost.microbatches * training.rows * experiment.data.context))
+
+
+def _device(experiment: Experiment) -> str:
+    wanted = experiment.training.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentProblem("training.device is `cuda`, but torch sees no GPU; use `auto` or `cpu`")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+
+
+def _table(experiment: Experiment, network: Model) -> tuple[Parameter, ...]:
+    method = experiment.optimizer
+    rules, routes = build.routing(method.inner if isinstance(method, spec.GaussNewton) else method, network)
+    block = {name: block for block, names in network.blocks.items() for name in names}
+
+    def row(name: str) -> Parameter:
+        rule = rules[routes[name]]
+        shape = network.weights[name].shape
+        return Parameter(name, shape, block[name], routes[name], rule.kind, rule.learning_rate)
+
+    return tuple(row(name) for name in network.weights)

@@ -1,0 +1,97 @@
+"""Plan -> Program: the regions compiled, the step around them in plain Python."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gnflow.compiler import build
+from gnflow.compiler.plan import Plan
+from gnflow.compiler.regions import Compiler, can_compile
+from gnflow.errors import EnvironmentProblem
+from gnflow.objective import Metrics, Objective, Params
+from gnflow.optim.protocol import AnyState, Jit, Optimizer, eager
+
+
+class State(NamedTuple):
+    """Everything that one step hands to the next."""
+
+    step: int
+    params: Params
+    optimizer: AnyState
+
+
+@dataclass(frozen=True)
+class Program:
+    """A run's functions. `objective` is what the optimizer sees; `initial` draws the model's first weights."""
+
+    plan: Plan
+    device: torch.device
+    objective: Objective
+    optimizer: Optimizer
+    initial: Callable[[], Params]
+    compiler: Compiler | None
+
+    def init(self, params: Params) -> State:
+        """The state before the first step."""
+        return State(0, params, self.optimizer.init(params))
+
+    def template(self) -> State:
+        """A state on the meta device: the shapes and types that a checkpoint must have."""
+        shapes = {row.name: torch.empty(row.shape, device="meta") for row in self.plan.parameters}
+        return State(0, shapes, self.optimizer.init(shapes))
+
+    def step(self, state: State, batch: Tensor) -> tuple[State, Metrics]:
+        """One step on (microbatches, rows, time + 1) tokens; the state is consumed."""
+        params, optimizer, metrics = self.optimizer.step(
+            self.objective, state.params, state.optimizer, batch.to(self.device, non_blocking=True)
+        )
+        self._hold_to_budget(state.step)
+        return State(state.step + 1, params, optimizer), metrics
+
+    def evaluate(self, params: Params, batch: Tensor) -> Metrics:
+        """Mean loss over held-out micro-batches."""
+        losses = [self.objective.value(params, tokens) for tokens in batch.to(self.device)]
+        return {"loss/held_out": torch.stack(losses).mean()}
+
+    def graphs(self) -> dict[str, int]:
+        """Compiled graphs by region."""
+        return self.compiler.graphs() if self.compiler else {}
+
+    def compile_seconds(self) -> float:
+        """Seconds of compilation so far."""
+        return self.compiler.seconds() if self.compiler else 0.0
+
+    def _hold_to_budget(self, step: int) -> None:
+        """Raises EnvironmentProblem when a region was compiled more often than the spec allows."""
+        budget = self.plan.experiment.compile
+        allowed = 1 + budget.max_graph_breaks + budget.max_recompiles
+        for region, graphs in self.graphs().items():
+            if graphs > allowed:
+                raise EnvironmentProblem(
+                    f"step {step}: region `{region}` has {graphs} compiled graphs; the spec allows {allowed} "
+                    "(1 + compile.max_graph_breaks + compile.max_recompiles). "
+                    "Run with TORCH_LOGS=recompiles to see the guard, or raise the budget."
+                )
+
+
+def compile(plan: Plan, compiled: bool = True) -> Program:  # noqa: A001  # the verb of the design
+    """Builds the functions of a plan; graphs are compiled at their first call. Sets torch's float32 precision."""
+    experiment = plan.experiment
+    mode = experiment.compile.mode
+    torch.set_float32_matmul_precision("high" if experiment.training.precision == "tf32" else "highest")
+    if compiled and mode != "off" and not can_compile(plan.device):
+        warnings.warn("no C++ compiler found (g++, clang++): running eagerly; install one to compile", stacklevel=2)
+        compiled = False
+    compiler = None if mode == "off" or not compiled else Compiler(mode, experiment.compile.max_graph_breaks == 0)
+    jit: Jit = compiler or eager
+    network = build.model(experiment, plan.attention)
+    problem = Objective(*(jit(name, region) for name, region in build.objective(network, experiment)._asdict().items()))
+    optimizer = build.optimizer(experiment.optimizer, network, plan.steps, jit)
+    device = torch.device(plan.device)
+    return Program(
+        plan, device, problem, optimizer, lambda: network.init(experiment.training.seed, device), compiler
+    )  # fmt: skip

@@ -1,0 +1,74 @@
+"""Regions: the pure functions that are compiled. The step around them stays plain Python.
+
+Each region counts its graphs, so that a recompilation is never silent, and its seconds of compilation, so that they can
+be kept out of a run's time.
+"""
+
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from typing import Literal, cast
+
+import torch
+from torch._inductor.compile_fx import compile_fx
+
+from gnflow.optim.protocol import Region
+
+
+class Compiled:
+    """One compiled region. Calling it is calling the function."""
+
+    def __init__(self, name: str, function: Callable[..., object], mode: str, fullgraph: bool) -> None:
+        patches = {} if mode == "default" else torch._inductor.list_mode_options(mode)
+
+        def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
+            self.graphs.append(len(graph.graph.nodes))
+            return cast("Callable[..., object]", compile_fx(graph, inputs, config_patches=patches))
+
+        self.name, self.fullgraph = name, fullgraph
+        self.graphs: list[int] = []
+        """Nodes of each graph compiled so far."""
+        self.seconds = 0.0
+        """Seconds of all calls that compiled."""
+        self._function = torch.compile(function, backend=backend, fullgraph=fullgraph, dynamic=False)
+
+    def __call__(self, *arguments: object) -> object:
+        """The function's own result."""
+        known, start = len(self.graphs), time.perf_counter()
+        result = self._function(*arguments)
+        if len(self.graphs) > known:
+            self.seconds += time.perf_counter() - start
+            if self.fullgraph:
+                # Inductor may have Dynamo trace a function twice before it accepts the graph.
+                del self.graphs[known:-1]
+        return result
+
+
+class Compiler:
+    """A `Jit` that keeps the regions it compiled."""
+
+    def __init__(self, mode: Literal["default", "max-autotune"], fullgraph: bool) -> None:
+        self.mode, self.fullgraph = mode, fullgraph
+        self.regions: list[Compiled] = []
+
+    def __call__(self, name: str, region: Region, /) -> Region:
+        """The compiled region; it is compiled at its first call."""
+        compiled = Compiled(name, region, self.mode, self.fullgraph)
+        self.regions.append(compiled)
+        return cast("Region", compiled)
+
+    def graphs(self) -> dict[str, int]:
+        """Graphs compiled so far, by region."""
+        return {region.name: len(region.graphs) for region in self.regions if region.graphs}
+
+    def seconds(self) -> float:
+        """Seconds of compilation so far."""
+        return sum(region.seconds for region in self.regions)
+
+
+def can_compile(device: str) -> bool:
+    """Whether Inductor finds the C++ compiler that it needs for the CPU."""
+    if device != "cpu" or sys.platform == "win32":
+        return True
+    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))

@@ -1,0 +1,67 @@
+"""Convex models of the loss around an anchor, by one jvp, one product in logit space and one vjp.
+
+    z = f(anchor),  v = J (params - anchor)
+    quadratic      L(z) + <l', v> + <v, H v> / 2      gradient J' (l' + H v)
+    prox_linear    L(z + v)                           gradient J' l'(z + v)
+
+The pullback serves for both factors, since J is that of the anchor: no double backward is taken. The reverse pass is of
+the primal alone; the tangent rides along as an auxiliary output.
+
+Source:   Abreu et al. 2025, arXiv:2510.09378, sections 3-4
+Code:     github.com/natalieabreu/full-gauss-newton llama_train_gn.py @ 0c14e7e
+Differs:  closed forms of l' and H for cross-entropy; the reference's penalty on the displacement, which has no effect
+          there, is left out
+"""
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias, cast
+
+import torch
+from torch import Tensor
+
+from gnflow import trees
+from gnflow.models.loss import cross_entropy, logit_gradient, logit_hessian_product, split
+from gnflow.objective import Params, Scalar, Tokens
+
+Logits: TypeAlias = Callable[[Params, Tensor], Tensor]
+Pulled: TypeAlias = tuple[Tensor, Callable[[Tensor], tuple[Params]], Tensor]
+Surrogate: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[Scalar, Tensor]]
+
+
+def quadratic(logits: Tensor, tangent: Tensor, targets: Tensor) -> tuple[Scalar, Tensor]:
+    """(value, cotangent) of L(z) + <l', v> + <v, H v> / 2."""
+    probabilities = torch.softmax(logits, dim=-1)
+    slope = logit_gradient(probabilities, targets)
+    bend = logit_hessian_product(probabilities, tangent)
+    value = cross_entropy(logits, targets) + (tangent * (slope + 0.5 * bend)).sum()
+    return value, slope + bend
+
+
+def prox_linear(logits: Tensor, tangent: Tensor, targets: Tensor) -> tuple[Scalar, Tensor]:
+    """(value, cotangent) of L(z + v)."""
+    moved = logits + tangent
+    return cross_entropy(moved, targets), logit_gradient(torch.softmax(moved, dim=-1), targets)
+
+
+SURROGATES: dict[Literal["quadratic", "prox_linear"], Surrogate] = {"quadratic": quadratic, "prox_linear": prox_linear}
+
+
+def linearised(logits: Logits, surrogate: Surrogate) -> Callable[[Params, Params, Tokens], tuple[Params, Scalar]]:
+    """`Objective.curved` for a model and a surrogate loss of its linearised logits."""
+
+    def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
+        inputs, targets = split(tokens)
+        displacement = trees.subtract(params, anchor)
+
+        def pushed(point: Params) -> tuple[Tensor, Tensor]:
+            pushforward = torch.func.jvp(lambda p: logits(p, inputs), (point,), (displacement,))
+            return cast("tuple[Tensor, Tensor]", pushforward)
+
+        # torch types neither transform by its arguments.
+        pulled = torch.func.vjp(pushed, anchor, has_aux=True)
+        primal, pullback, tangent = cast("Pulled", pulled)
+        value, cotangent = surrogate(primal, tangent, targets)
+        (gradient,) = pullback(cotangent)
+        return gradient, value
+
+    return curved

@@ -1,0 +1,75 @@
+"""Prepared shards, checked against their manifest when they are opened."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gnflow.data.batches import Tokens
+from gnflow.data.digests import Digests
+from gnflow.data.shards import MANIFEST
+from gnflow.errors import DataError
+
+FORMAT = 1
+TOKENIZER = "tokenizer.json"
+# Up to this size a shard is read and hashed at every opening (10 MB take about 10 ms).
+REMEMBER_FROM = 1 << 26
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Token ids of both splits, memory-mapped."""
+
+    directory: Path
+    vocabulary: int
+    digest: str
+    """SHA-256 over both shards and the tokenizer."""
+    train: Tokens
+    held_out: Tokens
+    bytes_per_token: float | None
+    """UTF-8 bytes of held-out text for each of its tokens; None for ready tokens."""
+
+
+def opened(directory: Path, key: str, digests: Digests) -> Dataset:
+    """The shards in `directory`. Raises DataError when they are damaged or of another corpus."""
+    try:
+        manifest = json.loads((directory / MANIFEST).read_bytes())
+        if manifest["key"] != key or manifest["format"] != FORMAT:
+            raise _damaged(directory / MANIFEST, "it belongs to another corpus or format")
+        files = manifest["files"]
+        for name in sorted(files):
+            _verify(directory / name, files[name]["bytes"], files[name]["sha256"], digests)
+        text = manifest["splits"]["held_out"]
+        return Dataset(
+            directory,
+            manifest["vocabulary"],
+            _over({name: files[name]["sha256"] for name in files}),
+            np.load(directory / "train.npy", mmap_mode="r"),
+            np.load(directory / "held_out.npy", mmap_mode="r"),
+            text["bytes"] / text["tokens"] if text["bytes"] else None,
+        )
+    except OSError as error:
+        raise _damaged(Path(error.filename or directory), error.strerror or str(error)) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(directory / MANIFEST, f"{type(error).__name__}: {error}") from None
+
+
+def _verify(path: Path, size: int, sha256: str, digests: Digests) -> None:
+    found = path.stat().st_size
+    if found != size:
+        raise _damaged(path, f"it has {found} bytes, and the manifest says {size}")
+    digest = digests.sha256(path, REMEMBER_FROM)
+    if digest != sha256:
+        raise _damaged(path, f"its SHA-256 is {digest[:12]}..., and the manifest says {sha256[:12]}...")
+
+
+def _damaged(path: Path, reason: str) -> DataError:
+    return DataError(
+        f"{path} is damaged: {reason}\ndelete the directory {path.parent}; it is made again when it is next needed"
+    )
+
+
+def _over(digests: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()

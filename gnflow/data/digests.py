@@ -1,0 +1,50 @@
+"""SHA-256 of files, without reading a large unchanged file twice."""
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+from gnflow.data.sources.paths import reading
+
+# A file written this recently may be written again without its modification time telling.
+SETTLED = 2_000_000_000
+
+
+class Digests:
+    """Remembers digests in one JSON file, by path, and forgets them when modification time, size or inode differ."""
+
+    def __init__(self, memory: Path):
+        self.memory = memory
+        self.known: dict[str, list[int | str]] = {}
+        self.learned = False
+        with contextlib.suppress(OSError, ValueError):
+            known = json.loads(memory.read_bytes())
+            self.known = known if isinstance(known, dict) else {}
+
+    def sha256(self, path: Path, remember_from: int = 0) -> str:
+        """Hex digest; a file of fewer than `remember_from` bytes is always read. Raises DataError."""
+        with reading(path), path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            mark = [found.st_mtime_ns, found.st_size, found.st_ino]
+            name = str(path.absolute())
+            *known, digest = self.known.get(name, [""])
+            if known == mark and found.st_size >= remember_from:
+                return str(digest)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if found.st_size >= remember_from and time.time_ns() - found.st_mtime_ns > SETTLED:
+            self.known[name] = [*mark, digest]
+            self.learned = True
+        return digest
+
+    def save(self) -> None:
+        """Keep what is known; a project that cannot be written to does without."""
+        if not self.learned:
+            return
+        temporary = self.memory.with_suffix(f".{os.getpid()}")
+        with contextlib.suppress(OSError):
+            self.memory.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(self.known))
+            temporary.replace(self.memory)

@@ -1,0 +1,115 @@
+"""Token ids on disk: `.npy` files and a manifest of their SHA-256, in a directory that is whole or absent."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnflow.data.sources.corpus import Json
+
+MANIFEST = "manifest.json"
+
+
+def write_ids(path: Path, vocabulary: int, parts: Iterable[tuple[NDArray[np.uint32], int]]) -> tuple[int, int]:
+    """Write ids as they come, in the narrowest type that holds the vocabulary; the numbers of ids and of text bytes."""
+    dtype = np.dtype("<u2" if vocabulary <= 1 << 16 else "<u4")
+    tokens = size = 0
+    with path.open("wb") as file:
+        _write_header(file, dtype.str, 0)
+        for ids, text in parts:
+            file.write(ids.astype(dtype).tobytes())
+            tokens += len(ids)
+            size += text
+        # numpy pads the header so that a longer first axis takes no more room.
+        file.seek(0)
+        _write_header(file, dtype.str, tokens)
+        _flush(file)
+    return tokens, size
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, down to the disk."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        _flush(file)
+
+
+def make(directory: Path, write: Callable[[Path], dict[str, Json]], waiting: Callable[[], None]) -> None:
+    """Fill `directory` by `write`, which returns the manifest, unless another process has done so meanwhile."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(directory.parent / f".{directory.name}.lock", waiting):
+        if directory.exists():
+            return
+        partial = directory.parent / f".{directory.name}.partial"
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir()
+        try:
+            manifest = write(partial)
+            manifest["files"] = {path.name: _entry(path) for path in sorted(partial.iterdir())}
+            write_text(partial / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+            _flush_names(partial)
+            partial.rename(directory)
+            _flush_names(directory.parent)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock that the kernel drops when the process ends, however it ends; remove its file afterwards."""
+    while True:
+        with path.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_still(path, file):
+                continue
+            try:
+                yield
+            finally:
+                path.unlink()
+            return
+
+
+def _is_still(path: Path, file: BinaryIO) -> bool:
+    """Whether `file` is the one that `path` names: whoever held the lock before may have removed it."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _write_header(file: BinaryIO, descr: str, tokens: int) -> None:
+    header = {"descr": descr, "fortran_order": False, "shape": (tokens,)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _entry(path: Path) -> Json:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}
+
+
+def _flush(file: IO[bytes] | IO[str]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _flush_names(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,84 @@
+"""What a source gives: the documents of both splits, as often as they are asked for."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+class Piece(NamedTuple):
+    """A run of characters of one document; a long document comes in several."""
+
+    text: str
+    ends: bool
+    """The document ends here."""
+
+
+Pieces = Callable[[], Iterator[Piece]]
+
+
+class Corpus(NamedTuple):
+    """Documents to train on and to hold out. Each function starts from the beginning whenever it is called."""
+
+    train: Pieces
+    held_out: Pieces
+
+
+def whole(texts: Iterable[str]) -> Iterator[Piece]:
+    """Each text as one document in one piece; empty ones are left out."""
+    return (Piece(text, True) for text in texts if text)
+
+
+def joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Each document in one piece."""
+    parts: list[str] = []
+    for piece in pieces:
+        parts.append(piece.text)
+        if piece.ends:
+            yield Piece("".join(parts), True)
+            parts = []
+
+
+def split(read: Pieces, fraction: float) -> Corpus:
+    """Hold out the last `fraction` of the documents, or of the characters when there is one document."""
+    documents = characters = 0
+    for piece in read():
+        documents += piece.ends
+        characters += len(piece.text)
+    if documents > 1:
+        kept = documents - min(documents - 1, max(1, round(documents * fraction)))
+        return Corpus(lambda: _first(read(), kept), lambda: _after(read(), kept))
+    cut = characters - max(1, round(characters * fraction))
+    return Corpus(lambda: _head(read(), cut), lambda: _tail(read(), cut))
+
+
+def _first(pieces: Iterable[Piece], documents: int) -> Iterator[Piece]:
+    for piece in pieces:
+        yield piece
+        documents -= piece.ends
+        if not documents:
+            return
+
+
+def _after(pieces: Iterable[Piece], documents: int) -> Iterator[Piece]:
+    for piece in pieces:
+        if documents:
+            documents -= piece.ends
+        else:
+            yield piece
+
+
+def _head(pieces: Iterable[Piece], characters: int) -> Iterator[Piece]:
+    for piece in pieces:
+        if characters <= len(piece.text):
+            yield Piece(piece.text[:characters], True)
+            return
+        characters -= len(piece.text)
+        yield piece
+
+
+def _tail(pieces: Iterable[Piece], characters: int) -> Iterator[Piece]:
+    for piece in pieces:
+        if characters < len(piece.text):
+            yield Piece(piece.text[characters:], piece.ends)
+        characters = max(0, characters - len(piece.text))

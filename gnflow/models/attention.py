@@ -1,0 +1,43 @@
+"""Causal attention in two kernels with the same mathematics, and rotary positions.
+
+    plain   softmax(q k' / sqrt(d) + mask) v, written out: has forward-mode derivatives
+    flash   the fused kernel: faster and smaller, but jvp through it raises NotImplementedError
+
+Which one is used follows from the derivatives an optimizer takes; the plan decides.
+"""
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Kernel: TypeAlias = Literal["plain", "flash"]
+Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """(rows, heads, time, size) each -> the same."""
+    time, size = query.shape[-2:]
+    future = torch.ones(time, time, dtype=torch.bool, device=query.device).triu(1)
+    scores = (query @ key.transpose(-2, -1)) * size**-0.5
+    return torch.softmax(scores.masked_fill(future, float("-inf")), dim=-1) @ value
+
+
+def flash(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """(rows, heads, time, size) each -> the same."""
+    return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+
+
+KERNELS: dict[Kernel, Attention] = {"plain": plain, "flash": flash}
+
+
+def rotate(x: Tensor, theta: float) -> Tensor:
+    """Rotary positions (arXiv:2104.09864): feature i is paired with i + size/2. (rows, heads, time, size)."""
+    time, size = x.shape[-2:]
+    frequency = theta ** (-torch.arange(0, size, 2, device=x.device, dtype=torch.float32) / size)
+    angle = torch.outer(torch.arange(time, device=x.device, dtype=torch.float32), frequency)
+    cosine, sine = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)

@@ -1,0 +1,44 @@
+"""What a model is to the rest of gnflow: a table of weights and a pure function to logits."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gnflow.objective import Params
+
+
+class Weight(NamedTuple):
+    """One declared parameter: normal with deviation `std`, or filled with `value` when `std` is None."""
+
+    shape: tuple[int, ...]
+    std: float | None = None
+    value: float = 0.0
+
+
+class Model(NamedTuple):
+    """Declared weights, the blocks they belong to in order of depth, and logits as a pure function of both inputs."""
+
+    weights: Mapping[str, Weight]
+    blocks: Mapping[str, tuple[str, ...]]
+    """Block -> names of its weights; `embedding` first, `head` last where there is one."""
+    hidden: frozenset[str]
+    """Weights that are matrices inside the blocks: what matrix optimizers are meant for."""
+    logits: Callable[[Params, Tensor], Tensor]
+    """(params, inputs (rows, time)) -> (rows, time, vocabulary)"""
+
+    def init(self, seed: int, device: torch.device | str = "cpu") -> Params:
+        """Initial weights, each a function of (seed, name) alone; on `meta` only shapes."""
+        return {name: _drawn(weight, seed, name, torch.device(device)) for name, weight in self.weights.items()}
+
+
+def _drawn(weight: Weight, seed: int, name: str, device: torch.device) -> Tensor:
+    if device.type == "meta":
+        return torch.empty(weight.shape, device=device)
+    if weight.std is None:
+        return torch.full(weight.shape, weight.value, device=device)
+    digest = hashlib.sha256(f"init/{seed}/{name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+    return torch.randn(weight.shape, generator=generator).mul_(weight.std).to(device)

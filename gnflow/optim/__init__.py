@@ -1,0 +1,7 @@
+"""Optimizers as pure functions over `dict[str, Tensor]`; usable without a spec."""
+
+from gnflow.optim.adamw import adamw as adamw
+from gnflow.optim.combine import chain as chain
+from gnflow.optim.combine import clip_by_global_norm as clip_by_global_norm
+from gnflow.optim.combine import partition as partition
+from gnflow.optim.muon import muon as muon

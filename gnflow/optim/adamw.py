@@ -1,0 +1,57 @@
+"""Adam with decoupled weight decay.
+
+    M <- b1 M + (1 - b1) G
+    V <- b2 V + (1 - b2) G^2
+    W <- W - lr [ M / (1 - b1^t) / (sqrt(V / (1 - b2^t)) + eps) + decay W ]
+
+Source:   Loshchilov & Hutter 2019, arXiv:1711.05101
+Code:     torch.optim.AdamW
+Differs:  nothing but the order of two roundings
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from gnflow import trees
+from gnflow.objective import Params
+from gnflow.optim.protocol import Transform, counter, rate
+from gnflow.optim.schedules import Schedule, constant
+
+
+class AdamWState(NamedTuple):
+    """Updates made, learning rate, and the two moments."""
+
+    updates: Tensor
+    learning_rate: Tensor
+    first: Params
+    second: Params
+
+
+def adamw(
+    learning_rate: float = 3e-3,
+    betas: tuple[float, float] = (0.9, 0.95),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    schedule: Schedule | None = None,
+) -> Transform[AdamWState]:
+    """AdamW for any dict of tensors."""
+    factor = schedule or constant()
+    b1, b2 = betas
+
+    def init(params: Params) -> AdamWState:
+        return AdamWState(counter(params), rate(learning_rate, params), trees.zeros(params), trees.zeros(params))
+
+    def update(gradients: Params, state: AdamWState, params: Params) -> tuple[Params, AdamWState]:
+        count = state.updates + 1
+        lr = state.learning_rate * factor(state.updates)
+        correction1, correction2 = 1 - b1 ** count.double(), 1 - b2 ** count.double()
+        first = {name: b1 * state.first[name] + (1 - b1) * g for name, g in gradients.items()}
+        second = {name: b2 * state.second[name] + (1 - b2) * g * g for name, g in gradients.items()}
+        updates = {}
+        for name, w in params.items():
+            root = (second[name] / correction2).sqrt() + eps
+            updates[name] = -lr * (first[name] / correction1 / root + weight_decay * w)
+        return updates, AdamWState(count, state.learning_rate, first, second)
+
+    return Transform(init, update)

@@ -1,0 +1,72 @@
+"""How far to go along a Gauss-Newton direction.
+
+    geometric   alpha in {1, 1/sqrt 2, 1/2, ...}: the smallest true loss on micro-batches that the solve has not seen
+    full        alpha = 1
+
+All decisions stay on the device.
+
+Source:   Abreu et al. 2025, arXiv:2510.09378 (geometric)
+Code:     github.com/natalieabreu/full-gauss-newton llama_train_gn.py @ 0c14e7e
+Differs:  alpha = 0 is a trial too: a step that does not improve on the anchor is refused
+"""
+
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from gnflow import trees
+from gnflow.objective import Objective, Params, Scalar
+from gnflow.optim.gauss_newton import Found
+
+
+class FullStep:
+    """Always to the point."""
+
+    microbatches = 0
+
+    def __init__(self) -> None:
+        self.calls = {"value": 1}
+
+    def __call__(self, objective: Objective, anchor: Params, point: Params, batch: Tensor) -> Found:
+        """The point itself; the loss of the anchor on `batch` is recorded, not used."""
+        before = _mean_value(objective, anchor, batch)
+        return Found(trees.clone(point), point, {"loss/train": before, "gn/alpha": torch.ones_like(before)})
+
+
+class GeometricSearch:
+    """The best of `trials` step lengths (1/sqrt 2)^i, or none at all."""
+
+    def __init__(self, trials: int = 5, microbatches: int = 8) -> None:
+        self.alphas = [sqrt(0.5) ** i for i in range(trials)]
+        self.microbatches = microbatches
+        self.calls = {"value": (trials + 1) * microbatches, "curved": microbatches}
+
+    def __call__(self, objective: Objective, anchor: Params, point: Params, batch: Tensor) -> Found:
+        """Raises nothing: a non-finite trial loses, and with no finite improvement the step is refused."""
+        direction = trees.subtract(point, anchor)
+        before = _mean_value(objective, anchor, batch)
+        trials = [_mean_value(objective, trees.along(anchor, direction, alpha), batch) for alpha in self.alphas]
+        losses = torch.stack(trials).nan_to_num(nan=torch.inf)
+        best = losses.argmin()
+        alpha = torch.tensor(self.alphas, dtype=before.dtype, device=before.device)[best]
+        accepted = losses[best] < before
+        candidate = trees.along(anchor, direction, alpha)
+        predicted = before - _mean_model(objective, candidate, anchor, batch)
+        actual = before - losses[best]
+        metrics = {
+            "loss/train": before,
+            "gn/alpha": torch.where(accepted, alpha, 0.0),
+            "gn/predicted_decrease": predicted,
+            "gn/actual_decrease": actual,
+            "gn/gain_ratio": torch.where(predicted == 0, 0.0, actual / predicted),
+        }
+        return Found(trees.chosen(accepted, candidate, anchor), trees.chosen(accepted, point, anchor), metrics)
+
+
+def _mean_value(objective: Objective, params: Params, batch: Tensor) -> Scalar:
+    return torch.stack([objective.value(params, tokens) for tokens in batch]).mean()
+
+
+def _mean_model(objective: Objective, params: Params, anchor: Params, batch: Tensor) -> Scalar:
+    return torch.stack([objective.curved(params, anchor, tokens)[1] for tokens in batch]).mean()

@@ -1,0 +1,59 @@
+"""An experiment written out in full, and its digest."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+
+from pydantic import BaseModel
+
+from gnflow.spec.experiment import Experiment
+from gnflow.spec.problems import UNPRINTABLE
+from gnflow.spec.scalar import Refused, value_of
+
+_BARE = re.compile(r"[A-Za-z][A-Za-z0-9_./+-]*")
+
+
+def resolved(experiment: Experiment) -> str:
+    """The spec with every default written out, as YAML that `load` takes back."""
+    return "\n".join(_block(experiment.model_dump(mode="json"), "")) + "\n"
+
+
+def digest(value: BaseModel | Mapping[str, object]) -> str:
+    """SHA-256 of the values, whatever the order of their keys."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else dict(value)
+    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _block(values: Mapping[str, object], indent: str) -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield f"{indent}{key}:"
+            yield from _block(value, indent + "  ")
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+            yield f"{indent}{key}:"
+            for item in value:
+                first, *rest = _block(item, indent + "    ")
+                yield f"{indent}  - {first.strip()}"
+                yield from rest
+        elif isinstance(value, list):
+            yield f"{indent}{key}: [{', '.join(map(written, value))}]"
+        else:
+            yield f"{indent}{key}: {written(value)}"
+
+
+def written(value: object) -> str:
+    """One value as YAML."""
+    if not isinstance(value, str):
+        return json.dumps(value, allow_nan=False)
+    if _BARE.fullmatch(value) and _is_text(value):
+        return value
+    return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
+
+
+def _is_text(value: str) -> bool:
+    try:
+        return isinstance(value_of(value), str)
+    except Refused:
+        return False

@@ -1,0 +1,125 @@
+"""The value of any key of a spec, what it means, what it may be, and what set it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from gnflow.errors import GnflowError
+from gnflow.spec.base import Spec
+from gnflow.spec.grammar import ROOT, Shape, about, help_of, kind_of, shapes
+from gnflow.spec.load import Loaded
+from gnflow.spec.origins import values
+from gnflow.spec.suggest import for_key
+from gnflow.spec.tree import KeyPath, Origin, Plain, dotted
+
+
+class UnknownKey(GnflowError):
+    """The spec has no such key."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One key of a spec."""
+
+    path: KeyPath
+    value: object
+    help: str
+    shape: Shape
+    origin: Origin
+
+    @property
+    def key(self) -> str:
+        """Dotted path."""
+        return dotted(self.path)
+
+    @property
+    def allowed(self) -> str:
+        """What may stand here."""
+        return self.shape.words + (", or `null`" if self.shape.nullable else "")
+
+    @property
+    def single(self) -> bool:
+        """Whether this is a value of its own, not something that holds others."""
+        return not isinstance(self.value, Spec) and not (isinstance(self.value, tuple) and self.value)
+
+    def to_json(self) -> dict[str, Plain]:
+        """For `--json`."""
+        return {
+            "key": self.key,
+            "value": _plain(self.value),
+            "unit": self.shape.unit,
+            "help": self.help,
+            "allowed": self.allowed,
+            "origin": self.origin.to_json(),
+        }
+
+
+def explained(loaded: Loaded) -> list[Explanation]:
+    """Every key, in the order of the grammar."""
+    found = []
+    for path, value in values(loaded.experiment):
+        shape, model = _grammar(loaded.experiment, path)
+        text = help_of(model, str(path[-1])) if model and isinstance(path[-1], str) else ""
+        if isinstance(value, Spec):
+            text = " ".join(filter(None, (text, about(type(value)))))
+        found.append(Explanation(path, value, text, shape, loaded.origins[path]))
+    return found[1:]
+
+
+def below(loaded: Loaded, key: str) -> list[Explanation]:
+    """`key`, and every key inside it. Raises UnknownKey, with the nearest one."""
+    path = key.split(".")
+    found = [row for row in explained(loaded) if [str(step) for step in row.path[: len(path)]] == path]
+    if not found:
+        raise UnknownKey(_unknown(loaded.experiment, path))
+    return found
+
+
+def _grammar(experiment: Spec, path: KeyPath) -> tuple[Shape, type[Spec] | None]:
+    """The shape at `path`, and the model that the last key belongs to."""
+    value: object = experiment
+    shape, model = ROOT, None
+    for step in path:
+        if isinstance(step, int):
+            assert isinstance(value, tuple)
+            value, shape, model = value[step], shape.item(step) or shape, None
+        else:
+            assert isinstance(value, Spec)
+            model = type(value)
+            value, shape = getattr(value, step), shapes(model)[step]
+    return shape, model
+
+
+def _unknown(experiment: Spec, path: Sequence[str]) -> str:
+    """Why `path` leads nowhere, at the first step that fails."""
+    value: object = experiment
+    shape, known = ROOT, ""
+    for step in path:
+        place = f" in `{known}`" if known else ""
+        if isinstance(value, Spec):
+            kind = kind_of(type(value))
+            if step not in shapes(type(value)):
+                place += f" ({kind})" if len(shape.models) > 1 else ""
+                more, name = for_key(step, shape, kind)
+                return f"unknown key `{step}`{place}{more}" + (f"; did you mean `{name}`?" if name else "")
+            shape, value = shapes(type(value))[step], getattr(value, step)
+        elif isinstance(value, tuple):
+            if not step.isdecimal() or int(step) >= len(value):
+                return f"`{known}` has {len(value)} items, numbered from 0; no `{step}`"
+            shape, value = shape.item(int(step)) or shape, value[int(step)]
+        else:
+            return f"`{known}` is a single value; it holds no `{step}`"
+        known = f"{known}.{step}" if known else step
+    raise AssertionError(f"{'.'.join(path)} is known")
+
+
+def _plain(value: object) -> Plain:
+    if isinstance(value, BaseModel):
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    assert value is None or isinstance(value, (str, int, float, bool))
+    return value

@@ -1,0 +1,100 @@
+"""`extends:`: a file on top of others."""
+
+from functools import reduce
+from pathlib import Path
+
+from gnflow.spec.merge import merged
+from gnflow.spec.problems import Problem, SpecProblems, shown
+from gnflow.spec.source import parse, read
+from gnflow.spec.suggest import nearest
+from gnflow.spec.tree import Broken, Items, Node, Origin, Scalar, Source, Table
+
+FILES, GENERATIONS = 32, 8
+
+
+def assembled(path: Path, root: Path, problems: list[Problem]) -> tuple[Node, bool]:
+    """The tree of a file on top of all that it extends; false when one of those could not be read.
+
+    Raises SpecProblems when there is no such file, or nothing in it can be understood.
+    """
+    assembly = _Assembly(root, problems)
+    return assembly.tree(path, ()), assembly.complete
+
+
+class _Assembly:
+    """Reads each file once, however often it is extended."""
+
+    def __init__(self, root: Path, problems: list[Problem]):
+        self._root, self._problems = root, problems
+        self._known: dict[Path, Node] = {}
+        self.complete = True
+
+    def tree(self, path: Path, below: tuple[Path, ...]) -> Node:
+        """The tree of `path`, which the files `below` extend, the outermost first."""
+        file = path.resolve()
+        if file not in self._known:
+            self._known[file] = self._read(path, (*below, file))
+        return self._known[file]
+
+    def _read(self, path: Path, below: tuple[Path, ...]) -> Node:
+        name = shown(path)
+        node = parse(_opened(path, name), self._problems)
+        if isinstance(node, Broken):
+            raise SpecProblems([])
+        if not isinstance(node, Table):
+            got = "a list" if isinstance(node, Items) else "one value; is there a space after each colon?"
+            raise _problem(node.origin, f"expected a mapping of keys to values, got {got}")
+        own = Table({key: entry for key, entry in node.entries.items() if key != "extends"}, node.origin)
+        extends = node.entries.get("extends")
+        bases = extends.node.items if extends and isinstance(extends.node, Items) else [extends.node] if extends else []
+        return reduce(merged, [*(tree for base in bases if (tree := self._base(base, path, below))), own])
+
+    def _base(self, named: Node, path: Path, below: tuple[Path, ...]) -> Node | None:
+        try:
+            if not isinstance(named, Scalar) or not isinstance(named.value, str) or not named.value:
+                raise _problem(named.origin, "expected the path of a spec, or a list of paths")
+            base = path.parent / named.value
+            file = _resolved(base, named)
+            if not file.is_relative_to(self._root):
+                raise _problem(named.origin, f"`{named.value}` is outside the project, {self._root}")
+            if file in below:
+                circle = " -> ".join(f"`{each.name}`" for each in (*below[below.index(file) :], file))
+                raise _problem(named.origin, f"a file cannot extend itself: {circle}")
+            if len(below) > GENERATIONS or len(self._known) > FILES:
+                raise _problem(named.origin, f"more than {GENERATIONS} files deep, or more than {FILES} files")
+            if not file.is_file():
+                raise _problem(named.origin, f"no such file: `{shown(base)}`", _sibling(base))
+            return self.tree(base, below)
+        except SpecProblems as found:
+            self.complete = False
+            self._problems += found.problems
+            return None
+
+
+def _opened(path: Path, name: str) -> Source:
+    origin = Origin(Source(name))
+    try:
+        return read(path, name)
+    except FileNotFoundError:
+        raise _problem(origin, "no such file", _sibling(path)) from None
+    except IsADirectoryError:
+        raise _problem(origin, "a directory; name the spec in it") from None
+    except (OSError, ValueError) as error:
+        raise _problem(origin, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _resolved(path: Path, named: Scalar) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        raise _problem(named.origin, f"`{named.raw}` is not a path") from None
+
+
+def _sibling(path: Path) -> str | None:
+    names = [file.name for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    found = nearest(path.name, names)
+    return shown(path.with_name(found)) if found else None
+
+
+def _problem(origin: Origin, message: str, suggestion: str | None = None) -> SpecProblems:
+    return SpecProblems([Problem(origin, message, suggestion=suggestion)])

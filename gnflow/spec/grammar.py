@@ -1,0 +1,157 @@
+"""The grammar looked at from outside: what may stand where, in words, with its help and unit."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic.fields import FieldInfo
+
+from gnflow.spec.base import Expects, Spec, Unit, listed
+from gnflow.spec.experiment import Experiment
+from gnflow.spec.tree import KeyPath, Node, Table, expanded
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What may stand in one place of a spec."""
+
+    words: str
+    """For example `a number greater than 0`."""
+    models: Mapping[str, type[Spec]]
+    """The mappings that may stand here, by `kind` (empty text where a mapping has no kind)."""
+    choices: tuple[str, ...] = ()
+    """The words that may stand here, when there are only these."""
+    items: tuple["Shape", ...] = ()
+    """For a list: the shape of every item, or one for each."""
+    unit: str | None = None
+    nullable: bool = False
+
+    def item(self, index: int) -> "Shape | None":
+        """The shape of one item."""
+        return self.items[min(index, len(self.items) - 1)] if self.items else None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Valid `kind`s."""
+        return tuple(filter(None, self.models))
+
+    def model(self, node: Node | None) -> type[Spec] | None:
+        """The model that `node` must follow, as far as its `kind` tells."""
+        if len(self.models) == 1:
+            return next(iter(self.models.values()))
+        mapping = expanded(node) if node is not None else None
+        return self.models.get(mapping.kind or "") if isinstance(mapping, Table) else None
+
+
+ROOT = Shape("a mapping", {"": Experiment})
+
+
+@cache
+def shapes(model: type[Spec]) -> Mapping[str, Shape]:
+    """The shape of every field of `model`."""
+    return {name: _shape(field.annotation, field.metadata) for name, field in model.model_fields.items()}
+
+
+def help_of(model: type[Spec], key: str) -> str:
+    """The docstring of a field."""
+    return " ".join((model.model_fields[key].description or "").split())
+
+
+def about(model: type[Spec]) -> str:
+    """The first sentence of a model's docstring."""
+    return (model.__doc__ or "").strip().partition("\n")[0]
+
+
+def kind_of(model: type[Spec]) -> str:
+    """The `kind` that selects `model`; empty where it has none."""
+    field = model.model_fields.get("kind")
+    return str(field.default) if field else ""
+
+
+def step(shape: Shape | None, node: Node | None, key: str | int) -> Shape | None:
+    """The shape of what stands under `key`, given what stands here; None where the grammar has no such place."""
+    if shape is None:
+        return None
+    if isinstance(key, int):
+        return shape.item(key)
+    model = shape.model(node)
+    return shapes(model).get(key) if model else None
+
+
+def everywhere(shape: Shape = ROOT, path: KeyPath = ()) -> Iterator[tuple[KeyPath, type[Spec]]]:
+    """Every model of the grammar with a path that leads to it, the shallowest first."""
+    level = [(shape, path)]
+    while level:
+        below: list[tuple[Shape, KeyPath]] = []
+        for here, to_here in level:
+            for model in here.models.values():
+                yield to_here, model
+                below += [(inner, (*to_here, name)) for name, inner in shapes(model).items()]
+            below += [(item, (*to_here, 0)) for item in here.items[:1]]
+        level = below
+
+
+def _shape(annotation: object, marks: Sequence[object]) -> Shape:
+    parameters = get_args(annotation)
+    unit = next((mark.name for mark in marks if isinstance(mark, Unit)), None)
+    match get_origin(annotation):
+        case special if special is Annotated:
+            return _shape(parameters[0], [*marks, *_flat(parameters[1:])])
+        case special if special in (Union, UnionType):
+            members = [_shape(member, marks) for member in parameters if member is not NoneType]
+            nullable = NoneType in parameters
+            if len(members) == 1:
+                return replace(members[0], nullable=nullable)
+            models = {kind: model for member in members for kind, model in member.models.items()}
+            return Shape(_mapping(tuple(models)), models, unit=unit, nullable=nullable)
+        case special if special is Literal:
+            return Shape(listed([f"`{choice}`" for choice in parameters]), {}, parameters, unit=unit)
+        case special if special is tuple:
+            items = tuple(_shape(item, ()) for item in parameters if item is not Ellipsis)
+            return Shape(_list(items, len(items) if Ellipsis not in parameters else None, marks), {}, items=items)
+        case _:
+            assert isinstance(annotation, type)
+            if issubclass(annotation, Spec):
+                return Shape(_mapping((kind_of(annotation),)), {kind_of(annotation): annotation}, unit=unit)
+            choices = ("true", "false") if annotation is bool else ()
+            return Shape(_scalar(annotation, marks), {}, choices, unit=unit)
+
+
+def _flat(marks: Sequence[object]) -> list[object]:
+    return [each for mark in marks for each in (mark.metadata if isinstance(mark, FieldInfo) else [mark])]
+
+
+def _mapping(kinds: Sequence[str]) -> str:
+    return f"a mapping or the name of a kind ({listed(kinds)})" if all(kinds) else "a mapping"
+
+
+def _list(items: Sequence[Shape], count: int | None, marks: Sequence[object]) -> str:
+    least = next((mark.min_length for mark in marks if isinstance(mark, MinLen)), 0)
+    size = f" of {count}" if count else f" of at least {least}" if least else ""
+    return f"a list{size}, each {items[0].words}"
+
+
+def _scalar(kind: type, marks: Sequence[object]) -> str:
+    for mark in marks:
+        if isinstance(mark, Expects):
+            return mark.words
+    if kind is str:
+        return "text that is not empty" if any(isinstance(mark, MinLen) for mark in marks) else "text"
+    if kind is bool:
+        return "`true` or `false`"
+    return f"{'a whole number' if kind is int else 'a number'} {_range(marks)}".strip()
+
+
+def _range(marks: Sequence[object]) -> str:
+    least = next((mark.ge for mark in marks if isinstance(mark, Ge)), None)
+    above = next((mark.gt for mark in marks if isinstance(mark, Gt)), None)
+    most = next((mark.le for mark in marks if isinstance(mark, Le)), None)
+    below = next((mark.lt for mark in marks if isinstance(mark, Lt)), None)
+    if above is None and least is not None and most is not None:
+        return f"from {least} to {most}"
+    least = None if above is not None else least
+    bounds = {"greater than": above, "of at least": least, "less than": below, "at most": most}
+    return " and ".join(f"{words} {bound}" for words, bound in bounds.items() if bound is not None)

@@ -1,0 +1,43 @@
+"""A spec file, the files it extends and `--set`, to an Experiment whose every value knows where it came from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gnflow.spec.canonical import digest as digest
+from gnflow.spec.canonical import resolved as resolved
+from gnflow.spec.experiment import Experiment
+from gnflow.spec.extends import assembled
+from gnflow.spec.merge import overridden
+from gnflow.spec.origins import origins_of
+from gnflow.spec.problems import Problem, SpecProblems
+from gnflow.spec.tree import KeyPath, Origin
+from gnflow.spec.validate import validated
+from gnflow.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An experiment, and where it came from."""
+
+    experiment: Experiment
+    origins: Mapping[KeyPath, Origin]
+    """For the path of every value and of every mapping."""
+    path: Path
+    workspace: Workspace
+
+
+def load(path: Path | str, sets: Sequence[str] = ()) -> Loaded:
+    """The experiment that a file describes, with `key=value` overrides.
+
+    Raises SpecProblems, a SpecError that holds every problem found.
+    """
+    path = Path(path)
+    workspace = Workspace.around(path)
+    problems: list[Problem] = []
+    tree, complete = assembled(path, workspace.root, problems)
+    tree = overridden(tree, sets, problems)
+    experiment = validated(tree, problems, complete)
+    if problems or experiment is None:
+        raise SpecProblems(problems)
+    return Loaded(experiment, origins_of(experiment, tree), path, workspace)

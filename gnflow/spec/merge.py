@@ -1,0 +1,125 @@
+"""Files over files, and `--set` over files: the later wins, key by key."""
+
+from collections.abc import Sequence
+
+from gnflow.spec.base import Spec
+from gnflow.spec.grammar import ROOT, Shape, kind_of, step
+from gnflow.spec.problems import Problem, SpecProblems
+from gnflow.spec.source import parse
+from gnflow.spec.tree import (
+    DEFAULT,
+    Broken,
+    Entry,
+    Items,
+    KeyPath,
+    Node,
+    Origin,
+    Scalar,
+    Source,
+    Table,
+    dotted,
+    expanded,
+)
+
+
+def merged(base: Node, over: Node, shape: Shape | None = ROOT) -> Node:
+    """`over` on top of `base`: mappings key by key unless their `kind` differs; anything else is replaced."""
+    if shape and shape.kinds:
+        base, over = expanded(base), expanded(over)
+    if not isinstance(base, Table) or not isinstance(over, Table):
+        return over
+    if base.kind and over.kind and base.kind != over.kind:
+        return over
+    entries = dict(base.entries)
+    for key, entry in over.entries.items():
+        below = step(shape, over if over.kind else base, key)
+        known = entries.get(key)
+        entries[key] = Entry(entry.origin, merged(known.node, entry.node, below)) if known else entry
+    return Table(entries, over.origin)
+
+
+def overridden(tree: Node, sets: Sequence[str], problems: list[Problem]) -> Node:
+    """`tree` with every `key=value` of `sets` applied, in order."""
+    for text in sets:
+        path, equals, _ = text.partition("=")
+        source = Source(f"--set {path}", text, kind="set")
+        try:
+            if not equals or not all(path.split(".")):
+                raise _problem(Origin(source), "`--set` takes key=value, for example `--set training.seed=3`")
+            value = parse(source, problems, start=len(path) + 1)
+            tree = _with(tree, ROOT, _steps(source, path), value)
+        except SpecProblems as found:
+            problems += found.problems
+    return tree
+
+
+Step = tuple[str, Origin]
+
+
+def _steps(source: Source, path: str) -> list[Step]:
+    steps, start = [], 0
+    for name in path.split("."):
+        steps.append((name, source.origin(start, start + len(name))))
+        start += len(name) + 1
+    return steps
+
+
+def _with(node: Node | None, shape: Shape | None, steps: Sequence[Step], value: Node, path: KeyPath = ()) -> Node:
+    """`node` with `value` placed where `steps` lead; defaults on the way are written out as far as needed."""
+    if not steps:
+        return merged(node, value, shape) if node else value
+    (name, origin), *rest = steps
+    if isinstance(node, Items):
+        index = _index(node, name, origin, path)
+        item = _with(node.items[index], step(shape, node, index), rest, value, (*path, index))
+        return Items((*node.items[:index], item, *node.items[index + 1 :]), node.origin)
+    if node is None or (isinstance(node, Scalar) and node.value is None):
+        node = Table({}, origin)
+    table = expanded(node) if shape and shape.kinds else node
+    if isinstance(table, Broken):
+        return table
+    if not isinstance(table, Table):
+        raise _problem(origin, f"`{dotted(path)}` is a single value; it holds no `{name}`")
+    below = step(shape, table, name)
+    if not rest:
+        return merged(table, Table({name: Entry(origin, value)}, table.origin), shape)
+    known = table.entries.get(name) or Entry(origin, _default(shape, table, name, origin) or Table({}, origin))
+    return table.having(name, Entry(known.origin, _with(known.node, below, rest, value, (*path, name))))
+
+
+def _index(items: Items, name: str, origin: Origin, path: KeyPath) -> int:
+    count = len(items.items)
+    if not (name.isascii() and name.isdigit()):
+        raise _problem(origin, f"`{dotted(path)}` is a list; name an item by its number, as in `{dotted((*path, 0))}`")
+    if len(name) > 9 or int(name) >= count:
+        held = f"its items are 0 to {count - 1}" if count else "it is empty"
+        raise _problem(origin, f"`{dotted(path)}` has no item {name}; {held}")
+    return int(name)
+
+
+def _default(shape: Shape | None, table: Table, name: str, origin: Origin) -> Node | None:
+    model = shape.model(table) if shape else None
+    field = model.model_fields.get(name) if model else None
+    return _written(field.get_default(), origin) if field and not field.is_required() else None
+
+
+def _written(value: object, origin: Origin) -> Node | None:
+    """A default as if it were written; only what the defaults of its own fields do not say."""
+    match value:
+        case Spec():
+            kind = kind_of(type(value))
+            entries = {"kind": Entry(DEFAULT, Scalar(kind, kind, DEFAULT))} if kind else {}
+            for name in value.model_fields_set - {"kind"}:
+                node = _written(getattr(value, name), DEFAULT)
+                entries |= {name: Entry(DEFAULT, node)} if node else {}
+            return Table(entries, origin)
+        case tuple():
+            return Items(tuple(node for item in value if (node := _written(item, DEFAULT))), origin)
+        case str() | int() | float() | bool():
+            return Scalar(value, str(value), DEFAULT)
+        case _:
+            return None
+
+
+def _problem(origin: Origin, message: str) -> SpecProblems:
+    return SpecProblems([Problem(origin, message)])

@@ -1,0 +1,78 @@
+"""The grammar as JSON Schema (draft 2020-12), for completion and checks in editors.
+
+A file that extends others is held to a partial form, in which any key may be missing. A file that is only there to be
+extended says so with `extends: []`.
+"""
+
+from collections.abc import Mapping
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+
+from gnflow.spec.experiment import Experiment
+
+_PATH = {"type": "string", "minLength": 1}
+_EXTENDS: JsonSchemaValue = {
+    "description": "Specs that this one is laid on top of, relative to this file; the later wins.",
+    "anyOf": [_PATH, {"type": "array", "items": _PATH}],
+}
+_Definitions = Mapping[str, JsonSchemaValue]
+
+
+class _Untitled(GenerateJsonSchema):
+    def field_title_should_be_set(self, schema: object) -> bool:
+        return False
+
+
+def schema() -> JsonSchemaValue:
+    """The JSON Schema of a spec file."""
+    models = Experiment.model_json_schema(schema_generator=_Untitled, ref_template="{model}")
+    definitions: dict[str, JsonSchemaValue] = {**models.pop("$defs"), "Experiment": models}
+    models["properties"] = {"extends": _EXTENDS, **models["properties"]}
+    whole = {name: _rewritten(body, definitions, partial=False) for name, body in definitions.items()}
+    parts = {f"{name}.partial": _rewritten(body, definitions, partial=True) for name, body in definitions.items()}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "gnflow spec",
+        "type": "object",
+        "if": {"required": ["extends"]},
+        "then": {"$ref": "#/$defs/Experiment.partial"},
+        "else": {"$ref": "#/$defs/Experiment"},
+        "$defs": whole | parts,
+    }
+
+
+def _rewritten(body: JsonSchemaValue, definitions: _Definitions, partial: bool) -> JsonSchemaValue:
+    """`body` with a kind's name allowed for the mapping, and in the partial form with nothing required."""
+    rewritten: JsonSchemaValue = {}
+    for key, value in body.items():
+        if key == "required" and partial:
+            continue
+        if key == "properties":
+            rewritten[key] = {name: _rewritten(inner, definitions, partial) for name, inner in value.items()}
+        elif key in ("anyOf", "prefixItems"):
+            rewritten[key] = [_rewritten(inner, definitions, partial) for inner in value]
+        elif key == "items" and isinstance(value, dict):
+            rewritten[key] = _rewritten(value, definitions, partial)
+        elif key == "oneOf":
+            rewritten["anyOf"] = _alternatives([inner["$ref"] for inner in value], definitions, partial, tagged=True)
+        elif key == "$ref":
+            alternatives = _alternatives([value], definitions, partial, tagged=False)
+            rewritten |= alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives}
+        elif key != "discriminator":
+            rewritten[key] = value
+    return rewritten
+
+
+def _alternatives(names: list[str], definitions: _Definitions, partial: bool, tagged: bool) -> list[JsonSchemaValue]:
+    alternatives: list[JsonSchemaValue] = []
+    kinds = []
+    for name in names:
+        required = definitions[name].get("required", [])
+        if kind := definitions[name]["properties"].get("kind"):
+            kinds += [kind["const"]] if partial or not required else []
+        reference: JsonSchemaValue = {"$ref": f"#/$defs/{name}.partial" if partial else f"#/$defs/{name}"}
+        if tagged and not partial:
+            # In full: some editors let what stands beside a $ref replace what it refers to.
+            reference["required"] = ["kind", *required]
+        alternatives.append(reference)
+    return [{"enum": kinds}, *alternatives] if kinds else alternatives

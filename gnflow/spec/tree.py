@@ -1,0 +1,166 @@
+"""A parsed spec as plain values, each of which knows the file, line and column that it came from."""
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+Value = str | int | float | bool | None
+Plain = Value | list["Plain"] | dict[str, "Plain"]
+KeyPath = tuple[str | int, ...]
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One file, or one `--set`, with its text."""
+
+    name: str
+    text: str = ""
+    kind: Literal["file", "set", "default"] = "file"
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [0, *(match.end() for match in _LINE_END.finditer(self.text))]
+
+    def line(self, number: int) -> str:
+        """Line `number`, from 1, without its end."""
+        start = self._starts[number - 1]
+        return _LINE_END.split(self.text[start:], maxsplit=1)[0]
+
+    def origin(self, start: int, end: int) -> "Origin":
+        """Where the characters from `start` to `end` are; only their first line counts."""
+        line = bisect_right(self._starts, start)
+        column = start - self._starts[line - 1]
+        width = min(end - start, len(self.line(line)) - column)
+        return Origin(self, line, column + 1, max(width, 1))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value came from. Lines and columns count from 1; 0 means the source as a whole."""
+
+    source: Source
+    line: int = 0
+    column: int = 0
+    width: int = 1
+
+    @property
+    def kind(self) -> Literal["file", "set", "default"]:
+        """A file, a `--set`, or the default of the grammar."""
+        return self.source.kind
+
+    def __str__(self) -> str:
+        located = self.kind == "file" and self.line
+        return f"{self.source.name}:{self.line}:{self.column}" if located else self.source.name
+
+    def to_json(self) -> dict[str, Plain]:
+        """For `--json`."""
+        if self.kind != "file" or not self.line:
+            return {"kind": self.kind, "name": self.source.name}
+        return {"kind": self.kind, "name": self.source.name, "line": self.line, "column": self.column}
+
+
+DEFAULT = Origin(Source("default", kind="default"))
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """One value; `raw` is how it was written."""
+
+    value: Value
+    raw: str
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A key, where it stands, and what it holds."""
+
+    origin: Origin
+    node: "Node"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A YAML mapping."""
+
+    entries: Mapping[str, Entry]
+    origin: Origin
+
+    @property
+    def kind(self) -> str | None:
+        """The text under `kind`, if there is one."""
+        entry = self.entries.get("kind")
+        value = entry.node.value if entry and isinstance(entry.node, Scalar) else None
+        return value if isinstance(value, str) else None
+
+    def having(self, key: str, entry: Entry) -> "Table":
+        """The same with one key added or replaced."""
+        return replace(self, entries={**self.entries, key: entry})
+
+
+@dataclass(frozen=True)
+class Items:
+    """A YAML list."""
+
+    items: tuple["Node", ...]
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Broken:
+    """What could not be read; its problem is already reported."""
+
+    origin: Origin
+
+
+Node = Scalar | Table | Items | Broken
+
+
+def plain(node: Node) -> Plain:
+    """The values alone."""
+    match node:
+        case Scalar(value=value):
+            return value
+        case Table(entries=entries):
+            return {key: plain(entry.node) for key, entry in entries.items()}
+        case Items(items=items):
+            return [plain(item) for item in items]
+        case Broken():
+            return None
+
+
+def expanded(node: Node) -> Node:
+    """`muon` as `{kind: muon}`; anything but text as it is."""
+    if isinstance(node, Scalar) and isinstance(node.value, str):
+        return Table({"kind": Entry(node.origin, node)}, node.origin)
+    return node
+
+
+def along(node: Node, path: KeyPath) -> Iterator[tuple[Origin, Node]]:
+    """What stands at each step of `path`, the root first, as far as the tree goes; the origin is the key's."""
+    yield node.origin, node
+    for step in path:
+        match expanded(node) if isinstance(step, str) else node:
+            case Table(entries=entries) if isinstance(step, str) and step in entries:
+                origin, node = entries[step].origin, entries[step].node
+            case Items(items=items) if isinstance(step, int) and step < len(items):
+                node = items[step]
+                origin = node.origin
+            case _:
+                return
+        yield origin, node
+
+
+def place_of(key: Origin, node: Node) -> Origin:
+    """Where to point for `node` under `key`: at a single value itself, at the key of anything larger or empty."""
+    return node.origin if isinstance(node, Scalar) and (node.raw or node.value is not None) else key
+
+
+def dotted(path: KeyPath) -> str:
+    """`optimizer.rules.0.match`."""
+    return ".".join(map(str, path))

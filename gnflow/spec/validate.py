@@ -1,0 +1,173 @@
+"""A tree of values to an Experiment; what pydantic finds, in plain sentences with their place."""
+
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from gnflow.spec.base import listed
+from gnflow.spec.experiment import Experiment
+from gnflow.spec.grammar import ROOT, Shape, help_of, shapes
+from gnflow.spec.problems import Problem
+from gnflow.spec.scalar import Refused, value_of
+from gnflow.spec.suggest import for_key, nearest
+from gnflow.spec.tree import Broken, Items, KeyPath, Node, Origin, Scalar, Table, along, dotted, place_of, plain
+
+# What a base file that could not be read may have held.
+_ABSENCES = {"missing", "union_tag_not_found", "gnflow"}
+_SWITCHES = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+
+
+def validated(tree: Node, problems: list[Problem], complete: bool = True) -> Experiment | None:
+    """The experiment; None, with problems appended, when there is none.
+
+    `complete` is false when a base file could not be read: then nothing is called missing.
+    """
+    try:
+        return Experiment.model_validate(plain(tree))
+    except ValidationError as error:
+        for details in error.errors(include_url=False, include_input=False):
+            if complete or details["type"] not in _ABSENCES:
+                place = _Place.of(tree, details["loc"])
+                if not isinstance(place.node, Broken):
+                    problems.append(_problem(place, details))
+        return None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an error is: in the tree, and in the grammar."""
+
+    path: KeyPath
+    trail: tuple[tuple[Origin, Node], ...]
+    """From the root to the value, or as far towards it as the tree goes."""
+    shape: Shape
+    around: Shape
+    kind: str
+    """Of the mapping around."""
+
+    @classmethod
+    def of(cls, tree: Node, location: tuple[str | int, ...]) -> "_Place":
+        """Follows pydantic's location, in which a union's tag stands between two keys."""
+        path: KeyPath = ()
+        shape = around = ROOT
+        inside = kind = ""
+        for part in location:
+            if len(shape.models) > 1 and part in shape.models:
+                inside = str(part)
+                continue
+            path, around, kind = (*path, part), shape, inside
+            below = shape.item(part) if isinstance(part, int) else shapes(shape.models[inside]).get(part)
+            shape = below or Shape("", {})
+            inside = next(iter(shape.models), "")
+        return cls(path, tuple(along(tree, path)), shape, around, kind)
+
+    @property
+    def node(self) -> Node | None:
+        """The value, if it is there; a broken one stands for all that was in it."""
+        last = self.trail[-1][1]
+        return last if len(self.trail) > len(self.path) or isinstance(last, Broken) else None
+
+    @property
+    def origin(self) -> Origin:
+        """Of the value, or of what is nearest to it."""
+        return place_of(*self.trail[-1])
+
+    def beside(self, keys: tuple[str | int, ...]) -> Origin:
+        """The first of `keys`, in this value or next to it, that is written in the spec."""
+        for _, node in reversed(self.trail[-2:]):
+            for key in keys:
+                _, *below = along(node, (key,))
+                if below:
+                    return below[0][0]
+        return self.origin
+
+
+def _problem(place: _Place, details: ErrorDetails) -> Problem:
+    key = place.path[-1] if place.path else ""
+    owner = f" in `{dotted(place.path[:-1])}`" if len(place.path) > 1 else ""
+    owner += f" ({place.kind})" if place.kind and len(place.around.models) > 1 else ""
+    match details["type"]:
+        case "missing" if isinstance(key, str):
+            purpose = help_of(place.around.models[place.kind], key).rstrip(".")
+            return _at(place, f"key `{key}` is missing{owner}: {purpose}; expected {place.shape.words}")
+        case "missing":
+            return _at(place, f"expected {place.around.words}, got {_got(place.trail[-1][1])}")
+        case "extra_forbidden" if key == "extends":
+            return _at(place, "`extends` is for the top of a file", place.trail[-1][0])
+        case "extra_forbidden":
+            more, name = for_key(str(key), place.around, place.kind)
+            return _at(place, f"unknown key `{key}`{owner}{more}", place.trail[-1][0], name)
+        case "union_tag_not_found":
+            return _at(place, f"key `kind` is missing in `{dotted(place.path)}`; expected {_kinds(place.shape)}")
+        case "union_tag_invalid":
+            return _unknown_kind(place, place.shape.kinds, place.beside(("kind",)))
+        case "literal_error" if key == "kind":
+            return _unknown_kind(place, place.shape.choices, place.origin)
+        case "gnflow":
+            context = details["ctx"]
+            return _at(place, str(context["message"]), place.beside(context["at"]))
+        case _:
+            return _unfit(place, details)
+
+
+def _at(place: _Place, message: str, origin: Origin | None = None, suggestion: str | None = None) -> Problem:
+    return Problem(origin or place.origin, message, dotted(place.path), suggestion)
+
+
+def _kinds(shape: Shape) -> str:
+    return listed([f"`{kind}`" for kind in shape.kinds])
+
+
+def _unknown_kind(place: _Place, kinds: tuple[str, ...], origin: Origin) -> Problem:
+    node = place.node
+    kind = node.entries["kind"].node if isinstance(node, Table) else node
+    raw = kind.raw if isinstance(kind, Scalar) else ""
+    if isinstance(kind, Scalar):
+        origin = kind.origin
+    message = f"unknown kind `{raw}`; expected {listed([f'`{name}`' for name in kinds])}"
+    return _at(place, message, origin, nearest(raw, kinds) if len(kinds) > 1 else None)
+
+
+def _unfit(place: _Place, details: ErrorDetails) -> Problem:
+    node = place.node
+    if not place.shape.words or node is None:
+        return _at(place, details["msg"])
+    message = f"expected {place.shape.words}, got {_got(node)}{_remedy(node, place.shape)}"
+    raw = node.raw if isinstance(node, Scalar) else ""
+    return _at(place, message, suggestion=nearest(raw, place.shape.choices) if len(place.shape.choices) > 1 else None)
+
+
+def _got(node: Node) -> str:
+    match node:
+        case Scalar(value=None):
+            return "nothing"
+        case Scalar(value=str(text)):
+            return f"the text `{text if len(text) <= 60 else text[:57] + '...'}`"
+        case Scalar(raw=raw):
+            return f"`{raw}`"
+        case Items(items=items):
+            return f"a list of {len(items)}" if items else "an empty list"
+        case _:
+            return "a mapping"
+
+
+def _remedy(node: Node, shape: Shape) -> str:
+    match node:
+        case Scalar(value=str(text)) if shape.choices == ("true", "false") and text.lower() in _SWITCHES:
+            return f"; write `{_SWITCHES[text.lower()]}`"
+        case Scalar(value=str(text)) if "number" in shape.words and _reads_as_number(text):
+            return "; remove the quotes"
+        case Scalar(value=float(value)) if "whole number" in shape.words and value.is_integer() and abs(value) < 2**53:
+            return f"; write `{int(value)}`"
+        case Scalar(value=bool() | int() | float()) if "text" in shape.words or "letters" in shape.words:
+            return "; put it in quotes"
+        case _:
+            return ""
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        return isinstance(value_of(text), (int, float)) and text not in ("true", "false")
+    except Refused:
+        return False

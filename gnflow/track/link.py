@@ -1,0 +1,177 @@
+"""One MLflow run for one run directory, across restarts. Every operation may be repeated without harm."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Self, TypeVar
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+
+from gnflow.track import description, location, tail
+from gnflow.train.journal import Step
+
+MEMORY = "mlflow.json"  # in the run directory: the run's id, and how far the journal has been sent
+METRICS_AT_ONCE = 1000  # MLflow's limits for one batch
+PARAMETERS_AT_ONCE = 100
+
+Item = TypeVar("Item")
+
+
+class Link:
+    """A run directory tied to its MLflow run."""
+
+    def __init__(self, directory: Path, uri: str, client: MlflowClient, run_id: str, identity: str, position: int):
+        self.directory = directory
+        self.uri = uri
+        self.client = client
+        self.run_id = run_id
+        self.identity = identity
+        self.position = position
+        self._uploaded = False
+
+    @classmethod
+    def attach(cls, directory: Path, uri: str, experiment: str, running: bool) -> Self | None:
+        """Find the MLflow run of `directory`, or create it. None while the journal has no line yet.
+
+        A run that the user has deleted in MLflow is not looked for: a new one takes its place.
+        """
+        line = tail.first_line(directory)
+        if line is None:
+            return None
+        identity = hashlib.sha256(line).hexdigest()[:32]
+        if file := location.database(uri):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        client = MlflowClient(tracking_uri=uri)
+        run, position = _remembered(directory, client, uri, identity)
+        if run is None:
+            group = _experiment(experiment, client, uri)
+            run = _found(client, group, identity) or client.create_run(
+                group,
+                start_time=milliseconds(json.loads(line)["time"]),
+                tags={description.IDENTITY: identity},
+                run_name=directory.resolve().name,
+            )
+        link = cls(directory, uri, client, run.info.run_id, identity, position)
+        link._remember()
+        link._describe(run)
+        if running and run.info.status != "RUNNING":
+            client.update_run(run.info.run_id, status="RUNNING")
+        return link
+
+    def _describe(self, run: Run) -> None:
+        parameters = [
+            Param(key, value)
+            for key, value in description.parameters(self.directory).items()
+            if key not in run.data.params  # MLflow does not let them change
+        ]
+        for some in _groups(parameters, PARAMETERS_AT_ONCE):
+            self.client.log_batch(self.run_id, params=some)
+        tags = [
+            RunTag(key, value)
+            for key, value in description.tags(self.directory).items()
+            if run.data.tags.get(key) != value
+        ]
+        self.client.log_batch(self.run_id, tags=tags)
+
+    def advance(self) -> bool:
+        """Send what follows in the journal; False when nothing did."""
+        chunk = tail.read(self.directory, self.position)
+        if chunk.position == self.position:
+            return False
+        self.send(metric for step in chunk.steps for metric in metrics(step))
+        self.position = chunk.position
+        self._remember()
+        return True
+
+    def send(self, values: Iterable[Metric]) -> None:
+        """Log `values`, many in one request. MLflow drops those that it has already, timestamps being equal."""
+        for some in _groups(values, METRICS_AT_ONCE):
+            self.client.log_batch(self.run_id, metrics=some)
+
+    def upload_once(self) -> None:
+        """Store the files of the run directory, unless that was tried before."""
+        if not self._uploaded:
+            self.upload()
+
+    def upload(self) -> Exception | None:
+        """Store the files of the run directory. What fails is returned: points matter more, and go another way."""
+        self._uploaded = True
+        try:
+            for name in description.ARTIFACTS:
+                if (self.directory / name).exists():
+                    self.client.log_artifact(self.run_id, str(self.directory / name))
+        except Exception as error:
+            return error
+        return None
+
+    def finish(self, status: str, time: float) -> None:
+        """Set how the run ended, and when (Unix seconds)."""
+        self.client.set_terminated(self.run_id, status, milliseconds(time))
+
+    def _remember(self) -> None:
+        memory = {
+            "tracking_uri": location.without_secrets(self.uri),
+            "run_id": self.run_id,
+            "identity": self.identity,
+            "position": self.position,
+        }
+        path = self.directory / MEMORY
+        temporary = path.with_suffix(".json.part")
+        temporary.write_text(json.dumps(memory, indent=2) + "\n")
+        temporary.replace(path)
+
+
+def metrics(step: Step) -> list[Metric]:
+    """One step as MLflow's points, at the time of the record."""
+    time = milliseconds(step.time)
+    return [Metric(description.metric_key(key), value, time, step.step) for key, value in step.values.items()]
+
+
+def milliseconds(time: float) -> int:
+    """Unix seconds as MLflow counts time."""
+    return round(time * 1000)
+
+
+def _remembered(directory: Path, client: MlflowClient, uri: str, identity: str) -> tuple[Run | None, int]:
+    memory = description.read_json(directory / MEMORY)
+    position = memory.get("position")
+    ours = memory.get("identity") == identity and memory.get("tracking_uri") == location.without_secrets(uri)
+    if not ours or not isinstance(position, int):
+        return None, 0
+    try:
+        run = client.get_run(str(memory["run_id"]))
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None, 0
+        raise
+    return (run, position) if run.info.lifecycle_stage == "active" else (None, 0)
+
+
+def _found(client: MlflowClient, experiment: str, identity: str) -> Run | None:
+    query = f"tags.`{description.IDENTITY}` = '{identity}'"
+    runs = client.search_runs([experiment], query, ViewType.ACTIVE_ONLY, max_results=1)
+    return runs[0] if runs else None
+
+
+def _experiment(name: str, client: MlflowClient, uri: str) -> str:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    try:
+        return client.create_experiment(name, artifact_location=location.artifacts(uri))
+    except MlflowException as error:
+        # Another run was quicker.
+        experiment = client.get_experiment_by_name(name)
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or experiment is None:
+            raise
+        return str(experiment.experiment_id)
+
+
+def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    rest = iter(items)
+    while group := list(islice(rest, size)):
+        yield group

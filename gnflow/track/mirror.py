@@ -1,0 +1,211 @@
+"""Mirroring a run directory to MLflow while it grows, without training ever waiting for it."""
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from gnflow.errors import EnvironmentProblem, Interrupted, Preempted
+from gnflow.spec.experiment import Experiment
+from gnflow.spec.training import Mlflow
+from gnflow.track import description, location, tail
+from gnflow.train.journal import Record
+from gnflow.workspace import Workspace
+
+if TYPE_CHECKING:
+    from gnflow.track.link import Link
+    from gnflow.track.system import System
+
+PERIOD = 1.0  # seconds between two batches, at least
+LOOK = 10.0  # seconds without a record after which the machine is measured all the same
+PATIENCE = 60.0  # seconds that a first step may take before the run is announced without it
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0  # seconds between attempts while the store is away
+FLUSH = 30.0  # seconds that closing may take
+HURRIED_FLUSH = 5.0  # the same when the store is away, or when the run was stopped: who stops it does not wait long
+
+
+def _to_stderr(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+class Mirror:
+    """Observer of a run. Its thread reads the journal from disk, so what it is told serves only to wake it.
+
+    Nothing that MLflow does, or fails to do, is raised here; `report` hears of it in a sentence.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        experiment: Experiment,
+        workspace: Workspace,
+        *,
+        report: Callable[[str], None] = _to_stderr,
+    ) -> None:
+        self.directory = directory
+        self.problem: str | None = None
+        self._uri = location.tracking_uri(workspace)
+        self._group = experiment.tracking.experiment if isinstance(experiment.tracking, Mlflow) else "gnflow"
+        self._report = report
+        self._heard = 0
+        self._ended: str | None = None
+        self._wake, self._closing, self._abandoned, self._done = (threading.Event() for _ in range(4))
+        self._thread = threading.Thread(target=self._live, name="gnflow-mirror", daemon=True)
+
+    def recorded(self, record: Record) -> None:
+        """There is something new in the journal."""
+        self._heard += 1
+        self._wake.set()
+
+    def __enter__(self) -> Self:
+        location.settle_environment()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stopped = isinstance(error, Preempted | Interrupted) or not isinstance(error, Exception | None)
+        self._ended = "KILLED" if stopped else "FAILED" if error else None
+        patience = HURRIED_FLUSH if stopped or self.problem else FLUSH
+        self._closing.set()
+        self._wake.set()
+        with contextlib.suppress(KeyboardInterrupt):  # the user has waited long enough
+            self._thread.join(patience)
+        self._abandoned.set()
+        if not self._done.is_set():
+            reason = self.problem or f"not everything could be sent within {patience:g} s"
+            self._tell(
+                f"MLflow at {location.without_secrets(self._uri)} does not have the whole run ({reason}); "
+                f"`python -m gnflow.track {self.directory}` mirrors it later."
+            )
+
+    def _tell(self, sentence: str) -> None:
+        with contextlib.suppress(Exception):
+            self._report(sentence)
+
+    def _live(self) -> None:
+        try:
+            self._await_the_first_step()
+            if not self._heard or self._follow():
+                self._done.set()
+        except Exception as error:
+            self.problem = _reason(error)
+
+    def _await_the_first_step(self) -> None:
+        # Importing MLflow takes seconds of CPU, which the compilation of the first step needs more.
+        self._wake.wait()
+        patient_until = time.monotonic() + PATIENCE
+        while self._heard < 2 and not self._closing.is_set() and (left := patient_until - time.monotonic()) > 0:
+            self._wake.clear()
+            if self._heard < 2 and not self._closing.is_set():
+                self._wake.wait(left)
+
+    def _follow(self) -> bool:
+        """Whether everything was sent."""
+        link: Link | None = None
+        system: System | None = None
+        pause = FIRST_PAUSE
+        while not self._abandoned.is_set():
+            closing = self._closing.is_set()  # asked before reading, so that the last reading misses nothing
+            self._wake.clear()
+            try:
+                system = system or _system(self.directory)
+                if system and (closing or system.due()):
+                    system.sample()
+                link = link or self._attach()
+                if link:
+                    self._deliver(link, system)
+                if closing and not self._abandoned.is_set():
+                    return self._finish(link)
+                self.problem, pause = None, FIRST_PAUSE
+                self._closing.wait(PERIOD)
+                self._wake.wait(LOOK)
+            except Exception as error:
+                self._complain(_reason(error))
+                link = None
+                (self._abandoned if closing else self._closing).wait(pause)
+                pause = FIRST_PAUSE if closing else min(2 * pause, LONGEST_PAUSE)
+        return False
+
+    def _attach(self) -> "Link | None":
+        from gnflow.track.link import Link
+
+        return Link.attach(self.directory, self._uri, self._group, running=True)
+
+    def _deliver(self, link: "Link", system: "System | None") -> None:
+        while not self._abandoned.is_set() and link.advance():
+            pass
+        if system and system.waiting:
+            link.send(system.waiting)
+            system.waiting.clear()
+        link.upload_once()
+
+    def _finish(self, link: "Link | None") -> bool:
+        if link and (problem := finish(link, self._ended or description.status(self.directory, "FINISHED"))):
+            self._tell(f"MLflow has the run, but not all of its files ({_reason(problem)}).")
+        return True
+
+    def _complain(self, reason: str) -> None:
+        if self.problem is None and not self._closing.is_set():
+            self._tell(
+                f"MLflow at {location.without_secrets(self._uri)} does not answer ({reason}); it gets everything as soon as it does."
+            )
+        self.problem = reason
+
+
+def finish(link: "Link", status: str) -> Exception | None:
+    """Store the files of the run and say how it ended; returns what hindered the former."""
+    problem = link.upload()
+    link.finish(status, tail.span(link.directory)[1])
+    return problem
+
+
+def replay(directory: Path, workspace: Workspace | None = None) -> str:
+    """Mirror a whole run directory, whatever MLflow has of it already; returns the id of the MLflow run.
+
+    Raises EnvironmentProblem when there is nothing to mirror, or nowhere to.
+    """
+    location.check_available()
+    location.settle_environment()
+    from gnflow.track.link import Link
+
+    uri = location.tracking_uri(workspace or Workspace.around(directory))
+    try:
+        link = Link.attach(directory, uri, description.group(directory), running=False)
+        if link is None:
+            raise EnvironmentProblem(f"There is nothing to mirror: {directory / tail.JOURNAL} has no record yet.")
+        link.position = 0
+        while link.advance():
+            pass
+        problem = finish(link, description.status(directory, "KILLED"))
+        if problem is not None:
+            raise problem
+    except EnvironmentProblem:
+        raise
+    except Exception as error:
+        where = location.without_secrets(uri)
+        raise EnvironmentProblem(f"MLflow at {where} did not take {directory}: {_reason(error)}") from error
+    return link.run_id
+
+
+def _system(directory: Path) -> "System | None":
+    from gnflow.track.system import System
+
+    return System(tail.span(directory)[0]) if tail.first_line(directory) else None
+
+
+def _reason(error: Exception) -> str:
+    """The innermost complaint of the operating system or, where there is none, the first line of the error."""
+    cause: BaseException | None = error
+    found = ""
+    while cause is not None:
+        if isinstance(cause, OSError):
+            found = cause.strerror or str(cause)
+        cause = cause.__cause__ or cause.__context__
+    found = found or (str(error).strip() or type(error).__name__).splitlines()[0]
+    return location.without_secrets(found)[:300].rstrip(": .")

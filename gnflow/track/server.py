@@ -1,0 +1,85 @@
+"""The MLflow UI on the local store, as a process of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from gnflow.errors import EnvironmentProblem
+from gnflow.track import location
+
+PATIENCE = 180.0  # seconds until a server that does not answer is given up
+FAREWELL = 5.0  # seconds between asking a server to stop and making it
+
+# Without this MLflow starts seven more processes, for language-model judges.
+SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+@contextmanager
+def serving(uri: str, host: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """MLflow's server on the store `uri`, answering; stopped with all its processes when the block ends.
+
+    Raises EnvironmentProblem when the port is taken or the server does not come up.
+    """
+    _require_free(host, port)
+    for file in (log, location.database(uri)):
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-P", "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command += ["--host", host, "--port", str(port), "--workers", "1"]
+    if place := location.artifacts(uri):
+        command += ["--default-artifact-root", place, "--artifacts-destination", place]
+    environment = location.SETTINGS | SETTINGS | dict(os.environ)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, cwd=log.parent, env=environment, start_new_session=True
+        )
+    try:
+        _await(process, host, port, log)
+        yield process
+    finally:
+        _stop(process)
+
+
+def address(host: str, port: int) -> str:
+    """What to type into a browser on this machine."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}"
+
+
+def _require_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"Cannot listen on {host}:{port} ({error.strerror}); choose another port, as with --port {port + 1}."
+            ) from None
+
+
+def _await(process: subprocess.Popen[bytes], host: str, port: int, log: Path) -> None:
+    give_up = time.monotonic() + PATIENCE
+    while time.monotonic() < give_up:
+        if process.poll() is not None:
+            last = "\n".join(log.read_text(errors="replace").strip().splitlines()[-3:])
+            raise EnvironmentProblem(f"MLflow's server stopped at once:\n{last}\nAll it said is in {log}.")
+        with suppress(OSError), urllib.request.urlopen(f"{address(host, port)}/health", timeout=5):
+            return
+        time.sleep(0.2)
+    raise EnvironmentProblem(f"MLflow's server did not answer within {PATIENCE:g} s; what it said is in {log}.")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(FAREWELL)

@@ -1,0 +1,178 @@
+"""Checkpoints: a directory per step, whole or absent, checked by digest when read. safetensors and JSON only.
+
+    checkpoints/step_00000012/{params,optimizer}.safetensors state.json manifest.json
+
+Made under a temporary name, every file synced, the manifest written last, then renamed.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gnflow import trees
+from gnflow.compiler.program import State
+from gnflow.errors import DiskProblem
+from gnflow.train import disk
+
+PARAMS, OPTIMIZER, STATE, MANIFEST = "params.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
+PARTIAL = ".partial_"
+FORMAT = 1
+
+
+class Found(NamedTuple):
+    """The newest good checkpoint, and what was wrong with newer ones."""
+
+    path: Path | None
+    damage: dict[int, str]
+    """Step -> what is wrong with its checkpoint."""
+
+
+def path_of(parent: Path, step: int) -> Path:
+    """Where the checkpoint of a step lives."""
+    return parent / f"step_{step:08d}"
+
+
+def step_of(path: Path) -> int:
+    """The step that a checkpoint was taken after."""
+    return int(path.name.removeprefix("step_"))
+
+
+def all_in(parent: Path) -> list[Path]:
+    """Every checkpoint, good or not, by step."""
+    found = parent.iterdir() if parent.is_dir() else ()
+    return sorted((path for path in found if re.fullmatch(r"step_\d{8,}", path.name)), key=step_of)
+
+
+def save(parent: Path, state: State) -> Path:
+    """Writes the checkpoint of `state.step`, replacing one that is there. Raises DiskProblem; older ones survive."""
+    path = path_of(parent, state.step)
+    partial = path.with_name(PARTIAL + path.name)
+    tensors = {PARAMS: trees.named_tensors(state.params), OPTIMIZER: trees.named_tensors(state.optimizer)}
+    with disk.writing(path):
+        parent.mkdir(parents=True, exist_ok=True)
+        sweep(parent)
+        _require_room(parent, sum(tensor.nbytes for named in tensors.values() for tensor in named.values()))
+        try:
+            partial.mkdir()
+            for name, named in tensors.items():
+                save_file(_own_storage(named), partial / name, metadata={"format": "pt"})
+                (partial / name).chmod(0o644)  # safetensors makes files that only their owner may read
+                disk.sync(partial / name)
+            disk.write_json(partial / STATE, {"format": FORMAT, "step": state.step})
+            seal(partial, PARAMS, OPTIMIZER, STATE)
+            if path.exists():
+                path.rename(partial.with_name(PARTIAL + "replaced"))
+            partial.rename(path)
+            disk.sync(parent)
+        finally:
+            sweep(parent)
+    return path
+
+
+def load(path: Path, template: State, device: torch.device) -> State:
+    """The state of a checkpoint whose digests were checked. Raises DiskProblem when it has not the template's form."""
+    # Cloned, since a view into the file is not aligned as torch aligns, and kernels may then round in another order.
+    try:
+        step = json.loads((path / STATE).read_bytes())["step"]
+        params = trees.clone(load_file(path / PARAMS, device=str(device)))
+        optimizer = trees.clone(load_file(path / OPTIMIZER, device=str(device)))
+        _require_form(PARAMS, params, trees.named_tensors(template.params))
+        _require_form(OPTIMIZER, optimizer, trees.named_tensors(template.optimizer))
+    except (SafetensorError, OSError, LookupError, ValueError) as error:
+        raise DiskProblem(
+            f"{path} cannot be used, though its digests are right: {error}. "
+            "It was written by another version of gnflow; `--fresh` starts the run again"
+        ) from error
+    return State(step, trees.with_tensors(template.params, params), trees.with_tensors(template.optimizer, optimizer))
+
+
+def newest(parent: Path, usable: Callable[[int], bool] = lambda step: True) -> Found:
+    """The newest checkpoint whose files match their digests, among the `usable` steps."""
+    damage: dict[int, str] = {}
+    for path in reversed(all_in(parent)):
+        step = step_of(path)
+        problem = damage_of(path) if usable(step) else "the journal does not reach it"
+        if problem is None:
+            return Found(path, damage)
+        damage[step] = problem
+    return Found(None, damage)
+
+
+def seal(directory: Path, *names: str) -> None:
+    """Writes the manifest: size and SHA-256 digest of each named file. Raises DiskProblem."""
+    files = {
+        name: {"bytes": (directory / name).stat().st_size, "sha256": disk.sha256(directory / name)} for name in names
+    }
+    disk.write_json(directory / MANIFEST, {"format": FORMAT, "files": files})
+
+
+def damage_of(directory: Path) -> str | None:
+    """What is wrong with a sealed directory, naming the file; None when every file is as its manifest says."""
+    try:
+        manifest = json.loads((directory / MANIFEST).read_bytes())
+        files = {str(name): (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} is missing or cannot be read"
+    for name, (size, digest) in files.items():
+        file = directory / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size:,} bytes, not {size:,}"
+        if disk.sha256(file) != digest:
+            return f"{name} does not match its SHA-256 digest"
+    return None
+
+
+def prune(parent: Path, newest_step: int, kept: Callable[[int], bool]) -> None:
+    """Removes temporary checkpoints (those not `kept`) older than the newest. Kept ones stay for ever."""
+    for path in all_in(parent):
+        if step_of(path) < newest_step and not kept(step_of(path)):
+            doomed = path.with_name(PARTIAL + path.name)
+            path.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def sweep(parent: Path) -> None:
+    """Removes what a killed process left half-written."""
+    for path in parent.glob(PARTIAL + "*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _own_storage(named: dict[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, contiguous; tensors that share memory are copied, since safetensors refuses them."""
+    seen: set[int] = set()
+    stored: dict[str, Tensor] = {}
+    for name, tensor in named.items():
+        here = tensor.detach().cpu().contiguous()
+        address = here.untyped_storage().data_ptr()
+        stored[name] = here.clone() if address in seen else here
+        seen.add(address)
+    return stored
+
+
+def _require_form(file: str, tensors: dict[str, Tensor], template: dict[str, Tensor]) -> None:
+    for name in template.keys() | tensors.keys():
+        if name not in tensors:
+            raise ValueError(f"{file} lacks `{name}`")
+        if name not in template:
+            raise ValueError(f"{file} holds an unknown `{name}`")
+        wanted, found = template[name], tensors[name]
+        if (wanted.shape, wanted.dtype) != (found.shape, found.dtype):
+            expected = f"{wanted.dtype} {tuple(wanted.shape)}"
+            raise ValueError(f"{file}: `{name}` is {found.dtype} {tuple(found.shape)}, not {expected}")
+
+
+def _require_room(parent: Path, size: int) -> None:
+    free = shutil.disk_usage(parent).free
+    needed = size + (1 << 16)
+    if free < needed:
+        raise DiskProblem(f"a checkpoint needs {needed:,} bytes, {parent} has {free:,} left; the last good one is safe")

@@ -1,0 +1,103 @@
+"""What a run directory says before anything in it is touched: whether this experiment may begin or go on in it."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from gnflow.errors import SpecError
+from gnflow.spec.experiment import Experiment
+from gnflow.spec.load import resolved
+from gnflow.train import disk, provenance, results
+
+CHECKPOINTS, JOURNAL, PLAN = "checkpoints", "journal.jsonl", "plan.json"
+# The spec last: while it is there, what is left of the run can be recognised.
+OWN = (
+    results.SUMMARY, results.METRICS, results.MODEL, CHECKPOINTS, JOURNAL, PLAN,
+    provenance.FILE, provenance.DIFF, "mlflow.json", results.EXPERIMENT,
+)  # fmt: skip
+# What `dvc pull` or git may bring without the rest.
+OUTPUTS = (results.SUMMARY, results.METRICS, results.MODEL)
+MISSING = "-"
+
+
+def is_run(directory: Path) -> bool:
+    """Whether a run lives here."""
+    return (directory / results.EXPERIMENT).is_file()
+
+
+def require_ours(directory: Path, experiment: Experiment, fresh: bool) -> None:
+    """Raises SpecError for a directory that holds something else: another spec, or no run at all."""
+    if not is_run(directory):
+        names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+        strangers = [name for name in names if name not in (OWN if fresh else OUTPUTS) and not name.startswith(".")]
+        if strangers:
+            raise SpecError(f"{directory} is not empty and holds no run ({strangers[0]}); give another --run-dir")
+        return
+    if fresh:
+        return
+    differing = differences(directory, experiment)
+    if differing:
+        width = max(len(key) for key in differing)
+        lines = [f"  {key:<{width}}  {there} -> {now}" for key, (there, now) in differing.items()]
+        raise SpecError(
+            f"{directory} holds a run of another spec (there -> now):\n"
+            + "\n".join(lines)
+            + "\nGive this one another name or --run-dir; or --fresh, which deletes the run that is there."
+        )
+
+
+def differences(directory: Path, experiment: Experiment) -> dict[str, tuple[str, str]]:
+    """Key -> value in the stored spec and in this one, where they differ. Raises SpecError for an unreadable spec."""
+    path = directory / results.EXPERIMENT
+    text = resolved(experiment)
+    try:
+        stored = path.read_text()
+        there = {} if stored == text else dict(_leaves(_tree(stored)))
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise SpecError(f"{path} cannot be read ({error}); --fresh deletes the run that is there") from error
+    now = {} if stored == text else dict(_leaves(_tree(text)))
+    keys = [*now, *(key for key in there if key not in now)]
+    return {key: (there.get(key, MISSING), now.get(key, MISSING)) for key in keys if there.get(key) != now.get(key)}
+
+
+def establish(directory: Path, experiment: Experiment, plan: Mapping[str, object]) -> None:
+    """Writes the spec and the plan; the summary of an earlier session no longer holds. Raises DiskProblem."""
+    if not is_run(directory):
+        disk.write(directory / results.EXPERIMENT, resolved(experiment).encode())
+    disk.write_json(directory / PLAN, plan)
+    with disk.writing(directory):
+        (directory / results.SUMMARY).unlink(missing_ok=True)
+
+
+def clear(directory: Path) -> None:
+    """Deletes the run that is here, and nothing that gnflow has not written. Raises DiskProblem."""
+    with disk.writing(directory):
+        for name in OWN:
+            path = directory / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _tree(text: str) -> object:
+    return YAML(typ="safe", pure=True).load(text)
+
+
+def _leaves(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    match value:
+        case Mapping() if value:
+            for key, child in value.items():
+                yield from _leaves(child, f"{path}.{key}" if path else str(key))
+        case list() if any(isinstance(item, Mapping) for item in value):
+            for index, child in enumerate(value):
+                yield from _leaves(child, f"{path}[{index}]")
+        case None:
+            yield path, "null"
+        case bool():
+            yield path, str(value).lower()
+        case _:
+            yield path, str(value)

@@ -1,0 +1,184 @@
+"""The journal of a run: append-only, one JSON object a line, on disk before anything else hears of it.
+
+A run that is killed recomputes the steps since its last checkpoint. Those are compared with what the journal says and
+not written again: on one machine the recomputation is bit-identical, and a reader never sees a step twice. Where it is
+not (another machine, a GPU kernel without a fixed order), the new record is appended and wins.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from gnflow.train import disk
+
+TIMINGS = "time/"  # values that differ from one computation of a step to the next
+
+
+@dataclass(frozen=True)
+class Step:
+    """The values of one completed step; step 0 holds the evaluation of the starting weights."""
+
+    step: int
+    time: float
+    """Unix seconds."""
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a reader of the run should know, in words."""
+
+    step: int
+    time: float
+    name: str
+    message: str
+
+
+Record: TypeAlias = Step | Event
+
+
+class Reading(NamedTuple):
+    """What a journal file holds."""
+
+    records: list[Record]
+    damaged: list[int]
+    """Numbers, from 1, of lines that cannot be read though good ones follow."""
+    length: int
+    """Bytes up to the end of the last good line; what follows was cut short by a crash."""
+
+    @property
+    def steps(self) -> dict[int, Step]:
+        """The last record of each step, in the order of steps."""
+        latest = {record.step: record for record in self.records if isinstance(record, Step)}
+        return dict(sorted(latest.items()))
+
+    @property
+    def events(self) -> list[Event]:
+        """Every event, in the order written."""
+        return [record for record in self.records if isinstance(record, Event)]
+
+
+def read(path: Path) -> Reading:
+    """Reads what can be read, while the run goes on or after it was killed. A missing file is an empty journal."""
+    content = path.read_bytes() if path.exists() else b""
+    records: list[Record] = []
+    damaged: list[int] = []
+    bad: list[int] = []
+    position = length = 0
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        position += len(line) + 1
+        record = _parse(line)
+        if record is None:
+            bad.append(number)
+            continue
+        records.append(record)
+        damaged += bad
+        bad, length = [], position
+    return Reading(records, damaged, length)
+
+
+class Journal:
+    """A journal opened for appending, by one process; a last line that a crash cut short is removed."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises DiskProblem."""
+        self.path = path
+        reading = read(path)
+        self.damaged = reading.damaged
+        self.steps = reading.steps
+        self.last = next((record for record in reversed(reading.records) if isinstance(record, Step)), None)
+        """The step written last, whatever its number."""
+        self._events = {(event.step, event.name, event.message) for event in reading.events}
+        self._differed = False
+        with disk.writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            os.ftruncate(self._descriptor, reading.length)
+            self._length = reading.length
+            disk.sync(path.parent)
+
+    def record(self, *records: Record) -> list[Record]:
+        """Writes those that the journal does not hold yet, all at once, and returns them. Raises DiskProblem."""
+        news: list[Record] = []
+        for record in records:
+            news += self._news(record)
+        self._append("".join(_line(record) for record in news).encode())
+        for record in news:
+            match record:
+                case Step():
+                    self.steps[record.step] = self.last = record
+                case Event():
+                    self._events.add((record.step, record.name, record.message))
+        return news
+
+    def reaches(self, step: int) -> bool:
+        """Whether the journal holds every step up to this one."""
+        return all(number in self.steps for number in range(step + 1))
+
+    def sync(self) -> None:
+        """Waits until everything is on the disk itself. Raises DiskProblem."""
+        with disk.writing(self.path):
+            os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Syncs and closes."""
+        try:
+            self.sync()
+        finally:
+            os.close(self._descriptor)
+
+    def _news(self, record: Record) -> Sequence[Record]:
+        match record:
+            case Event():
+                return [] if (record.step, record.name, record.message) in self._events else [record]
+            case Step() if record.step not in self.steps:
+                return [record]
+            case Step():
+                differences = _differences(self.steps[record.step], record)
+                if not differences:
+                    return []
+                first = not self._differed
+                self._differed = True
+                message = f"recomputed with another result: {differences}; readers take the last record of a step"
+                return [record, Event(record.step, record.time, "recomputed", message)] if first else [record]
+
+    def _append(self, content: bytes) -> None:
+        with disk.writing(self.path):
+            written = 0
+            try:
+                while written < len(content):
+                    written += os.write(self._descriptor, content[written:])
+            except OSError:
+                os.ftruncate(self._descriptor, self._length)
+                raise
+            self._length += written
+
+
+def _differences(old: Step, new: Step) -> str:
+    keys = [key for key in {**old.values, **new.values} if not key.startswith(TIMINGS)]
+    changed = [key for key in keys if old.values.get(key) != new.values.get(key)]
+    return ", ".join(f"{key} {old.values.get(key)} -> {new.values.get(key)}" for key in changed)
+
+
+def _line(record: Record) -> str:
+    match record:
+        case Step(step=step, time=time, values=values):
+            fields = {"kind": "step", "step": step, "time": time, "values": dict(values)}
+        case Event(step=step, time=time, name=name, message=message):
+            fields = {"kind": "event", "step": step, "time": time, "name": name, "message": message}
+    return json.dumps(fields, allow_nan=False) + "\n"
+
+
+def _parse(line: bytes) -> Record | None:
+    try:
+        match json.loads(line):
+            case {"kind": "step", "step": int(step), "time": float(time) | int(time), "values": dict(values)}:
+                return Step(step, time, values)
+            case {"kind": "event", "step": int(step), "time": float(time) | int(time), "name": name, "message": text}:
+                return Event(step, time, str(name), str(text))
+    except ValueError:
+        pass
+    return None

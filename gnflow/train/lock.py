@@ -1,0 +1,39 @@
+"""One process in a run directory at a time."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gnflow.errors import EnvironmentProblem
+from gnflow.train import disk
+
+NAME = ".lock"
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Holds the directory until the block ends or the process dies, in whatever way.
+
+    The file stays; what counts is the kernel's lock on it. Raises EnvironmentProblem when another process holds it.
+    """
+    path = directory / NAME
+    with disk.writing(path):
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "unknown"
+            raise EnvironmentProblem(
+                f"{directory} is in use by another process ({holder}); wait for it, stop it, or give another --run-dir"
+            ) from None
+        with disk.writing(path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

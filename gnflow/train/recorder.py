@@ -1,0 +1,100 @@
+"""From the metrics of a step to its record: numbers, cumulative costs, clocks; journal first, observers after."""
+
+import math
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from gnflow.compiler.plan import Plan
+from gnflow.objective import Metrics
+from gnflow.spec.training import Cost
+from gnflow.train.journal import Event, Journal, Record, Step
+
+
+class Observer(Protocol):
+    """Hears of every record once the journal holds it. Must return at once."""
+
+    def recorded(self, record: Record) -> None:
+        """`record` is on disk."""
+
+
+class Recorder:
+    """Writes the records of one session; its clocks go on from those of the journal."""
+
+    def __init__(self, journal: Journal, plan: Plan, observers: Sequence[Observer] = ()) -> None:
+        self.journal, self.plan = journal, plan
+        self._observers = list(observers)
+        self._counts = any(isinstance(metric, Cost) for metric in plan.experiment.metrics)
+        self._wall = time.perf_counter()
+        self._compile = 0.0
+
+    def step(self, step: int, values: Mapping[str, float], seconds: float, compile_seconds: float) -> Step:
+        """Records a completed step that took `seconds`; returns the record that holds.
+
+        `compile_seconds` is the compilation of this session so far.
+        """
+        before = self.journal.steps.get(step - 1)
+        last = self.journal.last
+        costs = cumulative(self.plan, step) if self._counts else {}
+        clocks = {
+            "time/seconds": _value(before, "time/seconds") + seconds,
+            "time/compile": _value(last, "time/compile") + compile_seconds - self._compile,
+            "time/wall": _value(last, "time/wall") + time.perf_counter() - self._wall,
+        }
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        now = time.time()
+        record = Step(step, now, {**finite, **costs, **clocks})
+        if self.announce(record, *_events(step, now, values)):
+            self._wall, self._compile = time.perf_counter(), compile_seconds
+        return self.journal.steps[step]
+
+    def event(self, step: int, name: str, message: str) -> None:
+        """Records an event, unless the journal holds the same one."""
+        self.announce(Event(step, time.time(), name, message))
+
+    def announce(self, *records: Record) -> bool:
+        """Journal, then observers; whether anything was new. An observer that fails is dropped, the run goes on."""
+        written = self.journal.record(*records)
+        for observer in tuple(self._observers):
+            try:
+                for record in written:
+                    observer.recorded(record)
+            except Exception as error:
+                self._observers.remove(observer)
+                warnings.warn(f"{type(observer).__name__} failed and hears no more: {error}", stacklevel=2)
+        return bool(written)
+
+
+def numbers(metrics: Metrics) -> dict[str, float]:
+    """0-D tensors as plain numbers; waits for the device."""
+    return {name: value.item() for name, value in metrics.items()}
+
+
+def diverging(values: Mapping[str, float]) -> str | None:
+    """The first loss or norm that is not finite. Ratios, such as gains over a refused step, may be undefined."""
+    for name, value in values.items():
+        if not math.isfinite(value) and (name.startswith(("loss/", "norm/")) or name.endswith("loss")):
+            return f"{name} is {value}"
+    return None
+
+
+def cumulative(plan: Plan, step: int) -> dict[str, float]:
+    """What `step` steps have cost."""
+    return {
+        "tokens/solve": step * plan.tokens_solve,
+        "tokens/search": step * plan.tokens_search,
+        "tokens/total": step * (plan.tokens_solve + plan.tokens_search),
+        "passes/serial": step * plan.passes,
+        "flops/total": step * plan.flops,
+    }
+
+
+def _events(step: int, now: float, values: Mapping[str, float]) -> list[Event]:
+    if values.get("gn/alpha") == 0:
+        return [Event(step, now, "refused", "no trial step improved on the anchor; the iterate stays")]
+    return []
+
+
+def _value(record: Step | None, name: str) -> float:
+    return float(record.values.get(name, 0.0)) if record else 0.0

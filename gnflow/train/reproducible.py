@@ -1,0 +1,32 @@
+"""Torch set up so that the same step gives the same bits."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch.utils import deterministic
+
+from gnflow.workspace import Workspace
+
+FILL = "fill_uninitialized_memory"
+
+
+@contextmanager
+def reproducible(workspace: Workspace) -> Iterator[None]:
+    """Deterministic kernels where there are any; compiled graphs are kept in the workspace."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(workspace.cache / "inductor"))
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = getattr(deterministic, FILL)
+    benchmark = torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    setattr(deterministic, FILL, False)  # it would write every new tensor twice
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        setattr(deterministic, FILL, fill)
+        torch.backends.cudnn.benchmark = benchmark

@@ -1,0 +1,110 @@
+"""What a run leaves besides its journal: metrics.parquet, summary.json, model/. All can be made again from the rest."""
+
+import io
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars
+
+from gnflow.compiler.plan import Plan
+from gnflow.train import checkpoint, disk
+from gnflow.train.journal import Step
+from gnflow.train.recorder import cumulative
+from gnflow.train.table import table
+
+METRICS, SUMMARY, MODEL, EXPERIMENT = "metrics.parquet", "summary.json", "model", "experiment.yaml"
+COMPLETE, PREEMPTED, DIVERGED = "complete", "preempted", "diverged"
+AXES = {"passes": "passes/serial", "tokens": "tokens/total", "flops": "flops/total"}
+
+
+def reached(plan: Plan, record: Step) -> bool:
+    """Whether this record meets the target of the spec."""
+    target = plan.experiment.training.target
+    return target is not None and record.values.get(target.metric, float("inf")) <= target.at_most
+
+
+def finished(plan: Plan, record: Step) -> bool:
+    """Whether the run ends with this record: all steps done, or the target reached."""
+    return record.step >= plan.steps or reached(plan, record)
+
+
+def summary(plan: Plan, steps: Mapping[int, Step], step: int, status: str) -> dict[str, object]:
+    """summary.json as a function of the journal up to `step`: where the run stands, its cost, what the target took."""
+    last = steps.get(step, Step(step, 0.0, {}))
+    steps = {number: record for number, record in steps.items() if number <= step}
+    losses = [record.values["loss/held_out"] for record in steps.values() if "loss/held_out" in record.values]
+    first = next((record for record in steps.values() if reached(plan, record)), None)
+    target: dict[str, object] = {"step": None, **dict.fromkeys(AXES), "seconds": None}
+    if first is not None:
+        costs = cumulative(plan, first.step)
+        target = {
+            "step": first.step,
+            **{axis: costs[column] for axis, column in AXES.items()},
+            "seconds": first.values["time/seconds"],
+        }
+    return {
+        "status": status,
+        "steps": last.step,
+        "loss/held_out": losses[-1] if losses else None,
+        "loss/train": last.values.get("loss/train"),
+        **cumulative(plan, last.step),
+        **{clock: last.values.get(clock, 0.0) for clock in ("time/seconds", "time/compile", "time/wall")},
+        **{f"target/{axis}": value for axis, value in target.items()},
+    }
+
+
+def write_metrics(directory: Path, steps: Mapping[int, Step]) -> None:
+    """metrics.parquet. Raises DiskProblem."""
+    content = io.BytesIO()
+    table(steps.values()).write_parquet(content)
+    disk.write(directory / METRICS, content.getvalue())
+
+
+def write_summary(directory: Path, plan: Plan, steps: Mapping[int, Step], step: int, status: str) -> None:
+    """summary.json. Raises DiskProblem."""
+    disk.write_json(directory / SUMMARY, summary(plan, steps, step, status))
+
+
+def write_model(directory: Path, source: Path) -> None:
+    """model/: the weights of the checkpoint `source`, with the spec that made them. Raises DiskProblem."""
+    path, partial = directory / MODEL, directory / f"{checkpoint.PARTIAL}{MODEL}"
+    with disk.writing(path):
+        checkpoint.sweep(directory)
+        partial.mkdir()
+        for file in (source / checkpoint.PARAMS, directory / EXPERIMENT):
+            shutil.copyfile(file, partial / file.name)
+            disk.sync(partial / file.name)
+        checkpoint.seal(partial, checkpoint.PARAMS, EXPERIMENT)
+        shutil.rmtree(path, ignore_errors=True)
+        partial.rename(path)
+        disk.sync(directory)
+
+
+def write_all(directory: Path, plan: Plan, steps: Mapping[int, Step], source: Path) -> None:
+    """Whatever is missing or damaged of a finished run; the summary last, since it says that the rest is there."""
+    write_metrics(directory, steps)
+    if checkpoint.damage_of(directory / MODEL):
+        write_model(directory, source)
+    write_summary(directory, plan, steps, checkpoint.step_of(source), COMPLETE)
+
+
+def status(directory: Path) -> str | None:
+    """The status in summary.json; None when the run is under way, was killed, or is none."""
+    try:
+        found = json.loads((directory / SUMMARY).read_bytes())["status"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return str(found)
+
+
+def complete(directory: Path) -> bool:
+    """Whether the run is finished and everything that it leaves is there and whole."""
+    if status(directory) != COMPLETE or checkpoint.damage_of(directory / MODEL):
+        return False
+    try:
+        polars.read_parquet_schema(directory / METRICS)
+    except (OSError, polars.exceptions.PolarsError):
+        return False
+    return True

@@ -1,0 +1,60 @@
+"""A run directory as an object."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from gnflow.errors import SpecError
+from gnflow.spec.experiment import Experiment
+from gnflow.spec.load import load
+from gnflow.train.journal import read
+
+if TYPE_CHECKING:
+    import polars
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run has left so far; a run under way may be read as well."""
+
+    directory: Path
+    experiment: Experiment
+    plan: dict[str, object]
+    summary: dict[str, object]
+    """Empty while the run is under way, or when it was killed."""
+
+    @classmethod
+    def load(cls, directory: Path | str) -> Self:
+        """Raises SpecError for a directory that holds no run."""
+        directory = Path(directory)
+        spec = directory / "experiment.yaml"
+        if not spec.is_file():
+            raise SpecError(f"{directory} is no run: {_why_not(directory)}")
+        return cls(directory, load(spec).experiment, _json(directory / "plan.json"), _json(directory / "summary.json"))
+
+    @cached_property
+    def metrics(self) -> "polars.DataFrame":
+        """A row per step, sorted; a column per value, null where a step has none. Read from the journal."""
+        from gnflow.train.table import table
+
+        return table(read(self.directory / "journal.jsonl").steps.values())
+
+
+def _why_not(directory: Path) -> str:
+    if not directory.exists():
+        return "there is no such directory"
+    if not directory.is_dir():
+        return "it is a file"
+    return "it has no experiment.yaml"
+
+
+def _json(path: Path) -> dict[str, object]:
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise SpecError(f"{path} cannot be read: {error}") from error
+    return content if isinstance(content, dict) else {}

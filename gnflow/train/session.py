@@ -1,0 +1,147 @@
+"""One process at work on a run: step, evaluate, record, save; stop when told to, or when a loss is not finite."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gnflow.compiler.plan import Plan
+from gnflow.compiler.program import Program, State
+from gnflow import trees
+from gnflow.data.batches import Batches
+from gnflow.errors import DiskProblem, Diverged, GnflowError
+from gnflow.objective import Params
+from gnflow.train import checkpoint, divergence, results
+from gnflow.train.journal import Journal
+from gnflow.train.recorder import Recorder, diverging, numbers
+from gnflow.train.signals import Stop
+
+
+@dataclass
+class Session:
+    """What the steps of one process share."""
+
+    plan: Plan
+    program: Program
+    batches: Batches
+    evaluation: Tensor | None
+    """Held-out micro-batches; None when no loss is recorded."""
+    directory: Path
+    checkpoints: Path
+    recorder: Recorder
+    stop: Stop
+    saved: int | None = None
+    """Step of the newest checkpoint."""
+    saved_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def journal(self) -> Journal:
+        """The run's journal."""
+        return self.recorder.journal
+
+    def begin(self, params: Params) -> State:
+        """The state before the first step, recorded and saved."""
+        state = self.program.init(trees.clone(params))  # aligned as torch aligns, wherever they were read from
+        self._conclude(state, {}, 0.0)
+        self._save(state)
+        return state
+
+    def resume(self, path: Path) -> State:
+        """The state of a good checkpoint."""
+        state = checkpoint.load(path, self.program.template(), self.program.device)
+        self.saved = state.step
+        return state
+
+    def train(self, state: State) -> State:
+        """Steps until the run is finished. Raises Diverged, Interrupted, Preempted or DiskProblem."""
+        while not results.finished(self.plan, self.journal.steps[state.step]):
+            if self.stop.received:
+                raise self._left(state)
+            state = self._advance(state)
+        return state
+
+    def _advance(self, state: State) -> State:
+        step, start, compiled = state.step + 1, time.perf_counter(), self.program.compile_seconds()
+        state, metrics = self.program.step(state, self._batch(state.step))
+        values = numbers(metrics)
+        if self.program.device.type == "cuda":
+            torch.cuda.synchronize(self.program.device)
+        seconds = time.perf_counter() - start - (self.program.compile_seconds() - compiled)
+        problem = diverging(values) or _unusable(state.params)
+        if problem:
+            raise self._diverged(step, problem)
+        self._conclude(state, values, seconds)
+        return state
+
+    def _conclude(self, state: State, values: Mapping[str, float], seconds: float) -> None:
+        if self.evaluation is not None and self._evaluates(state.step):
+            held_out = numbers(self.program.evaluate(state.params, self.evaluation))
+            if problem := diverging(held_out):
+                raise self._diverged(state.step, problem)
+            values = {**values, **held_out}
+        record = self.recorder.step(state.step, values, seconds, self.program.compile_seconds())
+        minutes = (time.monotonic() - self.saved_at) / 60
+        if (
+            self._keeps(state.step)
+            or results.finished(self.plan, record)
+            or minutes >= self.plan.experiment.training.temporary_checkpoint_minutes
+        ):
+            self._save(state)
+
+    def _evaluates(self, step: int) -> bool:
+        return step % self.plan.experiment.training.evaluate_every == 0 or step >= self.plan.steps
+
+    def _keeps(self, step: int) -> bool:
+        return step > 0 and step % self.plan.experiment.training.checkpoint_every == 0
+
+    def _batch(self, step: int) -> Tensor:
+        return self.batches.take(step * self.plan.microbatches, self.plan.microbatches)
+
+    def _save(self, state: State) -> None:
+        if self.saved == state.step:
+            return
+        self.journal.sync()
+        checkpoint.save(self.checkpoints, state)
+        checkpoint.prune(self.checkpoints, state.step, self._keeps)
+        results.write_metrics(self.directory, self.journal.steps)
+        self.saved, self.saved_at = state.step, time.monotonic()
+
+    def _left(self, state: State) -> GnflowError:
+        self._save(state)
+        results.write_summary(self.directory, self.plan, self.journal.steps, state.step, results.PREEMPTED)
+        return self.stop.error(f"stopped after step {state.step} of {self.plan.steps}; the same command resumes")
+
+    def _diverged(self, step: int, problem: str) -> Diverged:
+        """Goes back to the weights before `step`, saves them, and asks which micro-batch it was."""
+        count = self.plan.microbatches
+        message = f"step {step}: {problem}"
+        if step == 0:
+            message += "; the starting weights are to blame"
+        else:
+            before = self._replayed(step - 1)
+            found = divergence.cause(self.program, before.params, self.batches, (step - 1) * count, count)
+            message += f"; {found}"
+            self._save(before)
+        self.recorder.event(step, "diverged", message)
+        self.journal.sync()
+        results.write_summary(self.directory, self.plan, self.journal.steps, max(step - 1, 0), results.DIVERGED)
+        return Diverged(f"{message}.\nThe weights before it are saved; the same command tries the step again.")
+
+    def _replayed(self, step: int) -> State:
+        found = checkpoint.newest(self.checkpoints, lambda saved: saved <= step)
+        if found.path is None:
+            raise DiskProblem(f"{self.checkpoints} has no good checkpoint up to step {step}")
+        state = checkpoint.load(found.path, self.program.template(), self.program.device)
+        while state.step < step:
+            state, _ = self.program.step(state, self._batch(state.step))
+        return state
+
+
+def _unusable(params: Params) -> str | None:
+    finite = torch.stack([value.isfinite().all() for value in params.values()])
+    if bool(finite.all()):
+        return None
+    return f"the update makes `{list(params)[int(finite.int().argmin())]}` non-finite"

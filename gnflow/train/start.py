@@ -1,0 +1,125 @@
+"""The weights that a run starts from: drawn, warmed by AdamW, or read from a file.
+
+Warmed weights are the same for every arm with this model, data, seed and batch: made once, eagerly and with plain
+attention whatever the arm uses, and kept under the digest of all that shapes them.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import assert_never
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as tensor_bytes
+
+from gnflow.compiler.plan import Plan
+from gnflow.compiler.plan import plan as make_plan
+from gnflow.compiler.program import Program
+from gnflow.compiler.program import compile as make_program
+from gnflow.data.batches import Batches
+from gnflow.data.dataset import Dataset
+from gnflow.errors import DataError, SpecError
+from gnflow.objective import Params
+from gnflow.spec.experiment import Experiment
+from gnflow.spec.load import digest
+from gnflow.spec.optimizer import AdamW, Constant
+from gnflow.spec.training import Checkpoint, Compile, Cost, Loss, NoTracking, Scratch, Warmup
+from gnflow.train import disk
+from gnflow.workspace import Workspace
+
+Report = Callable[[str], None]
+
+
+def start(
+    plan: Plan, program: Program, dataset: Dataset, workspace: Workspace, report: Report = lambda line: None
+) -> Params:
+    """The first weights, on the program's device. Raises SpecError for a file that does not fit the model."""
+    beginning = plan.experiment.training.start
+    match beginning:
+        case Scratch():
+            return program.initial()
+        case Warmup():
+            return _warmed(plan, beginning, dataset, workspace, report)
+        case Checkpoint(path=path):
+            return _fitted(plan, program.device, workspace.root / path)
+        case _:
+            assert_never(beginning)
+
+
+def _warmed(plan: Plan, warmup: Warmup, dataset: Dataset, workspace: Workspace, report: Report) -> Params:
+    experiment = _warmup_experiment(plan.experiment, warmup)
+    shaped_by = {"experiment": experiment.model_dump(mode="json"), "data": dataset.digest, "device": plan.device}
+    path = workspace.cache / "starts" / f"{digest(shaped_by)[:16]}.safetensors"
+    device = torch.device(plan.device)
+    kept = _kept(path)
+    if kept is None:
+        report(f"warming the starting weights: {warmup.steps} AdamW steps")
+        kept = {name: w.cpu().contiguous() for name, w in _train(experiment, dataset).items()}
+        content = tensor_bytes(kept)
+        disk.write(path, content)
+        disk.write(_digest_of(path), disk.sha256(path).encode())
+    return {name: kept[name].to(device) for name in kept}
+
+
+def _warmup_experiment(experiment: Experiment, warmup: Warmup) -> Experiment:
+    """AdamW on one micro-batch a step: only what shapes the warmed weights is left of the arm's own spec."""
+    training = experiment.training.model_copy(
+        update={
+            "steps": warmup.steps, "tokens": None, "start": Scratch(), "target": None,
+            "evaluate_every": 1, "checkpoint_every": 1, "temporary_checkpoint_minutes": 5.0,
+        }
+    )  # fmt: skip
+    schedule = Constant(warmup=warmup.steps // 10)
+    return Experiment(
+        name="warmup",
+        model=experiment.model,
+        data=experiment.data,
+        optimizer=AdamW(learning_rate=warmup.learning_rate, schedule=schedule),
+        training=training,
+        metrics=(Loss(), Cost()),
+        compile=Compile(mode="off"),
+        tracking=NoTracking(),
+    )
+
+
+def _train(experiment: Experiment, dataset: Dataset) -> Params:
+    plan = make_plan(experiment, attention="plain")
+    program = make_program(plan)
+    training = experiment.training
+    batches = Batches(dataset.train, training.rows, experiment.data.context, training.seed, stream="start")
+    state = program.init(program.initial())
+    for step in range(plan.steps):
+        state, _ = program.step(state, batches.take(step * plan.microbatches, plan.microbatches))
+    return state.params
+
+
+def _digest_of(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _kept(path: Path) -> Params | None:
+    """The cached weights, or None when they are absent or damaged: they can be made again."""
+    try:
+        content, expected = path.read_bytes(), _digest_of(path).read_text()
+    except OSError:
+        return None
+    return read_tensors(content) if disk.sha256(path) == expected else None
+
+
+def _fitted(plan: Plan, device: torch.device, path: Path) -> Params:
+    file = path / "params.safetensors" if path.is_dir() else path
+    try:
+        found = read_tensors(file.read_bytes())
+    except FileNotFoundError:
+        raise SpecError(f"training.start.path: no file {file}") from None
+    except SafetensorError as error:
+        raise DataError(f"training.start.path: {file} is not a readable safetensors file: {error}") from None
+    wrong = [
+        f"{row.name}: expected {row.shape}, found {tuple(found[row.name].shape) if row.name in found else 'nothing'}"
+        for row in plan.parameters
+        if row.name not in found or tuple(found[row.name].shape) != row.shape
+    ]
+    if wrong:
+        raise SpecError(f"training.start.path: {file} does not fit the model\n  " + "\n  ".join(wrong))
+    return {row.name: found[row.name].to(device, torch.float32) for row in plan.parameters}

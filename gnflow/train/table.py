@@ -1,0 +1,30 @@
+"""The journal as a polars table: a row per step, a column per value."""
+
+from collections.abc import Iterable
+
+import polars
+
+from gnflow.train.journal import Step
+
+ORDER = (
+    "loss/train", "loss/held_out",
+    "tokens/solve", "tokens/search", "tokens/total", "passes/serial", "flops/total",
+    "time/seconds", "time/compile", "time/wall",
+    "learning_rate", "norm/gradient", "norm/update",
+    "gn/alpha", "gn/predicted_decrease", "gn/actual_decrease", "gn/gain_ratio",
+)  # fmt: skip
+INTEGERS = ("tokens/", "passes/")  # FLOPs outgrow 64 bits
+
+
+def table(steps: Iterable[Step]) -> polars.DataFrame:
+    """Sorted by step; what a step does not have is null. Known columns come first, others by name."""
+    records = sorted(steps, key=lambda record: record.step)
+    names = {name for record in records for name in record.values}
+    ordered = [name for name in ORDER if name in names] + sorted(names - set(ORDER))
+    columns: dict[str, polars.Series] = {
+        "step": polars.Series([record.step for record in records], dtype=polars.Int64),
+    }
+    for name in ordered:
+        kind = polars.Int64 if name.startswith(INTEGERS) else polars.Float64
+        columns[name] = polars.Series([record.values.get(name) for record in records], dtype=kind, strict=False)
+    return polars.DataFrame(columns)

@@ -1,0 +1,36 @@
+"""The same surroundings for every test: one thread, no telemetry, nothing taken from the user's environment."""
+
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+# Before torch, mlflow or dvc is imported; subprocesses of the tests inherit it.
+os.environ.update(
+    OMP_NUM_THREADS="1",  # pytest-xdist already takes every core
+    TORCHINDUCTOR_COMPILE_THREADS="1",  # compile in the process itself, not in a pool of one more per core
+    MLFLOW_DISABLE_TELEMETRY="true",
+    DO_NOT_TRACK="true",
+    DVC_NO_ANALYTICS="true",
+    HF_HUB_OFFLINE="1",
+    NO_COLOR="1",
+    COLUMNS="120",
+)
+for name in [name for name in os.environ if name.startswith(("GNFLOW_", "MLFLOW_TRACKING", "MLFLOW_EXPERIMENT"))]:
+    del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """A test that draws random numbers draws the same ones every time, alone or in any order."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def default_dtype_stays() -> Iterator[None]:
+    """No test leaves float64 behind for the next."""
+    yield
+    if torch := sys.modules.get("torch"):
+        assert torch.get_default_dtype() is torch.float32

@@ -1,0 +1,88 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data.conftest import text
+from gnflow.data.dataset import Dataset
+from gnflow.data.prepare import prepare
+from gnflow.errors import DataError, EnvironmentProblem
+from gnflow.workspace import Workspace
+
+from data.test_files import documents, lines
+
+Written = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def corpus(written: Written) -> Path:
+    written("poems/train.jsonl", lines(*({"text": f"train {number}", "n": number} for number in range(20))))
+    return written("poems/validation.jsonl", lines({"text": "v 0", "n": 0}, {"text": "v 1", "n": 1})).parent
+
+
+def dataset(workspace: Workspace, path: str = "poems", **options: object) -> Dataset:
+    datasets = pytest.importorskip("datasets")
+    assert datasets.config.HF_HUB_OFFLINE
+    source = {"kind": "huggingface", "path": path, **options}
+    return prepare(text(source=source, tokenizer="bytes", context=2), workspace)
+
+
+def test_a_local_directory_gives_its_splits_without_a_network(workspace: Workspace) -> None:
+    found = dataset(workspace)
+    assert documents(np.asarray(found.train)) == [f"train {number}" for number in range(20)]
+    assert documents(np.asarray(found.held_out)) == ["v 0", "v 1"]
+    assert found.directory.name.startswith("poems-bytes-257-")
+
+
+def test_only_the_first_documents_are_taken_when_asked_for(workspace: Workspace) -> None:
+    found = dataset(workspace, documents=3)
+    assert documents(np.asarray(found.train)) == ["train 0", "train 1", "train 2"]
+    assert documents(np.asarray(found.held_out)) == ["v 0", "v 1"]
+
+
+def test_a_split_may_be_a_slice(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", workspace.root / "cache")
+    found = dataset(workspace, split="train[:25%]", held_out="train[75%:]")
+    assert documents(np.asarray(found.train)) == [f"train {number}" for number in range(5)]
+    assert documents(np.asarray(found.held_out)) == [f"train {number}" for number in range(15, 20)]
+
+
+def test_other_content_in_the_directory_is_another_corpus(workspace: Workspace, written: Written) -> None:
+    first = dataset(workspace)
+    written("poems/validation.jsonl", lines({"text": "other"}))
+    second = dataset(workspace)
+    assert second.directory != first.directory
+    assert documents(np.asarray(second.held_out)) == ["other"]
+
+
+def test_a_missing_column_split_or_configuration_is_named(workspace: Workspace) -> None:
+    with pytest.raises(DataError, match=r"poems, split train, row 1: no column `texts`; it has text, n\ndid you mean"):
+        dataset(workspace, column="texts")
+    with pytest.raises(DataError, match=r"poems, split test: .*Available splits: \['train', 'validation'\]"):
+        dataset(workspace, split="test")
+    with pytest.raises(DataError, match=r"poems, split train: .*'en' not found"):
+        dataset(workspace, name="en")
+
+
+def test_a_value_that_is_no_string_is_named_with_its_row(workspace: Workspace) -> None:
+    with pytest.raises(DataError, match=r"poems, split train, row 1: `n` is int; expected a string"):
+        dataset(workspace, column="n")
+
+
+def test_a_file_that_cannot_be_parsed_is_named_with_its_split(workspace: Workspace, written: Written) -> None:
+    written("poems/train.jsonl", lines({"text": "good"}) + "{bad\n")
+    with pytest.raises(DataError, match=r"poems, split train: the package datasets failed after row \d+"):
+        dataset(workspace)
+
+
+def test_a_name_that_is_no_directory_cannot_be_had_offline(workspace: Workspace) -> None:
+    with pytest.raises(DataError, match=r"nobody/nothing, split train: the package datasets failed after row 0"):
+        dataset(workspace, path="nobody/nothing")
+
+
+def test_a_missing_package_is_named(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    source = {"kind": "huggingface", "path": "poems"}
+    with pytest.raises(EnvironmentProblem, match=r"run: pip install 'gnflow\[hf\]'"):
+        prepare(text(source=source, tokenizer="bytes", context=2), workspace)

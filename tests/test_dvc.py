@@ -1,0 +1,118 @@
+"""The root dvc.yaml over small specs of the same names, in a repository of its own, with the real dvc and gnflow."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NAMES = ("adamw", "muon", "full_gn", "prox_linear_gn")
+OPTIMIZERS = {
+    "adamw": "{kind: adamw, microbatches: 2}",
+    "muon": "{kind: muon, microbatches: 2}",
+    "full_gn": "{kind: gauss_newton, inner_steps: 2, search: {kind: geometric, trials: 2, microbatches: 1}}",
+    "prox_linear_gn": "{kind: gauss_newton, objective: prox_linear, inner_steps: 2, search: none}",
+}
+SPEC = """
+name: {name}
+model: {{kind: decoder, layers: 1, width: 16, heads: 2}}
+data: text
+optimizer: {optimizer}
+training:
+  steps: {steps}
+  rows: 2
+  device: cpu
+  start: scratch
+  checkpoint_every: 5
+metrics: [{{kind: loss, microbatches: 1}}, cost]
+compile: {{mode: off}}
+tracking: none
+"""
+
+
+def small(name: str, steps: int = 2) -> str:
+    return SPEC.format(name=name, optimizer=OPTIMIZERS[name], steps=steps)
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def dvc(repository: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, cwd=repository, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("repository")
+    subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
+    (root / ".dvc").mkdir()
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
+        shutil.copy(ROOT / name, root / name)
+    (root / "specs").mkdir()
+    for name in NAMES:
+        (root / "specs" / f"{name}.yaml").write_text(small(name))
+    return root
+
+
+def test_every_shipped_spec_is_a_stage(repository: Path) -> None:
+    stages = set(dvc(repository, "stage", "list", "--name-only").split())
+    assert stages == {"prepare", "compare", *(f"run@{path.stem}" for path in (ROOT / "specs").glob("*.yaml"))}
+
+
+def test_the_repository_sends_no_telemetry(repository: Path) -> None:
+    assert dvc(repository, "config", "core.analytics").strip() == "false"
+    assert dvc(repository, "config", "core.check_update").strip() == "false"
+
+
+def test_a_second_repro_does_nothing_and_a_lost_summary_comes_back_without_training(repository: Path) -> None:
+    dvc(repository, "repro")
+    assert all((repository / "runs" / name / "model").is_dir() for name in NAMES)
+    json.loads((repository / "runs" / "comparison.json").read_text())
+    journals = {name: lines(repository / "runs" / name / "journal.jsonl") for name in NAMES}
+
+    second = dvc(repository, "repro")
+    assert "up to date" in second
+    assert "Running stage" not in second
+    assert dvc(repository, "status").strip() == "Data and pipelines are up to date."
+
+    (repository / "runs" / "muon" / "summary.json").unlink()
+    dvc(repository, "repro")
+    assert (repository / "runs" / "muon" / "summary.json").exists()
+    assert journals == {name: lines(repository / "runs" / name / "journal.jsonl") for name in NAMES}
+
+
+def test_a_killed_repro_goes_on_with_the_same_run(repository: Path) -> None:
+    steps = 400
+    spec, run = repository / "specs" / "adamw.yaml", repository / "runs" / "adamw"
+    spec.write_text(small("adamw", steps))
+    shutil.rmtree(run, ignore_errors=True)
+    command = [sys.executable, "-m", "dvc", "repro", "run@adamw"]
+    with subprocess.Popen(
+        command, cwd=repository, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True
+    ) as running:
+        while not list(run.glob("checkpoints/step_*")):
+            assert running.poll() is None, "it ended before its first checkpoint"
+            time.sleep(0.02)
+        os.killpg(running.pid, signal.SIGKILL)
+    before = lines(run / "journal.jsonl")
+    assert not (run / "summary.json").exists()
+
+    dvc(repository, "repro", "run@adamw")
+    after = lines(run / "journal.jsonl")
+    assert after[: len(before) - 1] == before[:-1]
+    recorded = [record["step"] for record in map(json.loads, after) if record["kind"] == "step"]
+    assert recorded == list(range(steps + 1))

@@ -1,0 +1,62 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gnflow
+from gnflow.errors import EnvironmentProblem
+from gnflow.track import location
+from gnflow.workspace import Workspace
+
+SOURCES = Path(gnflow.__file__).parents[1]
+
+
+def test_the_store_is_the_database_of_the_project(tmp_path: Path) -> None:
+    uri = location.tracking_uri(Workspace(tmp_path))
+    assert uri == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
+    assert location.artifacts(uri) == f"file://{tmp_path}/mlflow/artifacts"
+
+
+def test_the_environment_overrides_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
+    assert location.tracking_uri(Workspace(tmp_path)) == "http://host:5000"
+    assert location.artifacts("http://host:5000") is None
+
+
+def test_without_mlflow_the_message_says_what_to_do(tmp_path: Path) -> None:
+    # An interpreter that sees nothing installed, in a project whose store directory looks like a package.
+    (tmp_path / "mlflow").mkdir()
+    code = (
+        f"import sys; sys.path.append({str(SOURCES)!r})\nfrom gnflow.track import location; location.check_available()"
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "EnvironmentProblem: MLflow is not installed" in done.stderr
+    assert "pip install 'gnflow[mlflow]'" in done.stderr
+    assert "tracking: none" in done.stderr
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns", "/tmp/mlruns"])
+def test_a_directory_of_files_is_refused_before_training(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(EnvironmentProblem, match="no longer writes"):
+        location.check_available()
+
+
+@pytest.mark.parametrize("uri", ["", "http://host:5000", "sqlite:///here.db", "databricks", "postgresql://host/db"])
+def test_stores_that_mlflow_takes_are_let_through(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    location.check_available()
+
+
+def test_passwords_are_not_shown() -> None:
+    assert location.without_secrets("at https://me:secret@host/x failed") == "at https://host/x failed"
+
+
+def test_asking_imports_nothing_heavy() -> None:
+    code = (
+        "from gnflow.track import location, mirror; location.check_available(); import sys; "
+        "print({'mlflow', 'torch', 'polars', 'numpy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

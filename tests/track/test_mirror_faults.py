@@ -1,0 +1,154 @@
+"""Faults of the tracking server, all of them real: refused and cut connections, a killed process, a slow line."""
+
+import os
+import shutil
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from mirroring import client, expected, free_port, mlflow_warnings, points, run_id, train, wait_until
+from run_directories import BEGAN, begin, end, experiment, steps
+
+from gnflow.errors import EnvironmentProblem, Preempted
+from gnflow.track import mirror as mirroring
+from gnflow.track import server
+from gnflow.track.mirror import Mirror, replay
+from gnflow.workspace import Workspace
+
+pytestmark = mlflow_warnings
+
+AT_ONCE = 5e-3  # seconds
+
+
+class Watched:
+    """A run directory of its own with its mirror and what that said."""
+
+    def __init__(self, root: Path) -> None:
+        # The server is shared, so no two tests may write the same first record.
+        self.records = steps([5.0 - 0.1 * index for index in range(12)], began=BEGAN + time.monotonic())
+        self.said: list[str] = []
+        self.workspace = Workspace(root)
+        self.directory = begin(self.workspace.runs / "full_gn", experiment())
+        self.mirror = Mirror(self.directory, experiment(), self.workspace, report=self.said.append)
+
+    def points(self, port: int) -> list[tuple[int, float, int]]:
+        return points(f"http://127.0.0.1:{port}", run_id(self.directory))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Watched:
+    """To be asked for after the address of the server is set."""
+    return Watched(tmp_path)
+
+
+def test_a_server_that_comes_up_later_gets_everything(proxy, run: Watched, served: int) -> None:
+    with run.mirror:
+        took = train(run.mirror, run.records[:8])
+        wait_until(lambda: run.said)
+        proxy.up()
+        took += train(run.mirror, run.records[8:])
+        end(run.directory, run.records)
+    assert max(took) < AT_ONCE
+    assert run.points(served) == expected(run.records)
+    assert client(f"http://127.0.0.1:{served}").get_run(run_id(run.directory)).info.status == "FINISHED"
+    assert len(run.said) == 1
+    assert "as soon as it does" in run.said[0]
+
+
+def test_a_line_cut_in_the_middle_loses_and_doubles_nothing(proxy, run: Watched, served: int) -> None:
+    proxy.up()
+    with run.mirror:
+        took = train(run.mirror, run.records[:5])
+        wait_until((run.directory / "mlflow.json").exists)
+        for record in run.records[5:]:
+            proxy.down()
+            took += train(run.mirror, [record], pause=0.1)
+            proxy.up()
+            time.sleep(0.2)
+    assert max(took) < AT_ONCE
+    assert run.points(served) == expected(run.records)
+    replay(run.directory, run.workspace)
+    assert run.points(served) == expected(run.records)
+
+
+def test_a_slow_server_slows_nothing_down(proxy, run: Watched, served: int) -> None:
+    proxy.up()
+    proxy.delay = 0.2
+    with run.mirror:
+        took = train(run.mirror, run.records, pause=0.3)
+    assert max(took) < AT_ONCE
+    assert run.points(served) == expected(run.records)
+
+
+def test_what_is_not_sent_in_time_is_mirrored_later(proxy, run: Watched, served: int, monkeypatch) -> None:
+    monkeypatch.setattr(mirroring, "FLUSH", 2.0)
+    proxy.up()
+    proxy.delay = 3.0
+    before = time.monotonic()
+    with run.mirror:
+        train(run.mirror, run.records)
+    assert 2 <= time.monotonic() - before < 3
+    assert run.said == [
+        f"MLflow at http://127.0.0.1:{proxy.port} does not have the whole run "
+        f"(not everything could be sent within 2 s); `python -m gnflow.track {run.directory}` mirrors it later."
+    ]
+    proxy.delay = 0.0
+    replay(run.directory, run.workspace)
+    assert run.points(served) == expected(run.records)
+
+
+def test_being_stopped_does_not_wait_for_a_dead_server(proxy, run: Watched, monkeypatch) -> None:
+    monkeypatch.setattr(mirroring, "HURRIED_FLUSH", 1.0)
+
+    def stopped() -> None:
+        with run.mirror:
+            train(run.mirror, run.records)
+            raise Preempted("SIGTERM")
+
+    before = time.monotonic()
+    with pytest.raises(Preempted):
+        stopped()
+    assert time.monotonic() - before < 2
+    assert "mirrors it later" in run.said[-1]
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [("http://127.0.0.1:9", "refused"), ("http://no-such-host.invalid", "not known"), ("nonsense://x", "unsupported")],
+)
+def test_a_wrong_address_is_told_once_and_harms_nothing(tmp_path: Path, monkeypatch, uri: str, reason: str) -> None:
+    monkeypatch.setattr(mirroring, "HURRIED_FLUSH", 0.5)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    run = Watched(tmp_path)
+    with run.mirror:
+        took = train(run.mirror, run.records)
+        wait_until(lambda: run.said)
+    assert max(took) < AT_ONCE
+    assert len(run.said) == 2
+    assert all(reason in sentence for sentence in run.said)
+    with pytest.raises(EnvironmentProblem, match=reason):
+        replay(run.directory, run.workspace)
+
+
+def test_a_server_killed_and_started_again_has_every_point_once(
+    empty_database: Path, tmp_path: Path, monkeypatch
+) -> None:
+    port = free_port()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    run = Watched(tmp_path)
+    store = f"sqlite:///{shutil.copy(empty_database, tmp_path)}"
+    with ExitStack() as servers:
+        process = servers.enter_context(server.serving(store, "127.0.0.1", port, tmp_path / "log"))
+        with run.mirror:
+            took = train(run.mirror, run.records[:4])
+            wait_until((run.directory / "mlflow.json").exists)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            took += train(run.mirror, run.records[4:8], pause=0.3)
+            wait_until(lambda: run.said)
+            servers.enter_context(server.serving(store, "127.0.0.1", port, tmp_path / "log"))
+            took += train(run.mirror, run.records[8:])
+        assert run.points(port) == expected(run.records)
+    assert max(took) < AT_ONCE
