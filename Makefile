@@ -27,9 +27,8 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 setup: $(installed) ## build .venv from requirements.lock (the other targets do so when it is missing)
 
-run: setup ## train full Gauss-Newton on Shakespeare, or SPEC=..., and show the summary
+run: setup ## train full Gauss-Newton on Shakespeare, or SPEC=...
 	$(python) -m gnflow run $(SPEC)
-	$(python) -m gnflow show runs/$(basename $(notdir $(SPEC)))
 
 test: setup ## the tests, but for the slow and the GPU ones
 	$(python) -m pytest -n $(WORKERS) --dist worksteal
@@ -41,7 +40,7 @@ check: setup ## format, lint, types and floors
 	$(dir $(python))lint-imports
 
 gpu: setup ## with a GPU: its tests, a short full_gn, and a dated note in docs/gpu.md
-	$(python) pipelines/gpu/measure.py
+	PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(python) pipelines/gpu/measure.py
 
 clean: ## remove .venv and what tools left behind; runs/, data/ and mlflow/ stay
 	rm -rf $(if $(VENV),$(VENV)) build dist *.egg-info .gnflow .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,43 @@
+"""Declarative experiments with second-order optimizers for LLM pretraining.
+
+`load` a spec, `plan` it, `compile` it, `run` it; `Run` reads what a run left behind. Each is imported when first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from gnflow.compiler.plan import plan as plan
+    from gnflow.compiler.program import compile as compile  # noqa: A004  # the public name
+    from gnflow.spec.experiment import Experiment
+    from gnflow.train.loop import run as run
+    from gnflow.train.run import Run as Run
+
+__all__ = ["Run", "compile", "load", "plan", "run"]
+
+_HOMES = {
+    "plan": "gnflow.compiler.plan",
+    "compile": "gnflow.compiler.program",
+    "run": "gnflow.train.loop",
+    "Run": "gnflow.train.run",
+}
+
+
+def load(path: "Path | str", sets: "Sequence[str]" = ()) -> "Experiment":
+    """The experiment that a spec file describes, with `key=value` overrides. Raises SpecError with every problem."""
+    from gnflow.spec.load import load
+
+    return load(path, sets).experiment
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module `gnflow` has no `{name}`")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

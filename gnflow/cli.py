@@ -1,7 +1,9 @@
 """`gnflow`: the verbs. Each imports its command only when it is called."""
 
+import os
 import sys
 import traceback
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -20,16 +22,22 @@ app = typer.Typer(
 )
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="A spec file.", show_default=False)]
-Specs = Annotated[list[Path], typer.Argument(metavar="SPEC...", help="Spec files.", show_default=False)]
+Specs = Annotated[list[Path], typer.Argument(metavar="SPEC", help="Spec files.", show_default=False)]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override one value, as in training.seed=3. Repeatable.", show_default=False),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override one value, as in training.seed=3. Repeatable.", show_default=False
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def main() -> None:
     """The entry point: exit codes as in the README, no traceback for what the user can act on."""
+    # Looking for pydantic plug-ins in every installed distribution takes longer than checking a spec.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="gnflow")
     except GnflowError as error:
@@ -53,7 +61,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def gnflow(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Declarative experiments with second-order optimizers for LLM pretraining."""
 
@@ -62,7 +72,9 @@ def gnflow(
 def run(
     spec: Spec,
     sets: Sets = None,
-    run_dir: Annotated[Path | None, typer.Option(help="Where to put the run. Default: runs/<name>.", show_default=False)] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Where to put the run. Default: runs/<name>.", show_default=False)
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin again, even if there is a run to resume.")] = False,
 ) -> None:
     """Plan, compile and run a spec, or resume its interrupted run."""
@@ -90,11 +102,13 @@ def plan(spec: Spec, sets: Sets = None, json: Json = False) -> None:
 @app.command()
 def explain(
     spec: Spec,
-    key: Annotated[str | None, typer.Argument(metavar="[KEY]", help="For example optimizer.inner.", show_default=False)] = None,
+    key: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", help="For example optimizer.inner.", show_default=False)
+    ] = None,
     sets: Sets = None,
     json: Json = False,
 ) -> None:
-    """Show a value, what it means, what it may be, and the line that set it."""
+    """Show a value, its meaning, and the line that set it."""
     from gnflow.commands.explain import explain
 
     raise typer.Exit(explain(spec, key, sets=sets or (), json=json))
@@ -102,7 +116,9 @@ def explain(
 
 @app.command()
 def schema(
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file.", show_default=False)] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write to this file.", show_default=False)
+    ] = None,
 ) -> None:
     """Print the JSON Schema of a spec, for editors."""
     from gnflow.commands.schema import schema
@@ -119,7 +135,9 @@ def prepare(specs: Specs, sets: Sets = None) -> None:
 
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or its name.", show_default=False)]
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, or their names.", show_default=False)]
+Runs = Annotated[
+    list[Path], typer.Argument(metavar="RUN", help="Run directories, or their names.", show_default=False)
+]
 
 
 @app.command()
@@ -141,10 +159,12 @@ def list_runs(json: Json = False) -> None:
 @app.command()
 def compare(
     runs: Runs,
-    target: Annotated[float | None, typer.Option(help="Held-out loss to reach. Default: the runs' own.", show_default=False)] = None,
+    target: Annotated[
+        float | None, typer.Option(help="Held-out loss to reach. Default: the runs' own.", show_default=False)
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Compare runs: steps, serial passes, tokens, FLOPs and seconds to the target."""
+    """Compare what runs needed to reach a target."""
     from gnflow.commands.compare import compare
 
     raise typer.Exit(compare(runs, target=target, json=json))

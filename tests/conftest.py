@@ -3,12 +3,14 @@
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 # Before torch, mlflow or dvc is imported; subprocesses of the tests inherit it.
 os.environ.update(
     OMP_NUM_THREADS="1",  # pytest-xdist already takes every core
+    TORCHINDUCTOR_CACHE_DIR=str(Path(__file__).parents[1] / ".gnflow" / "tests"),  # a second run compiles less
     TORCHINDUCTOR_COMPILE_THREADS="1",  # compile in the process itself, not in a pool of one more per core
     MLFLOW_DISABLE_TELEMETRY="true",
     DO_NOT_TRACK="true",

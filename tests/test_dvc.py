@@ -10,6 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
+
+from gnflow.spec.load import load
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("adamw", "muon", "full_gn", "prox_linear_gn")
@@ -30,6 +33,7 @@ training:
   device: cpu
   start: scratch
   checkpoint_every: 5
+  target: {{metric: loss/held_out, at_most: 0.1}}
 metrics: [{{kind: loss, microbatches: 1}}, cost]
 compile: {{mode: off}}
 tracking: none
@@ -62,7 +66,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / ".dvc").mkdir()
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
         shutil.copy(ROOT / name, root / name)
-    (root / "specs").mkdir()
+    shutil.copytree(ROOT / "specs" / "common", root / "specs" / "common")
     for name in NAMES:
         (root / "specs" / f"{name}.yaml").write_text(small(name))
     return root
@@ -71,6 +75,17 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_shipped_spec_is_a_stage(repository: Path) -> None:
     stages = set(dvc(repository, "stage", "list", "--name-only").split())
     assert stages == {"prepare", "compare", *(f"run@{path.stem}" for path in (ROOT / "specs").glob("*.yaml"))}
+
+
+def test_a_run_depends_on_every_file_that_its_spec_extends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    extended = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]["run"]["foreach"]
+    for path in Path("specs").glob("*.yaml"):
+        origins = load(path).origins.values()
+        sources = {Path(origin.source.name).resolve() for origin in origins if origin.kind == "file"}
+        known = {path, Path(extended[path.stem]), *Path("specs/common").iterdir()}
+        assert path.resolve() in sources
+        assert sources <= {file.resolve() for file in known}
 
 
 def test_the_repository_sends_no_telemetry(repository: Path) -> None:
@@ -96,7 +111,7 @@ def test_a_second_repro_does_nothing_and_a_lost_summary_comes_back_without_train
 
 
 def test_a_killed_repro_goes_on_with_the_same_run(repository: Path) -> None:
-    steps = 400
+    steps = 200
     spec, run = repository / "specs" / "adamw.yaml", repository / "runs" / "adamw"
     spec.write_text(small("adamw", steps))
     shutil.rmtree(run, ignore_errors=True)

@@ -28,8 +28,8 @@ def explain(spec: Path, key: str | None, *, sets: Sequence[str], json: bool) -> 
 
 
 def _full(row: Explanation) -> str:
-    value = f" = {_value(row)}" if row.single else ""
-    lines = [row.key + value]
+    unit = f" ({row.shape.unit})" if row.shape.unit else ""
+    lines = [f"{row.key} = {_value(row)}{unit}" if row.single else row.key]
     lines += textwrap.wrap(row.help, 100, initial_indent="  ", subsequent_indent="  ")
     lines.append(f"  allowed  {row.allowed}")
     where = excerpt(row.origin).replace("\n", "\n" + " " * 11)
@@ -44,6 +44,4 @@ def _table(rows: Sequence[Explanation]) -> str:
 
 
 def _value(row: Explanation) -> str:
-    value = row.value
-    text = "[]" if value == () else written(value)
-    return f"{text} {row.shape.unit}" if row.shape.unit and value is not None else text
+    return "[]" if row.value == () else written(row.value)

@@ -9,9 +9,8 @@ from gnflow.spec.load import load
 
 
 def prepare(specs: Sequence[Path], *, sets: Sequence[str]) -> int:
-    """Make or check the shards of each spec, and say what they hold."""
-    for path in specs:
-        loaded = load(path, sets)
+    """Make or verify the shards of each spec, and say what they hold. Every spec is checked before any work."""
+    for loaded in [load(path, sets) for path in specs]:
         data = loaded.experiment.data
         dataset = make_shards(data, loaded.workspace, print)
         print(dataset.directory)

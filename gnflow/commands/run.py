@@ -1,5 +1,6 @@
 """`gnflow run`: plan, compile, train; resume what was interrupted."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ ROWS = (
 def run(spec: Path, *, sets: Sequence[str] = (), run_dir: Path | None = None, fresh: bool = False) -> int:
     """Runs a spec to its end and prints its summary. Raises the errors of `gnflow.train.loop.run`."""
     loaded = load(spec, sets)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(loaded.workspace.cache / "inductor"))  # torch sets a default
     # After the spec is known to be good: torch takes seconds to import.
     from gnflow.train.display import Display
     from gnflow.train.loop import run as train

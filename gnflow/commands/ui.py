@@ -1,6 +1,7 @@
 """`gnflow ui`: the MLflow UI on the store of the project."""
 
 import signal
+import sys
 from pathlib import Path
 from types import FrameType
 
@@ -21,7 +22,10 @@ def ui(*, host: str = "127.0.0.1", port: int = 5000) -> int:
     previous = signal.signal(signal.SIGTERM, _leave)
     try:
         with server.serving(uri, host, port, workspace.mlflow / "ui.log") as process:
-            print(f"MLflow UI: {server.address(host, port)}  (Ctrl-C stops it)", flush=True)
+            print(f"MLflow UI: {server.address(host, port)}  (Ctrl-C stops it)")
+            for name, page in server.charts(host, port).items():
+                print(f"  charts of {name}: {page}")
+            sys.stdout.flush()
             return process.wait()
     except KeyboardInterrupt:
         return 0

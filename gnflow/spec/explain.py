@@ -111,7 +111,8 @@ def _unknown(experiment: Spec, path: Sequence[str]) -> str:
                 return f"`{known}` has {len(value)} items, numbered from 0; no `{step}`"
             shape, value = shape.item(int(step)) or shape, value[int(step)]
         else:
-            return f"`{known}` is a single value; it holds no `{step}`"
+            what = "not set" if value is None else "a single value"
+            return f"`{known}` is {what}; it holds no `{step}`"
         known = f"{known}.{step}" if known else step
     raise AssertionError(f"{'.'.join(path)} is known")
 

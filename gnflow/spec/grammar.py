@@ -1,8 +1,12 @@
 """The grammar looked at from outside: what may stand where, in words, with its help and unit."""
 
+import ast
+import inspect
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin
 
@@ -56,8 +60,25 @@ def shapes(model: type[Spec]) -> Mapping[str, Shape]:
 
 
 def help_of(model: type[Spec], key: str) -> str:
-    """The docstring of a field."""
-    return " ".join((model.model_fields[key].description or "").split())
+    """The docstring under a field. Read when asked for: pydantic would read all of them at every start."""
+    return next((texts[key] for base in model.__mro__ if key in (texts := _docstrings(base))), "")
+
+
+@cache
+def _docstrings(model: type) -> Mapping[str, str]:
+    if not issubclass(model, Spec):
+        return {}
+    try:
+        (statements,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    except OSError:  # installed without sources
+        return {}
+    assert isinstance(statements, ast.ClassDef)
+    return {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in pairwise(statements.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+    }
 
 
 def about(model: type[Spec]) -> str:

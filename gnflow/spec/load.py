@@ -35,7 +35,10 @@ def load(path: Path | str, sets: Sequence[str] = ()) -> Loaded:
     path = Path(path)
     workspace = Workspace.around(path)
     problems: list[Problem] = []
-    tree, complete = assembled(path, workspace.root, problems)
+    try:
+        tree, complete = assembled(path, workspace.root, problems)
+    except SpecProblems as fatal:
+        raise SpecProblems([*problems, *fatal.problems]) from None
     tree = overridden(tree, sets, problems)
     experiment = validated(tree, problems, complete)
     if problems or experiment is None:

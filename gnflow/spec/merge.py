@@ -46,6 +46,8 @@ def overridden(tree: Node, sets: Sequence[str], problems: list[Problem]) -> Node
         try:
             if not equals or not all(path.split(".")):
                 raise _problem(Origin(source), "`--set` takes key=value, for example `--set training.seed=3`")
+            if not text[len(path) + 1 :].strip():
+                raise _problem(Origin(source), "empty; write `null` to take a value back")
             value = parse(source, problems, start=len(path) + 1)
             tree = _with(tree, ROOT, _steps(source, path), value)
         except SpecProblems as found:

@@ -26,7 +26,7 @@ class Problem:
     """The nearest valid name."""
 
     def __str__(self) -> str:
-        return f"{self.origin}: {self.sentence}{self.excerpt()}"
+        return f"{printable(str(self.origin))}: {self.sentence}{self.excerpt()}"
 
     @property
     def sentence(self) -> str:
@@ -39,8 +39,8 @@ class Problem:
 
     def to_json(self) -> dict[str, Plain]:
         """For `--json`."""
-        place = self.origin.to_json()
-        return {**place, "key": self.key, "message": self.message, "suggestion": self.suggestion}
+        origin = self.origin.to_json()
+        return {"origin": origin, "key": self.key, "message": self.message, "suggestion": self.suggestion}
 
 
 class SpecProblems(SpecError):

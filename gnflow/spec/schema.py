@@ -1,14 +1,15 @@
 """The grammar as JSON Schema (draft 2020-12), for completion and checks in editors.
 
-A file that extends others is held to a partial form, in which any key may be missing. A file that is only there to be
-extended says so with `extends: []`.
+A file that extends others, or has no `name` because others extend it, is held to a partial form: any key may be absent.
 """
 
 from collections.abc import Mapping
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core.core_schema import ModelSchema
 
 from gnflow.spec.experiment import Experiment
+from gnflow.spec.grammar import help_of
 
 _PATH = {"type": "string", "minLength": 1}
 _EXTENDS: JsonSchemaValue = {
@@ -18,14 +19,23 @@ _EXTENDS: JsonSchemaValue = {
 _Definitions = Mapping[str, JsonSchemaValue]
 
 
-class _Untitled(GenerateJsonSchema):
+class _Helpful(GenerateJsonSchema):
+    """Fields with their help, and without the titles that repeat their names."""
+
     def field_title_should_be_set(self, schema: object) -> bool:
         return False
+
+    def model_schema(self, schema: ModelSchema) -> JsonSchemaValue:
+        body = super().model_schema(schema)
+        for field, inner in body["properties"].items():
+            if text := help_of(schema["cls"], field):
+                inner["description"] = text
+        return body
 
 
 def schema() -> JsonSchemaValue:
     """The JSON Schema of a spec file."""
-    models = Experiment.model_json_schema(schema_generator=_Untitled, ref_template="{model}")
+    models = Experiment.model_json_schema(schema_generator=_Helpful, ref_template="{model}")
     definitions: dict[str, JsonSchemaValue] = {**models.pop("$defs"), "Experiment": models}
     models["properties"] = {"extends": _EXTENDS, **models["properties"]}
     whole = {name: _rewritten(body, definitions, partial=False) for name, body in definitions.items()}
@@ -34,7 +44,7 @@ def schema() -> JsonSchemaValue:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "gnflow spec",
         "type": "object",
-        "if": {"required": ["extends"]},
+        "if": {"anyOf": [{"required": ["extends"]}, {"not": {"required": ["name"]}}]},
         "then": {"$ref": "#/$defs/Experiment.partial"},
         "else": {"$ref": "#/$defs/Experiment"},
         "$defs": whole | parts,

@@ -34,6 +34,9 @@ def explained(error: MarkedYAMLError, text: str) -> tuple[str, int | None]:
     problem, context = str(error.problem), str(error.context)
     opened, mark = _index(error.context_mark), _index(error.problem_mark)
     at_the_end = "stream end" in problem or "end of stream" in problem or mark is None or mark >= len(text.rstrip())
+    if at_the_end and "a flow node" in context:
+        opened = max(text.rfind("["), text.rfind("{"))
+        return _UNCLOSED.format(f"`{text[opened]}`"), opened
     if at_the_end and opened is not None:
         for what, sentence in _AT_THE_START.items():
             if what in context or (what == "a quoted scalar" and "-quoted scalar" in context):
@@ -45,8 +48,8 @@ def explained(error: MarkedYAMLError, text: str) -> tuple[str, int | None]:
         return "expected `:` and a value after this key", opened
     for pattern, sentence in _SENTENCES.items():
         if found := re.search(pattern, problem):
-            sentence = sentence.format(*found.groups())
-            if opened is not None and "a flow " in context:
+            sentence = re.sub("`<(?:stream|document) end>`", "the end of the file", sentence.format(*found.groups()))
+            if opened is not None and ("a flow sequence" in context or "a flow mapping" in context):
                 line = text.count("\n", 0, opened) + 1
                 sentence += f"; the `{text[opened]}` on line {line} is still open"
             return sentence, mark

@@ -26,10 +26,13 @@ class Source:
     def _starts(self) -> list[int]:
         return [0, *(match.end() for match in _LINE_END.finditer(self.text))]
 
+    @cached_property
+    def _lines(self) -> list[str]:
+        return _LINE_END.split(self.text)
+
     def line(self, number: int) -> str:
         """Line `number`, from 1, without its end."""
-        start = self._starts[number - 1]
-        return _LINE_END.split(self.text[start:], maxsplit=1)[0]
+        return self._lines[number - 1]
 
     def origin(self, start: int, end: int) -> "Origin":
         """Where the characters from `start` to `end` are; only their first line counts."""
@@ -59,9 +62,13 @@ class Origin:
 
     def to_json(self) -> dict[str, Plain]:
         """For `--json`."""
-        if self.kind != "file" or not self.line:
-            return {"kind": self.kind, "name": self.source.name}
-        return {"kind": self.kind, "name": self.source.name, "line": self.line, "column": self.column}
+        match self.kind:
+            case "file":
+                return {"kind": "file", "file": self.source.name, "line": self.line, "column": self.column}
+            case "set":
+                return {"kind": "set", "set": self.source.text}
+            case "default":
+                return {"kind": "default"}
 
 
 DEFAULT = Origin(Source("default", kind="default"))

@@ -26,11 +26,13 @@ def validated(tree: Node, problems: list[Problem], complete: bool = True) -> Exp
     try:
         return Experiment.model_validate(plain(tree))
     except ValidationError as error:
+        found: list[tuple[bool, Problem]] = []
         for details in error.errors(include_url=False, include_input=False):
-            if complete or details["type"] not in _ABSENCES:
-                place = _Place.of(tree, details["loc"])
-                if not isinstance(place.node, Broken):
-                    problems.append(_problem(place, details))
+            place = _Place.of(tree, details["loc"])
+            if not _excused(place, details["type"]) and (complete or details["type"] not in _ABSENCES):
+                found.append((details["type"] == "missing", _problem(place, details)))
+        misspelt = {".".join([*problem.key.split(".")[:-1], problem.suggestion or ""]) for _, problem in found}
+        problems += [problem for missing, problem in found if not (missing and problem.key in misspelt)]
         return None
 
 
@@ -81,6 +83,27 @@ class _Place:
                 if below:
                     return below[0][0]
         return self.origin
+
+
+def _excused(place: _Place, kind: str) -> bool:
+    """Whether the error only follows from something whose problem is already known."""
+    match place.node:
+        case Broken():
+            return True
+        case Table(entries=entries) if kind == "union_tag_invalid":
+            return isinstance(entries["kind"].node, Broken)
+        case _:
+            return kind == "gnflow" and any(_any_broken(node) for _, node in place.trail[-2:])
+
+
+def _any_broken(node: Node) -> bool:
+    match node:
+        case Table(entries=entries):
+            return any(_any_broken(entry.node) for entry in entries.values())
+        case Items(items=items):
+            return any(map(_any_broken, items))
+        case _:
+            return isinstance(node, Broken)
 
 
 def _problem(place: _Place, details: ErrorDetails) -> Problem:

@@ -162,7 +162,7 @@ def _experiment(name: str, client: MlflowClient, uri: str) -> str:
     if experiment is not None:
         return str(experiment.experiment_id)
     try:
-        return client.create_experiment(name, artifact_location=location.artifacts(uri))
+        return client.create_experiment(name, location.artifacts(uri))
     except MlflowException as error:
         # Another run was quicker.
         experiment = client.get_experiment_by_name(name)

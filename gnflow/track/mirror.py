@@ -49,6 +49,7 @@ class Mirror:
         self.directory = directory
         self.problem: str | None = None
         self._uri = location.tracking_uri(workspace)
+        self._shown = f"MLflow at {location.without_secrets(self._uri)}"
         self._group = experiment.tracking.experiment if isinstance(experiment.tracking, Mlflow) else "gnflow"
         self._report = report
         self._heard = 0
@@ -80,7 +81,7 @@ class Mirror:
         if not self._done.is_set():
             reason = self.problem or f"not everything could be sent within {patience:g} s"
             self._tell(
-                f"MLflow at {location.without_secrets(self._uri)} does not have the whole run ({reason}); "
+                f"{self._shown} does not have the whole run ({reason}); "
                 f"`python -m gnflow.track {self.directory}` mirrors it later."
             )
 
@@ -147,14 +148,12 @@ class Mirror:
 
     def _finish(self, link: "Link | None") -> bool:
         if link and (problem := finish(link, self._ended or description.status(self.directory, "FINISHED"))):
-            self._tell(f"MLflow has the run, but not all of its files ({_reason(problem)}).")
+            self._tell(f"{self._shown} has the run, but not all of its files ({_reason(problem)}).")
         return True
 
     def _complain(self, reason: str) -> None:
         if self.problem is None and not self._closing.is_set():
-            self._tell(
-                f"MLflow at {location.without_secrets(self._uri)} does not answer ({reason}); it gets everything as soon as it does."
-            )
+            self._tell(f"{self._shown} does not answer ({reason}); it gets everything as soon as it does.")
         self.problem = reason
 
 
@@ -166,8 +165,9 @@ def finish(link: "Link", status: str) -> Exception | None:
 
 
 def replay(directory: Path, workspace: Workspace | None = None) -> str:
-    """Mirror a whole run directory, whatever MLflow has of it already; returns the id of the MLflow run.
+    """Mirror what MLflow does not have of a run directory; returns the id of the MLflow run.
 
+    Without the directory's `mlflow.json` everything is sent again, which changes nothing that is there already.
     Raises EnvironmentProblem when there is nothing to mirror, or nowhere to.
     """
     location.check_available()
@@ -179,7 +179,6 @@ def replay(directory: Path, workspace: Workspace | None = None) -> str:
         link = Link.attach(directory, uri, description.group(directory), running=False)
         if link is None:
             raise EnvironmentProblem(f"There is nothing to mirror: {directory / tail.JOURNAL} has no record yet.")
-        link.position = 0
         while link.advance():
             pass
         problem = finish(link, description.status(directory, "KILLED"))

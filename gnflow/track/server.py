@@ -1,5 +1,6 @@
 """The MLflow UI on the local store, as a process of its own."""
 
+import json
 import os
 import signal
 import socket
@@ -16,6 +17,8 @@ from gnflow.track import location
 
 PATIENCE = 180.0  # seconds until a server that does not answer is given up
 FAREWELL = 5.0  # seconds between asking a server to stop and making it
+
+CHARTS = "compareRunsMode=CHART"  # the page of an experiment that shows curves, not a table
 
 # Without this MLflow starts seven more processes, for language-model judges.
 SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -51,6 +54,18 @@ def address(host: str, port: int) -> str:
     """What to type into a browser on this machine."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{shown}:{port}"
+
+
+def charts(host: str, port: int) -> dict[str, str]:
+    """Address of the charts of each experiment; MLflow's own front page is about other things."""
+    question = f"{address(host, port)}/api/2.0/mlflow/experiments/search?max_results=50"
+    with urllib.request.urlopen(question, timeout=30) as answer:
+        found = json.load(answer).get("experiments", [])
+    return {
+        str(experiment["name"]): f"{address(host, port)}/#/experiments/{experiment['experiment_id']}/runs?{CHARTS}"
+        for experiment in found
+        if experiment["experiment_id"] != "0"
+    }
 
 
 def _require_free(host: str, port: int) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Protocol
 
 from mlflow.entities import Metric
@@ -49,9 +50,10 @@ class System:
     def _measure(self) -> dict[str, float]:
         measured: dict[str, float] = {}
         for monitor in self._monitors:
-            monitor.collect_metrics()
-            measured |= monitor.aggregate_metrics()
-            monitor.clear_metrics()
+            with suppress(Exception):  # a sensor that fails now and then must not hold up what training says
+                monitor.collect_metrics()
+                measured |= monitor.aggregate_metrics()
+                monitor.clear_metrics()
         return measured
 
 

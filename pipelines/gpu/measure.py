@@ -31,13 +31,20 @@ def main() -> int:
 
 
 def gpu_tests() -> tuple[int, str]:
-    """Exit code and pytest's closing line. No test marked `gpu` is no failure."""
+    """Exit code and closing line. Only files with such tests are collected: a GPU machine may lack what others need."""
+    files = [str(path) for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text()]
+    if not files:
+        return 0, "there are none"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-m", "gpu", "-q"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pytest", "-m", "gpu", "-q", *files],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     print(done.stdout, done.stderr, sep="\n")
     lines = done.stdout.strip().splitlines()
-    return (0 if done.returncode == 5 else done.returncode), lines[-1].strip("= ") if lines else "no output"
+    return done.returncode, lines[-1].strip("= ") if lines else "no output"
 
 
 def short_run() -> int:

@@ -5,23 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from corpora import text
+
 from gnflow.data.dataset import Dataset
 from gnflow.data.prepare import prepare
-from gnflow.spec.data import Text
 from gnflow.workspace import Workspace
-
-WORDS = "the quick brown fox jumps over the lazy dog and runs away from a king ".split()
-
-
-def text(**section: object) -> Text:
-    return Text.model_validate(section)
-
-
-def prose(words: int, seed: int = 0) -> str:
-    """Text that differs with the seed, eight words to a line."""
-    numbers = [(word * 7919 + seed * 104729 + word * word) % 9973 for word in range(words)]
-    chosen = [WORDS[number % len(WORDS)] + ("" if number % 5 else str(number)) for number in numbers]
-    return "".join(" ".join(chosen[start : start + 8]) + "\n" for start in range(0, words, 8))
 
 
 @pytest.fixture(scope="session")

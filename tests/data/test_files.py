@@ -1,11 +1,10 @@
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import polars
 import pytest
-from data.conftest import text
+from corpora import documents, lines, text
+
 from gnflow.data.dataset import Dataset
 from gnflow.data.prepare import prepare
 from gnflow.data.sources import readers
@@ -18,15 +17,6 @@ Written = Callable[..., Path]
 def dataset(workspace: Workspace, *paths: str, context: int = 2, **options: object) -> Dataset:
     source = {"kind": "files", "paths": list(paths), **options}
     return prepare(text(source=source, tokenizer="bytes", context=context), workspace)
-
-
-def documents(ids: np.ndarray) -> list[str]:
-    ends = np.flatnonzero(np.asarray(ids) == 256)
-    return [bytes(part[part != 256].tolist()).decode() for part in np.split(np.asarray(ids), ends + 1) if len(part)]
-
-
-def lines(*rows: object) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def failure(workspace: Workspace, *paths: str, **options: object) -> str:
@@ -48,7 +38,9 @@ def test_text_files_are_one_document_each_in_the_order_of_their_names(workspace:
 
 
 def test_json_lines_give_a_document_a_row(workspace: Workspace, written: Written) -> None:
-    written("a.jsonl", lines({"body": "one"}, {"body": "", "n": 1}, {"body": "two\n\u2028x"}) + "\n" + lines({"body": "z!"}))
+    written(
+        "a.jsonl", lines({"body": "one"}, {"body": "", "n": 1}, {"body": "two\n\u2028x"}) + "\n" + lines({"body": "z!"})
+    )
     found = dataset(workspace, "a.jsonl", column="body")
     assert documents(found.train) == ["one", "two\n\u2028x"]
     assert documents(found.held_out) == ["z!"]

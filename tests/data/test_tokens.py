@@ -3,7 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data.conftest import text
+from corpora import text
+
 from gnflow.data.dataset import Dataset
 from gnflow.data.prepare import prepare
 from gnflow.data.sources import tokens as source

@@ -1,0 +1,81 @@
+"""`gnflow plan SPEC`: what will run and what it costs, with nothing allocated."""
+
+import json as json_text
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from gnflow.compiler.plan import Plan
+from gnflow.compiler.plan import plan as make_plan
+from gnflow.spec.load import load
+from gnflow.study.speed import flops_per_second
+from gnflow.workspace import Workspace
+
+
+def plan(spec: Path, *, sets: Sequence[str], json: bool) -> int:
+    """Prints the plan of a spec, as tables or as the JSON of plan.json."""
+    loaded = load(spec, sets)
+    planned = make_plan(loaded.experiment)
+    seconds = _predicted_seconds(planned, loaded.workspace)
+    if json:
+        print(json_text.dumps({**planned.to_json(), "predicted_seconds": seconds}, indent=2))
+        return 0
+    console = Console()
+    console.print(_parameters(planned))
+    console.print(_costs(planned))
+    console.print(_memory(planned))
+    console.print(_summary(planned, seconds))
+    return 0
+
+
+def _parameters(planned: Plan) -> Table:
+    table = Table(title="parameters", title_justify="left")
+    for column in ("name", "shape", "block", "rule", "method", "learning rate"):
+        table.add_column(column, justify="right" if column in ("shape", "learning rate") else "left")
+    for row in planned.parameters:
+        shape = " x ".join(str(size) for size in row.shape)
+        table.add_row(row.name, shape, row.block, row.rule, row.method, f"{row.learning_rate:g}")
+    return table
+
+
+def _costs(planned: Plan) -> Table:
+    table = Table(title="regions", title_justify="left")
+    for column in ("region", "calls a step", "GFLOPs a call", "GFLOPs a step"):
+        table.add_column(column, justify="left" if column == "region" else "right")
+    for name, cost in planned.regions.items():
+        calls = planned.cost.calls.get(name, 0)
+        table.add_row(name, f"{calls:,}", f"{cost.flops / 1e9:,.2f}", f"{calls * cost.flops / 1e9:,.1f}")
+    return table
+
+
+def _memory(planned: Plan) -> Table:
+    table = Table(title="memory (activations as if run eagerly)", title_justify="left")
+    table.add_column("class")
+    table.add_column("MB", justify="right")
+    for name, size in planned.memory.items():
+        table.add_row(name, f"{size / 1e6:,.1f}")
+    table.add_row("total", f"{sum(planned.memory.values()) / 1e6:,.1f}")
+    return table
+
+
+def _summary(planned: Plan, seconds: float | None) -> str:
+    tokens = planned.tokens_solve + planned.tokens_search
+    count = sum(prod(row.shape) for row in planned.parameters)
+    predicted = "unknown until a run has finished here" if seconds is None else f"{seconds:,.0f} s (at the rate of runs here)"
+    lines = [
+        f"[bold]{planned.experiment.name}[/bold]: {count:,} parameters on {planned.device}, "
+        f"{planned.attention} attention, {planned.steps:,} steps",
+        f"a step: {planned.microbatches:,} micro-batches, {planned.tokens_solve:,} tokens to solve on "
+        f"+ {planned.tokens_search:,} to search on, {planned.passes:,} serial passes, {planned.flops / 1e9:,.0f} GFLOPs",
+        f"the run: {planned.steps * tokens:,} tokens, {planned.steps * planned.passes:,} serial passes, "
+        f"{planned.steps * planned.flops / 1e12:,.2f} TFLOPs, time: {predicted}",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _predicted_seconds(planned: Plan, workspace: Workspace) -> float | None:
+    rate = flops_per_second(workspace.runs, planned.device)
+    return planned.steps * planned.flops / rate if rate else None

@@ -1,0 +1,21 @@
+"""How fast this project's finished runs were: what a plan predicts its time from."""
+
+import json
+from pathlib import Path
+from statistics import median
+
+
+def flops_per_second(runs: Path, device: str) -> float | None:
+    """Median FLOPs per second over the finished runs on this kind of device; None when there is none."""
+    rates = [rate for run in sorted(runs.glob("*/summary.json")) if (rate := _rate(run, device)) is not None]
+    return median(rates) if rates else None
+
+
+def _rate(summary: Path, device: str) -> float | None:
+    try:
+        figures = json.loads(summary.read_text())
+        plan = json.loads((summary.parent / "plan.json").read_text())
+    except (OSError, ValueError):
+        return None
+    seconds, flops = figures.get("time/seconds"), figures.get("flops/total")
+    return flops / seconds if seconds and flops and plan.get("device") == device else None

@@ -1,0 +1,101 @@
+import json
+
+import pytest
+import torch
+
+from gnflow.compiler.plan import plan
+from gnflow.errors import SpecError
+from problems import experiment
+
+GAUSS_NEWTON = {
+    "kind": "gauss_newton",
+    "inner": {"kind": "muon", "microbatches": 2},
+    "inner_steps": 3,
+    "search": {"kind": "geometric", "trials": 4, "microbatches": 5},
+}
+
+
+def test_a_gauss_newton_step_is_counted_exactly():
+    planned = plan(experiment(GAUSS_NEWTON))
+    assert planned.microbatches == 3 * 2 + 5
+    assert (planned.tokens_solve, planned.tokens_search) == (6 * 2 * 8, 5 * 2 * 8)
+    assert planned.passes == 3 + 1
+    assert planned.cost.calls == {"curved": 6 + 5, "update": 3, "value": (4 + 1) * 5}
+
+
+def test_flops_are_those_of_the_matrix_products():
+    planned = plan(experiment({"kind": "adamw", "microbatches": 3}))
+    tokens, width, time = 2 * 8, 16, 8
+    linear = 12 * width * width + 257 * width
+    attention = 2 * 2 * tokens * time * width
+    forward = 2 * tokens * linear + attention
+    assert planned.regions["value"].flops == forward
+    assert planned.regions["gradient"].flops == pytest.approx(3 * forward, rel=0.2)
+    assert planned.flops == 3 * planned.regions["gradient"].flops
+
+
+def test_the_curved_region_costs_five_forward_passes():
+    planned = plan(experiment(GAUSS_NEWTON))
+    assert planned.regions["curved"].flops / planned.regions["value"].flops == pytest.approx(5, rel=0.02)
+
+
+def test_attention_follows_from_the_derivatives_taken():
+    assert plan(experiment(GAUSS_NEWTON)).attention == "plain"
+    assert plan(experiment({"kind": "muon"})).attention == "flash"
+
+
+def test_steps_follow_from_a_budget_in_tokens_search_included():
+    budget = {"steps": None, "tokens": 1000.0}
+    assert plan(experiment({"kind": "adamw", "microbatches": 2}, training=budget)).steps == 32
+    assert plan(experiment(GAUSS_NEWTON, training=budget)).steps == 6
+
+
+def test_every_tensor_has_a_rule_and_embedding_and_head_never_a_matrix_one():
+    table = {
+        row.name: row
+        for row in plan(experiment({"kind": "muon", "others": {"kind": "adamw", "learning_rate": 0.5}})).parameters
+    }
+    assert table["embedding.weight"].method == table["head.weight"].method == table["norm.scale"].method == "adamw"
+    assert table["head.weight"].learning_rate == 0.5
+    assert table["blocks.0.feedforward.up.weight"].method == "muon"
+    assert table["norm.scale"].block == "blocks.0"
+
+
+def test_the_first_rule_that_matches_wins():
+    rules = [
+        {"match": "query", "use": {"kind": "adamw", "learning_rate": 0.25}},
+        {"match": "attention.*weight", "use": {"kind": "muon", "learning_rate": 0.125}},
+    ]
+    table = {row.name: row for row in plan(experiment({"kind": "muon", "rules": rules})).parameters}
+    assert (table["blocks.0.attention.query.weight"].rule, table["blocks.0.attention.key.weight"].rule) == (
+        "rules.0",
+        "rules.1",
+    )
+    assert table["blocks.0.feedforward.up.weight"].rule == "muon"
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"match": "nothing_like_it", "use": "adamw"}, "owns no parameter"),
+        ({"match": "norm", "use": "muon"}, r"vectors to muon: blocks\.0\.attention\.norm\.scale"),
+    ],
+)
+def test_a_rule_that_cannot_be_meant_is_an_error(rule, said):
+    with pytest.raises(SpecError, match=said):
+        plan(experiment({"kind": "muon", "rules": [rule]}))
+
+
+def test_planning_a_large_model_allocates_nothing_and_its_json_is_plain():
+    large = experiment(
+        {"kind": "muon"},
+        model={"layers": 12, "width": 768, "heads": 16},
+        data={"kind": "text", "tokenizer": {"kind": "bpe", "vocabulary": 32000}, "context": 1024},
+    )
+    before = torch.get_rng_state()
+    planned = plan(large)
+    text = json.loads(json.dumps(planned.to_json()))
+    assert text["parameters"] == pytest.approx(134.1e6, rel=0.01)
+    assert planned.memory["parameters"] == 4 * text["parameters"]
+    assert planned.memory["optimizer"] > planned.memory["parameters"]
+    assert torch.equal(before, torch.get_rng_state())

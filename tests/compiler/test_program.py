@@ -1,0 +1,125 @@
+"""Compiled regions: equal to eager with two sets of weights, one graph each, no recompilation over ten steps."""
+
+import pytest
+import torch
+
+from gnflow import trees
+from gnflow.compiler.plan import plan
+from gnflow.compiler.program import compile as build
+from gnflow.errors import EnvironmentProblem
+from problems import experiment, noise, token_batch
+
+INNER = {"kind": "muon", "learning_rate": 0.02, "others": {"kind": "adamw", "learning_rate": 0.01}}
+SEARCH = {"kind": "geometric", "trials": 3, "microbatches": 2}
+OPTIMIZERS = {
+    "adamw": {"kind": "adamw", "microbatches": 2, "clip": 1.0, "schedule": {"kind": "cosine", "warmup": 2}},
+    "muon": {**INNER, "microbatches": 2},
+    "gauss_newton": {"kind": "gauss_newton", "inner": INNER, "inner_steps": 3, "search": SEARCH},
+    "prox_linear": {
+        "kind": "gauss_newton",
+        "objective": "prox_linear",
+        "inner": "adamw",
+        "inner_steps": 2,
+        "search": "none",
+        "warm_start": False,
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    torch._dynamo.reset()
+
+
+def run(program, steps=10):
+    state, history = program.init(program.initial()), []
+    for step in range(steps):
+        state, metrics = program.step(state, token_batch(program.plan.microbatches, step))
+        history.append({name: value.item() for name, value in metrics.items()})
+    return state, history
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_ten_steps_compiled_equal_ten_steps_eager_with_one_graph_for_each_region(name):
+    planned = plan(experiment(OPTIMIZERS[name], training={"steps": 10}))
+    compiled, eager = build(planned), build(planned, compiled=False)
+    state, history = run(compiled)
+    expected, eager_history = run(eager)
+    assert compiled.graphs() == dict.fromkeys(planned.cost.calls, 1)
+    assert eager.graphs() == {}
+    assert compiled.compile_seconds() > 0
+    assert state.step == expected.step == 10
+    for ours, theirs in zip(history, eager_history, strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-3, abs=2e-3)
+    for key, tensor in trees.named_tensors(expected.params).items():
+        torch.testing.assert_close(state.params[key], tensor, rtol=5e-2, atol=5e-3)
+
+
+@pytest.mark.parametrize("region", ["value", "gradient", "curved"])
+def test_a_compiled_region_follows_its_parameters(region):
+    """The trap of a compiled closure that keeps the weights it first saw: two different sets, twice each."""
+    planned = plan(experiment(OPTIMIZERS["gauss_newton"]))
+    compiled, eager = build(planned).objective, build(planned, compiled=False).objective
+    program = build(planned, compiled=False)
+    first = program.initial()
+    second = trees.along(first, noise(first, 5), 0.3)
+    anchors = {"curved": [(trees.clone(second),), (trees.clone(first),)]}.get(region, [(), ()])
+    tokens = token_batch(1)[0]
+    results = []
+    for _ in range(2):
+        for params, anchor in zip((first, second), anchors, strict=True):
+            ours = getattr(compiled, region)(params, *anchor, tokens)
+            torch.testing.assert_close(ours, getattr(eager, region)(params, *anchor, tokens), rtol=2e-4, atol=1e-5)
+            results.append(ours if region == "value" else ours[1])
+    assert not torch.allclose(results[0], results[1], atol=1e-3)
+
+
+def test_a_region_compiled_more_often_than_allowed_stops_the_run():
+    planned = plan(experiment({"kind": "adamw"}))
+    program = build(planned)
+    state, _ = program.step(program.init(program.initial()), token_batch(1))
+    with pytest.raises(EnvironmentProblem, match="region `gradient` has 2 compiled graphs; the spec allows 1"):
+        program.step(state, token_batch(1, rows=3))
+
+
+def test_a_declared_budget_tolerates_it():
+    program = build(plan(experiment({"kind": "adamw"}, compile={"max_recompiles": 1})))
+    state, _ = program.step(program.init(program.initial()), token_batch(1))
+    program.step(state, token_batch(1, rows=3))
+    assert program.graphs()["gradient"] == 2
+
+
+def test_mode_off_compiles_nothing():
+    program = build(plan(experiment({"kind": "adamw"}, compile={"mode": "off"})))
+    program.step(program.init(program.initial()), token_batch(1))
+    assert program.graphs() == {}
+
+
+def test_the_template_has_the_form_of_a_state():
+    for optimizer in OPTIMIZERS.values():
+        program = build(plan(experiment(optimizer)), compiled=False)
+        state, template = program.init(program.initial()), program.template()
+        form = [{n: (t.shape, t.dtype) for n, t in trees.named_tensors(s.optimizer).items()} for s in (state, template)]
+        assert form[0] == form[1]
+        assert set(state.params) == set(template.params)
+
+
+def test_bfloat16_is_for_first_order_passes_only():
+    full, reduced = (
+        build(plan(experiment(OPTIMIZERS["gauss_newton"], training={"precision": p})), compiled=False)
+        for p in ("float32", "bfloat16")
+    )
+    params = full.initial()
+    moved, tokens = trees.along(params, noise(params, 1), 0.01), token_batch(1)[0]
+    difference = (full.objective.value(params, tokens) - reduced.objective.value(params, tokens)).abs()
+    assert 0 < difference < 0.05
+    torch.testing.assert_close(
+        full.objective.curved(moved, params, tokens), reduced.objective.curved(moved, params, tokens)
+    )
+
+
+def test_evaluation_is_the_mean_over_the_held_out_microbatches():
+    program = build(plan(experiment({"kind": "adamw"})), compiled=False)
+    params, batch = program.initial(), token_batch(3)
+    losses = [program.objective.value(params, tokens) for tokens in batch]
+    torch.testing.assert_close(program.evaluate(params, batch)["loss/held_out"], torch.stack(losses).mean())

@@ -1,0 +1,60 @@
+import pytest
+import torch
+
+from gnflow import trees
+from gnflow.curvature.linearised import SURROGATES, linearised
+from gnflow.models.loss import cross_entropy, split
+from oracles import Dense
+from problems import VARIANTS, noise, small
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("objective", ["quadratic", "prox_linear"])
+def test_gradient_and_value_equal_the_dense_model(objective, variant):
+    problem = small(variant)
+    params = trees.along(problem.params, noise(problem.params, 7), 0.3)
+    gradient, value = linearised(problem.model.logits, SURROGATES[objective])(params, problem.params, problem.tokens)
+    dense = Dense(problem)
+    expected_gradient, expected_value = getattr(dense, objective)(params)
+    torch.testing.assert_close(dense.flat(gradient), expected_gradient, atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(value, expected_value, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("objective", ["quadratic", "prox_linear"])
+def test_at_the_anchor_it_is_the_loss_itself(objective):
+    problem = small()
+
+    def loss(params):
+        inputs, targets = split(problem.tokens)
+        return cross_entropy(problem.model.logits(params, inputs), targets)
+
+    gradient, value = linearised(problem.model.logits, SURROGATES[objective])(
+        trees.clone(problem.params), problem.params, problem.tokens
+    )
+    expected, loss_value = torch.func.grad_and_value(loss)(problem.params)
+    torch.testing.assert_close(value, loss_value)
+    torch.testing.assert_close(gradient, expected, atol=1e-12, rtol=1e-10)
+
+
+def test_the_curvature_product_is_symmetric_and_positive():
+    problem = small()
+    curved = linearised(problem.model.logits, SURROGATES["quadratic"])
+
+    def product(v):
+        at, _ = curved(trees.add(problem.params, v), problem.params, problem.tokens)
+        origin, _ = curved(trees.clone(problem.params), problem.params, problem.tokens)
+        return trees.subtract(at, origin)
+
+    a, b = noise(problem.params, 1), noise(problem.params, 2)
+    torch.testing.assert_close(trees.dot(a, product(b)), trees.dot(b, product(a)), rtol=1e-9, atol=1e-12)
+    assert trees.dot(a, product(a)) > 0
+
+
+def test_the_prox_linear_model_is_convex_along_a_line():
+    problem = small()
+    curved = linearised(problem.model.logits, SURROGATES["prox_linear"])
+    direction = noise(problem.params, 3)
+    values = torch.stack(
+        [curved(trees.along(problem.params, direction, t), problem.params, problem.tokens)[1] for t in (-1.0, 0.0, 1.0)]
+    )
+    assert values[0] + values[2] > 2 * values[1]

@@ -1,0 +1,64 @@
+"""Runs a spec in processes that are killed at random moments, until one ends by itself.
+
+    python killer.py SPEC SEED KILLS
+
+Each attempt is a fork of this process, which has imported everything already: a real process, killed by SIGKILL from
+outside, at a tenth of the cost of a new interpreter. Prints how many attempts the kill has hit.
+"""
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from gnflow.commands.run import run
+
+
+def attempt(spec: Path) -> int:
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            status = run(spec)
+        finally:
+            os._exit(status)
+    return child
+
+
+def wait_for(child: int, journal: Path, size: int) -> None:
+    """Until the journal is that long, or the child has ended."""
+    while (
+        not (journal.exists() and journal.stat().st_size >= size)
+        and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    ):
+        time.sleep(0.0002)
+
+
+def main(spec: Path, seed: int, kills: int) -> None:
+    import gnflow.train.display
+    import gnflow.train.loop  # noqa: F401
+
+    drawn = random.Random(seed)
+    journal = spec.parent / "runs" / spec.stem / "journal.jsonl"
+    hits = 0
+    while hits < kills:
+        child = attempt(spec)
+        size = journal.stat().st_size if journal.exists() else 0
+        wait_for(child, journal, size + drawn.choice([-1, 1, 300, 600, 1200, 2400]))
+        time.sleep(drawn.uniform(0.0, 0.05))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        hits += os.WIFSIGNALED(status)
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            break
+    else:
+        assert os.waitstatus_to_exitcode(os.waitpid(attempt(spec), 0)[1]) == 0
+    print(hits)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from gnflow import trees
+from gnflow.optim import adamw, chain, clip_by_global_norm, muon, partition
+from gnflow.optim.stacks import Stacks
+from problems import noise
+
+PARAMS = noise({"w": torch.empty(4, 4), "e": torch.empty(6, 4), "g": torch.empty(4)}, 0)
+
+
+def test_each_part_is_updated_as_if_alone():
+    routes = {"w": "matrix", "e": "rest", "g": "rest"}
+    both = partition({"matrix": muon(0.1), "rest": adamw(0.01)}, routes)
+    gradients = noise(PARAMS, 1)
+    updates, state = both.update(gradients, both.init(PARAMS), PARAMS)
+    assert list(updates) == list(PARAMS)
+    for transform, names in ((muon(0.1), ["w"]), (adamw(0.01), ["e", "g"])):
+        part = trees.pick(PARAMS, names)
+        expected, _ = transform.update(trees.pick(gradients, names), transform.init(part), part)
+        for name in names:
+            assert torch.equal(updates[name], expected[name])
+    assert set(state) == {"matrix", "rest"}
+
+
+def test_a_parameter_without_a_route_is_an_error():
+    with pytest.raises(KeyError, match="g"):
+        partition({"matrix": adamw()}, {"w": "matrix", "e": "matrix"}).init(PARAMS)
+
+
+def test_clipping_shortens_long_gradients_only():
+    transform = clip_by_global_norm(1.0)
+    gradients = noise(PARAMS, 1)
+    clipped, state = transform.update(gradients, transform.init(PARAMS), PARAMS)
+    assert trees.norm(clipped).item() == pytest.approx(1.0)
+    short = trees.scale(gradients, 0.5 / trees.norm(gradients))
+    kept, _ = transform.update(short, state, PARAMS)
+    torch.testing.assert_close(kept, short)
+
+
+def test_a_chain_hands_updates_on():
+    both = chain(clip_by_global_norm(1e-3), muon(0.1, scale="original"))
+    w = {"w": PARAMS["w"]}
+    clipped, _ = both.update(w, both.init(w), w)
+    plain, _ = muon(0.1).update(w, muon(0.1).init(w), w)
+    torch.testing.assert_close(clipped, plain, atol=1e-4, rtol=1e-3)
+
+
+def test_stacks_group_by_rule_and_shape_and_come_apart_again():
+    tree = {"a": torch.ones(2, 3), "b": torch.zeros(2, 3), "c": torch.ones(2, 3), "d": torch.ones(4)}
+    stacks = Stacks.by_rule(
+        {"a": "muon", "b": "muon", "c": "rest", "d": "rest"}, {k: tuple(v.shape) for k, v in tree.items()}
+    )
+    assert stacks.members == {"muon:2x3": ("a", "b"), "rest:2x3": ("c",), "rest:4": ("d",)}
+    assert stacks.rules() == {"muon:2x3": "muon", "rest:2x3": "rest", "rest:4": "rest"}
+    stacked = stacks.stack(tree)
+    assert stacked["muon:2x3"].shape == (2, 2, 3)
+    back = stacks.unstack(stacked)
+    assert all(torch.equal(back[name], tree[name]) for name in tree)

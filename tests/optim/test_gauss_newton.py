@@ -1,0 +1,123 @@
+"""Gauss-Newton on losses whose model is known in closed form: a convex quadratic is its own Gauss-Newton model."""
+
+import pytest
+import torch
+
+from gnflow import trees
+from gnflow.objective import Objective
+from gnflow.optim import adamw
+from gnflow.optim.descent import Descent
+from gnflow.optim.gauss_newton import GaussNewton
+from gnflow.optim.search import FullStep, GeometricSearch
+from gnflow.optim.stacks import Stacks
+
+SCALES = torch.tensor([1.0, 10.0, 100.0])
+STACKS = Stacks.by_rule({"w": "adamw"}, {"w": (3,)})
+
+
+def bowl(log=None, barrier=0.0):
+    """|scales w|^2 / 2, its model the same; `log` notes (region, first token) of every call."""
+
+    def note(region, tokens):
+        if log is not None:
+            log.append((region, int(tokens.flatten()[0])))
+
+    def value(params, tokens):
+        note("value", tokens)
+        return 0.5 * (SCALES * params["w"]).square().sum() + barrier * params["w"].abs().sum()
+
+    def model(params):
+        return 0.5 * (SCALES * params["w"]).square().sum()
+
+    def curved(params, anchor, tokens):
+        note("curved", tokens)
+        return {"w": SCALES.square() * params["w"]}, model(params)
+
+    return Objective(
+        value, lambda params, tokens: ({"w": SCALES.square() * params["w"]}, value(params, tokens)), curved
+    )
+
+
+def solver(search, inner_steps=30, warm_start=True, rate=0.1):
+    return GaussNewton(Descent(adamw(rate), STACKS), inner_steps, search, warm_start)
+
+
+def batch(microbatches):
+    return torch.arange(microbatches).view(-1, 1, 1).expand(-1, 2, 3)
+
+
+def test_every_microbatch_is_used_once_by_the_solve_or_by_the_search_alone():
+    log = []
+    optimizer = solver(GeometricSearch(trials=3, microbatches=4), inner_steps=5)
+    assert (optimizer.cost.solve, optimizer.cost.search, optimizer.cost.passes) == (5, 4, 6)
+    params = {"w": torch.ones(3)}
+    optimizer.step(bowl(log), params, optimizer.init(params), batch(optimizer.cost.microbatches))
+    assert [tokens for region, tokens in log if region == "curved"][:5] == [0, 1, 2, 3, 4]
+    assert {tokens for region, tokens in log[5:]} == {5, 6, 7, 8}
+    calls = {region: sum(1 for r, _ in log if r == region) for region in ("value", "curved")}
+    assert calls == {"value": optimizer.cost.calls["value"], "curved": optimizer.cost.calls["curved"]}
+
+
+def test_the_search_takes_the_best_trial():
+    optimizer = solver(GeometricSearch(trials=5, microbatches=1), inner_steps=1)
+    params = {"w": torch.tensor([1.0, 0.0, 0.0])}
+    found = optimizer.search(bowl(), params, {"w": torch.tensor([-1.0, 0.0, 0.0])}, batch(1))
+    assert found.metrics["gn/alpha"].item() == pytest.approx(0.5)
+    torch.testing.assert_close(found.params["w"], torch.zeros(3), atol=1e-6, rtol=0)
+    assert found.metrics["gn/gain_ratio"].item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("bad", [2.0, torch.inf, torch.nan])
+def test_a_direction_that_does_not_help_is_refused_and_the_next_solve_starts_at_the_anchor(bad):
+    anchor, point = {"w": torch.zeros(3)}, {"w": torch.full((3,), bad)}
+    found = GeometricSearch(trials=5, microbatches=2)(bowl(), anchor, point, batch(2))
+    assert found.metrics["gn/alpha"].item() == 0
+    assert torch.equal(found.params["w"], anchor["w"])
+    assert torch.equal(found.point["w"], anchor["w"])
+
+
+def test_the_next_solve_starts_from_the_point_before_the_search():
+    optimizer = solver(GeometricSearch(trials=5, microbatches=1), inner_steps=1, rate=2.0)
+    params = {"w": torch.tensor([1.0, 1.0, 1.0])}
+    new, state, metrics = optimizer.step(bowl(), params, optimizer.init(params), batch(2))
+    assert 0 < metrics["gn/alpha"].item() < 1
+    torch.testing.assert_close(state.point["w"], torch.full((3,), -1.0))
+    assert not torch.equal(new["w"], state.point["w"])
+    assert state.inner.updates.item() == 1
+
+
+def test_without_warm_start_the_solve_starts_from_the_iterate():
+    params, elsewhere = {"w": torch.ones(3)}, {"w": torch.full((3,), 50.0)}
+    for warm, begins in ((True, 50.0), (False, 1.0)):
+        optimizer = solver(FullStep(), inner_steps=1, warm_start=warm)
+        state = optimizer.init(params)._replace(point=elsewhere)
+        new, _, _ = optimizer.step(bowl(), params, state, batch(1))
+        assert new["w"][0].item() == pytest.approx(begins - 0.1, abs=1e-5)
+
+
+def test_the_gain_ratio_compares_the_loss_with_its_model():
+    found = GeometricSearch(trials=1, microbatches=1)(
+        bowl(barrier=-5.0), {"w": torch.ones(3)}, {"w": torch.zeros(3)}, batch(1)
+    )
+    model_decrease = 0.5 * SCALES.square().sum() - 15.0
+    assert found.metrics["gn/actual_decrease"].item() == pytest.approx(model_decrease.item())
+    assert found.metrics["gn/gain_ratio"].item() == pytest.approx(1.0)
+
+
+def test_it_descends_an_ill_conditioned_bowl_monotonically():
+    optimizer = solver(GeometricSearch(trials=8, microbatches=1))
+    params = {"w": torch.ones(3)}
+    state, losses = optimizer.init(params), []
+    for _ in range(10):
+        params, state, metrics = optimizer.step(bowl(), params, state, batch(31))
+        losses.append(metrics["loss/train"].item())
+    assert all(later <= earlier for earlier, later in zip(losses, losses[1:], strict=False))
+    assert losses[-1] < 0.05 * losses[0]
+
+
+def test_the_step_leaves_the_given_params_unwritten():
+    optimizer = solver(GeometricSearch(trials=2, microbatches=1), inner_steps=3)
+    params = {"w": torch.ones(3)}
+    kept = trees.clone(params)
+    optimizer.step(bowl(), params, optimizer.init(params), batch(4))
+    assert torch.equal(params["w"], kept["w"])

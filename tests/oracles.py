@@ -1,0 +1,49 @@
+"""Dense references: Jacobians and Hessians written out as matrices, and nothing shared with what they check."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gnflow.objective import Params
+from problems import Problem
+
+
+class Dense:
+    """f(w) = f(anchor) + J (w - anchor), with J a matrix of (rows time vocabulary) x (weights)."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.names = list(problem.params)
+        self.shapes = [problem.params[name].shape for name in self.names]
+        self.targets = problem.tokens[:, 1:].flatten()
+        self.anchor = self.flat(problem.params)
+
+        def logits(flat: Tensor) -> Tensor:
+            return problem.model.logits(self.tree(flat), problem.tokens[:, :-1]).flatten()
+
+        self.logits = logits(self.anchor)
+        self.jacobian = torch.func.jacrev(logits)(self.anchor)
+        self.vocabulary = problem.params["embedding.weight"].shape[0]
+
+    def flat(self, tree: Params) -> Tensor:
+        return torch.cat([tree[name].flatten() for name in self.names])
+
+    def tree(self, flat: Tensor) -> Params:
+        sizes = [shape.numel() for shape in self.shapes]
+        parts = flat.split(sizes)
+        return {name: part.view(shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)}
+
+    def loss(self, logits: Tensor) -> Tensor:
+        return functional.cross_entropy(logits.view(-1, self.vocabulary), self.targets)
+
+    def quadratic(self, params: Params) -> tuple[Tensor, Tensor]:
+        """(J'(l' + H J d), value of the expansion)."""
+        v = self.jacobian @ (self.flat(params) - self.anchor)
+        slope = torch.func.grad(self.loss)(self.logits)
+        hessian = torch.func.hessian(self.loss)(self.logits)
+        value = self.loss(self.logits) + slope @ v + 0.5 * v @ hessian @ v
+        return self.jacobian.T @ (slope + hessian @ v), value
+
+    def prox_linear(self, params: Params) -> tuple[Tensor, Tensor]:
+        """(J' l'(z + J d), l(z + J d))."""
+        moved = self.logits + self.jacobian @ (self.flat(params) - self.anchor)
+        return self.jacobian.T @ torch.func.grad(self.loss)(moved), self.loss(moved)

@@ -1,0 +1,69 @@
+"""Small problems shared by tests: decoders in float64 with random weights, and tokens for them."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gnflow import trees
+from gnflow.models.attention import Kernel
+from gnflow.models.decoder import decoder
+from gnflow.models.model import Model
+from gnflow.objective import Params
+from gnflow.spec.experiment import Experiment
+from gnflow.spec.model import Decoder
+
+VOCABULARY = 13
+
+VARIANTS = {
+    "default": {},
+    "swiglu": {"feedforward": "swiglu", "hidden": 12},
+    "head norm": {"qk_norm": "head"},
+    "no norm": {"qk_norm": "none"},
+    "tied": {"tie_embeddings": True},
+    "grouped": {"key_value_heads": 1},
+    "grouped head norm": {"key_value_heads": 1, "qk_norm": "head", "feedforward": "swiglu"},
+}
+
+
+class Problem(NamedTuple):
+    model: Model
+    params: Params
+    tokens: Tensor
+
+
+def small(variant: str = "default", kernel: Kernel = "plain", seed: int = 0) -> Problem:
+    """Two layers of width 8, every weight moved off its initial value, four rows of five tokens."""
+    spec = Decoder.model_validate({"layers": 2, "width": 8, "heads": 2, "hidden": 10, **VARIANTS[variant]})
+    model = decoder(spec, VOCABULARY, kernel)
+    params = trees.along(model.init(seed), noise(model.init(seed), seed + 1), 0.1)
+    tokens = torch.randint(VOCABULARY, (4, 6), generator=torch.Generator().manual_seed(seed))
+    return Problem(model, trees.mapped(lambda w: w.double(), params), tokens)
+
+
+def noise(like: Params, seed: int) -> Params:
+    """Standard normal tensors in the shapes of `like`."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(w.shape, generator=generator).to(w.dtype) for name, w in like.items()}
+
+
+def experiment(optimizer: dict[str, object], **sections: object) -> Experiment:
+    """A tiny run: bytes of any text, width 16, no tracking."""
+    training = {"steps": 4, "rows": 2, "start": "scratch", **sections.pop("training", {})}  # type: ignore[arg-type]
+    tree = {
+        "name": "tiny",
+        "model": {"layers": 1, "width": 16, "heads": 2},
+        "data": {"kind": "text", "tokenizer": "bytes", "context": 8},
+        "optimizer": optimizer,
+        "training": training,
+        "tracking": "none",
+        **sections,
+    }
+    return Experiment.model_validate(tree)
+
+
+def token_batch(microbatches: int, seed: int = 0, rows: int = 2, context: int = 8, vocabulary: int = 257) -> Tensor:
+    """(microbatches, rows, context + 1) random tokens."""
+    return torch.randint(
+        vocabulary, (microbatches, rows, context + 1), generator=torch.Generator().manual_seed(seed)
+    )  # fmt: skip

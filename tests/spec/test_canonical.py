@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gnflow.spec.canonical import digest, resolved
+from gnflow.spec.experiment import Experiment
+from gnflow.spec.load import load
+from gnflow.spec.source import parse
+from gnflow.spec.tree import Source, plain
+
+# What people and filesystems may put in a text, reserved words and lookalikes of other types included.
+TEXTS = st.one_of(
+    st.text(st.characters(codec="utf-8"), min_size=1, max_size=20),
+    st.sampled_from(
+        ["null", "true", "no", "~", "1", "1e-6", "1:30", "010", "1_0", "2026-11-24", "a: b", "a #b", "- a"]
+    ),
+    st.sampled_from(
+        ["*x", "&x", "!x", "%x", "@x", "'", '"', "\\", "\n", "\t", "\x07", "\u2028", "\ufeff", "\U0001f600"]
+    ),
+)
+RATES = st.floats(min_value=0, exclude_min=True, allow_nan=False, allow_infinity=False)
+FRACTIONS = st.floats(min_value=0, max_value=1, exclude_max=True)
+COUNTS = st.integers(min_value=1, max_value=2**40)
+
+SOURCES = st.one_of(
+    st.just("shakespeare"),
+    st.fixed_dictionaries(
+        {"kind": st.just("files"), "paths": st.lists(TEXTS, min_size=1, max_size=3)},
+        optional={"held_out": st.lists(TEXTS, max_size=2), "column": TEXTS},
+    ),
+    st.fixed_dictionaries({"kind": st.just("huggingface"), "path": TEXTS}, optional={"name": st.none() | TEXTS}),
+)
+RULES = st.lists(
+    st.fixed_dictionaries(
+        {
+            "match": st.sampled_from(["embedding", r"blocks\.[0-9]+\.", ".*", "a|b: #"]),
+            "use": st.sampled_from(["adamw", "muon"]),
+        }
+    ),
+    max_size=2,
+)
+ADAMW = st.fixed_dictionaries(
+    {"kind": st.just("adamw")},
+    optional={"learning_rate": RATES, "betas": st.tuples(FRACTIONS, FRACTIONS).map(list), "rules": RULES},
+)
+MUON = st.fixed_dictionaries(
+    {"kind": st.just("muon")},
+    optional={"momentum": FRACTIONS, "nesterov": st.booleans(), "clip": st.none() | RATES, "microbatches": COUNTS},
+)
+GAUSS_NEWTON = st.fixed_dictionaries(
+    {"kind": st.just("gauss_newton")},
+    optional={"inner": ADAMW | MUON, "inner_steps": COUNTS, "search": st.sampled_from(["none", "geometric"])},
+)
+EXPERIMENTS = st.fixed_dictionaries(
+    {
+        "name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,20}", fullmatch=True),
+        "data": st.fixed_dictionaries({"source": SOURCES}),
+        "optimizer": ADAMW | MUON | GAUSS_NEWTON,
+        "training": st.fixed_dictionaries({"tokens": RATES}, optional={"seed": st.integers(0, 2**32 - 1)}),
+    },
+    optional={"tracking": st.fixed_dictionaries({"kind": st.just("mlflow"), "experiment": TEXTS})},
+).map(Experiment.model_validate)
+
+
+@settings(max_examples=150, deadline=None)
+@given(EXPERIMENTS)
+def test_a_resolved_spec_says_the_same(experiment: Experiment) -> None:
+    text = resolved(experiment)
+    problems: list[object] = []
+    again = Experiment.model_validate(plain(parse(Source("experiment.yaml", text), problems)))  # type: ignore[arg-type]
+    assert not problems
+    assert again == experiment
+    assert resolved(again) == text
+    assert digest(again) == digest(experiment)
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_resolved_spec_loads_and_has_no_default_left(tmp_path: Path) -> None:
+    first = load(written(tmp_path / "a.yaml", "name: a\ndata: text\noptimizer: gauss_newton\ntraining: {steps: 3}\n"))
+    second = load(written(tmp_path / "experiment.yaml", resolved(first.experiment)))
+    assert second.experiment == first.experiment
+    assert {origin.kind for origin in second.origins.values()} == {"file"}
+
+
+def test_the_digest_does_not_depend_on_how_the_spec_is_written(tmp_path: Path) -> None:
+    one = written(
+        tmp_path / "one.yaml",
+        "name: a\ndata: text\noptimizer: {kind: adamw, learning_rate: 1e-3, eps: 1e-8}\n"
+        "training: {steps: 3, tokens: null}\n",
+    )
+    two = written(
+        tmp_path / "two.yaml",
+        "# a comment\ntraining:\n  steps: 3\noptimizer:\n  learning_rate: 0.001\n  kind: adamw\n"
+        "data: {kind: text, context: 64}\nmetrics: [loss, cost, update_norms]\nname: 'a'\n",
+    )
+    assert digest(load(one).experiment) == digest(load(two).experiment)
+
+
+def test_the_digest_depends_on_every_value(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.yaml", "name: a\ndata: text\noptimizer: muon\ntraining: {steps: 3}\n")
+    sets = ["name=b", "optimizer.scale=match_rms", "training.seed=1", "metrics.0.microbatches=17", "data.context=65"]
+    digests = {digest(load(path, [*each]).experiment) for each in ([], *([one] for one in sets))}
+    assert len(digests) == len(sets) + 1
+
+
+def test_the_digest_is_the_same_forever() -> None:
+    assert digest({"b": [1, 2.5, None, True], "a": "é"}) == digest({"a": "é", "b": [1, 2.5, None, True]})
+    assert digest({"a": 1}) == "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"  # sha256 of {"a":1}
+
+
+def test_the_digest_has_no_place_for_what_is_not_a_number() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        digest({"a": float("nan")})
