@@ -135,9 +135,7 @@ def prepare(specs: Specs, sets: Sets = None) -> None:
 
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or its name.", show_default=False)]
-Runs = Annotated[
-    list[Path], typer.Argument(metavar="RUN", help="Run directories, or their names.", show_default=False)
-]
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories, or their names.", show_default=False)]
 
 
 @app.command()

@@ -1,11 +1,11 @@
 """Dense references: Jacobians and Hessians written out as matrices, and nothing shared with what they check."""
 
 import torch
+from problems import Problem
 from torch import Tensor
 from torch.nn import functional
 
 from gnflow.objective import Params
-from problems import Problem
 
 
 class Dense:

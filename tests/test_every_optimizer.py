@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from problems import experiment, token_batch
 
 from gnflow import trees
 from gnflow.compiler.plan import plan
 from gnflow.compiler.program import compile as build
-from problems import experiment, token_batch
 
 SEARCH = {"kind": "geometric", "trials": 5, "microbatches": 2}
 MUON = {"kind": "muon", "learning_rate": 0.01, "scale": "match_rms", "others": {"kind": "adamw", "learning_rate": 0.01}}

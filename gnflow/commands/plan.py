@@ -64,7 +64,9 @@ def _memory(planned: Plan) -> Table:
 def _summary(planned: Plan, seconds: float | None) -> str:
     tokens = planned.tokens_solve + planned.tokens_search
     count = sum(prod(row.shape) for row in planned.parameters)
-    predicted = "unknown until a run has finished here" if seconds is None else f"{seconds:,.0f} s (at the rate of runs here)"
+    predicted = (
+        "unknown until a run has finished here" if seconds is None else f"{seconds:,.0f} s (at the rate of runs here)"
+    )
     lines = [
         f"[bold]{planned.experiment.name}[/bold]: {count:,} parameters on {planned.device}, "
         f"{planned.attention} attention, {planned.steps:,} steps",

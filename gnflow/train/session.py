@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gnflow import trees
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.program import Program, State
-from gnflow import trees
 from gnflow.data.batches import Batches
 from gnflow.errors import DiskProblem, Diverged, GnflowError
 from gnflow.objective import Params

@@ -2,10 +2,10 @@ import json
 
 import pytest
 import torch
+from problems import experiment
 
 from gnflow.compiler.plan import plan
 from gnflow.errors import SpecError
-from problems import experiment
 
 GAUSS_NEWTON = {
     "kind": "gauss_newton",

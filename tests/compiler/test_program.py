@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from problems import experiment, noise, token_batch
 
 from gnflow import trees
 from gnflow.compiler.plan import plan
 from gnflow.compiler.program import compile as build
 from gnflow.errors import EnvironmentProblem
-from problems import experiment, noise, token_batch
 
 INNER = {"kind": "muon", "learning_rate": 0.02, "others": {"kind": "adamw", "learning_rate": 0.01}}
 SEARCH = {"kind": "geometric", "trials": 3, "microbatches": 2}

@@ -1,11 +1,11 @@
 import pytest
 import torch
+from oracles import Dense
+from problems import VARIANTS, noise, small
 
 from gnflow import trees
 from gnflow.curvature.linearised import SURROGATES, linearised
 from gnflow.models.loss import cross_entropy, split
-from oracles import Dense
-from problems import VARIANTS, noise, small
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -1,11 +1,11 @@
 import pytest
 import torch
+from problems import VARIANTS, noise, small
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from gnflow import trees
 from gnflow.models.decoder import decoder
 from gnflow.spec.model import Decoder
-from problems import VARIANTS, noise, small
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

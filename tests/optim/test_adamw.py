@@ -1,9 +1,9 @@
 import pytest
 import torch
+from problems import noise
 
 from gnflow import trees
 from gnflow.optim import adamw
-from problems import noise
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])

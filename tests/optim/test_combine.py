@@ -1,10 +1,10 @@
 import pytest
 import torch
+from problems import noise
 
 from gnflow import trees
 from gnflow.optim import adamw, chain, clip_by_global_norm, muon, partition
 from gnflow.optim.stacks import Stacks
-from problems import noise
 
 PARAMS = noise({"w": torch.empty(4, 4), "e": torch.empty(6, 4), "g": torch.empty(4)}, 0)
 

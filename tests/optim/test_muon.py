@@ -1,10 +1,10 @@
 import pytest
 import torch
+from problems import noise
 
 from gnflow import trees
 from gnflow.optim import muon
 from gnflow.optim.muon import newton_schulz, orthogonalised
-from problems import noise
 
 SHAPES = {"square": (12, 12), "wide": (6, 20), "tall": (20, 6)}
 
