@@ -65,13 +65,14 @@ def _summary(planned: Plan, seconds: float | None) -> str:
     tokens = planned.tokens_solve + planned.tokens_search
     count = sum(prod(row.shape) for row in planned.parameters)
     predicted = (
-        "unknown until a run has finished here" if seconds is None else f"{seconds:,.0f} s (at the rate of runs here)"
+        "unknown until a run has finished here" if seconds is None else f"{seconds:,.0f} s, at the rate of runs here"
     )
     lines = [
         f"[bold]{planned.experiment.name}[/bold]: {count:,} parameters on {planned.device}, "
         f"{planned.attention} attention, {planned.steps:,} steps",
         f"a step: {planned.microbatches:,} micro-batches, {planned.tokens_solve:,} tokens to solve on "
-        f"+ {planned.tokens_search:,} to search on, {planned.passes:,} serial passes, {planned.flops / 1e9:,.0f} GFLOPs",
+        f"+ {planned.tokens_search:,} to search on, {planned.passes:,} serial passes, "
+        f"{planned.flops / 1e9:,.0f} GFLOPs",
         f"the run: {planned.steps * tokens:,} tokens, {planned.steps * planned.passes:,} serial passes, "
         f"{planned.steps * planned.flops / 1e12:,.2f} TFLOPs, time: {predicted}",
     ]  # fmt: skip

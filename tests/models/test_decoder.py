@@ -39,7 +39,7 @@ def test_blocks_hold_each_weight_once_and_meta_has_the_same_table(variant):
     problem = small(variant)
     owned = [name for names in problem.model.blocks.values() for name in names]
     assert sorted(owned) == sorted(problem.params)
-    assert list(problem.model.blocks)[0] == "embedding"
+    assert next(iter(problem.model.blocks)) == "embedding"
     meta = problem.model.init(0, "meta")
     assert {name: w.shape for name, w in meta.items()} == {name: w.shape for name, w in problem.params.items()}
     assert all(w.is_meta for w in meta.values())

@@ -1,5 +1,7 @@
 """Gauss-Newton on losses whose model is known in closed form: a convex quadratic is its own Gauss-Newton model."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -111,7 +113,7 @@ def test_it_descends_an_ill_conditioned_bowl_monotonically():
     for _ in range(10):
         params, state, metrics = optimizer.step(bowl(), params, state, batch(31))
         losses.append(metrics["loss/train"].item())
-    assert all(later <= earlier for earlier, later in zip(losses, losses[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(losses))
     assert losses[-1] < 0.05 * losses[0]
 
 
