@@ -78,7 +78,7 @@ def _score(run: Run, target: float) -> Score:
 
 
 def _warnings(runs: Sequence[Run]) -> list[str]:
-    facts = {
+    facts: dict[str, list[object]] = {
         "model": [run.experiment.model for run in runs],
         "data": [run.experiment.data for run in runs],
         "starting weights": [run.experiment.training.start for run in runs],
