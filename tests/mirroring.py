@@ -48,7 +48,7 @@ def expected(records: Sequence[Step], key: str = "loss/held_out") -> list[tuple[
     return [(r.step, r.values[key], round(r.time * 1000)) for r in records if key in r.values]
 
 
-def wait_until(condition: Any, seconds: float = 20.0) -> None:
+def wait_until(condition: Any, seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, f"not so after {seconds} s"

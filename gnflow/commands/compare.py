@@ -4,41 +4,53 @@ import json as json_text
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from gnflow.study.comparison import AXES, Score, ratios
+from gnflow.study import figures, tables
+from gnflow.study.comparison import METRIC, Comparison, Score
 from gnflow.study.comparison import compare as compared
 from gnflow.study.find import find
 
 
 def compare(runs: Sequence[Path], *, target: float | None, json: bool) -> int:
-    """Prints the comparison as a table with ratios in words, or as JSON."""
+    """Prints the comparison as a table with a verdict in words, or as JSON."""
     comparison = compared([find(run) for run in runs], target)
     if json:
-        scores = [score._asdict() for score in comparison.scores]
-        content = {**comparison._asdict(), "scores": scores, "ratios": ratios(comparison)}
-        print(json_text.dumps(content, indent=2))
-        return 0
-    console = Console()
-    table = Table(title=f"to loss/held_out <= {comparison.target:g}", title_justify="left")
-    for column in ("run", "optimizer", "seed", "start", *AXES):
-        table.add_column(column, justify="left" if column in ("run", "optimizer") else "right")
-    for score in comparison.scores:
-        table.add_row(score.name, score.kind, str(score.seed), _loss(score.start), *_cells(score))
-    console.print(table)
-    for line in ratios(comparison):
-        console.print(line, soft_wrap=True)
-    for warning in comparison.warnings:
-        console.print(f"note: {warning}", soft_wrap=True)
+        print(json_text.dumps(comparison.to_json(), indent=2))
+    else:
+        _print(comparison)
     return 0
 
 
+def _print(comparison: Comparison) -> None:
+    console = tables.console()
+    columns = (
+        "run",
+        "optimizer",
+        "seed",
+        "start",
+        "best",
+        "steps",
+        "passes",
+        "tokens",
+        "solve",
+        "search",
+        "FLOPs",
+        "time",
+    )
+    table = tables.table(f"to {METRIC} <= {comparison.target:g}", columns, words=2)
+    for score in comparison.scores:
+        table.add_row(
+            score.name, score.kind, str(score.seed), figures.loss(score.start), figures.loss(score.best), *_cells(score)
+        )
+    console.print(table)
+    for sentence in comparison.verdict:
+        console.print(sentence)
+    for warning in comparison.warnings:
+        console.print(f"warning: {warning}")
+
+
 def _cells(score: Score) -> list[str]:
-    if score.values is None:
-        return [f"missed (best {_loss(score.best)})"] + [""] * (len(AXES) - 1)
-    return [f"{value:.3g}" if axis == "FLOPs" else f"{value:,.0f}" for axis, value in score.values.items()]
-
-
-def _loss(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
+    costs = score.needed
+    if costs is None:
+        return ["missed"] + [figures.MISSING] * 6
+    counts = [figures.count(costs[axis]) for axis in ("passes", "tokens", "tokens/solve", "tokens/search", "flops")]
+    return [f"{costs['steps']:.0f}", *counts, figures.duration(costs["seconds"])]

@@ -1,42 +1,88 @@
 """`gnflow list`: the runs of this project."""
 
 import json as json_text
+import time
 from pathlib import Path
+from typing import NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-
+from gnflow.errors import GnflowError
+from gnflow.study import figures, state, tables
 from gnflow.study.find import all_in
+from gnflow.train.journal import Step, read
 from gnflow.train.run import Run
 from gnflow.workspace import Workspace
 
-COLUMNS = ("steps", "loss/held_out", "tokens/total", "time/seconds")
+
+class Row(NamedTuple):
+    """One run; what it has not recorded is None."""
+
+    name: str
+    kind: str
+    status: str
+    steps: int | None = None
+    planned: int | None = None
+    loss: float | None = None
+    tokens: float | None = None
+    seconds: float | None = None
+    updated: float | None = None
+    """Unix seconds."""
 
 
 def list_runs(*, json: bool) -> int:
-    """Prints one line for each run under `runs/` of the project around the current directory."""
-    rows = [_row(Run.load(path)) for path in all_in(Workspace.around(Path.cwd()).runs)]
+    """Prints a line for each run under `runs/` of the project around the current directory, the latest first."""
+    runs = Workspace.around(Path.cwd()).runs
+    rows = sorted((_row(path) for path in all_in(runs)), key=lambda row: -(row.updated or 0))
     if json:
-        print(json_text.dumps(rows, indent=2))
-        return 0
-    table = Table()
-    for column in ("name", "optimizer", "status", *COLUMNS):
-        table.add_column(column, justify="right" if column in COLUMNS else "left")
-    for row in rows:
-        table.add_row(
-            *(
-                "" if value is None else f"{value:,.6g}" if isinstance(value, float) else str(value)
-                for value in row.values()
-            )
-        )
-    Console().print(table)
+        print(json_text.dumps([row._asdict() for row in rows], indent=2))
+    elif rows:
+        _print(rows)
+    else:
+        print(f"No runs in {runs} yet.")
     return 0
 
 
-def _row(run: Run) -> dict[str, object]:
-    fixed = {
-        "name": run.directory.name,
-        "optimizer": run.experiment.optimizer.kind,
-        "status": run.summary.get("status", "unfinished"),
-    }
-    return {**fixed, **{column: run.summary.get(column) for column in COLUMNS}}
+def _row(directory: Path) -> Row:
+    try:
+        run = Run.load(directory)
+    except GnflowError:
+        return Row(directory.name, "?", "unreadable")
+    last = _last(run)
+    planned = run.plan.get("steps")
+    return Row(
+        directory.name,
+        run.experiment.optimizer.kind,
+        state.status(run),
+        last.step,
+        planned if isinstance(planned, int) else None,
+        last.values.get("loss/held_out"),
+        last.values.get("tokens/total"),
+        last.values.get("time/seconds"),
+        state.last_heard(run),
+    )
+
+
+def _last(run: Run) -> Step:
+    """The last step, with the last value of everything."""
+    last = Step(0, 0.0, {})
+    for step in read(run.directory / "journal.jsonl").steps.values():
+        last = Step(step.step, step.time, {**last.values, **step.values})
+    return last
+
+
+def _print(rows: list[Row]) -> None:
+    columns = ("run", "optimizer", "status", "steps", "loss/held_out", "tokens", "time", "recorded")
+    table = tables.table(None, columns, words=3)
+    for row in rows:
+        steps = f"{row.steps}/{row.planned}" if row.planned else figures.count(row.steps)
+        age = None if row.updated is None else max(0.0, time.time() - row.updated)
+        table.add_row(
+            row.name,
+            row.kind,
+            row.status,
+            steps,
+            figures.loss(row.loss),
+            figures.count(row.tokens),
+            figures.duration(row.seconds),
+            figures.age(age),
+        )
+    tables.console().print(table)

@@ -1,29 +1,35 @@
 """`gnflow plan SPEC`: what will run and what it costs, with nothing allocated."""
 
 import json as json_text
+import sys
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from gnflow.compiler.plan import Plan
-from gnflow.compiler.plan import plan as make_plan
 from gnflow.spec.load import load
 from gnflow.study.speed import flops_per_second
 from gnflow.workspace import Workspace
+
+if TYPE_CHECKING:
+    from gnflow.compiler.plan import Plan
 
 
 def plan(spec: Path, *, sets: Sequence[str], json: bool) -> int:
     """Prints the plan of a spec, as tables or as the JSON of plan.json."""
     loaded = load(spec, sets)
+    # torch takes seconds to import: a bad spec is refused before.
+    from gnflow.compiler.plan import plan as make_plan
+
     planned = make_plan(loaded.experiment)
     seconds = _predicted_seconds(planned, loaded.workspace)
     if json:
         print(json_text.dumps({**planned.to_json(), "predicted_seconds": seconds}, indent=2))
         return 0
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=120)
     console.print(_parameters(planned))
     console.print(_costs(planned))
     console.print(_memory(planned))
@@ -31,7 +37,7 @@ def plan(spec: Path, *, sets: Sequence[str], json: bool) -> int:
     return 0
 
 
-def _parameters(planned: Plan) -> Table:
+def _parameters(planned: "Plan") -> Table:
     table = Table(title="parameters", title_justify="left")
     for column in ("name", "shape", "block", "rule", "method", "learning rate"):
         table.add_column(column, justify="right" if column in ("shape", "learning rate") else "left")
@@ -41,7 +47,7 @@ def _parameters(planned: Plan) -> Table:
     return table
 
 
-def _costs(planned: Plan) -> Table:
+def _costs(planned: "Plan") -> Table:
     table = Table(title="regions", title_justify="left")
     for column in ("region", "calls a step", "GFLOPs a call", "GFLOPs a step"):
         table.add_column(column, justify="left" if column == "region" else "right")
@@ -51,7 +57,7 @@ def _costs(planned: Plan) -> Table:
     return table
 
 
-def _memory(planned: Plan) -> Table:
+def _memory(planned: "Plan") -> Table:
     table = Table(title="memory (activations as if run eagerly)", title_justify="left")
     table.add_column("class")
     table.add_column("MB", justify="right")
@@ -61,7 +67,7 @@ def _memory(planned: Plan) -> Table:
     return table
 
 
-def _summary(planned: Plan, seconds: float | None) -> str:
+def _summary(planned: "Plan", seconds: float | None) -> str:
     tokens = planned.tokens_solve + planned.tokens_search
     count = sum(prod(row.shape) for row in planned.parameters)
     predicted = (
@@ -79,6 +85,6 @@ def _summary(planned: Plan, seconds: float | None) -> str:
     return "\n".join(lines)
 
 
-def _predicted_seconds(planned: Plan, workspace: Workspace) -> float | None:
+def _predicted_seconds(planned: "Plan", workspace: Workspace) -> float | None:
     rate = flops_per_second(workspace.runs, planned.device)
     return planned.steps * planned.flops / rate if rate else None

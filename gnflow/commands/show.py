@@ -1,34 +1,154 @@
-"""`gnflow show RUN`: one run's spec, state and last figures."""
+"""`gnflow show RUN`: one run's spec, plan, state and figures."""
 
 import json as json_text
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
-from rich.console import Console
+from pydantic import BaseModel
 
-from gnflow.spec.load import resolved
+from gnflow.study import figures, state, tables
+from gnflow.study.comparison import METRIC, numbers, score
 from gnflow.study.find import find
+from gnflow.track.description import leaves, read_json
+from gnflow.train.journal import Reading, read
+from gnflow.train.run import Run
+
+SECTIONS = ("model", "data", "optimizer", "training")
+LAST_EVENTS = 5
+
+
+class Shown(NamedTuple):
+    """Everything there is to tell about a run."""
+
+    run: Run
+    status: str
+    updated: float | None
+    """Unix seconds."""
+    journal: Reading
+    sessions: list[dict[str, object]]
+    checkpoints: list[str]
+
+    @property
+    def losses(self) -> list[float]:
+        """Held-out losses, by step."""
+        return [step.values[METRIC] for step in self.journal.steps.values() if METRIC in step.values]
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The last value of everything that was recorded."""
+        values: dict[str, float] = {}
+        for step in self.journal.steps.values():
+            values |= {"step": step.step, **step.values}
+        return values
 
 
 def show(run: Path, *, json: bool) -> int:
-    """Prints the resolved spec, the summary and the last recorded step of a run."""
-    found = find(run)
-    rows = found.metrics.to_dicts()
-    last = {key: value for key, value in rows[-1].items() if value is not None} if rows else {}
-    checkpoints = sorted(path.name for path in (found.directory / "checkpoints").glob("step_*"))
+    """Prints where a run comes from, how it is doing, and what it has reached."""
+    found = _look(find(run))
     if json:
-        content = {
-            "directory": str(found.directory),
-            "experiment": found.experiment.model_dump(mode="json"),
-            "summary": found.summary,
-            "last": last,
-            "checkpoints": checkpoints,
-        }
-        print(json_text.dumps(content, indent=2))
+        print(json_text.dumps(_content(found), indent=2))
         return 0
-    console = Console(highlight=False)
-    console.print(f"[bold]{found.directory}[/bold]  {found.summary.get('status', 'unfinished')}", soft_wrap=True)
-    console.print(resolved(found.experiment), markup=False)
-    for key, value in (found.summary or last).items():
-        console.print(f"{key:<22} {value}", markup=False)
-    console.print(f"{'checkpoints':<22} {', '.join(checkpoints) or 'none'}", markup=False, soft_wrap=True)
+    console = tables.console()
+    for heading, lines in _blocks(found):
+        for line in lines:
+            console.print(f"{heading:<14} {line}")
+            heading = ""
     return 0
+
+
+def _look(run: Run) -> Shown:
+    sessions = read_json(run.directory / "provenance.json").get("sessions")
+    return Shown(
+        run,
+        state.status(run),
+        state.last_heard(run),
+        read(run.directory / "journal.jsonl"),
+        [session for session in sessions if isinstance(session, dict)] if isinstance(sessions, list) else [],
+        [path.name for path in sorted((run.directory / "checkpoints").glob("step_*"))],
+    )
+
+
+def _content(shown: Shown) -> dict[str, object]:
+    return {
+        "directory": str(shown.run.directory),
+        "status": shown.status,
+        "updated": shown.updated,
+        "experiment": shown.run.experiment.model_dump(mode="json"),
+        "plan": shown.run.plan,
+        "summary": shown.run.summary,
+        "last": shown.last,
+        "losses": shown.losses,
+        "events": [asdict(event) for event in shown.journal.events],
+        "sessions": shown.sessions,
+        "checkpoints": shown.checkpoints,
+    }
+
+
+def _blocks(shown: Shown) -> Iterator[tuple[str, list[str]]]:
+    """Headings, each with its lines; none where there is nothing to say."""
+    run, last = shown.run, shown.last
+    ago = "" if shown.updated is None else f", last recorded {figures.age(time.time() - shown.updated)}"
+    yield "run", [f"{run.directory.resolve().name}: {shown.status}{ago}", str(run.directory)]
+    for section in SECTIONS:
+        yield section, [_section(run, section)]
+    yield "plan", _plan(run)
+    if losses := shown.losses:
+        course = f"{figures.loss(losses[0])} -> {figures.loss(losses[-1])}, best {figures.loss(min(losses))}"
+        yield METRIC, [course, figures.sparkline(losses)]
+    yield "target", _target(run)
+    yield "so far", [f"{name} {_figure(name, value)}" for name, value in last.items()]
+    yield "sessions", [_session(session) for session in shown.sessions]
+    events = [f"step {event.step}: {event.name}: {event.message}" for event in shown.journal.events]
+    yield "events", events[-LAST_EVENTS:]
+    yield "checkpoints", [", ".join(shown.checkpoints) or "none"]
+
+
+def _section(run: Run, section: str) -> str:
+    """What a section of the spec says beyond the defaults."""
+    part: BaseModel = getattr(run.experiment, section)
+    kind = getattr(part, "kind", None)
+    said = [f"{key} {value}" for key, value in leaves(part.model_dump(mode="json", exclude_defaults=True))]
+    return ", ".join(([kind] if kind else []) + [item for item in said if not item.startswith("kind ")])
+
+
+def _plan(run: Run) -> list[str]:
+    whole, step = numbers(run.plan), numbers(run.plan.get("step"))
+    if not step:
+        return []
+    tokens, searched = (figures.count(step.get(column)) for column in ("tokens/solve", "tokens/search"))
+    passes, flops = (figures.count(step.get(column)) for column in ("passes/serial", "flops"))
+    parameters = figures.count(whole.get("parameters"))
+    return [
+        f"{whole.get('steps', 0):.0f} steps on {run.plan.get('device')}, {parameters} parameters",
+        f"a step: {tokens} tokens, {searched} more for the search, {passes} serial passes, {flops} FLOPs",
+    ]
+
+
+def _target(run: Run) -> list[str]:
+    target = run.experiment.training.target
+    if target is None:
+        return []
+    found = score(run, run.directory.name, target.at_most).needed
+    if found is None:
+        return [f"{target.at_most:g} not reached"]
+    tokens, seconds = figures.count(found["tokens"]), figures.duration(found["seconds"])
+    return [f"{target.at_most:g} reached at step {found['steps']:.0f}, after {tokens} tokens and {seconds}"]
+
+
+def _figure(name: str, value: float) -> str:
+    if name.startswith("time/"):
+        return figures.duration(value)
+    if name.startswith("loss/"):
+        return figures.loss(value)
+    return figures.count(value) if name.startswith(("tokens/", "flops/", "passes/")) else f"{value:.6g}"
+
+
+def _session(session: Mapping[str, object]) -> str:
+    started = session.get("started")
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(started)) if isinstance(started, int | float) else "?"
+    resumed = session.get("resumed_from")
+    how = "from the start" if resumed is None else f"from step {resumed}"
+    return f"{when} {how} on {session.get('device', '?')} of {session.get('host', '?')}: {session.get('command', '')}"

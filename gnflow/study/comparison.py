@@ -1,98 +1,169 @@
-"""What runs needed to reach a target, on five axes, and whether they can be compared at all."""
+"""What runs needed to reach a target, on five axes, and what stands in the way of believing it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from gnflow.errors import SpecError
+from gnflow.study import figures
+from gnflow.study.fairness import warnings
 from gnflow.train.run import Run
 
-AXES = {
+METRIC = "loss/held_out"
+# Axis -> column of the metrics. The five of a verdict, and the two that one of them is the sum of.
+COLUMNS = {
     "steps": "step",
-    "serial passes": "passes/serial",
-    "solve tokens": "tokens/solve",
-    "search tokens": "tokens/search",
+    "passes": "passes/serial",
     "tokens": "tokens/total",
-    "FLOPs": "flops/total",
+    "tokens/solve": "tokens/solve",
+    "tokens/search": "tokens/search",
+    "flops": "flops/total",
     "seconds": "time/seconds",
 }
+WORDS = {"steps": "steps", "passes": "serial passes", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
+ALIKE = 1.05  # factors below this are no difference
+Costs = dict[str, float]
 
 
 class Score(NamedTuple):
-    """One run at the target: a value for each axis, or None for each when the target was missed."""
+    """One run at the target."""
 
     name: str
     kind: str
     seed: int
     start: float | None
+    """Held-out loss of the starting weights."""
     best: float | None
-    values: dict[str, float] | None
+    needed: Costs | None
+    """What the first evaluation at or below the target had cost; None when the target was missed."""
+    spent: Costs
+    """What the whole run has cost so far."""
+
+
+class Ratio(NamedTuple):
+    """How many times more of each axis `other` needs than `leader`: more than 1 where the leader is better."""
+
+    leader: str
+    other: str
+    factors: dict[str, float]
+    at_least: bool
+    """`other` has missed the target, so its costs so far are only a lower bound."""
 
 
 class Comparison(NamedTuple):
-    """Scores in the order of the runs, and what stands in the way of believing them."""
+    """Scores in the order of the runs; the leader is the run that needed the fewest steps."""
 
     target: float
     scores: tuple[Score, ...]
+    ratios: tuple[Ratio, ...]
+    verdict: tuple[str, ...]
     warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """A plain tree."""
+        return {
+            "metric": METRIC,
+            **self._asdict(),
+            "scores": [score._asdict() for score in self.scores],
+            "ratios": [ratio._asdict() for ratio in self.ratios],
+        }
 
 
 def compare(runs: Sequence[Run], target: float | None = None) -> Comparison:
     """Scores every run at `target`, by default the runs' own. Raises SpecError when they have none in common."""
     value = _common_target(runs) if target is None else target
-    return Comparison(value, tuple(_score(run, value) for run in runs), tuple(_warnings(runs)))
+    scores = tuple(score(run, name, value) for run, name in zip(runs, _names(runs), strict=True))
+    ratios = tuple(_ratios(scores))
+    return Comparison(
+        value, scores, ratios, tuple(_verdict(value, scores, ratios)), tuple(warnings(runs, _names(runs)))
+    )
 
 
-def ratios(comparison: Comparison) -> list[str]:
-    """The first run against each other one, in words."""
-    first, *others = comparison.scores
-    return [_ratio(first, other) for other in others if first.values and other.values]
+def score(run: Run, name: str, target: float) -> Score:
+    """One run at the target."""
+    rows = run.metrics.to_dicts()
+    evaluated = [row for row in rows if row.get(METRIC) is not None]
+    losses = [row[METRIC] for row in evaluated]
+    reached = next((row for row in evaluated if row[METRIC] <= target), None)
+    return Score(
+        name,
+        run.experiment.optimizer.kind,
+        run.experiment.training.seed,
+        evaluated[0][METRIC] if evaluated and evaluated[0]["step"] == 0 else None,
+        min(losses, default=None),
+        None if reached is None else _costs(run, reached),
+        _costs(run, rows[-1]) if rows else dict.fromkeys(COLUMNS, 0.0),
+    )
 
 
-def _ratio(first: Score, other: Score) -> str:
-    mine, theirs = first.values or {}, other.values or {}
-    parts = []
-    for axis in ("steps", "serial passes", "tokens", "FLOPs", "seconds"):
-        if mine[axis] and theirs[axis]:
-            factor = theirs[axis] / mine[axis]
-            parts.append(f"{factor:.2f}x fewer {axis}" if factor >= 1 else f"{1 / factor:.2f}x more {axis}")
-    return f"{first.name} needs {', '.join(parts)} than {other.name}"
+def numbers(tree: object) -> dict[str, float]:
+    """The numbers of a JSON object, without the rest."""
+    found = tree.items() if isinstance(tree, Mapping) else ()
+    return {key: value for key, value in found if isinstance(value, int | float)}
+
+
+def _costs(run: Run, row: Mapping[str, float | None]) -> Costs:
+    """The costs in a row; a run that does not record them has still planned them."""
+    planned = numbers(run.plan.get("step"))
+    planned["flops/total"] = planned.get("flops", 0.0)
+    steps = row["step"] or 0.0
+    recorded = {axis: row.get(column) for axis, column in COLUMNS.items()}
+    return {
+        axis: steps * planned.get(COLUMNS[axis], 0.0) if value is None else value for axis, value in recorded.items()
+    }
 
 
 def _common_target(runs: Sequence[Run]) -> float:
     targets = {run.experiment.training.target.at_most for run in runs if run.experiment.training.target}
     if len(targets) != 1:
-        found = ", ".join(f"{target:g}" for target in sorted(targets)) or "none"
+        found = figures.listed([f"{target:g}" for target in sorted(targets)]) if targets else "none"
         raise SpecError(f"the runs have no one target in common (found: {found}); give one with --target")
     return targets.pop()
 
 
-def _score(run: Run, target: float) -> Score:
-    rows = run.metrics.to_dicts()
-    evaluated = [row for row in rows if row.get("loss/held_out") is not None]
-    hit = next((row for row in evaluated if row["loss/held_out"] <= target), None)
-    values = None if hit is None else {axis: float(hit.get(column) or 0) for axis, column in AXES.items()}
-    losses = [row["loss/held_out"] for row in evaluated]
-    experiment = run.experiment
-    start, best = (losses[0], min(losses)) if losses else (None, None)
-    return Score(run.directory.name, experiment.optimizer.kind, experiment.training.seed, start, best, values)
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Directory names, or paths where two directories share one."""
+    names = [run.directory.resolve().name for run in runs]
+    return [name if names.count(name) == 1 else str(run.directory) for run, name in zip(runs, names, strict=True)]
 
 
-def _warnings(runs: Sequence[Run]) -> list[str]:
-    facts: dict[str, list[object]] = {
-        "model": [run.experiment.model for run in runs],
-        "data": [run.experiment.data for run in runs],
-        "starting weights": [run.experiment.training.start for run in runs],
-        "rows of a micro-batch": [run.experiment.training.rows for run in runs],
-        "seed": [run.experiment.training.seed for run in runs],
-        "precision": [run.experiment.training.precision for run in runs],
-        "compile mode": [run.experiment.compile.mode for run in runs],
-        "device": [run.plan.get("device") for run in runs],
-        "attention kernel (seconds only)": [run.plan.get("attention") for run in runs],
-        "solve tokens of a step": [_solve_tokens(run) for run in runs],
-    }
-    return [f"the runs differ in {fact}" for fact, values in facts.items() if any(v != values[0] for v in values)]
+def _ratios(scores: Sequence[Score]) -> Iterator[Ratio]:
+    there = [score for score in scores if score.needed]
+    if not there:
+        return
+    leader = min(there, key=lambda score: _axis(score.needed, "steps"))
+    for other in scores:
+        if other is not leader:
+            theirs = other.needed or other.spent
+            factors = {
+                axis: theirs[axis] / mine for axis in WORDS if (mine := _axis(leader.needed, axis)) and theirs[axis]
+            }
+            yield Ratio(leader.name, other.name, factors, at_least=other.needed is None)
 
 
-def _solve_tokens(run: Run) -> object:
-    step = run.plan.get("step")
-    return step.get("tokens/solve") if isinstance(step, dict) else None
+def _axis(costs: Costs | None, axis: str) -> float:
+    return costs[axis] if costs else 0.0
+
+
+def _verdict(target: float, scores: Sequence[Score], ratios: Sequence[Ratio]) -> Iterator[str]:
+    by_name = {score.name: score for score in scores}
+    if not any(score.needed for score in scores):
+        yield f"No run has reached {target:g}."
+    for ratio in ratios:
+        yield _missed(target, by_name[ratio.other], ratio) if ratio.at_least else _reached(ratio)
+
+
+def _reached(ratio: Ratio) -> str:
+    fewer = [f"{figures.factor(f)} fewer {WORDS[axis]}" for axis, f in ratio.factors.items() if f >= ALIKE]
+    more = [f"{figures.factor(1 / f)} more {WORDS[axis]}" for axis, f in ratio.factors.items() if f <= 1 / ALIKE]
+    alike = [WORDS[axis] for axis, f in ratio.factors.items() if 1 / ALIKE < f < ALIKE]
+    sentence = f"{ratio.leader} needs "
+    sentence += f"{figures.listed(fewer)} than {ratio.other}" if fewer else f"no less of anything than {ratio.other}"
+    sentence += f", but {figures.listed(more)}" if more else ""
+    return sentence + (f"; about as many {figures.listed(alike)}" if alike else "") + "."
+
+
+def _missed(target: float, other: Score, ratio: Ratio) -> str:
+    sentence = f"{other.name} has not reached {target:g} in {other.spent['steps']:.0f} steps"
+    sentence += f" (best {figures.loss(other.best)})" if other.best is not None else ""
+    bounds = [f"{figures.factor(f)} fewer {WORDS[axis]}" for axis, f in ratio.factors.items() if f >= ALIKE]
+    return sentence + (f": {ratio.leader} needs at least {figures.listed(bounds)}." if bounds else ".")

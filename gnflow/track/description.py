@@ -22,7 +22,7 @@ def parameters(directory: Path) -> dict[str, str]:
     """The resolved spec, flattened: `optimizer.inner.learning_rate` -> `0.02`, within MLflow's limits."""
     return {
         key[:LONGEST_KEY]: value[: LONGEST_PARAMETER - 1] + "…" if len(value) > LONGEST_PARAMETER else value
-        for key, value in _leaves(specification(directory), "")
+        for key, value in leaves(specification(directory))
     }
 
 
@@ -41,14 +41,15 @@ def group(directory: Path) -> str:
     return str(tracking.get("experiment", "gnflow")) if isinstance(tracking, Mapping) else "gnflow"
 
 
-def _leaves(value: object, path: str) -> Iterator[tuple[str, str]]:
+def leaves(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted key, value as text) for every value of a plain tree."""
     match value:
         case Mapping():
             for key, child in value.items():
-                yield from _leaves(child, f"{path}.{key}" if path else str(key))
+                yield from leaves(child, f"{path}.{key}" if path else str(key))
         case list() | tuple() if any(isinstance(item, Mapping) for item in value):
             for index, child in enumerate(value):
-                yield from _leaves(child, f"{path}.{index}")
+                yield from leaves(child, f"{path}.{index}")
         case str():
             yield path, value
         case _:

@@ -33,6 +33,13 @@ def workspace(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPa
     return workspace
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine MLflow takes its time; a test that is about deadlines sets its own."""
+    monkeypatch.setattr("gnflow.track.mirror.FLUSH", 120.0)
+    monkeypatch.setattr("gnflow.track.mirror.HURRIED_FLUSH", 120.0)
+
+
 class Proxy:
     """A way to the server that can be cut, or made slow."""
 

@@ -196,8 +196,10 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from run_directories import append, experiment, steps
+from gnflow.track import mirror as mirroring
 from gnflow.track.mirror import Mirror
 from gnflow.workspace import Workspace
+mirroring.FLUSH = 120
 run = Path({str(run)!r})
 with Mirror(run, experiment(), Workspace(Path({str(workspace.root)!r}))) as mirror:
     append(run, steps([4.9]))
@@ -224,8 +226,10 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from run_directories import experiment, steps
+from gnflow.track import mirror as mirroring
 from gnflow.track.mirror import Mirror
 from gnflow.workspace import Workspace
+mirroring.FLUSH = 120
 run = Path(sys.argv[1])
 with Mirror(run, experiment(), Workspace.around(run)) as mirror:
     for record in steps([4.9, 4.5]):

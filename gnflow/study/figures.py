@@ -1,0 +1,67 @@
+"""Numbers as a reader wants them: `1.44M`, `2.6e+13`, `3 min 20 s`, `5.4x`, a curve in one line."""
+
+from collections.abc import Sequence
+from math import ceil
+
+BARS = "▁▂▃▄▅▆▇█"
+MISSING = "-"
+
+
+def count(value: float | None) -> str:
+    """A number of things, to three digits: `512`, `131k`, `1.44M`; powers of ten beyond."""
+    if value is None:
+        return MISSING
+    if value < 999.5e9:
+        for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+            if value >= 0.9995 * size:
+                return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float | None) -> str:
+    """`9.4 s`, `3 min 20 s`, `2 h 05 min`, `4 days`."""
+    if seconds is None:
+        return MISSING
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours < 48 else f"{hours // 24} days"
+
+
+def age(seconds: float | None) -> str:
+    """`just now`, `12 min ago`, `3 h ago`, `5 days ago`."""
+    if seconds is None:
+        return MISSING
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size or (seconds >= size and unit != "days"):
+            return f"{seconds // size:.0f} {unit} ago"
+    return "just now"
+
+
+def factor(value: float) -> str:
+    """`5.4x`, `65x`."""
+    return f"{value:.1f}x" if value < 9.95 else f"{value:.0f}x"
+
+
+def loss(value: float | None) -> str:
+    """Four decimals."""
+    return MISSING if value is None else f"{value:.4f}"
+
+
+def sparkline(values: Sequence[float], width: int = 60) -> str:
+    """A bar for each value, or for the last of each group where there are more than `width`."""
+    group = ceil(len(values) / width)
+    shown = values[::-1][::group][::-1] if group else ()
+    if not shown:
+        return ""
+    low, high = min(shown), max(shown)
+    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BARS[round((value - low) * scale)] for value in shown)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

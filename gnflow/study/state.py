@@ -1,0 +1,48 @@
+"""How a run is doing, as far as its directory tells."""
+
+import os
+import re
+import socket
+from pathlib import Path
+
+from gnflow.train.lock import NAME as LOCK
+from gnflow.train.run import Run
+
+RUNNING, UNFINISHED = "running", "unfinished"
+
+
+def status(run: Run) -> str:
+    """The status of the summary; `running` while its process lives; `unfinished` when that was killed."""
+    lock, summary = run.directory / LOCK, run.directory / "summary.json"
+    ended = run.summary.get("status")
+    began = _modified(lock)
+    # A summary older than the lock is that of an earlier session.
+    if ended is not None and (began is None or (_modified(summary) or 0.0) >= began):
+        return str(ended)
+    return RUNNING if began is not None and _held(lock) else str(ended or UNFINISHED)
+
+
+def last_heard(run: Run) -> float | None:
+    """When something was last recorded (Unix seconds)."""
+    return _modified(run.directory / "journal.jsonl")
+
+
+def _held(lock: Path) -> bool:
+    """Whether the process that took the lock lives, on this machine. The lock itself is not touched."""
+    found = re.fullmatch(r"pid (\d+) on (\S+)", lock.read_text(errors="replace").strip())
+    if found is None or found[2] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(found[1]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _modified(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,159 @@
+"""`gnflow compare`, `gnflow list`, `gnflow show`."""
+
+import json
+from pathlib import Path
+
+import pytest
+from run_directories import BEGAN, PROVENANCE, append, begin, experiment, finished, steps
+
+from gnflow.commands.compare import compare
+from gnflow.commands.list import list_runs
+from gnflow.commands.show import show
+from gnflow.errors import SpecError
+
+PLAN = {
+    "steps": 12,
+    "parameters": 213_000,
+    "step": {"tokens/solve": 131_072, "tokens/search": 16_384, "passes/serial": 65, "flops": 1.5e12},
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "dvc.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    runs = tmp_path / "runs"
+    finished(runs / "full_gn", experiment(), steps([4.9, 4.0, 3.39]), **PLAN)
+    slow = [4.9 - 0.1 * step for step in range(12)]
+    finished(runs / "muon", experiment("muon"), steps(slow, passes=1, searched=0, seconds=4.0), **PLAN)
+    append(begin(runs / "young", experiment()), steps([4.9, 4.5]))
+    return tmp_path
+
+
+@pytest.fixture(params=["text", "json"])
+def as_json(request: pytest.FixtureRequest) -> bool:
+    return request.param == "json"
+
+
+def test_compare_prints_a_row_for_each_run_and_a_verdict(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare([Path("full_gn"), Path("runs/muon")], target=None, json=False) == 0
+    title, header, gauss_newton, muon, verdict = capsys.readouterr().out.splitlines()
+    assert title.strip() == "to loss/held_out <= 3.4"
+    assert header.split() == [
+        "run", "optimizer", "seed", "start", "best", "steps", "passes", "tokens", "solve", "search", "FLOPs", "time",
+    ]  # fmt: skip
+    assert gauss_newton.split() == [
+        "full_gn", "gauss_newton", "0", "4.9000", "3.3900", "2", "130", "295k", "262k", "32.8k", "3e+12", "25.0", "s",
+    ]  # fmt: skip
+    assert muon.split()[5:] == ["missed", "-", "-", "-", "-", "-", "-"]
+    assert verdict.startswith("muon has not reached 3.4 in 11 steps (best 3.8000): full_gn needs at least 5.5x fewer")
+
+
+def test_compare_warns(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compare([Path("full_gn"), Path("young")], target=4.6, json=False)
+    assert "warning: young is unfinished" in capsys.readouterr().out
+
+
+def test_compare_as_json_is_nothing_but_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compare([Path("full_gn"), Path("muon")], target=3.95, json=True)
+    tree = json.loads(capsys.readouterr().out)
+    assert [score["needed"]["steps"] for score in tree["scores"]] == [2, 10]
+    assert tree["ratios"][0]["factors"]["steps"] == 5
+
+
+def test_a_run_that_is_not_there_is_answered_with_the_nearest(project: Path) -> None:
+    with pytest.raises(SpecError, match="did you mean `full_gn`"):
+        compare([Path("ful_gn"), Path("muon")], target=None, json=False)
+
+
+def test_list_prints_a_line_for_each_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert list_runs(json=False) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split() == ["run", "optimizer", "status", "steps", "loss/held_out", "tokens", "time", "recorded"]
+    words = {line.split()[0]: line.split()[1:] for line in lines}
+    assert words["full_gn"][:5] == ["gauss_newton", "complete", "2/12", "3.3900", "295k"]
+    assert words["muon"][:3] == ["muon", "complete", "11/12"]
+    assert words["young"][:4] == ["gauss_newton", "unfinished", "1", "4.5000"]
+
+
+def test_list_as_json_is_nothing_but_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    list_runs(json=True)
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["full_gn"]["loss"] == 3.39
+    assert rows["full_gn"]["seconds"] == 25.0
+    assert rows["young"]["status"] == "unfinished"
+
+
+def test_list_survives_a_run_that_it_cannot_read(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "runs" / "muon" / "experiment.yaml").write_text("name: [")
+    list_runs(json=True)
+    rows = {row["name"]: row["status"] for row in json.loads(capsys.readouterr().out)}
+    assert rows == {"full_gn": "complete", "muon": "unreadable", "young": "unfinished"}
+
+
+def test_list_without_runs_says_so(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str], as_json) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert list_runs(json=as_json) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out) == [] if as_json else out.startswith("No runs in ")
+
+
+@pytest.fixture
+def resumed(project: Path) -> Path:
+    """A run with two sessions, an event and a checkpoint."""
+    run = project / "runs" / "full_gn"
+    sessions = [
+        {
+            "started": BEGAN + 3600 * n,
+            "resumed_from": n or None,
+            "device": "cpu",
+            "host": "box",
+            "command": f"gnflow {n}",
+        }
+        for n in range(2)
+    ]
+    (run / "provenance.json").write_text(json.dumps({**PROVENANCE, "sessions": sessions}))
+    with (run / "journal.jsonl").open("a") as file:
+        event = {"kind": "event", "step": 2, "time": BEGAN, "name": "refused", "message": "the iterate stays"}
+        file.write(json.dumps(event) + "\n")
+    (run / "checkpoints" / "step_00000002").mkdir(parents=True)
+    return run
+
+
+def test_show_tells_spec_plan_course_and_sessions(resumed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert show(Path("full_gn"), json=False) == 0
+    out = capsys.readouterr().out
+    for part in (
+        "full_gn: complete, last recorded just now",
+        "gauss_newton",
+        "steps 12, target.at_most 3.4",
+        "12 steps on cpu, 213k parameters",
+        "a step: 131k tokens, 16.4k more for the search, 65 serial passes, 1.5e+12 FLOPs",
+        "4.9000 -> 3.3900, best 3.3900",
+        "█▄▁",
+        "3.4 reached at step 2, after 295k tokens and 25.0 s",
+        "norm/update 0.3",
+        "from the start on cpu of box: gnflow 0",
+        "from step 1 on cpu of box: gnflow 1",
+        "step 2: refused: the iterate stays",
+        "step_00000002",
+    ):
+        assert part in out
+
+
+def test_show_as_json_is_nothing_but_json(resumed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show(resumed, json=True)
+    tree = json.loads(capsys.readouterr().out)
+    assert tree["status"] == "complete"
+    assert tree["experiment"]["optimizer"]["kind"] == "gauss_newton"
+    assert tree["losses"] == [4.9, 4.0, 3.39]
+    assert tree["last"]["step"] == 2
+    assert len(tree["sessions"]) == 2
+    assert tree["events"][0]["name"] == "refused"
+    assert tree["checkpoints"] == ["step_00000002"]
+
+
+def test_show_of_a_run_before_its_first_record(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begin(project / "runs" / "new", experiment())
+    assert show(Path("new"), json=False) == 0
+    assert "3.4 not reached" in capsys.readouterr().out

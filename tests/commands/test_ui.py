@@ -1,0 +1,117 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mirroring import free_port
+
+from gnflow.commands.ui import ui
+from gnflow.errors import EnvironmentProblem
+from gnflow.track import server
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "dvc.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_taken_port_is_an_error_that_says_what_to_do(project: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(EnvironmentProblem, match=f"127.0.0.1:{port}.*--port {port + 1}") as caught:
+            ui(port=port)
+    assert caught.value.exit_code == 7
+    assert not (project / "mlflow").exists()
+
+
+def test_a_remote_store_has_its_own_ui(project: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@host:5000")
+    assert ui() == 0
+    out = capsys.readouterr().out
+    assert "https://host:5000" in out
+    assert "secret" not in out
+
+
+def test_without_mlflow_it_says_how_to_install_it(project: Path) -> None:
+    code = (
+        f"import sys; sys.path.append({str(Path(server.__file__).parents[2])!r})\n"
+        "from gnflow.commands.ui import ui\nui()"
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert "EnvironmentProblem: MLflow is not installed" in done.stderr
+
+
+def test_a_server_that_cannot_start_is_told_with_its_reason(project: Path) -> None:
+    log = project / "log"
+    with (
+        pytest.raises(EnvironmentProblem, match=str(log)),
+        server.serving("nonsense://x", "127.0.0.1", free_port(), log),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:5"),
+        ("0.0.0.0", "http://127.0.0.1:5"),
+        ("::", "http://[::1]:5"),
+        ("a", "http://a:5"),
+    ],
+)
+def test_the_address_can_be_opened_on_this_machine(host: str, address: str) -> None:
+    assert server.address(host, 5) == address
+
+
+class Started:
+    """`gnflow ui` in a process of its own, after it has printed the address."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        command = f"from gnflow.commands.ui import ui; raise SystemExit(ui(port={port}))"
+        self.process = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout
+        self.printed = [self.process.stdout.readline() for _ in range(2)]
+
+    def children(self) -> list[int]:
+        tasks = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(task) for task in tasks]
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def started(project: Path) -> Iterator[Started]:
+    started = Started(free_port())
+    yield started
+    started.close()
+
+
+def test_it_serves_until_it_is_stopped_and_leaves_no_process(started: Started, project: Path) -> None:
+    assert started.printed[1] == f"MLflow UI: http://127.0.0.1:{started.port}  (Ctrl-C stops it)\n"
+    with urllib.request.urlopen(
+        f"http://127.0.0.1:{started.port}/api/2.0/mlflow/experiments/search?max_results=5"
+    ) as answer:
+        assert json.load(answer)["experiments"][0]["name"] == "Default"
+    with urllib.request.urlopen(f"http://127.0.0.1:{started.port}/ajax-api/3.0/mlflow/ui-telemetry") as answer:
+        assert json.load(answer)["disable_ui_telemetry"] is True
+    [server_process] = started.children()
+    started.process.send_signal(signal.SIGTERM)
+    assert started.process.wait(20) == 0
+    with pytest.raises(ProcessLookupError):
+        os.killpg(server_process, 0)
+    socket.create_server(("127.0.0.1", started.port)).close()
+    assert sorted(path.name for path in project.iterdir()) == ["dvc.yaml", "mlflow"]
+    assert sorted(path.name for path in (project / "mlflow").iterdir()) == ["mlflow.db", "ui.log"]

@@ -1,0 +1,71 @@
+import pytest
+
+from gnflow.study import figures
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0, "0"),
+        (7, "7"),
+        (512, "512"),
+        (999.6, "1k"),
+        (131_072, "131k"),
+        (999_700, "1M"),
+        (1_441_792, "1.44M"),
+        (2.5e9, "2.5G"),
+        (1.2e13, "1.2e+13"),
+    ],  # fmt: skip
+)
+def test_counts_have_three_digits(value: float | None, text: str) -> None:
+    assert figures.count(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (0, "0.0 s"),
+        (99.9, "99.9 s"),
+        (99.96, "1 min 40 s"),
+        (200, "3 min 20 s"),
+        (3599.7, "1 h 00 min"),
+        (7500, "2 h 05 min"),
+        (400_000, "4 days"),
+    ],  # fmt: skip
+)
+def test_durations_read_aloud(seconds: float | None, text: str) -> None:
+    assert figures.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (3, "just now"),
+        (90, "1 min ago"),
+        (7300, "2 h ago"),
+        (100_000, "27 h ago"),
+        (200_000, "2 days ago"),
+    ],
+)
+def test_ages_have_one_unit(seconds: float | None, text: str) -> None:
+    assert figures.age(seconds) == text
+
+
+def test_factors_lose_their_fraction_when_it_says_nothing() -> None:
+    assert [figures.factor(value) for value in (1.04, 5.36, 9.96, 65.2)] == ["1.0x", "5.4x", "10x", "65x"]
+
+
+def test_a_sparkline_falls_with_its_values() -> None:
+    assert figures.sparkline([4.0, 3.0, 2.0]) == "█▅▁"
+    assert figures.sparkline([]) == ""
+    assert figures.sparkline([1.0, 1.0]) == "▁▁"
+
+
+def test_a_long_sparkline_keeps_its_width_and_its_last_value() -> None:
+    line = figures.sparkline([*[1.0] * 1000, 0.0], width=60)
+    assert len(line) <= 60
+    assert line[-1] == "▁"
+    assert set(line[:-1]) == {"█"}
