@@ -99,7 +99,7 @@ def optimizer(method: spec.Optimizer, network: Model, steps: int, jit: Jit) -> O
     match method:
         case spec.GaussNewton():
             inner = _descent(method.inner, network, _inner_schedule(method, steps), jit)
-            return GaussNewton(inner, method.inner_steps, _search(method.search), method.warm_start)
+            return GaussNewton(inner, method.inner_steps, _search(method.search), method.warm_start, method.average)
         case spec.AdamW() | spec.Muon():
             return _descent(method, network, _schedule(method.schedule, steps), jit)
         case _:

@@ -1,13 +1,14 @@
 """Gauss-Newton: any optimizer, run on the convex model of the loss around the iterate, then a search on the true loss.
 
     point <- inner optimizer on Q( . ; anchor), fresh micro-batches at every inner step
-    anchor <- anchor + alpha (point - anchor)
+    goal <- mean of the last part of the inner iterates, or `point` itself
+    anchor <- anchor + alpha (goal - anchor)
     the next solve starts from `point`, as it was before the search, with the inner state as it is
 
 Source:   Abreu et al. 2025, arXiv:2510.09378
 Code:     github.com/natalieabreu/full-gauss-newton llama_train_gn.py @ 0c14e7e
 Differs:  a search without any improvement refuses the step, and the next solve then starts from the anchor; the
-          reference always takes the best trial
+          reference always takes the best trial. The mean of the last iterates is ours
 """
 
 from typing import NamedTuple, Protocol
@@ -28,15 +29,16 @@ class GaussNewtonState(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The outcome of a search along anchor -> point."""
+    """The outcome of a search along anchor -> goal."""
 
     params: Params
-    point: Params
+    accepted: Tensor
+    """0-D; False when no trial improved on the anchor."""
     metrics: Metrics
 
 
 class Search(Protocol):
-    """How far to go from `anchor` towards `point`.
+    """How far to go from `anchor` towards `goal`.
 
     Decided on `batch`: the micro-batches held aside, or the last one of the solve where none is.
     """
@@ -44,15 +46,18 @@ class Search(Protocol):
     microbatches: int
     calls: dict[str, int]
 
-    def __call__(self, objective: Objective, anchor: Params, point: Params, batch: Tensor) -> Found:
-        """The accepted params, and where the next solve starts."""
+    def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor) -> Found:
+        """The accepted params."""
 
 
 class GaussNewton:
     """Full Gauss-Newton. `objective.curved` is the gradient of the model; `inner` never sees the true gradient."""
 
-    def __init__(self, inner: Optimizer, inner_steps: int, search: Search, warm_start: bool = True) -> None:
+    def __init__(
+        self, inner: Optimizer, inner_steps: int, search: Search, warm_start: bool = True, average: float = 0.0
+    ) -> None:
         self.inner, self.inner_steps, self.search, self.warm_start = inner, inner_steps, search, warm_start
+        self.averaged = max(round(average * inner_steps), 1)
         solve = inner_steps * inner.cost.solve
         calls = {"curved" if name == "gradient" else name: inner_steps * n for name, n in inner.cost.calls.items()}
         for name, n in search.calls.items():
@@ -70,23 +75,19 @@ class GaussNewton:
         # Storage of its own: a point that aliases the anchor would compile `curved` a second time.
         anchor = trees.clone(params)
         point, inner = state.point if self.warm_start else params, state.inner
-        point, inner, solved = descend(self.inner, model_at(objective, anchor), point, inner, batch[: self.cost.solve])
-        found = self.search(objective, anchor, point, batch[-max(self.search.microbatches, 1) :])
+        model, solve = model_at(objective, anchor), torch.split(batch[: self.cost.solve], self.inner.cost.microbatches)
+        total: Params = {}
+        for i, microbatches in enumerate(solve, start=1):
+            point, inner, solved = self.inner.step(model, point, inner, microbatches)
+            if i > len(solve) - self.averaged:
+                total = trees.add(total, point) if total else point
+        goal = trees.scale(total, 1 / self.averaged)
+        found = self.search(objective, anchor, goal, batch[-max(self.search.microbatches, 1) :])
         displacement = trees.norm(trees.subtract(found.params, anchor))
         metrics = {**found.metrics, "norm/update": displacement, "gn/model_loss": solved["loss/train"]}
-        return found.params, GaussNewtonState(found.point, inner), metrics
+        return found.params, GaussNewtonState(trees.chosen(found.accepted, point, anchor), inner), metrics
 
 
 def model_at(objective: Objective, anchor: Params) -> Objective:
     """The Gauss-Newton model as an objective: its gradient is `curved` at this anchor."""
     return objective._replace(gradient=lambda params, tokens: objective.curved(params, anchor, tokens))
-
-
-def descend(
-    optimizer: Optimizer, objective: Objective, params: Params, state: AnyState, batch: Tensor
-) -> tuple[Params, AnyState, Metrics]:
-    """Steps of `optimizer` until `batch` is used up -> (params, state, metrics of the last step)."""
-    metrics: Metrics = {}
-    for microbatches in torch.split(batch, optimizer.cost.microbatches):
-        params, state, metrics = optimizer.step(objective, params, state, microbatches)
-    return params, state, metrics

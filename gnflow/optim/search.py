@@ -21,17 +21,18 @@ from gnflow.optim.gauss_newton import Found
 
 
 class FullStep:
-    """Always to the point."""
+    """Always to the goal."""
 
     microbatches = 0
 
     def __init__(self) -> None:
         self.calls = {"value": 1}
 
-    def __call__(self, objective: Objective, anchor: Params, point: Params, batch: Tensor) -> Found:
-        """The point itself; the loss of the anchor on `batch` is recorded, not used."""
+    def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor) -> Found:
+        """The goal itself; the loss of the anchor on `batch` is recorded, not used."""
         before = _mean_value(objective, anchor, batch)
-        return Found(trees.clone(point), point, {"loss/train": before, "gn/alpha": torch.ones_like(before)})
+        metrics = {"loss/train": before, "gn/alpha": torch.ones_like(before)}
+        return Found(goal, torch.ones_like(before, dtype=torch.bool), metrics)
 
 
 class GeometricSearch:
@@ -42,9 +43,9 @@ class GeometricSearch:
         self.microbatches = microbatches
         self.calls = {"value": (trials + 1) * microbatches, "curved": microbatches}
 
-    def __call__(self, objective: Objective, anchor: Params, point: Params, batch: Tensor) -> Found:
+    def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor) -> Found:
         """Raises nothing: a non-finite trial loses, and with no finite improvement the step is refused."""
-        direction = trees.subtract(point, anchor)
+        direction = trees.subtract(goal, anchor)
         before = _mean_value(objective, anchor, batch)
         trials = [_mean_value(objective, trees.along(anchor, direction, alpha), batch) for alpha in self.alphas]
         losses = torch.stack(trials).nan_to_num(nan=torch.inf)
@@ -61,7 +62,7 @@ class GeometricSearch:
             "gn/actual_decrease": actual,
             "gn/gain_ratio": torch.where(predicted == 0, 0.0, actual / predicted),
         }
-        return Found(trees.chosen(accepted, candidate, anchor), trees.chosen(accepted, point, anchor), metrics)
+        return Found(trees.chosen(accepted, candidate, anchor), accepted, metrics)
 
 
 def _mean_value(objective: Objective, params: Params, batch: Tensor) -> Scalar:

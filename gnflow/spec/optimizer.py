@@ -176,6 +176,8 @@ class GaussNewton(Spec):
     """Factor on the inner learning rates."""
     search: Search = GeometricSearch()
     """How far to go towards the point that the inner optimizer found."""
+    average: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Part of the inner iterates, the last ones, whose mean the search goes towards; 0 is the last iterate alone."""
     warm_start: bool = True
     """Begin the next inner solve at the point found before the search, not at the iterate."""
 

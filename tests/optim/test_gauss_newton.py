@@ -75,7 +75,27 @@ def test_a_direction_that_does_not_help_is_refused_and_the_next_solve_starts_at_
     found = GeometricSearch(trials=5, microbatches=2)(bowl(), anchor, point, batch(2))
     assert found.metrics["gn/alpha"].item() == 0
     assert torch.equal(found.params["w"], anchor["w"])
-    assert torch.equal(found.point["w"], anchor["w"])
+    assert not found.accepted
+
+
+def test_a_refused_step_leaves_the_iterate_and_the_next_solve_starts_there():
+    optimizer = solver(GeometricSearch(trials=2, microbatches=1), inner_steps=1, rate=torch.inf)
+    params = {"w": torch.ones(3)}
+    new, state, metrics = optimizer.step(bowl(), params, optimizer.init(params), batch(2))
+    assert metrics["gn/alpha"].item() == 0
+    assert torch.equal(new["w"], params["w"])
+    assert torch.equal(state.point["w"], params["w"])
+
+
+def test_the_search_goes_towards_the_mean_of_the_last_iterates():
+    last, mean = (GaussNewton(Descent(adamw(0.1), STACKS), 4, FullStep(), average=average) for average in (0.0, 0.5))
+    params = {"w": torch.ones(3)}
+    end, state, _ = last.step(bowl(), params, last.init(params), batch(4))
+    earlier = GaussNewton(Descent(adamw(0.1), STACKS), 3, FullStep())
+    before, _, _ = earlier.step(bowl(), params, earlier.init(params), batch(3))
+    averaged, averaged_state, _ = mean.step(bowl(), params, mean.init(params), batch(4))
+    torch.testing.assert_close(averaged["w"], (end["w"] + before["w"]) / 2)
+    torch.testing.assert_close(averaged_state.point["w"], state.point["w"])
 
 
 def test_the_next_solve_starts_from_the_point_before_the_search():
