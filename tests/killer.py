@@ -47,8 +47,11 @@ def main(spec: Path, seed: int, kills: int) -> None:
     while hits < kills:
         child = attempt(spec)
         size = journal.stat().st_size if journal.exists() else 0
-        wait_for(child, journal, size + drawn.choice([-1, 1, 300, 600, 1200, 2400]))
-        time.sleep(drawn.uniform(0.0, 0.05))
+        if drawn.random() < 0.2:
+            time.sleep(drawn.uniform(0.0, 1.5))
+        else:
+            wait_for(child, journal, size + drawn.choice([1, 300, 600, 1200, 2400]))
+            time.sleep(drawn.uniform(0.0, 0.05))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         hits += os.WIFSIGNALED(status)

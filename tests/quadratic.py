@@ -1,6 +1,8 @@
 """A small real problem for the trainer: a weight per token, drawn to a value per token by momentum descent."""
 
+from contextlib import closing
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -9,8 +11,14 @@ from torch import Tensor
 
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import State
+from gnflow.data.batches import Batches, held_out
 from gnflow.objective import Metrics, Objective, Params, Tokens
 from gnflow.spec.experiment import Experiment
+from gnflow.train import checkpoint
+from gnflow.train.journal import Journal, Step, read
+from gnflow.train.recorder import Observer, Recorder
+from gnflow.train.session import Session
+from gnflow.train.signals import Stop
 
 VOCABULARY = 257
 POISON = 256  # a token whose loss is infinite
@@ -88,3 +96,38 @@ class Quadratic:
 
 def tokens(count: int = 20_000) -> np.ndarray:
     return np.random.default_rng(0).integers(0, POISON, count).astype(np.uint16)
+
+
+def trained(
+    directory: Path,
+    plan: Plan,
+    *observers: Observer,
+    program: Quadratic | None = None,
+    train: np.ndarray | None = None,
+) -> State:
+    """Begins, or goes on from the newest checkpoint, to the last step."""
+    program = program or Quadratic()
+    with Stop(lambda line: None) as stop, closing(Journal(directory / "journal.jsonl")) as journal:
+        session = Session(
+            plan,
+            program,
+            Batches(tokens() if train is None else train, 4, 8, seed=0),
+            held_out(tokens(2_000), 4, 8, 2),
+            directory,
+            directory / "checkpoints",
+            Recorder(journal, plan, observers),
+            stop,
+        )
+        stop.patient = True
+        newest = checkpoint.newest(directory / "checkpoints", journal.reaches).path
+        return session.train(session.resume(newest) if newest else session.begin(program.first()))
+
+
+def computed(directory: Path) -> list[tuple[object, ...]]:
+    """The journal, line by line, without what a clock says."""
+    return [
+        (record.step, {name: value for name, value in record.values.items() if not name.startswith("time/")})
+        if isinstance(record, Step)
+        else (record.step, record.name, record.message)
+        for record in read(directory / "journal.jsonl").records
+    ]

@@ -49,27 +49,16 @@ def test_nothing_heavy_is_imported_to_read_a_spec(statements: str) -> None:
     assert not loaded_by(statements) & set(HEAVY)
 
 
-def test_every_module_imports_on_its_own() -> None:
-    # One interpreter, but each import starts without the others: an import cycle cannot hide behind their order.
-    failures = loaded_failures()
-    assert not failures, "\n".join(failures)
-
-
-def loaded_failures() -> list[str]:
-    code = f"""
-import importlib, sys, traceback
-for name in {MODULES!r}:
-    for loaded in [n for n in sys.modules if n == "gnflow" or n.startswith("gnflow.")]:
-        del sys.modules[loaded]
-    try:
-        importlib.import_module(name)
-    except Exception:
-        print(name, traceback.format_exc(limit=-1).splitlines()[-1])
-"""
+def test_every_module_imports_without_a_warning() -> None:
+    code = f"import importlib\nfor name in {MODULES!r}:\n    importlib.import_module(name)"
     done = subprocess.run(
-        [sys.executable, "-W", "error::SyntaxWarning", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-W", "error::SyntaxWarning", "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    return done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_store_directory_does_not_hide_mlflow() -> None:

@@ -149,7 +149,9 @@ def _measure(experiment: Experiment, network: Model, optimizer: Optimizer, costs
         "gradient": (params, tokens),
         "curved": (params, params, tokens),
     }
-    for name in {"value", *optimizer.cost.calls} & set(arguments):
+    for name in arguments:
+        if name != "value" and name not in optimizer.cost.calls:
+            continue
         region: Callable[..., object] = getattr(problem, name)
         costs.regions[name] = region_cost(region, *arguments[name])
     state = optimizer.init(params)

@@ -8,10 +8,10 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from types import FunctionType
 from typing import Literal, cast
 
 import torch
-from torch._inductor.compile_fx import compile_fx
 
 from gnflow.optim.protocol import Region
 
@@ -23,6 +23,9 @@ class Compiled:
         patches = {} if mode == "default" else torch._inductor.list_mode_options(mode)
 
         def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
+            # Seconds to import, and a finished run never compiles.
+            from torch._inductor.compile_fx import compile_fx
+
             self.graphs.append(len(graph.graph.nodes))
             return cast("Callable[..., object]", compile_fx(graph, inputs, config_patches=patches))
 
@@ -31,7 +34,7 @@ class Compiled:
         """Nodes of each graph compiled so far."""
         self.seconds = 0.0
         """Seconds of all calls that compiled."""
-        self._function = torch.compile(function, backend=backend, fullgraph=fullgraph, dynamic=False)
+        self._function = torch.compile(_copied(function), backend=backend, fullgraph=fullgraph, dynamic=False)
 
     def __call__(self, *arguments: object) -> object:
         """The function's own result."""
@@ -43,6 +46,14 @@ class Compiled:
                 # Inductor may have Dynamo trace a function twice before it accepts the graph.
                 del self.graphs[known:-1]
         return result
+
+
+def _copied(function: Callable[..., object]) -> Callable[..., object]:
+    """The same function with code of its own: Dynamo counts recompilations by code, and programs share theirs."""
+    if not isinstance(function, FunctionType):
+        return function
+    code = function.__code__.replace()
+    return FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
 
 
 class Compiler:

@@ -44,7 +44,9 @@ class Session:
 
     def begin(self, params: Params) -> State:
         """The state before the first step, recorded and saved."""
-        state = self.program.init(trees.clone(params))  # aligned as torch aligns, wherever they were read from
+        # In one order, since sums over all weights follow it; aligned as torch aligns, wherever they were read from.
+        ordered = trees.pick(params, self.program.template().params)
+        state = self.program.init(trees.clone(ordered))
         self._conclude(state, {}, 0.0)
         self._save(state)
         return state

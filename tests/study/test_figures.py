@@ -16,7 +16,7 @@ from gnflow.study import figures
         (1_441_792, "1.44M"),
         (2.5e9, "2.5G"),
         (1.2e13, "1.2e+13"),
-    ],  # fmt: skip
+    ],
 )
 def test_counts_have_three_digits(value: float | None, text: str) -> None:
     assert figures.count(value) == text
@@ -33,7 +33,7 @@ def test_counts_have_three_digits(value: float | None, text: str) -> None:
         (3599.7, "1 h 00 min"),
         (7500, "2 h 05 min"),
         (400_000, "4 days"),
-    ],  # fmt: skip
+    ],
 )
 def test_durations_read_aloud(seconds: float | None, text: str) -> None:
     assert figures.duration(seconds) == text

@@ -244,3 +244,15 @@ with Mirror(run, experiment(), Workspace.around(run)) as mirror:
             steps(LOSSES, began=json.loads((run / "journal.jsonl").read_text().splitlines()[0])["time"])
         ), said
     assert len(client(uri).search_experiments(filter_string="name = 'gnflow'")) == 1
+
+
+def test_a_run_is_mirrored_later_from_the_command_line(run, workspace, uri) -> None:
+    append(run, steps(LOSSES))
+    (workspace.root / ".git").mkdir()
+    command = [sys.executable, "-m", "gnflow.track", str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{run} is run {run_id(run)}\n"
+    assert points(uri, run_id(run)) == expected(steps(LOSSES))
+    failed = subprocess.run([*command[:-1], "nowhere"], capture_output=True, text=True, check=False)
+    assert failed.returncode == 7
+    assert "no record yet" in failed.stderr

@@ -8,9 +8,9 @@ from pathlib import Path
 import polars
 import pytest
 import tiny
+from quadratic import computed
 from ruamel.yaml import YAML
 
-from gnflow.train.journal import Step, read
 from gnflow.train.run import Run
 
 KILLER = Path(__file__).parents[1] / "killer.py"
@@ -38,22 +38,14 @@ def untouched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return request.param, spec.parent / "runs" / "tiny"
 
 
-def computed(directory: Path) -> list[tuple[object, ...]]:
-    """The journal, line by line, without what a clock says."""
-    return [
-        (record.step, {name: value for name, value in record.values.items() if not name.startswith("time/")})
-        if isinstance(record, Step)
-        else (record.step, record.name, record.message)
-        for record in read(directory / "journal.jsonl").records
-    ]
-
-
 def assert_equal_but_for_clocks(directory: Path, untouched: Path) -> None:
     names = [path.relative_to(untouched) for path in untouched.rglob("*") if path.is_file()]
     assert sorted(names) == sorted(path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
     clocks = {"journal.jsonl", "metrics.parquet", "summary.json", "provenance.json", ".lock"}
     for name in names:
-        if str(name) not in clocks:
+        if str(name) == "plan.json":
+            assert Run.load(directory).plan == Run.load(untouched).plan
+        elif str(name) not in clocks:
             assert (directory / name).read_bytes() == (untouched / name).read_bytes(), name
     assert (directory / "checkpoints" / f"step_{STEPS:08d}" / "optimizer.safetensors").stat().st_size > 100
     assert computed(directory) == computed(untouched)
@@ -70,14 +62,11 @@ def assert_equal_but_for_clocks(directory: Path, untouched: Path) -> None:
     assert ours_summary == theirs_summary
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_a_run_killed_again_and_again_equals_one_that_was_not(
-    untouched: tuple[str, Path], tmp_path: Path, seed: int
-) -> None:
+def test_a_run_killed_again_and_again_equals_one_that_was_not(untouched: tuple[str, Path], tmp_path: Path) -> None:
     optimizer, expected = untouched
     spec = project(tmp_path / "project", optimizer)
     done = subprocess.run(
-        [sys.executable, KILLER, spec, str(seed), "12"], capture_output=True, text=True, check=False
+        [sys.executable, KILLER, spec, "1", "10"], capture_output=True, text=True, check=False
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 4, "too few kills to mean anything"
@@ -85,3 +74,46 @@ def test_a_run_killed_again_and_again_equals_one_that_was_not(
     sessions = json.loads((directory / "provenance.json").read_text())["sessions"]
     assert [session["resumed_from"] for session in sessions if session["resumed_from"]], "it never resumed"
     assert_equal_but_for_clocks(directory, expected)
+
+
+def started(spec: Path, lines: int) -> subprocess.Popen[str]:
+    """A run whose journal has grown by so many lines."""
+    journal = spec.parent / "runs" / "tiny" / "journal.jsonl"
+
+    def length() -> int:
+        return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+    before = length()
+    process = subprocess.Popen(command(spec), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while length() < before + lines and process.poll() is None:
+        time.sleep(0.001)
+    return process
+
+
+def test_a_run_that_is_killed_interrupted_and_preempted_equals_one_that_was_not(tmp_path: Path) -> None:
+    specs = [project(tmp_path / name, "adamw") for name in ("untouched", "project")]
+    subprocess.run(command(specs[0]), check=True, capture_output=True)
+    expected, directory = (spec.parent / "runs" / "tiny" for spec in specs)
+    for number, code, status in (
+        (signal.SIGKILL, -9, None),
+        (signal.SIGINT, 130, "preempted"),
+        (signal.SIGTERM, 6, "preempted"),
+    ):
+        process = started(specs[1], lines=2)
+        process.send_signal(number)
+        out, err = process.communicate()
+        assert process.returncode == code, out + err
+        assert "Traceback" not in err
+        assert Run.load(directory).summary.get("status") == status
+        if status:
+            assert "finishing this step and saving; once more to stop at once" in out
+            assert "the same command resumes" in err
+    subprocess.run(command(specs[1]), check=True, capture_output=True)
+    assert_equal_but_for_clocks(directory, expected)
+
+
+def test_a_kill_at_any_file_operation_changes_nothing(tmp_path: Path) -> None:
+    script = KILLER.with_name("crash_matrix.py")
+    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 100, "the operations were not seen"

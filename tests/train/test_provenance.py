@@ -61,7 +61,7 @@ def test_every_session_adds_an_entry(repository: Path) -> None:
     assert sessions[0]["versions"]["torch"] == torch.__version__
     assert sessions[0]["threads"] == torch.get_num_threads()
     assert sessions[0]["device"] == "cpu"
-    assert "pytest" in sessions[0]["command"]
+    assert sessions[0]["command"]
 
 
 def test_uncommitted_changes_are_kept_as_a_diff(repository: Path) -> None:

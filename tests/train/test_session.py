@@ -2,79 +2,26 @@ import json
 import os
 import signal
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import polars
 import pytest
 import torch
-from quadratic import POISON, Quadratic, quadratic_plan, tokens
+from quadratic import POISON, Momentum, Quadratic, computed, quadratic_plan, tokens, trained
 
 from gnflow import trees
-from gnflow.compiler.plan import Plan
 from gnflow.compiler.program import State
-from gnflow.data.batches import Batches, held_out
+from gnflow.data.batches import Batches
 from gnflow.errors import Diverged, Interrupted, Preempted
 from gnflow.train import checkpoint, results
-from gnflow.train.journal import Journal, Record, Step, read
-from gnflow.train.recorder import Observer, Recorder
-from gnflow.train.session import Session
+from gnflow.train.journal import Record, Step, read
 from gnflow.train.signals import Stop
 
 
 class Heard(list[Record]):
     def recorded(self, record: Record) -> None:
         self.append(record)
-
-
-def session(
-    directory: Path,
-    plan: Plan,
-    journal: Journal,
-    stop: Stop,
-    program: Quadratic,
-    observers: list[Observer],
-    train: np.ndarray,
-) -> Session:
-    return Session(
-        plan,
-        program,
-        Batches(train, 4, 8, seed=0),
-        held_out(tokens(2_000), 4, 8, 2),
-        directory,
-        directory / "checkpoints",
-        Recorder(journal, plan, observers),
-        stop,
-    )
-
-
-def trained(
-    directory: Path,
-    plan: Plan,
-    *observers: Observer,
-    program: Quadratic | None = None,
-    train: np.ndarray | None = None,
-) -> State:
-    """Begins, or goes on from the newest checkpoint, to the end."""
-    directory.mkdir(exist_ok=True)
-    program = program or Quadratic()
-    with Stop(lambda line: None) as stop, closing(Journal(directory / "journal.jsonl")) as journal:
-        work = session(directory, plan, journal, stop, program, list(observers), tokens() if train is None else train)
-        stop.patient = True
-        newest = checkpoint.newest(directory / "checkpoints", journal.reaches).path
-        state = work.resume(newest) if newest else work.begin(program.first())
-        return work.train(state)
-
-
-def computed(directory: Path) -> list[tuple[object, ...]]:
-    """The journal without what a clock says."""
-    return [
-        (record.step, {name: value for name, value in record.values.items() if not name.startswith("time/")})
-        if isinstance(record, Step)
-        else (record.step, record.name, record.message)
-        for record in read(directory / "journal.jsonl").records
-    ]
 
 
 def saved_steps(directory: Path) -> list[int]:
@@ -239,6 +186,17 @@ def test_before_the_first_step_a_signal_leaves_at_once() -> None:
         signal.raise_signal(signal.SIGTERM)
     with pytest.raises(Interrupted), Stop(lambda line: None):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_the_order_in_which_starting_weights_come_does_not_matter(tmp_path: Path) -> None:
+    class Two(Quadratic):
+        def template(self) -> State:
+            shapes = {name: torch.empty(257, device="meta") for name in ("weight", "idle")}
+            return State(0, shapes, Momentum(torch.zeros((), dtype=torch.int64, device="meta"), shapes))
+
+    program = Two()
+    program.first = lambda: {"idle": torch.zeros(257), "weight": torch.ones(257)}
+    assert list(trained(tmp_path, quadratic_plan(steps=1), program=program).params) == ["weight", "idle"]
 
 
 def poisoned(microbatch: int, row: int) -> tuple[np.ndarray, int]:
