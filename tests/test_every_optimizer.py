@@ -19,7 +19,9 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "muon": {**MUON, "microbatches": 2},
     "muon cosine": {**MUON, "schedule": {"kind": "cosine", "warmup": 2}, "nesterov": False},
     "gauss_newton adamw": {"kind": "gauss_newton", "inner": ADAMW, "inner_steps": 4, "search": SEARCH},
-    "gauss_newton averaged": {"kind": "gauss_newton", "inner": MUON, "inner_steps": 4, "search": SEARCH, "average": 0.5},
+    "gauss_newton averaged": {
+        "kind": "gauss_newton", "inner": MUON, "inner_steps": 4, "search": SEARCH, "average": 0.5,
+    },
     "prox_linear": {
         "kind": "gauss_newton", "objective": "prox_linear", "inner": MUON, "inner_steps": 4, "search": "none",
     },
