@@ -83,7 +83,7 @@ def test_types_and_shapes_are_stable(name):
     state, metrics = advance(run, start, 2)
     assert {key: (t.dtype, t.shape) for key, t in trees.named_tensors((state.params, state.optimizer)).items()} == form
     assert all(value.ndim == 0 for value in metrics.values())
-    assert {"loss/train", "norm/update"} <= set(metrics)
+    assert {"loss/train", "norm/update", "learning_rate"} <= set(metrics)
 
 
 def test_it_takes_exactly_the_microbatches_it_declares(name):

@@ -20,7 +20,7 @@ from gnflow.optim.combine import chain, clip_by_global_norm, partition
 from gnflow.optim.descent import Descent
 from gnflow.optim.gauss_newton import GaussNewton, Search
 from gnflow.optim.muon import muon
-from gnflow.optim.protocol import AnyTransform, Jit, Optimizer
+from gnflow.optim.protocol import AnyState, AnyTransform, Jit, Optimizer
 from gnflow.optim.search import FullStep, GeometricSearch
 from gnflow.optim.stacks import Stacks
 from gnflow.spec import optimizer as spec
@@ -111,7 +111,14 @@ def _descent(method: spec.AdamW | spec.Muon, network: Model, schedule: schedules
     stacks = Stacks.by_rule(routes, {name: weight.shape for name, weight in network.weights.items()})
     combined = partition({label: _transform(rule, schedule) for label, rule in rules.items()}, stacks.rules())
     clipped = combined if method.clip is None else chain(clip_by_global_norm(method.clip), combined)
-    return Descent(clipped, stacks, method.microbatches, jit)
+    main = method.kind if method.kind in routes.values() else next(iter(routes.values()))
+
+    def rate(state: AnyState) -> Scalar:
+        """The rate of the method's own rule at this update."""
+        part = (state if method.clip is None else state[-1])[main]
+        return part.learning_rate * schedule(part.updates)  # type: ignore[no-any-return]  # each rule has its own state
+
+    return Descent(clipped, stacks, method.microbatches, jit, rate)
 
 
 def _transform(rule: spec.RuleUse, schedule: schedules.Schedule) -> AnyTransform:

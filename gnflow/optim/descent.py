@@ -11,16 +11,22 @@ from gnflow.objective import Metrics, Objective, Params, Scalar
 from gnflow.optim.protocol import AnyState, AnyTransform, Cost, Jit, eager
 from gnflow.optim.stacks import Stacks
 
+Rate: TypeAlias = Callable[[AnyState], Scalar]
 Update: TypeAlias = Callable[[Params, AnyState, Params], tuple[Params, AnyState, Metrics]]
 
 
 class Descent:
     """params <- params + transform(mean gradient), the transform working on stacks."""
 
-    def __init__(self, transform: AnyTransform, stacks: Stacks, microbatches: int = 1, jit: Jit = eager) -> None:
+    def __init__(
+        self, transform: AnyTransform, stacks: Stacks, microbatches: int = 1, jit: Jit = eager, rate: Rate | None = None
+    ) -> None:
         def update(gradients: Params, state: AnyState, params: Params) -> tuple[Params, AnyState, Metrics]:
-            updates, state = transform.update(gradients, state, params)
-            return updates, state, {"norm/gradient": trees.norm(gradients), "norm/update": trees.norm(updates)}
+            updates, after = transform.update(gradients, state, params)
+            metrics = {"norm/gradient": trees.norm(gradients), "norm/update": trees.norm(updates)}
+            if rate is not None:
+                metrics["learning_rate"] = rate(state)
+            return updates, after, metrics
 
         self.transform, self.stacks = transform, stacks
         self.update: Update = jit("update", update)

@@ -77,14 +77,18 @@ class GaussNewton:
         point, inner = state.point if self.warm_start else params, state.inner
         model, solve = model_at(objective, anchor), torch.split(batch[: self.cost.solve], self.inner.cost.microbatches)
         total: Params = {}
+        first: Metrics = {}
         for i, microbatches in enumerate(solve, start=1):
             point, inner, solved = self.inner.step(model, point, inner, microbatches)
+            first = first or solved
             if i > len(solve) - self.averaged:
                 total = trees.add(total, point) if total else point
         goal = trees.scale(total, 1 / self.averaged)
         found = self.search(objective, anchor, goal, batch[-max(self.search.microbatches, 1) :])
         displacement = trees.norm(trees.subtract(found.params, anchor))
         metrics = {**found.metrics, "norm/update": displacement, "gn/model_loss": solved["loss/train"]}
+        # Of an inner schedule, the rate that the solve began with.
+        metrics |= {name: value for name, value in first.items() if name == "learning_rate"}
         return found.params, GaussNewtonState(trees.chosen(found.accepted, point, anchor), inner), metrics
 
 

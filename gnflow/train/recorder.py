@@ -8,7 +8,7 @@ from typing import Protocol
 
 from gnflow.compiler.plan import Plan
 from gnflow.objective import Metrics
-from gnflow.spec.training import Cost
+from gnflow.spec.training import Cost, UpdateNorms
 from gnflow.train.journal import Event, Journal, Record, Step
 
 
@@ -25,6 +25,7 @@ class Recorder:
     def __init__(self, journal: Journal, plan: Plan, observers: Sequence[Observer] = ()) -> None:
         self.journal, self.plan = journal, plan
         self._observers = list(observers)
+        self._norms = any(isinstance(metric, UpdateNorms) for metric in plan.experiment.metrics)
         self._counts = any(isinstance(metric, Cost) for metric in plan.experiment.metrics)
         self._wall = time.perf_counter()
         self._compile = 0.0
@@ -42,7 +43,8 @@ class Recorder:
             "time/compile": _value(last, "time/compile") + compile_seconds - self._compile,
             "time/wall": _value(last, "time/wall") + time.perf_counter() - self._wall,
         }
-        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        declared = {name: value for name, value in values.items() if self._norms or not name.startswith("norm/")}
+        finite = {name: value for name, value in declared.items() if math.isfinite(value)}
         now = time.time()
         record = Step(step, now, {**finite, **costs, **clocks})
         if self.announce(record, *_events(step, now, values)):

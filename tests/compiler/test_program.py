@@ -123,3 +123,12 @@ def test_evaluation_is_the_mean_over_the_held_out_microbatches():
     params, batch = program.initial(), token_batch(3)
     losses = [program.objective.value(params, tokens) for tokens in batch]
     torch.testing.assert_close(program.evaluate(params, batch)["loss/held_out"], torch.stack(losses).mean())
+
+
+def test_the_recorded_learning_rate_is_that_of_the_main_rule():
+    cosine = {"kind": "muon", "learning_rate": 0.5, "clip": 1.0, "schedule": "cosine"}
+    _, history = run(build(plan(experiment(cosine, training={"steps": 4})), compiled=False), steps=4)
+    assert [row["learning_rate"] for row in history] == pytest.approx([0.5, 0.4268, 0.25, 0.0732], abs=1e-4)
+    solver = {"kind": "gauss_newton", "inner": INNER, "inner_steps": 3, "search": SEARCH}
+    _, history = run(build(plan(experiment(solver)), compiled=False), steps=2)
+    assert [row["learning_rate"] for row in history] == pytest.approx([0.02, 0.02])
