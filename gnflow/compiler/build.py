@@ -38,18 +38,23 @@ def model(experiment: Experiment, attention: Kernel) -> Model:
 
 
 def objective(network: Model, experiment: Experiment) -> Objective:
-    """Next-token cross-entropy; first-order passes in bfloat16 where the spec says so, the convex model never."""
+    """Next-token cross-entropy. In bfloat16, where the spec says so, are gradients alone.
+
+    Values decide about step lengths and targets and are set against the convex model: they keep float32.
+    """
     reduced = torch.bfloat16 if experiment.training.precision == "bfloat16" else None
     form = experiment.optimizer.objective if isinstance(experiment.optimizer, spec.GaussNewton) else "quadratic"
 
     def value(params: Params, tokens: Tokens) -> Scalar:
         inputs, targets = split(tokens)
-        if reduced is not None:
-            return cross_entropy(network.logits(trees.mapped(lambda w: w.to(reduced), params), inputs).float(), targets)
         return cross_entropy(network.logits(params, inputs), targets)
 
+    def rounded(params: Params, tokens: Tokens) -> Scalar:
+        inputs, targets = split(tokens)
+        return cross_entropy(network.logits(trees.mapped(lambda w: w.to(reduced), params), inputs).float(), targets)
+
     def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        slope, loss = torch.func.grad_and_value(value)(params, tokens)
+        slope, loss = torch.func.grad_and_value(value if reduced is None else rounded)(params, tokens)
         return slope, loss
 
     return Objective(value, gradient, linearised(network.logits, SURROGATES[form]))

@@ -79,8 +79,13 @@ class Program:
 
 
 def compile(plan: Plan, compiled: bool = True) -> Program:  # noqa: A001  # the verb of the design
-    """Builds the functions of a plan; graphs are compiled at their first call. Sets torch's float32 precision."""
+    """Builds the functions of a plan; graphs are compiled at their first call. Sets torch's float32 precision.
+
+    Raises EnvironmentProblem for a GPU that is not there.
+    """
     experiment = plan.experiment
+    if plan.device == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentProblem("training.device is `cuda`, but torch sees no GPU; use `auto` or `cpu`")
     mode = experiment.compile.mode
     torch.set_float32_matmul_precision("high" if experiment.training.precision == "tf32" else "highest")
     if compiled and mode != "off" and not can_compile(plan.device):

@@ -32,6 +32,11 @@ class Descent:
         self.update: Update = jit("update", update)
         self.cost = Cost(solve=microbatches, search=0, passes=1, calls={"gradient": microbatches, "update": 1})
 
+    @property
+    def microbatches(self) -> int:
+        """Micro-batches consumed by one step."""
+        return self.cost.microbatches
+
     def init(self, params: Params) -> AnyState:
         """The transform's own state, over stacks."""
         return self.transform.init(self.stacks.stack(params))

@@ -44,6 +44,7 @@ class Search(Protocol):
     """
 
     microbatches: int
+    passes: int
     calls: dict[str, int]
 
     def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor) -> Found:
@@ -62,7 +63,12 @@ class GaussNewton:
         calls = {"curved" if name == "gradient" else name: inner_steps * n for name, n in inner.cost.calls.items()}
         for name, n in search.calls.items():
             calls[name] = calls.get(name, 0) + n
-        self.cost = Cost(solve, search.microbatches, inner_steps * inner.cost.passes + 1, calls)
+        self.cost = Cost(solve, search.microbatches, inner_steps * inner.cost.passes + search.passes, calls)
+
+    @property
+    def microbatches(self) -> int:
+        """Micro-batches consumed by one step."""
+        return self.cost.microbatches
 
     def init(self, params: Params) -> GaussNewtonState:
         """The first solve starts from the params themselves."""

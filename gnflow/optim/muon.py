@@ -52,6 +52,8 @@ def muon(
 ) -> Transform[MuonState]:
     """Muon for a dict of matrices (m, n) or stacks of them (k, m, n). Raises ValueError in `init` for anything else."""
     factor = schedule or constant()
+    if scale not in ("original", "match_rms"):
+        raise ValueError(f"muon's scale is `original` or `match_rms`, not `{scale}`")
 
     def init(params: Params) -> MuonState:
         for name, value in params.items():

@@ -62,6 +62,10 @@ class Optimizer(Protocol):
     def cost(self) -> Cost:
         """What one step consumes."""
 
+    @property
+    def microbatches(self) -> int:
+        """Micro-batches consumed by one step."""
+
     def init(self, params: Params) -> AnyState:
         """The state before the first step."""
 

@@ -24,6 +24,7 @@ class FullStep:
     """Always to the goal."""
 
     microbatches = 0
+    passes = 0
 
     def __init__(self) -> None:
         self.calls = {"value": 1}
@@ -36,7 +37,9 @@ class FullStep:
 
 
 class GeometricSearch:
-    """The best of `trials` step lengths (1/sqrt 2)^i, or none at all."""
+    """The best of `trials` step lengths (1/sqrt 2)^i, or none at all; all trials are one serial pass."""
+
+    passes = 1
 
     def __init__(self, trials: int = 5, microbatches: int = 8) -> None:
         self.alphas = [sqrt(0.5) ** i for i in range(trials)]

@@ -91,7 +91,7 @@ def score(run: Run, name: str, target: float) -> Score:
         evaluated[0][METRIC] if evaluated and evaluated[0]["step"] == 0 else None,
         min(losses, default=None),
         None if reached is None else _costs(run, reached),
-        _costs(run, rows[-1]) if rows else dict.fromkeys(COLUMNS, 0.0),
+        _costs(run, evaluated[-1]) if evaluated else dict.fromkeys(COLUMNS, 0.0),
     )
 
 
@@ -131,8 +131,10 @@ def _ratios(scores: Sequence[Score]) -> Iterator[Ratio]:
     if not there:
         return
     leader = min(there, key=lambda score: _axis(score.needed, "steps"))
+    if not leader.needed or not leader.needed["steps"]:
+        return
     for other in scores:
-        if other is not leader:
+        if other is not leader and other.best is not None:
             theirs = other.needed or other.spent
             factors = {
                 axis: theirs[axis] / mine for axis in WORDS if (mine := _axis(leader.needed, axis)) and theirs[axis]
@@ -148,6 +150,11 @@ def _verdict(target: float, scores: Sequence[Score], ratios: Sequence[Ratio]) ->
     by_name = {score.name: score for score in scores}
     if not any(score.needed for score in scores):
         yield f"No run has reached {target:g}."
+    for score in scores:
+        if score.best is None:
+            yield f"{score.name} was never evaluated on held-out text."
+        elif score.needed and not score.needed["steps"]:
+            yield f"The starting weights of {score.name} are at {target:g} already: nothing is compared."
     for ratio in ratios:
         yield _missed(target, by_name[ratio.other], ratio) if ratio.at_least else _reached(ratio)
 

@@ -28,6 +28,16 @@ def is_run(directory: Path) -> bool:
     return (directory / results.EXPERIMENT).is_file()
 
 
+def begun(directory: Path) -> bool:
+    """Whether the run has recorded anything: one that stopped at a wrong path or missing data has not."""
+    journal = directory / "journal.jsonl"
+    return (
+        (journal.is_file() and journal.stat().st_size > 0)
+        or any((directory / "checkpoints").glob("step_*"))
+        or (directory / results.SUMMARY).exists()
+    )
+
+
 def require_ours(directory: Path, experiment: Experiment, fresh: bool) -> None:
     """Raises SpecError for a directory that holds something else: another spec, or no run at all."""
     if not is_run(directory):
@@ -36,7 +46,7 @@ def require_ours(directory: Path, experiment: Experiment, fresh: bool) -> None:
         if strangers:
             raise SpecError(f"{directory} is not empty and holds no run ({strangers[0]}); give another --run-dir")
         return
-    if fresh:
+    if fresh or not begun(directory):
         return
     differing = differences(directory, experiment)
     if differing:
@@ -65,7 +75,7 @@ def differences(directory: Path, experiment: Experiment) -> dict[str, tuple[str,
 
 def establish(directory: Path, experiment: Experiment, plan: Mapping[str, object]) -> None:
     """Writes the spec and the plan; the summary of an earlier session no longer holds. Raises DiskProblem."""
-    if not is_run(directory):
+    if not begun(directory):
         disk.write(directory / results.EXPERIMENT, resolved(experiment).encode())
     disk.write_json(directory / PLAN, plan)
     with disk.writing(directory):

@@ -49,7 +49,12 @@ def start(
 
 def _warmed(plan: Plan, warmup: Warmup, dataset: Dataset, workspace: Workspace, report: Report) -> Params:
     experiment = _warmup_experiment(plan.experiment, warmup)
-    shaped_by = {"experiment": experiment.model_dump(mode="json"), "data": dataset.digest, "device": plan.device}
+    shaped_by = {
+        "torch": torch.__version__,
+        "experiment": experiment.model_dump(mode="json"),
+        "data": dataset.digest,
+        "device": plan.device,
+    }
     path = workspace.cache / "starts" / f"{digest(shaped_by)[:16]}.safetensors"
     device = torch.device(plan.device)
     kept = _kept(path)
@@ -111,8 +116,8 @@ def _fitted(plan: Plan, device: torch.device, path: Path) -> Params:
     file = path / "params.safetensors" if path.is_dir() else path
     try:
         found = read_tensors(file.read_bytes())
-    except FileNotFoundError:
-        raise SpecError(f"training.start.path: no file {file}") from None
+    except OSError as error:
+        raise SpecError(f"training.start.path: cannot read {file}: {error.strerror or error}") from None
     except SafetensorError as error:
         raise DataError(f"training.start.path: {file} is not a readable safetensors file: {error}") from None
     wrong = [

@@ -82,6 +82,11 @@ def test_a_zero_gradient_makes_no_update_and_a_rank_deficient_one_a_finite_one()
     assert newton_schulz(flat, 5).isfinite().all()
 
 
+def test_a_misspelt_scale_is_refused():
+    with pytest.raises(ValueError, match="orginal"):
+        muon(scale="orginal")
+
+
 def test_a_vector_is_refused_by_name():
     with pytest.raises(ValueError, match=r"`gain` has shape \(3,\)"):
         muon().init({"gain": torch.ones(3)})
