@@ -130,9 +130,8 @@ class Session:
         self.recorder.event(step, "diverged", message)
         self.journal.sync()
         results.write_summary(self.directory, self.plan, self.journal.steps, max(step - 1, 0), results.DIVERGED)
-        return Diverged(
-            f"{message}.\nThe weights before it are saved; a smaller learning rate is the usual cure, under another name or with --fresh."
-        )
+        cure = "a smaller learning rate is the usual cure, under another name or with --fresh"
+        return Diverged(f"{message}.\nThe weights before it are saved; {cure}.")
 
     def _replayed(self, step: int) -> State:
         found = checkpoint.newest(self.checkpoints, lambda saved: saved <= step)
