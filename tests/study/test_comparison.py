@@ -7,6 +7,7 @@ from run_directories import TOKENS, experiment, finished, steps
 
 from gnflow.errors import SpecError
 from gnflow.study.comparison import compare
+from gnflow.train.journal import Step
 from gnflow.train.run import Run
 
 Arm = Callable[..., Run]
@@ -112,7 +113,27 @@ def test_no_run_at_the_target_is_said(full_gn: Run, muon: Run) -> None:
 def test_a_target_at_the_start_costs_nothing(full_gn: Run, muon: Run) -> None:
     comparison = compare([full_gn, muon], 5.0)
     assert [score.needed and score.needed["steps"] for score in comparison.scores] == [0, 0]
-    assert comparison.ratios[0].factors == {}
+    assert comparison.ratios == ()
+    assert "The starting weights of full_gn are at 5 already: nothing is compared." in comparison.verdict
+
+
+def test_a_run_that_never_measured_the_loss_proves_nothing(arm: Arm, full_gn: Run, tmp_path: Path) -> None:
+    blind = [Step(step.step, step.time, {"tokens/total": step.values["tokens/total"]}) for step in steps(FAST)]
+    run = Run.load(finished(tmp_path / "blind", experiment(), blind))
+    comparison = compare([full_gn, run])
+    assert comparison.ratios == ()
+    assert comparison.verdict == ("blind was never evaluated on held-out text.",)
+
+
+def test_a_missed_target_is_bounded_by_the_last_evaluation(full_gn: Run, tmp_path: Path) -> None:
+    records = steps([5.0, 4.9, 4.8, 4.7, 4.6])
+    unmeasured = [
+        Step(r.step, r.time, {k: v for k, v in r.values.items() if k != "loss/held_out"}) for r in records[3:]
+    ]
+    run = Run.load(finished(tmp_path / "cut", experiment(), [*records[:3], *unmeasured]))
+    [ratio] = compare([full_gn, run]).ratios
+    assert ratio.at_least
+    assert compare([full_gn, run]).scores[1].spent["steps"] == 2
 
 
 def test_costs_that_were_not_recorded_come_from_the_plan(tmp_path: Path) -> None:
