@@ -68,14 +68,18 @@ class Program:
     def _hold_to_budget(self, step: int) -> None:
         """Raises EnvironmentProblem when a region was compiled more often than the spec allows."""
         budget = self.plan.experiment.compile
-        allowed = 1 + budget.max_graph_breaks + budget.max_recompiles
-        for region, graphs in self.graphs().items():
-            if graphs > allowed:
-                raise EnvironmentProblem(
-                    f"step {step}: region `{region}` has {graphs} compiled graphs; the spec allows {allowed} "
-                    "(1 + compile.max_graph_breaks + compile.max_recompiles). "
-                    "Run with TORCH_LOGS=recompiles to see the guard, or raise the budget."
-                )
+        for region in self.compiler.regions if self.compiler else ():
+            recompiles = len(region.compilations) - 1
+            breaks = max(region.compilations, default=1) - 1
+            for found, allowed, what, key in (
+                (recompiles, budget.max_recompiles, "recompilations", "max_recompiles"),
+                (breaks, budget.max_graph_breaks, "graph breaks", "max_graph_breaks"),
+            ):
+                if found > allowed:
+                    raise EnvironmentProblem(
+                        f"step {step}: region `{region.name}` has {found} {what}; compile.{key} allows {allowed}. "
+                        "Run with TORCH_LOGS=recompiles,graph_breaks to see why, or raise the budget."
+                    )
 
 
 def compile(plan: Plan, compiled: bool = True) -> Program:  # noqa: A001  # the verb of the design

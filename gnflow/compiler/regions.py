@@ -32,6 +32,8 @@ class Compiled:
         self.name, self.fullgraph = name, fullgraph
         self.graphs: list[int] = []
         """Nodes of each graph compiled so far."""
+        self.compilations: list[int] = []
+        """Graphs made by each call that compiled: a second graph is a break, a second call a recompilation."""
         self.seconds = 0.0
         """Seconds of all calls that compiled."""
         self._function = torch.compile(_copied(function), backend=backend, fullgraph=fullgraph, dynamic=False)
@@ -45,6 +47,7 @@ class Compiled:
             if self.fullgraph:
                 # Inductor may have Dynamo trace a function twice before it accepts the graph.
                 del self.graphs[known:-1]
+            self.compilations.append(len(self.graphs) - known)
         return result
 
 

@@ -78,7 +78,9 @@ def test_a_region_compiled_more_often_than_allowed_stops_the_run():
     planned = plan(experiment({"kind": "adamw"}))
     program = build(planned)
     state, _ = program.step(program.init(program.initial()), token_batch(1))
-    with pytest.raises(EnvironmentProblem, match="region `gradient` has 2 compiled graphs; the spec allows 1"):
+    with pytest.raises(
+        EnvironmentProblem, match=r"region `gradient` has 1 recompilations; compile.max_recompiles allows 0"
+    ):
         program.step(state, token_batch(1, rows=3))
 
 
@@ -87,6 +89,13 @@ def test_a_declared_budget_tolerates_it():
     state, _ = program.step(program.init(program.initial()), token_batch(1))
     program.step(state, token_batch(1, rows=3))
     assert program.graphs()["gradient"] == 2
+
+
+def test_a_budget_of_breaks_is_no_budget_of_recompilations():
+    program = build(plan(experiment({"kind": "adamw"}, compile={"max_graph_breaks": 3})))
+    state, _ = program.step(program.init(program.initial()), token_batch(1))
+    with pytest.raises(EnvironmentProblem, match="max_recompiles allows 0"):
+        program.step(state, token_batch(1, rows=3))
 
 
 def test_mode_off_compiles_nothing():
