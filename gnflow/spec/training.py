@@ -82,7 +82,7 @@ class Loss(Spec):
 
     kind: Literal["loss"] = "loss"
     microbatches: Annotated[Count, Unit("micro-batches")] = 16
-    """Held-out micro-batches of one evaluation; always the same ones, the first of the held-out text."""
+    """Held-out micro-batches of one evaluation: always the first of the held-out text, at most all of it."""
 
 
 class Cost(Spec):

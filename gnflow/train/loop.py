@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import compile as compile_plan
-from gnflow.data.batches import Batches, held_out
+from gnflow.data.batches import Batches, held_out, row_count
 from gnflow.data.dataset import Dataset
 from gnflow.data.prepare import prepare
 from gnflow.errors import DataError, DiskProblem
@@ -147,5 +147,7 @@ def _evaluation(planned: Plan, dataset: Dataset) -> Tensor | None:
     for metric in experiment.metrics:
         if isinstance(metric, Loss):
             rows, context = experiment.training.rows, experiment.data.context
-            return held_out(dataset.held_out, rows, context, metric.microbatches)
+            # No text is scored twice; one micro-batch is filled even so, for its shape must be that of the others.
+            whole = max(row_count(len(dataset.held_out), context) // rows, 1)
+            return held_out(dataset.held_out, rows, context, min(metric.microbatches, whole))
     return None
