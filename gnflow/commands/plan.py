@@ -53,7 +53,7 @@ def _costs(planned: "Plan") -> Table:
         table.add_column(column, justify="left" if column == "region" else "right")
     for name, cost in planned.regions.items():
         calls = planned.cost.calls.get(name, 0)
-        table.add_row(name, f"{calls:,}", f"{cost.flops / 1e9:,.2f}", f"{calls * cost.flops / 1e9:,.1f}")
+        table.add_row(name, f"{calls:,g}", f"{cost.flops / 1e9:,.2f}", f"{calls * cost.flops / 1e9:,.1f}")
     return table
 
 

@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 import torch
 
+from gnflow import trees
 from gnflow.compiler import build
 from gnflow.compiler.cost import RegionCost, nbytes, region_cost
+from gnflow.compiler.routing import routing
 from gnflow.models.attention import Kernel
 from gnflow.models.model import Model
 from gnflow.optim.descent import Descent
@@ -71,7 +73,7 @@ class Plan:
     @property
     def flops(self) -> int:
         """FLOPs of one step, counted in matrix products."""
-        return sum(calls * self.regions[region].flops for region, calls in self.cost.calls.items())
+        return round(sum(calls * self.regions[region].flops for region, calls in self.cost.calls.items()))
 
     def to_json(self) -> dict[str, object]:
         """The content of plan.json."""
@@ -157,7 +159,12 @@ def _measure(experiment: Experiment, network: Model, optimizer: Optimizer, costs
     descent = optimizer.inner if isinstance(optimizer, GaussNewton) else optimizer
     inner = state.inner if isinstance(optimizer, GaussNewton) else state
     if isinstance(descent, Descent):
-        descent.advance(params, params, inner)
+        standing_in = problem._replace(gradient=lambda at, tokens: (trees.zeros(at), torch.empty((), device="meta")))
+        batch = tokens.expand(descent.microbatches, *tokens.shape)
+        slope, _, _ = descent.slope(standing_in, params, inner, batch)
+        descent.update(slope, inner, descent.stacks.stack(params))
+        if "refresh" in descent.cost.calls:
+            costs.regions["refresh"] = region_cost(descent.refresh, slope.factors, inner)
     return {
         "parameters": nbytes(params),
         "optimizer": nbytes(state),
@@ -181,7 +188,7 @@ def _device(experiment: Experiment) -> str:
 
 def _table(experiment: Experiment, network: Model) -> tuple[Parameter, ...]:
     method = experiment.optimizer
-    rules, routes = build.routing(method.inner if isinstance(method, spec.GaussNewton) else method, network)
+    rules, routes = routing(method.inner if isinstance(method, spec.GaussNewton) else method, network)
     block = {name: block for block, names in network.blocks.items() for name in names}
 
     def row(name: str) -> Parameter:

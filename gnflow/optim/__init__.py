@@ -5,3 +5,5 @@ from gnflow.optim.combine import chain as chain
 from gnflow.optim.combine import clip_by_global_norm as clip_by_global_norm
 from gnflow.optim.combine import partition as partition
 from gnflow.optim.muon import muon as muon
+from gnflow.optim.rmnp import rmnp as rmnp
+from gnflow.optim.soap import soap as soap

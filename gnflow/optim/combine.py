@@ -1,56 +1,143 @@
 """Transforms made of transforms: one after another, or one for each part of the parameters."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from math import gcd
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Params
-from gnflow.optim.protocol import AnyState, AnyTransform, Transform
+from gnflow.optim.protocol import AnyState, AnyTransform, Fisher, Transform
+
+Chained: TypeAlias = tuple[AnyState, ...]
+Parts: TypeAlias = dict[str, AnyState]
 
 
 class Empty(NamedTuple):
     """The state of a transform that keeps nothing."""
 
 
-def chain(*transforms: AnyTransform) -> Transform[tuple[AnyState, ...]]:
-    """Each transform works on the updates of the one before."""
+def chain(*transforms: AnyTransform) -> Transform[Chained]:
+    """Each transform works on the updates of the one before; metric and momentum are those of the last."""
+    *before, last = transforms
 
-    def init(params: Params) -> tuple[AnyState, ...]:
+    def init(params: Params) -> Chained:
         return tuple(transform.init(params) for transform in transforms)
 
-    def update(gradients: Params, state: tuple[AnyState, ...], params: Params) -> tuple[Params, tuple[AnyState, ...]]:
+    def passed(gradients: Params, state: Chained, params: Params) -> tuple[Params, Chained]:
+        """Through all but the last."""
         states = []
-        for transform, inner in zip(transforms, state, strict=True):
+        for transform, inner in zip(before, state, strict=False):
             gradients, inner = transform.update(gradients, inner, params)
             states.append(inner)
         return gradients, tuple(states)
 
-    return Transform(init, update)
+    def update(gradients: Params, state: Chained, params: Params) -> tuple[Params, Chained]:
+        gradients, states = passed(gradients, state, params)
+        updates, inner = last.update(gradients, state[-1], params)
+        return updates, (*states, inner)
+
+    def refresh(gradients: Params, state: Chained) -> Chained:
+        pairs = zip(transforms, state, strict=True)
+        return tuple(inner if each.refresh is None else each.refresh(gradients, inner) for each, inner in pairs)
+
+    def of_last(metric: Fisher[AnyState]) -> Fisher[Chained]:
+        def fed(
+            direction: Params, factors: Params, second: Params, state: Chained, params: Params
+        ) -> tuple[Params, Chained]:
+            direction, states = passed(direction, state, params)
+            (factors, _), (second, _) = passed(factors, state, params), passed(second, state, params)
+            updates, inner = metric.update(direction, factors, second, state[-1], params)
+            return updates, (*states, inner)
+
+        return Fisher(
+            lambda tree, state: metric.into(tree, state[-1]),
+            lambda tree, state: metric.back(tree, state[-1]),
+            lambda state: metric.diagonal(state[-1]),
+            fed,
+        )
+
+    momentum = last.momentum
+    return Transform(
+        init,
+        update,
+        refresh if any(each.refresh for each in transforms) else None,
+        _period(transforms),
+        None if last.metric is None else of_last(last.metric),
+        None if momentum is None else lambda gradients, state: momentum(gradients, state[-1]),
+    )
 
 
-def partition(transforms: Mapping[str, AnyTransform], routes: Mapping[str, str]) -> Transform[dict[str, AnyState]]:
+def partition(transforms: Mapping[str, AnyTransform], routes: Mapping[str, str]) -> Transform[Parts]:
     """Each parameter goes to the transform that `routes` names for it. Raises KeyError for one without a route."""
+    used = {rule: transforms[rule] for rule in transforms if rule in set(routes.values())}
+    fisher = {rule: each.metric for rule, each in used.items() if each.metric is not None}
+    moving = {rule: each.momentum for rule, each in used.items() if each.momentum is not None}
 
     def part(rule: str, tree: Params) -> Params:
         return trees.pick(tree, [name for name in tree if routes[name] == rule])
 
-    used = [rule for rule in transforms if rule in set(routes.values())]
+    def init(params: Params) -> Parts:
+        return {rule: each.init(part(rule, params)) for rule, each in used.items()}
 
-    def init(params: Params) -> dict[str, AnyState]:
-        return {rule: transforms[rule].init(part(rule, params)) for rule in used}
+    def each_part(
+        work: Callable[[str], tuple[Params, AnyState]],
+    ) -> tuple[Params, Parts]:
+        done = {rule: work(rule) for rule in used}
+        merged = {name: value for updates, _ in done.values() for name, value in updates.items()}
+        return merged, {rule: state for rule, (_, state) in done.items()}
 
-    def update(gradients: Params, state: dict[str, AnyState], params: Params) -> tuple[Params, dict[str, AnyState]]:
-        merged: Params = {}
-        states: dict[str, AnyState] = {}
-        for rule in used:
-            updates, states[rule] = transforms[rule].update(part(rule, gradients), state[rule], part(rule, params))
-            merged |= updates
+    def update(gradients: Params, state: Parts, params: Params) -> tuple[Params, Parts]:
+        merged, states = each_part(
+            lambda rule: used[rule].update(part(rule, gradients), state[rule], part(rule, params))
+        )  # fmt: skip
         return trees.pick(merged, params), states
 
-    return Transform(init, update)
+    def refresh(gradients: Params, state: Parts) -> Parts:
+        return {
+            rule: state[rule] if each.refresh is None else each.refresh(part(rule, gradients), state[rule])
+            for rule, each in used.items()
+        }
+
+    def fed(direction: Params, factors: Params, second: Params, state: Parts, params: Params) -> tuple[Params, Parts]:
+        def work(rule: str) -> tuple[Params, AnyState]:
+            own = part(rule, direction), part(rule, factors), part(rule, second)
+            if rule in fisher:
+                return fisher[rule].update(*own, state[rule], part(rule, params))
+            return used[rule].update(own[0], state[rule], part(rule, params))
+
+        merged, states = each_part(work)
+        return trees.pick(merged, params), states
+
+    def into(tree: Params, state: Parts) -> Params:
+        turned = [metric.into(part(rule, tree), state[rule]) for rule, metric in fisher.items()]
+        return {**tree, **{name: value for each in turned for name, value in each.items()}}
+
+    def back(tree: Params, state: Parts) -> Params:
+        turned = [metric.back(part(rule, tree), state[rule]) for rule, metric in fisher.items()]
+        return {**tree, **{name: value for each in turned for name, value in each.items()}}
+
+    def diagonal(state: Parts) -> Params:
+        return {name: v for rule, metric in fisher.items() for name, v in metric.diagonal(state[rule]).items()}
+
+    def momentum(gradients: Params, state: Parts) -> Params:
+        parts = [ahead(part(rule, gradients), state[rule]) for rule, ahead in moving.items()]
+        return {name: value for each in parts for name, value in each.items()}
+
+    return Transform(
+        init,
+        update,
+        refresh if any(each.refresh for each in used.values()) else None,
+        _period(used.values()),
+        Fisher(into, back, diagonal, fed) if fisher else None,
+        momentum if moving else None,
+    )
+
+
+def _period(transforms: Iterable[AnyTransform]) -> int:
+    return gcd(*(each.period for each in transforms if each.refresh is not None)) or 1
 
 
 def clip_by_global_norm(largest: float) -> Transform[Empty]:

@@ -1,7 +1,7 @@
 """First-order methods: a transform of the mean gradient of a few micro-batches."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,25 +12,56 @@ from gnflow.optim.protocol import AnyState, AnyTransform, Cost, Jit, eager
 from gnflow.optim.stacks import Stacks
 
 Rate: TypeAlias = Callable[[AnyState], Scalar]
-Update: TypeAlias = Callable[[Params, AnyState, Params], tuple[Params, AnyState, Metrics]]
+Probe: TypeAlias = Callable[[Params], Metrics]
+
+
+class Slope(NamedTuple):
+    """What a step follows, stacked: the direction, and the gradients that the statistics are fed with."""
+
+    direction: Params
+    factors: Params
+    second: Params
+
+
+Apply: TypeAlias = Callable[[Slope, AnyState, Params], tuple[Params, AnyState]]
 
 
 class Descent:
-    """params <- params + transform(mean gradient), the transform working on stacks."""
+    """params <- params + transform(mean gradient), the transform working on stacks.
+
+    `rate` reads the learning rate off a state; `probe` measures the matrices of `Transform.momentum`;
+    `apply` stands for `transform.update` where a direction is more than a mean gradient.
+    """
 
     def __init__(
-        self, transform: AnyTransform, stacks: Stacks, microbatches: int = 1, jit: Jit = eager, rate: Rate | None = None
+        self,
+        transform: AnyTransform,
+        stacks: Stacks,
+        microbatches: int = 1,
+        jit: Jit = eager,
+        rate: Rate | None = None,
+        probe: Probe | None = None,
+        apply: Apply | None = None,
     ) -> None:
-        def update(gradients: Params, state: AnyState, params: Params) -> tuple[Params, AnyState, Metrics]:
-            updates, after = transform.update(gradients, state, params)
-            metrics = {"norm/gradient": trees.norm(gradients), "norm/update": trees.norm(updates)}
+        apply = apply or (lambda slope, state, params: transform.update(slope.direction, state, params))
+
+        def update(slope: Slope, state: AnyState, params: Params) -> tuple[Params, AnyState, Metrics]:
+            metrics = {"norm/gradient": trees.norm(slope.direction)}
+            if probe is not None and transform.momentum is not None:
+                metrics |= probe(transform.momentum(slope.direction, state))
             if rate is not None:
                 metrics["learning_rate"] = rate(state)
-            return updates, after, metrics
+            updates, after = apply(slope, state, params)
+            return updates, after, {**metrics, "norm/update": trees.norm(updates)}
 
         self.transform, self.stacks = transform, stacks
-        self.update: Update = jit("update", update)
-        self.cost = Cost(solve=microbatches, search=0, passes=1, calls={"gradient": microbatches, "update": 1})
+        self.update = jit("update", update)
+        # Its work depends on its data, and none of it would gain from being compiled.
+        self.refresh = transform.refresh or (lambda gradients, state: state)
+        calls: dict[str, float] = {"gradient": microbatches, "update": 1}
+        if transform.refresh is not None:
+            calls["refresh"] = 1 / transform.period
+        self.cost = Cost(solve=microbatches, search=0, passes=1, calls=calls)
 
     @property
     def microbatches(self) -> int:
@@ -44,15 +75,20 @@ class Descent:
     def step(
         self, objective: Objective, params: Params, state: AnyState, batch: Tensor
     ) -> tuple[Params, AnyState, Metrics]:
-        """One update on the mean gradient over all micro-batches of `batch`."""
-        gradient, loss = mean_gradient(objective, params, batch)
-        params, state, metrics = self.advance(gradient, params, state)
-        return params, state, {"loss/train": loss, **metrics}
+        """One update on the gradients of all micro-batches of `batch`."""
+        slope, loss, seen = self.slope(objective, params, state, batch)
+        state = self.refresh(slope.factors, state)
+        updates, state, metrics = self.update(slope, state, self.stacks.stack(params))
+        moved = trees.add(params, self.stacks.unstack(updates))
+        return moved, state, {"loss/train": loss, **metrics, **seen}
 
-    def advance(self, gradient: Params, params: Params, state: AnyState) -> tuple[Params, AnyState, Metrics]:
-        """One update on this gradient -> (params, state, norms)."""
-        updates, state, metrics = self.update(self.stacks.stack(gradient), state, self.stacks.stack(params))
-        return trees.add(params, self.stacks.unstack(updates)), state, metrics
+    def slope(
+        self, objective: Objective, params: Params, state: AnyState, batch: Tensor
+    ) -> tuple[Slope, Scalar, Metrics]:
+        """The mean gradient, for everything -> (slope, mean loss, metrics)."""
+        gradient, loss = mean_gradient(objective, params, batch)
+        stacked = self.stacks.stack(gradient)
+        return Slope(stacked, stacked, stacked), loss, {}
 
 
 def mean_gradient(objective: Objective, params: Params, batch: Tensor) -> tuple[Params, Scalar]:

@@ -14,13 +14,38 @@ State = TypeVar("State")
 AnyState: TypeAlias = Any
 
 
+class Fisher(NamedTuple, Generic[State]):
+    """Coordinates in which a transform takes the Fisher matrix to be diagonal. Unnamed parameters have none."""
+
+    into: Callable[[Params, State], Params]
+    """(gradients, state) -> gradients in these coordinates"""
+    back: Callable[[Params, State], Params]
+    """Its inverse."""
+    diagonal: Callable[[State], Params]
+    """The diagonal, by its estimate so far; zero before the first update."""
+    update: Callable[[Params, Params, Params, State, Params], tuple[Params, State]]
+    """(direction, factors, second, state, params) -> (updates, state): the momentum is fed with `direction`, the
+    coordinates with the gradients `factors`, and the diagonal with `second`."""
+
+
 class Transform(NamedTuple, Generic[State]):
-    """Gradient -> update. The update carries its sign and learning rate: params_new = params + updates."""
+    """Gradient -> update. The update carries its sign and learning rate: params_new = params + updates.
+
+    A vector may be several of one rule, joined; three axes are a stack of matrices.
+    """
 
     init: Callable[[Params], State]
     """params -> state"""
     update: Callable[[Params, State, Params], tuple[Params, State]]
     """(gradients, state, params) -> (updates, state)"""
+    refresh: Callable[[Params, State], State] | None = None
+    """(gradients, state) -> state. Amortised work, called before every update; returns at once when none is due."""
+    period: int = 1
+    """Updates from one refresh to the next."""
+    metric: Fisher[State] | None = None
+    """For Fisher-orthogonal projection."""
+    momentum: Callable[[Params, State], Params] | None = None
+    """(gradients, state) -> the matrices whose direction the next update takes"""
 
 
 AnyTransform: TypeAlias = Transform[AnyState]
@@ -47,7 +72,8 @@ class Cost:
     solve: int
     search: int
     passes: int
-    calls: Mapping[str, int] = field(default_factory=dict)
+    calls: Mapping[str, float] = field(default_factory=dict)
+    """Amortised work counts as a fraction of a call."""
 
     @property
     def microbatches(self) -> int:

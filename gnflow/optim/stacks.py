@@ -1,7 +1,11 @@
-"""Tensors of one shape under one rule, kept as one stack: the graph of an update does not grow with depth."""
+"""Tensors under one rule kept as one: the graph of an update does not grow with depth, and products are batched.
+
+Matrices of one shape (m, n) become a stack (k, m, n), vectors of any length one long vector.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -10,17 +14,20 @@ from gnflow.objective import Params
 
 
 class Stacks(NamedTuple):
-    """Stack -> the parameters in it, in order. A stack of k tensors of shape (m, n) has shape (k, m, n)."""
+    """Stack -> the parameters in it, in order; and the shape of every parameter."""
 
     members: Mapping[str, tuple[str, ...]]
+    shapes: Mapping[str, tuple[int, ...]]
 
     @classmethod
     def by_rule(cls, routes: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> "Stacks":
-        """One stack for each rule and shape; `rule_of` undoes the naming."""
+        """One stack for each rule and shape of matrix; `rules` undoes the naming."""
         members: dict[str, list[str]] = defaultdict(list)
         for name, rule in routes.items():
-            members[f"{rule}:{'x'.join(str(size) for size in shapes[name])}"].append(name)
-        return cls({stack: tuple(names) for stack, names in members.items()})
+            form = "x".join(str(size) for size in shapes[name]) if len(shapes[name]) > 1 else "vectors"
+            members[f"{rule}:{form}"].append(name)
+        named = {name: tuple(shapes[name]) for name in routes}
+        return cls({stack: tuple(names) for stack, names in members.items()}, named)
 
     def rules(self) -> dict[str, str]:
         """Stack -> its rule."""
@@ -28,12 +35,22 @@ class Stacks(NamedTuple):
 
     def stack(self, tree: Params) -> Params:
         """By name -> by stack."""
-        return {stack: torch.stack([tree[name] for name in names]) for stack, names in self.members.items()}
+        return {
+            stack: torch.stack([tree[name] for name in names])
+            if len(self.shapes[names[0]]) > 1
+            else torch.cat([tree[name].flatten() for name in names])
+            for stack, names in self.members.items()
+        }
 
     def unstack(self, stacked: Params) -> Params:
         """By stack -> by name, as views."""
         return {
-            name: part
+            name: part.view(self.shapes[name])
             for stack, names in self.members.items()
-            for name, part in zip(names, stacked[stack].unbind(), strict=True)
+            for name, part in zip(names, self._parts(stacked[stack], names), strict=True)
         }
+
+    def _parts(self, joined: torch.Tensor, names: tuple[str, ...]) -> tuple[torch.Tensor, ...]:
+        if joined.ndim > 1:
+            return joined.unbind()
+        return torch.split(joined, [prod(self.shapes[name]) for name in names])

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from gnflow.spec.base import Expects, Listed, Spec, refuse
 from gnflow.spec.data import Data
 from gnflow.spec.model import Decoder, Model
-from gnflow.spec.optimizer import Optimizer
+from gnflow.spec.optimizer import GaussNewton, MlFopSoap, Optimizer
 from gnflow.spec.training import Compile, Cost, Loss, Metric, Mlflow, Tracking, Training, UpdateNorms
 
 
@@ -34,6 +34,14 @@ class Experiment(Spec):
     """Compilation of the training graphs."""
     tracking: Tracking = Mlflow()
     """Where runs are mirrored to."""
+
+    @field_validator("optimizer")
+    @classmethod
+    def _modalities_exist(cls, optimizer: Optimizer) -> Optimizer:
+        first_order = optimizer.inner if isinstance(optimizer, GaussNewton) else optimizer
+        if isinstance(first_order, MlFopSoap) and first_order.granularity == "modality":
+            raise refuse("granularity `modality` needs multimodal data; text has one modality", "granularity")
+        return optimizer
 
     @field_validator("metrics")
     @classmethod

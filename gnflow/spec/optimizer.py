@@ -1,117 +1,12 @@
-"""`optimizer:`: the methods a spec may name, and how parameters are routed to them."""
+"""`optimizer:`: the methods a spec may name."""
 
-import re
 from typing import Annotated, Literal
 
-from pydantic import Field, Strict, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from gnflow.spec.base import Count, Fraction, Listed, Rate, Shorthand, Spec, Unit, refuse
-
-Beta = Fraction
-Decay = Annotated[float, Field(ge=0)]
-
-
-class Constant(Spec):
-    """The full rate, after a linear warm-up."""
-
-    kind: Literal["constant"] = "constant"
-    warmup: Annotated[int, Field(ge=0), Unit("updates")] = 0
-    """Updates of linear warm-up."""
-
-
-class Cosine(Spec):
-    """One half cosine from the full rate to `final`, over the whole run."""
-
-    kind: Literal["cosine"] = "cosine"
-    warmup: Annotated[int, Field(ge=0), Unit("updates")] = 0
-    """Updates of linear warm-up."""
-    final: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Last rate, as a fraction of the full one."""
-
-
-class GlobalCosine(Spec):
-    """One half cosine over all inner updates of the run, whatever the outer step."""
-
-    kind: Literal["global_cosine"] = "global_cosine"
-    warmup: Annotated[int, Field(ge=0), Unit("updates")] = 0
-    """Inner updates of linear warm-up."""
-    final: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Last rate, as a fraction of the full one."""
-
-
-class InnerCosine(Spec):
-    """A half cosine inside each outer step, from a peak that itself follows a half cosine over the outer steps."""
-
-    kind: Literal["inner_cosine"] = "inner_cosine"
-    final: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Last rate of both, as a fraction of their first."""
-
-
-class ConstantWithInnerCosine(Spec):
-    """A half cosine inside each outer step, always from the full rate."""
-
-    kind: Literal["constant_with_inner_cosine"] = "constant_with_inner_cosine"
-    final: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Last rate of an outer step, as a fraction of the full one."""
-
-
-Schedule = Annotated[Constant | Cosine, Field(discriminator="kind"), Shorthand]
-InnerSchedule = Annotated[
-    Constant | GlobalCosine | InnerCosine | ConstantWithInnerCosine, Field(discriminator="kind"), Shorthand
-]
-
-
-class AdamWRule(Spec):
-    """Adam with decoupled weight decay (arXiv:1711.05101)."""
-
-    kind: Literal["adamw"] = "adamw"
-    learning_rate: Rate = 3e-3
-    """Step size."""
-    betas: Annotated[tuple[Beta, Beta], Strict(False)] = (0.9, 0.95)
-    """Decay of the first and of the second moment."""
-    eps: Rate = 1e-8
-    """Added to the root of the second moment."""
-    weight_decay: Decay = 0.0
-    """Decoupled decay, multiplied by the learning rate."""
-
-
-class MuonRule(Spec):
-    """Momentum orthogonalised by Newton-Schulz; for matrices only."""
-
-    kind: Literal["muon"] = "muon"
-    learning_rate: Rate = 0.02
-    """Step size."""
-    momentum: Beta = 0.95
-    """Decay of the momentum."""
-    nesterov: bool = True
-    """Look one step ahead along the momentum."""
-    weight_decay: Decay = 0.0
-    """Decoupled decay, multiplied by the learning rate."""
-    ns_steps: Annotated[int, Field(ge=1, le=20)] = 5
-    """Newton-Schulz iterations."""
-    scale: Literal["original", "match_rms"] = "original"
-    """Size of the update of an (m, n) matrix: `original` sqrt(max(1, m/n)), `match_rms` 0.2 sqrt(max(m, n))."""
-
-
-RuleUse = Annotated[AdamWRule | MuonRule, Field(discriminator="kind"), Shorthand]
-
-
-class Rule(Spec):
-    """Sends the parameters whose name matches to one method; the first rule that matches wins."""
-
-    match: Annotated[str, Field(min_length=1)]
-    """Regular expression, searched for in the parameter's name."""
-    use: RuleUse
-    """The method for these parameters."""
-
-    @field_validator("match")
-    @classmethod
-    def _compiles(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise refuse(f"not a regular expression: {error}") from None
-        return pattern
+from gnflow.spec.base import Count, Listed, Rate, Shorthand, Spec, Unit, refuse
+from gnflow.spec.rules import AdamWRule, MuonRule, RmnpRule, Rule, SoapFields, SoapRule
+from gnflow.spec.schedules import Constant, ConstantWithInnerCosine, InnerSchedule, Schedule
 
 
 class FirstOrder(Spec):
@@ -131,14 +26,75 @@ class AdamW(FirstOrder, AdamWRule):
     """AdamW on every parameter."""
 
 
-class Muon(FirstOrder, MuonRule):
-    """Muon on the matrices inside the blocks; `others` on embedding, head and vectors."""
+class MatrixMethod(FirstOrder):
+    """A method for the matrices inside the blocks."""
 
     others: Annotated[AdamWRule, Field(), Shorthand] = AdamWRule()
     """The method for embedding, head and vectors."""
 
 
-Inner = Annotated[AdamW | Muon, Field(discriminator="kind"), Shorthand]
+class Muon(MatrixMethod, MuonRule):
+    """Muon on the matrices inside the blocks; `others` on embedding, head and vectors."""
+
+
+class Rmnp(MatrixMethod, RmnpRule):
+    """RMNP on matrices; `others` on the rest. Both published routings are here."""
+
+    routing: Literal["matrices", "all"] = "matrices"
+    """`matrices` inside the blocks, as the paper says, or `all` with embedding and head, as its GPT-2 code does."""
+
+
+class Soap(MatrixMethod, SoapRule):
+    """SOAP on the matrices inside the blocks; `others` on embedding, head and vectors."""
+
+
+class Projected(MatrixMethod, SoapFields):
+    """SOAP on what is left of several mean gradients after a Fisher-orthogonal projection."""
+
+    microbatches: Annotated[int, Field(ge=2), Unit("micro-batches")] = 2
+    """Micro-batches of one update, dealt out evenly to the mean gradients."""
+    beta: Annotated[float, Field(ge=0)] = 1.0
+    """Factor on the coefficient of the orthogonal part; 0 is SOAP, the control."""
+    beta_bound: Rate = 1.0
+    """Largest coefficient, either way."""
+    damping: Rate = 0.1
+    """Added to the Fisher diagonal, as a fraction of its mean in each matrix."""
+    metric: Literal["second_moment", "root"] = "second_moment"
+    """The Fisher diagonal: SOAP's second moment, or its root, as in SOAP's own step."""
+    statistics: Literal["plain", "folded"] = "plain"
+    """The gradient that SOAP's factors are fed with: the mean, or the result of the projection."""
+    second_moment: Literal["plain", "folded"] = "folded"
+    """The gradient that SOAP's second moment is fed with."""
+    layer_step: bool = False
+    """Shorten each matrix's gradient to the length that the quadratic model asks for, a factor in [1/2, 1]."""
+
+
+class FopSoap(Projected):
+    """Fisher-orthogonal projection of two half-batches (arXiv:2508.13898), with SOAP's metric and step."""
+
+    kind: Literal["fop_soap"] = "fop_soap"
+
+
+class MlFopSoap(Projected):
+    """ML-FOP-SOAP (arXiv:2605.16165), reconstructed from its abstract: the projection folded up a binary tree."""
+
+    kind: Literal["ml_fop_soap"] = "ml_fop_soap"
+    microbatches: Annotated[int, Field(ge=2), Unit("micro-batches")] = 8
+    """Micro-batches of one update, dealt out evenly to the leaves."""
+    leaves: Annotated[int, Field(ge=2, le=1024)] = 8
+    """Mean gradients at the bottom of the tree; powers of two make it even."""
+    granularity: Literal["matrix", "modality"] = "matrix"
+    """Leaves are groups of micro-batches, or the loss of each modality (multimodal data only)."""
+
+    @model_validator(mode="after")
+    def _every_leaf_has_a_microbatch(self) -> "MlFopSoap":
+        if self.leaves > self.microbatches:
+            raise refuse(f"{self.leaves} leaves need at least as many micro-batches, not {self.microbatches}", "leaves")
+        return self
+
+
+FirstOrderMethod = AdamW | Muon | Rmnp | Soap | FopSoap | MlFopSoap
+Inner = Annotated[FirstOrderMethod, Field(discriminator="kind"), Shorthand]
 
 
 class GeometricSearch(Spec):
@@ -166,8 +122,8 @@ class GaussNewton(Spec):
     kind: Literal["gauss_newton"] = "gauss_newton"
     objective: Literal["quadratic", "prox_linear"] = "quadratic"
     """Loss of the linearised model: its second-order expansion in the logits, or the full cross-entropy."""
-    blocks: Literal["full"] = "full"
-    """Parameters solved for together."""
+    blocks: Literal["full", "layer"] = "full"
+    """Parameters solved for together: all, or embedding, each block and head side by side from the same anchor."""
     inner: Inner = Muon()
     """The optimizer that minimises the model; every one of its steps sees fresh micro-batches."""
     inner_steps: Annotated[Count, Unit("inner updates")] = 64
@@ -183,10 +139,10 @@ class GaussNewton(Spec):
 
     @field_validator("inner")
     @classmethod
-    def _outer_schedule_rules(cls, inner: AdamW | Muon) -> AdamW | Muon:
+    def _outer_schedule_rules(cls, inner: FirstOrderMethod) -> FirstOrderMethod:
         if inner.schedule != Constant():
             raise refuse("an inner optimizer has no schedule of its own; set `optimizer.schedule`", "schedule")
         return inner
 
 
-Optimizer = Annotated[AdamW | Muon | GaussNewton, Field(discriminator="kind"), Shorthand]
+Optimizer = Annotated[FirstOrderMethod | GaussNewton, Field(discriminator="kind"), Shorthand]

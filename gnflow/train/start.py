@@ -23,7 +23,8 @@ from gnflow.errors import DataError, SpecError
 from gnflow.objective import Params
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import digest
-from gnflow.spec.optimizer import AdamW, Constant
+from gnflow.spec.optimizer import AdamW
+from gnflow.spec.schedules import Constant
 from gnflow.spec.training import Checkpoint, Compile, Cost, Loss, NoTracking, Scratch, Warmup
 from gnflow.train import disk
 from gnflow.workspace import Workspace

@@ -1,0 +1,69 @@
+"""Which method owns which parameter: a spec's rules first, then the method's own choice."""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from gnflow.errors import SpecError
+from gnflow.models.model import Model
+from gnflow.spec import optimizer as spec
+from gnflow.spec import rules
+
+
+class Routing(NamedTuple):
+    """Which rule owns which parameter."""
+
+    rules: Mapping[str, rules.RuleUse | spec.FirstOrderMethod]
+    """Label -> method, in order of precedence."""
+    routes: Mapping[str, str]
+    """Parameter -> label."""
+
+
+def routing(method: spec.FirstOrderMethod, network: Model) -> Routing:
+    """First match wins.
+
+    Raises SpecError for a rule that owns nothing, that has vectors under a method of matrices, or that catches
+    embedding or head along with matrices inside the blocks.
+    """
+    labels: dict[str, rules.RuleUse | spec.FirstOrderMethod] = {
+        f"rules.{i}": rule.use for i, rule in enumerate(method.rules)
+    }
+    labels[method.kind] = method
+    if isinstance(method, spec.MatrixMethod):
+        labels["others"] = method.others
+
+    def owner(name: str) -> str:
+        for i, rule in enumerate(method.rules):
+            if re.search(rule.match, name):
+                return f"rules.{i}"
+        return method.kind if _suits(method, network, name) else "others"
+
+    routes = {name: owner(name) for name in network.weights}
+    for i, rule in enumerate(method.rules):
+        _require_sense(i, rule, [name for name, label in routes.items() if label == f"rules.{i}"], network)
+    return Routing(labels, routes)
+
+
+def _suits(method: spec.FirstOrderMethod, network: Model, name: str) -> bool:
+    if not isinstance(method, spec.MatrixMethod):
+        return True
+    if isinstance(method, spec.Rmnp) and method.routing == "all":
+        return len(network.weights[name].shape) == 2
+    return name in network.hidden
+
+
+def _require_sense(index: int, rule: rules.Rule, owned: list[str], network: Model) -> None:
+    where = f"optimizer rule {index} (match: {rule.match})"
+    if not owned:
+        raise SpecError(f"{where} owns no parameter; see `gnflow plan` for names")
+    if not isinstance(rule.use, rules.MatrixRule):
+        return
+    vectors = [name for name in owned if len(network.weights[name].shape) != 2]
+    if vectors:
+        raise SpecError(f"{where} sends vectors to {rule.use.kind}: {', '.join(vectors)}")
+    outside = [name for name in owned if name not in network.hidden]
+    if outside and len(outside) < len(owned):
+        raise SpecError(
+            f"{where} sends {' and '.join(outside)} to {rule.use.kind} along with matrices inside the blocks; "
+            "if that is meant, give them a rule of their own"
+        )

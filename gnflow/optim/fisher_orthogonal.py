@@ -1,0 +1,186 @@
+"""Fisher-orthogonal projection: where gradients of one batch disagree, what the mean hides is added back.
+
+Two mean gradients x1, x2, in coordinates where the Fisher matrix is the diagonal f, are merged, matrix by matrix, into
+
+    a = (x1 + x2) / 2,   d = x1 - x2,   o = d - a <d, f a> / <a, f a>           o is f-orthogonal to a
+    x = a + b o,         b = beta <a, o / f> / <o, o / f>,  |b| <= beta_bound
+    eta = <a, x / f> / <x, x / f>                                               optional length, in [1/2, 1]
+
+Two leaves are FOP. 2^L leaves are folded pairwise up a binary tree, as they come: at most L + 1 gradients are alive.
+Leaves of different sizes enter `a` by their size.
+
+Source:   arXiv:2508.13898, equations 4, 16-18 (FOP); Lu & Armour 2026, arXiv:2605.16165 (ML-FOP-SOAP)
+Differs:  ML-FOP-SOAP is a RECONSTRUCTION: only its abstract is public. The fold, its place before the momentum, the
+          metric and the bounds are ours. FOP's Kronecker-factored Fisher matrix is here the transform's diagonal one
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gnflow import trees
+from gnflow.objective import Metrics, Objective, Params, Scalar
+from gnflow.optim.descent import Descent, Probe, Rate, Slope, mean_gradient
+from gnflow.optim.protocol import AnyState, AnyTransform, Jit, eager
+from gnflow.optim.stacks import Stacks
+
+
+@dataclass(frozen=True)
+class Projection:
+    """How two gradients are merged."""
+
+    beta: float = 1.0
+    """Factor on b; 0 is the plain mean."""
+    beta_bound: float = 1.0
+    """Largest |b|."""
+    damping: float = 0.1
+    """Added to f, as a fraction of its mean in each matrix."""
+    metric: Literal["second_moment", "root"] = "second_moment"
+    """f is the second moment, as in Fisher's matrix, or its root, as in the transform's own preconditioner."""
+
+
+class Node(NamedTuple):
+    """A gradient in the tree, the micro-batches below it, and how many merges it took."""
+
+    gradient: Params
+    size: int
+    level: int
+
+
+class Merged(NamedTuple):
+    """The outcome of one merge: x, and over all matrices the mean of b and of |x| / |a|."""
+
+    gradient: Params
+    beta: Scalar
+    growth: Scalar
+
+
+class FisherOrthogonal(Descent):
+    """Descent along the fold of `leaves` mean gradients. Raises ValueError for a transform without a metric."""
+
+    def __init__(
+        self,
+        transform: AnyTransform,
+        stacks: Stacks,
+        microbatches: int = 2,
+        jit: Jit = eager,
+        rate: Rate | None = None,
+        probe: Probe | None = None,
+        *,
+        leaves: int = 2,
+        projection: Projection = Projection(),
+        statistics: Literal["plain", "folded"] = "plain",
+        second_moment: Literal["plain", "folded"] = "folded",
+        layer_step: bool = False,
+    ) -> None:
+        metric = transform.metric
+        if metric is None:
+            raise ValueError("a Fisher-orthogonal projection needs a transform that has a metric")
+        if not 2 <= leaves <= microbatches:
+            raise ValueError(f"{leaves} leaves from {microbatches} micro-batches: at least 2, and one micro-batch each")
+
+        def merge(one: Params, two: Params, share: Tensor, state: AnyState) -> Merged:
+            return merged(one, two, share, damped(metric.diagonal(state), projection), projection)
+
+        def unfold(folded: Params, plain: Params, state: AnyState) -> tuple[Params, Metrics]:
+            fisher = damped(metric.diagonal(state), projection)
+            if layer_step:
+                folded = shortened(folded, metric.into(plain, state), fisher)
+            direction = metric.back(folded, state)
+            ratio = trees.norm(trees.pick(direction, fisher)) / _positive(trees.norm(trees.pick(plain, fisher)))
+            return direction, {"fop/norm_ratio": ratio}
+
+        super().__init__(
+            transform, stacks, microbatches, jit, rate, probe, lambda slope, *rest: metric.update(*slope, *rest)
+        )  # fmt: skip
+        self.leaves, self.beta = leaves, projection.beta
+        self.statistics, self.second_moment = statistics, second_moment
+        self.into: Callable[[Params, AnyState], Params] = jit("rotate", metric.into)
+        self.merge, self.unfold = jit("merge", merge), jit("unfold", unfold)
+        folding = {"rotate": leaves, "merge": leaves - 1, "unfold": 1}
+        self.cost = replace(self.cost, calls={**self.cost.calls, **(folding if self.beta else {})})
+
+    def slope(
+        self, objective: Objective, params: Params, state: AnyState, batch: Tensor
+    ) -> tuple[Slope, Scalar, Metrics]:
+        """The folded gradient as direction; the plain mean, or the folded one, for the statistics."""
+        if not self.beta:
+            return super().slope(objective, params, state, batch)
+        waiting: list[Node] = []
+        seen: dict[str, list[Scalar]] = defaultdict(list)
+
+        def join(one: Node, two: Node) -> Node:
+            share = torch.tensor(one.size / (one.size + two.size), device=batch.device)
+            outcome = self.merge(one.gradient, two.gradient, share, state)
+            level = max(one.level, two.level) + 1
+            seen[f"fop/beta_{level}"].append(outcome.beta)
+            seen[f"fop/growth_{level}"].append(outcome.growth)
+            return Node(outcome.gradient, one.size + two.size, level)
+
+        plain: Params = {}
+        loss = torch.zeros((), device=batch.device)
+        for microbatches in torch.tensor_split(batch, self.leaves):
+            gradient, value = mean_gradient(objective, params, microbatches)
+            stacked, share = self.stacks.stack(gradient), len(microbatches) / len(batch)
+            loss = loss + share * value
+            plain = trees.along(plain, stacked, share) if plain else trees.scale(stacked, share)
+            node = Node(self.into(stacked, state), len(microbatches), 0)
+            while waiting and waiting[-1].level == node.level:
+                node = join(waiting.pop(), node)
+            waiting.append(node)
+        while len(waiting) > 1:  # not a power of two
+            node = waiting.pop()
+            waiting.append(join(waiting.pop(), node))
+        direction, metrics = self.unfold(waiting[0].gradient, plain, state)
+        metrics |= {name: torch.stack(found).mean() for name, found in seen.items()}
+        chosen = {"plain": plain, "folded": direction}
+        return Slope(direction, chosen[self.statistics], chosen[self.second_moment]), loss, metrics
+
+
+def merged(one: Params, two: Params, share: Tensor, fisher: Params, projection: Projection) -> Merged:
+    """x of both, matrix by matrix; parameters without a diagonal get their mean. `share` is the weight of `one`."""
+    result = {name: two[name] + share * (one[name] - two[name]) for name in one}
+    betas, growths = [], []
+    for name, f in fisher.items():
+        mean, difference = result[name], one[name] - two[name]
+        overlap = _inner(difference, f * mean) / _positive(_inner(mean, f * mean))
+        orthogonal = difference - overlap * mean
+        best = _inner(mean, orthogonal / f) / _positive(_inner(orthogonal, orthogonal / f))
+        beta = (projection.beta * best).clamp(-projection.beta_bound, projection.beta_bound)
+        result[name] = mean + beta * orthogonal
+        betas.append(beta.flatten())
+        growths.append((_inner(result[name], result[name]) / _positive(_inner(mean, mean))).sqrt().flatten())
+    return Merged(result, torch.cat(betas).mean(), torch.cat(growths).mean())
+
+
+def shortened(folded: Params, plain: Params, fisher: Params) -> Params:
+    """eta x, matrix by matrix: the length that the quadratic model with this Fisher matrix asks for."""
+    lengths = {
+        name: _inner(plain[name], folded[name] / f) / _positive(_inner(folded[name], folded[name] / f))
+        for name, f in fisher.items()
+    }  # fmt: skip
+    return {**folded, **{name: length * folded[name] for name, length in lengths.items()}}
+
+
+def damped(diagonal: Params, projection: Projection) -> Params:
+    """f in units of its mean over each matrix, plus the damping; all ones, but for scale, before the first update."""
+    chosen = diagonal if projection.metric == "second_moment" else {name: v.sqrt() for name, v in diagonal.items()}
+    return {
+        name: f / _positive(f.mean(_axes(f), keepdim=True)) + projection.damping for name, f in chosen.items()
+    }  # fmt: skip
+
+
+def _axes(x: Tensor) -> tuple[int, ...]:
+    return (-2, -1) if x.ndim > 1 else (-1,)
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(_axes(a), keepdim=True)
+
+
+def _positive(x: Tensor) -> Tensor:
+    return x.clamp(min=torch.finfo(x.dtype).tiny)
