@@ -81,7 +81,7 @@ def test_what_is_right_passes(text: str) -> None:
         WHOLE.replace("data: text", "data: {source: files}"),
         WHOLE.replace("data: text", "data: {source: {kind: files}}"),
         WHOLE.replace("inner: muon", "inner: {learning_rate: 1e-3}"),
-        WHOLE.replace("inner: muon", "inner: soap"),
+        WHOLE.replace("inner: muon", "inner: sgd"),
         "name: a\n",
         "training: {sede: 3}\n",
     ],
