@@ -227,9 +227,8 @@ def test_a_matrix_beyond_cholesky_goes_to_householder_by_itself():
 
 def test_the_updates_size_follows_the_normalisation():
     start = {"a": torch.zeros(12, 12)}
-    path, _ = followed(
-        soap(0.1, weight_decay=0.0, normalize_gradients=True, betas=(0.0, 0.5)), start, 2, lambda s: {"a": gradients(s)["a"]}
-    )  # fmt: skip
+    transform = soap(0.1, weight_decay=0.0, normalize_gradients=True, betas=(0.0, 0.5))
+    path, _ = followed(transform, start, 2, lambda step: {"a": gradients(step)["a"]})
     step = path[1]["a"] - path[0]["a"]
     assert step.square().mean().sqrt().item() == pytest.approx(0.1 * sqrt(0.5), rel=1e-4)
 
