@@ -1,6 +1,6 @@
 """Transforms made of transforms: one after another, or one for each part of the parameters."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from math import gcd
 from typing import NamedTuple, TypeAlias
 
@@ -82,18 +82,15 @@ def partition(transforms: Mapping[str, AnyTransform], routes: Mapping[str, str])
     def init(params: Params) -> Parts:
         return {rule: each.init(part(rule, params)) for rule, each in used.items()}
 
-    def each_part(
-        work: Callable[[str], tuple[Params, AnyState]],
-    ) -> tuple[Params, Parts]:
-        done = {rule: work(rule) for rule in used}
-        merged = {name: value for updates, _ in done.values() for name, value in updates.items()}
-        return merged, {rule: state for rule, (_, state) in done.items()}
+    def merged(done: Mapping[str, tuple[Params, AnyState]], params: Params) -> tuple[Params, Parts]:
+        updates = {name: value for part, _ in done.values() for name, value in part.items()}
+        return trees.pick(updates, params), {rule: state for rule, (_, state) in done.items()}
 
     def update(gradients: Params, state: Parts, params: Params) -> tuple[Params, Parts]:
-        merged, states = each_part(
-            lambda rule: used[rule].update(part(rule, gradients), state[rule], part(rule, params))
-        )  # fmt: skip
-        return trees.pick(merged, params), states
+        done = {
+            rule: each.update(part(rule, gradients), state[rule], part(rule, params)) for rule, each in used.items()
+        }  # fmt: skip
+        return merged(done, params)
 
     def refresh(gradients: Params, state: Parts) -> Parts:
         return {
@@ -102,14 +99,15 @@ def partition(transforms: Mapping[str, AnyTransform], routes: Mapping[str, str])
         }
 
     def fed(direction: Params, factors: Params, second: Params, state: Parts, params: Params) -> tuple[Params, Parts]:
-        def work(rule: str) -> tuple[Params, AnyState]:
-            own = part(rule, direction), part(rule, factors), part(rule, second)
+        done = {}
+        for rule, each in used.items():
+            own, weights = part(rule, direction), part(rule, params)
             if rule in fisher:
-                return fisher[rule].update(*own, state[rule], part(rule, params))
-            return used[rule].update(own[0], state[rule], part(rule, params))
-
-        merged, states = each_part(work)
-        return trees.pick(merged, params), states
+                statistics = part(rule, factors), part(rule, second)
+                done[rule] = fisher[rule].update(own, *statistics, state[rule], weights)
+            else:
+                done[rule] = each.update(own, state[rule], weights)
+        return merged(done, params)
 
     def into(tree: Params, state: Parts) -> Params:
         turned = [metric.into(part(rule, tree), state[rule]) for rule, metric in fisher.items()]
