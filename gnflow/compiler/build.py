@@ -111,7 +111,15 @@ def _transform(rule: rules.RuleUse | spec.FirstOrderMethod, schedule: schedules.
             return adamw(rule.learning_rate, rule.betas, rule.eps, rule.weight_decay, schedule)
         case rules.MuonRule():
             return muon(
-                rule.learning_rate, rule.momentum, rule.nesterov, rule.weight_decay, rule.ns_steps, rule.scale, schedule
+                rule.learning_rate,
+                rule.momentum,
+                rule.nesterov,
+                rule.weight_decay,
+                rule.ns_steps,
+                rule.scale,
+                schedule,
+                coefficients=rule.coefficients,
+                split=rule.split,
             )
         case rules.RmnpRule():
             return rmnp(rule.learning_rate, rule.momentum, rule.nesterov, rule.weight_decay, rule.scale, schedule)
