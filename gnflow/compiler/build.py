@@ -7,6 +7,7 @@ import torch
 from gnflow import trees
 from gnflow.compiler.routing import routing
 from gnflow.curvature.linearised import SURROGATES, linearised
+from gnflow.metrics.dominance import dominance
 from gnflow.models.attention import Kernel
 from gnflow.models.decoder import decoder
 from gnflow.models.loss import cross_entropy, split
@@ -28,6 +29,7 @@ from gnflow.spec import optimizer as spec
 from gnflow.spec import rules
 from gnflow.spec import schedules as spec_schedules
 from gnflow.spec.experiment import Experiment
+from gnflow.spec.training import Dominance
 
 
 def kernel(optimizer: spec.Optimizer) -> Kernel:
@@ -63,6 +65,11 @@ def objective(network: Model, experiment: Experiment) -> Objective:
     return Objective(value, gradient, linearised(network.logits, SURROGATES[form]))
 
 
+def probe(experiment: Experiment) -> Probe | None:
+    """What is measured of the momentum at every update, where a metric asks for it."""
+    return dominance if any(isinstance(metric, Dominance) for metric in experiment.metrics) else None
+
+
 def optimizer(method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None = None) -> Optimizer:
     """The optimizer of a run of `steps` steps."""
     if isinstance(method, spec.GaussNewton):
@@ -96,6 +103,7 @@ def _descent(
             method.microbatches,
             jit,
             rate,
+            probe,
             leaves=method.leaves if isinstance(method, spec.MlFopSoap) else 2,
             projection=Projection(method.beta, method.beta_bound, method.damping, method.metric),
             statistics=method.statistics,
@@ -111,7 +119,15 @@ def _transform(rule: rules.RuleUse | spec.FirstOrderMethod, schedule: schedules.
             return adamw(rule.learning_rate, rule.betas, rule.eps, rule.weight_decay, schedule)
         case rules.MuonRule():
             return muon(
-                rule.learning_rate, rule.momentum, rule.nesterov, rule.weight_decay, rule.ns_steps, rule.scale, schedule
+                rule.learning_rate,
+                rule.momentum,
+                rule.nesterov,
+                rule.weight_decay,
+                rule.ns_steps,
+                rule.scale,
+                schedule,
+                coefficients=rule.coefficients,
+                split=rule.split,
             )
         case rules.RmnpRule():
             return rmnp(rule.learning_rate, rule.momentum, rule.nesterov, rule.weight_decay, rule.scale, schedule)

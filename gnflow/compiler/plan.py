@@ -109,7 +109,7 @@ def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
     network = build.model(experiment, attention)
     steps = _steps(experiment, build.optimizer(experiment.optimizer, network, 1, _Costs()).cost)
     costs = _Costs()
-    optimizer = build.optimizer(experiment.optimizer, network, steps, costs)
+    optimizer = build.optimizer(experiment.optimizer, network, steps, costs, build.probe(experiment))
     memory = _measure(experiment, network, optimizer, costs)
     return Plan(
         experiment=experiment,

@@ -99,7 +99,7 @@ def compile(plan: Plan, compiled: bool = True) -> Program:  # noqa: A001  # the 
     jit: Jit = compiler or eager
     network = build.model(experiment, plan.attention)
     problem = Objective(*(jit(name, region) for name, region in build.objective(network, experiment)._asdict().items()))
-    optimizer = build.optimizer(experiment.optimizer, network, plan.steps, jit)
+    optimizer = build.optimizer(experiment.optimizer, network, plan.steps, jit, build.probe(experiment))
     device = torch.device(plan.device)
     return Program(
         plan, device, problem, optimizer, lambda: network.init(experiment.training.seed, device), compiler

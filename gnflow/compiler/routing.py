@@ -22,8 +22,8 @@ class Routing(NamedTuple):
 def routing(method: spec.FirstOrderMethod, network: Model) -> Routing:
     """First match wins.
 
-    Raises SpecError for a rule that owns nothing, that has vectors under a method of matrices, or that catches
-    embedding or head along with matrices inside the blocks.
+    Raises SpecError for a rule that owns nothing, that has vectors under a method of matrices, that catches embedding
+    or head along with matrices inside the blocks, or whose `split` does not divide the rows of a weight.
     """
     labels: dict[str, rules.RuleUse | spec.FirstOrderMethod] = {
         f"rules.{i}": rule.use for i, rule in enumerate(method.rules)
@@ -41,6 +41,7 @@ def routing(method: spec.FirstOrderMethod, network: Model) -> Routing:
     routes = {name: owner(name) for name in network.weights}
     for i, rule in enumerate(method.rules):
         _require_sense(i, rule, [name for name, label in routes.items() if label == f"rules.{i}"], network)
+    _require_even_splits(labels, routes, network)
     return Routing(labels, routes)
 
 
@@ -67,3 +68,15 @@ def _require_sense(index: int, rule: rules.Rule, owned: list[str], network: Mode
             f"{where} sends {' and '.join(outside)} to {rule.use.kind} along with matrices inside the blocks; "
             "if that is meant, give them a rule of their own"
         )
+
+
+def _require_even_splits(
+    labels: Mapping[str, rules.RuleUse | spec.FirstOrderMethod], routes: Mapping[str, str], network: Model
+) -> None:
+    for name, label in routes.items():
+        rule, rows = labels[label], network.weights[name].shape[0]
+        if isinstance(rule, rules.MuonRule) and rows % rule.split:
+            raise SpecError(
+                f"muon's `split: {rule.split}` does not divide the {rows} rows of {name}; "
+                "give fused weights a rule of their own"
+            )

@@ -60,13 +60,18 @@ def chain(*transforms: AnyTransform) -> Transform[Chained]:
         )
 
     momentum = last.momentum
+
+    def ahead(gradients: Params, state: Chained) -> Params:
+        # What comes before a momentum, clipping, looks at gradients alone: they stand in for the parameters.
+        return momentum(passed(gradients, state, gradients)[0], state[-1]) if momentum is not None else {}
+
     return Transform(
         init,
         update,
         refresh if any(each.refresh for each in transforms) else None,
         _period(transforms),
         None if last.metric is None else of_last(last.metric),
-        None if momentum is None else lambda gradients, state: momentum(gradients, state[-1]),
+        None if momentum is None else ahead,
     )
 
 

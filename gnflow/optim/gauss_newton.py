@@ -95,6 +95,7 @@ class GaussNewton:
         metrics = {**found.metrics, "norm/update": displacement, "gn/model_loss": solved["loss/train"]}
         # Of an inner schedule, the rate that the solve began with.
         metrics |= {name: value for name, value in first.items() if name == "learning_rate"}
+        metrics |= {name: value for name, value in solved.items() if name.startswith("dominance/")}
         return found.params, GaussNewtonState(trees.chosen(found.accepted, point, anchor), inner), metrics
 
 

@@ -13,26 +13,16 @@ Differs:  without Nesterov it keeps the momentum, which the reference drops; no 
 """
 
 from math import sqrt
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from gnflow import trees
 from gnflow.objective import Params
-from gnflow.optim.muon import Scale
-from gnflow.optim.protocol import Transform, counter, rate
-from gnflow.optim.schedules import Schedule, constant
+from gnflow.optim.momentum import MomentumState, Scale, along_momentum, require_scale
+from gnflow.optim.protocol import Transform
+from gnflow.optim.schedules import Schedule
 
 SMALLEST_NORM = 1e-12
-
-
-class RmnpState(NamedTuple):
-    """Updates made, learning rate, momentum."""
-
-    updates: Tensor
-    learning_rate: Tensor
-    momentum: Params
 
 
 def rmnp(
@@ -42,34 +32,14 @@ def rmnp(
     weight_decay: float = 0.0,
     scale: Scale = "original",
     schedule: Schedule | None = None,
-) -> Transform[RmnpState]:
+) -> Transform[MomentumState]:
     """RMNP for matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else."""
-    factor = schedule or constant()
-    if scale not in ("original", "match_rms"):
-        raise ValueError(f"rmnp's scale is `original` or `match_rms`, not `{scale}`")
+    require_scale("rmnp", scale)
 
-    def init(params: Params) -> RmnpState:
-        for name, value in params.items():
-            if value.ndim not in (2, 3):
-                raise ValueError(f"rmnp takes matrices and stacks of them; `{name}` has shape {tuple(value.shape)}")
-        return RmnpState(counter(params), rate(learning_rate, params), trees.zeros(params))
+    def direction(followed: Params) -> Params:
+        return {name: _size(u, scale) * rows_to_one(u) for name, u in followed.items()}
 
-    def averaged(gradients: Params, state: RmnpState) -> Params:
-        return {name: m + (1 - momentum) * (gradients[name] - m) for name, m in state.momentum.items()}
-
-    def ahead(gradients: Params, average: Params) -> Params:
-        return {name: g + momentum * (average[name] - g) for name, g in gradients.items()} if nesterov else average
-
-    def update(gradients: Params, state: RmnpState, params: Params) -> tuple[Params, RmnpState]:
-        lr = state.learning_rate * factor(state.updates)
-        average = averaged(gradients, state)
-        updates = {
-            name: -lr * (_size(u, scale) * rows_to_one(u) + weight_decay * params[name])
-            for name, u in ahead(gradients, average).items()
-        }
-        return updates, RmnpState(state.updates + 1, state.learning_rate, average)
-
-    return Transform(init, update, momentum=lambda gradients, state: ahead(gradients, averaged(gradients, state)))
+    return along_momentum("rmnp", direction, learning_rate, momentum, nesterov, weight_decay, schedule)
 
 
 def rows_to_one(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from gnflow.spec.base import Expects, Listed, Spec, refuse
 from gnflow.spec.data import Data
 from gnflow.spec.model import Decoder, Model
-from gnflow.spec.optimizer import GaussNewton, MlFopSoap, Optimizer
+from gnflow.spec.optimizer import GaussNewton, MlFopSoap, Optimizer, has_momentum
 from gnflow.spec.training import Compile, Cost, Loss, Metric, Mlflow, Tracking, Training, UpdateNorms
 
 
@@ -53,4 +53,11 @@ class Experiment(Spec):
         training = info.data.get("training")
         if training is not None and training.target is not None and "loss" not in kinds:
             raise refuse("`training.target` needs the metric `loss`; add it")
+        optimizer = info.data.get("optimizer")
+        if optimizer is not None and "dominance" in kinds and not has_momentum(optimizer):
+            raise refuse(
+                f"metric `dominance` is about a momentum, and `{optimizer.kind}` keeps none here; "
+                "use `muon` or `rmnp`, in a rule at least, or remove it",
+                kinds.index("dominance"),
+            )
         return metrics

@@ -146,3 +146,9 @@ class GaussNewton(Spec):
 
 
 Optimizer = Annotated[FirstOrderMethod | GaussNewton, Field(discriminator="kind"), Shorthand]
+
+
+def has_momentum(optimizer: FirstOrderMethod | GaussNewton) -> bool:
+    """Whether any part of the parameters follows the direction of a momentum."""
+    method = optimizer.inner if isinstance(optimizer, GaussNewton) else optimizer
+    return any(isinstance(part, MuonRule | RmnpRule) for part in (method, *(rule.use for rule in method.rules)))

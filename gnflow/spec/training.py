@@ -97,7 +97,13 @@ class UpdateNorms(Spec):
     kind: Literal["update_norms"] = "update_norms"
 
 
-Metric = Annotated[Loss | Cost | UpdateNorms, Field(discriminator="kind"), Shorthand]
+class Dominance(Spec):
+    """`dominance/r_min`, `r_avg`, `r_max` of the momentum's Gram matrix (arXiv:2603.20527); for muon and rmnp."""
+
+    kind: Literal["dominance"] = "dominance"
+
+
+Metric = Annotated[Loss | Cost | UpdateNorms | Dominance, Field(discriminator="kind"), Shorthand]
 
 
 class Compile(Spec):

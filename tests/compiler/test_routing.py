@@ -70,3 +70,15 @@ def test_embedding_and_head_never_fall_silently_into_a_matrix_rule():
     )
     assert meant["head.weight"][1] == "rmnp"
     assert meant["blocks.0.feedforward.up.weight"][1] == "muon"
+
+
+def test_a_split_that_leaves_a_rest_is_refused_by_name():
+    with pytest.raises(
+        SpecError, match=r"`split: 3` does not divide the 16 rows of blocks\.0\.attention\.query\.weight"
+    ):
+        table(kind="muon", split=3)
+    with pytest.raises(
+        SpecError, match=r"`split: 5` does not divide the 64 rows of blocks\.0\.feedforward\.up\.weight"
+    ):
+        table(kind="rmnp", rules=[{"match": "up", "use": {"kind": "muon", "split": 5}}])
+    table(kind="muon", split=4)

@@ -3,7 +3,7 @@ import torch
 from problems import noise
 
 from gnflow import trees
-from gnflow.optim import adamw, chain, clip_by_global_norm, muon, partition
+from gnflow.optim import adamw, chain, clip_by_global_norm, muon, partition, rmnp
 from gnflow.optim.stacks import Stacks
 
 PARAMS = noise({"w": torch.empty(4, 4), "e": torch.empty(6, 4), "g": torch.empty(4)}, 0)
@@ -57,3 +57,12 @@ def test_stacks_group_by_rule_and_shape_and_come_apart_again():
     assert stacked["muon:2x3"].shape == (2, 2, 3)
     back = stacks.unstack(stacked)
     assert all(torch.equal(back[name], tree[name]) for name in tree)
+
+
+def test_a_chain_shows_the_momentum_of_what_was_clipped():
+    w, transform = {"w": PARAMS["w"]}, rmnp(1.0)
+    clipped = chain(clip_by_global_norm(1e-3), transform)
+    _, state = clipped.update(w, clipped.init(w), w)
+    short = trees.scale(w, 1e-3 / trees.norm(w))
+    shown, expected = clipped.momentum(w, state), transform.momentum(short, state[-1])
+    torch.testing.assert_close(shown["w"], expected["w"])

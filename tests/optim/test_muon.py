@@ -1,10 +1,13 @@
+import re
+from math import sqrt
+
 import pytest
 import torch
 from problems import noise
 
 from gnflow import trees
 from gnflow.optim import muon
-from gnflow.optim.muon import newton_schulz, orthogonalised
+from gnflow.optim.newton_schulz import orthogonalised
 
 SHAPES = {"square": (12, 12), "wide": (6, 20), "tall": (20, 6)}
 
@@ -13,33 +16,8 @@ def matrices(seed=0):
     return noise({name: torch.empty(shape) for name, shape in SHAPES.items()}, seed)
 
 
-def polar(x):
-    u, _, v = torch.linalg.svd(x.double(), full_matrices=False)
-    return u @ v
-
-
 def cosine(a, b):
     return ((a * b).sum() / (a.norm() * b.norm())).item()
-
-
-def test_the_direction_is_near_the_orthogonal_polar_factor():
-    for name, u in orthogonalised(matrices(), 5).items():
-        assert cosine(u.double(), polar(matrices()[name])) > 0.98
-        singular = torch.linalg.svdvals(u)
-        assert 0.4 < singular.min() <= singular.max() < 1.2, name
-
-
-def test_matrices_iterated_on_together_come_out_as_if_alone():
-    together = orthogonalised(matrices(), 5)
-    for name, x in matrices().items():
-        torch.testing.assert_close(together[name], orthogonalised({name: x}, 5)[name], atol=2e-5, rtol=1e-4)
-
-
-def test_a_stack_is_its_matrices():
-    a, b = noise({"a": torch.empty(8, 4), "b": torch.empty(8, 4)}, 3).values()
-    stacked = orthogonalised({"s": torch.stack([a, b])}, 5)["s"]
-    alone = orthogonalised({"a": a, "b": b}, 5)
-    torch.testing.assert_close(stacked, torch.stack([alone["a"], alone["b"]]), atol=2e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("scale", "theirs"), [("original", "original"), ("match_rms", "match_rms_adamw")])
@@ -66,27 +44,78 @@ def test_updates_point_where_torch_points(scale, theirs, nesterov, decay):
             assert updates[name].norm().item() == pytest.approx(moved.norm().item(), rel=2e-2)
 
 
-def test_the_momentum_is_an_average_and_the_gradient_is_left_alone():
+@pytest.mark.parametrize(
+    ("scale", "sizes"),
+    [
+        ("original", {"square": 1.0, "wide": 1.0, "tall": sqrt(20 / 6)}),
+        ("match_rms", {"square": 0.2 * sqrt(12), "wide": 0.2 * sqrt(20), "tall": 0.2 * sqrt(20)}),
+    ],
+)
+@pytest.mark.parametrize("coefficients", ["jordan", "polar_express"])
+def test_an_update_is_a_scaled_orthogonal_factor(scale, sizes, coefficients):
     params, gradients = matrices(), matrices(1)
-    kept = trees.clone(gradients)
-    transform = muon(momentum=0.9)
+    transform = muon(0.1, scale=scale, coefficients=coefficients)
+    updates, _ = transform.update(gradients, transform.init(params), params)
+    factors = orthogonalised(gradients, 5, coefficients)
+    for name, u in updates.items():
+        torch.testing.assert_close(u, -0.1 * sizes[name] * factors[name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", ["original", "match_rms"])
+@pytest.mark.parametrize("shape", [(18, 6), (18, 20), (18, 5)])
+def test_a_split_weight_is_each_of_its_parts_alone(scale, shape):
+    weight, gradient = noise({"w": torch.empty(2, *shape), "g": torch.empty(2, *shape)}, 4).values()
+    fused, alone = muon(0.1, weight_decay=0.5, scale=scale, split=3), muon(0.1, weight_decay=0.5, scale=scale)
+    updates, state = fused.update({"w": gradient}, fused.init({"w": weight}), {"w": weight})
+    assert state.momentum["w"].shape == weight.shape
+    rows = shape[0] // 3
+    for i in range(2):
+        for part in range(3):
+            at = (i, slice(part * rows, (part + 1) * rows))
+            own = {"w": weight[at]}
+            expected, _ = alone.update({"w": gradient[at]}, alone.init(own), own)
+            torch.testing.assert_close(updates["w"][at], expected["w"], atol=1e-5, rtol=1e-4)
+
+
+def test_a_split_that_leaves_a_rest_is_refused_by_name():
+    with pytest.raises(ValueError, match=re.escape("the rows of `square`, of shape (12, 12), into 5 matrices")):
+        muon(split=5).init(matrices())
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_the_momentum_is_an_average_and_neither_it_nor_the_gradient_is_written_to(nesterov):
+    params, gradients = matrices(), matrices(1)
+    transform = muon(momentum=0.9, nesterov=nesterov)
     _, state = transform.update(gradients, transform.init(params), params)
+    kept, own = trees.clone(gradients), trees.clone(state.momentum)
+    _, after = transform.update(gradients, state, params)
     for name in params:
-        torch.testing.assert_close(state.momentum[name], 0.1 * gradients[name])
+        torch.testing.assert_close(own[name], 0.1 * gradients[name])
+        torch.testing.assert_close(after.momentum[name], 0.19 * gradients[name])
+        assert torch.equal(state.momentum[name], own[name])
         assert torch.equal(gradients[name], kept[name])
 
 
-def test_a_zero_gradient_makes_no_update_and_a_rank_deficient_one_a_finite_one():
-    zero, flat = torch.zeros(1, 4, 6), torch.ones(1, 4, 6)
-    assert torch.equal(newton_schulz(zero, 5), zero)
-    assert newton_schulz(flat, 5).isfinite().all()
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_the_momentum_it_shows_is_what_the_next_update_orthogonalises(nesterov):
+    params = matrices()
+    transform = muon(1.0, nesterov=nesterov, split=2)
+    _, state = transform.update(matrices(1), transform.init(params), params)
+    shown = transform.momentum(matrices(2), state)
+    updates, _ = transform.update(matrices(2), state, params)
+    assert shown["tall"].shape == (2, 10, 6)
+    for name, u in orthogonalised(shown).items():
+        m, n = u.shape[-2:]
+        expected = -sqrt(max(1, m / n)) * u.reshape(params[name].shape)
+        torch.testing.assert_close(updates[name], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_a_misspelt_scale_is_refused():
-    with pytest.raises(ValueError, match="orginal"):
-        muon(scale="orginal")
+@pytest.mark.parametrize(("option", "value"), [("scale", "orginal"), ("coefficients", "jordon")])
+def test_a_misspelt_option_is_refused(option, value):
+    with pytest.raises(ValueError, match=value):
+        muon(**{option: value})
 
 
 def test_a_vector_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"`gain` has shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"muon .* `gain` has shape \(3,\)"):
         muon().init({"gain": torch.ones(3)})

@@ -94,7 +94,7 @@ def test_the_schema_and_the_loader_agree_about_every_bad_part(tmp_path: Path) ->
     """But for what spans keys, which JSON Schema has no words for, and whole numbers written as 64.0."""
     blocks = (Path(__file__).with_name("bad_parts.txt").read_text("utf-8")).strip().split("\n\n")
     beyond = (
-        "do not split", "do not divide", "give either", "ready tokens", "declared twice",
+        "do not split", "do not divide", "give either", "ready tokens", "declared twice", "keeps none here",
         "regular expression", "no schedule of its own", "`12.0`; write",
     )  # fmt: skip
     rest = {"name": "trial", "data": "text", "optimizer": "adamw", "training": {"steps": 3}}

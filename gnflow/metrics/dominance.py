@@ -1,0 +1,38 @@
+"""How much the Gram matrix of the momentum is dominated by its diagonal: what RMNP takes for granted.
+
+    A = V V',   r_i = |A_ii| / mean over j != i of |A_ij|              V is (m, n), a tall one transposed first
+
+Minimum, mean and maximum over the rows of each matrix, then the mean of each over all matrices.
+
+Source:   arXiv:2603.20527
+Code:     github.com/Dominator-Index/RMNP GPT-2/RMNP/optimizers/muon.py @ a662ebc
+Differs:  a matrix of one row has no ratio and is left out, where the reference counts it as 0
+"""
+
+import torch
+from torch import Tensor
+
+from gnflow.objective import Metrics, Params
+
+
+def dominance(momentum: Params) -> Metrics:
+    """Of matrices (m, n) and stacks of them (k, m, n); nothing where every matrix has but one row."""
+    ratios = [row_ratios(v) for v in momentum.values() if min(v.shape[-2:]) > 1]
+    if not ratios:
+        return {}
+    return {
+        "dominance/r_min": torch.cat([r.amin(-1) for r in ratios]).mean(),
+        "dominance/r_avg": torch.cat([r.mean(-1) for r in ratios]).mean(),
+        "dominance/r_max": torch.cat([r.amax(-1) for r in ratios]).mean(),
+    }
+
+
+def row_ratios(v: Tensor) -> Tensor:
+    """(k, m): r_i of each matrix, in float32."""
+    v = v.float().reshape(-1, *v.shape[-2:])
+    gram = (v @ v.mT if v.shape[-2] <= v.shape[-1] else v.mT @ v).abs()
+    rows = gram.shape[-1]
+    # By a mask: Inductor cannot take the diagonal view of a product.
+    identity = torch.eye(rows, device=v.device)
+    diagonal, others = (gram * identity).sum(-1), (gram * (1 - identity)).sum(-1)
+    return diagonal / (others / (rows - 1 + 1e-10) + 1e-10)

@@ -1,0 +1,118 @@
+"""The orthogonal polar factor U V' of X = U S V', by products of matrices alone.
+
+    X <- X / |X|
+    X <- p_k(X) = (a I + b R + c R R) X,   R = X X'                        for each polynomial (a, b, c) of the set
+
+Where one side is more than twice the other, the iteration runs on the small Gram matrix R instead. All Z below are
+polynomials in R and commute with it; X is met once for each of the segments {first two steps}, {the others}:
+
+    Z = a I + b R + c R R,   Q <- Z Q,   R <- Z R Z;   at the end of the segment X <- Q X
+
+The first steps raise singular values tenfold and more, and with them the rounding error of R: a second segment begins
+with R = X X' anew. Without it the iteration explodes in bfloat16.
+
+Source:   Jordan et al. 2024, kellerjordan.github.io/posts/muon; Amsel et al. 2025, arXiv:2505.16932; Gram form:
+          dao-lab.ai/blog/2026/gram-newton-schulz
+Code:     github.com/KellerJordan/Muon muon.py @ 857d1ad; github.com/KellerJordan/modded-nanogpt train_gpt.py (Polar
+          Express); github.com/Dao-AILab/gram-newton-schulz @ f08f25e
+Differs:  float32 on CPU, bfloat16 on GPU in the Gram form too; a tall X takes R = X' X and X Q, and is never transposed
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from gnflow.objective import Params
+
+Coefficients: TypeAlias = Literal["jordan", "polar_express"]
+Polynomial: TypeAlias = tuple[float, float, float]
+SMALLEST_NORM = 1e-7
+
+
+class Iteration(NamedTuple):
+    """Polynomials, the last of which repeats, and the margin by which |X| must stay below 1."""
+
+    polynomials: tuple[Polynomial, ...]
+    safety: float = 1.0
+
+
+ITERATIONS: dict[Coefficients, Iteration] = {
+    # github.com/KellerJordan/Muon/blob/857d1ad/muon.py#L15; singular values end in [0.68, 1.14]
+    "jordan": Iteration(((3.4445, -4.7750, 2.0315),)),
+    # Five optimal polynomials for singular values down to 1e-3; they end in [0.85, 1.15]
+    "polar_express": Iteration(
+        (
+            (8.156554524902461, -22.48329292557795, 15.878769915207462),
+            (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+            (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+            (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+            (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+        ),
+        safety=1.02,
+    ),
+}
+
+
+def orthogonalised(matrices: Params, steps: int = 5, coefficients: Coefficients = "jordan") -> Params:
+    """The polar factor of each matrix (m, n) and of each in a stack (k, m, n), those of one shape in one batch.
+
+    Of a set shorter than `steps` the last polynomial repeats; of a longer one the first are used.
+    """
+    polynomials, safety = ITERATIONS[coefficients]
+    chosen = (polynomials + polynomials[-1:] * (steps - len(polynomials)))[:steps]
+    shapes: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for name, x in matrices.items():
+        shapes[tuple(x.shape[-2:])].append(name)
+    # A shape and its transpose share the products of their Gram matrices.
+    pairs: dict[tuple[int, ...], list[tuple[int, ...]]] = defaultdict(list)
+    for shape in shapes:
+        pairs[tuple(sorted(shape))].append(shape)
+    result: Params = {}
+    for pair in pairs.values():
+        batches = [_joined([matrices[name].reshape(-1, *shape) for name in shapes[shape]]) for shape in pair]
+        for shape, factors in zip(pair, newton_schulz(batches, chosen, safety), strict=True):
+            parts = torch.split(factors, [matrices[name].shape[:-2].numel() for name in shapes[shape]])
+            result |= {name: u.reshape(matrices[name].shape) for name, u in zip(shapes[shape], parts, strict=True)}
+    return {name: result[name] for name in matrices}
+
+
+def newton_schulz(batches: Sequence[Tensor], polynomials: Sequence[Polynomial], safety: float = 1.0) -> list[Tensor]:
+    """Polar factors of batches (k, m, n), each of one shape or its transpose."""
+    *_, m, n = batches[0].shape
+    segments = [polynomials[:2], polynomials[2:]] if max(m, n) > 2 * min(m, n) else [[each] for each in polynomials]
+    xs = [_normalised(x, safety) for x in batches]
+    for segment in segments:
+        if segment:
+            gram = _joined([x @ x.mT if _wide(x) else x.mT @ x for x in xs])
+            factors = torch.split(accumulated(gram, segment), [len(x) for x in xs])
+            xs = [q @ x if _wide(x) else x @ q for x, q in zip(xs, factors, strict=True)]
+    return [x.to(batch.dtype) for x, batch in zip(xs, batches, strict=True)]
+
+
+def accumulated(gram: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
+    """Q with Q X = p_k( ... p_1(X)) for X X' = `gram`."""
+    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    product: Tensor | None = None
+    for i, (a, b, c) in enumerate(polynomials):
+        z = a * identity + b * gram + c * (gram @ gram)
+        product = z if product is None else z @ product
+        if i < len(polynomials) - 1:
+            gram = z @ gram @ z
+    return identity.expand_as(gram) if product is None else product
+
+
+def _normalised(x: Tensor, safety: float) -> Tensor:
+    norm = x.square().sum((-2, -1), keepdim=True).sqrt()
+    x = x / (safety * norm).clamp(min=SMALLEST_NORM)
+    return x.bfloat16() if x.is_cuda else x
+
+
+def _wide(x: Tensor) -> bool:
+    return x.shape[-2] <= x.shape[-1]
+
+
+def _joined(batches: list[Tensor]) -> Tensor:
+    return batches[0] if len(batches) == 1 else torch.cat(batches)

@@ -1,0 +1,129 @@
+import pytest
+import torch
+from problems import noise
+
+from gnflow.optim.newton_schulz import ITERATIONS, newton_schulz, orthogonalised
+
+SHAPES = {"square": (12, 12), "wide": (6, 20), "tall": (20, 6), "another wide": (6, 20), "nearly square": (10, 14)}
+SETS = tuple(ITERATIONS)
+each_set = pytest.mark.parametrize("coefficients", SETS)
+# Of singular values of at least 0.01 once |X| = 1, in exact arithmetic.
+RANGES = {"jordan": (0.6818, 1.1345), "polar_express": (0.846, 1.154)}
+
+
+def matrices(seed=0, dtype=torch.float32):
+    return noise({name: torch.empty(shape, dtype=dtype) for name, shape in SHAPES.items()}, seed)
+
+
+def polar(x):
+    u, _, v = torch.linalg.svd(x.double(), full_matrices=False)
+    return u @ v
+
+
+def cosine(a, b):
+    return ((a * b).sum() / (a.norm() * b.norm())).item()
+
+
+def decaying(m, n, smallest=1e-3):
+    """Singular values from 1 down to `smallest`, in float64."""
+    u, v = (torch.linalg.qr(noise({"x": torch.empty(size, m)}, size)["x"].double()).Q for size in (m, n))
+    values = torch.logspace(0, torch.tensor(smallest).log10().item(), m, dtype=torch.float64)
+    return (u * values) @ v.mT
+
+
+def plainly(x, polynomials, safety=1.0):
+    """The iteration as published, without the Gram matrix's own recursion."""
+    tall = x.shape[-2] > x.shape[-1]
+    x = (x.mT if tall else x) / (safety * x.norm())
+    for a, b, c in polynomials:
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+def polynomials(coefficients, steps=5):
+    own = ITERATIONS[coefficients].polynomials
+    return [own[min(step, len(own) - 1)] for step in range(steps)]
+
+
+@each_set
+def test_the_result_is_near_the_polar_factor(coefficients):
+    for name, u in orthogonalised(matrices(), coefficients=coefficients).items():
+        assert cosine(u.double(), polar(matrices()[name])) > 0.98, name
+
+
+@each_set
+def test_singular_values_end_in_the_published_range(coefficients):
+    lowest, highest = RANGES[coefficients]
+    for shape in ((8, 16), (8, 40), (40, 8)):
+        m, n = sorted(shape)
+        x = decaying(m, n, smallest=0.015)
+        singular = torch.linalg.svdvals(orthogonalised({"x": x if shape == (m, n) else x.mT}, 5, coefficients)["x"])
+        assert lowest <= singular.min() <= singular.max() <= highest, shape
+
+
+def test_polar_express_lifts_singular_values_that_jordan_leaves_small():
+    x = decaying(8, 16, smallest=1.5e-3)
+    lifted = {name: torch.linalg.svdvals(orthogonalised({"x": x}, 5, name)["x"]).min() for name in SETS}
+    assert lifted["jordan"] < 0.65
+    assert lifted["polar_express"] > 0.84
+
+
+@each_set
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 6])
+def test_the_gram_form_is_the_plain_iteration(coefficients, dtype, tolerance, steps):
+    for shape in ((16, 48), (48, 16), (16, 32), (16, 16)):
+        m, n = sorted(shape)
+        x = decaying(m, n) if shape == (m, n) else decaying(m, n).mT
+        expected = plainly(x, polynomials(coefficients, steps), ITERATIONS[coefficients].safety)
+        u = orthogonalised({"x": x.to(dtype)}, steps, coefficients)["x"]
+        assert u.dtype == dtype
+        assert (u.double() - expected).norm() < tolerance * expected.norm(), shape
+
+
+@each_set
+def test_in_bfloat16_the_gram_form_errs_at_most_twice_as_much_as_the_plain_iteration(coefficients):
+    for x in (decaying(32, 128), decaying(32, 128, smallest=1e-6), noise({"x": torch.empty(32, 128)}, 1)["x"].double()):
+        x = x / x.norm()
+        steps = polynomials(coefficients)
+        expected = plainly(x, steps)
+        (gram,) = newton_schulz([x.bfloat16().unsqueeze(0)], steps)
+        plain = plainly(x.bfloat16(), steps)
+        assert (gram[0].double() - expected).norm() < 2 * (plain.double() - expected).norm()
+        assert torch.linalg.matrix_norm(gram[0].float(), 2) < 1.35
+
+
+def test_the_last_polynomial_repeats_and_a_longer_set_is_cut():
+    x = matrices(dtype=torch.float64)["square"]
+    for steps in (3, 7):
+        expected = plainly(x, polynomials("polar_express", steps), 1.02)
+        torch.testing.assert_close(orthogonalised({"x": x}, steps, "polar_express")["x"], expected)
+
+
+def test_matrices_iterated_on_together_come_out_as_if_alone():
+    together = orthogonalised(matrices())
+    assert list(together) == list(SHAPES)
+    for name, x in matrices().items():
+        torch.testing.assert_close(together[name], orthogonalised({name: x})[name], atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(8, 4), (4, 12), (5, 5)])
+def test_a_stack_is_its_matrices(shape):
+    a, b = noise({"a": torch.empty(shape), "b": torch.empty(shape)}, 3).values()
+    stacked = orthogonalised({"s": torch.stack([a, b]), "c": a})["s"]
+    alone = orthogonalised({"a": a, "b": b})
+    torch.testing.assert_close(stacked, torch.stack([alone["a"], alone["b"]]), atol=2e-5, rtol=1e-4)
+
+
+def test_a_tall_matrix_is_treated_as_its_transpose():
+    x = matrices(dtype=torch.float64)["tall"]
+    torch.testing.assert_close(orthogonalised({"x": x})["x"], orthogonalised({"x": x.mT})["x"].mT)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (4, 12), (12, 4)])
+@each_set
+def test_a_zero_matrix_stays_and_one_of_low_rank_stays_finite(shape, coefficients):
+    zero, flat = torch.zeros(shape), torch.ones(shape)
+    assert torch.equal(orthogonalised({"x": zero}, 5, coefficients)["x"], zero)
+    assert orthogonalised({"x": flat}, 5, coefficients)["x"].isfinite().all()
