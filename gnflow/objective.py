@@ -19,4 +19,7 @@ class Objective(NamedTuple):
     gradient: Callable[[Params, Tokens], tuple[Params, Scalar]]
     """(params, tokens) -> (gradient, loss)"""
     curved: Callable[[Params, Params, Tokens], tuple[Params, Scalar]]
-    """(params, anchor, tokens) -> (gradient, value) at `params` of the convex model of the loss around `anchor`"""
+    """(params, anchor, tokens) -> (gradient, value) at `params` of the convex model of the loss around `anchor`.
+
+    `params` may name a part of the anchor's parameters. The others stay at the anchor and have no gradient.
+    """

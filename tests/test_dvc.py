@@ -15,11 +15,12 @@ from ruamel.yaml import YAML
 from gnflow.spec.load import load
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("adamw", "muon", "full_gn", "prox_linear_gn")
+NAMES = ("adamw", "muon", "full_gn", "layerwise_gn", "prox_linear_gn")
 OPTIMIZERS = {
     "adamw": "{kind: adamw, microbatches: 2}",
     "muon": "{kind: muon, microbatches: 2}",
     "full_gn": "{kind: gauss_newton, inner_steps: 2, search: {kind: geometric, trials: 2, microbatches: 1}}",
+    "layerwise_gn": "{kind: gauss_newton, blocks: layer, inner_steps: 2, search: none}",
     "prox_linear_gn": "{kind: gauss_newton, objective: prox_linear, inner_steps: 2, search: none}",
 }
 SPEC = """

@@ -11,6 +11,7 @@ from gnflow.compiler.program import compile as build
 SEARCH = {"kind": "geometric", "trials": 5, "microbatches": 2}
 MUON = {"kind": "muon", "learning_rate": 0.01, "scale": "match_rms", "others": {"kind": "adamw", "learning_rate": 0.01}}
 ADAMW = {"kind": "adamw", "learning_rate": 0.01}
+SOAP = {"learning_rate": 0.01, "precondition_frequency": 3, "others": ADAMW}
 SCHEDULES = ("constant", "global_cosine", "inner_cosine", "constant_with_inner_cosine")
 
 OPTIMIZERS: dict[str, dict[str, object]] = {
@@ -24,6 +25,17 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     },
     "prox_linear": {
         "kind": "gauss_newton", "objective": "prox_linear", "inner": MUON, "inner_steps": 4, "search": "none",
+    },
+    "layerwise": {
+        "kind": "gauss_newton", "blocks": "layer", "inner": MUON, "inner_steps": 4, "search": SEARCH, "average": 0.5,
+    },
+    "layerwise soap": {
+        "kind": "gauss_newton", "blocks": "layer", "inner": {**SOAP, "kind": "soap", "clip": 1.0}, "inner_steps": 4,
+        "search": SEARCH,
+    },
+    "layerwise fop_soap": {
+        "kind": "gauss_newton", "blocks": "layer", "inner": {**SOAP, "kind": "fop_soap"}, "inner_steps": 4,
+        "search": SEARCH,
     },
     **{
         f"gauss_newton {schedule}": {
@@ -90,9 +102,16 @@ def test_it_takes_exactly_the_microbatches_it_declares(name):
     run = program(name)
     seen = []
 
+    def of(region, arguments):
+        blocks = run.plan.blocks.values() if region == "curved" else ()
+        return next((block.region for block in blocks if set(block.names) == set(arguments[0])), region)
+
     def noted(region):
         function = getattr(run.objective, region)
-        return lambda *arguments: (seen.append((region, arguments[-1].data_ptr())), function(*arguments))[1]
+        return lambda *arguments: (
+            seen.append((of(region, arguments), arguments[-1].data_ptr())),
+            function(*arguments),
+        )[1]
 
     objective = type(run.objective)(*(noted(region) for region in run.objective._fields))
     params = run.initial()
@@ -100,7 +119,9 @@ def test_it_takes_exactly_the_microbatches_it_declares(name):
     run.optimizer.step(objective, params, run.optimizer.init(params), batch)
     assert {pointer for _, pointer in seen} == {tokens.data_ptr() for tokens in batch}
     counted = {region: sum(1 for r, _ in seen if r == region) for region in {r for r, _ in seen}}
-    declared = {region: calls for region, calls in run.plan.cost.calls.items() if region != "update"}
+    declared = {
+        name: calls for name, calls in run.plan.cost.calls.items() if name.split(".")[0] in run.objective._fields
+    }
     assert counted == declared
 
 

@@ -2,7 +2,7 @@
 
 import json as json_text
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,8 @@ def plan(spec: Path, *, sets: Sequence[str], json: bool) -> int:
     console = Console() if sys.stdout.isatty() else Console(width=120)
     console.print(_parameters(planned))
     console.print(_costs(planned))
+    for line in _blocks(planned):
+        console.print(line)
     console.print(_memory(planned))
     console.print(_summary(planned, seconds))
     return 0
@@ -55,6 +57,16 @@ def _costs(planned: "Plan") -> Table:
         calls = planned.cost.calls.get(name, 0)
         table.add_row(name, f"{calls:,g}", f"{cost.flops / 1e9:,.2f}", f"{calls * cost.flops / 1e9:,.1f}")
     return table
+
+
+def _blocks(planned: "Plan") -> Iterator[str]:
+    """Why a block has a region of its own, or has not."""
+    for name, block in planned.blocks.items():
+        need = f"{block.share:.0%} of the FLOPs of `curved`"
+        if block.region == "curved":
+            yield f"block {name}: solved for with `curved`; a region of its own would need {need}"
+        else:
+            yield f"block {name}: solved for with `{block.region}`, which needs {need}"
 
 
 def _memory(planned: "Plan") -> Table:

@@ -1,5 +1,6 @@
 """Spec -> objects: models, objectives, transforms and optimizers, each by one closed `match`."""
 
+from collections.abc import Iterable
 from typing import assert_never
 
 import torch
@@ -18,9 +19,9 @@ from gnflow.optim.adamw import adamw
 from gnflow.optim.combine import chain, clip_by_global_norm, partition
 from gnflow.optim.descent import Descent, Probe
 from gnflow.optim.fisher_orthogonal import FisherOrthogonal, Projection
-from gnflow.optim.gauss_newton import GaussNewton, Search
+from gnflow.optim.gauss_newton import Block, GaussNewton, Search
 from gnflow.optim.muon import muon
-from gnflow.optim.protocol import AnyState, AnyTransform, Jit, Optimizer
+from gnflow.optim.protocol import AnyState, AnyTransform, Jit, Optimizer, Region
 from gnflow.optim.rmnp import rmnp
 from gnflow.optim.search import FullStep, GeometricSearch
 from gnflow.optim.soap import soap
@@ -73,16 +74,54 @@ def probe(experiment: Experiment) -> Probe | None:
 def optimizer(method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None = None) -> Optimizer:
     """The optimizer of a run of `steps` steps."""
     if isinstance(method, spec.GaussNewton):
-        inner = _descent(method.inner, network, _inner_schedule(method, steps), jit, probe)
-        return GaussNewton(inner, method.inner_steps, _search(method.search), method.warm_start, method.average)
+        blocks = _blocks(method, network, _inner_schedule(method, steps), jit, probe)
+        return GaussNewton(blocks, method.inner_steps, _search(method.search), method.warm_start, method.average)
     return _descent(method, network, _schedule(method.schedule, steps), jit, probe)
 
 
+def _blocks(
+    method: spec.GaussNewton, network: Model, schedule: schedules.Schedule, jit: Jit, probe: Probe | None
+) -> dict[str, Block]:
+    """One block, or those of the model; the first of each structure lends its regions to the others."""
+    if method.blocks == "full":
+        return {"all": Block(tuple(network.weights), _descent(method.inner, network, schedule, jit, probe))}
+    blocks: dict[str, Block] = {}
+    lenders: dict[tuple[tuple[str, int], ...], tuple[Descent, str]] = {}
+    for name, names in network.blocks.items():
+        stacks = _stacks(method.inner, network, names)
+        structure = tuple(stacks.sizes().items())
+        if structure not in lenders:
+            suffix = f".{name}"
+            lent = _descent(method.inner, network, schedule, _suffixed(jit, suffix), probe, names)
+            lenders[structure] = lent, suffix
+        inner, suffix = lenders[structure]
+        blocks[name] = Block(names, inner.over(stacks), suffix)
+    return blocks
+
+
+def _suffixed(jit: Jit, suffix: str) -> Jit:
+    def named(name: str, region: Region, /) -> Region:
+        return jit(name + suffix, region)
+
+    return named
+
+
+def _stacks(method: spec.FirstOrderMethod, network: Model, names: Iterable[str]) -> Stacks:
+    routes = routing(method, network).routes
+    return Stacks.by_rule({name: routes[name] for name in names}, {name: network.weights[name].shape for name in names})
+
+
 def _descent(
-    method: spec.FirstOrderMethod, network: Model, schedule: schedules.Schedule, jit: Jit, probe: Probe | None
+    method: spec.FirstOrderMethod,
+    network: Model,
+    schedule: schedules.Schedule,
+    jit: Jit,
+    probe: Probe | None,
+    names: Iterable[str] | None = None,
 ) -> Descent:
+    """Over all parameters, or those named."""
     labels, routes = routing(method, network)
-    stacks = Stacks.by_rule(routes, {name: weight.shape for name, weight in network.weights.items()})
+    stacks = _stacks(method, network, routes if names is None else names)
     transforms = {label: _transform(rule, schedule) for label, rule in labels.items()}
     if isinstance(method, spec.Projected):
         # `others` keeps to the mean: the published projections are of matrices.
@@ -91,12 +130,14 @@ def _descent(
     clipped = combined if method.clip is None else chain(clip_by_global_norm(method.clip), combined)
     main = method.kind if method.kind in routes.values() else next(iter(routes.values()))
 
-    def rate(state: AnyState) -> Scalar:
+    def main_rate(state: AnyState) -> Scalar:
         """The rate of the method's own rule at this update."""
         part = (state if method.clip is None else state[-1])[main]
         return part.learning_rate * schedule(part.updates)  # type: ignore[no-any-return]  # each rule has its own state
 
-    if isinstance(method, spec.Projected):
+    rate = main_rate if main in stacks.rules().values() else None
+    # A block without matrices has nothing to project.
+    if isinstance(method, spec.Projected) and (names is None or clipped.metric is not None):
         return FisherOrthogonal(
             clipped,
             stacks,

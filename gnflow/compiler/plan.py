@@ -1,6 +1,6 @@
 """Experiment -> Plan: every size and cost of a run, known before a byte is allocated."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil, prod
 from typing import NamedTuple
@@ -9,13 +9,15 @@ import torch
 
 from gnflow import trees
 from gnflow.compiler import build
+from gnflow.compiler.blocks import BlockRegion, block_regions, redirected
 from gnflow.compiler.cost import RegionCost, nbytes, region_cost
 from gnflow.compiler.routing import routing
 from gnflow.models.attention import Kernel
 from gnflow.models.model import Model
+from gnflow.objective import Params
 from gnflow.optim.descent import Descent
 from gnflow.optim.gauss_newton import GaussNewton
-from gnflow.optim.protocol import Cost, Optimizer, Region
+from gnflow.optim.protocol import AnyState, Cost, Optimizer, Region
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
 
@@ -42,6 +44,8 @@ class Plan:
     parameters: tuple[Parameter, ...]
     cost: Cost
     regions: dict[str, RegionCost]
+    blocks: dict[str, BlockRegion]
+    """Of layerwise Gauss-Newton alone."""
     memory: dict[str, int]
     """Bytes by class. Activations are those of an eager run: compiled regions stay below."""
 
@@ -98,6 +102,7 @@ class Plan:
                 "flops": self.steps * self.flops,
             },
             "regions": {name: cost._asdict() for name, cost in self.regions.items()},
+            "blocks": {name: {"region": b.region, "share": b.share} for name, b in self.blocks.items()},
             "memory": self.memory,
             "table": [row._asdict() for row in self.parameters],
         }
@@ -110,15 +115,16 @@ def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
     steps = _steps(experiment, build.optimizer(experiment.optimizer, network, 1, _Costs()).cost)
     costs = _Costs()
     optimizer = build.optimizer(experiment.optimizer, network, steps, costs, build.probe(experiment))
-    memory = _measure(experiment, network, optimizer, costs)
+    blocks, memory = _measure(experiment, network, optimizer, costs)
     return Plan(
         experiment=experiment,
         device=_device(experiment),
         attention=attention,
         steps=steps,
         parameters=_table(experiment, network),
-        cost=optimizer.cost,
+        cost=redirected(optimizer.cost, blocks),
         regions=costs.regions,
+        blocks=blocks,
         memory=memory,
     )
 
@@ -138,40 +144,53 @@ class _Costs:
         return measured  # type: ignore[return-value]  # a wrapper of the same signature
 
 
-def _measure(experiment: Experiment, network: Model, optimizer: Optimizer, costs: _Costs) -> dict[str, int]:
-    """Runs each region that the optimizer calls once, on the meta device."""
+def _measure(
+    experiment: Experiment, network: Model, optimizer: Optimizer, costs: _Costs
+) -> tuple[dict[str, BlockRegion], dict[str, int]]:
+    """Runs each region that the optimizer calls once, on the meta device -> (regions of blocks, memory)."""
     params = network.init(experiment.training.seed, "meta")
     tokens = torch.empty(
         experiment.training.rows, experiment.data.context + 1, dtype=torch.int64, device="meta"
     )  # fmt: skip
     problem = build.objective(network, experiment)
+    layerwise = isinstance(optimizer, GaussNewton) and len(optimizer.blocks) > 1
+    blocks = block_regions(network, problem, params, tokens) if layerwise else {}
     arguments: dict[str, tuple[object, ...]] = {
         "value": (params, tokens),
         "gradient": (params, tokens),
         "curved": (params, params, tokens),
+        **{b.region: (trees.pick(params, b.names), params, tokens) for b in blocks.values() if b.region != "curved"},
     }
     for name in arguments:
-        if name != "value" and name not in optimizer.cost.calls:
+        if name != "value" and name not in redirected(optimizer.cost, blocks).calls:
             continue
-        region: Callable[..., object] = getattr(problem, name)
+        region: Callable[..., object] = getattr(problem, name.split(".")[0])
         costs.regions[name] = region_cost(region, *arguments[name])
     state = optimizer.init(params)
-    descent = optimizer.inner if isinstance(optimizer, GaussNewton) else optimizer
-    inner = state.inner if isinstance(optimizer, GaussNewton) else state
-    if isinstance(descent, Descent):
-        standing_in = problem._replace(gradient=lambda at, tokens: (trees.zeros(at), torch.empty((), device="meta")))
+    standing_in = problem._replace(gradient=lambda at, tokens: (trees.zeros(at), torch.empty((), device="meta")))
+    for descent, suffix, own, inner in _descents(optimizer, params, state):
         batch = tokens.expand(descent.microbatches, *tokens.shape)
-        slope, _, _ = descent.slope(standing_in, params, inner, batch)
-        descent.update(slope, inner, descent.stacks.stack(params))
+        slope, _, _ = descent.slope(standing_in, own, inner, batch)
+        descent.update(slope, inner, descent.stacks.stack(own))
         if "refresh" in descent.cost.calls:
-            costs.regions["refresh"] = region_cost(descent.refresh, slope.factors, inner)
-    return {
+            costs.regions[f"refresh{suffix}"] = region_cost(descent.refresh, slope.factors, inner)
+    return blocks, {
         "parameters": nbytes(params),
         "optimizer": nbytes(state),
         "gradients": 2 * nbytes(params),
         "activations": max(cost.peak_bytes for cost in costs.regions.values()),
         "batch": optimizer.cost.microbatches * tokens.numel() * tokens.element_size(),
     }
+
+
+def _descents(optimizer: Optimizer, params: Params, state: AnyState) -> Iterator[tuple[Descent, str, Params, AnyState]]:
+    """(descent, what the names of its regions end with, parameters, state), one for each block."""
+    if isinstance(optimizer, Descent):
+        yield optimizer, "", params, state
+    elif isinstance(optimizer, GaussNewton):
+        for name, block in optimizer.blocks.items():
+            if isinstance(block.inner, Descent):
+                yield block.inner, block.suffix, trees.pick(params, block.names), state.inner[name]
 
 
 def _steps(experiment: Experiment, cost: Cost) -> int:

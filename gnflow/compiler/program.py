@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gnflow.compiler import build
+from gnflow.compiler.blocks import dispatched
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.regions import Compiler, can_compile
 from gnflow.errors import EnvironmentProblem
@@ -98,9 +99,20 @@ def compile(plan: Plan, compiled: bool = True) -> Program:  # noqa: A001  # the 
     compiler = None if mode == "off" or not compiled else Compiler(mode, experiment.compile.max_graph_breaks == 0)
     jit: Jit = compiler or eager
     network = build.model(experiment, plan.attention)
-    problem = Objective(*(jit(name, region) for name, region in build.objective(network, experiment)._asdict().items()))
+    problem = _compiled(build.objective(network, experiment), plan, jit)
     optimizer = build.optimizer(experiment.optimizer, network, plan.steps, jit, build.probe(experiment))
     device = torch.device(plan.device)
     return Program(
         plan, device, problem, optimizer, lambda: network.init(experiment.training.seed, device), compiler
     )  # fmt: skip
+
+
+def _compiled(problem: Objective, plan: Plan, jit: Jit) -> Objective:
+    regions = Objective(*(jit(name, region) for name, region in problem._asdict().items()))
+    if not plan.blocks:
+        return regions
+    parts = {
+        frozenset(block.names): jit(block.region, problem.curved)
+        for block in plan.blocks.values() if block.region != "curved"
+    }  # fmt: skip
+    return regions._replace(curved=dispatched(regions.curved, parts))

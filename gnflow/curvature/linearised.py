@@ -4,6 +4,9 @@
     quadratic      L(z) + <l', v> + <v, H v> / 2      gradient J' (l' + H v)
     prox_linear    L(z + v)                           gradient J' l'(z + v)
 
+J has a column for each of the `params` given: with a part of them, the others stay at the anchor, where they take
+neither tangent nor gradient, and nothing is propagated through what lies below that part.
+
 The pullback serves for both factors, since J is that of the anchor: no double backward is taken. The reverse pass is of
 the primal alone; the tangent rides along as an auxiliary output.
 
@@ -51,14 +54,15 @@ def linearised(logits: Logits, surrogate: Surrogate) -> Callable[[Params, Params
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         inputs, targets = split(tokens)
-        displacement = trees.subtract(params, anchor)
+        origin = trees.pick(anchor, params)
+        displacement = trees.subtract(params, origin)
 
         def pushed(point: Params) -> tuple[Tensor, Tensor]:
-            pushforward = torch.func.jvp(lambda p: logits(p, inputs), (point,), (displacement,))
+            pushforward = torch.func.jvp(lambda p: logits({**anchor, **p}, inputs), (point,), (displacement,))
             return cast("tuple[Tensor, Tensor]", pushforward)
 
         # torch types neither transform by its arguments.
-        pulled = torch.func.vjp(pushed, anchor, has_aux=True)
+        pulled = torch.func.vjp(pushed, origin, has_aux=True)
         primal, pullback, tangent = cast("Pulled", pulled)
         value, cotangent = surrogate(primal, tangent, targets)
         (gradient,) = pullback(cotangent)

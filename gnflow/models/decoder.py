@@ -122,7 +122,8 @@ def _attention(spec: Decoder, attend: Attention, block: Params, x: Tensor) -> Te
 
 def _qk_norm(spec: Decoder, block: Params, side: str, x: Tensor) -> Tensor:
     scale, bias = block[f"attention.{side}_norm.scale"], block[f"attention.{side}_norm.bias"]
-    return functional.layer_norm(x, scale.shape, scale, bias, spec.norm_epsilon)
+    # torch 2.13 does not compile the forward derivative of layer_norm in `x` alone, with `scale` inside it.
+    return functional.layer_norm(x, scale.shape, eps=spec.norm_epsilon) * scale + bias
 
 
 def _feedforward(block: Params, x: Tensor) -> Tensor:

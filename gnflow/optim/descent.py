@@ -1,7 +1,8 @@
 """First-order methods: a transform of the mean gradient of a few micro-batches."""
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from copy import copy
+from typing import NamedTuple, Self, TypeAlias
 
 import torch
 from torch import Tensor
@@ -67,6 +68,12 @@ class Descent:
     def microbatches(self) -> int:
         """Micro-batches consumed by one step."""
         return self.cost.microbatches
+
+    def over(self, stacks: Stacks) -> Self:
+        """The same compiled regions, for other parameters whose stacks have the same sizes."""
+        twin = copy(self)
+        twin.stacks = stacks
+        return twin
 
     def init(self, params: Params) -> AnyState:
         """The transform's own state, over stacks."""

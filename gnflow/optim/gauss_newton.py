@@ -1,16 +1,19 @@
 """Gauss-Newton: any optimizer, run on the convex model of the loss around the iterate, then a search on the true loss.
 
-    point <- inner optimizer on Q( . ; anchor), fresh micro-batches at every inner step
+    point <- inner optimizer on Q( . ; anchor), fresh micro-batches at every inner step;
+             layerwise: block by block, each with the other blocks at the anchor and all on the same micro-batches
     goal <- mean of the last part of the inner iterates, or `point` itself
     anchor <- anchor + alpha (goal - anchor)
     the next solve starts from `point`, as it was before the search, with the inner state as it is
 
 Source:   Abreu et al. 2025, arXiv:2510.09378
-Code:     github.com/natalieabreu/full-gauss-newton llama_train_gn.py @ 0c14e7e
+Code:     github.com/natalieabreu/full-gauss-newton llama_train_gn.py, llama_train_gn_layerwise.py @ 0c14e7e
 Differs:  a search without any improvement refuses the step, and the next solve then starts from the anchor; the
           reference always takes the best trial. The mean of the last iterates is ours
 """
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -21,11 +24,32 @@ from gnflow.objective import Metrics, Objective, Params
 from gnflow.optim.protocol import AnyState, Cost, Optimizer
 
 
+class Block(NamedTuple):
+    """Parameters that are solved for together."""
+
+    names: tuple[str, ...]
+    inner: Optimizer
+    suffix: str = ""
+    """What the names of the inner optimizer's regions end with: blocks of one structure share them."""
+
+
 class GaussNewtonState(NamedTuple):
-    """Where the next inner solve starts, and the inner optimizer's own state."""
+    """Where the next inner solve starts, and the state of each block's inner optimizer."""
 
     point: Params
+    inner: dict[str, AnyState]
+
+
+class Solved(NamedTuple):
+    """The outcome of one block's solve."""
+
+    point: Params
+    goal: Params
     inner: AnyState
+    first: Metrics
+    """Of the first inner step: of an inner schedule, the rate that the solve began with."""
+    last: Metrics
+    """Of the last one: the loss is the model's, the other blocks at the anchor."""
 
 
 class Found(NamedTuple):
@@ -52,27 +76,45 @@ class Search(Protocol):
 
 
 class GaussNewton:
-    """Full Gauss-Newton. `objective.curved` is the gradient of the model; `inner` never sees the true gradient."""
+    """Full with one block, layerwise with several. `inner` is given `objective.curved`, never the true gradient."""
 
     def __init__(
-        self, inner: Optimizer, inner_steps: int, search: Search, warm_start: bool = True, average: float = 0.0
+        self,
+        blocks: Mapping[str, Block],
+        inner_steps: int,
+        search: Search,
+        warm_start: bool = True,
+        average: float = 0.0,
     ) -> None:
-        self.inner, self.inner_steps, self.search, self.warm_start = inner, inner_steps, search, warm_start
+        self.blocks, self.inner_steps, self.search, self.warm_start = blocks, inner_steps, search, warm_start
         self.averaged = max(round(average * inner_steps), 1)
-        solve = inner_steps * inner.cost.solve
-        calls = {"curved" if name == "gradient" else name: inner_steps * n for name, n in inner.cost.calls.items()}
-        for name, n in search.calls.items():
-            calls[name] = calls.get(name, 0) + n
-        self.cost = Cost(solve, search.microbatches, inner_steps * inner.cost.passes + search.passes, calls)
+        costs = [block.inner.cost for block in blocks.values()]
+        if len({cost.solve for cost in costs}) != 1:
+            raise ValueError("the inner optimizers of all blocks must take the same number of micro-batches")
+        calls: defaultdict[str, float] = defaultdict(float)
+        for name, block in blocks.items():
+            for region, n in block.inner.cost.calls.items():
+                calls[self.region(name) if region == "gradient" else region + block.suffix] += inner_steps * n
+        for region, n in search.calls.items():
+            calls[region] += n
+        # Blocks see the same micro-batches and do not wait for one another.
+        self.width = costs[0].solve
+        passes = inner_steps * max(cost.passes for cost in costs) + search.passes
+        self.cost = Cost(inner_steps * self.width, search.microbatches, passes, dict(calls))
 
     @property
     def microbatches(self) -> int:
         """Micro-batches consumed by one step."""
         return self.cost.microbatches
 
+    def region(self, block: str) -> str:
+        """The region that solves for a block."""
+        return f"curved.{block}" if len(self.blocks) > 1 else "curved"
+
     def init(self, params: Params) -> GaussNewtonState:
         """The first solve starts from the params themselves."""
-        return GaussNewtonState(trees.clone(params), self.inner.init(params))
+        inner = {name: block.inner.init(trees.pick(params, block.names)) for name, block in self.blocks.items()}
+        return GaussNewtonState(trees.clone(params), inner)
 
     def step(
         self, objective: Objective, params: Params, state: GaussNewtonState, batch: Tensor
@@ -80,23 +122,47 @@ class GaussNewton:
         """One outer step on `cost.microbatches` micro-batches: first those of the solve, then those of the search."""
         # Storage of its own: a point that aliases the anchor would compile `curved` a second time.
         anchor = trees.clone(params)
-        point, inner = state.point if self.warm_start else params, state.inner
-        model, solve = model_at(objective, anchor), torch.split(batch[: self.cost.solve], self.inner.cost.microbatches)
+        start = state.point if self.warm_start else params
+        model, solve = model_at(objective, anchor), torch.split(batch[: self.cost.solve], self.width)
+        solved = {
+            name: self._solve(block.inner, model, trees.pick(start, block.names), state.inner[name], solve)
+            for name, block in self.blocks.items()
+        }
+        point, goal = (
+            trees.pick({name: w for part in parts for name, w in part.items()}, params)
+            for parts in ([found.point for found in solved.values()], [found.goal for found in solved.values()])
+        )
+        found = self.search(objective, anchor, goal, batch[-max(self.search.microbatches, 1) :])
+        metrics = {
+            **found.metrics,
+            "norm/update": trees.norm(trees.subtract(found.params, anchor)),
+            # With several blocks, their mean: no block has seen the others move.
+            "gn/model_loss": torch.stack([block.last["loss/train"] for block in solved.values()]).mean(),
+            **_dominance([block.last for block in solved.values()]),
+        }
+        rates = [block.first["learning_rate"] for block in solved.values() if "learning_rate" in block.first]
+        if rates:
+            metrics["learning_rate"] = rates[0]
+        inner = {name: block.inner for name, block in solved.items()}
+        return found.params, GaussNewtonState(trees.chosen(found.accepted, point, anchor), inner), metrics
+
+    def _solve(
+        self, inner: Optimizer, model: Objective, point: Params, state: AnyState, solve: Sequence[Tensor]
+    ) -> Solved:
         total: Params = {}
         first: Metrics = {}
         for i, microbatches in enumerate(solve, start=1):
-            point, inner, solved = self.inner.step(model, point, inner, microbatches)
-            first = first or solved
+            point, state, metrics = inner.step(model, point, state, microbatches)
+            first = first or metrics
             if i > len(solve) - self.averaged:
                 total = trees.add(total, point) if total else point
-        goal = trees.scale(total, 1 / self.averaged)
-        found = self.search(objective, anchor, goal, batch[-max(self.search.microbatches, 1) :])
-        displacement = trees.norm(trees.subtract(found.params, anchor))
-        metrics = {**found.metrics, "norm/update": displacement, "gn/model_loss": solved["loss/train"]}
-        # Of an inner schedule, the rate that the solve began with.
-        metrics |= {name: value for name, value in first.items() if name == "learning_rate"}
-        metrics |= {name: value for name, value in solved.items() if name.startswith("dominance/")}
-        return found.params, GaussNewtonState(trees.chosen(found.accepted, point, anchor), inner), metrics
+        return Solved(point, trees.scale(total, 1 / self.averaged), state, first, metrics)
+
+
+def _dominance(blocks: Sequence[Metrics]) -> Metrics:
+    """Over all matrices, as far as blocks that have any have equally many."""
+    names = sorted({name for metrics in blocks for name in metrics if name.startswith("dominance/")})
+    return {name: torch.stack([metrics[name] for metrics in blocks if name in metrics]).mean() for name in names}
 
 
 def model_at(objective: Objective, anchor: Params) -> Objective:

@@ -33,6 +33,10 @@ class Stacks(NamedTuple):
         """Stack -> its rule."""
         return {stack: stack.rsplit(":", 1)[0] for stack in self.members}
 
+    def sizes(self) -> dict[str, int]:
+        """Stack -> how many numbers. Where these agree, an update runs the same code."""
+        return {stack: sum(prod(self.shapes[name]) for name in names) for stack, names in self.members.items()}
+
     def stack(self, tree: Params) -> Params:
         """By name -> by stack."""
         return {

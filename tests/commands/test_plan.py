@@ -19,12 +19,21 @@ def test_every_tensor_every_region_and_the_cost_of_a_step_are_printed(capsys):
     assert "plain attention" in printed
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon", "full_gn", "prox_linear_gn"])
+@pytest.mark.parametrize("name", ["adamw", "muon", "full_gn", "layerwise_gn", "prox_linear_gn"])
 def test_every_shipped_spec_has_the_same_tokens_to_solve_on(name, capsys):
     assert plan(SPECS / f"{name}.yaml", sets=(), json=True) == 0
     planned = json.loads(capsys.readouterr().out)
     assert planned["step"]["tokens/solve"] == 131_072
     assert planned["parameters"] == 214_208
+
+
+def test_every_block_is_printed_with_its_region_and_why(capsys):
+    plan(SPECS / "layerwise_gn.yaml", sets=(), json=False)
+    printed = capsys.readouterr().out
+    assert "72 micro-batches, 131,072 tokens to solve on + 16,384 to search on, 65 serial passes" in printed
+    assert "block head: solved for with `curved.head`, which needs 30% of the FLOPs of `curved`" in printed
+    plan(SPECS / "layerwise_gn.yaml", sets=("model.layers=1", "data.tokenizer.vocabulary=300"), json=False)
+    assert "block blocks.0: solved for with `curved`; a region of its own would need 9" in capsys.readouterr().out
 
 
 def test_what_a_set_changes_is_planned(capsys):

@@ -23,6 +23,56 @@ def test_a_gauss_newton_step_is_counted_exactly():
     assert planned.cost.calls == {"curved": 6 + 5, "update": 3, "value": (4 + 1) * 5}
 
 
+def test_a_layerwise_step_is_counted_exactly():
+    planned = plan(experiment({**GAUSS_NEWTON, "blocks": "layer"}))
+    full = plan(experiment(GAUSS_NEWTON))
+    assert (planned.tokens_solve, planned.tokens_search, planned.passes) == (
+        full.tokens_solve,
+        full.tokens_search,
+        full.passes,
+    )
+    assert planned.cost.calls == {
+        "curved.embedding": 6,
+        "curved.blocks.0": 6,
+        "curved.head": 6,
+        "curved": 5,
+        "update.embedding": 6,  # of the head too: one AdamW stack of the same size
+        "update.blocks.0": 3,
+        "value": (4 + 1) * 5,
+    }
+    assert set(planned.regions) == set(planned.cost.calls)
+
+
+def test_blocks_of_one_structure_share_the_regions_of_their_inner_optimizer():
+    model = {"layers": 4, "width": 16, "heads": 2}
+    planned = plan(experiment({**GAUSS_NEWTON, "blocks": "layer", "inner": "soap"}, model=model))
+    calls = planned.cost.calls
+    # The final norm makes the last block longer.
+    assert {name: calls[name] for name in calls if name.startswith("update")} == {
+        "update.embedding": 6,
+        "update.blocks.0": 9,
+        "update.blocks.3": 3,
+    }
+    assert calls["refresh.blocks.0"] == pytest.approx(9 / 10)
+    assert set(planned.regions) == set(calls)
+
+
+def test_a_region_of_its_own_is_for_blocks_that_it_saves_a_tenth():
+    layerwise = {**GAUSS_NEWTON, "blocks": "layer"}
+    planned = plan(experiment(layerwise, model={"layers": 1, "width": 128, "heads": 2}))
+    assert {name: block.region for name, block in planned.blocks.items()} == {
+        "embedding": "curved.embedding",
+        "blocks.0": "curved",
+        "head": "curved.head",
+    }
+    assert planned.blocks["blocks.0"].share > 0.9 >= planned.blocks["embedding"].share > planned.blocks["head"].share
+    assert planned.cost.calls["curved"] == 6 + 5
+    assert set(planned.regions) == set(planned.cost.calls)
+    written = planned.to_json()["blocks"]
+    assert written["blocks.0"] == {"region": "curved", "share": planned.blocks["blocks.0"].share}
+    assert plan(experiment(GAUSS_NEWTON)).blocks == {}
+
+
 def test_flops_are_those_of_the_matrix_products():
     planned = plan(experiment({"kind": "adamw", "microbatches": 3}))
     tokens, width, time = 2 * 8, 16, 8

@@ -5,6 +5,7 @@ import torch
 from problems import experiment, noise, token_batch
 
 from gnflow import trees
+from gnflow.compiler.build import model, objective
 from gnflow.compiler.plan import plan
 from gnflow.compiler.program import compile as build
 from gnflow.errors import EnvironmentProblem
@@ -24,6 +25,8 @@ OPTIMIZERS = {
         "warm_start": False,
     },
 }
+OPTIMIZERS["layerwise"] = {**OPTIMIZERS["gauss_newton"], "blocks": "layer"}
+WIDE = {"layers": 1, "width": 128, "heads": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +75,30 @@ def test_a_compiled_region_follows_its_parameters(region):
             torch.testing.assert_close(ours, getattr(eager, region)(params, *anchor, tokens), rtol=2e-4, atol=1e-5)
             results.append(ours if region == "value" else ours[1])
     assert not torch.allclose(results[0], results[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("model", [{"layers": 1, "width": 16, "heads": 2}, WIDE])
+def test_the_regions_of_blocks_follow_their_parameters_and_the_anchor(model):
+    planned = plan(experiment(OPTIMIZERS["layerwise"], model=model))
+    compiled, plain = build(planned), build(planned, compiled=False)
+    first = plain.initial()
+    second = trees.along(first, noise(first, 5), 0.3)
+    for block in planned.blocks.values():
+        values = []
+        for params, anchor in ((first, trees.clone(second)), (second, trees.clone(first))) * 2:
+            own = trees.pick(params, block.names)
+            ours = compiled.objective.curved(own, anchor, token_batch(1)[0])
+            expected = build_objective(planned).curved(own, anchor, token_batch(1)[0])
+            torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)
+            values.append(ours[1])
+        assert not torch.allclose(values[0], values[1], atol=1e-3)
+    compiled.objective.curved(second, trees.clone(first), token_batch(1)[0])
+    assert compiled.graphs() == {"curved": 1, **{block.region: 1 for block in planned.blocks.values()}}
+
+
+def build_objective(planned):
+    """The objective without any choice of regions."""
+    return objective(model(planned.experiment, planned.attention), planned.experiment)
 
 
 def test_a_region_compiled_more_often_than_allowed_stops_the_run():

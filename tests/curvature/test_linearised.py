@@ -20,6 +20,22 @@ def test_gradient_and_value_equal_the_dense_model(objective, variant):
     torch.testing.assert_close(value, expected_value, atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.parametrize("variant", ["default", "tied"])
+@pytest.mark.parametrize("objective", ["quadratic", "prox_linear"])
+def test_of_a_block_it_is_the_dense_model_with_all_else_at_the_anchor(objective, variant):
+    problem = small(variant)
+    curved, dense = linearised(problem.model.logits, SURROGATES[objective]), Dense(problem)
+    moved = trees.along(problem.params, noise(problem.params, 7), 0.3)
+    for names in problem.model.blocks.values():
+        block = trees.pick(moved, names)
+        gradient, value = curved(block, problem.params, problem.tokens)
+        expected_gradient, expected_value = getattr(dense, objective)({**problem.params, **block})
+        assert list(gradient) == list(names)
+        expected = trees.pick(dense.tree(expected_gradient), names)
+        torch.testing.assert_close(gradient, expected, atol=1e-10, rtol=1e-10)
+        torch.testing.assert_close(value, expected_value, atol=1e-10, rtol=1e-10)
+
+
 @pytest.mark.parametrize("objective", ["quadratic", "prox_linear"])
 def test_at_the_anchor_it_is_the_loss_itself(objective):
     problem = small()

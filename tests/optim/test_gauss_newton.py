@@ -9,7 +9,7 @@ from gnflow import trees
 from gnflow.objective import Objective
 from gnflow.optim import adamw
 from gnflow.optim.descent import Descent
-from gnflow.optim.gauss_newton import GaussNewton
+from gnflow.optim.gauss_newton import Block, GaussNewton
 from gnflow.optim.search import FullStep, GeometricSearch
 from gnflow.optim.stacks import Stacks
 
@@ -40,8 +40,12 @@ def bowl(log=None, barrier=0.0):
     )
 
 
+def whole(rate=0.1):
+    return {"all": Block(("w",), Descent(adamw(rate), STACKS))}
+
+
 def solver(search, inner_steps=30, warm_start=True, rate=0.1):
-    return GaussNewton(Descent(adamw(rate), STACKS), inner_steps, search, warm_start)
+    return GaussNewton(whole(rate), inner_steps, search, warm_start)
 
 
 def batch(microbatches):
@@ -88,10 +92,10 @@ def test_a_refused_step_leaves_the_iterate_and_the_next_solve_starts_there():
 
 
 def test_the_search_goes_towards_the_mean_of_the_last_iterates():
-    last, mean = (GaussNewton(Descent(adamw(0.1), STACKS), 4, FullStep(), average=average) for average in (0.0, 0.5))
+    last, mean = (GaussNewton(whole(), 4, FullStep(), average=average) for average in (0.0, 0.5))
     params = {"w": torch.ones(3)}
     end, state, _ = last.step(bowl(), params, last.init(params), batch(4))
-    earlier = GaussNewton(Descent(adamw(0.1), STACKS), 3, FullStep())
+    earlier = GaussNewton(whole(), 3, FullStep())
     before, _, _ = earlier.step(bowl(), params, earlier.init(params), batch(3))
     averaged, averaged_state, _ = mean.step(bowl(), params, mean.init(params), batch(4))
     torch.testing.assert_close(averaged["w"], (end["w"] + before["w"]) / 2)
@@ -105,7 +109,7 @@ def test_the_next_solve_starts_from_the_point_before_the_search():
     assert 0 < metrics["gn/alpha"].item() < 1
     torch.testing.assert_close(state.point["w"], torch.full((3,), -1.0))
     assert not torch.equal(new["w"], state.point["w"])
-    assert state.inner.updates.item() == 1
+    assert state.inner["all"].updates.item() == 1
 
 
 def test_without_warm_start_the_solve_starts_from_the_iterate():

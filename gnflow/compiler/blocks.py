@@ -1,0 +1,67 @@
+"""Layerwise: which blocks of parameters are worth a `curved` region of their own, and how a call finds its region."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import NamedTuple, TypeAlias
+
+from torch import Tensor
+
+from gnflow import trees
+from gnflow.compiler.cost import region_cost
+from gnflow.models.model import Model
+from gnflow.objective import Objective, Params, Scalar, Tokens
+from gnflow.optim.protocol import Cost
+
+Curved: TypeAlias = Callable[[Params, Params, Tokens], tuple[Params, Scalar]]
+
+LARGEST_SHARE = 0.9
+"""Of the FLOPs of `curved`: a region that costs more is not worth its compilation."""
+
+
+class BlockRegion(NamedTuple):
+    """Where a block is solved for, and what a region of its own costs against that of all parameters."""
+
+    names: tuple[str, ...]
+    region: str
+    share: float
+
+
+def block_regions(network: Model, problem: Objective, params: Params, tokens: Tensor) -> dict[str, BlockRegion]:
+    """For each block of the model; `params` and `tokens` are on the meta device."""
+    whole = region_cost(problem.curved, params, params, tokens).flops
+
+    def found(block: str, names: tuple[str, ...]) -> BlockRegion:
+        share = region_cost(problem.curved, trees.pick(params, names), params, tokens).flops / whole
+        return BlockRegion(names, own(block) if share <= LARGEST_SHARE else "curved", share)
+
+    return {block: found(block, names) for block, names in network.blocks.items()}
+
+
+def own(block: str) -> str:
+    """The name of a block's own region, as Gauss-Newton counts its calls."""
+    return f"curved.{block}"
+
+
+def redirected(cost: Cost, blocks: Mapping[str, BlockRegion]) -> Cost:
+    """The cost with the calls of blocks without a region of their own counted as calls of `curved`."""
+    renamed = {own(block): found.region for block, found in blocks.items()}
+    calls: dict[str, float] = {}
+    for name, n in cost.calls.items():
+        region = renamed.get(name, name)
+        calls[region] = calls.get(region, 0) + n
+    return replace(cost, calls=calls)
+
+
+def dispatched(whole: Curved, parts: Mapping[frozenset[str], Curved]) -> Curved:
+    """`curved` by the parameters it is asked about: those of a region among `parts`, or any through `whole`."""
+
+    def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
+        if len(params) == len(anchor):
+            return whole(params, anchor, tokens)
+        if part := parts.get(frozenset(params)):
+            return part(params, anchor, tokens)
+        # Clones, since params that alias the anchor would compile `whole` a second time.
+        gradient, value = whole({**trees.clone(anchor), **params}, anchor, tokens)
+        return trees.pick(gradient, params), value
+
+    return curved
