@@ -101,14 +101,20 @@ def partition(transforms: Mapping[str, AnyTransform], routes: Mapping[str, str])
             for rule, each in used.items()
         }
 
-    def fed(direction: Params, factors: Params, second: Params, state: Parts, params: Params) -> tuple[Params, Parts]:
-        def work(rule: str) -> tuple[Params, AnyState]:
-            own = part(rule, direction), part(rule, factors), part(rule, second)
-            if rule in fisher:
-                return fisher[rule].update(*own, state[rule], part(rule, params))
-            return used[rule].update(own[0], state[rule], part(rule, params))
+    def fed_part(
+        rule: str, direction: Params, factors: Params, second: Params, state: AnyState, params: Params
+    ) -> tuple[Params, AnyState]:
+        if rule in fisher:
+            return fisher[rule].update(direction, factors, second, state, params)
+        return used[rule].update(direction, state, params)
 
-        merged, states = each_part(work)
+    def fed(direction: Params, factors: Params, second: Params, state: Parts, params: Params) -> tuple[Params, Parts]:
+        # No function with annotations here: Dynamo evaluates them, and cannot.
+        merged, states = each_part(
+            lambda rule: fed_part(
+                rule, part(rule, direction), part(rule, factors), part(rule, second), state[rule], part(rule, params)
+            )
+        )
         return trees.pick(merged, params), states
 
     def into(tree: Params, state: Parts) -> Params:

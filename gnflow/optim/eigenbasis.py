@@ -23,7 +23,8 @@ def first_basis(factors: Tensor) -> Tensor:
     wide = torch.float64 if factors.dtype == torch.float64 else torch.float32
     shift = SMALLEST_NORM * torch.eye(factors.shape[-1], dtype=wide, device=factors.device)
     vectors: Tensor = torch.linalg.eigh(factors.to(wide) + shift).eigenvectors
-    return vectors.flip(-1).to(factors.dtype)
+    # LAPACK's columns would be strides that the compiled update has not seen.
+    return vectors.flip(-1).to(factors.dtype).contiguous()
 
 
 def next_basis(factors: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,7 +40,7 @@ def orthonormal(columns: Tensor) -> Tensor:
     wide = torch.float64 if columns.dtype == torch.float64 else torch.float32
     columns, dtype = columns.to(wide), columns.dtype
     decompose = by_cholesky if columns.is_cuda else by_householder
-    return decompose(columns).to(dtype)
+    return decompose(columns).to(dtype).contiguous()
 
 
 def by_householder(columns: Tensor) -> Tensor:
