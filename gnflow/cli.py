@@ -115,6 +115,14 @@ def explain(
 
 
 @app.command()
+def verify(spec: Spec, sets: Sets = None, json: Json = False) -> None:
+    """Check a spec's derivatives and optimizer on a small copy."""
+    from gnflow.commands.verify import verify
+
+    raise typer.Exit(verify(spec, sets=sets or (), json=json))
+
+
+@app.command()
 def schema(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write to this file.", show_default=False)

@@ -149,7 +149,10 @@ def merged(one: Params, two: Params, share: Tensor, fisher: Params, projection: 
         mean, difference = result[name], one[name] - two[name]
         overlap = _inner(difference, f * mean) / _positive(_inner(mean, f * mean))
         orthogonal = difference - overlap * mean
-        best = _inner(mean, orthogonal / f) / _positive(_inner(orthogonal, orthogonal / f))
+        size = _inner(orthogonal, orthogonal / f)
+        # Of parallel gradients only rounding is left, and b would be anything.
+        rounding = (64 * torch.finfo(f.dtype).eps) ** 2 * (_inner(mean, mean / f) + _inner(difference, difference / f))
+        best = torch.where(size > rounding, _inner(mean, orthogonal / f) / _positive(size), 0.0)
         beta = (projection.beta * best).clamp(-projection.beta_bound, projection.beta_bound)
         result[name] = mean + beta * orthogonal
         betas.append(beta.flatten())

@@ -13,7 +13,8 @@ from gnflow.cli import main
 
 GOOD = "name: a\ndata: text\noptimizer: adamw\ntraining: {steps: 3}\n"
 HEAVY = "torch mlflow polars numpy dvc datasets transformers tokenizers safetensors rich pandas"
-VERBS = ["run", "check", "plan", "explain", "schema", "prepare", "show", "list", "compare", "doctor", "ui"]
+READING = {"check", "plan", "explain", "verify", "show", "list", "compare", "doctor"}
+VERBS = ["run", "check", "plan", "explain", "verify", "schema", "prepare", "show", "list", "compare", "doctor", "ui"]
 
 
 class Done(NamedTuple):
@@ -77,10 +78,8 @@ def test_help_lists_the_verbs_and_their_options(call: Call) -> None:
     assert "..." not in verbs  # nothing is cut off at 80 columns
     for verb in VERBS:
         options = call(verb, "--help").out
-        assert ("--set" in options) is (verb in {"run", "check", "plan", "explain", "prepare"}), verb
-        assert ("--json" in options) is (verb in {"check", "plan", "explain", "show", "list", "compare", "doctor"}), (
-            verb
-        )
+        assert ("--set" in options) is (verb in {"run", "check", "plan", "explain", "verify", "prepare"}), verb
+        assert ("--json" in options) is (verb in READING), verb
 
 
 def test_without_a_verb_it_shows_the_help_as_a_usage_error(call: Call) -> None:

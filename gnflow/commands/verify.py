@@ -1,0 +1,75 @@
+"""`gnflow verify`: derivatives and optimizer of a spec, checked on a small copy of its model."""
+
+import json as encoder
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from gnflow.spec.experiment import Experiment
+from gnflow.spec.load import load
+
+FAILED = 1  # as of anything that is wrong with gnflow or what is plugged into it, and not with the spec or the machine
+
+
+class Finding(NamedTuple):
+    """The outcome of one check."""
+
+    check: str
+    ok: bool
+    detail: str
+    seconds: float
+
+
+def verify(spec: Path, *, sets: Sequence[str] = (), json: bool) -> int:
+    """Prints one line for each check; 1 when one does not hold. Raises SpecError for a bad spec or idle rules."""
+    loaded = load(spec, sets)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(loaded.workspace.cache / "inductor"))  # torch sets a default
+    # After the spec is known to be good: torch takes seconds to import.
+    from gnflow.compiler.regions import can_compile
+    from gnflow.verify.subject import device
+
+    compiler = can_compile(device(loaded.experiment).type)
+    compiling = compiler and loaded.experiment.compile.mode != "off"
+    found = []
+    for finding in _findings(loaded.experiment, compiling):
+        found.append(finding)
+        if not json:
+            print(_line(finding), flush=True)
+    failed = [finding for finding in found if not finding.ok]
+    if json:
+        print(encoder.dumps({"ok": not failed, "checks": [finding._asdict() for finding in found]}, indent=2))
+    else:
+        seconds = sum(finding.seconds for finding in found)
+        verdict = f"{len(failed)} of {len(found)} checks failed" if failed else f"all {len(found)} checks hold"
+        print(f"{loaded.experiment.name}: {verdict}, {seconds:.0f} s{_left_out(loaded.experiment, compiler)}")
+    return FAILED if failed else 0
+
+
+def _findings(experiment: Experiment, compiling: bool) -> Iterator[Finding]:
+    from gnflow.optim.protocol import eager
+    from gnflow.verify.checks import checks
+    from gnflow.verify.subject import CheckFailed, parts, shrunken
+
+    parts(experiment, eager)  # refuses rules that do not fit the model as it is written
+    small = shrunken(experiment)
+    for claim, check in checks(small, compiling=compiling):
+        start, detail = time.perf_counter(), ""
+        try:
+            check(small)
+        except CheckFailed as failed:
+            detail = str(failed)
+        except RuntimeError as error:  # of torch; the other checks may still say where it comes from
+            detail = f"stopped by {type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        yield Finding(claim, not detail, detail, time.perf_counter() - start)
+
+
+def _line(finding: Finding) -> str:
+    return f"ok      {finding.check}" if finding.ok else f"failed  {finding.check}: {finding.detail}"
+
+
+def _left_out(experiment: Experiment, compiler: bool) -> str:
+    if experiment.compile.mode == "off":
+        return "; nothing is compiled (compile.mode: off)"
+    return "" if compiler else "; compiled regions not checked: no C++ compiler"

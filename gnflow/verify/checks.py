@@ -1,0 +1,55 @@
+"""All checks, each under the claim that it checks."""
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from gnflow.spec import optimizer as spec
+from gnflow.spec.experiment import Experiment
+from gnflow.verify import behaviour, compiled, derivatives, state
+from gnflow.verify.subject import Make, parts
+
+
+class Check(Protocol):
+    """Raises CheckFailed where the claim does not hold of a small experiment and what `make` builds from it."""
+
+    def __call__(self, experiment: Experiment, make: Make = parts) -> None:
+        """Returns nothing when it holds."""
+
+
+OPTIMIZER: Mapping[str, Check] = {
+    "descends on text": behaviour.descends_on_text,
+    "descends a parabola": behaviour.descends_a_parabola,
+    "descends an ill-conditioned quadratic": behaviour.descends_an_ill_conditioned_quadratic,
+    "zero gradients leave finite weights": behaviour.zero_gradients_leave_finite_weights,
+    "rank-deficient gradients leave finite weights": behaviour.rank_deficient_gradients_leave_finite_weights,
+    "missing gradients disturb nothing": behaviour.missing_gradients_disturb_nothing,
+    "is deterministic": state.is_deterministic,
+    "resumes bit for bit": state.resumes_bit_for_bit,
+    "keeps types and shapes": state.keeps_types_and_shapes,
+    "honours its schedule": state.honours_its_schedule,
+    "counts its micro-batches": state.counts_its_microbatches,
+}
+GRADIENT: Mapping[str, Check] = {
+    "the gradient is the slope of the loss": derivatives.the_gradient_is_the_slope_of_the_loss,
+}
+CURVATURE: Mapping[str, Check] = {
+    "the model touches the loss at its anchor": derivatives.the_model_touches_the_loss_at_its_anchor,
+    "the model's gradient is the slope of its value": derivatives.the_models_gradient_is_the_slope_of_its_value,
+    "the product is that of finite differences": derivatives.the_product_is_that_of_finite_differences_of_the_logits,
+    "the product equals the dense matrix": derivatives.the_product_equals_the_dense_matrix,
+    "the product is symmetric": derivatives.the_product_is_symmetric,
+    "the product is positive semi-definite": derivatives.the_product_is_positive_semidefinite,
+}
+COMPILED: Mapping[str, Check] = {
+    "compiled regions equal eager ones, one graph each": compiled.compiled_regions_equal_eager_ones,
+}
+
+
+def checks(experiment: Experiment, *, compiling: bool) -> Iterator[tuple[str, Check]]:
+    """Those that concern the experiment: of curvature where it is used, of compiled regions where there are any."""
+    yield from GRADIENT.items()
+    if isinstance(experiment.optimizer, spec.GaussNewton):
+        yield from CURVATURE.items()
+    yield from OPTIMIZER.items()
+    if compiling:
+        yield from COMPILED.items()

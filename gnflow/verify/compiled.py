@@ -1,0 +1,65 @@
+"""Compiled regions do what their eager twins do, with any weights, and are compiled once."""
+
+from collections.abc import Callable
+
+import torch
+
+from gnflow import trees
+from gnflow.compiler.regions import Compiler
+from gnflow.optim.protocol import Region
+from gnflow.spec.experiment import Experiment
+from gnflow.verify.subject import Make, advanced, initial, noise, parts, require, rounds
+
+ALLOWED = {"float32": 1e-3, "tf32": 1e-3, "bfloat16": 5e-2}
+SMALLEST = 1e-3  # entries of tensors smaller than this are compared as if they were of this size
+
+
+def compiled_regions_equal_eager_ones(experiment: Experiment, make: Make = parts) -> None:
+    """Region by region on the same arguments, from two sets of weights; each is one graph, compiled once."""
+    mode = "default" if experiment.compile.mode == "off" else experiment.compile.mode
+    compiler = Compiler(mode, fullgraph=True)
+    allowed = ALLOWED[experiment.training.precision]
+
+    def both(name: str, region: Region, /) -> Region:
+        compiled = compiler(name, region)
+
+        def called(*arguments: object) -> object:
+            expected = region(*trees.clone(arguments))
+            found = _unbroken(name, compiled, arguments)
+            _require_close(name, found, expected, allowed)
+            return found
+
+        return called  # type: ignore[return-value]  # a wrapper of the same signature
+
+    made = make(experiment, both)
+    first = initial(experiment, made.network)
+    for start, steps in ((first, rounds(experiment)), (trees.along(first, noise(first, 6), 0.3), 2)):
+        reached = None
+        for step in range(steps):
+            before = (start, None) if reached is None else (reached.params, reached.state)
+            reached = advanced(experiment, made, before[0], 1, before[1], step)
+            for region in compiler.regions:
+                again = len(region.compilations) - 1
+                require(again < 1, f"region `{region.name}` was compiled again at step {step}, expected one graph")
+
+
+def _unbroken(name: str, compiled: Callable[..., object], arguments: tuple[object, ...]) -> object:
+    try:
+        return compiled(*arguments)
+    except torch._dynamo.exc.Unsupported as unsupported:
+        reason = str(unsupported).strip().splitlines()[0]
+        require(False, f"region `{name}` breaks into several graphs: {reason}")
+        raise
+
+
+def _require_close(name: str, found: object, expected: object, allowed: float) -> None:
+    ours = trees.named_tensors(found)
+    for key, tensor in trees.named_tensors(expected).items():
+        if not tensor.numel():
+            continue
+        scale = max(tensor.double().abs().max().item(), SMALLEST)
+        error = (ours[key].double() - tensor.double()).abs().max().item() / scale
+        require(
+            error <= allowed,
+            f"region `{name}`, compiled, differs from eager by {error:.2g} of the size of `{key}`; allowed {allowed:g}",
+        )

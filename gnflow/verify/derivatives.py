@@ -1,0 +1,178 @@
+"""Derivatives in float64, against finite differences and a dense Jacobian that share nothing with them.
+
+z = f(anchor),  J = df/dw,  d = params - anchor
+quadratic      gradient of the model = J' (l'(z) + l''(z) J d)
+prox_linear    gradient of the model = J' l'(z + J d)
+"""
+
+from typing import NamedTuple, assert_never, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gnflow import trees
+from gnflow.models.loss import split
+from gnflow.objective import Params
+from gnflow.optim.protocol import eager
+from gnflow.spec import optimizer as spec
+from gnflow.spec.experiment import Experiment
+from gnflow.verify.subject import Make, Parts, device, initial, noise, parts, require
+
+STEP = 1e-4  # of finite differences, along directions of norm 1: errors of 1e-8
+CLOSE = 1e-5
+EXACT = 1e-9
+
+
+class Point(NamedTuple):
+    """Where derivatives are taken: at `anchor`, and of the convex model at `params`, on random tokens."""
+
+    parts: Parts
+    anchor: Params
+    params: Params
+    tokens: Tensor
+    directions: tuple[Params, ...]
+    """Of norm 1."""
+
+    def model(self, params: Params) -> Params:
+        """The gradient of the convex model around the anchor."""
+        return self.parts.objective.curved(params, self.anchor, self.tokens)[0]
+
+    def product(self, direction: Params) -> Params:
+        """The curvature of the convex model at `params` times `direction`; exact where the model is quadratic."""
+        after, before = (self.model(trees.along(self.params, direction, h)) for h in (STEP, -STEP))
+        return trees.scale(trees.subtract(after, before), 0.5 / STEP)
+
+    def logits(self, params: Params) -> Tensor:
+        """f(params)"""
+        return self.parts.network.logits(params, split(self.tokens)[0])
+
+
+def _point(experiment: Experiment, make: Make) -> Point:
+    exact = experiment.training.model_copy(update={"precision": "float32"})
+    made = make(experiment.model_copy(update={"training": exact}), eager)
+    anchor = trees.mapped(lambda w: w.double(), initial(experiment, made.network))
+    shape = (experiment.training.rows, experiment.data.context + 1)
+    tokens = torch.randint(experiment.data.vocabulary, shape, generator=torch.Generator().manual_seed(0))
+    directions = tuple(_unit(noise(anchor, seed)) for seed in (11, 12, 13))
+    away = trees.along(anchor, noise(anchor, 14), 0.1)
+    return Point(made, anchor, away, tokens.to(device(experiment)), directions)
+
+
+def the_gradient_is_the_slope_of_the_loss(experiment: Experiment, make: Make = parts) -> None:
+    """<gradient, u> is the central difference of the loss along u."""
+    at = _point(experiment, make)
+    value, (gradient, loss) = at.parts.objective.value, at.parts.objective.gradient(at.anchor, at.tokens)
+    _require_close(loss, value(at.anchor, at.tokens), EXACT, "the loss that comes with the gradient")
+    for u in (_unit(gradient), *at.directions):
+        after, before = (value(trees.along(at.anchor, u, h), at.tokens) for h in (STEP, -STEP))
+        difference = (after - before) / (2 * STEP)
+        _require_close(trees.dot(gradient, u), difference, CLOSE, "the slope of the loss", trees.norm(gradient))
+
+
+def the_model_touches_the_loss_at_its_anchor(experiment: Experiment, make: Make = parts) -> None:
+    """Value and gradient of the convex model at its anchor are those of the loss."""
+    at = _point(experiment, make)
+    gradient, loss = at.parts.objective.gradient(at.anchor, at.tokens)
+    touching, value = at.parts.objective.curved(trees.clone(at.anchor), at.anchor, at.tokens)
+    _require_close(value, loss, EXACT, "the value of the model at its anchor")
+    _require_trees_close(touching, gradient, EXACT, "the gradient of the model at its anchor")
+
+
+def the_models_gradient_is_the_slope_of_its_value(experiment: Experiment, make: Make = parts) -> None:
+    """Away from the anchor, by central differences of the model's value."""
+    at = _point(experiment, make)
+    gradient = at.model(at.params)
+    for u in (_unit(gradient), *at.directions):
+        points = (trees.along(at.params, u, h) for h in (STEP, -STEP))
+        after, before = (at.parts.objective.curved(p, at.anchor, at.tokens)[1] for p in points)
+        difference = (after - before) / (2 * STEP)
+        _require_close(trees.dot(gradient, u), difference, CLOSE, "the slope of the model", trees.norm(gradient))
+
+
+def the_product_is_that_of_finite_differences_of_the_logits(experiment: Experiment, make: Make = parts) -> None:
+    """<gradient of the model, u> is <cotangent, J u>, with J d and J u by central differences of the logits."""
+    at = _point(experiment, make)
+
+    def pushed(direction: Params) -> Tensor:
+        length = trees.norm(direction)
+        after, before = (at.logits(trees.along(at.anchor, direction, h / length)) for h in (STEP, -STEP))
+        return (after - before) * length / (2 * STEP)
+
+    moved = pushed(trees.subtract(at.params, at.anchor))
+    cotangent = _cotangent(experiment, at.logits(at.anchor), moved, at.tokens)
+    gradient = at.model(at.params)
+    for u in (_unit(gradient), *at.directions):
+        expected = (cotangent * pushed(u)).sum()
+        _require_close(
+            trees.dot(gradient, u), expected, CLOSE, "the model's slope, its bend included,", trees.norm(gradient)
+        )
+
+
+def the_product_equals_the_dense_matrix(experiment: Experiment, make: Make = parts) -> None:
+    """J' times the cotangent of J d, with J written out by reverse mode, row by row."""
+    at = _point(experiment, make)
+    jacobian = cast("Params", torch.func.jacrev(lambda params: at.logits(params).flatten())(at.anchor))
+    displacement = trees.subtract(at.params, at.anchor)
+    logits = at.logits(at.anchor)
+    moved = sum(j.flatten(1) @ displacement[name].flatten() for name, j in jacobian.items())
+    cotangent = _cotangent(experiment, logits, cast("Tensor", moved).view_as(logits), at.tokens).flatten()
+    dense = {name: (cotangent @ j.flatten(1)).view_as(at.anchor[name]) for name, j in jacobian.items()}
+    _require_trees_close(at.model(at.params), dense, EXACT, "the gradient of the model against the dense Jacobian")
+
+
+def the_product_is_symmetric(experiment: Experiment, make: Make = parts) -> None:
+    """<u, H v> = <v, H u>"""
+    at = _point(experiment, make)
+    u, v, _ = at.directions
+    one, two = at.product(u), at.product(v)
+    size = trees.norm(one) + trees.norm(two)
+    _require_close(trees.dot(v, one), trees.dot(u, two), CLOSE, "<v, H u> against <u, H v>:", size * 0.1)
+
+
+def the_product_is_positive_semidefinite(experiment: Experiment, make: Make = parts) -> None:
+    """<v, H v> >= 0"""
+    at = _point(experiment, make)
+    for v in (_unit(at.model(at.params)), *at.directions):
+        product = at.product(v)
+        bend = trees.dot(v, product).item()
+        require(bend >= -EXACT * trees.norm(product).item(), f"<v, H v> is {bend:.6g}, expected at least 0")
+
+
+def _cotangent(experiment: Experiment, logits: Tensor, tangent: Tensor, tokens: Tensor) -> Tensor:
+    """l'(z) + l''(z) v, or l'(z + v)"""
+    method = experiment.optimizer
+    form = method.objective if isinstance(method, spec.GaussNewton) else "quadratic"
+    targets = split(tokens)[1].flatten()
+    slope = torch.func.grad(lambda z: functional.cross_entropy(z.flatten(0, -2), targets))
+    match form:
+        case "quadratic":
+            at, bend = cast("tuple[Tensor, Tensor]", torch.func.jvp(slope, (logits,), (tangent,)))
+            return at + bend
+        case "prox_linear":
+            return cast("Tensor", slope(logits + tangent))
+        case _:
+            assert_never(form)
+
+
+def _unit(tree: Params) -> Params:
+    return trees.scale(tree, 1 / trees.norm(tree))
+
+
+def _require_close(found: Tensor, expected: Tensor, tolerance: float, what: str, size: Tensor | None = None) -> None:
+    """Relative to `expected`, or to a hundredth of `size` where that is more."""
+    scale = max(abs(expected.item()), 0.0 if size is None else 0.01 * size.item())
+    error = abs(found.item() - expected.item()) / scale
+    require(
+        error <= tolerance,
+        f"{what} is {found.item():.8g}, expected {expected.item():.8g}: off by {error:.2g}, allowed {tolerance:g}",
+    )
+
+
+def _require_trees_close(found: Params, expected: Params, tolerance: float, what: str) -> None:
+    error = (trees.norm(trees.subtract(found, expected)) / trees.norm(expected)).item()
+    worst = max(found, key=lambda name: (found[name] - expected[name]).norm().item())
+    require(
+        error <= tolerance,
+        f"{what} is off by {error:.2g} of its norm, most in `{worst}`; allowed {tolerance:g}",
+    )

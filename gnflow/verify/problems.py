@@ -1,0 +1,78 @@
+"""Objectives of plain tensors, in the shapes of a model's weights, whose Gauss-Newton model is themselves."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gnflow import trees
+from gnflow.objective import Objective, Params, Scalar, Tokens
+from gnflow.verify.subject import noise
+
+
+def bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> Objective:
+    """<d, A d> / 2 + s <n, d>,  d = params - target: matrices are bent from the left, by a turned diagonal.
+
+    A has eigenvalues from 1 down to 1 / condition. s, of size `spread`, differs from micro-batch to micro-batch.
+    """
+    sides = {name: _bent(w, condition) for name, w in target.items()}
+    tilt = noise(target, 2)
+
+    def share(tokens: Tokens) -> Scalar:
+        return spread * (tokens.sum() % 7 - 3) / 3
+
+    def slope(params: Params, tokens: Tokens) -> Params:
+        displacement = trees.subtract(params, target)
+        bent = {name: sides[name] * d if d.ndim == 1 else sides[name] @ d for name, d in displacement.items()}
+        return {name: x + share(tokens).to(x) * tilt[name] for name, x in bent.items()}
+
+    def value(params: Params, tokens: Tokens) -> Scalar:
+        displacement = trees.subtract(params, target)
+        tilted = share(tokens).to(next(iter(tilt.values()))) * trees.dot(tilt, displacement)
+        return (trees.dot(slope(params, tokens), displacement) + tilted) / 2
+
+    return _itself(value, slope)
+
+
+def ramp(like: Params) -> Objective:
+    """<a b', params>: every gradient of a matrix is the same matrix of rank one."""
+    rows, columns = noise(like, 3), noise(like, 4)
+    rank_one = {name: w if w.ndim == 1 else torch.outer(w[:, 0], columns[name][0]) for name, w in rows.items()}
+    return _itself(lambda params, tokens: trees.dot(rank_one, params), lambda params, tokens: trees.clone(rank_one))
+
+
+def blind(objective: Objective, fixed: Params) -> Objective:
+    """The same without the parameters in `fixed`: they are taken from there, and their gradients are exactly 0."""
+
+    def kept(params: Params) -> Params:
+        return {name: fixed.get(name, value) for name, value in params.items()}
+
+    def still(found: tuple[Params, Scalar]) -> tuple[Params, Scalar]:
+        return {name: torch.zeros_like(g) if name in fixed else g for name, g in found[0].items()}, found[1]
+
+    return Objective(
+        lambda params, tokens: objective.value(kept(params), tokens),
+        lambda params, tokens: still(objective.gradient(kept(params), tokens)),
+        lambda params, anchor, tokens: still(objective.curved(kept(params), kept(anchor), tokens)),
+    )
+
+
+def _itself(value: Callable[[Params, Tokens], Scalar], slope: Callable[[Params, Tokens], Params]) -> Objective:
+    def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
+        whole = {**anchor, **params}
+        return trees.pick(slope(whole, tokens), params), value(whole, tokens)
+
+    return Objective(
+        value,
+        lambda params, tokens: (slope(params, tokens), value(params, tokens)),
+        curved,
+    )
+
+
+def _bent(weight: Tensor, condition: float) -> Tensor:
+    size = weight.shape[0]
+    values = torch.logspace(0, -torch.log10(torch.tensor(condition)).item(), size)
+    if weight.ndim == 1:
+        return values.to(weight)
+    basis: Tensor = torch.linalg.qr(torch.randn(size, size, generator=torch.Generator().manual_seed(size))).Q
+    return (basis * values @ basis.mT).to(weight)

@@ -1,0 +1,161 @@
+"""What an optimizer may remember, and what it must declare."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import torch
+
+from gnflow import trees
+from gnflow.objective import Objective, Params
+from gnflow.optim.protocol import Jit, Region, eager
+from gnflow.spec import optimizer as spec
+from gnflow.spec.experiment import Experiment
+from gnflow.spec.schedules import Constant, Cosine, GlobalCosine
+from gnflow.verify.problems import bowl
+from gnflow.verify.subject import Make, Parts, Reached, advanced, initial, noise, parts, require, rounds, text
+
+RECORDED = {"loss/train", "norm/update", "learning_rate"}
+
+
+def is_deterministic(experiment: Experiment, make: Make = parts) -> None:
+    """Two runs from the same weights end with the same bits."""
+    one, two = (advanced(experiment, *_on_a_bowl(experiment, make), rounds(experiment)) for _ in range(2))
+    _require_same(one, two, "two runs from the same start differ")
+
+
+def resumes_bit_for_bit(experiment: Experiment, make: Make = parts) -> None:
+    """Stopped half way, with nothing kept but named tensors, and taken up by another program."""
+    steps, half = rounds(experiment), rounds(experiment) // 2
+    whole = advanced(experiment, *_on_a_bowl(experiment, make), steps)
+    part = advanced(experiment, *_on_a_bowl(experiment, make), half)
+    kept = trees.clone(trees.named_tensors(part.state))
+    again, start = _on_a_bowl(experiment, make)
+    template = again.optimizer.init(trees.mapped(lambda w: w.to("meta"), start))
+    _require_form(_form(template), _form(part.state), "a checkpoint is read by its form on the meta device")
+    state = trees.with_tensors(template, kept)
+    resumed = advanced(experiment, again, part.params, steps - half, state, half)
+    _require_same(whole, resumed, f"a run of {steps} steps that was resumed after {half} differs from a whole one")
+
+
+def keeps_types_and_shapes(experiment: Experiment, make: Make = parts) -> None:
+    """Of weights and state, in float32 and float64; metrics are single numbers, and the common ones are there."""
+    for dtype in (torch.float32, torch.float64):
+        made, start = _on_a_bowl(experiment, make, dtype)
+        expected = _form((start, made.optimizer.init(trees.clone(start))))
+        reached = advanced(experiment, made, start, 1)
+        _require_form(_form((reached.params, reached.state)), expected, f"a step in {dtype} changes the form")
+        absent = sorted(RECORDED - set(reached.metrics))
+        require(not absent, f"metrics lack {', '.join(absent)}")
+        for name, value in reached.metrics.items():
+            require(value.ndim == 0, f"metric `{name}` has shape {tuple(value.shape)}, expected a single number")
+
+
+def honours_its_schedule(experiment: Experiment, make: Make = parts) -> None:
+    """After a cosine to 0 nothing moves, nor is a rate recorded; and a constant rate leads elsewhere."""
+    steps = 3
+    falling, level = (_scheduled(experiment, cosine, steps) for cosine in (True, False))
+    made, start = _on_a_bowl(falling, make)
+    ended = advanced(falling, made, start, steps)
+    whole = trees.norm(trees.subtract(ended.params, start)).item()
+    further = advanced(falling, made, ended.params, 1, ended.state, steps)
+    moved = trees.norm(trees.subtract(further.params, ended.params)).item()
+    require(
+        moved <= 1e-6 * whole,
+        f"after a schedule that ends at 0 a step still moves the weights by {moved:.3g}; "
+        f"the {steps} steps before moved them by {whole:.3g}",
+    )
+    rate = further.metrics["learning_rate"].item()
+    require(rate == 0, f"after a schedule that ends at 0 the recorded learning rate is {rate:.3g}")
+    constant = advanced(level, *_on_a_bowl(level, make), steps)
+    apart = trees.norm(trees.subtract(constant.params, ended.params)).item()
+    require(apart > 1e-3 * whole, f"a cosine and a constant rate end {apart:.3g} apart after a way of {whole:.3g}")
+
+
+def counts_its_microbatches(experiment: Experiment, make: Make = parts) -> None:
+    """One step touches every micro-batch it is given, and calls each region as often as declared."""
+    calls: Counter[str] = Counter()
+    touched = set()
+
+    def counted(name: str, region: Region, /) -> Region:
+        def called(*arguments: object) -> object:
+            calls[name] += 1
+            return region(*arguments)
+
+        return called  # type: ignore[return-value]  # a wrapper of the same signature
+
+    def noted(name: str, region: Callable[..., object]) -> Callable[..., object]:
+        def called(*arguments: torch.Tensor) -> object:
+            touched.add(arguments[-1].data_ptr())
+            return counted(name, region)(*arguments)
+
+        return called
+
+    made, start = _on_a_bowl(experiment, make, jit=counted)
+    seeing = Objective(*(noted(name, region) for name, region in made.objective._asdict().items()))  # type: ignore[arg-type]
+    calls.clear()
+    optimizer = made.optimizer
+    batch = text(experiment, optimizer.microbatches, 0)
+    optimizer.step(seeing, trees.clone(start), optimizer.init(trees.clone(start)), batch)
+    given = {tokens.data_ptr() for tokens in batch}
+    require(
+        touched == given,
+        f"{len(touched & given)} of {len(given)} micro-batches were used, and {len(touched - given)} not given",
+    )
+    declared: Counter[str] = Counter()
+    for name, count in optimizer.cost.calls.items():
+        # Amortised work is outside of regions, and not in every step; the program gives `curved` a region per block.
+        if not name.startswith("refresh"):
+            declared["curved" if name.startswith("curved.") else name] += round(count)
+    require(calls == declared, f"calls of regions: {_listed(calls)}; declared: {_listed(declared)}")
+
+
+def _on_a_bowl(
+    experiment: Experiment, make: Make, dtype: torch.dtype = torch.float32, jit: Jit = eager
+) -> tuple[Parts, Params]:
+    """The parts on a quadratic whose slope differs from micro-batch to micro-batch, and where to start."""
+    made = make(experiment, jit)
+    start = trees.mapped(lambda w: w.to(dtype), initial(experiment, made.network))
+    return made._replace(objective=bowl(trees.add(start, noise(start, 5)), 10.0, spread=0.5)), start
+
+
+def _scheduled(experiment: Experiment, falling: bool, steps: int) -> Experiment:
+    """The experiment with a cosine to 0 over `steps` steps, or a constant rate. Gauss-Newton takes full steps."""
+    method = experiment.optimizer
+    if isinstance(method, spec.GaussNewton):
+        changed: dict[str, object] = {"schedule": GlobalCosine() if falling else Constant()}
+        changed |= {"search": spec.NoSearch(), "warm_start": False, "average": 0.0}
+    else:
+        changed = {"schedule": Cosine() if falling else Constant()}
+    training = experiment.training.model_copy(update={"steps": steps})
+    return experiment.model_copy(update={"optimizer": method.model_copy(update=changed), "training": training})
+
+
+Form = dict[str, tuple[torch.dtype, tuple[int, ...]]]
+
+
+def _form(tree: object) -> Form:
+    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in trees.named_tensors(tree).items()}
+
+
+def _require_form(found: Form, expected: Form, what: str) -> None:
+    for name in {**found, **expected}:
+        require(
+            found.get(name) == expected.get(name),
+            f"{what}: `{name}` is {_kind(found.get(name))}, expected {_kind(expected.get(name))}",
+        )
+
+
+def _kind(form: tuple[torch.dtype, tuple[int, ...]] | None) -> str:
+    return "absent" if form is None else f"{form[0]} {form[1]}".removeprefix("torch.")
+
+
+def _require_same(one: Reached, two: Reached, what: str) -> None:
+    expected = trees.named_tensors((two.params, two.state))
+    for name, tensor in trees.named_tensors((one.params, one.state)).items():
+        if not torch.equal(tensor, expected[name]):
+            gap = (tensor.double() - expected[name].double()).abs().max().item()
+            require(False, f"{what}: `{name}` by {gap:.3g}, expected not a bit")
+
+
+def _listed(calls: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {calls[name]:g}" for name in sorted(calls))

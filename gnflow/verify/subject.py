@@ -1,0 +1,171 @@
+"""What is checked: a small copy of an experiment, and the functions that are built from it."""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from gnflow import trees
+from gnflow.compiler import build
+from gnflow.models.model import Model
+from gnflow.objective import Metrics, Objective, Params
+from gnflow.optim.protocol import AnyState, Jit, Optimizer
+from gnflow.spec import optimizer as spec
+from gnflow.spec.data import Text, Tokens
+from gnflow.spec.experiment import Experiment
+from gnflow.spec.rules import SoapFields
+from gnflow.spec.schedules import InnerSchedule, Schedule
+from gnflow.spec.training import Scratch
+
+WIDTH, VOCABULARY, CONTEXT, ROWS, STEPS = 16, 13, 8, 2, 12
+MICROBATCHES, LEAVES, INNER_STEPS, SEARCHED, WARMUP = 6, 4, 4, 2, 2  # at most
+
+
+class Parts(NamedTuple):
+    """What an experiment is made of, before any weights."""
+
+    network: Model
+    objective: Objective
+    optimizer: Optimizer
+
+
+Make: TypeAlias = Callable[[Experiment, Jit], Parts]
+
+
+class CheckFailed(Exception):
+    """A check does not hold: what failed, by how much, and what was expected."""
+
+
+def parts(experiment: Experiment, jit: Jit) -> Parts:
+    """The same parts as those of the program of a run."""
+    network = build.model(experiment, build.kernel(experiment.optimizer))
+    problem = build.objective(network, experiment)._asdict()
+    optimizer = build.optimizer(experiment.optimizer, network, experiment.training.steps or STEPS, jit)
+    return Parts(network, Objective(*(jit(name, region) for name, region in problem.items())), optimizer)
+
+
+def shrunken(experiment: Experiment) -> Experiment:
+    """The experiment with every size and count cut down, and every other choice kept.
+
+    Rules by parameter name that own nothing in the smaller model are left out.
+    """
+    shape = experiment.model
+    model = shape.model_copy(
+        update={
+            "layers": 1,
+            "width": WIDTH,
+            "heads": 2,
+            "key_value_heads": None if shape.key_value_heads in (None, shape.heads) else 1,
+            "hidden": None if shape.hidden is None else 3 * WIDTH // 2,
+        }
+    )
+    tokens = Tokens(train="none", held_out="none", vocabulary=VOCABULARY)
+    training = {"steps": STEPS, "tokens": None, "rows": ROWS, "start": Scratch(), "target": None}
+    small = experiment.model_copy(
+        update={
+            "model": model,
+            "data": Text(source=tokens, context=CONTEXT),
+            "training": experiment.training.model_copy(update=training),
+        }
+    )
+    names = list(build.model(small, "plain").weights)
+    method = experiment.optimizer
+    if isinstance(method, spec.GaussNewton):
+        search = method.search
+        if isinstance(search, spec.GeometricSearch):
+            search = search.model_copy(update={"microbatches": min(search.microbatches, SEARCHED)})
+        smaller: spec.Optimizer = method.model_copy(
+            update={
+                "inner": _few(method.inner, names, shape.width),
+                "inner_steps": min(method.inner_steps, INNER_STEPS),
+                "search": search,
+                "schedule": _short(method.schedule),
+            }
+        )
+    else:
+        smaller = _few(method, names, shape.width)
+    return small.model_copy(update={"optimizer": smaller})
+
+
+def _few(method: spec.FirstOrderMethod, names: list[str], width: int) -> spec.FirstOrderMethod:
+    """Few micro-batches, a short warm-up, and the rules that own one of `names`."""
+    rules, free = [], names
+    for rule in method.rules:
+        owned = [name for name in free if re.search(rule.match, name)]
+        free = [name for name in free if name not in owned]
+        rules += [rule] if owned else []
+    changed: dict[str, object] = {
+        "microbatches": min(method.microbatches, MICROBATCHES),
+        "schedule": _short(method.schedule),
+        "rules": tuple(rules),
+    }
+    if isinstance(method, spec.MlFopSoap):
+        changed["leaves"] = min(method.leaves, LEAVES)
+    if isinstance(method, SoapFields):
+        # A side that was too long for an eigenbasis stays so.
+        changed["max_precondition_dim"] = max(method.max_precondition_dim * WIDTH // width, 1)
+    return method.model_copy(update=changed)
+
+
+def _short(schedule: Schedule | InnerSchedule) -> Schedule | InnerSchedule:
+    warmup = getattr(schedule, "warmup", None)
+    return schedule if warmup is None else schedule.model_copy(update={"warmup": min(warmup, WARMUP)})
+
+
+def device(experiment: Experiment) -> torch.device:
+    """The one that the spec asks for."""
+    wanted = experiment.training.device
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
+
+
+def rounds(experiment: Experiment) -> int:
+    """Steps that take every path: more than ten updates, whatever a step is."""
+    return 4 if isinstance(experiment.optimizer, spec.GaussNewton) else STEPS + 1
+
+
+def initial(experiment: Experiment, network: Model) -> Params:
+    """The model's first weights, all moved off the values that they start from."""
+    start = network.init(experiment.training.seed, device(experiment))
+    return trees.along(start, noise(start, 1), 0.1)
+
+
+def noise(like: Params, seed: int) -> Params:
+    """Standard normal tensors in the shapes of `like`."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(w.shape, generator=generator).to(w) for name, w in like.items()}
+
+
+def text(experiment: Experiment, microbatches: int, step: int) -> Tensor:
+    """(microbatches, rows, context + 1) tokens with structure: each is at least the one before it."""
+    shape = (microbatches, experiment.training.rows, experiment.data.context + 1)
+    drawn = torch.randint(4, shape, generator=torch.Generator().manual_seed(step))
+    return torch.cummax(drawn, dim=-1).values.to(device(experiment))
+
+
+class Reached(NamedTuple):
+    """Where some steps led."""
+
+    params: Params
+    state: AnyState
+    metrics: Metrics
+
+
+def advanced(
+    experiment: Experiment, parts: Parts, start: Params, steps: int, state: AnyState = None, first: int = 0
+) -> Reached:
+    """`steps` steps, the first of them number `first`; from a new state unless one is given. Consumes nothing."""
+    optimizer, params = parts.optimizer, trees.clone(start)
+    metrics: Metrics = {}
+    state = optimizer.init(params) if state is None else trees.clone(state)
+    for step in range(first, first + steps):
+        batch = text(experiment, optimizer.microbatches, step)
+        params, state, metrics = optimizer.step(parts.objective, params, state, batch)
+    return Reached(params, state, metrics)
+
+
+def require(holds: bool | Tensor, sentence: str) -> None:
+    """Raises CheckFailed with `sentence` unless it holds."""
+    if not holds:
+        raise CheckFailed(sentence)

@@ -1,0 +1,269 @@
+"""Every check can fail: what is broken on purpose is found, and by the check whose claim it breaks."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from problems import experiment
+
+from gnflow import trees
+from gnflow.optim.adamw import adamw
+from gnflow.optim.descent import Descent
+from gnflow.optim.protocol import eager
+from gnflow.verify import checks
+from gnflow.verify.subject import CheckFailed, parts, shrunken
+
+ADAMW = shrunken(experiment({"kind": "adamw", "learning_rate": 0.01, "microbatches": 2}))
+GAUSS_NEWTON = shrunken(experiment({"kind": "gauss_newton", "inner_steps": 2, "search": "none"}))
+ALL = {**checks.GRADIENT, **checks.CURVATURE, **checks.OPTIMIZER, **checks.COMPILED}
+
+
+def following(change):
+    """AdamW at a constant rate, its updates changed by `change(updates, gradients, params)`."""
+
+    def make(small, jit):
+        made, fresh = parts(small, jit), adamw(0.01)
+        changed = change()
+
+        def update(gradients, state, params):
+            updates, after = fresh.update(gradients, state, params)
+            return changed(updates, gradients, params), after
+
+        transform = fresh._replace(update=update)
+        optimizer = Descent(transform, made.optimizer.stacks, 2, jit, lambda state: state.learning_rate.clone())
+        return made._replace(optimizer=optimizer)
+
+    return make
+
+
+def uphill():
+    return lambda updates, gradients, params: trees.scale(updates, -1)
+
+
+def hidden_count():
+    calls = []
+
+    def change(updates, gradients, params):
+        calls.append(1)
+        return trees.scale(updates, 1 / len(calls))
+
+    return change
+
+
+def random():
+    return lambda updates, gradients, params: trees.scale(updates, torch.rand(()))
+
+
+def widened():
+    return lambda updates, gradients, params: trees.mapped(lambda u: u.double(), updates)
+
+
+def at_a_constant_rate():
+    return lambda updates, gradients, params: updates
+
+
+def normalized():
+    return lambda updates, gradients, params: trees.scale(gradients, -0.01 / trees.norm(gradients))
+
+
+def inverted():
+    """Newton's way with the second singular value: none of a matrix of rank one."""
+
+    def step(g):
+        return -0.01 * g if g.ndim == 1 else -g / (torch.linalg.svdvals(g)[..., 1:2, None] > 1e-4)
+
+    return lambda updates, gradients, params: trees.mapped(step, gradients)
+
+
+def scaled_by_all_weights():
+    return lambda updates, gradients, params: trees.scale(updates, trees.norm(params))
+
+
+def drifting():
+    return lambda updates, gradients, params: trees.mapped(lambda u: u + 0.001, updates)
+
+
+def other_when_compiled():
+    return lambda updates, gradients, params: trees.scale(updates, 1.1 if torch.compiler.is_compiling() else 1.0)
+
+
+def broken_graph():
+    def change(updates, gradients, params):
+        torch._dynamo.graph_break()
+        return updates
+
+    return change
+
+
+def counted_in_python():
+    """A count that is a constant of the graph, though it changes nothing."""
+    calls = []
+
+    def change(updates, gradients, params):
+        calls.append(1)
+        return trees.scale(updates, 1 + 0 * len(calls))
+
+    return change
+
+
+def undeclared(**changed):
+    """A declaration that differs from what a step does."""
+
+    def make(small, jit):
+        made = parts(small, jit)
+        made.optimizer.cost = replace(made.optimizer.cost, **changed)
+        return made
+
+    return make
+
+
+def without_a_rate(small, jit):
+    made = parts(small, jit)
+    return made._replace(optimizer=Descent(adamw(0.01), made.optimizer.stacks, 2, jit))
+
+
+BROKEN_OPTIMIZERS = [
+    ("descends on text", following(uphill), r"after 13 steps on text the loss is \d\.\d+, expected below \d"),
+    ("descends a parabola", following(uphill), "quadratic of condition 1 the value after 13 steps is"),
+    ("descends an ill-conditioned quadratic", following(uphill), "quadratic of condition 5000 the value"),
+    ("zero gradients leave finite weights", following(normalized), "after a gradient of exact zeros, .* not finite"),
+    ("rank-deficient gradients leave finite weights", following(inverted), "after gradients of rank one, .*not finite"),
+    ("rank-deficient gradients leave finite weights", following(uphill), "along gradients of rank one the value went"),
+    ("missing gradients disturb nothing", following(drifting), r"has no gradient, but moved by .* beyond a decay"),
+    ("missing gradients disturb nothing", following(scaled_by_all_weights), "when parameters that the loss does not"),
+    ("missing gradients disturb nothing", following(uphill), "with gradients missing the value went from"),
+    ("is deterministic", following(random), "two runs from the same start differ: .* by .*, expected not a bit"),
+    ("resumes bit for bit", following(hidden_count), "resumed after 6 differs from a whole one: .* by"),
+    ("keeps types and shapes", following(widened), r"a step in torch.float32 .* is float64 .*, expected float32"),
+    ("keeps types and shapes", without_a_rate, "metrics lack learning_rate"),
+    ("honours its schedule", following(at_a_constant_rate), "ends at 0 a step still moves the weights by"),
+    ("counts its micro-batches", undeclared(calls={"gradient": 3, "update": 1}), "gradient 2, update 1; declared: gr"),
+    ("counts its micro-batches", undeclared(calls={"gradient": 2}), "gradient 2, update 1; declared: gradient 2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("claim", "make", "sentence"), BROKEN_OPTIMIZERS)
+def test_a_broken_optimizer_is_found(claim, make, sentence):
+    with pytest.raises(CheckFailed, match=sentence):
+        ALL[claim](ADAMW, make)
+    ALL[claim](ADAMW)
+
+
+def test_a_micro_batch_that_is_not_used_is_found():
+    def make(small, jit):
+        made = parts(small, jit)
+        step = made.optimizer.step
+        made.optimizer.step = lambda objective, params, state, batch: step(objective, params, state, batch[:1])
+        return made
+
+    with pytest.raises(CheckFailed, match="1 of 2 micro-batches were used"):
+        ALL["counts its micro-batches"](ADAMW, make)
+
+
+def test_state_that_hides_in_python_is_no_matter_of_determinism():
+    ALL["is deterministic"](ADAMW, following(hidden_count))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (other_when_compiled, "region `update`, compiled, differs from eager by 0.1"),
+        (broken_graph, "region `update` breaks into several graphs"),
+        (counted_in_python, "region `update` was compiled again at step 1, expected one graph"),
+    ],
+)
+def test_a_region_that_does_not_compile_well_is_found(change, sentence):
+    torch._dynamo.reset()
+    with pytest.raises(CheckFailed, match=sentence):
+        ALL["compiled regions equal eager ones, one graph each"](ADAMW, following(change))
+
+
+def objective(**changes):
+    """The parts with some derivatives replaced; each change is made of the objective that is right."""
+
+    def make(small, jit):
+        made = parts(small, jit)
+        return made._replace(
+            objective=made.objective._replace(**{name: change(made.objective) for name, change in changes.items()})
+        )
+
+    return make
+
+
+def too_steep(right):
+    def gradient(params, tokens):
+        slope, value = right.gradient(params, tokens)
+        return trees.scale(slope, 1.001), value
+
+    return gradient
+
+
+def bent_the_wrong_way(right):
+    def curved(params, anchor, tokens):
+        slope, value = right.gradient(anchor, tokens)
+        return trees.subtract(trees.scale(slope, 2), right.curved(params, anchor, tokens)[0]), value
+
+    return curved
+
+
+def slightly_too_bent(right):
+    def curved(params, anchor, tokens):
+        displacement = trees.subtract(params, anchor)
+        return right.curved(trees.along(anchor, displacement, 1.001), anchor, tokens)
+
+    return curved
+
+
+def shifted(right):
+    def curved(params, anchor, tokens):
+        slope, value = right.curved(params, anchor, tokens)
+        return slope, value + 1e-6
+
+    return curved
+
+
+def asymmetric(right):
+    def curved(params, anchor, tokens):
+        slope, value = right.curved(params, anchor, tokens)
+        turned = trees.mapped(lambda d: d.roll(1, 0), trees.subtract(params, anchor))
+        return trees.along(slope, turned, 1e-3), value
+
+    return curved
+
+
+BROKEN_DERIVATIVES = [
+    ("the gradient is the slope of the loss", {"gradient": too_steep}, "slope of the loss is .*, expected .*: off by"),
+    ("the model touches the loss at its anchor", {"curved": shifted}, "the value of the model at its anchor is"),
+    ("the model touches the loss at its anchor", {"gradient": too_steep}, "gradient of the model at its anchor is off"),
+    ("the model's gradient is the slope of its value", {"curved": bent_the_wrong_way}, "the slope of the model is"),
+    ("the product is that of finite differences", {"curved": slightly_too_bent}, "slope, its bend included, is"),
+    ("the product equals the dense matrix", {"curved": slightly_too_bent}, "against the dense Jacobian is off by"),
+    ("the product equals the dense matrix", {"curved": bent_the_wrong_way}, "against the dense Jacobian is off by"),
+    ("the product is symmetric", {"curved": asymmetric}, "<v, H u> against <u, H v>: is .*, expected"),
+    ("the product is positive semi-definite", {"curved": bent_the_wrong_way}, r"<v, H v> is -.*, expected at least 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("claim", "changes", "sentence"), BROKEN_DERIVATIVES)
+def test_a_wrong_derivative_is_found(claim, changes, sentence):
+    with pytest.raises(CheckFailed, match=sentence):
+        ALL[claim](GAUSS_NEWTON, objective(**changes))
+
+
+@pytest.mark.parametrize("claim", {**checks.GRADIENT, **checks.CURVATURE})
+@pytest.mark.parametrize("form", ["quadratic", "prox_linear"])
+@pytest.mark.parametrize("model", [{}, {"key_value_heads": 1, "qk_norm": "head", "feedforward": "swiglu"}])
+def test_the_derivatives_of_gnflow_hold(claim, form, model):
+    shape = {"layers": 2, "width": 16, "heads": 2, **model}
+    method = {"kind": "gauss_newton", "objective": form}
+    ALL[claim](shrunken(experiment(method, model=shape, training={"precision": "bfloat16"})))
+
+
+def test_every_check_has_something_that_breaks_it():
+    found = {claim for claim, *_ in (*BROKEN_OPTIMIZERS, *BROKEN_DERIVATIVES)} | set(checks.COMPILED)
+    assert found == set(ALL)
+
+
+def test_what_is_made_by_default_is_what_a_program_runs():
+    made = parts(ADAMW, eager)
+    assert made.optimizer.cost.calls == {"gradient": 2, "update": 1}
