@@ -39,7 +39,7 @@ check: setup ## format, lint, types and floors
 	$(python) -m mypy
 	$(dir $(python))lint-imports
 
-gpu: setup ## with a GPU: its tests, a short full_gn, and a dated note in docs/gpu.md
+gpu: setup ## with a GPU: its tests, a short full_gn, benchmarks, and a dated note in docs/gpu.md
 	PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(python) pipelines/gpu/measure.py
 
 clean: ## remove .venv and what tools left behind; runs/, data/ and mlflow/ stay

@@ -68,10 +68,21 @@ def pick(a: Params, names: Iterable[str]) -> Params:
     return {name: a[name] for name in names}
 
 
+def leaves(tree: object) -> list[tuple[tuple[str, ...], Tensor]]:
+    """Every tensor of a nested state with its path."""
+    paths, _ = pytree.tree_flatten_with_path(tree)
+    return [(tuple(_label(key) for key in path), leaf) for path, leaf in paths]
+
+
+def replaced(function: Callable[[tuple[str, ...], Tensor], Tensor], tree: Tree) -> Tree:
+    """The same nesting, with `function` applied to every tensor and its path."""
+    result: Tree = pytree.tree_map_with_path(lambda path, leaf: function(tuple(map(_label, path)), leaf), tree)
+    return result
+
+
 def named_tensors(tree: object) -> dict[str, Tensor]:
     """Every tensor of a nested state under its path, for example `inner/momentum/blocks.0.attention.query`."""
-    paths, _ = pytree.tree_flatten_with_path(tree)
-    return {"/".join(_label(key) for key in path): leaf for path, leaf in paths}
+    return {"/".join(path): leaf for path, leaf in leaves(tree)}
 
 
 def with_tensors(template: Tree, tensors: dict[str, Tensor]) -> Tree:

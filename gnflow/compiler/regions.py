@@ -8,12 +8,11 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from types import FunctionType
 from typing import Literal, cast
 
 import torch
 
-from gnflow.optim.protocol import Region
+from gnflow.optim.protocol import Region, copied
 
 
 class Compiled:
@@ -36,7 +35,7 @@ class Compiled:
         """Graphs made by each call that compiled: a second graph is a break, a second call a recompilation."""
         self.seconds = 0.0
         """Seconds of all calls that compiled."""
-        self._function = torch.compile(_copied(function), backend=backend, fullgraph=fullgraph, dynamic=False)
+        self._function = torch.compile(copied(function), backend=backend, fullgraph=fullgraph, dynamic=False)
 
     def __call__(self, *arguments: object) -> object:
         """The function's own result."""
@@ -49,14 +48,6 @@ class Compiled:
                 del self.graphs[known:-1]
             self.compilations.append(len(self.graphs) - known)
         return result
-
-
-def _copied(function: Callable[..., object]) -> Callable[..., object]:
-    """The same function with code of its own: Dynamo counts recompilations by code, and programs share theirs."""
-    if not isinstance(function, FunctionType):
-        return function
-    code = function.__code__.replace()
-    return FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
 
 
 class Compiler:

@@ -1,5 +1,6 @@
 """Transforms made of transforms: one after another, or one for each part of the parameters."""
 
+import re
 from collections.abc import Iterable, Mapping
 from math import gcd
 from typing import NamedTuple, TypeAlias
@@ -59,6 +60,9 @@ def chain(*transforms: AnyTransform) -> Transform[Chained]:
             fed,
         )
 
+    def rule(name: str) -> str:
+        return "/".join(each.rule(name) for each in transforms if each.rule is not None)
+
     momentum = last.momentum
 
     def ahead(gradients: Params, state: Chained) -> Params:
@@ -72,20 +76,31 @@ def chain(*transforms: AnyTransform) -> Transform[Chained]:
         _period(transforms),
         None if last.metric is None else of_last(last.metric),
         None if momentum is None else ahead,
+        rule if any(each.rule for each in transforms) else None,
     )
 
 
 def partition(transforms: Mapping[str, AnyTransform], routes: Mapping[str, str]) -> Transform[Parts]:
-    """Each parameter goes to the transform that `routes` names for it. Raises KeyError for one without a route."""
+    """Each parameter goes to the transform that `routes` names for it. Raises KeyError for one without a route.
+
+    Raises ValueError for a route to none of the transforms. `route` makes routes out of regular expressions.
+    """
+    if strange := sorted(set(routes.values()) - set(transforms)):
+        raise ValueError(f"routes lead to {', '.join(strange)}; the transforms are {', '.join(transforms)}")
     used = {rule: transforms[rule] for rule in transforms if rule in set(routes.values())}
     fisher = {rule: each.metric for rule, each in used.items() if each.metric is not None}
     moving = {rule: each.momentum for rule, each in used.items() if each.momentum is not None}
 
+    def owner(name: str) -> str:
+        if name not in routes:
+            raise KeyError(f"partition has no route for `{name}`")
+        return routes[name]
+
     def part(rule: str, tree: Params) -> Params:
-        return trees.pick(tree, [name for name in tree if routes[name] == rule])
+        return trees.pick(tree, [name for name in tree if owner(name) == rule])
 
     def init(params: Params) -> Parts:
-        return {rule: each.init(part(rule, params)) for rule, each in used.items()}
+        return {rule: used[rule].init(own) for rule in used if (own := part(rule, params))}
 
     def merged(done: Mapping[str, tuple[Params, AnyState]], params: Params) -> tuple[Params, Parts]:
         updates = {name: value for part, _ in done.values() for name, value in part.items()}
@@ -93,40 +108,45 @@ def partition(transforms: Mapping[str, AnyTransform], routes: Mapping[str, str])
 
     def update(gradients: Params, state: Parts, params: Params) -> tuple[Params, Parts]:
         done = {
-            rule: each.update(part(rule, gradients), state[rule], part(rule, params)) for rule, each in used.items()
+            rule: used[rule].update(part(rule, gradients), before, part(rule, params)) for rule, before in state.items()
         }  # fmt: skip
         return merged(done, params)
 
     def refresh(gradients: Params, state: Parts) -> Parts:
         return {
-            rule: state[rule] if each.refresh is None else each.refresh(part(rule, gradients), state[rule])
-            for rule, each in used.items()
+            rule: inner if (work := used[rule].refresh) is None else work(part(rule, gradients), inner)
+            for rule, inner in state.items()
         }
 
     def fed(direction: Params, factors: Params, second: Params, state: Parts, params: Params) -> tuple[Params, Parts]:
         done = {}
-        for rule, each in used.items():
+        for rule, before in state.items():
             own, weights = part(rule, direction), part(rule, params)
             if rule in fisher:
                 statistics = part(rule, factors), part(rule, second)
-                done[rule] = fisher[rule].update(own, *statistics, state[rule], weights)
+                done[rule] = fisher[rule].update(own, *statistics, before, weights)
             else:
-                done[rule] = each.update(own, state[rule], weights)
+                done[rule] = used[rule].update(own, before, weights)
         return merged(done, params)
 
     def into(tree: Params, state: Parts) -> Params:
-        turned = [metric.into(part(rule, tree), state[rule]) for rule, metric in fisher.items()]
+        turned = [metric.into(part(rule, tree), state[rule]) for rule, metric in fisher.items() if rule in state]
         return {**tree, **{name: value for each in turned for name, value in each.items()}}
 
     def back(tree: Params, state: Parts) -> Params:
-        turned = [metric.back(part(rule, tree), state[rule]) for rule, metric in fisher.items()]
+        turned = [metric.back(part(rule, tree), state[rule]) for rule, metric in fisher.items() if rule in state]
         return {**tree, **{name: value for each in turned for name, value in each.items()}}
 
     def diagonal(state: Parts) -> Params:
-        return {name: v for rule, metric in fisher.items() for name, v in metric.diagonal(state[rule]).items()}
+        parts = [metric.diagonal(state[rule]) for rule, metric in fisher.items() if rule in state]
+        return {name: value for each in parts for name, value in each.items()}
+
+    def rule(name: str) -> str:
+        inner = used[owner(name)].rule
+        return owner(name) if inner is None else f"{owner(name)}/{inner(name)}"
 
     def momentum(gradients: Params, state: Parts) -> Params:
-        parts = [ahead(part(rule, gradients), state[rule]) for rule, ahead in moving.items()]
+        parts = [ahead(part(rule, gradients), state[rule]) for rule, ahead in moving.items() if rule in state]
         return {name: value for each in parts for name, value in each.items()}
 
     return Transform(
@@ -136,7 +156,23 @@ def partition(transforms: Mapping[str, AnyTransform], routes: Mapping[str, str])
         _period(used.values()),
         Fisher(into, back, diagonal, fed) if fisher else None,
         momentum if moving else None,
+        rule,
     )
+
+
+def route(params: Iterable[str] | Iterable[tuple[str, Tensor]], labels: Mapping[str, str]) -> dict[str, str]:
+    """Routes for `partition`: the label of the first regular expression that is found in a name.
+
+    `params` is `model.named_parameters()` or names. Raises ValueError for parameters that no pattern matches and for
+    patterns that own no parameter.
+    """
+    names = [each if isinstance(each, str) else each[0] for each in params]
+    owners = {name: next((p for p in labels if re.search(p, name)), None) for name in names}
+    if unmatched := [name for name, owner in owners.items() if owner is None]:
+        raise ValueError(f"no pattern matches {', '.join(unmatched)}")
+    if idle := [pattern for pattern in labels if pattern not in owners.values()]:
+        raise ValueError(f"these patterns own no parameter, first match wins: {', '.join(idle)}")
+    return {name: labels[owner] for name, owner in owners.items() if owner is not None}
 
 
 def _period(transforms: Iterable[AnyTransform]) -> int:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from types import FunctionType
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -46,6 +47,8 @@ class Transform(NamedTuple, Generic[State]):
     """For Fisher-orthogonal projection."""
     momentum: Callable[[Params, State], Params] | None = None
     """(gradients, state) -> the matrices whose direction the next update takes"""
+    rule: Callable[[str], str] | None = None
+    """parameter -> its part, for transforms that treat some apart; tensors of one part may be stacked"""
 
 
 AnyTransform: TypeAlias = Transform[AnyState]
@@ -63,6 +66,17 @@ class Jit(Protocol):
 def eager(name: str, region: Region, /) -> Region:
     """The region itself."""
     return region
+
+
+def copied(function: Region) -> Region:
+    """The same function with code of its own: Dynamo counts recompilations by code, and transforms share theirs."""
+    if not isinstance(function, FunctionType):
+        return function
+    code = function.__code__.replace()
+    return cast(
+        "Region",
+        FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__),
+    )
 
 
 @dataclass(frozen=True)

@@ -145,16 +145,17 @@ def _rotated(state: SoapState, left: Params, right: Params, from_nothing: bool) 
                 new = first_basis(factor)
             else:
                 new, order = next_basis(factor, old)
-            across = old.mT @ new
+            # LAPACK's columns come first: a resumed state, and a compiled update, would be of another layout.
+            new = new.contiguous()
             if side == 0:
-                first[name] = across.mT @ first[name]
+                first[name] = _carried(first[name], old, new)
                 second[name] = (
                     second[name]
                     if order is None
                     else second[name].gather(-2, order.unsqueeze(-1).expand_as(second[name]))
                 )
             else:
-                first[name] = first[name] @ across
+                first[name] = _carried(first[name].mT, old, new).mT.contiguous()
                 second[name] = (
                     second[name]
                     if order is None
@@ -162,6 +163,12 @@ def _rotated(state: SoapState, left: Params, right: Params, from_nothing: bool) 
                 )
             bases[side][name] = new
     return state._replace(first=first, second=second, left_basis=bases[0], right_basis=bases[1])
+
+
+def _carried(moment: Tensor, old: Tensor, new: Tensor) -> Tensor:
+    """new' old M, for M (..., m, n) in the order of fewer products."""
+    m, n = moment.shape[-2:]
+    return new.mT @ (old @ moment) if n < m else (new.mT @ old) @ moment
 
 
 def _square(weight: Tensor, side: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Tensors under one rule kept as one: the graph of an update does not grow with depth, and products are batched.
 
-Matrices of one shape (m, n) become a stack (k, m, n), vectors of any length one long vector.
+Matrices of one shape (m, n) become a stack (k, m, n), vectors of any length one long vector. A tensor with three axes
+is a stack of matrices already; one with more, as of a convolution, is the matrix (out, rest).
 """
 
 from collections import defaultdict
@@ -9,6 +10,7 @@ from math import prod
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from gnflow.objective import Params
 
@@ -24,7 +26,7 @@ class Stacks(NamedTuple):
         """One stack for each rule and shape of matrix; `rules` undoes the naming."""
         members: dict[str, list[str]] = defaultdict(list)
         for name, rule in routes.items():
-            form = "x".join(str(size) for size in shapes[name]) if len(shapes[name]) > 1 else "vectors"
+            form = "x".join(str(size) for size in stacked_shape(shapes[name])[1:]) or "vectors"
             members[f"{rule}:{form}"].append(name)
         named = {name: tuple(shapes[name]) for name in routes}
         return cls({stack: tuple(names) for stack, names in members.items()}, named)
@@ -40,9 +42,7 @@ class Stacks(NamedTuple):
     def stack(self, tree: Params) -> Params:
         """By name -> by stack."""
         return {
-            stack: torch.stack([tree[name] for name in names])
-            if len(self.shapes[names[0]]) > 1
-            else torch.cat([tree[name].flatten() for name in names])
+            stack: torch.cat([tree[name].reshape(stacked_shape(self.shapes[name])) for name in names])
             for stack, names in self.members.items()
         }
 
@@ -51,10 +51,23 @@ class Stacks(NamedTuple):
         return {
             name: part.view(self.shapes[name])
             for stack, names in self.members.items()
-            for name, part in zip(names, self._parts(stacked[stack], names), strict=True)
+            for name, part in zip(names, self.parts(stack, stacked[stack]), strict=True)
         }
 
-    def _parts(self, joined: torch.Tensor, names: tuple[str, ...]) -> tuple[torch.Tensor, ...]:
-        if joined.ndim > 1:
-            return joined.unbind()
-        return torch.split(joined, [prod(self.shapes[name]) for name in names])
+    def parts(self, stack: str, tensor: Tensor) -> tuple[Tensor, ...]:
+        """Of a tensor that has the first axis of a stack: what belongs to each member, as views."""
+        return torch.split(tensor, [stacked_shape(self.shapes[name])[0] for name in self.members[stack]])
+
+
+def stacked_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A parameter's shape in its stack: (k, m, n) of a matrix or stack, (k,) of a vector."""
+    match shape:
+        case () | (_,):
+            return (prod(shape),)
+        case (m, n):
+            return 1, m, n
+        case (_, _, _):
+            return tuple(shape)
+        case (m, *rest):
+            return 1, m, prod(rest)
+    raise AssertionError(shape)

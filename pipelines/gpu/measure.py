@@ -1,4 +1,4 @@
-"""`make gpu`: the tests that need a GPU, a short `full_gn`, and a dated note of both in docs/gpu.md."""
+"""`make gpu`: the tests that need a GPU, a short `full_gn`, the benchmarks, and a dated note of all in docs/gpu.md."""
 
 import datetime
 import json
@@ -12,6 +12,7 @@ import torch
 ROOT = Path(__file__).parents[2]
 NOTES = ROOT / "docs" / "gpu.md"
 RUN = ROOT / "runs" / "gpu"
+BENCHMARKS = ROOT / "pipelines" / "benchmarks"
 STEPS = 4
 NOTHING_YET = "No GPU figure has been recorded yet."
 
@@ -26,7 +27,11 @@ def main() -> int:
     if code:
         print(f"the run ended with exit code {code}; no note was written")
         return code
-    append(note(verdict))
+    code = subprocess.run([sys.executable, BENCHMARKS / "measure.py"], cwd=ROOT, check=False).returncode
+    if code:
+        print(f"the benchmarks ended with exit code {code}; no note was written")
+        return code
+    append(note(verdict) + benchmarks((BENCHMARKS / "results.md").read_text()))
     return tests
 
 
@@ -81,6 +86,13 @@ def note(tests: str) -> str:
         f"({summary['time/seconds']:.1f} s, compilation apart), peak memory {peak:,.0f} MiB, "
         f"held-out loss {summary['loss/held_out']:.4f}.\n"
     )
+
+
+def benchmarks(report: str) -> str:
+    """The GPU's table of the benchmarks."""
+    _, _, table = report.partition("## GPU")
+    rows = "\n".join(line for line in table.splitlines() if line.startswith("|"))
+    return f"\nBenchmarks, milliseconds (`pipelines/benchmarks`):\n\n{rows}\n"
 
 
 def append(section: str) -> None:

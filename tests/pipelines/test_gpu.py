@@ -41,3 +41,8 @@ def test_the_first_note_replaces_the_sentence_that_there_is_none(measure: Module
         "# GPU measurements\n\nFigures elsewhere are of CPUs.\n\n"
         "## 2026-01-01: a GPU\n\n- fast\n\n## 2026-01-02: a GPU\n\n- faster\n"
     )
+
+
+def test_the_note_takes_the_gpu_table_of_the_benchmarks(measure: ModuleType) -> None:
+    report = "# Benchmarks\n\n## CPU\n\n| a |\n|---|\n| cpu |\n\n## GPU: a GPU\n\n| a |\n|---|\n| gpu |\n"
+    assert measure.benchmarks(report).endswith(":\n\n| a |\n|---|\n| gpu |\n")

@@ -1,0 +1,116 @@
+"""The state of a transform for parameters that have always had gradients in the same steps.
+
+Within a cohort one count of updates serves all, and tensors are stacked. When some members have no gradient the cohort
+comes apart, so that each parameter's state is what it would be if it were alone.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from gnflow import trees
+from gnflow.objective import Params
+from gnflow.optim.protocol import AnyState, AnyTransform
+from gnflow.optim.stacks import Stacks, stacked_shape
+
+Update: TypeAlias = Callable[[Params, AnyState, Params], tuple[Params, AnyState]]
+Own: TypeAlias = dict[str, Tensor]
+"""One parameter's state: `first`, or `matrices/momentum` under a partition; shaped as in a stack, less its axis."""
+
+
+class Cohort(NamedTuple):
+    """Stacks, a transform's state over them and its update.
+
+    Of each learning rate in the state its ratio to the first of the group; and the first as it was last set.
+    """
+
+    stacks: Stacks
+    state: AnyState
+    ratios: Mapping[str, float]
+    update: Update
+    lr: float | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its parameters."""
+        return tuple(self.stacks.shapes)
+
+
+def stacks_of(transform: AnyTransform, params: Params) -> Stacks:
+    """Stacks of one part of the transform, one type and one device, each under the name of its first member."""
+    part = transform.rule or (lambda name: "")
+    rules = {name: f"{part(name)} {w.dtype} {w.device}" for name, w in params.items()}
+    by_rule = Stacks.by_rule(rules, {name: tuple(w.shape) for name, w in params.items()})
+    return Stacks({names[0]: names for names in by_rule.members.values()}, by_rule.shapes)
+
+
+def by_parameter(cohort: Cohort) -> dict[str, Own]:
+    """The state of each member, as views; counts and rates are everyone's."""
+    result: dict[str, Own] = {name: {} for name in cohort.names}
+    for path, leaf in trees.leaves(cohort.state):
+        stack = path[-1]
+        if leaf.ndim and stack in cohort.stacks.members:
+            parts = cohort.stacks.parts(stack, leaf)
+            for name, part in zip(cohort.stacks.members[stack], parts, strict=True):
+                alone = part.ndim > 1 and len(part) == 1
+                result[name]["/".join(path[:-1])] = part.squeeze(0) if alone else part
+        else:
+            for own in result.values():
+                own["/".join(path)] = leaf
+    return result
+
+
+def joined(template: AnyState, stacks: Stacks, states: Mapping[str, Own]) -> AnyState:
+    """The inverse, in the types and on the device of `template`. Raises ValueError for a state of another transform."""
+
+    def part(name: str, key: str, form: Tensor) -> Tensor:
+        if key not in states[name]:
+            raise ValueError(f"the state of `{name}` has no `{key}`: it is of another optimizer")
+        if states[name][key].numel() != form.numel():
+            raise ValueError(
+                f"`{key}` of `{name}` has shape {tuple(states[name][key].shape)}, expected {tuple(form.shape)}"
+            )
+        return states[name][key].to(form).reshape(form.shape)
+
+    def filled(path: tuple[str, ...], leaf: Tensor) -> Tensor:
+        stack = path[-1]
+        if leaf.ndim and stack in stacks.members:
+            names = zip(stacks.members[stack], stacks.parts(stack, leaf), strict=True)
+            return torch.cat([part(name, "/".join(path[:-1]), form) for name, form in names])
+        return part(next(iter(stacks.shapes)), "/".join(path), leaf).clone()
+
+    return trees.replaced(filled, template)
+
+
+def is_rate(path: str, leaf: Tensor) -> bool:
+    """Whether a tensor of a state is a learning rate."""
+    return leaf.ndim == 0 and path.rsplit("/", 1)[-1] == "learning_rate"
+
+
+def rates(state: AnyState) -> dict[str, float]:
+    """Path -> learning rate, in the order of the transform's parts."""
+    return {path: leaf.item() for path, leaf in trees.named_tensors(state).items() if is_rate(path, leaf)}
+
+
+def first_rate(transform: AnyTransform, params: Params) -> float:
+    """The learning rate of the first part that has one. Raises what the transform's `init` raises for such shapes."""
+    shapes = {name: stacked_shape(tuple(w.shape)) for name, w in params.items()}
+    if not shapes:
+        return 0.0
+    transform.init({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
+    small = transform.init({name: torch.zeros((1,) * len(shape)) for name, shape in shapes.items()})
+    return next(iter(rates(small).values()), 0.0)
+
+
+def at_rate(cohort: Cohort, lr: float) -> Cohort:
+    """The cohort with this learning rate, and the others in proportion."""
+    if lr == cohort.lr:
+        return cohort
+
+    def reset(path: tuple[str, ...], leaf: Tensor) -> Tensor:
+        name = "/".join(path)
+        return torch.full_like(leaf, lr * cohort.ratios[name]) if is_rate(name, leaf) else leaf
+
+    return cohort._replace(state=trees.replaced(reset, cohort.state), lr=lr)

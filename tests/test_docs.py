@@ -1,0 +1,33 @@
+"""What docs/as_library.md shows is what happens."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+LOOP, PURE = re.findall(
+    r"^```python\n(.*?)^```$", (ROOT / "docs" / "as_library.md").read_text(), flags=re.MULTILINE | re.DOTALL
+)
+
+
+def test_the_training_loop_it_shows_trains_and_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, object] = {}
+    exec(compile(LOOP, "as_library.md", "exec"), scope)
+    model, optimizer = scope["model"], scope["optimizer"]
+    assert isinstance(scope["loss"], torch.Tensor)
+    assert scope["loss"] < 0.1
+    saved = torch.load("checkpoint.pt", weights_only=True)
+    assert saved["optimizer"]["param_groups"] == optimizer.state_dict()["param_groups"]  # type: ignore[attr-defined]
+    assert saved["model"].keys() == model.state_dict().keys()  # type: ignore[attr-defined]
+
+
+def test_the_pure_functions_it_shows_are_called_so() -> None:
+    from gnflow.optim import soap
+
+    params, gradients = {"w": torch.ones(4, 3)}, {"w": torch.randn(4, 3)}
+    scope = {"transform": soap(), "params": params, "gradients": gradients}
+    exec(compile(PURE, "as_library.md", "exec"), scope)
+    assert scope["updates"]["w"].shape == (4, 3)  # type: ignore[index]
