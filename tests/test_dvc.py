@@ -15,10 +15,16 @@ from ruamel.yaml import YAML
 from gnflow.spec.load import load
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("adamw", "muon", "full_gn", "layerwise_gn", "prox_linear_gn")
+NAMES = (
+    "adamw", "muon", "rmnp", "soap", "fop_soap", "fop_soap_control", "full_gn", "layerwise_gn", "prox_linear_gn",
+)  # fmt: skip
 OPTIMIZERS = {
     "adamw": "{kind: adamw, microbatches: 2}",
     "muon": "{kind: muon, microbatches: 2}",
+    "rmnp": "{kind: rmnp}",
+    "soap": "{kind: soap}",
+    "fop_soap": "{kind: fop_soap}",
+    "fop_soap_control": "{kind: fop_soap, beta: 0.0}",
     "full_gn": "{kind: gauss_newton, inner_steps: 2, search: {kind: geometric, trials: 2, microbatches: 1}}",
     "layerwise_gn": "{kind: gauss_newton, blocks: layer, inner_steps: 2, search: none}",
     "prox_linear_gn": "{kind: gauss_newton, objective: prox_linear, inner_steps: 2, search: none}",

@@ -45,8 +45,7 @@ def orthonormal(columns: Tensor) -> Tensor:
 
 def by_householder(columns: Tensor) -> Tensor:
     """QR by reflections: one matrix after another, and stable for any of them."""
-    # What torch.linalg.qr does, less the triangular factor.
-    q: Tensor = torch.linalg.householder_product(*torch.geqrf(columns))
+    q: Tensor = torch.linalg.qr(columns).Q
     return q
 
 

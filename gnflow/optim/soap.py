@@ -145,8 +145,6 @@ def _rotated(state: SoapState, left: Params, right: Params, from_nothing: bool) 
                 new = first_basis(factor)
             else:
                 new, order = next_basis(factor, old)
-            # LAPACK's columns come first: a resumed state, and a compiled update, would be of another layout.
-            new = new.contiguous()
             if side == 0:
                 first[name] = _carried(first[name], old, new)
                 second[name] = (
