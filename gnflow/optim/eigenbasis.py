@@ -3,7 +3,7 @@
     e = diag(Q' A Q),  columns of Q by falling e,  Q <- qr(A Q)
 
 On a GPU the decomposition is CholeskyQR2, products in one batch; on CPUs LAPACK's Householder QR takes half the time
-of that (pipelines/benchmarks). A matrix too ill-conditioned for Cholesky goes to Householder by itself.
+of that (a case of pipelines/benchmarks). A matrix too ill-conditioned for Cholesky goes to Householder by itself.
 
 Source:   Vyas et al. 2024, arXiv:2409.11321, algorithm 4; CholeskyQR2: Yamamoto et al. 2015, ETNA 44
 Code:     github.com/nikhilvyas/SOAP soap.py `get_orthogonal_matrix_QR` @ a1e5535

@@ -114,7 +114,7 @@ class FisherOrthogonal(Descent):
         seen: dict[str, list[Scalar]] = defaultdict(list)
 
         def join(one: Node, two: Node) -> Node:
-            share = torch.tensor(one.size / (one.size + two.size), device=batch.device)
+            share = torch.full((), one.size / (one.size + two.size), device=batch.device)  # no copy from the host
             outcome = self.merge(one.gradient, two.gradient, share, state)
             level = max(one.level, two.level) + 1
             seen[f"fop/beta_{level}"].append(outcome.beta)
