@@ -8,7 +8,7 @@ from gnflow.spec.base import Expects, Listed, Spec, refuse
 from gnflow.spec.data import Data
 from gnflow.spec.model import Decoder, Model
 from gnflow.spec.optimizer import GaussNewton, MlFopSoap, Optimizer, has_momentum
-from gnflow.spec.training import Compile, Cost, Loss, Metric, Mlflow, Tracking, Training, UpdateNorms
+from gnflow.spec.training import Compile, Cost, Loss, Metric, Mlflow, Tracking, Training, Tuning, UpdateNorms
 
 
 class Experiment(Spec):
@@ -34,6 +34,8 @@ class Experiment(Spec):
     """Compilation of the training graphs."""
     tracking: Tracking = Mlflow()
     """Where runs are mirrored to."""
+    tuning: Tuning = Tuning()
+    """The trials behind the values of this spec, as the ledger that `gnflow compare` prints."""
 
     @field_validator("optimizer")
     @classmethod

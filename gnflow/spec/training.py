@@ -77,6 +77,13 @@ class Training(Spec):
         return self
 
 
+class Tuning(Spec):
+    """How much was tried before these values were settled on: what a fair comparison has to know."""
+
+    trials: Annotated[int, Field(ge=0), Unit("runs")] = 0
+    """Configurations tried, this one included; 0 when none was."""
+
+
 class Loss(Spec):
     """`loss/train` at every step and `loss/held_out` at every evaluation."""
 
@@ -123,6 +130,8 @@ class Mlflow(Spec):
     kind: Literal["mlflow"] = "mlflow"
     experiment: Annotated[str, Field(min_length=1)] = "gnflow"
     """The MLflow experiment."""
+    study: Annotated[str | None, Field(min_length=1)] = None
+    """The study that this run is part of: the runs of a study are nested under one parent run."""
 
 
 class NoTracking(Spec):
