@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MARKS = ("dvc.yaml", ".git")
+STUDY = "study.yaml"
 
 
 @dataclass(frozen=True)
@@ -14,11 +15,14 @@ class Workspace:
 
     @classmethod
     def around(cls, path: Path) -> "Workspace":
-        """The nearest ancestor of `path` with a `dvc.yaml` or `.git`, else the directory of `path`."""
+        """The nearest ancestor of `path` with a `dvc.yaml` or `.git`, else the directory of `path`.
+
+        The `dvc.yaml` of a study is a pipeline of the project around it.
+        """
         start = path.resolve()
         start = start if start.is_dir() else start.parent
         for directory in (start, *start.parents):
-            if any((directory / mark).exists() for mark in MARKS):
+            if any((directory / mark).exists() for mark in MARKS) and not (directory / STUDY).exists():
                 return cls(directory)
         return cls(start)
 

@@ -2,6 +2,7 @@
 
 from functools import reduce
 from pathlib import Path
+from typing import NamedTuple
 
 from gnflow.spec.merge import merged
 from gnflow.spec.problems import Problem, SpecProblems, shown
@@ -10,6 +11,16 @@ from gnflow.spec.suggest import nearest
 from gnflow.spec.tree import Broken, Items, Node, Origin, Scalar, Source, Table
 
 FILES, GENERATIONS = 32, 8
+
+
+class Assembled(NamedTuple):
+    """A tree, and what it was read from."""
+
+    tree: Node | None
+    """None when the file could not be read."""
+    complete: bool
+    """False when it, or one that it extends, could not be read."""
+    files: tuple[Path, ...]
 
 
 def assembled(path: Path, root: Path, problems: list[Problem]) -> tuple[Node, bool]:
@@ -21,6 +32,24 @@ def assembled(path: Path, root: Path, problems: list[Problem]) -> tuple[Node, bo
     return assembly.tree(path, ()), assembly.complete
 
 
+def referred(named: Node, path: Path, root: Path, problems: list[Problem]) -> Assembled:
+    """The tree of the spec that the value `named` of the file `path` names; what is wrong with it stands there."""
+    assembly = _Assembly(root, problems)
+    tree = assembly.base(named, path, ())
+    return Assembled(tree, assembly.complete, assembly.files)
+
+
+def mapping(path: Path, problems: list[Problem]) -> Table:
+    """The tree of one file, which must be a mapping. Raises SpecProblems when nothing in it can be understood."""
+    node = parse(_opened(path, shown(path)), problems)
+    if isinstance(node, Broken):
+        raise SpecProblems([])
+    if not isinstance(node, Table):
+        got = "a list" if isinstance(node, Items) else "one value; is there a space after each colon?"
+        raise _problem(node.origin, f"expected a mapping of keys to values, got {got}")
+    return node
+
+
 class _Assembly:
     """Reads each file once, however often it is extended."""
 
@@ -28,6 +57,11 @@ class _Assembly:
         self._root, self._problems = root, problems
         self._known: dict[Path, Node] = {}
         self.complete = True
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that was read."""
+        return tuple(self._known)
 
     def tree(self, path: Path, below: tuple[Path, ...]) -> Node:
         """The tree of `path`, which the files `below` extend, the outermost first."""
@@ -37,19 +71,14 @@ class _Assembly:
         return self._known[file]
 
     def _read(self, path: Path, below: tuple[Path, ...]) -> Node:
-        name = shown(path)
-        node = parse(_opened(path, name), self._problems)
-        if isinstance(node, Broken):
-            raise SpecProblems([])
-        if not isinstance(node, Table):
-            got = "a list" if isinstance(node, Items) else "one value; is there a space after each colon?"
-            raise _problem(node.origin, f"expected a mapping of keys to values, got {got}")
+        node = mapping(path, self._problems)
         own = Table({key: entry for key, entry in node.entries.items() if key != "extends"}, node.origin)
         extends = node.entries.get("extends")
         bases = extends.node.items if extends and isinstance(extends.node, Items) else [extends.node] if extends else []
-        return reduce(merged, [*(tree for base in bases if (tree := self._base(base, path, below))), own])
+        return reduce(merged, [*(tree for base in bases if (tree := self.base(base, path, below))), own])
 
-    def _base(self, named: Node, path: Path, below: tuple[Path, ...]) -> Node | None:
+    def base(self, named: Node, path: Path, below: tuple[Path, ...]) -> Node | None:
+        """The tree of the file that `named` names beside `path`; None, with problems, when it cannot be read."""
         try:
             if not isinstance(named, Scalar) or not isinstance(named.value, str) or not named.value:
                 raise _problem(named.origin, "expected the path of a spec, or a list of paths")

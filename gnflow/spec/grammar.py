@@ -32,6 +32,8 @@ class Shape:
     """For a list: the shape of every item, or one for each."""
     unit: str | None = None
     nullable: bool = False
+    values: "Shape | None" = None
+    """For a mapping whose keys are free: the shape of every value."""
 
     def item(self, index: int) -> "Shape | None":
         """The shape of one item."""
@@ -98,6 +100,8 @@ def step(shape: Shape | None, node: Node | None, key: str | int) -> Shape | None
         return None
     if isinstance(key, int):
         return shape.item(key)
+    if shape.values:
+        return shape.values
     model = shape.model(node)
     return shapes(model).get(key) if model else None
 
@@ -112,6 +116,7 @@ def everywhere(shape: Shape = ROOT, path: KeyPath = ()) -> Iterator[tuple[KeyPat
                 yield to_here, model
                 below += [(inner, (*to_here, name)) for name, inner in shapes(model).items()]
             below += [(item, (*to_here, 0)) for item in here.items[:1]]
+            below += [(here.values, (*to_here, "*"))] if here.values else []
         level = below
 
 
@@ -130,6 +135,8 @@ def _shape(annotation: object, marks: Sequence[object]) -> Shape:
             return Shape(_mapping(tuple(models)), models, unit=unit, nullable=nullable)
         case special if special is Literal:
             return Shape(listed([f"`{choice}`" for choice in parameters]), {}, parameters, unit=unit)
+        case special if special is dict:
+            return Shape("a mapping", {}, values=_shape(parameters[1], ()))
         case special if special is tuple:
             items = tuple(_shape(item, ()) for item in parameters if item is not Ellipsis)
             return Shape(_list(items, len(items) if Ellipsis not in parameters else None, marks), {}, items=items)

@@ -1,6 +1,7 @@
 """Files over files, and `--set` over files: the later wins, key by key."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from gnflow.spec.base import Spec
 from gnflow.spec.grammar import ROOT, Shape, kind_of, step
@@ -38,8 +39,32 @@ def merged(base: Node, over: Node, shape: Shape | None = ROOT) -> Node:
     return Table(entries, over.origin)
 
 
+Step = tuple[str, Origin]
+
+
+class Assignment(NamedTuple):
+    """A value for the place that `steps` lead to, each a key and where it is written."""
+
+    steps: Sequence[Step]
+    value: Node
+
+
 def overridden(tree: Node, sets: Sequence[str], problems: list[Problem]) -> Node:
     """`tree` with every `key=value` of `sets` applied, in order."""
+    return assigned(tree, list(_read(sets, problems)), problems)
+
+
+def assigned(tree: Node, assignments: Sequence[Assignment], problems: list[Problem]) -> Node:
+    """`tree` with every value in its place, in order; one that has no place is a problem."""
+    for steps, value in assignments:
+        try:
+            tree = _with(tree, ROOT, steps, value)
+        except SpecProblems as found:
+            problems += found.problems
+    return tree
+
+
+def _read(sets: Sequence[str], problems: list[Problem]) -> Iterator[Assignment]:
     for text in sets:
         path, equals, _ = text.partition("=")
         source = Source(f"--set {path}", text, kind="set")
@@ -48,14 +73,9 @@ def overridden(tree: Node, sets: Sequence[str], problems: list[Problem]) -> Node
                 raise _problem(Origin(source), "`--set` takes key=value, for example `--set training.seed=3`")
             if not text[len(path) + 1 :].strip():
                 raise _problem(Origin(source), "empty; write `null` to take a value back")
-            value = parse(source, problems, start=len(path) + 1)
-            tree = _with(tree, ROOT, _steps(source, path), value)
+            yield Assignment(_steps(source, path), parse(source, problems, start=len(path) + 1))
         except SpecProblems as found:
             problems += found.problems
-    return tree
-
-
-Step = tuple[str, Origin]
 
 
 def _steps(source: Source, path: str) -> list[Step]:

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
 
-from gnflow.spec.base import listed
+from gnflow.spec.base import Spec, listed
+from gnflow.spec.experiment import Experiment
 from gnflow.spec.grammar import Shape, everywhere, shapes
 from gnflow.spec.tree import dotted
 
@@ -41,7 +42,7 @@ def nearest(word: str, names: Iterable[str], cutoff: float = _LIKELY) -> str | N
     return plain[found[0]] if found else None
 
 
-def for_key(key: str, shape: Shape, kind: str) -> tuple[str, str | None]:
+def for_key(key: str, shape: Shape, kind: str, root: type[Spec] = Experiment) -> tuple[str, str | None]:
     """For a `key` unknown to the `kind` that stands here: what to add to the message, and the name to suggest."""
     here = shapes(shape.models[kind])
     if owners := [f"`{other}`" for other, model in shape.models.items() if key in shapes(model)]:
@@ -54,7 +55,7 @@ def for_key(key: str, shape: Shape, kind: str) -> tuple[str, str | None]:
     for other, model in shape.models.items():
         if near := nearest(key, shapes(model), _SURE):
             return f"; `{other}` has `{near}`", None
-    if places := _places().get(known):
+    if places := _places(root).get(known):
         name = "it" if known == key else f"gnflow calls it `{known}`, which"
         return f"; {name} belongs {listed(places[:3])}", None
     if near := nearest(key, here):
@@ -64,10 +65,10 @@ def for_key(key: str, shape: Shape, kind: str) -> tuple[str, str | None]:
 
 
 @cache
-def _places() -> dict[str, tuple[str, ...]]:
+def _places(root: type[Spec]) -> dict[str, tuple[str, ...]]:
     """For every key, the mappings that have it, the nearest to the root first."""
     places: dict[str, dict[str, None]] = {}
-    for path, model in everywhere():
+    for path, model in everywhere(Shape("a mapping", {"": root})):
         place = f"in `{dotted(path)}`" if path else "at the top of the file"
         for key in shapes(model):
             places.setdefault(key, {})[place] = None

@@ -1,13 +1,14 @@
 """A tree of values to an Experiment; what pydantic finds, in plain sentences with their place."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from gnflow.spec.base import listed
+from gnflow.spec.base import Spec, listed
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.grammar import ROOT, Shape, help_of, shapes
+from gnflow.spec.grammar import Shape, help_of, shapes, step
 from gnflow.spec.problems import Problem
 from gnflow.spec.scalar import Refused, value_of
 from gnflow.spec.suggest import for_key, nearest
@@ -18,17 +19,25 @@ _ABSENCES = {"missing", "union_tag_not_found", "gnflow"}
 _SWITCHES = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
+Root = TypeVar("Root", bound=Spec)
+
+
 def validated(tree: Node, problems: list[Problem], complete: bool = True) -> Experiment | None:
     """The experiment; None, with problems appended, when there is none.
 
     `complete` is false when a base file could not be read: then nothing is called missing.
     """
+    return validated_as(Experiment, tree, problems, complete)
+
+
+def validated_as(model: type[Root], tree: Node, problems: list[Problem], complete: bool = True) -> Root | None:
+    """The same for a file that follows another `model`."""
     try:
-        return Experiment.model_validate(plain(tree))
+        return model.model_validate(plain(tree))
     except ValidationError as error:
         found: list[tuple[bool, Problem]] = []
         for details in error.errors(include_url=False, include_input=False):
-            place = _Place.of(tree, details["loc"])
+            place = _Place.of(model, tree, details["loc"])
             if not _excused(place, details["type"]) and (complete or details["type"] not in _ABSENCES):
                 found.append((details["type"] == "missing", _problem(place, details)))
         misspelt = {".".join([*problem.key.split(".")[:-1], problem.suggestion or ""]) for _, problem in found}
@@ -47,22 +56,23 @@ class _Place:
     around: Shape
     kind: str
     """Of the mapping around."""
+    root: type[Spec]
 
     @classmethod
-    def of(cls, tree: Node, location: tuple[str | int, ...]) -> "_Place":
+    def of(cls, root: type[Spec], tree: Node, location: tuple[str | int, ...]) -> "_Place":
         """Follows pydantic's location, in which a union's tag stands between two keys."""
         path: KeyPath = ()
-        shape = around = ROOT
+        shape = around = Shape("a mapping", {"": root})
         inside = kind = ""
         for part in location:
             if len(shape.models) > 1 and part in shape.models:
                 inside = str(part)
                 continue
             path, around, kind = (*path, part), shape, inside
-            below = shape.item(part) if isinstance(part, int) else shapes(shape.models[inside]).get(part)
+            below = shapes(shape.models[inside]).get(str(part)) if inside in shape.models else step(shape, None, part)
             shape = below or Shape("", {})
             inside = next(iter(shape.models), "")
-        return cls(path, tuple(along(tree, path)), shape, around, kind)
+        return cls(path, tuple(along(tree, path)), shape, around, kind, root)
 
     @property
     def node(self) -> Node | None:
@@ -116,10 +126,10 @@ def _problem(place: _Place, details: ErrorDetails) -> Problem:
             return _at(place, f"key `{key}` is missing{owner}: {purpose}; expected {place.shape.words}")
         case "missing":
             return _at(place, f"expected {place.around.words}, got {_got(place.trail[-1][1])}")
-        case "extra_forbidden" if key == "extends":
+        case "extra_forbidden" if key == "extends" and place.root is Experiment:
             return _at(place, "`extends` is for the top of a file", place.trail[-1][0])
         case "extra_forbidden":
-            more, name = for_key(str(key), place.around, place.kind)
+            more, name = for_key(str(key), place.around, place.kind, place.root)
             return _at(place, f"unknown key `{key}`{owner}{more}", place.trail[-1][0], name)
         case "union_tag_not_found":
             return _at(place, f"key `kind` is missing in `{dotted(place.path)}`; expected {_kinds(place.shape)}")

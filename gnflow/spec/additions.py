@@ -1,0 +1,36 @@
+"""What `--set` adds to a spec file, as the file that would say the same with `extends`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gnflow.spec.extends import assembled
+from gnflow.spec.merge import overridden
+from gnflow.spec.problems import Problem, SpecProblems
+from gnflow.spec.tree import Items, Node, Plain, Scalar, Table, plain
+from gnflow.workspace import Workspace
+
+
+def additions(path: Path, sets: Sequence[str]) -> dict[str, Plain]:
+    """The values that are not in the file or in what it extends. A list is replaced by `extends`, so it is whole.
+
+    Raises SpecProblems.
+    """
+    problems: list[Problem] = []
+    tree, _ = assembled(path, Workspace.around(path).root, problems)
+    tree = overridden(tree, sets, problems)
+    if problems or not isinstance(tree, Table):
+        raise SpecProblems(problems)
+    return {key: plain(kept) for key, entry in tree.entries.items() if (kept := _added(entry.node))}
+
+
+def _added(node: Node) -> Node | None:
+    match node:
+        case Scalar(origin=origin):
+            return None if origin.kind == "file" else node
+        case Table(entries=entries):
+            kept = {key: entry.__class__(entry.origin, inner) for key, entry in entries.items() if (inner := _added(entry.node))}
+            return Table(kept, node.origin) if kept or node.origin.kind != "file" else None
+        case Items(items=items):
+            return node if node.origin.kind != "file" or any(map(_added, items)) else None
+        case _:
+            return None

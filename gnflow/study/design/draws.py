@@ -1,0 +1,71 @@
+"""The values that the trials of an arm take: points of the unit cube, laid over the space that is searched."""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from math import ceil, exp, log, log2
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from gnflow.spec.canonical import written
+from gnflow.spec.tree import Node, Origin, Scalar, plain
+
+SPARE = 8  # points drawn for each that is wanted, so that repeated ones can be passed over
+
+
+class Range(NamedTuple):
+    """Numbers between two ends."""
+
+    low: float
+    high: float
+    logarithmic: bool
+    whole: bool
+    origin: Origin
+
+    def at(self, share: float) -> Scalar:
+        """The number that `share`, from 0 to 1, of the range lies below; three digits of it, so that it reads well."""
+        if self.logarithmic:
+            value = exp(log(self.low) + share * (log(self.high) - log(self.low)))
+        else:
+            value = self.low + share * (self.high - self.low)
+        value = min(max(round(value) if self.whole else float(f"{value:.3g}"), self.low), self.high)
+        value = int(value) if self.whole else value
+        return Scalar(value, written(value), self.origin)
+
+
+class Choice(NamedTuple):
+    """One of a list of values."""
+
+    values: Sequence[Node]
+
+    def at(self, share: float) -> Node:
+        """The value that `share`, from 0 to 1, of the list lies before."""
+        return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
+
+
+Axis = Range | Choice
+Draw = Mapping[str, Node]
+
+
+def grid(space: Mapping[str, Choice]) -> list[Draw]:
+    """Every combination, the last key varying fastest."""
+    return [dict(zip(space, values, strict=True)) for values in product(*(axis.values for axis in space.values()))]
+
+
+def drawn(space: Mapping[str, Axis], method: Literal["random", "sobol"], count: int, seed: int) -> list[Draw]:
+    """At most `count` distinct draws, the same ones for the same arguments; fewer where the space has no more."""
+    found: dict[str, Draw] = {}
+    for point in _points(method, len(space), count * SPARE, seed):
+        draw = {key: axis.at(share) for (key, axis), share in zip(space.items(), point, strict=True)}
+        found.setdefault(repr([plain(node) for node in draw.values()]), draw)
+    return list(found.values())[:count]
+
+
+def _points(method: Literal["random", "sobol"], dimensions: int, count: int, seed: int) -> list[list[float]]:
+    if method == "random":
+        points = np.random.Generator(np.random.Philox(key=seed)).random((count, dimensions))
+        return [[float(share) for share in point] for point in points]
+    from scipy.stats import qmc  # type: ignore[import-untyped]  # it ships no types
+
+    sequence = qmc.Sobol(dimensions, scramble=True, seed=seed)
+    return [[float(share) for share in point] for point in sequence.random_base2(ceil(log2(count)))]

@@ -1,0 +1,90 @@
+"""Values by dotted key, as a study file writes them and as `--set` takes them."""
+
+import json
+from collections.abc import Iterator, Mapping
+
+from gnflow.spec.canonical import written
+from gnflow.spec.merge import Assignment
+from gnflow.spec.problems import Problem
+from gnflow.spec.tree import Entry, KeyPath, Node, Origin, Scalar, Table, Value, along, plain
+
+Overrides = Mapping[str, Entry]
+
+# What a study says in words of its own.
+RESERVED = {
+    "name": "the name of the arm",
+    "training.seed": "`seeds` and `tuning.seed`",
+    "training.target": "`targets`",
+    "tuning": "the tuning of the study",
+    "tracking.study": "the name of the study",
+}
+
+
+def node_at(tree: Node, *path: str) -> Node:
+    """What stands at `path`, or as far towards it as the tree goes."""
+    *_, (_, node) = along(tree, path)
+    return node
+
+
+def entries_at(tree: Node, *path: str) -> Mapping[str, Entry]:
+    """The keys of the mapping at `path`; none where there is no mapping."""
+    steps = list(along(tree, path))
+    node = steps[-1][1]
+    return node.entries if len(steps) > len(path) and isinstance(node, Table) else {}
+
+
+def fixed(key: str, value: Value, origin: Origin) -> Overrides:
+    """An override that the study gives because of what stands at `origin`."""
+    return {key: Entry(origin, Scalar(value, written(value), origin))}
+
+
+def joined(*layers: Overrides) -> Overrides:
+    """All of them; a key of a later layer instead of the same key of an earlier one."""
+    together: dict[str, Entry] = {}
+    for layer in layers:
+        for key, entry in layer.items():
+            together.pop(key, None)
+            together[key] = entry
+    return together
+
+
+def assignments(overrides: Overrides) -> list[Assignment]:
+    """For the loader: each part of a key with its own place."""
+    return [Assignment(list(_steps(key, entry.origin)), entry.node) for key, entry in overrides.items()]
+
+
+def texts(overrides: Overrides) -> tuple[str, ...]:
+    """`key=value`, each."""
+    return tuple(f"{key}={_text(entry.node)}" for key, entry in overrides.items())
+
+
+def misplaced(overrides: Overrides) -> dict[str, Problem]:
+    """Keys that are none, or that the study itself gives."""
+    problems = {}
+    for key, entry in overrides.items():
+        if not all(key.split(".")):
+            problems[key] = Problem(entry.origin, f"expected a dotted key such as `training.rows`, got `{key}`")
+        for reserved, giver in RESERVED.items():
+            if f"{key}.".startswith(f"{reserved}."):
+                problems[key] = Problem(entry.origin, f"`{key}` is given by {giver}; remove it here")
+    return problems
+
+
+def path_of(key: str) -> KeyPath:
+    """`optimizer.rules.0.use` as the steps of a tree."""
+    return tuple(int(part) if part.isdigit() else part for part in key.split("."))
+
+
+def _steps(key: str, origin: Origin) -> Iterator[tuple[str, Origin]]:
+    if origin.line == 0 or origin.width < len(key):  # it does not stand there as such
+        yield from ((name, origin) for name in key.split("."))
+        return
+    column = origin.column + (1 if origin.width > len(key) else 0)  # after a quote
+    for name in key.split("."):
+        yield name, Origin(origin.source, origin.line, column, len(name))
+        column += len(name) + 1
+
+
+def _text(node: Node) -> str:
+    value = plain(node)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else written(value)
