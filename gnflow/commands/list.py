@@ -17,6 +17,7 @@ class Row(NamedTuple):
     """One run; what it has not recorded is None."""
 
     name: str
+    """Its path under `runs/`."""
     kind: str
     status: str
     steps: int | None = None
@@ -31,7 +32,7 @@ class Row(NamedTuple):
 def list_runs(*, json: bool) -> int:
     """Prints a line for each run under `runs/` of the project around the current directory, the latest first."""
     runs = Workspace.around(Path.cwd()).runs
-    rows = sorted((_row(path) for path in all_in(runs)), key=lambda row: -(row.updated or 0))
+    rows = sorted((_row(path, path.relative_to(runs).as_posix()) for path in all_in(runs)), key=lambda row: -(row.updated or 0))
     if json:
         print(json_text.dumps([row._asdict() for row in rows], indent=2))
     elif rows:
@@ -41,15 +42,15 @@ def list_runs(*, json: bool) -> int:
     return 0
 
 
-def _row(directory: Path) -> Row:
+def _row(directory: Path, name: str) -> Row:
     try:
         run = Run.load(directory)
     except GnflowError:
-        return Row(directory.name, "?", "unreadable")
+        return Row(name, "?", "unreadable")
     last = _last(run)
     planned = run.plan.get("steps")
     return Row(
-        directory.name,
+        name,
         run.experiment.optimizer.kind,
         state.status(run),
         last.step,

@@ -6,7 +6,7 @@ from pathlib import Path
 from gnflow.spec.extends import assembled
 from gnflow.spec.merge import overridden
 from gnflow.spec.problems import Problem, SpecProblems
-from gnflow.spec.tree import Items, Node, Plain, Scalar, Table, plain
+from gnflow.spec.tree import Entry, Items, Node, Plain, Scalar, Table, plain
 from gnflow.workspace import Workspace
 
 
@@ -28,7 +28,8 @@ def _added(node: Node) -> Node | None:
         case Scalar(origin=origin):
             return None if origin.kind == "file" else node
         case Table(entries=entries):
-            kept = {key: entry.__class__(entry.origin, inner) for key, entry in entries.items() if (inner := _added(entry.node))}
+            inner = {key: (entry.origin, _added(entry.node)) for key, entry in entries.items()}
+            kept = {key: Entry(origin, added) for key, (origin, added) in inner.items() if added}
             return Table(kept, node.origin) if kept or node.origin.kind != "file" else None
         case Items(items=items):
             return node if node.origin.kind != "file" or any(map(_added, items)) else None

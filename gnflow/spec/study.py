@@ -45,9 +45,9 @@ class Tuning(Spec):
     """Trials of each arm; 0 leaves an arm as it is. Not for `grid`, which runs every combination."""
     seed: Seed = 0
     """Seed of the draws, and `training.seed` of every trial."""
-    set: Overrides = {}
+    set: Overrides = Field(default_factory=dict)
     """Overrides for trials only."""
-    space: dict[Key, Dimension] = {}
+    space: dict[Key, Dimension] = Field(default_factory=dict)
     """What is searched, by dotted key."""
 
     def over(self, base: "Tuning | None") -> "Tuning":
@@ -64,7 +64,7 @@ class Arm(Spec):
 
     spec: Annotated[str, Field(min_length=1)]
     """Its spec, relative to the study file. The path alone means this."""
-    set: Overrides = {}
+    set: Overrides = Field(default_factory=dict)
     """Overrides by dotted key, as with `--set`."""
     tuning: Tuning | None = None
     """What differs from the tuning of the study."""
@@ -77,7 +77,7 @@ class Study(Spec):
     """The name of the folder that the file is in."""
     arms: Annotated[dict[str, Arm], Field(min_length=1)]
     """The methods, by name."""
-    set: Overrides = {}
+    set: Overrides = Field(default_factory=dict)
     """Overrides for every run of every arm; an arm's own come after them."""
     seeds: Annotated[Listed[Seed], Field(min_length=1)]
     """`training.seed` of the runs of each arm."""

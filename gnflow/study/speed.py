@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from statistics import median
 
+from gnflow.study.find import all_in
+
 
 def flops_per_second(runs: Path, device: str) -> float | None:
     """Median FLOPs per second over the finished runs on this kind of device; None when there is none."""
-    rates = [rate for run in sorted(runs.glob("*/summary.json")) if (rate := _rate(run, device)) is not None]
+    rates = [rate for run in all_in(runs) if (rate := _rate(run / "summary.json", device)) is not None]
     return median(rates) if rates else None
 
 

@@ -1,6 +1,7 @@
 """The space that an arm is tuned in, and the trials in it."""
 
 from collections.abc import Mapping
+from math import prod
 
 from gnflow.spec.grammar import ROOT, Shape, step
 from gnflow.spec.problems import Problem, SpecProblems
@@ -44,9 +45,12 @@ def draws(arm: str, tuning: Tuning, space: Mapping[str, Axis], entries: Override
         return found
     if ranges := [key for key in space if key not in choices]:
         raise _problem(entries[ranges[0]].origin, f"a grid needs a list of values for `{ranges[0]}`, not a range")
+    if (size := prod(len(axis.values) for axis in choices.values())) > MOST:
+        raise _problem(origin, f"{size:,} trials of arm `{arm}`; at most {MOST:,} are taken")
     found = grid(choices)
     if tuning.trials not in (None, len(found)):
-        raise _problem(origin, f"the grid of arm `{arm}` has {len(found)} combinations, not {tuning.trials}; omit `trials`")
+        size = f"{len(found)} combinations, not {tuning.trials}"
+        raise _problem(origin, f"the grid of arm `{arm}` has {size}; omit `trials`")
     return found
 
 
