@@ -76,11 +76,14 @@ def run(
         Path | None, typer.Option(help="Where to put the run. Default: runs/<name>.", show_default=False)
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin again, even if there is a run to resume.")] = False,
+    supersede: Annotated[
+        bool, typer.Option("--supersede", help="Move a run of another spec aside, to .superseded/; resume one of this.")
+    ] = False,
 ) -> None:
     """Plan, compile and run a spec, or resume its interrupted run."""
     from gnflow.commands.run import run
 
-    raise typer.Exit(run(spec, sets=sets or (), run_dir=run_dir, fresh=fresh))
+    raise typer.Exit(run(spec, sets=sets or (), run_dir=run_dir, fresh=fresh, supersede=supersede))
 
 
 @app.command()

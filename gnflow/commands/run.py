@@ -22,7 +22,9 @@ ROWS = (
 )  # fmt: skip
 
 
-def run(spec: Path, *, sets: Sequence[str] = (), run_dir: Path | None = None, fresh: bool = False) -> int:
+def run(
+    spec: Path, *, sets: Sequence[str] = (), run_dir: Path | None = None, fresh: bool = False, supersede: bool = False
+) -> int:
     """Runs a spec to its end and prints its summary. Raises the errors of `gnflow.train.loop.run`."""
     loaded = load(spec, sets)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(loaded.workspace.cache / "inductor"))  # torch sets a default
@@ -32,7 +34,15 @@ def run(spec: Path, *, sets: Sequence[str] = (), run_dir: Path | None = None, fr
 
     display = Display()
     watches = [display.watch, *mirrors(loaded.experiment, loaded.workspace, display.say)]
-    done = train(loaded.experiment, loaded.workspace, run_dir, fresh=fresh, watches=watches, report=display.say)
+    done = train(
+        loaded.experiment,
+        loaded.workspace,
+        run_dir,
+        fresh=fresh,
+        supersede=supersede,
+        watches=watches,
+        report=display.say,
+    )
     show(done, display.console)
     return 0
 

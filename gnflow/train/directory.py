@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -9,10 +10,11 @@ from ruamel.yaml.error import YAMLError
 
 from gnflow.errors import SpecError
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.load import resolved
+from gnflow.spec.load import load, resolved
 from gnflow.train import disk, provenance, results
 
 CHECKPOINTS, JOURNAL, PLAN = "checkpoints", "journal.jsonl", "plan.json"
+SUPERSEDED = ".superseded"
 # The spec last: while it is there, what is left of the run can be recognised.
 OWN = (
     results.SUMMARY, results.METRICS, results.MODEL, CHECKPOINTS, JOURNAL, PLAN,
@@ -38,15 +40,18 @@ def begun(directory: Path) -> bool:
     )
 
 
-def require_ours(directory: Path, experiment: Experiment, fresh: bool) -> None:
-    """Raises SpecError for a directory that holds something else: another spec, or no run at all."""
+def require_ours(directory: Path, experiment: Experiment, replacing: bool) -> None:
+    """Raises SpecError for a directory that holds something else: another spec, or no run at all.
+
+    `replacing`: another run that is there makes way.
+    """
     if not is_run(directory):
         names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
-        strangers = [name for name in names if name not in (OWN if fresh else OUTPUTS) and not name.startswith(".")]
+        strangers = [name for name in names if name not in (OWN if replacing else OUTPUTS) and not name.startswith(".")]
         if strangers:
             raise SpecError(f"{directory} is not empty and holds no run ({strangers[0]}); give another --run-dir")
         return
-    if fresh or not begun(directory):
+    if replacing or not begun(directory):
         return
     differing = differences(directory, experiment)
     if differing:
@@ -55,7 +60,8 @@ def require_ours(directory: Path, experiment: Experiment, fresh: bool) -> None:
         raise SpecError(
             f"{directory} holds a run of another spec (there -> now):\n"
             + "\n".join(lines)
-            + "\nGive this one another name or --run-dir; or --fresh, which deletes the run that is there."
+            + "\nGive this one another name or --run-dir; or --supersede, which moves the run that is there aside; "
+            + "or --fresh, which deletes it."
         )
 
 
@@ -64,7 +70,7 @@ def differences(directory: Path, experiment: Experiment) -> dict[str, tuple[str,
     path = directory / results.EXPERIMENT
     text = resolved(experiment)
     try:
-        stored = path.read_text()
+        stored = _with_defaults(path)
         there = {} if stored == text else dict(_leaves(_tree(stored)))
     except (OSError, UnicodeDecodeError, YAMLError) as error:
         raise SpecError(f"{path} cannot be read ({error}); --fresh deletes the run that is there") from error
@@ -91,6 +97,38 @@ def clear(directory: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+
+def set_aside(directory: Path) -> Path | None:
+    """Moves the run that is here to `.superseded/` beside it, under its spec's digest. Raises DiskProblem.
+
+    The spec moves last: a move that was cut short goes on at the next call, into the same place.
+    """
+    if not is_run(directory):
+        return None
+    spec = disk.sha256(directory / results.EXPERIMENT)[:12]
+    aside = next(path for path in _places(directory, spec) if not is_run(path))
+    with disk.writing(aside):
+        aside.mkdir(parents=True, exist_ok=True)
+        for name in OWN:
+            if (directory / name).exists():
+                (directory / name).replace(aside / name)
+        disk.sync(aside)
+        disk.sync(directory)
+    return aside
+
+
+def _places(directory: Path, spec: str) -> Iterator[Path]:
+    for number in count(1):
+        yield directory.parent / SUPERSEDED / f"{directory.name}-{spec}{f'-{number}' if number > 1 else ''}"
+
+
+def _with_defaults(path: Path) -> str:
+    """A stored spec as this version resolves it: a key that came since then has its default in it."""
+    try:
+        return resolved(load(path).experiment)
+    except SpecError:
+        return path.read_text()
 
 
 def _tree(text: str) -> object:

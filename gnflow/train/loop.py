@@ -18,7 +18,17 @@ from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import digest
 from gnflow.spec.training import Loss
 from gnflow.train import checkpoint, lock, provenance, results
-from gnflow.train.directory import CHECKPOINTS, JOURNAL, clear, establish, require_ours
+from gnflow.train.directory import (
+    CHECKPOINTS,
+    JOURNAL,
+    begun,
+    clear,
+    differences,
+    establish,
+    is_run,
+    require_ours,
+    set_aside,
+)
 from gnflow.train.journal import Event, Journal
 from gnflow.train.recorder import Observer, Recorder
 from gnflow.train.reproducible import reproducible
@@ -39,23 +49,29 @@ def run(
     directory: Path | None = None,
     *,
     fresh: bool = False,
+    supersede: bool = False,
     watches: Sequence[Watch] = (),
     report: Report = lambda line: None,
 ) -> Run:
-    """Runs an experiment to its end, from wherever its directory says it is. `fresh` deletes what is there first.
+    """Runs an experiment to its end, from wherever its directory says it is.
+
+    `fresh` deletes what is there first; `supersede` moves a run of another spec aside, and resumes one of this spec.
 
     Raises SpecError, DataError, Diverged, Preempted, EnvironmentProblem, DiskProblem or Interrupted.
     """
     workspace = workspace or Workspace.around(Path.cwd())
     directory = directory or workspace.runs / experiment.name
-    require_ours(directory, experiment, fresh)
-    if not fresh and results.complete(directory):
+    require_ours(directory, experiment, fresh or supersede)
+    other = supersede and is_run(directory) and begun(directory) and bool(differences(directory, experiment))
+    if not fresh and not other and results.complete(directory):
         report(f"{directory} is finished; --fresh would run it again")
         return Run.load(directory)
     with Stop(report) as stop, reproducible(workspace):
         planned = plan(experiment)
         with lock.held(directory):
-            require_ours(directory, experiment, fresh)
+            require_ours(directory, experiment, fresh or supersede)
+            if other:
+                report(f"the run of another spec that was here is now in {set_aside(directory)}")
             if fresh:
                 clear(directory)
             establish(directory, experiment, planned.to_json())

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from gnflow.compiler.plan import Plan
 from gnflow.errors import DataError, DiskProblem, EnvironmentProblem, SpecError
 from gnflow.train import lock
+from gnflow.train.directory import set_aside
 from gnflow.train.journal import Record, Step, read
 from gnflow.train.loop import run
 from gnflow.train.run import Run
@@ -152,6 +153,51 @@ def test_fresh_deletes_the_run_and_nothing_else(project: Path) -> None:
     assert read(directory / "journal.jsonl").records[0].time > first.time
     assert list(done.metrics["step"]) == [0, 1, 2, 3]
     assert not (directory / "checkpoints" / "step_00000006").exists()
+
+
+def test_superseding_moves_a_run_of_another_spec_aside_whole(project: Path) -> None:
+    directory, before = project / "runs" / "tiny", contents(project / "runs" / "tiny")
+    said: list[str] = []
+    done = run(tiny.experiment(steps=3), Workspace(project), supersede=True, report=said.append)
+    assert done.summary["steps"] == 3
+    (aside,) = (project / "runs" / ".superseded").iterdir()
+    assert str(aside) in said[0]
+    assert contents(aside) == {name: content for name, content in before.items() if name != ".lock"}
+    assert Run.load(aside).summary["steps"] == 6
+
+    run(tiny.experiment(), Workspace(project), supersede=True)
+    run(tiny.experiment(steps=3), Workspace(project), supersede=True)
+    assert len(list((project / "runs" / ".superseded").iterdir())) == 3
+    assert Run.load(directory).summary["steps"] == 3
+
+
+def test_superseding_resumes_a_run_of_the_same_spec(project: Path) -> None:
+    unfinish(project / "runs" / "tiny")
+    before = read(project / "runs" / "tiny" / "journal.jsonl").records
+    run(tiny.experiment(), Workspace(project), supersede=True)
+    assert not (project / "runs" / ".superseded").exists()
+    assert read(project / "runs" / "tiny" / "journal.jsonl").records[: len(before)] == before
+
+
+def test_a_move_aside_that_was_cut_short_goes_on_into_the_same_place(project: Path) -> None:
+    directory = project / "runs" / "tiny"
+    before = contents(directory)
+    aside = set_aside(directory)
+    assert aside is not None
+    for name in ("experiment.yaml", "journal.jsonl"):  # the last two of a move in its order would be these
+        (aside / name).replace(directory / name)
+    assert set_aside(directory) == aside
+    assert contents(aside) == {name: content for name, content in before.items() if name != ".lock"}
+
+
+def test_a_key_that_a_later_version_added_is_no_difference(project: Path) -> None:
+    spec = project / "runs" / "tiny" / "experiment.yaml"
+    text = spec.read_text()
+    assert "tuning:" in text
+    spec.write_text(text[: text.index("tuning:")])
+    said: list[str] = []
+    go(project, said)
+    assert "is finished" in said[0]
 
 
 def test_fresh_deletes_nothing_when_the_new_plan_is_not_valid(project: Path) -> None:
