@@ -180,6 +180,14 @@ def compare(
 
 
 @app.command()
+def track(runs: Runs) -> None:
+    """Mirror runs, or all in a directory, to MLflow; sends what is missing there."""
+    from gnflow.commands.track import track
+
+    raise typer.Exit(track(runs))
+
+
+@app.command()
 def doctor(json: Json = False) -> None:
     """Check this machine: packages, compiler, device, store."""
     from gnflow.commands.doctor import doctor
