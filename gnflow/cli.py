@@ -180,6 +180,20 @@ def compare(
 
 
 @app.command()
+def rerun(
+    run: Run,
+    keep: Annotated[
+        Path | None, typer.Option(help="Repeat it here, and leave it there.", metavar="DIR", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Repeat a run from its own directory; say whether it agrees."""
+    from gnflow.commands.rerun import rerun
+
+    raise typer.Exit(rerun(run, keep=keep, json=json))
+
+
+@app.command()
 def track(runs: Runs) -> None:
     """Mirror runs, or all in a directory, to MLflow; sends what is missing there."""
     from gnflow.commands.track import track

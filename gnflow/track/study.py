@@ -10,9 +10,9 @@ from gnflow.track import description, store
 def parent(study: str, experiment: str, began: int, client: MlflowClient) -> str:
     """The id of the run of a study, which is made when there is none (`began` in milliseconds).
 
-    MLflow has nothing against two of them, so runs that begin at once may each make one. Whoever looks next repairs it: the
-    oldest stays, the others hand over their children and are deleted. A run looks when it begins and when it ends, so
-    what slips through at the beginning is found in the end.
+    MLflow has nothing against two of them, so runs that begin at once may each make one. Whoever looks next repairs it:
+    the oldest stays, the others hand over their children and are deleted. A run looks when it begins and when it ends,
+    so what slips through at the beginning is found in the end.
     """
     identity = hashlib.sha256(f"study/{study}".encode()).hexdigest()[:32]
     found = store.known_as(identity, experiment, client)
