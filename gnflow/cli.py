@@ -87,6 +87,23 @@ def run(
 
 
 @app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the spec and of its run.", show_default=False)],
+    optimizer: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="As in optimizer.kind. Default: gauss_newton.", show_default=False),
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option("--from", metavar="SPEC", help="A spec to begin with.", show_default=False)
+    ] = None,
+) -> None:
+    """Write a spec to begin with, every value explained."""
+    from gnflow.commands.new import new
+
+    raise typer.Exit(new(name, optimizer=optimizer, base=base))
+
+
+@app.command()
 def check(specs: Specs, sets: Sets = None, json: Json = False) -> None:
     """Validate specs; every problem at once, exit code 3."""
     from gnflow.commands.check import check

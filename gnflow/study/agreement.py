@@ -90,7 +90,8 @@ def differences(there: Mapping[int, Step], here: Mapping[int, Step]) -> Iterator
             sizes[column] = max(sizes.get(column, 0.0), abs(value))
     for step in sorted({*there, *here}):
         if step not in there or step not in here:
-            yield Difference(step, "step", *(float(step) if step in run else None for run in (there, here)), INFINITE)
+            old_step, new_step = (float(step) if step in run else None for run in (there, here))
+            yield Difference(step, "step", old_step, new_step, INFINITE)
             continue
         old, new = there[step].values, here[step].values
         columns = [column for column in {**old, **new} if not column.startswith(TIMINGS)]

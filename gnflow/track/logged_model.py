@@ -37,7 +37,8 @@ def log_model(directory: Path, run_id: str, client: MlflowClient) -> None:
         client.log_model_artifacts(model.model_id, str(directory / results.MODEL), FILES)
         _describe(directory, model, client)
         client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-    if model.model_id not in [output.model_id for output in run.outputs.model_outputs]:
+    outputs = run.outputs.model_outputs if run.outputs else []
+    if model.model_id not in [output.model_id for output in outputs]:
         steps = json.loads((directory / results.SUMMARY).read_bytes())["steps"]
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, steps)])
 
