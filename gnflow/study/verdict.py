@@ -42,7 +42,7 @@ def _unusable(target: float, results: Sequence[Result]) -> Iterator[str]:
 
 def _compared(ratio: Ratio, reference: Result, other: Result, trials: Trials) -> Iterator[str]:
     """All that is said of one arm against the reference."""
-    missed = _missed(other) if other.missed and other.scores[0].best is not None else ""
+    missed = _missed(other) if other.missed and any(score.best is not None for score in other.scores) else ""
     if len(ratio.seeds) == 1:
         yield _of_one_seed(ratio, missed, trials)
         return
