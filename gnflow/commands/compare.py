@@ -80,24 +80,24 @@ def _costs(result: Result) -> list[str]:
 
 
 def _ratios(comparison: Comparison, target: float) -> Table:
-    title = f"times as many as {comparison.reference} needs (95 % interval and p of Student's t on paired log ratios)"
-    table = tables.table(title, ("arm", "seeds", *WORDS.values(), "p of steps", "bootstrap of steps"), 1)
+    columns = ("arm", "needs", "ratio", "95 % interval", "bootstrap", "p", "p of sign flips", "seeds")
+    title = f"times as many as {comparison.reference} needs (interval and p: Student's t on paired log ratios)"
+    table = tables.table(title, columns, 2)
     for ratio in comparison.ratios:
-        if ratio.target == target and ratio.axes:
-            cells = [_ratio(ratio.axes[axis]) if axis in ratio.axes else figures.MISSING for axis in WORDS]
-            steps = ratio.axes["steps"]
-            p_value = figures.MISSING if steps.p_value is None else f"{steps.p_value:.2g}"
-            table.add_row(ratio.other, str(len(ratio.seeds)), *cells, p_value, _ends(steps.bootstrap))
+        name = ratio.other if ratio.target == target else None
+        for axis, estimate in ratio.axes.items() if name is not None else ():
+            table.add_row(name, WORDS[axis], *_ratio(estimate), str(len(ratio.seeds)))
+            name = ""
     return table
 
 
-def _ratio(estimate: Estimate) -> str:
-    """`5.5 (5.1 to 6.0)`, `>= 3.2 (2.5 to inf)`."""
-    if estimate.factor is None:
-        return "?"
+def _ratio(estimate: Estimate) -> list[str]:
+    """Factor, interval, bootstrap, p-values."""
     sign = {"at least": ">= ", "at most": "<= "}.get(estimate.bound, "")
-    text = f"{sign}{figures.times(estimate.factor)}"
-    return text if estimate.interval is None else f"{text} ({_ends(estimate.interval)})"
+    factor = figures.MISSING if estimate.factor is None else f"{sign}{figures.times(estimate.factor)}"
+    tests = (estimate.p_value, estimate.p_sign_flip)
+    p_values = [figures.MISSING if p_value is None else f"{p_value:.2g}" for p_value in tests]
+    return [factor, _ends(estimate.interval), _ends(estimate.bootstrap), *p_values]
 
 
 def _ends(interval: Interval | None) -> str:

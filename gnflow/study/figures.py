@@ -47,7 +47,9 @@ def factor(value: float) -> str:
 
 
 def times(value: float) -> str:
-    """An end of an interval of factors: `0.83`, `1.02`, `5.1`, `16`; two decimals where 1 is near."""
+    """A factor or an end of its interval: `0.083`, `0.83`, `1.02`, `5.1`, `16`; two decimals where 1 is near."""
+    if 0 < value < 0.0995:
+        return f"{value:.2g}"
     return f"{value:.2f}" if value < 1.995 else f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
 
 

@@ -56,7 +56,8 @@ def test_compare_prints_the_arms_what_they_needed_the_ratios_and_a_verdict(
         "full_gn", "1", "of", "1", "2", "130", "295k", "262k", "32.8k", "3e+12", "25.0", "s",
     ]  # fmt: skip
     assert muon.split() == ["muon", "0", "of", "1", "missed", "-", "-", "-", "-", "-", "-"]
-    assert ratios.splitlines()[2].split()[:4] == ["muon", "1", ">=", "5.5"]
+    assert ratios.splitlines()[2].split() == ["muon", "steps", ">=", "5.5", "-", "-", "-", "-", "1"]
+    assert [line.split()[0] for line in ratios.splitlines()[3:]] == ["serial", "tokens", "FLOPs", "seconds"]
     verdict, warning = rest.splitlines()
     assert verdict.startswith("muon has not reached 3.40 in 11 steps (best 3.8000): full_gn needs at least 5.5x fewer")
     assert warning.startswith("warning: no tuning is recorded")
@@ -70,7 +71,7 @@ def test_compare_prints_medians_intervals_and_a_profile(project: Path, capsys: p
     printed = capsys.readouterr().out
     assert "to loss/held_out <= 3.90 (medians over seeds)" in printed
     assert re.search(r"^soap +2 of 3 +14 ", printed, re.MULTILINE)
-    assert re.search(r"^soap +3 +>= 2\.9 \(1\.38 to inf\)", printed, re.MULTILINE)
+    assert re.search(r"^soap +steps +>= 2\.9 +1\.38 to inf +2\.3 to inf +- +- +3$", printed, re.MULTILINE)
     assert "share of 6 problems (target, seed) within a factor of the fewest steps" in printed
     assert re.search(r"^gn +1\.00 +1\.00 +1\.00 +1\.00 +1\.00$", printed, re.MULTILINE)
 

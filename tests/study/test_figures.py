@@ -77,7 +77,8 @@ def test_a_target_has_two_decimals_at_least(value: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.834, "0.83"), (1.02, "1.02"), (1.996, "2.0"), (5.14, "5.1"), (16.2, "16")]
+    ("value", "text"),
+    [(0.0, "0.00"), (0.0834, "0.083"), (0.834, "0.83"), (1.02, "1.02"), (1.996, "2.0"), (5.14, "5.1"), (16.2, "16")],
 )
 def test_an_end_of_an_interval_shows_on_which_side_of_one_it_is(value: float, text: str) -> None:
     assert figures.times(value) == text
