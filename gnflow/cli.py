@@ -182,13 +182,17 @@ def report(
     output: Annotated[Path, typer.Option("-o", "--output", help="The HTML page to write.")] = Path("report.html"),
     targets: Annotated[
         list[float] | None,
-        typer.Option("--target", help="Held-out loss to reach. Repeatable. Default: the runs' own.", show_default=False),
+        typer.Option(
+            "--target", help="Held-out loss to reach. Repeatable. Default: the runs' own.", show_default=False
+        ),
     ] = None,
     reference: Annotated[
         str | None,
         typer.Option(metavar="ARM", help="Compare to this arm. Default: the fastest in steps.", show_default=False),
     ] = None,
-    title: Annotated[str | None, typer.Option(help="Of the page. Default: the arms and the target.", show_default=False)] = None,
+    title: Annotated[
+        str | None, typer.Option(help="Of the page. Default: the arms and the target.", show_default=False)
+    ] = None,
 ) -> None:
     """Write the comparison as one HTML page with charts, and the charts as PNG and SVG."""
     from gnflow.commands.report import report

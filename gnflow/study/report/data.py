@@ -1,6 +1,7 @@
 """Runs of a comparison as tables: a row for each step, thinned where a chart could not show more."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import polars
 
@@ -46,12 +47,19 @@ def thinned(rows: polars.DataFrame, by: str = "run") -> polars.DataFrame:
 def thinning(rows: polars.DataFrame) -> str:
     """A sentence about what `thinned` leaves out; empty where it leaves out nothing."""
     longest = rows.group_by("run").len()["len"].max() if rows.height else 0
-    return f"Curves of more than {MOST} points are thinned evenly." if isinstance(longest, int) and longest > MOST else ""
+    return (
+        f"Curves of more than {MOST} points are thinned evenly." if isinstance(longest, int) and longest > MOST else ""
+    )
 
 
 def medians(rows: polars.DataFrame, columns: Sequence[str]) -> polars.DataFrame:
     """arm, step and the medians of `columns` over the seeds, as far as every seed of the arm got."""
-    ends = rows.group_by("arm", "run").agg(polars.col("step").max()).group_by("arm").agg(polars.col("step").min().alias("end"))
+    ends = (
+        rows.group_by("arm", "run")
+        .agg(polars.col("step").max())
+        .group_by("arm")
+        .agg(polars.col("step").min().alias("end"))
+    )
     return (
         rows.join(ends, on="arm", maintain_order="left")
         .filter(polars.col("step") <= polars.col("end"))
@@ -60,9 +68,22 @@ def medians(rows: polars.DataFrame, columns: Sequence[str]) -> polars.DataFrame:
     )
 
 
-def plain(rows: polars.DataFrame) -> dict[str, list[object]]:
-    """`columns` and `rows`, numbers to six digits, ready for JSON: what is not finite is null."""
-    return {"columns": list(rows.columns), "rows": [[_plain(value) for value in row] for row in rows.iter_rows()]}
+class Table(NamedTuple):
+    """Ready for JSON: numbers to six digits, null for what is not finite."""
+
+    columns: list[str]
+    rows: list[list[object]]
+
+
+def plain(rows: polars.DataFrame) -> Table:
+    """A table as the page holds it, without a name at every value."""
+    return Table(rows.columns, [[_plain(value) for value in row] for row in rows.iter_rows()])
+
+
+def records(rows: polars.DataFrame) -> list[dict[str, object]]:
+    """The same as Vega-Lite takes it."""
+    names, values = plain(rows)
+    return [dict(zip(names, row, strict=True)) for row in values]
 
 
 def _plain(value: object) -> object:

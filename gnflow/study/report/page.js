@@ -12,9 +12,7 @@ async function draw(figure) {
   const datasets = Object.fromEntries(chart.tables.map(name => [name, tables[name]]));
   figure.view?.finalize();
   const live = figure.querySelector(".live");
-  const embedded = await vegaEmbed(live, {...chart.views[chosen], datasets}, {
-    renderer: "svg", actions: false, config: {background: "transparent"},
-  });
+  const embedded = await vegaEmbed(live, {...chart.views[chosen], datasets}, {renderer: "svg", actions: false});
   figure.view = embedded.view;
   figure.dataset.drawn = chosen;
   figure.classList.add("drawn");

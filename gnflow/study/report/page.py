@@ -71,7 +71,9 @@ def _choices(chart: Chart) -> Markup:
     rows = []
     for choice in chart.choices:
         buttons = [
-            tag("label", _button(f"{chart.name} {choice.name}", option, first=option == choice.options[0]), text(option))
+            tag(
+                "label", _button(f"{chart.name} {choice.name}", option, first=option == choice.options[0]), text(option)
+            )
             for option in choice.options
         ]
         rows.append(tag("fieldset", tag("legend", text(choice.name)), *buttons))
@@ -92,7 +94,7 @@ def _data(charts: Sequence[Chart]) -> Markup:
     """Every table once, and what draws it."""
     content = {
         "charts": {chart.name: {"tables": list(chart.tables), "views": chart.views} for chart in charts},
-        "tables": {name: data.plain(rows) for chart in charts for name, rows in chart.tables.items()},
+        "tables": {name: data.plain(rows)._asdict() for chart in charts for name, rows in chart.tables.items()},
     }
     return embedded(content, "charts")
 

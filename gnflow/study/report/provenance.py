@@ -26,8 +26,9 @@ def provenance(comparison: Comparison) -> Iterator[Markup]:
             session = _last_session(found)
             rows.append(
                 (
-                    dots[arm.name], text(run.experiment.training.seed), _code(directory(run.directory)), text(status(run)),
-                    _digest(digests.get("spec")), _digest(digests.get("data")), _commit(git), text(_device(run, session)),
+                    dots[arm.name], text(run.experiment.training.seed), _code(directory(run.directory)),
+                    text(status(run)), _digest(digests.get("spec")), _digest(digests.get("data")),
+                    _commit(git), text(_device(run, session)),
                 )
             )  # fmt: skip
             said = ", ".join(f"{name} {version}" for name, version in _part(session, "versions").items())
@@ -39,7 +40,11 @@ def provenance(comparison: Comparison) -> Iterator[Markup]:
             yield paragraph(f"Versions{'' if len(versions) == 1 else ' of ' + figures.listed(runs)}: {said}.")
     for arm in comparison.arms:
         run = arm.runs[0]
-        others = f"; seeds {figures.listed([str(seed) for seed in arm.seeds])} differ in nothing else" if arm.seeds[1:] else ""
+        others = (
+            f"; seeds {figures.listed([str(seed) for seed in arm.seeds])} differ in nothing else"
+            if arm.seeds[1:]
+            else ""
+        )
         heading = f"Resolved spec of {arm.name} ({directory(run.directory)}/experiment.yaml{others})"
         content = (run.directory / "experiment.yaml").read_text(errors="replace")
         yield tag("details", tag("summary", text(heading)), tag("pre", text(content)))

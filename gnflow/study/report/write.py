@@ -37,11 +37,7 @@ def write(comparison: Comparison, output: Path, title: str | None = None) -> Wri
 
 def _whole(chart: Chart) -> Spec:
     """The still with its tables in it."""
-    tables = {name: data.plain(rows) for name, rows in chart.tables.items()}
-    return {
-        **chart.still,
-        "datasets": {name: [dict(zip(t["columns"], row, strict=True)) for row in t["rows"]] for name, t in tables.items()},
-    }
+    return {**chart.still, "datasets": {name: data.records(rows) for name, rows in chart.tables.items()}}
 
 
 def _forget(pictures: Path, names: Iterable[str]) -> None:

@@ -7,7 +7,8 @@ import polars
 
 from gnflow.study.comparison import Comparison
 from gnflow.study.report import data
-from gnflow.study.report.charts.chart import Chart, both, colour, dash, faded, picked, present, table, tooltip
+from gnflow.study.report.charts import look
+from gnflow.study.report.charts.chart import Chart, both
 
 
 def gauss_newton(comparison: Comparison) -> Iterator[Chart]:
@@ -35,41 +36,55 @@ def gauss_newton(comparison: Comparison) -> Iterator[Chart]:
 
 
 def _over_steps(
-    name: str, title: str, column: str, label: str, ideal: float | None, rows: polars.DataFrame, everyone: list[str], note: str
+    name: str,
+    title: str,
+    column: str,
+    label: str,
+    ideal: float | None,
+    rows: polars.DataFrame,
+    everyone: list[str],
+    note: str,
 ) -> Chart:
-    arms = present(rows, everyone)
-    pick = picked()
-    base = alt.Chart(table(name)).encode(
-        alt.X("step:Q", title="step", axis=alt.Axis(tickMinStep=1, format="~s")),
-        alt.Y(f"{column}:Q", title=label),
-        colour(everyone, arms),
-        detail="run:N",
+    arms = look.present(rows, everyone)
+    pick = look.picked()
+    base = alt.Chart(look.table(name)).encode(look.steps(), alt.Y(f"{column}:Q", title=label), detail="run:N")
+    joined = base.mark_line(strokeWidth=1).encode(**look.lines(everyone, arms), opacity=look.faded(pick, 0.4))
+    dots = base.mark_circle(size=30).encode(
+        look.colour(everyone, arms, "stroke"),
+        opacity=look.faded(pick, 0.8),
+        tooltip=look.tooltip("seed", "step", column),
     )
-    lines = base.mark_line(strokeWidth=1).encode(opacity=faded(pick, 0.4), strokeDash=dash(everyone))
-    points = base.mark_circle(size=30).encode(opacity=faded(pick, 0.8), tooltip=tooltip("seed", "step", column))
-    layers: list[alt.Chart] = [lines, points.add_params(pick)]
+    layers: list[alt.Chart] = [joined, dots.add_params(pick)]
     if ideal is not None:
-        layers.insert(0, alt.Chart(table(name)).mark_rule(color="#888", strokeDash=[5, 4]).encode(y=alt.YDatum(ideal)))
-    views, still = both(alt.layer(*layers))
+        layers.insert(0, look.rule(name, y=ideal))
+    views, still = both(look.layered(*layers))
     return Chart(name, title, f"{note} {data.thinning(rows)}".strip(), {name: data.thinned(rows)}, views, still)
 
 
 def _decreases(rows: polars.DataFrame, everyone: list[str]) -> Chart:
-    arms = present(rows, everyone)
-    pick = picked()
-    smallest, largest = (min(rows["predicted"].min(), rows["actual"].min()), max(rows["predicted"].max(), rows["actual"].max()))
+    arms = look.present(rows, everyone)
+    pick = look.picked()
+    values = [*rows["predicted"].to_list(), *rows["actual"].to_list()]
+    smallest, largest = min(values), max(values)
     scale = alt.Scale(type="log", nice=False) if smallest > 0 else alt.Scale(type="symlog", constant=0.01)
-    points = alt.Chart(table("decreases")).mark_circle(size=36).encode(
-        alt.X("predicted:Q", title="predicted decrease", scale=scale),
-        alt.Y("actual:Q", title="actual decrease", scale=scale),
-        colour(everyone, arms),
-        faded(pick, 0.75),
-        tooltip=tooltip("seed", "step", "predicted", "actual"),
-    ).add_params(pick)
-    ends = alt.Chart(table("decreases_ideal")).mark_line(color="#888", strokeDash=[5, 4], strokeWidth=1).encode(
-        alt.X("predicted:Q", scale=scale), alt.Y("actual:Q", scale=scale)
+    dots = (
+        alt.Chart(look.table("decreases"))
+        .mark_point(filled=True, size=36)
+        .encode(
+            alt.X("predicted:Q", title="predicted decrease", scale=scale),
+            alt.Y("actual:Q", title="actual decrease", scale=scale),
+            opacity=look.faded(pick, 0.75),
+            **look.points(everyone, arms),
+            tooltip=look.tooltip("seed", "step", "predicted", "actual"),
+        )
+        .add_params(pick)
     )
-    views, still = both(alt.layer(ends, points))
+    ends = (
+        alt.Chart(look.table("decreases_ideal"))
+        .mark_line(color="#888", strokeDash=[5, 4], strokeWidth=1)
+        .encode(alt.X("predicted:Q", scale=scale), alt.Y("actual:Q", scale=scale))
+    )
+    views, still = both(look.layered(ends, dots))
     ideal = polars.DataFrame({"predicted": [smallest, largest], "actual": [smallest, largest]})
     return Chart(
         "decreases", "Predicted and actual decrease", "Dashed: equal. Points below it got less than was promised.",

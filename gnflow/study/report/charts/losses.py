@@ -1,17 +1,18 @@
-"""Held-out loss against each of the five axes, and the loss of each modality."""
+"""Held-out loss against each of the five axes."""
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import altair as alt
 import polars
 
 from gnflow.study.comparison import Comparison
 from gnflow.study.report import data
-from gnflow.study.report.charts.chart import (
-    HEIGHT, WIDTH, Chart, Choice, Spec, both, colour, dash, faded, picked, sized, spec, table, tooltip,
-)  # fmt: skip
+from gnflow.study.report.charts import look
+from gnflow.study.report.charts.chart import HEIGHT, WIDTH, Chart, Choice, Spec, sized, spec, still
 from gnflow.study.scores import COLUMNS, METRIC, WORDS
 
+SCALES: tuple[Literal["linear"], Literal["log"]] = ("linear", "log")
 ROOM = 1.02  # a curve that rises above the largest starting loss is cut off this far above it
 
 
@@ -35,9 +36,9 @@ def losses(comparison: Comparison) -> Iterator[Chart]:
     note = "Thin: one seed. Bold: the median over the seeds, as far as all of them got. Dashed: the target."
     note += " Curves that rise above the largest loss at the start are cut off." if cut else ""
     views = {
-        f"{WORDS[axis]} {scale}": spec(sized(_losses(arms, axis, scale, top)))
+        f"{WORDS[axis]} {scale}": spec(sized(_losses(arms, axis, scale, top, look.picked())))
         for axis in axes
-        for scale in ("linear", "log")
+        for scale in SCALES
     }
     yield Chart(
         "losses",
@@ -46,74 +47,52 @@ def losses(comparison: Comparison) -> Iterator[Chart]:
         tables,
         views,
         _panels(arms, axes, top),
-        (Choice("against", tuple(WORDS[axis] for axis in axes)), Choice("axis", ("linear", "log"))),
+        (Choice("against", tuple(WORDS[axis] for axis in axes)), Choice("axis", SCALES)),
     )
 
 
-def modalities(comparison: Comparison) -> Iterator[Chart]:
-    """The loss of each modality, where there are several."""
-    arms = [arm.name for arm in comparison.arms]
-    found = [name for name in data.names(comparison.arms, "loss/") if name not in (METRIC, "loss/train")]
-    frames = [
-        rows.with_columns(polars.lit(name.removeprefix("loss/")).alias("modality"))
-        for name in found
-        if (rows := data.recorded(comparison.arms, {"loss": name})).height
-    ]
-    if not frames:
-        return
-    rows = polars.concat([data.thinned(frame) for frame in frames])
-    pick = picked()
-    lines = alt.Chart(table("modality_losses")).mark_line(strokeWidth=1.5, point=alt.OverlayMarkDef(size=14)).encode(
-        alt.X("step:Q", title="step", axis=alt.Axis(tickMinStep=1)),
-        alt.Y("loss:Q", title="loss", scale=alt.Scale(zero=False)),
-        colour(arms),
-        alt.StrokeDash("modality:N", legend=alt.Legend(title=None)),
-        faded(pick, 0.9),
-        detail="run:N",
-        tooltip=[alt.Tooltip("modality:N"), *tooltip("seed", "step", "loss")],
-    ).add_params(pick)
-    views, still = both(alt.layer(lines))
-    yield Chart(
-        "modalities", "Loss of each modality", data.thinning(frames[0]), {"modality_losses": rows}, views, still
-    )
-
-
-def _losses(arms: Sequence[str], axis: str, scale: str, top: float | None) -> alt.LayerChart:
-    pick = picked()
+def _losses(
+    arms: Sequence[str], cost: str, scale: Literal["linear", "log"], top: float | None, pick: alt.Parameter | None
+) -> alt.LayerChart:
     x = alt.X(
-        f"{axis}:Q",
-        title=WORDS[axis],
-        scale=alt.Scale(type="log" if scale == "log" else "linear", nice=scale != "log"),
-        axis=alt.Axis(format="~s", tickCount=8),
+        f"{cost}:Q",
+        title=WORDS[cost],
+        scale=alt.Scale(type=scale, nice=scale == "linear"),
+        axis=look.large(8 if pick else 5),
     )
     y = alt.Y(
-        "loss:Q", title="held-out loss", scale=alt.Scale(zero=False, **({} if top is None else {"domainMax": top}))
+        "loss:Q", title="held-out loss", scale=alt.Scale(zero=False, domainMax=alt.Undefined if top is None else top)
     )
-    all_rows, median_rows = alt.Chart(table("losses")), alt.Chart(table("median_losses"))
+    everything, middle = alt.Chart(look.table("losses")), alt.Chart(look.table("median_losses"))
     if scale == "log":  # what was there before the first step has cost nothing
-        spent = alt.datum[axis] > 0
-        all_rows, median_rows = all_rows.transform_filter(spent), median_rows.transform_filter(spent)
-    shown = {"x": x, "y": y, "color": colour(arms), "strokeDash": dash(arms)}
-    seeds = all_rows.mark_line(clip=True, strokeWidth=1).encode(**shown, opacity=faded(pick, 0.45), detail="run:N")
-    middle = median_rows.mark_line(clip=True, strokeWidth=2.5).encode(**shown, opacity=faded(pick, 1.0))
-    points = all_rows.mark_circle(clip=True, size=16).encode(
-        x, y, colour(arms), opacity=faded(pick, 0.55), tooltip=tooltip("seed", "step", "loss=held-out loss", *_costs(axis))
-    )
-    target = alt.Chart(table("targets")).mark_rule(strokeDash=[5, 4], color="#888").encode(
-        y="target:Q", tooltip=[alt.Tooltip("target:Q", title="target")]
-    )
-    return alt.layer(target, seeds, middle, points.add_params(pick))
+        everything, middle = (chart.transform_filter(alt.datum[cost] > 0) for chart in (everything, middle))
+    layers = [
+        alt.Chart(look.table("targets"))
+        .mark_rule(strokeDash=[5, 4], color="#888")
+        .encode(y="target:Q", tooltip=alt.Tooltip("target:Q", title="target")),
+        everything.mark_line(clip=True, strokeWidth=1).encode(
+            x, y, **look.lines(arms), opacity=look.faded(pick, 0.45), detail="run:N"
+        ),
+        middle.mark_line(clip=True, strokeWidth=2.5).encode(x, y, **look.lines(arms), opacity=look.faded(pick, 1.0)),
+    ]
+    if pick is not None:
+        spent = () if cost == "steps" else (f"{cost}={WORDS[cost]}",)
+        points = everything.mark_circle(clip=True, size=18).encode(
+            x,
+            y,
+            look.colour(arms, symbol="stroke"),
+            opacity=look.faded(pick, 0.5),
+            tooltip=look.tooltip("seed", "step", "loss=held-out loss", *spent),
+        )
+        layers.append(points.add_params(pick))
+    return look.layered(*layers)
 
 
-def _costs(axis: str) -> tuple[str, ...]:
-    return () if axis == "steps" else (f"{axis}={WORDS[axis]}",)
-
-
-def _panels(arms: Sequence[str], axes: Sequence[str], top: float | None) -> Spec:
+def _panels(arms: Sequence[str], costs: Sequence[str], top: float | None) -> Spec:
     """A small chart for each axis, two in a row."""
     width, height = (WIDTH - 60) // 2, HEIGHT * 3 // 5
-    panels = [sized(_losses(arms, axis, "linear", top), width, height) for axis in axes]
-    return spec(alt.concat(*panels, columns=2) if len(panels) > 1 else sized(_losses(arms, axes[0], "linear", top), WIDTH))
+    panels = [sized(_losses(arms, cost, "linear", top, None), width, height) for cost in costs]
+    return still(alt.concat(*panels, columns=2))
 
 
 def _top(rows: polars.DataFrame) -> tuple[float | None, bool]:

@@ -1,4 +1,4 @@
-"""How many times more each arm needs than the reference, with intervals; and performance profiles."""
+"""How many times more each arm needs than the reference, with intervals."""
 
 import math
 from collections.abc import Iterator
@@ -8,9 +8,8 @@ import polars
 
 from gnflow.study.comparison import Comparison
 from gnflow.study.ratios import Estimate, Ratio
-from gnflow.study.report.charts.chart import (
-    WIDTH, Chart, Choice, both, colour, dash, faded, picked, sized, spec, table, tooltip,
-)  # fmt: skip
+from gnflow.study.report.charts import look
+from gnflow.study.report.charts.chart import WIDTH, Chart, Choice, sized, spec, still
 from gnflow.study.scores import WORDS
 
 ROOM = 2.0  # how far beyond the factors themselves an interval is followed
@@ -24,15 +23,19 @@ def ratios(comparison: Comparison) -> Iterator[Chart]:
         return
     arms = [arm.name for arm in comparison.arms]
     others = [arm for arm in arms if arm != comparison.reference]
-    factors = [estimate.factor for target in targets for _, _, estimate in _known(comparison, target) if estimate.factor]
+    factors = [
+        estimate.factor for target in targets for _, _, estimate in _known(comparison, target) if estimate.factor
+    ]
     low, high = min(1.0, *factors) / ROOM, max(1.0, *factors) * ROOM
     rows = polars.DataFrame(
-        [_row(ratio, axis, estimate, low, high) for target in targets for ratio, axis, estimate in _known(comparison, target)]
+        [
+            _row(ratio, axis, estimate, low, high)
+            for target in targets
+            for ratio, axis, estimate in _known(comparison, target)
+        ]
     )
     height = max(160, min(BAND * len(others) * len(WORDS), MOST_HEIGHT))
-    drawn = {
-        f"{target:g}": _ratios(arms, others, target, str(comparison.reference), low, high) for target in targets
-    }
+    drawn = {f"{target:g}": _ratios(arms, others, target, str(comparison.reference), low, high) for target in targets}
     headline = f"{targets[-1]:g}"
     views = {name: spec(sized(drawing, height=height)) for name, drawing in list(drawn.items())[::-1]}
     note = (
@@ -45,49 +48,8 @@ def ratios(comparison: Comparison) -> Iterator[Chart]:
         note,
         {"ratios": rows},
         views,
-        spec(sized(drawn[headline], WIDTH - 60, height)),
+        still(sized(drawn[headline], WIDTH - 60, height)),
         (Choice("target", tuple(views)),) if len(views) > 1 else (),
-    )
-
-
-def profiles(comparison: Comparison) -> Iterator[Chart]:
-    """For each axis: the share of problems that an arm solves within a factor of the best."""
-    found = {axis: comparison.profiles[axis] for axis in WORDS if axis in comparison.profiles}
-    if not found:
-        return
-    arms = [arm.name for arm in comparison.arms]
-    end = 1.1 * max([4.0, *(tau for profile in found.values() for curve in profile.curves.values() for tau, _ in curve)])
-    rows = [
-        {"axis": axis, "arm": arm, "tau": tau, "share": share}
-        for axis, profile in found.items()
-        for arm in arms
-        for tau, share in _extended(profile.curves.get(arm, ()), end)
-    ]
-    problems = len(next(iter(found.values())).problems)
-    pick = picked()
-
-    def drawing(axis: str) -> alt.LayerChart:
-        lines = alt.Chart(table("profiles")).transform_filter(alt.datum.axis == axis).mark_line(
-            interpolate="step-after", strokeWidth=2.5
-        ).encode(
-            alt.X("tau:Q", title=f"{WORDS[axis]}, times those of the best arm", scale=alt.Scale(type="log", nice=False)),
-            alt.Y("share:Q", title="share of problems", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])),
-            colour(arms),
-            dash(arms),
-            faded(pick, 1.0),
-            tooltip=tooltip("tau=factor", "share"),
-        ).add_params(pick)
-        return alt.layer(lines)
-
-    yield Chart(
-        "profiles",
-        "Performance profile",
-        f"The share of {problems} problems (a target and a seed each) that an arm solves at no more than so many times "
-        "the cost of the best arm there. Higher is better; at 1 it is the share that it wins.",
-        {"profiles": polars.DataFrame(rows)},
-        {WORDS[axis]: spec(sized(drawing(axis))) for axis in found},
-        spec(sized(drawing(next(iter(found))), WIDTH)),
-        (Choice("cost", tuple(WORDS[axis] for axis in found)),),
     )
 
 
@@ -121,14 +83,14 @@ def _row(ratio: Ratio, axis: str, estimate: Estimate, low: float, high: float) -
 
 
 def _end(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else "no limit"
+    return f"{value:#.3g}".rstrip(".") if math.isfinite(value) else "no limit"
 
 
 def _ratios(
     arms: list[str], others: list[str], target: float, reference: str, low: float, high: float
 ) -> alt.LayerChart:
-    pick = picked()
-    base = alt.Chart(table("ratios")).transform_filter(alt.datum.target == target)
+    pick = look.picked()
+    base = alt.Chart(look.table("ratios")).transform_filter(alt.datum.target == target)
     x = alt.X(
         "factor:Q",
         title=f"times the cost of {reference}, to {target:g}",
@@ -137,23 +99,20 @@ def _ratios(
     )
     y = alt.Y("axis:N", title=None, sort=list(WORDS.values()))
     offset = alt.YOffset("arm:N", sort=others, scale=alt.Scale(domain=others, paddingOuter=0.3))
-    hover = [alt.Tooltip("axis:N", title="cost"), *tooltip("factor"), alt.Tooltip("bound:N"), alt.Tooltip("interval:N")]
-    shared = {"y": y, "yOffset": offset, "color": colour(arms), "opacity": faded(pick, 1.0)}
-    one = alt.Chart(table("ratios")).transform_aggregate(n="count()").mark_rule(color="#888", strokeDash=[5, 4]).encode(
-        x=alt.XDatum(1)
-    )
+    hover = [
+        alt.Tooltip("axis:N", title="cost"),
+        *look.tooltip("factor"),
+        alt.Tooltip("bound:N"),
+        alt.Tooltip("interval:N"),
+    ]
+    dots = look.points(arms, others)
+    shared = {"y": y, "yOffset": offset, "color": dots["color"], "opacity": look.faded(pick, 1.0)}
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q", **shared)
-    points = base.mark_circle(size=80).encode(x=x, **shared, tooltip=hover)
+    middle = base.mark_point(filled=True, size=80).encode(x=x, **(shared | dots), tooltip=hover)
     arrows = [
-        base.transform_filter(f"isValid(datum.{side})").mark_point(filled=True, size=60, shape=f"triangle-{side}").encode(
-            x=alt.X(f"{side}:Q"), **shared, tooltip=hover
-        )
+        base.transform_filter(f"isValid(datum.{side})")
+        .mark_point(filled=True, size=60, shape=f"triangle-{side}")
+        .encode(x=alt.X(f"{side}:Q"), **shared, tooltip=hover)
         for side in ("left", "right")
     ]
-    return alt.layer(one, bars, *arrows, points.add_params(pick))
-
-
-def _extended(curve: tuple[tuple[float, float], ...], end: float) -> list[tuple[float, float]]:
-    """From 1, as nothing solved before its first rise, to the end of the axis."""
-    before = [] if curve and curve[0][0] <= 1 else [(1.0, 0.0)]
-    return [*before, *curve, (end, curve[-1][1] if curve else 0.0)]
+    return look.layered(look.rule("ratios", x=1), bars, *arrows, middle.add_params(pick))

@@ -10,7 +10,8 @@ import polars
 from gnflow.study import figures
 from gnflow.study.arms import Arm
 from gnflow.study.comparison import Comparison
-from gnflow.study.report.charts.chart import Chart, both, colour, faded, picked, table, tooltip
+from gnflow.study.report.charts import look
+from gnflow.study.report.charts.chart import Chart, both
 from gnflow.study.scores import numbers
 from gnflow.track.description import leaves
 
@@ -65,20 +66,44 @@ def batch_size(comparison: Comparison) -> Iterator[Chart]:
 
 
 def _drawing(arms: list[str]) -> alt.LayerChart:
-    pick = picked()
-    x = alt.X("batch:Q", title="tokens of one step", scale=alt.Scale(type="log", nice=False, padding=20), axis=alt.Axis(format="~s", tickCount=8))
-    y = alt.Y("steps:Q", title="steps to target", scale=alt.Scale(type="log", padding=10), axis=alt.Axis(format="~s", tickCount=6))
-    ideal = alt.Chart(table("batch_ideal")).mark_line(strokeDash=[5, 4], strokeWidth=1, color="#888").encode(
-        x, y, detail="method:N"
+    pick = look.picked()
+    x = alt.X(
+        "batch:Q", title="tokens of one step", scale=alt.Scale(type="log", nice=False, padding=20), axis=look.large()
     )
-    joined = alt.Chart(table("batch_medians")).mark_line(strokeWidth=1.5, color="#888").encode(x, y, detail="method:N")
-    middle = alt.Chart(table("batch_medians")).mark_circle(size=110).encode(
-        x, y, colour(arms), faded(pick, 1.0), tooltip=[*tooltip("batch=tokens of one step", "steps=median steps"), alt.Tooltip("method:N")]
+    y = alt.Y(
+        "steps:Q", title="steps to target", scale=alt.Scale(type="log", nice=False, padding=20), axis=look.large(6)
     )
-    seeds = alt.Chart(table("batches")).mark_circle(size=30).encode(
-        x, y, colour(arms), faded(pick, 0.5), tooltip=tooltip("seed", "batch=tokens of one step", "steps")
+    ideal = (
+        alt.Chart(look.table("batch_ideal"))
+        .mark_line(strokeDash=[5, 4], strokeWidth=1, color="#888")
+        .encode(x, y, detail="method:N")
     )
-    return alt.layer(ideal, joined, seeds, middle.add_params(pick))
+    joined = (
+        alt.Chart(look.table("batch_medians")).mark_line(strokeWidth=1.5, color="#888").encode(x, y, detail="method:N")
+    )
+    middle = (
+        alt.Chart(look.table("batch_medians"))
+        .mark_point(filled=True, size=110)
+        .encode(
+            x,
+            y,
+            **look.points(arms),
+            opacity=look.faded(pick, 1.0),
+            tooltip=[*look.tooltip("batch=tokens of one step", "steps=median steps"), alt.Tooltip("method:N")],
+        )
+    )
+    seeds = (
+        alt.Chart(look.table("batches"))
+        .mark_point(filled=True, size=30)
+        .encode(
+            x,
+            y,
+            **look.points(arms),
+            opacity=look.faded(pick, 0.5),
+            tooltip=look.tooltip("seed", "batch=tokens of one step", "steps"),
+        )
+    )
+    return look.layered(ideal, joined, seeds, middle.add_params(pick))
 
 
 def _points(arms: Sequence[Arm], steps: Mapping[str, float]) -> Iterator[Point]:
