@@ -143,6 +143,14 @@ def prepare(specs: Specs, sets: Sets = None) -> None:
 
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or its name.", show_default=False)]
+Targets = Annotated[
+    list[float] | None,
+    typer.Option(help="Held-out loss to reach. Repeatable. Default: the runs' own.", show_default=False),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(metavar="ARM", help="The arm to compare to. Default: the one with fewest steps.", show_default=False),
+]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories, or their names.", show_default=False)]
 
 
@@ -165,15 +173,14 @@ def list_runs(json: Json = False) -> None:
 @app.command()
 def compare(
     runs: Runs,
-    target: Annotated[
-        float | None, typer.Option(help="Held-out loss to reach. Default: the runs' own.", show_default=False)
-    ] = None,
+    target: Targets = None,
+    reference: Reference = None,
     json: Json = False,
 ) -> None:
-    """Compare what runs needed to reach a target."""
+    """Compare what runs needed to reach a target; those that differ in seed only are one arm."""
     from gnflow.commands.compare import compare
 
-    raise typer.Exit(compare(runs, target=target, json=json))
+    raise typer.Exit(compare(runs, targets=target or (), reference=reference, json=json))
 
 
 @app.command()

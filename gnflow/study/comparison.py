@@ -1,28 +1,20 @@
-"""Arms compared at targets, on five axes: scores, ratios, profile, a verdict in words, and what speaks against it."""
+"""Arms compared at targets, on five axes: results, ratios, profiles, a verdict in words, and what speaks against it."""
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import NamedTuple
 
-from gnflow.study.arms import Arm
-from gnflow.study.profile import Profile
-from gnflow.study.ratios import Ratio
-from gnflow.study.scores import Score
+from gnflow.errors import SpecError
+from gnflow.study import figures
+from gnflow.study.arms import Arm, arms
+from gnflow.study.fairness import warnings
+from gnflow.study.intervals import Interval
+from gnflow.study.profile import Profile, profile
+from gnflow.study.ratios import Estimate, Ratio, ratio
+from gnflow.study.results import Result, result
+from gnflow.study.scores import COLUMNS, METRIC, WORDS
+from gnflow.study.verdict import verdict
 from gnflow.train.run import Run
-
-
-class Result(NamedTuple):
-    """One arm at one target."""
-
-    arm: str
-    target: float
-    scores: tuple[Score, ...]
-    """One for each run of the arm, in the order of its seeds."""
-    needed: dict[str, tuple[float, ...]]
-    """Axis (those of COLUMNS) -> a cost for each seed; infinite where the target was missed."""
-    median: dict[str, float]
-    """Axis -> median over the seeds; infinite when half of them or more missed."""
-    reached: int
-    """How many seeds reached the target."""
 
 
 class Comparison(NamedTuple):
@@ -35,8 +27,8 @@ class Comparison(NamedTuple):
     results: tuple[Result, ...]
     """Arms by targets: for each target, in the order of `arms`."""
     reference: str | None
-    """The arm that the others are compared to: that with the fewest steps to the headline unless named; None if no
-    arm reached it."""
+    """The arm that the others are compared to: unless named, that with the fewest steps to the last target that a run
+    has reached; None when none was."""
     ratios: tuple[Ratio, ...]
     """For each target, every other arm against the reference."""
     profiles: dict[str, Profile]
@@ -55,10 +47,113 @@ class Comparison(NamedTuple):
         return tuple(result for result in self.results if result.target == target)
 
     def to_json(self) -> dict[str, object]:
-        """A plain tree without infinities: null, beside a count of the misses."""
-        raise NotImplementedError
+        """A plain tree, by names; null for what is infinite, beside a count of the misses."""
+        return {
+            "metric": METRIC,
+            "targets": list(self.targets),
+            "reference": self.reference,
+            "arms": {arm.name: _arm(arm) for arm in self.arms},
+            "results": {
+                figures.target(target): {result.arm: _result(result) for result in self.at(target)}
+                for target in self.targets
+            },
+            "ratios": {
+                figures.target(target): {
+                    ratio.other: {"seeds": list(ratio.seeds)} | {axis: _estimate(e) for axis, e in ratio.axes.items()}
+                    for ratio in self.ratios
+                    if ratio.target == target
+                }
+                for target in self.targets
+            },
+            "profiles": {axis: profile._asdict() for axis, profile in self.profiles.items()},
+            "verdict": list(self.verdict),
+            "warnings": list(self.warnings),
+        }
 
 
 def compare(runs: Sequence[Run], targets: Sequence[float] = (), reference: str | None = None) -> Comparison:
     """Raises SpecError for runs without a common target, two runs of one arm and seed, and an unknown reference."""
-    raise NotImplementedError
+    downwards = tuple(sorted(set(targets) or {_common_target(runs)}, reverse=True))
+    compared = arms(runs)
+    results = tuple(result(arm, target) for target in downwards for arm in compared)
+    chosen = _fastest(results) if reference is None else _named(reference, compared)
+    ratios = tuple(
+        ratio(mine, theirs)
+        for target in downwards
+        for mine in results
+        if mine.arm == chosen and mine.target == target
+        for theirs in results
+        if theirs.target == target and theirs is not mine
+    )
+    several = len(downwards) > 1 and len(compared) > 1
+    profiles = {axis: made for axis in WORDS if several and (made := profile(results, axis))}
+    return Comparison(
+        downwards,
+        compared,
+        results,
+        chosen,
+        ratios,
+        profiles,
+        tuple(verdict(compared, results, ratios)),
+        tuple(warnings(compared, downwards)),
+    )
+
+
+def _common_target(runs: Sequence[Run]) -> float:
+    targets = {run.experiment.training.target.at_most for run in runs if run.experiment.training.target}
+    if len(targets) != 1:
+        found = figures.listed([f"{target:g}" for target in sorted(targets)]) if targets else "none"
+        raise SpecError(f"the runs have no one target in common (found: {found}); give one with --target")
+    return targets.pop()
+
+
+def _named(reference: str, arms: Sequence[Arm]) -> str:
+    names = [arm.name for arm in arms]
+    if reference not in names:
+        raise SpecError(f"there is no arm `{reference}` to compare to; the arms are {figures.listed(names)}")
+    return reference
+
+
+def _fastest(results: Sequence[Result]) -> str | None:
+    """By median steps to the lowest target that was reached; where all medians are misses, by seeds that reached it."""
+    reached = [result for result in results if result.reached]
+    last = [result for result in reached if result.target == reached[-1].target]
+    best = min(last, key=lambda result: (result.median["steps"], -result.reached / len(result.scores)), default=None)
+    return None if best is None else best.arm
+
+
+def _arm(arm: Arm) -> dict[str, object]:
+    return {
+        "optimizer": arm.kind,
+        "seeds": list(arm.seeds),
+        "trials": arm.trials,
+        "learning_rates": {path or "optimizer": rate for path, rate in arm.learning_rates.items()},
+        "update_rms": arm.update_rms,
+        "start": arm.start,
+        "best": arm.best,
+    }
+
+
+def _result(result: Result) -> dict[str, object]:
+    seeds = [str(score.seed) for score in result.scores]
+    spent = {axis: [score.spent[axis] for score in result.scores] for axis in COLUMNS}
+    return {"reached": result.reached, "missed": result.missed} | {
+        axis: {
+            "median": _finite(result.median[axis]),
+            "needed": dict(zip(seeds, map(_finite, result.needed[axis]), strict=True)),
+            "spent": dict(zip(seeds, spent[axis], strict=True)),
+        }
+        for axis in COLUMNS
+    }
+
+
+def _estimate(estimate: Estimate) -> dict[str, object]:
+    return estimate._asdict() | {"interval": _ends(estimate.interval), "bootstrap": _ends(estimate.bootstrap)}
+
+
+def _ends(interval: Interval | None) -> dict[str, float | None] | None:
+    return None if interval is None else {"low": _finite(interval.low), "high": _finite(interval.high)}
+
+
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None
