@@ -21,7 +21,7 @@ def course(rate: float, count: int, seed: int) -> list[float]:
 def arm(
     root: Path,
     name: str,
-    optimizer: str,
+    optimizer: object,
     losses: Sequence[float],
     *,
     seed: int = 0,

@@ -14,6 +14,7 @@ from gnflow.errors import EnvironmentProblem
 
 PLACES = re.compile(r'(?<= )(?:d|transform)="[^"]*"')
 LONG = re.compile(r"(\.\d\d)\d+")  # finer than a hundredth of a pixel
+CLIPS = re.compile(r'(?:(?<= id=")|(?<=url\(#))clip\d+\b')
 PLAIN = " =:/,;()'!*@+"  # besides letters, digits and -._~; inside double quotes
 PACKAGES = ("altair", "vl_convert")
 
@@ -58,7 +59,13 @@ def svg(spec: Mapping[str, object]) -> str:
     import vl_convert
 
     drawn = vl_convert.vegalite_to_svg(json.dumps(spec), vl_version=vegalite())
-    return PLACES.sub(lambda place: LONG.sub(r"\1", place[0]), drawn)
+    return _renumbered(PLACES.sub(lambda place: LONG.sub(r"\1", place[0]), drawn))
+
+
+def _renumbered(drawing: str) -> str:
+    """Vega counts its clipping paths on from one picture to the next; here each picture's begin at 0."""
+    numbers = {name: f"clip{index}" for index, name in enumerate(dict.fromkeys(CLIPS.findall(drawing)))}
+    return CLIPS.sub(lambda name: numbers[name[0]], drawing)
 
 
 def png(spec: Mapping[str, object]) -> bytes:

@@ -7,7 +7,7 @@ const tables = Object.fromEntries(Object.entries(page.tables).map(([name, table]
 ]));
 
 async function draw(figure) {
-  const chart = page.charts[figure.id];
+  const chart = page.charts[figure.id.slice("chart-".length)];
   const chosen = [...figure.querySelectorAll("input:checked")].map(input => input.value).join(" ");
   const datasets = Object.fromEntries(chart.tables.map(name => [name, tables[name]]));
   figure.view?.finalize();

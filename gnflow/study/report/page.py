@@ -61,7 +61,7 @@ def _figure(chart: Chart, still: str) -> Markup:
         _choices(chart),
         tag("div", class_="live"),
         Markup(f'<img class="still" alt="{text(chart.title)}" src="{assets.data_uri(still)}">'),
-        id=chart.name,
+        id=f"chart-{chart.name}",
     )
 
 
