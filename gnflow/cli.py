@@ -177,7 +177,7 @@ def compare(
     reference: Reference = None,
     json: Json = False,
 ) -> None:
-    """Compare what runs needed to reach a target; those that differ in seed only are one arm."""
+    """Compare what runs needed to reach a target, over seeds."""
     from gnflow.commands.compare import compare
 
     raise typer.Exit(compare(runs, targets=target or (), reference=reference, json=json))

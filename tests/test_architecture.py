@@ -9,7 +9,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "gnflow").rglob("*.py"))
-HEAVY = ("torch", "numpy", "polars", "tokenizers", "safetensors", "datasets", "transformers", "mlflow", "dvc", "altair")
+HEAVY = (
+    "torch",
+    "numpy",
+    "polars",
+    "tokenizers",
+    "safetensors",
+    "datasets",
+    "transformers",
+    "mlflow",
+    "dvc",
+    "altair",
+    "scipy",
+)
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages([str(ROOT / "gnflow")], prefix="gnflow.")

@@ -11,6 +11,7 @@ from gnflow.study import figures, tables
 from gnflow.study.comparison import Comparison
 from gnflow.study.comparison import compare as compared
 from gnflow.study.find import find
+from gnflow.study.intervals import Interval
 from gnflow.study.profile import Profile
 from gnflow.study.ratios import Estimate
 from gnflow.study.results import Result
@@ -35,10 +36,8 @@ def _print(comparison: Comparison) -> None:
     for table in _tables(comparison):
         console.print(table)
         console.print()
-    for sentence in comparison.verdict:
+    for sentence in (*comparison.verdict, *(f"warning: {warning}" for warning in comparison.warnings)):
         console.print(sentence)
-    for warning in comparison.warnings:
-        console.print(f"warning: {warning}")
 
 
 def _tables(comparison: Comparison) -> Iterator[Table]:
@@ -52,7 +51,8 @@ def _tables(comparison: Comparison) -> Iterator[Table]:
 
 
 def _arms(comparison: Comparison) -> Table:
-    table = tables.table(None, ("arm", "optimizer", "learning rates", "seeds", "trials", "RMS", "start", "best"), 3)
+    columns = ("arm", "optimizer", "learning rates", "seeds", "trials", "update RMS", "start", "best")
+    table = tables.table(None, columns, 3)
     for arm in comparison.arms:
         rates = ", ".join(f"{path} {rate:g}".strip() for path, rate in arm.learning_rates.items())
         rms = figures.MISSING if arm.update_rms is None else f"{arm.update_rms:.2g}"
@@ -80,31 +80,35 @@ def _costs(result: Result) -> list[str]:
 
 
 def _ratios(comparison: Comparison, target: float) -> Table:
-    title = f"how many times more than {comparison.reference} (95 % interval)"
-    table = tables.table(title, ("arm", "seeds", *(WORDS[axis] for axis in WORDS), "p of steps"), 1)
+    title = f"times as many as {comparison.reference} needs (95 % interval and p of Student's t on paired log ratios)"
+    table = tables.table(title, ("arm", "seeds", *WORDS.values(), "p of steps", "bootstrap of steps"), 1)
     for ratio in comparison.ratios:
         if ratio.target == target and ratio.axes:
             cells = [_ratio(ratio.axes[axis]) if axis in ratio.axes else figures.MISSING for axis in WORDS]
-            p_value = ratio.axes["steps"].p_value
-            p_text = figures.MISSING if p_value is None else f"{p_value:.2g}"
-            table.add_row(ratio.other, str(len(ratio.seeds)), *cells, p_text)
+            steps = ratio.axes["steps"]
+            p_value = figures.MISSING if steps.p_value is None else f"{steps.p_value:.2g}"
+            table.add_row(ratio.other, str(len(ratio.seeds)), *cells, p_value, _ends(steps.bootstrap))
     return table
 
 
 def _ratio(estimate: Estimate) -> str:
-    """`5.5 (5.1 to 6.0)`, `>= 3.2 (2.5 to -)`."""
+    """`5.5 (5.1 to 6.0)`, `>= 3.2 (2.5 to inf)`."""
     if estimate.factor is None:
         return "?"
     sign = {"at least": ">= ", "at most": "<= "}.get(estimate.bound, "")
     text = f"{sign}{figures.times(estimate.factor)}"
-    if estimate.interval is None:
-        return text
-    low, high = estimate.interval
-    return f"{text} ({figures.times(low)} to {figures.times(high) if high < inf else figures.MISSING})"
+    return text if estimate.interval is None else f"{text} ({_ends(estimate.interval)})"
+
+
+def _ends(interval: Interval | None) -> str:
+    if interval is None:
+        return figures.MISSING
+    return f"{figures.times(interval.low)} to {figures.times(interval.high) if interval.high < inf else 'inf'}"
 
 
 def _profile(profile: Profile) -> Table:
-    title = f"share of {len(profile.problems)} problems (target, seed) within a factor of the fewest {profile.axis}"
+    problems = f"{len(profile.problems)} problems (target, seed)"
+    title = f"share of {problems} within a factor of the fewest {WORDS[profile.axis]}"
     table = tables.table(title, ("arm", *(f"{tau:g}x" for tau in TAUS), "score"), 1)
     for name, curve in profile.curves.items():
         shares = [next(share for at, share in reversed(curve) if at <= tau) for tau in TAUS]

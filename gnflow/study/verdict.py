@@ -42,7 +42,7 @@ def _unusable(target: float, results: Sequence[Result]) -> Iterator[str]:
 
 def _compared(ratio: Ratio, reference: Result, other: Result, trials: Trials) -> Iterator[str]:
     """All that is said of one arm against the reference."""
-    missed = _missed(other) if other.missed and other.scores[0].best is not None else ""
+    missed = _missed(other) if other.missed and any(score.best is not None for score in other.scores) else ""
     if len(ratio.seeds) == 1:
         yield _of_one_seed(ratio, missed, trials)
         return
@@ -96,7 +96,7 @@ def _of_one_seed(ratio: Ratio, missed: str, trials: Trials) -> str:
 def _steps(ratio: Ratio, trials: Trials) -> str:
     """The first sentence about several seeds."""
     estimate, target = ratio.axes["steps"], figures.target(ratio.target)
-    seeds, tuning = figures.several(len(ratio.seeds), "seed"), _tuning(ratio, trials)
+    seeds, tuning = f"{len(ratio.seeds)} seeds", _tuning(ratio, trials)
     found = interval(estimate)
     found = found if found.startswith("the same") else f"95 % CI {found}"
     match claim(estimate):
@@ -121,9 +121,9 @@ def _other_axes(ratio: Ratio) -> Iterator[str]:
     clauses = [f"{ratio.reference} needs {', but '.join(needs)}"] if needs else []
     clauses += [f"about as many {figures.listed(said['alike'])}"] if said["alike"] else []
     clauses += [f"not decided: {figures.listed(said['undecided'])}"] if said["undecided"] else []
-    if clauses:
-        sentence = "; ".join(clauses)
-        yield f"{sentence if needs else sentence.capitalize()}."
+    sentence = "; ".join(clauses)
+    if sentence:
+        yield f"{sentence if needs else sentence[0].upper() + sentence[1:]}."
 
 
 def _by_claim(axes: Mapping[str, Estimate], beside: Callable[[Estimate], str]) -> dict[str, list[str]]:
