@@ -73,16 +73,14 @@ def rows(page: Path) -> dict[str, int]:
 
 def marks(browser, chart: str, kind: str) -> int:
     return browser.execute_script(
-        "return document.getElementById('chart-' + arguments[0]).querySelectorAll('.live svg .' + arguments[1] + ' path').length",
-        chart,
-        kind,
+        "return document.querySelectorAll(arguments[0]).length", f"#chart-{chart} .live svg .{kind} path"
     )
 
 
 def titles(browser, chart: str) -> list[str]:
     return browser.execute_script(
-        "return [...document.querySelectorAll('#chart-' + arguments[0] + ' .live .role-axis-title text')].map(t => t.textContent)",
-        chart,
+        "return [...document.querySelectorAll(arguments[0])].map(title => title.textContent)",
+        f"#chart-{chart} .live .role-axis-title text",
     )
 
 
