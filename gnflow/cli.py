@@ -187,6 +187,30 @@ def compare(
 
 
 @app.command()
+def report(
+    runs: Runs,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML page to write.")] = Path("report.html"),
+    targets: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--target", help="Held-out loss to reach. Repeatable. Default: the runs' own.", show_default=False
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="ARM", help="Compare to this arm. Default: the fastest in steps.", show_default=False),
+    ] = None,
+    title: Annotated[
+        str | None, typer.Option(help="Of the page. Default: the arms and the target.", show_default=False)
+    ] = None,
+) -> None:
+    """Write the comparison as one HTML page with charts, and the charts as PNG and SVG."""
+    from gnflow.commands.report import report
+
+    raise typer.Exit(report(runs, output=output, targets=targets or (), reference=reference, title=title))
+
+
+@app.command()
 def doctor(json: Json = False) -> None:
     """Check this machine: packages, compiler, device, store."""
     from gnflow.commands.doctor import doctor
