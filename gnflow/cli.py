@@ -163,6 +163,14 @@ def prepare(specs: Specs, sets: Sets = None) -> None:
 
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or its name.", show_default=False)]
+Targets = Annotated[
+    list[float] | None,
+    typer.Option(help="Held-out loss to reach. Repeatable. Default: the runs' own.", show_default=False),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(metavar="ARM", help="The arm to compare to. Default: the one with fewest steps.", show_default=False),
+]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories, or their names.", show_default=False)]
 
 
@@ -185,15 +193,38 @@ def list_runs(json: Json = False) -> None:
 @app.command()
 def compare(
     runs: Runs,
-    target: Annotated[
-        float | None, typer.Option(help="Held-out loss to reach. Default: the runs' own.", show_default=False)
-    ] = None,
+    target: Targets = None,
+    reference: Reference = None,
     json: Json = False,
 ) -> None:
-    """Compare what runs needed to reach a target."""
+    """Compare what runs needed to reach a target, over seeds."""
     from gnflow.commands.compare import compare
 
-    raise typer.Exit(compare(runs, target=target, json=json))
+    raise typer.Exit(compare(runs, targets=target or (), reference=reference, json=json))
+
+
+@app.command()
+def report(
+    runs: Runs,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML page to write.")] = Path("report.html"),
+    targets: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--target", help="Held-out loss to reach. Repeatable. Default: the runs' own.", show_default=False
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="ARM", help="Compare to this arm. Default: the fastest in steps.", show_default=False),
+    ] = None,
+    title: Annotated[
+        str | None, typer.Option(help="Of the page. Default: the arms and the target.", show_default=False)
+    ] = None,
+) -> None:
+    """Write the comparison as one HTML page with charts, and the charts as PNG and SVG."""
+    from gnflow.commands.report import report
+
+    raise typer.Exit(report(runs, output=output, targets=targets or (), reference=reference, title=title))
 
 
 @app.command()

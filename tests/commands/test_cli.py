@@ -14,7 +14,21 @@ from gnflow.cli import main
 GOOD = "name: a\ndata: text\noptimizer: adamw\ntraining: {steps: 3}\n"
 HEAVY = "torch mlflow polars numpy dvc datasets transformers tokenizers safetensors rich pandas"
 READING = {"check", "plan", "explain", "verify", "show", "list", "compare", "doctor"}
-VERBS = ["run", "check", "plan", "explain", "verify", "schema", "prepare", "show", "list", "compare", "doctor", "ui"]
+VERBS = [
+    "run",
+    "check",
+    "plan",
+    "explain",
+    "verify",
+    "schema",
+    "prepare",
+    "show",
+    "list",
+    "compare",
+    "report",
+    "doctor",
+    "ui",
+]
 
 
 class Done(NamedTuple):
