@@ -243,7 +243,7 @@ def rerun(
 
 @app.command()
 def track(runs: Runs) -> None:
-    """Mirror runs, or all in a directory, to MLflow; sends what is missing there."""
+    """Mirror runs to MLflow, or all below a directory; refills it."""
     from gnflow.commands.track import track
 
     raise typer.Exit(track(runs))

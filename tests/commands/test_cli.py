@@ -13,9 +13,10 @@ from gnflow.cli import main
 
 GOOD = "name: a\ndata: text\noptimizer: adamw\ntraining: {steps: 3}\n"
 HEAVY = "torch mlflow polars numpy dvc datasets transformers tokenizers safetensors rich pandas"
-READING = {"check", "plan", "explain", "verify", "show", "list", "compare", "doctor"}
+READING = {"check", "plan", "rerun", "explain", "verify", "show", "list", "compare", "doctor"}
 VERBS = [
     "run",
+    "new",
     "check",
     "plan",
     "explain",
@@ -26,6 +27,8 @@ VERBS = [
     "list",
     "compare",
     "report",
+    "rerun",
+    "track",
     "doctor",
     "ui",
 ]

@@ -80,7 +80,7 @@ def test_the_next_commands_lead_to_a_comparison(project: Path, capsys) -> None:
     for spec in (own[2], other[8]):
         run(Path(spec), sets=[*small, "tracking=none", "training.target.at_most=5.9"])
     capsys.readouterr()
-    assert compare([Path(last[2]), Path(last[3])], target=None, json=False) == 0
+    assert compare([Path(last[2]), Path(last[3])], targets=(), reference=None, json=False) == 0
     assert "my_idea_adamw" in capsys.readouterr().out
     assert (project / "specs" / "my_idea.yaml").read_text().startswith("# yaml-language-server: $schema=schema.json\n")
 
