@@ -87,6 +87,23 @@ def run(
 
 
 @app.command()
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the spec and of its run.", show_default=False)],
+    optimizer: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="As in optimizer.kind. Default: gauss_newton.", show_default=False),
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option("--from", metavar="SPEC", help="A spec to begin with.", show_default=False)
+    ] = None,
+) -> None:
+    """Write a spec to begin with, every value explained."""
+    from gnflow.commands.new import new
+
+    raise typer.Exit(new(name, optimizer=optimizer, base=base))
+
+
+@app.command()
 def check(specs: Specs, sets: Sets = None, json: Json = False) -> None:
     """Validate specs; every problem at once, exit code 3."""
     from gnflow.commands.check import check
@@ -146,6 +163,14 @@ def prepare(specs: Specs, sets: Sets = None) -> None:
 
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or its name.", show_default=False)]
+Targets = Annotated[
+    list[float] | None,
+    typer.Option(help="Held-out loss to reach. Repeatable. Default: the runs' own.", show_default=False),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(metavar="ARM", help="The arm to compare to. Default: the one with fewest steps.", show_default=False),
+]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories, or their names.", show_default=False)]
 
 
@@ -168,15 +193,60 @@ def list_runs(json: Json = False) -> None:
 @app.command()
 def compare(
     runs: Runs,
-    target: Annotated[
-        float | None, typer.Option(help="Held-out loss to reach. Default: the runs' own.", show_default=False)
+    target: Targets = None,
+    reference: Reference = None,
+    json: Json = False,
+) -> None:
+    """Compare what runs needed to reach a target, over seeds."""
+    from gnflow.commands.compare import compare
+
+    raise typer.Exit(compare(runs, targets=target or (), reference=reference, json=json))
+
+
+@app.command()
+def report(
+    runs: Runs,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML page to write.")] = Path("report.html"),
+    targets: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--target", help="Held-out loss to reach. Repeatable. Default: the runs' own.", show_default=False
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="ARM", help="Compare to this arm. Default: the fastest in steps.", show_default=False),
+    ] = None,
+    title: Annotated[
+        str | None, typer.Option(help="Of the page. Default: the arms and the target.", show_default=False)
+    ] = None,
+) -> None:
+    """Write the comparison as one HTML page with charts, and the charts as PNG and SVG."""
+    from gnflow.commands.report import report
+
+    raise typer.Exit(report(runs, output=output, targets=targets or (), reference=reference, title=title))
+
+
+@app.command()
+def rerun(
+    run: Run,
+    keep: Annotated[
+        Path | None, typer.Option(help="Repeat it here, and leave it there.", metavar="DIR", show_default=False)
     ] = None,
     json: Json = False,
 ) -> None:
-    """Compare what runs needed to reach a target."""
-    from gnflow.commands.compare import compare
+    """Repeat a run from its own directory; say whether it agrees."""
+    from gnflow.commands.rerun import rerun
 
-    raise typer.Exit(compare(runs, target=target, json=json))
+    raise typer.Exit(rerun(run, keep=keep, json=json))
+
+
+@app.command()
+def track(runs: Runs) -> None:
+    """Mirror runs to MLflow, or all below a directory; refills it."""
+    from gnflow.commands.track import track
+
+    raise typer.Exit(track(runs))
 
 
 @app.command()

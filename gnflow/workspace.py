@@ -26,6 +26,12 @@ class Workspace:
                 return cls(directory)
         return cls(start)
 
+    @classmethod
+    def holding(cls, run: Path) -> "Workspace":
+        """The project that a run directory lies in; that around here for one which was copied out of its own."""
+        found = cls.around(run)
+        return found if found.root != run.resolve() else cls.around(Path.cwd())
+
     @property
     def runs(self) -> Path:
         """Run directories."""

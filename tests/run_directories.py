@@ -11,7 +11,7 @@ BEGAN = 1795000000.25  # Unix seconds
 TOKENS = 131_072  # of one step
 
 
-def experiment(optimizer: str = "gauss_newton", **training: object) -> Experiment:
+def experiment(optimizer: object = "gauss_newton", **training: object) -> Experiment:
     return Experiment.model_validate(
         {
             "name": "full_gn",

@@ -9,7 +9,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "gnflow").rglob("*.py"))
-HEAVY = ("torch", "numpy", "polars", "tokenizers", "safetensors", "datasets", "transformers", "mlflow", "dvc", "altair")
+HEAVY = (
+    "torch", "numpy", "scipy", "polars", "tokenizers", "safetensors", "datasets", "transformers",
+    "mlflow", "dvc", "altair",
+)  # fmt: skip
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages([str(ROOT / "gnflow")], prefix="gnflow.")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -62,6 +63,11 @@ def dvc(repository: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def commit(repository: Path) -> None:
+    for arguments in (["add", "--all"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "x"]):
+        subprocess.run(["git", *arguments], cwd=repository, check=True)
+
+
 def lines(path: Path) -> list[str]:
     return path.read_text().splitlines()
 
@@ -81,16 +87,16 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_shipped_spec_is_a_stage(repository: Path) -> None:
     stages = set(dvc(repository, "stage", "list", "--name-only").split())
-    assert stages == {"prepare", "compare", *(f"run@{path.stem}" for path in (ROOT / "specs").glob("*.yaml"))}
+    assert stages == {"prepare", "compare", "report", *(f"run@{path.stem}" for path in (ROOT / "specs").glob("*.yaml"))}
 
 
-def test_a_run_depends_on_every_file_that_its_spec_extends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_has_the_values_of_every_file_that_its_spec_extends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     extended = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]["run"]["foreach"]
     for path in Path("specs").glob("*.yaml"):
         origins = load(path).origins.values()
         sources = {Path(origin.source.name).resolve() for origin in origins if origin.kind == "file"}
-        known = {path, Path(extended[path.stem]), *Path("specs/common").iterdir()}
+        known = {path, Path(extended[path.stem]), Path("specs/common/shakespeare.yaml")}
         assert path.resolve() in sources
         assert sources <= {file.resolve() for file in known}
 
@@ -115,6 +121,48 @@ def test_a_second_repro_does_nothing_and_a_lost_summary_comes_back_without_train
     dvc(repository, "repro")
     assert (repository / "runs" / "muon" / "summary.json").exists()
     assert journals == {name: lines(repository / "runs" / name / "journal.jsonl") for name in NAMES}
+
+
+def stages_run(output: str) -> set[str]:
+    return set(re.findall(r"Running stage '([^']+)'", output))
+
+
+def test_another_learning_rate_runs_that_spec_again_and_nothing_else(repository: Path) -> None:
+    dvc(repository, "repro")
+    commit(repository)
+    spec, before = repository / "specs" / "muon.yaml", lines(repository / "runs" / "muon" / "journal.jsonl")
+    spec.write_text("# only a comment\n" + spec.read_text())
+    assert "up to date" in dvc(repository, "repro")
+
+    spec.write_text(spec.read_text().replace("{kind: muon,", "{kind: muon, learning_rate: 0.013,"))
+    assert "0.013" in dvc(repository, "params", "diff")
+    assert stages_run(dvc(repository, "repro")) == {"run@muon", "compare", "report"}
+    (aside,) = (repository / "runs" / ".superseded").glob("muon-*")
+    assert lines(aside / "journal.jsonl") == before
+    rate = json.loads((repository / "runs" / "comparison.json").read_text())["arms"]["muon"]["learning_rates"]
+    assert 0.013 in rate.values()
+
+
+def test_metrics_and_plots_are_shown(repository: Path, tmp_path: Path) -> None:
+    dvc(repository, "repro")
+    shown = json.loads(dvc(repository, "metrics", "show", "--json"))[""]["data"]
+    assert shown["runs/muon/summary.json"]["data"]["loss/held_out"] > 0
+    dvc(repository, "plots", "show", "--out", str(tmp_path))
+    assert list(tmp_path.rglob("*.png"))
+    assert "<svg" in (repository / "runs" / "report.html").read_text()
+
+
+def test_results_travel_through_a_remote(repository: Path, tmp_path: Path) -> None:
+    dvc(repository, "repro")
+    commit(repository)
+    store, elsewhere = tmp_path / "store", tmp_path / "elsewhere"
+    dvc(repository, "remote", "add", "--default", "--force", "shared", str(store))
+    dvc(repository, "push")
+    shutil.copytree(repository, elsewhere, ignore=shutil.ignore_patterns("runs", "data", "cache", "tmp"))
+    assert not (elsewhere / "runs").exists()
+    dvc(elsewhere, "pull")
+    for name in ("runs/muon/model/params.safetensors", "runs/muon/summary.json", "runs/report.html"):
+        assert (elsewhere / name).read_bytes() == (repository / name).read_bytes()
 
 
 def test_a_killed_repro_goes_on_with_the_same_run(repository: Path) -> None:

@@ -33,6 +33,7 @@ NEEDED = (
     ("rich", "14"),
     ("ruamel.yaml", "0.18"),
     ("safetensors", "0.5"),
+    ("scipy", "1.15"),
     ("tokenizers", "0.21"),
     ("typer", "0.16"),
 )

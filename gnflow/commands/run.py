@@ -55,7 +55,7 @@ def mirrors(experiment: Experiment, workspace: Workspace, report: "Report") -> "
     from gnflow.track.mirror import Mirror
 
     check_available()
-    return [lambda plan, directory: Mirror(directory, experiment, workspace, report=report)]
+    return [lambda plan, directory: Mirror(directory, workspace, report=report)]
 
 
 def show(run: "Run", console: "Console") -> None:

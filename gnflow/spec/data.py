@@ -29,6 +29,20 @@ class Files(Spec):
     """The field of a JSONL or Parquet row that holds the text."""
 
 
+class Package(Spec):
+    """Text files of an installed distribution, at one version: source code that every machine has the same of."""
+
+    kind: Literal["package"] = "package"
+    distribution: Path
+    """Its name, as `pip install` takes it."""
+    version: Path
+    """The version whose text this is; another one that is installed is refused."""
+    paths: Annotated[Listed[Path], Field(min_length=1)]
+    """Training files, one document each, named relative to where packages are installed; `*` is allowed."""
+    held_out: Annotated[Listed[Path], Field(min_length=1)]
+    """Held-out files; a file named here is never trained on."""
+
+
 class HuggingFace(Spec):
     """A dataset that `datasets.load_dataset` can open."""
 
@@ -83,7 +97,7 @@ class Bytes(Spec):
     kind: Literal["bytes"] = "bytes"
 
 
-Source = Annotated[Shakespeare | Files | HuggingFace | Tokens, Field(discriminator="kind"), Shorthand]
+Source = Annotated[Shakespeare | Files | Package | HuggingFace | Tokens, Field(discriminator="kind"), Shorthand]
 Tokenizer = Annotated[BPE | PretrainedTokenizer | Bytes, Field(discriminator="kind"), Shorthand]
 
 

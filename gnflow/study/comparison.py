@@ -1,115 +1,102 @@
-"""What runs needed to reach a target, on five axes, and what stands in the way of believing it."""
+"""Arms compared at targets, on five axes: results, ratios, profiles, a verdict in words, and what speaks against it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from math import isfinite
 from typing import NamedTuple
 
 from gnflow.errors import SpecError
 from gnflow.study import figures
+from gnflow.study.arms import Arm, arms
 from gnflow.study.fairness import warnings
+from gnflow.study.intervals import Interval
+from gnflow.study.profile import Profile, profile
+from gnflow.study.ratios import Estimate, Ratio, ratio
+from gnflow.study.results import Result, result
+from gnflow.study.scores import COLUMNS, METRIC, WORDS
+from gnflow.study.verdict import verdict
 from gnflow.train.run import Run
-
-METRIC = "loss/held_out"
-# Axis -> column of the metrics. The five of a verdict, and the two that one of them is the sum of.
-COLUMNS = {
-    "steps": "step",
-    "passes": "passes/serial",
-    "tokens": "tokens/total",
-    "tokens/solve": "tokens/solve",
-    "tokens/search": "tokens/search",
-    "flops": "flops/total",
-    "seconds": "time/seconds",
-}
-WORDS = {"steps": "steps", "passes": "serial passes", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
-ALIKE = 1.05  # factors below this are no difference
-Costs = dict[str, float]
-
-
-class Score(NamedTuple):
-    """One run at the target."""
-
-    name: str
-    kind: str
-    seed: int
-    start: float | None
-    """Held-out loss of the starting weights."""
-    best: float | None
-    needed: Costs | None
-    """What the first evaluation at or below the target had cost; None when the target was missed."""
-    spent: Costs
-    """What the whole run has cost so far."""
-
-
-class Ratio(NamedTuple):
-    """How many times more of each axis `other` needs than `leader`: more than 1 where the leader is better."""
-
-    leader: str
-    other: str
-    factors: dict[str, float]
-    at_least: bool
-    """`other` has missed the target, so its costs so far are only a lower bound."""
 
 
 class Comparison(NamedTuple):
-    """Scores in the order of the runs; the leader is the run that needed the fewest steps."""
+    """Everything that `gnflow compare` and `gnflow report` tell."""
 
-    target: float
-    scores: tuple[Score, ...]
+    targets: tuple[float, ...]
+    """From the easiest down; the last, the lowest, is the headline."""
+    arms: tuple[Arm, ...]
+    """In the order of the runs."""
+    results: tuple[Result, ...]
+    """Arms by targets: for each target, in the order of `arms`."""
+    reference: str | None
+    """The arm that the others are compared to: unless named, that with the fewest steps to the last target that a run
+    has reached; None when none was."""
     ratios: tuple[Ratio, ...]
+    """For each target, every other arm against the reference."""
+    profiles: dict[str, Profile]
+    """By axis (WORDS); empty with one target or one arm."""
     verdict: tuple[str, ...]
+    """Sentences about the headline."""
     warnings: tuple[str, ...]
 
+    @property
+    def headline(self) -> float:
+        """The target that the verdict is about."""
+        return self.targets[-1]
+
+    def at(self, target: float) -> tuple[Result, ...]:
+        """The results at one target, in the order of `arms`."""
+        return tuple(result for result in self.results if result.target == target)
+
     def to_json(self) -> dict[str, object]:
-        """A plain tree."""
+        """A plain tree, by names; null for what is infinite, beside a count of the misses."""
         return {
             "metric": METRIC,
-            **self._asdict(),
-            "scores": [score._asdict() for score in self.scores],
-            "ratios": [ratio._asdict() for ratio in self.ratios],
+            "targets": list(self.targets),
+            "reference": self.reference,
+            "arms": {arm.name: _arm(arm) for arm in self.arms},
+            "results": {
+                figures.target(target): {result.arm: _result(result) for result in self.at(target)}
+                for target in self.targets
+            },
+            "ratios": {
+                figures.target(target): {
+                    ratio.other: {"seeds": list(ratio.seeds)} | {axis: _estimate(e) for axis, e in ratio.axes.items()}
+                    for ratio in self.ratios
+                    if ratio.target == target
+                }
+                for target in self.targets
+            },
+            "profiles": {axis: profile._asdict() for axis, profile in self.profiles.items()},
+            "verdict": list(self.verdict),
+            "warnings": list(self.warnings),
         }
 
 
-def compare(runs: Sequence[Run], target: float | None = None) -> Comparison:
-    """Scores every run at `target`, by default the runs' own. Raises SpecError when they have none in common."""
-    value = _common_target(runs) if target is None else target
-    scores = tuple(score(run, name, value) for run, name in zip(runs, _names(runs), strict=True))
-    ratios = tuple(_ratios(scores))
+def compare(runs: Sequence[Run], targets: Sequence[float] = (), reference: str | None = None) -> Comparison:
+    """Raises SpecError for runs without a common target, two runs of one arm and seed, and an unknown reference."""
+    downwards = tuple(sorted(set(targets) or {_common_target(runs)}, reverse=True))
+    compared = arms(runs)
+    results = tuple(result(arm, target) for target in downwards for arm in compared)
+    chosen = _fastest(results) if reference is None else _named(reference, compared)
+    ratios = tuple(
+        ratio(mine, theirs)
+        for target in downwards
+        for mine in results
+        if mine.arm == chosen and mine.target == target
+        for theirs in results
+        if theirs.target == target and theirs is not mine
+    )
+    several = len(downwards) > 1 and len(compared) > 1
+    profiles = {axis: made for axis in WORDS if several and (made := profile(results, axis))}
     return Comparison(
-        value, scores, ratios, tuple(_verdict(value, scores, ratios)), tuple(warnings(runs, _names(runs)))
+        downwards,
+        compared,
+        results,
+        chosen,
+        ratios,
+        profiles,
+        tuple(verdict(compared, results, ratios)),
+        tuple(warnings(compared, downwards)),
     )
-
-
-def score(run: Run, name: str, target: float) -> Score:
-    """One run at the target."""
-    rows = run.metrics.to_dicts()
-    evaluated = [row for row in rows if row.get(METRIC) is not None]
-    losses = [row[METRIC] for row in evaluated]
-    reached = next((row for row in evaluated if row[METRIC] <= target), None)
-    return Score(
-        name,
-        run.experiment.optimizer.kind,
-        run.experiment.training.seed,
-        evaluated[0][METRIC] if evaluated and evaluated[0]["step"] == 0 else None,
-        min(losses, default=None),
-        None if reached is None else _costs(run, reached),
-        _costs(run, evaluated[-1]) if evaluated else dict.fromkeys(COLUMNS, 0.0),
-    )
-
-
-def numbers(tree: object) -> dict[str, float]:
-    """The numbers of a JSON object, without the rest."""
-    found = tree.items() if isinstance(tree, Mapping) else ()
-    return {key: value for key, value in found if isinstance(value, int | float)}
-
-
-def _costs(run: Run, row: Mapping[str, float | None]) -> Costs:
-    """The costs in a row; a run that does not record them has still planned them."""
-    planned = numbers(run.plan.get("step"))
-    planned["flops/total"] = planned.get("flops", 0.0)
-    steps = row["step"] or 0.0
-    recorded = {axis: row.get(column) for axis, column in COLUMNS.items()}
-    return {
-        axis: steps * planned.get(COLUMNS[axis], 0.0) if value is None else value for axis, value in recorded.items()
-    }
 
 
 def _common_target(runs: Sequence[Run]) -> float:
@@ -120,57 +107,53 @@ def _common_target(runs: Sequence[Run]) -> float:
     return targets.pop()
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
-    """Directory names, or paths where two directories share one."""
-    names = [run.directory.resolve().name for run in runs]
-    return [name if names.count(name) == 1 else str(run.directory) for run, name in zip(runs, names, strict=True)]
+def _named(reference: str, arms: Sequence[Arm]) -> str:
+    names = [arm.name for arm in arms]
+    if reference not in names:
+        raise SpecError(f"there is no arm `{reference}` to compare to; the arms are {figures.listed(names)}")
+    return reference
 
 
-def _ratios(scores: Sequence[Score]) -> Iterator[Ratio]:
-    there = [score for score in scores if score.needed]
-    if not there:
-        return
-    leader = min(there, key=lambda score: _axis(score.needed, "steps"))
-    if not leader.needed or not leader.needed["steps"]:
-        return
-    for other in scores:
-        if other is not leader and other.best is not None:
-            theirs = other.needed or other.spent
-            factors = {
-                axis: theirs[axis] / mine for axis in WORDS if (mine := _axis(leader.needed, axis)) and theirs[axis]
-            }
-            yield Ratio(leader.name, other.name, factors, at_least=other.needed is None)
+def _fastest(results: Sequence[Result]) -> str | None:
+    """By median steps to the lowest target that was reached; where all medians are misses, by seeds that reached it."""
+    reached = [result for result in results if result.reached]
+    last = [result for result in reached if result.target == reached[-1].target]
+    best = min(last, key=lambda result: (result.median["steps"], -result.reached / len(result.scores)), default=None)
+    return None if best is None else best.arm
 
 
-def _axis(costs: Costs | None, axis: str) -> float:
-    return costs[axis] if costs else 0.0
+def _arm(arm: Arm) -> dict[str, object]:
+    return {
+        "optimizer": arm.kind,
+        "seeds": list(arm.seeds),
+        "trials": arm.trials,
+        "learning_rates": {path or "optimizer": rate for path, rate in arm.learning_rates.items()},
+        "update_rms": arm.update_rms,
+        "start": arm.start,
+        "best": arm.best,
+    }
 
 
-def _verdict(target: float, scores: Sequence[Score], ratios: Sequence[Ratio]) -> Iterator[str]:
-    by_name = {score.name: score for score in scores}
-    if not any(score.needed for score in scores):
-        yield f"No run has reached {target:g}."
-    for score in scores:
-        if score.best is None:
-            yield f"{score.name} was never evaluated on held-out text."
-        elif score.needed and not score.needed["steps"]:
-            yield f"The starting weights of {score.name} are at {target:g} already: nothing is compared."
-    for ratio in ratios:
-        yield _missed(target, by_name[ratio.other], ratio) if ratio.at_least else _reached(ratio)
+def _result(result: Result) -> dict[str, object]:
+    seeds = [str(score.seed) for score in result.scores]
+    spent = {axis: [score.spent[axis] for score in result.scores] for axis in COLUMNS}
+    return {"reached": result.reached, "missed": result.missed} | {
+        axis: {
+            "median": _finite(result.median[axis]),
+            "needed": dict(zip(seeds, map(_finite, result.needed[axis]), strict=True)),
+            "spent": dict(zip(seeds, spent[axis], strict=True)),
+        }
+        for axis in COLUMNS
+    }
 
 
-def _reached(ratio: Ratio) -> str:
-    fewer = [f"{figures.factor(f)} fewer {WORDS[axis]}" for axis, f in ratio.factors.items() if f >= ALIKE]
-    more = [f"{figures.factor(1 / f)} more {WORDS[axis]}" for axis, f in ratio.factors.items() if f <= 1 / ALIKE]
-    alike = [WORDS[axis] for axis, f in ratio.factors.items() if 1 / ALIKE < f < ALIKE]
-    sentence = f"{ratio.leader} needs "
-    sentence += f"{figures.listed(fewer)} than {ratio.other}" if fewer else f"no less of anything than {ratio.other}"
-    sentence += f", but {figures.listed(more)}" if more else ""
-    return sentence + (f"; about as many {figures.listed(alike)}" if alike else "") + "."
+def _estimate(estimate: Estimate) -> dict[str, object]:
+    return estimate._asdict() | {"interval": _ends(estimate.interval), "bootstrap": _ends(estimate.bootstrap)}
 
 
-def _missed(target: float, other: Score, ratio: Ratio) -> str:
-    sentence = f"{other.name} has not reached {target:g} in {other.spent['steps']:.0f} steps"
-    sentence += f" (best {figures.loss(other.best)})" if other.best is not None else ""
-    bounds = [f"{figures.factor(f)} fewer {WORDS[axis]}" for axis, f in ratio.factors.items() if f >= ALIKE]
-    return sentence + (f": {ratio.leader} needs at least {figures.listed(bounds)}." if bounds else ".")
+def _ends(interval: Interval | None) -> dict[str, float | None] | None:
+    return None if interval is None else {"low": _finite(interval.low), "high": _finite(interval.high)}
+
+
+def _finite(value: float) -> float | None:
+    return value if isfinite(value) else None

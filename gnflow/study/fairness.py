@@ -1,25 +1,43 @@
-"""What differs between runs besides the method under study."""
+"""What differs between arms besides the method under study."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 from gnflow.study import figures
+from gnflow.study.arms import Arm, held_out, start
 from gnflow.study.state import status
 from gnflow.track.description import leaves
 from gnflow.train.run import Run
 
 # Parts of a spec that a comparison of methods takes to be the same.
 SHARED = ("model", "data", "metrics", "compile.mode")
-SHARED_TRAINING = ("seed", "rows", "precision", "start", "evaluate_every")
+SHARED_TRAINING = ("rows", "precision", "start", "evaluate_every")
 SECONDS_ONLY = " (matters for seconds only)"
 MOST = 6  # differences shown one by one
 NOISE = 1e-4  # relative: the starting loss of the same weights on another machine
 
 
-def warnings(runs: Sequence[Run], names: Sequence[str]) -> Iterator[str]:
+def warnings(arms: Sequence[Arm], targets: Sequence[float] = ()) -> Iterator[str]:
     """A sentence for each difference, naming the values."""
-    specs = [_shared(run) for run in runs]
+    names = [arm.name for arm in arms]
+    yield from _specs(arms)
+    if len({arm.seeds for arm in arms}) > 1:
+        yield _told("seeds", names, [", ".join(map(str, arm.seeds)) for arm in arms])
+    yield from _tuning(arms)
+    for fact, values in _facts([run for arm in arms for run in arm.runs]).items():
+        if len(set(values)) > 1:
+            yield _told(fact, *_by_arm(arms, values))
+    yield from _starts(arms)
+    yield from _stopped(arms, targets)
+    for arm in arms:
+        for run, label in zip(arm.runs, arm.labels, strict=True):
+            if (found := status(run)) != "complete":
+                yield f"{label} is {found}"
+
+
+def _specs(arms: Sequence[Arm]) -> Iterator[str]:
+    names, specs = [arm.name for arm in arms], [_shared(arm.runs[0]) for arm in arms]
     keys = list(dict.fromkeys(chain.from_iterable(specs)))
     differing = [key for key in keys if len({spec.get(key) for spec in specs}) > 1]
     for key in differing[:MOST]:
@@ -27,16 +45,39 @@ def warnings(runs: Sequence[Run], names: Sequence[str]) -> Iterator[str]:
         yield _told(f"`{key}`", names, [spec.get(key, figures.MISSING) for spec in specs]) + seconds
     if differing[MOST:]:
         yield f"the runs differ in {len(differing) - MOST} further values: {', '.join(differing[MOST:])}"
-    for fact, values in _facts(runs).items():
-        if len(set(values)) > 1:
-            yield _told(fact, names, values)
-    starts = [_start(run) for run in runs]
-    known = [start for start in starts if start is not None]
-    if known and max(known) - min(known) > NOISE * abs(max(known)):
-        yield _told("the loss they start from", names, [figures.loss(start) for start in starts])
-    for run, name in zip(runs, names, strict=True):
-        if (found := status(run)) != "complete":
-            yield f"{name} is {found}"
+
+
+def _tuning(arms: Sequence[Arm]) -> Iterator[str]:
+    trials = [arm.trials for arm in arms]
+    if len(set(trials)) > 1:
+        yield _told("tuning trials", [arm.name for arm in arms], [str(number) for number in trials])
+    elif len(arms) > 1 and not any(trials):
+        yield "no tuning is recorded for any arm (`tuning.trials` is 0): a difference may be one of tuning"
+
+
+def _starts(arms: Sequence[Arm]) -> Iterator[str]:
+    """For the first seed with which the arms start apart."""
+    for seed in sorted({seed for arm in arms for seed in arm.seeds}):
+        starts = {arm.name: start(arm.runs[arm.seeds.index(seed)]) for arm in arms if seed in arm.seeds}
+        known = [loss for loss in starts.values() if loss is not None]
+        if known and max(known) - min(known) > NOISE * abs(max(known)):
+            fact = "the loss they start from" + (f" with seed {seed}" if any(len(arm.runs) > 1 for arm in arms) else "")
+            yield _told(fact, list(starts), [figures.loss(loss) for loss in starts.values()])
+            return
+
+
+def _stopped(arms: Sequence[Arm], targets: Sequence[float]) -> Iterator[str]:
+    """Runs that ended on reaching a target of their own cannot be said to have missed a lower one."""
+    for arm in arms:
+        own = arm.runs[0].experiment.training.target
+        lower = [target for target in targets if own and target < own.at_most]
+        bests = [min((loss for _, loss in held_out(run)), default=None) for run in arm.runs]
+        for target in lower:
+            if own and any(best is not None and target < best <= own.at_most for best in bests):
+                yield (
+                    f"{arm.name} stops on reaching {figures.target(own.at_most)}: "
+                    f"that it missed {figures.target(target)} says nothing"
+                )
 
 
 def _shared(run: Run) -> dict[str, str]:
@@ -56,6 +97,19 @@ def _facts(runs: Sequence[Run]) -> dict[str, list[str]]:
     }
 
 
+def _by_arm(arms: Sequence[Arm], values: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names with their values: of an arm where its runs agree, of its runs where they do not."""
+    names: list[str] = []
+    found: list[str] = []
+    rest = iter(values)
+    for arm in arms:
+        theirs = [next(rest) for _ in arm.runs]
+        agree = len(set(theirs)) == 1
+        names += [arm.name] if agree else arm.labels
+        found += theirs[:1] if agree else theirs
+    return names, found
+
+
 def _device(run: Run, provenance: Mapping[str, object]) -> str:
     match provenance.get("sessions"):
         case [*_, {"device": "cpu", "processor": processor, "threads": threads}]:
@@ -64,12 +118,6 @@ def _device(run: Run, provenance: Mapping[str, object]) -> str:
             return str(device)
         case _:
             return str(run.plan.get("device"))
-
-
-def _start(run: Run) -> float | None:
-    first = next(iter(run.metrics.head(1).to_dicts()), {})
-    value = first.get("loss/held_out") if first.get("step") == 0 else None
-    return None if value is None else float(value)
 
 
 def _provenance(run: Run) -> dict[str, object]:

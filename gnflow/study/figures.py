@@ -46,6 +46,19 @@ def factor(value: float) -> str:
     return f"{value:.1f}x" if value < 9.95 else f"{value:.0f}x"
 
 
+def times(value: float) -> str:
+    """A factor or an end of its interval: `0.083`, `0.83`, `1.02`, `5.1`, `16`; two decimals where 1 is near."""
+    if 0 < value < 0.0995:
+        return f"{value:.2g}"
+    return f"{value:.2f}" if value < 1.995 else f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
+
+
+def target(value: float) -> str:
+    """A loss to reach, as it was given, with two decimals at least: `3.40`, `3.375`."""
+    short = f"{value:.2f}"
+    return short if float(short) == value else f"{value:g}"
+
+
 def loss(value: float | None) -> str:
     """Four decimals."""
     return MISSING if value is None else f"{value:.4f}"
@@ -65,3 +78,8 @@ def sparkline(values: Sequence[float], width: int = 60) -> str:
 def listed(parts: Sequence[str]) -> str:
     """`a, b and c`."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def several(number: float, thing: str) -> str:
+    """`1 step`, `12 steps`."""
+    return f"{number:.0f} {thing}" if number == 1 else f"{number:.0f} {thing}s"

@@ -9,11 +9,15 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from gnflow.track import dvc_lock
+
 LONGEST_KEY = 250
 LONGEST_PARAMETER = 6000
 LONGEST_TAG = 5000
 
 IDENTITY = "gnflow.identity"
+STUDY = "gnflow.study"
+SOURCE = {"mlflow.source.name": "gnflow", "mlflow.source.type": "LOCAL"}
 ARTIFACTS = ("experiment.yaml", "plan.json", "provenance.json", "summary.json")
 STATUS = {"complete": "FINISHED", "preempted": "KILLED", "interrupted": "KILLED", "diverged": "FAILED"}
 
@@ -37,8 +41,21 @@ def specification(directory: Path) -> Mapping[str, object]:
 
 def group(directory: Path) -> str:
     """The MLflow experiment that the run belongs to."""
-    tracking = specification(directory).get("tracking")
-    return str(tracking.get("experiment", "gnflow")) if isinstance(tracking, Mapping) else "gnflow"
+    return _find(specification(directory), "tracking", "experiment") or "gnflow"
+
+
+def study(directory: Path) -> str | None:
+    """The study that the run belongs to."""
+    return _find(specification(directory), "tracking", "study")
+
+
+def title(directory: Path) -> str:
+    """The name of the run's directory; of a run inside a study's directory, all from the arm on."""
+    place = directory.resolve()
+    above = [parent.name for parent in place.parents]
+    name = study(directory)
+    depth = above.index(name) if name in above else 0
+    return "/".join(place.parts[-1 - depth :])
 
 
 def leaves(value: object, path: str = "") -> Iterator[tuple[str, str]]:
@@ -57,21 +74,28 @@ def leaves(value: object, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def tags(directory: Path) -> dict[str, str]:
-    """Where the run comes from: directory, versions, commit, digests of spec and data."""
-    provenance = read_json(directory / "provenance.json")
+    """Where the run comes from: directory, versions, commit, digests of spec and data, entry of `dvc.lock`."""
+    commit, locked = origin(directory, "git", "commit"), dvc_lock.entry(directory)
     found = {
-        "mlflow.source.name": "gnflow",
-        "mlflow.source.type": "LOCAL",
+        **SOURCE,
         "mlflow.user": _user(),
-        "mlflow.source.git.commit": _find(provenance, "git", "commit"),
+        "mlflow.source.git.commit": commit,
         "gnflow.run_directory": str(directory.resolve()),
         "gnflow.version": importlib.metadata.version("gnflow"),
-        "gnflow.spec_digest": _find(provenance, "digests", "spec"),
-        "gnflow.data_digest": _find(provenance, "digests", "data"),
-        "gnflow.git_commit": _find(provenance, "git", "commit"),
-        "gnflow.git_dirty": _find(provenance, "git", "dirty"),
+        "gnflow.spec_digest": origin(directory, "digests", "spec"),
+        "gnflow.data_digest": origin(directory, "digests", "data"),
+        "gnflow.git_commit": commit,
+        "gnflow.git_dirty": origin(directory, "git", "dirty"),
+        STUDY: study(directory),
+        "gnflow.dvc_stage": locked.stage if locked else None,
+        "gnflow.dvc_lock": locked.digest if locked else None,
     }
     return {key: value[:LONGEST_TAG] for key, value in found.items() if value is not None}
+
+
+def origin(directory: Path, *path: str) -> str | None:
+    """What `provenance.json` says under `path`."""
+    return _find(read_json(directory / "provenance.json"), *path)
 
 
 def _find(tree: Mapping[str, object], *path: str) -> str | None:

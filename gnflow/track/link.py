@@ -1,65 +1,64 @@
 """One MLflow run for one run directory, across restarts. Every operation may be repeated without harm."""
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from gnflow.track import description, location, tail
-from gnflow.train.journal import Step
+from gnflow.track import description, location, store, study, tail
+from gnflow.track.datasets import datasets
+from gnflow.train.journal import JOURNAL, Step, first_line, identity
 
 MEMORY = "mlflow.json"  # in the run directory: the run's id, and how far the journal has been sent
 METRICS_AT_ONCE = 1000  # MLflow's limits for one batch
 PARAMETERS_AT_ONCE = 100
 
-Item = TypeVar("Item")
-
 
 class Link:
     """A run directory tied to its MLflow run."""
 
-    def __init__(self, directory: Path, uri: str, client: MlflowClient, run_id: str, identity: str, position: int):
+    def __init__(self, directory: Path, uri: str, client: MlflowClient, run: Run, identity: str, position: int):
         self.directory = directory
         self.uri = uri
         self.client = client
-        self.run_id = run_id
+        self.run_id = str(run.info.run_id)
+        self.experiment = str(run.info.experiment_id)
         self.identity = identity
         self.position = position
         self._uploaded = False
 
     @classmethod
-    def attach(cls, directory: Path, uri: str, experiment: str, running: bool) -> Self | None:
+    def attach(cls, directory: Path, uri: str, running: bool) -> Self | None:
         """Find the MLflow run of `directory`, or create it. None while the journal has no line yet.
 
         A run that the user has deleted in MLflow is not looked for: a new one takes its place.
         """
-        line = tail.first_line(directory)
+        line = first_line(directory / JOURNAL)
         if line is None:
             return None
-        identity = hashlib.sha256(line).hexdigest()[:32]
+        name = identity(line)
         if file := location.database(uri):
             file.parent.mkdir(parents=True, exist_ok=True)
         client = MlflowClient(tracking_uri=uri)
-        run, position = _remembered(directory, client, uri, identity)
+        run, position = _remembered(directory, client, uri, name)
         if run is None:
-            group = _experiment(experiment, client, uri)
-            run = _found(client, group, identity) or client.create_run(
+            group = store.experiment(description.group(directory), client, uri)
+            run = next(iter(store.known_as(name, group, client)), None) or client.create_run(
                 group,
-                start_time=milliseconds(json.loads(line)["time"]),
-                tags={description.IDENTITY: identity},
-                run_name=directory.resolve().name,
+                start_time=store.milliseconds(json.loads(line)["time"]),
+                tags={description.IDENTITY: name},
+                run_name=description.title(directory),
             )
-        link = cls(directory, uri, client, run.info.run_id, identity, position)
+        link = cls(directory, uri, client, run, name, position)
         link._remember()
         link._describe(run)
         if running and run.info.status != "RUNNING":
             client.update_run(run.info.run_id, status="RUNNING")
+        link._nest(run)
         return link
 
     def _describe(self, run: Run) -> None:
@@ -68,7 +67,7 @@ class Link:
             for key, value in description.parameters(self.directory).items()
             if key not in run.data.params  # MLflow does not let them change
         ]
-        for some in _groups(parameters, PARAMETERS_AT_ONCE):
+        for some in store.groups(parameters, PARAMETERS_AT_ONCE):
             self.client.log_batch(self.run_id, params=some)
         tags = [
             RunTag(key, value)
@@ -76,6 +75,14 @@ class Link:
             if run.data.tags.get(key) != value
         ]
         self.client.log_batch(self.run_id, tags=tags)
+        self.client.log_inputs(self.run_id, datasets(self.directory))
+
+    def _nest(self, run: Run) -> None:
+        if name := description.study(self.directory):
+            parent = study.parent(name, self.experiment, run.info.start_time, self.client)
+            if run.data.tags.get(store.PARENT) != parent:
+                self.client.set_tag(self.run_id, store.PARENT, parent)
+            study.settle(parent, self.experiment, self.client)
 
     def advance(self) -> bool:
         """Send what follows in the journal; False when nothing did."""
@@ -89,8 +96,18 @@ class Link:
 
     def send(self, values: Iterable[Metric]) -> None:
         """Log `values`, many in one request. MLflow drops those that it has already, timestamps being equal."""
-        for some in _groups(values, METRICS_AT_ONCE):
+        for some in store.groups(values, METRICS_AT_ONCE):
             self.client.log_batch(self.run_id, metrics=some)
+
+    def upload_model(self) -> Exception | None:
+        """Store the final weights, unless MLflow has them. What fails is returned."""
+        from gnflow.track.logged_model import log_model
+
+        try:
+            log_model(self.directory, self.run_id, self.client)
+        except Exception as error:
+            return error
+        return None
 
     def upload_once(self) -> None:
         """Store the files of the run directory, unless that was tried before."""
@@ -110,7 +127,8 @@ class Link:
 
     def finish(self, status: str, time: float) -> None:
         """Set how the run ended, and when (Unix seconds)."""
-        self.client.set_terminated(self.run_id, status, milliseconds(time))
+        self.client.set_terminated(self.run_id, status, store.milliseconds(time))
+        self._nest(self.client.get_run(self.run_id))
 
     def _remember(self) -> None:
         memory = {
@@ -127,13 +145,8 @@ class Link:
 
 def metrics(step: Step) -> list[Metric]:
     """One step as MLflow's points, at the time of the record."""
-    time = milliseconds(step.time)
+    time = store.milliseconds(step.time)
     return [Metric(description.metric_key(key), value, time, step.step) for key, value in step.values.items()]
-
-
-def milliseconds(time: float) -> int:
-    """Unix seconds as MLflow counts time."""
-    return round(time * 1000)
 
 
 def _remembered(directory: Path, client: MlflowClient, uri: str, identity: str) -> tuple[Run | None, int]:
@@ -149,29 +162,3 @@ def _remembered(directory: Path, client: MlflowClient, uri: str, identity: str) 
             return None, 0
         raise
     return (run, position) if run.info.lifecycle_stage == "active" else (None, 0)
-
-
-def _found(client: MlflowClient, experiment: str, identity: str) -> Run | None:
-    query = f"tags.`{description.IDENTITY}` = '{identity}'"
-    runs = client.search_runs([experiment], query, ViewType.ACTIVE_ONLY, max_results=1)
-    return runs[0] if runs else None
-
-
-def _experiment(name: str, client: MlflowClient, uri: str) -> str:
-    experiment = client.get_experiment_by_name(name)
-    if experiment is not None:
-        return str(experiment.experiment_id)
-    try:
-        return client.create_experiment(name, location.artifacts(uri))
-    except MlflowException as error:
-        # Another run was quicker.
-        experiment = client.get_experiment_by_name(name)
-        if error.error_code != "RESOURCE_ALREADY_EXISTS" or experiment is None:
-            raise
-        return str(experiment.experiment_id)
-
-
-def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    rest = iter(items)
-    while group := list(islice(rest, size)):
-        yield group

@@ -10,10 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from gnflow.errors import EnvironmentProblem, Interrupted, Preempted
-from gnflow.spec.experiment import Experiment
-from gnflow.spec.training import Mlflow
 from gnflow.track import description, location, tail
-from gnflow.train.journal import Record
+from gnflow.train.journal import JOURNAL, Record, first_line
 from gnflow.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -41,7 +39,6 @@ class Mirror:
     def __init__(
         self,
         directory: Path,
-        experiment: Experiment,
         workspace: Workspace,
         *,
         report: Callable[[str], None] = _to_stderr,
@@ -50,7 +47,6 @@ class Mirror:
         self.problem: str | None = None
         self._uri = location.tracking_uri(workspace)
         self._shown = f"MLflow at {location.without_secrets(self._uri)}"
-        self._group = experiment.tracking.experiment if isinstance(experiment.tracking, Mlflow) else "gnflow"
         self._report = report
         self._heard = 0
         self._ended: str | None = None
@@ -82,7 +78,7 @@ class Mirror:
             reason = self.problem or f"not everything could be sent within {patience:g} s"
             self._tell(
                 f"{self._shown} does not have the whole run ({reason}); "
-                f"`python -m gnflow.track {self.directory}` mirrors it later."
+                f"`gnflow track {self.directory}` mirrors it later."
             )
 
     def _tell(self, sentence: str) -> None:
@@ -136,7 +132,7 @@ class Mirror:
     def _attach(self) -> "Link | None":
         from gnflow.track.link import Link
 
-        return Link.attach(self.directory, self._uri, self._group, running=True)
+        return Link.attach(self.directory, self._uri, running=True)
 
     def _deliver(self, link: "Link", system: "System | None") -> None:
         while not self._abandoned.is_set() and link.advance():
@@ -158,10 +154,10 @@ class Mirror:
 
 
 def finish(link: "Link", status: str) -> Exception | None:
-    """Store the files of the run and say how it ended; returns what hindered the former."""
+    """Store the files of the run, say how it ended, store its weights; returns what hindered the storing."""
     problem = link.upload()
     link.finish(status, tail.span(link.directory)[1])
-    return problem
+    return link.upload_model() or problem
 
 
 def replay(directory: Path, workspace: Workspace | None = None) -> str:
@@ -174,11 +170,11 @@ def replay(directory: Path, workspace: Workspace | None = None) -> str:
     location.settle_environment()
     from gnflow.track.link import Link
 
-    uri = location.tracking_uri(workspace or Workspace.around(directory))
+    uri = location.tracking_uri(workspace or Workspace.holding(directory))
     try:
-        link = Link.attach(directory, uri, description.group(directory), running=False)
+        link = Link.attach(directory, uri, running=False)
         if link is None:
-            raise EnvironmentProblem(f"There is nothing to mirror: {directory / tail.JOURNAL} has no record yet.")
+            raise EnvironmentProblem(f"There is nothing to mirror: {directory / JOURNAL} has no record yet.")
         while link.advance():
             pass
         problem = finish(link, description.status(directory, "KILLED"))
@@ -195,7 +191,7 @@ def replay(directory: Path, workspace: Workspace | None = None) -> str:
 def _system(directory: Path) -> "System | None":
     from gnflow.track.system import System
 
-    return System(tail.span(directory)[0]) if tail.first_line(directory) else None
+    return System(tail.span(directory)[0]) if first_line(directory / JOURNAL) else None
 
 
 def _reason(error: Exception) -> str:

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from gnflow.train.journal import Step
+from gnflow.train.journal import JOURNAL, Step
 
-JOURNAL = "journal.jsonl"
 CHUNK = 1 << 20  # bytes read at once
 
 
@@ -15,16 +14,6 @@ class Chunk(NamedTuple):
 
     steps: list[Step]
     position: int
-
-
-def first_line(directory: Path) -> bytes | None:
-    """The first complete line: written once in the life of a run, so it tells two runs in one directory apart."""
-    try:
-        with (directory / JOURNAL).open("rb") as file:
-            line = file.readline()
-    except FileNotFoundError:
-        return None
-    return line if line.endswith(b"\n") else None
 
 
 def span(directory: Path) -> tuple[float, float]:

@@ -12,8 +12,9 @@ from gnflow.errors import SpecError
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load, resolved
 from gnflow.train import disk, provenance, results
+from gnflow.train.journal import JOURNAL
 
-CHECKPOINTS, JOURNAL, PLAN = "checkpoints", "journal.jsonl", "plan.json"
+CHECKPOINTS, PLAN = "checkpoints", "plan.json"
 SUPERSEDED = ".superseded"
 # The spec last: while it is there, what is left of the run can be recognised.
 OWN = (
@@ -32,7 +33,7 @@ def is_run(directory: Path) -> bool:
 
 def begun(directory: Path) -> bool:
     """Whether the run has recorded anything: one that stopped at a wrong path or missing data has not."""
-    journal = directory / "journal.jsonl"
+    journal = directory / JOURNAL
     return (
         (journal.is_file() and journal.stat().st_size > 0)
         or any((directory / "checkpoints").glob("step_*"))

@@ -14,8 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gnflow.compiler.plan import Plan
-from gnflow.train.directory import JOURNAL
-from gnflow.train.journal import Event, Record, Step, read
+from gnflow.train.journal import JOURNAL, Event, Record, Step, read
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 32  # losses in the sparkline

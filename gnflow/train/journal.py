@@ -5,6 +5,7 @@ not written again: on one machine the recomputation is bit-identical, and a read
 not (another machine, a GPU kernel without a fixed order), the new record is appended and wins.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 from gnflow.train import disk
 
+JOURNAL = "journal.jsonl"  # in the run directory
 TIMINGS = "time/"  # values that differ from one computation of a step to the next
 
 
@@ -78,6 +80,21 @@ def read(path: Path) -> Reading:
         damaged += bad
         bad, length = [], position
     return Reading(records, damaged, length)
+
+
+def first_line(path: Path) -> bytes | None:
+    """The first complete line; None while there is none."""
+    try:
+        with path.open("rb") as file:
+            line = file.readline()
+    except FileNotFoundError:
+        return None
+    return line if line.endswith(b"\n") else None
+
+
+def identity(line: bytes) -> str:
+    """What tells a run from any other, whatever its directory is called: its first line is written once."""
+    return hashlib.sha256(line).hexdigest()[:32]
 
 
 class Journal:

@@ -20,7 +20,6 @@ from gnflow.spec.training import Loss
 from gnflow.train import checkpoint, lock, provenance, results
 from gnflow.train.directory import (
     CHECKPOINTS,
-    JOURNAL,
     begun,
     clear,
     differences,
@@ -29,7 +28,7 @@ from gnflow.train.directory import (
     require_ours,
     set_aside,
 )
-from gnflow.train.journal import Event, Journal
+from gnflow.train.journal import JOURNAL, Event, Journal
 from gnflow.train.recorder import Observer, Recorder
 from gnflow.train.reproducible import reproducible
 from gnflow.train.run import Run

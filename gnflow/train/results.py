@@ -10,7 +10,7 @@ import polars
 
 from gnflow.compiler.plan import Plan
 from gnflow.train import checkpoint, disk
-from gnflow.train.journal import Step
+from gnflow.train.journal import JOURNAL, Step, first_line, identity
 from gnflow.train.recorder import cumulative
 from gnflow.train.table import table
 
@@ -63,8 +63,10 @@ def write_metrics(directory: Path, steps: Mapping[int, Step]) -> None:
 
 
 def write_summary(directory: Path, plan: Plan, steps: Mapping[int, Step], step: int, status: str) -> None:
-    """summary.json. Raises DiskProblem."""
-    disk.write_json(directory / SUMMARY, summary(plan, steps, step, status))
+    """summary.json, with the identity that the run has in MLflow too. Raises DiskProblem."""
+    line = first_line(directory / JOURNAL)
+    found = {"run/id": identity(line) if line else None, **summary(plan, steps, step, status)}
+    disk.write_json(directory / SUMMARY, found)
 
 
 def write_model(directory: Path, source: Path) -> None:

@@ -19,7 +19,7 @@ from cases import BASES, DECODERS, Case, cases  # noqa: E402  # a script's neigh
 
 RUNS = 7
 FEWEST, SECONDS = 3, 120.0  # fewer runs than RUNS where a case has taken longer than this
-WARM_UP = 2  # the first compiles, and starts SOAP's statistics
+WARM_UP, SLOW = 2, 60.0  # calls before the clock counts: the first compiles; one is enough of what takes so long
 
 
 def main(
@@ -59,15 +59,17 @@ def measured(case: Case, device: str, runs: int) -> dict[str, object]:
     """Milliseconds a step; ours and theirs in turn, so that whatever slows the machine slows both."""
     torch.manual_seed(0)
     seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
+    pair = [("ours", case.ours), ("theirs", case.theirs)]
+    for _, function in pair:
+        for _ in range(WARM_UP):
+            if timed(function, device) > SLOW:
+                break
     start = time.perf_counter()
-    for i in range(WARM_UP + runs):
-        if len(seconds["ours"]) >= FEWEST and time.perf_counter() - start > SECONDS:
+    for i in range(runs):
+        if i >= FEWEST and time.perf_counter() - start > SECONDS:
             break
-        pair = [("ours", case.ours), ("theirs", case.theirs)]
         for name, function in pair if i % 2 else reversed(pair):
-            spent = timed(function, device)
-            if i >= WARM_UP:
-                seconds[name].append(spent)
+            seconds[name].append(timed(function, device))
     ours, theirs = (quartiles([1e3 * s / case.steps for s in seconds[name]]) for name in ("ours", "theirs"))
     ratio = ours[1] / theirs[1]
     row = {

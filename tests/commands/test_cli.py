@@ -13,8 +13,25 @@ from gnflow.cli import main
 
 GOOD = "name: a\ndata: text\noptimizer: adamw\ntraining: {steps: 3}\n"
 HEAVY = "torch mlflow polars numpy dvc datasets transformers tokenizers safetensors rich pandas"
-READING = {"check", "plan", "explain", "verify", "show", "list", "compare", "doctor"}
-VERBS = ["run", "check", "plan", "explain", "verify", "schema", "prepare", "show", "list", "compare", "doctor", "ui"]
+READING = {"check", "plan", "rerun", "explain", "verify", "show", "list", "compare", "doctor"}
+VERBS = [
+    "run",
+    "new",
+    "check",
+    "plan",
+    "explain",
+    "verify",
+    "schema",
+    "prepare",
+    "show",
+    "list",
+    "compare",
+    "report",
+    "rerun",
+    "track",
+    "doctor",
+    "ui",
+]
 
 
 class Done(NamedTuple):

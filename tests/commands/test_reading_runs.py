@@ -1,9 +1,11 @@
 """`gnflow compare`, `gnflow list`, `gnflow show`."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from arms import arm
 from run_directories import BEGAN, PROVENANCE, append, begin, experiment, finished, steps
 
 from gnflow.commands.compare import compare
@@ -35,35 +37,65 @@ def as_json(request: pytest.FixtureRequest) -> bool:
     return request.param == "json"
 
 
-def test_compare_prints_a_row_for_each_run_and_a_verdict(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert compare([Path("full_gn"), Path("runs/muon")], target=None, json=False) == 0
-    title, header, gauss_newton, muon, verdict = capsys.readouterr().out.splitlines()
-    assert title.strip() == "to loss/held_out <= 3.4"
+def test_compare_prints_the_arms_what_they_needed_the_ratios_and_a_verdict(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare([Path("full_gn"), Path("runs/muon")], targets=(), reference=None, json=False) == 0
+    arms, results, ratios, rest = capsys.readouterr().out.split("\n\n")
+    header, gauss_newton, _ = arms.splitlines()
     assert header.split() == [
-        "run", "optimizer", "seed", "start", "best", "steps", "passes", "tokens", "solve", "search", "FLOPs", "time",
+        "arm", "optimizer", "learning", "rates", "seeds", "trials", "update", "RMS", "start", "best",
     ]  # fmt: skip
     assert gauss_newton.split() == [
-        "full_gn", "gauss_newton", "0", "4.9000", "3.3900", "2", "130", "295k", "262k", "32.8k", "3e+12", "25.0", "s",
+        "full_gn", "gauss_newton", "inner", "0.02,", "inner.others", "0.003", "0", "0", "0.00065", "4.9000", "3.3900",
     ]  # fmt: skip
-    assert muon.split()[5:] == ["missed", "-", "-", "-", "-", "-", "-"]
-    assert verdict.startswith("muon has not reached 3.4 in 11 steps (best 3.8000): full_gn needs at least 5.5x fewer")
+    title, header, gauss_newton, muon = results.splitlines()
+    assert title.strip() == "to loss/held_out <= 3.40"
+    assert header.split() == ["arm", "reached", "steps", "passes", "tokens", "solve", "search", "FLOPs", "time"]
+    assert gauss_newton.split() == [
+        "full_gn", "1", "of", "1", "2", "130", "295k", "262k", "32.8k", "3e+12", "25.0", "s",
+    ]  # fmt: skip
+    assert muon.split() == ["muon", "0", "of", "1", "missed", "-", "-", "-", "-", "-", "-"]
+    assert ratios.splitlines()[2].split() == ["muon", "steps", ">=", "5.5", "-", "-", "-", "-", "1"]
+    assert [line.split()[0] for line in ratios.splitlines()[3:]] == ["serial", "tokens", "FLOPs", "seconds"]
+    verdict, warning = rest.splitlines()
+    assert verdict.startswith("muon has not reached 3.40 in 11 steps (best 3.8000): full_gn needs at least 5.5x fewer")
+    assert warning.startswith("warning: no tuning is recorded")
+
+
+def test_compare_prints_medians_intervals_and_a_profile(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arm(Path("gn"), [4, 6, 5], "gauss_newton")
+    arm(Path("soap"), [10, 14, None], "soap", seconds=1.0)
+    paths = [path for name in ("gn", "soap") for path in sorted(Path(name).glob("seed_*"))]
+    assert compare(paths, targets=[3.9, 3.4], reference="gn", json=False) == 0
+    printed = capsys.readouterr().out
+    assert "to loss/held_out <= 3.90 (medians over seeds)" in printed
+    assert re.search(r"^soap +2 of 3 +14 ", printed, re.MULTILINE)
+    assert re.search(r"^soap +steps +>= 2\.9 +1\.38 to inf +2\.3 to inf +- +- +3$", printed, re.MULTILINE)
+    assert "share of 6 problems (target, seed) within a factor of the fewest steps" in printed
+    assert re.search(r"^gn +1\.00 +1\.00 +1\.00 +1\.00 +1\.00$", printed, re.MULTILINE)
+
+
+def test_compare_of_one_run_is_its_costs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare([Path("full_gn")], targets=(), reference=None, json=False) == 0
+    assert len(capsys.readouterr().out.strip().split("\n\n")) == 2
 
 
 def test_compare_warns(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compare([Path("full_gn"), Path("young")], target=4.6, json=False)
+    compare([Path("muon"), Path("young")], targets=[4.6], reference=None, json=False)
     assert "warning: young is unfinished" in capsys.readouterr().out
 
 
 def test_compare_as_json_is_nothing_but_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    compare([Path("full_gn"), Path("muon")], target=3.95, json=True)
+    compare([Path("full_gn"), Path("muon")], targets=[3.95], reference=None, json=True)
     tree = json.loads(capsys.readouterr().out)
-    assert [score["needed"]["steps"] for score in tree["scores"]] == [2, 10]
-    assert tree["ratios"][0]["factors"]["steps"] == 5
+    assert [result["steps"]["median"] for result in tree["results"]["3.95"].values()] == [2, 10]
+    assert tree["ratios"]["3.95"]["muon"]["steps"]["factor"] == pytest.approx(5)
 
 
 def test_a_run_that_is_not_there_is_answered_with_the_nearest(project: Path) -> None:
     with pytest.raises(SpecError, match="did you mean `full_gn`"):
-        compare([Path("ful_gn"), Path("muon")], target=None, json=False)
+        compare([Path("ful_gn"), Path("muon")], targets=(), reference=None, json=False)
 
 
 def test_list_prints_a_line_for_each_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,169 +1,119 @@
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 
 import pytest
-from run_directories import TOKENS, experiment, finished, steps
+from arms import arm, run
+from run_directories import experiment, finished, steps
 
 from gnflow.errors import SpecError
 from gnflow.study.comparison import compare
-from gnflow.train.journal import Step
 from gnflow.train.run import Run
 
-Arm = Callable[..., Run]
-
 
 @pytest.fixture
-def arm(tmp_path: Path) -> Arm:
-    """A finished run with these held-out losses."""
-
-    def made(name: str, losses: Sequence[float], optimizer: str = "muon", training: dict | None = None, **costs) -> Run:
-        spec = experiment(optimizer, **(training or {}))
-        return Run.load(finished(tmp_path / name, spec, steps(losses, **costs)))
-
-    return made
+def runs(tmp_path: Path) -> list[Run]:
+    """full_gn needs 4, 6 and 5 steps to 3.4; muon 8, 12 and misses."""
+    return arm(tmp_path / "full_gn", [4, 6, 5], "gauss_newton") + arm(tmp_path / "muon", [8, 12, None], passes=1)
 
 
-FAST, SLOW = [4.9, 3.9, 3.5, 3.35, 3.2], [4.9, 4.4, 4.0, 3.8, 3.7, 3.6, 3.55, 3.5, 3.45, 3.42, 3.41, 3.405, 3.39]
+def test_an_arm_is_summed_up_by_its_median_with_misses_as_infinity(runs: list[Run]) -> None:
+    full_gn, muon = compare(runs).results
+    assert (full_gn.needed["steps"], full_gn.median["steps"], full_gn.reached, full_gn.missed) == ((4, 6, 5), 5, 3, 0)
+    assert (muon.needed["steps"], muon.median["steps"], muon.reached, muon.missed) == ((8, 12, inf), 12, 2, 1)
+    assert muon.needed["seconds"] == (100.0, 150.0, inf)
 
 
-@pytest.fixture
-def full_gn(arm: Arm) -> Run:
-    return arm("full_gn", FAST, "gauss_newton", passes=65, searched=TOKENS // 8, flops=3e12, seconds=10.0)
+def test_half_the_seeds_missing_is_a_median_of_infinity(tmp_path: Path) -> None:
+    [found] = compare(arm(tmp_path / "muon", [8, None])).results
+    assert (found.median["steps"], found.reached) == (inf, 1)
 
 
-@pytest.fixture
-def muon(arm: Arm) -> Run:
-    return arm("muon", SLOW, passes=1, searched=0, flops=1e12, seconds=6.0)
+def test_targets_are_those_of_the_specs_unless_given_and_go_down(runs: list[Run]) -> None:
+    assert compare(runs).targets == (3.4,)
+    comparison = compare(runs, [3.4, 3.9, 3.4])
+    assert (comparison.targets, comparison.headline) == ((3.9, 3.4), 3.4)
+    assert [(result.arm, result.target) for result in comparison.results] == [
+        ("full_gn", 3.9),
+        ("muon", 3.9),
+        ("full_gn", 3.4),
+        ("muon", 3.4),
+    ]
+    assert [result.median["steps"] for result in comparison.at(3.9)] == [3, 6]
 
 
-def test_the_first_evaluation_at_the_target_is_what_counts(full_gn: Run) -> None:
-    [score] = compare([full_gn], 3.35).scores
-    assert score.needed == {
-        "steps": 3,
-        "passes": 195,
-        "tokens": 3 * TOKENS * 9 // 8,
-        "tokens/solve": 3 * TOKENS,
-        "tokens/search": 3 * TOKENS // 8,
-        "flops": 9e12,
-        "seconds": 30.0,
-    }
-    assert (score.start, score.best, score.spent["steps"]) == (4.9, 3.2, 4)
+def test_runs_without_a_common_target_need_one(tmp_path: Path) -> None:
+    def aimed(name: str, target: dict | None) -> Run:
+        return Run.load(finished(tmp_path / name, experiment("muon", target=target), steps([4.9, 3.3])))
 
-
-def test_the_target_is_that_of_the_specs_unless_given(full_gn: Run, muon: Run) -> None:
-    assert compare([full_gn, muon]).target == 3.4
-    assert [score.needed and score.needed["steps"] for score in compare([full_gn, muon]).scores] == [3, 12]
-    assert [score.needed and score.needed["steps"] for score in compare([full_gn, muon], 3.9).scores] == [1, 3]
-
-
-def test_runs_without_a_common_target_need_one(arm: Arm, full_gn: Run) -> None:
-    other = arm("other", SLOW, training={"target": {"at_most": 3.0}})
-    none = arm("none", SLOW, training={"target": None})
+    one, other, none = aimed("one", {"at_most": 3.4}), aimed("other", {"at_most": 3.0}), aimed("none", None)
     with pytest.raises(SpecError, match=r"found: 3 and 3\.4.*--target"):
-        compare([full_gn, other])
+        compare([one, other])
     with pytest.raises(SpecError, match="found: none"):
         compare([none])
-    assert compare([full_gn, other, none], 3.5).target == 3.5
+    assert compare([one, other, none], [3.5]).targets == (3.5,)
 
 
-@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
-def test_the_verdict_names_every_axis_whatever_the_order(full_gn: Run, muon: Run, order: list[int]) -> None:
-    comparison = compare([[full_gn, muon][index] for index in order])
-    [ratio] = comparison.ratios
-    assert (ratio.leader, ratio.other, ratio.at_least) == ("full_gn", "muon", False)
-    assert ratio.factors == pytest.approx(
-        {"steps": 4, "passes": 12 / 195, "tokens": 12 / (3 * 9 / 8), "flops": 12 / 9, "seconds": 72 / 30}
-    )
-    assert comparison.verdict == (
-        "full_gn needs 4.0x fewer steps, 3.6x fewer tokens, 1.3x fewer FLOPs and 2.4x fewer seconds than muon, "
-        "but 16x more serial passes.",
-    )
+def test_the_reference_is_the_arm_with_the_fewest_steps_unless_named(runs: list[Run]) -> None:
+    assert compare(runs[::-1]).reference == "full_gn"
+    [ratio] = compare(runs, reference="muon").ratios
+    assert (ratio.reference, ratio.other, ratio.axes["steps"].bound) == ("muon", "full_gn", "at most")
+    with pytest.raises(SpecError, match=r"no arm `soap`.*the arms are full_gn and muon"):
+        compare(runs, reference="soap")
 
 
-def test_what_is_alike_is_called_alike(arm: Arm) -> None:
-    one = arm("one", FAST, seconds=10.0)
-    two = arm("two", FAST, seconds=20.0)
-    assert compare([one, two]).verdict == (
-        "one needs 2.0x fewer seconds than two; about as many steps, serial passes, tokens and FLOPs.",
-    )
+def test_an_arm_that_mostly_misses_is_no_reference(tmp_path: Path) -> None:
+    lucky = arm(tmp_path / "lucky", [2, None, None])
+    assert compare([*lucky, *arm(tmp_path / "steady", [9, 9, 9], "adamw")]).reference == "steady"
 
 
-def test_a_missed_target_bounds_the_ratio_from_below(full_gn: Run, muon: Run) -> None:
-    comparison = compare([full_gn, muon], 3.36)
-    assert comparison.scores[1].needed is None
-    assert comparison.ratios[0].at_least
-    assert comparison.verdict == (
-        "muon has not reached 3.36 in 12 steps (best 3.3900): full_gn needs at least 4.0x fewer steps, "
-        "3.6x fewer tokens, 1.3x fewer FLOPs and 2.4x fewer seconds.",
-    )
+def test_several_targets_and_arms_have_a_profile_on_every_axis(runs: list[Run]) -> None:
+    assert compare(runs).profiles == {}
+    assert compare(runs[:3], [3.9, 3.4]).profiles == {}
+    profiles = compare(runs, [3.9, 3.4]).profiles
+    assert list(profiles) == ["steps", "passes", "tokens", "flops", "seconds"]
+    assert profiles["steps"].scores["full_gn"] == 1
+    assert profiles["passes"].scores["full_gn"] == pytest.approx(1 / 6)  # the one that muon missed, to 3.4
 
 
-def test_a_run_that_has_hardly_begun_proves_nothing(arm: Arm, full_gn: Run) -> None:
-    young = arm("young", SLOW[:2], passes=1, searched=0, seconds=6.0)
-    assert compare([full_gn, young]).verdict == ("young has not reached 3.4 in 1 steps (best 4.4000).",)
-
-
-def test_no_run_at_the_target_is_said(full_gn: Run, muon: Run) -> None:
-    comparison = compare([full_gn, muon], 1.0)
-    assert comparison.verdict == ("No run has reached 1.",)
-    assert comparison.ratios == ()
-
-
-def test_a_target_at_the_start_costs_nothing(full_gn: Run, muon: Run) -> None:
-    comparison = compare([full_gn, muon], 5.0)
-    assert [score.needed and score.needed["steps"] for score in comparison.scores] == [0, 0]
-    assert comparison.ratios == ()
-    assert "The starting weights of full_gn are at 5 already: nothing is compared." in comparison.verdict
-
-
-def test_a_run_that_never_measured_the_loss_proves_nothing(arm: Arm, full_gn: Run, tmp_path: Path) -> None:
-    blind = [Step(step.step, step.time, {"tokens/total": step.values["tokens/total"]}) for step in steps(FAST)]
-    run = Run.load(finished(tmp_path / "blind", experiment(), blind))
-    comparison = compare([full_gn, run])
-    assert comparison.ratios == ()
-    assert comparison.verdict == ("blind was never evaluated on held-out text.",)
-
-
-def test_a_missed_target_is_bounded_by_the_last_evaluation(full_gn: Run, tmp_path: Path) -> None:
-    records = steps([5.0, 4.9, 4.8, 4.7, 4.6])
-    unmeasured = [
-        Step(r.step, r.time, {k: v for k, v in r.values.items() if k != "loss/held_out"}) for r in records[3:]
-    ]
-    run = Run.load(finished(tmp_path / "cut", experiment(), [*records[:3], *unmeasured]))
-    [ratio] = compare([full_gn, run]).ratios
-    assert ratio.at_least
-    assert compare([full_gn, run]).scores[1].spent["steps"] == 2
-
-
-def test_costs_that_were_not_recorded_come_from_the_plan(tmp_path: Path) -> None:
-    bare = [
-        step.__class__(step.step, step.time, {"loss/held_out": step.values["loss/held_out"]}) for step in steps(FAST)
-    ]
-    plan = {"tokens/solve": 100, "tokens/search": 10, "tokens/total": 110, "passes/serial": 7, "flops": 1000}
-    run = Run.load(finished(tmp_path / "bare", experiment(), bare, step=plan))
-    [score] = compare([run]).scores
-    expected = {"steps": 3, "passes": 21, "tokens": 330, "tokens/solve": 300, "tokens/search": 30, "flops": 3000}
-    assert score.needed == {**expected, "seconds": 0.0}
-
-
-def test_steps_without_an_evaluation_are_passed_over(tmp_path: Path) -> None:
-    records = steps(FAST)
-    unseen = dict(records[3].values)
-    del unseen["loss/held_out"]
-    records[3] = records[3].__class__(3, records[3].time, unseen)
-    run = Run.load(finished(tmp_path / "seldom", experiment(), records))
-    assert compare([run]).scores[0].needed == compare([run], 3.2).scores[0].needed
-
-
-def test_two_directories_of_one_name_are_told_apart(arm: Arm, tmp_path: Path) -> None:
-    one, two = arm("a/run", FAST), arm("b/run", FAST)
-    assert [score.name for score in compare([one, two]).scores] == [str(tmp_path / "a/run"), str(tmp_path / "b/run")]
-
-
-def test_it_is_plain_json(full_gn: Run, muon: Run) -> None:
-    tree = json.loads(json.dumps(compare([full_gn, muon], 3.36).to_json()))
+def test_it_is_json_without_infinities_that_names_lead_through(runs: list[Run]) -> None:
+    text = json.dumps(compare(runs, [3.9, 3.4]).to_json(), allow_nan=False)
+    tree = json.loads(text)
     assert tree["metric"] == "loss/held_out"
-    assert tree["scores"][0]["needed"]["steps"] == 3
-    assert tree["scores"][1]["needed"] is None
-    assert tree["ratios"][0]["factors"]["steps"] == 4
+    assert tree["arms"]["muon"] | {"update_rms": 0} == {
+        "optimizer": "muon",
+        "seeds": [0, 1, 2],
+        "trials": 8,
+        "learning_rates": {"optimizer": 0.02, "others": 0.003},
+        "update_rms": 0,
+        "start": 4.4,
+        "best": 3.4,
+    }
+    muon = tree["results"]["3.40"]["muon"]
+    assert (muon["reached"], muon["missed"]) == (2, 1)
+    assert muon["steps"] == {
+        "median": 12,
+        "needed": {"0": 8, "1": 12, "2": None},
+        "spent": {"0": 8, "1": 12, "2": 20},
+    }
+    ratio = tree["ratios"]["3.40"]["muon"]
+    assert ratio["seeds"] == [0, 1, 2]
+    assert ratio["steps"]["factor"] == pytest.approx((2 * 2 * 4) ** (1 / 3))
+    assert ratio["steps"]["bound"] == "at least"
+    assert ratio["steps"]["bootstrap"] == {"low": pytest.approx(2), "high": None}
+    assert tree["profiles"]["steps"]["scores"]["full_gn"] == 1
+
+
+def test_the_json_of_the_same_runs_is_the_same(runs: list[Run]) -> None:
+    again = [Run.load(run.directory) for run in runs]
+    assert json.dumps(compare(runs).to_json()) == json.dumps(compare(again).to_json())
+
+
+def test_misses_on_both_sides_are_json_too(tmp_path: Path) -> None:
+    runs = arm(tmp_path / "one", [None, 4]) + arm(tmp_path / "two", [4, None], "adamw") + [
+        run(tmp_path / "young", None, 0, "soap", seconds=0.0)
+    ]  # fmt: skip
+    tree = compare(runs, [3.9, 3.4, 1.0]).to_json()
+    json.dumps(tree, allow_nan=False)
+    assert isinstance(tree["ratios"], Mapping)

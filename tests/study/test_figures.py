@@ -69,3 +69,20 @@ def test_a_long_sparkline_keeps_its_width_and_its_last_value() -> None:
     assert len(line) <= 60
     assert line[-1] == "▁"
     assert set(line[:-1]) == {"█"}
+
+
+@pytest.mark.parametrize(("value", "text"), [(3.4, "3.40"), (3.375, "3.375"), (3, "3.00")])
+def test_a_target_has_two_decimals_at_least(value: float, text: str) -> None:
+    assert figures.target(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0.00"), (0.0834, "0.083"), (0.834, "0.83"), (1.02, "1.02"), (1.996, "2.0"), (5.14, "5.1"), (16.2, "16")],
+)
+def test_an_end_of_an_interval_shows_on_which_side_of_one_it_is(value: float, text: str) -> None:
+    assert figures.times(value) == text
+
+
+def test_one_thing_is_not_several() -> None:
+    assert [figures.several(number, "step") for number in (0, 1, 2)] == ["0 steps", "1 step", "2 steps"]

@@ -36,7 +36,7 @@ def uri(workspace: Workspace) -> str:
 
 
 def mirror(run: Path, workspace: Workspace, said: list[str]) -> Mirror:
-    return Mirror(run, experiment(), workspace, report=said.append)
+    return Mirror(run, workspace, report=said.append)
 
 
 def stop_with(error: type[BaseException], watching: Mirror, losses: list[float]) -> None:
@@ -195,13 +195,13 @@ def test_mlflow_is_loaded_only_after_the_first_step_and_keeps_quiet(run, workspa
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-from run_directories import append, experiment, steps
+from run_directories import append, steps
 from gnflow.track import mirror as mirroring
 from gnflow.track.mirror import Mirror
 from gnflow.workspace import Workspace
 mirroring.FLUSH = 120
 run = Path({str(run)!r})
-with Mirror(run, experiment(), Workspace(Path({str(workspace.root)!r}))) as mirror:
+with Mirror(run, Workspace(Path({str(workspace.root)!r}))) as mirror:
     append(run, steps([4.9]))
     mirror.recorded(steps([4.9])[0])
     time.sleep(1)
@@ -225,13 +225,13 @@ def test_two_first_runs_at_once_share_a_new_store(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-from run_directories import experiment, steps
+from run_directories import steps
 from gnflow.track import mirror as mirroring
 from gnflow.track.mirror import Mirror
 from gnflow.workspace import Workspace
 mirroring.FLUSH = 120
 run = Path(sys.argv[1])
-with Mirror(run, experiment(), Workspace.around(run)) as mirror:
+with Mirror(run, Workspace.around(run)) as mirror:
     for record in steps([4.9, 4.5]):
         mirror.recorded(record)
 """
@@ -244,15 +244,3 @@ with Mirror(run, experiment(), Workspace.around(run)) as mirror:
             steps(LOSSES, began=json.loads((run / "journal.jsonl").read_text().splitlines()[0])["time"])
         ), said
     assert len(client(uri).search_experiments(filter_string="name = 'gnflow'")) == 1
-
-
-def test_a_run_is_mirrored_later_from_the_command_line(run, workspace, uri) -> None:
-    append(run, steps(LOSSES))
-    (workspace.root / ".git").mkdir()
-    command = [sys.executable, "-m", "gnflow.track", str(run)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{run} is run {run_id(run)}\n"
-    assert points(uri, run_id(run)) == expected(steps(LOSSES))
-    failed = subprocess.run([*command[:-1], "nowhere"], capture_output=True, text=True, check=False)
-    assert failed.returncode == 7
-    assert "no record yet" in failed.stderr

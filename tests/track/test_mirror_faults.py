@@ -8,13 +8,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import torch
 from mirroring import client, expected, free_port, mlflow_warnings, points, run_id, train, wait_until
 from run_directories import BEGAN, begin, end, experiment, steps
+from safetensors.torch import save_file
 
 from gnflow.errors import EnvironmentProblem, Preempted
+from gnflow.spec.experiment import Experiment
 from gnflow.track import mirror as mirroring
 from gnflow.track import server
 from gnflow.track.mirror import Mirror, replay
+from gnflow.train.results import write_model
 from gnflow.workspace import Workspace
 
 pytestmark = mlflow_warnings
@@ -35,7 +39,7 @@ class Watched:
         self.said: list[str] = []
         self.workspace = Workspace(root)
         self.directory = begin(self.workspace.runs / "full_gn", experiment())
-        self.mirror = Mirror(self.directory, experiment(), self.workspace, report=self.said.append)
+        self.mirror = Mirror(self.directory, self.workspace, report=self.said.append)
 
     def points(self, port: int) -> list[tuple[int, float, int]]:
         return points(f"http://127.0.0.1:{port}", run_id(self.directory))
@@ -97,7 +101,7 @@ def test_what_is_not_sent_in_time_is_mirrored_later(proxy, run: Watched, served:
     assert 2 <= time.monotonic() - before < 3
     assert run.said == [
         f"MLflow at http://127.0.0.1:{proxy.port} does not have the whole run "
-        f"(not everything could be sent within 2 s); `python -m gnflow.track {run.directory}` mirrors it later."
+        f"(not everything could be sent within 2 s); `gnflow track {run.directory}` mirrors it later."
     ]
     proxy.delay = 0.0
     replay(run.directory, run.workspace)
@@ -157,3 +161,26 @@ def test_a_server_killed_and_started_again_has_every_point_once(
             took += train(run.mirror, run.records[8:])
         assert run.points(port) == expected(run.records)
     assert_at_once(took)
+
+
+def test_a_study_its_data_and_its_weights_pass_through_a_server(proxy, run: Watched, served: int) -> None:
+    proxy.up()
+    spec = Experiment.model_validate(experiment().model_dump() | {"tracking": {"kind": "mlflow", "study": "sizes"}})
+    weights = run.directory / "weights"
+    weights.mkdir()
+    save_file({"w": torch.ones(3)}, weights / "params.safetensors")
+    begin(run.directory, spec)
+    with run.mirror:
+        train(run.mirror, run.records)
+        write_model(run.directory, weights)
+        end(run.directory, run.records)
+    replay(run.directory, run.workspace)
+    there = client(f"http://127.0.0.1:{served}")
+    seen = there.get_run(run_id(run.directory))
+    parent = there.get_run(seen.data.tags["mlflow.parentRunId"])
+    assert (parent.info.run_name, parent.info.status, parent.info.end_time) == ("sizes", "FINISHED", seen.info.end_time)
+    assert [(given.dataset.name, given.dataset.digest) for given in seen.inputs.dataset_inputs] == [
+        ("shakespeare/train", "d" * 36), ("shakespeare/held_out", "d" * 36),
+    ]  # fmt: skip
+    [output] = seen.outputs.model_outputs
+    assert there.get_logged_model(output.model_id).status.value == "READY"

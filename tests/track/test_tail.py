@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from run_directories import append, steps
 
 from gnflow.track import tail
+from gnflow.train.journal import JOURNAL
 
 
 def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -20,7 +21,6 @@ def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 def test_no_journal_is_nothing_to_read(tmp_path: Path) -> None:
     assert tail.read(tmp_path, 0) == ([], 0)
-    assert tail.first_line(tmp_path) is None
 
 
 @settings(max_examples=30, deadline=None)
@@ -29,10 +29,10 @@ def test_a_line_still_being_written_waits_for_its_rest(tmp_path_factory, cuts: l
     directory = tmp_path_factory.mktemp("run")
     records = steps([5.0, 4.5, 4.0, 3.5, 3.0])
     append(directory, records)
-    whole = (directory / tail.JOURNAL).read_bytes()
+    whole = (directory / JOURNAL).read_bytes()
     position, found = 0, []
     for cut in [*sorted(cuts), len(whole)]:
-        (directory / tail.JOURNAL).write_bytes(whole[:cut])
+        (directory / JOURNAL).write_bytes(whole[:cut])
         chunk = tail.read(directory, position)
         found += chunk.steps
         position = chunk.position
@@ -53,7 +53,7 @@ def test_the_last_record_of_a_step_holds(tmp_path: Path) -> None:
 
 def test_events_are_no_steps(tmp_path: Path) -> None:
     append(tmp_path, steps([5.0]))
-    with (tmp_path / tail.JOURNAL).open("a") as file:
+    with (tmp_path / JOURNAL).open("a") as file:
         file.write(json.dumps({"kind": "event", "step": 0, "time": 1.0, "name": "resumed", "message": ""}) + "\n")
     assert len(tail.read(tmp_path, 0).steps) == 1
     assert tail.span(tmp_path) == (steps([5.0])[0].time, 1.0)

@@ -1,0 +1,158 @@
+"""`gnflow new NAME`: a spec to begin with, and what to do next."""
+
+import os
+from collections.abc import Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from gnflow.errors import DiskProblem, EnvironmentProblem, GnflowError, SpecError
+from gnflow.spec.experiment import Experiment
+from gnflow.spec.grammar import shapes
+from gnflow.spec.load import load
+from gnflow.spec.scaffold import BUDGET, BUDGETS, derived, example, kinds, whole
+from gnflow.track.description import read_json
+from gnflow.track.location import check_available
+from gnflow.workspace import MARKS, Workspace
+
+DEFAULT = "gauss_newton"
+
+
+class Refused(GnflowError):
+    """No spec can be made under this name or for this optimizer."""
+
+    exit_code = 2
+
+
+class Rival(NamedTuple):
+    """What the new run may be compared with, and the command that makes it where it does not exist."""
+
+    name: str
+    command: str | None = None
+    why: str = ""
+
+
+def new(name: str, *, optimizer: str | None = None, base: Path | None = None) -> int:
+    """Writes NAME.yaml, in specs/ where there is one, and prints the next commands.
+
+    Raises Refused for a name or optimizer that there cannot be and for a file that there is; SpecError for a bad base.
+    """
+    name = name.removesuffix(".yaml")
+    if optimizer is not None and optimizer not in kinds():
+        near = get_close_matches(optimizer, kinds(), n=1)
+        hint = f"; did you mean `{near[0]}`?" if near else f"; there are {', '.join(kinds())}"
+        raise Refused(f"no optimizer `{optimizer}`{hint}")
+    here = Path.cwd()
+    file = (here / "specs" if (here / "specs").is_dir() else here) / f"{name}.yaml"
+    experiment, text = _written(name, optimizer, base, file)
+    try:
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(_heading(name, file) + text)
+    except FileExistsError:
+        raise Refused(f"{_shown(file)} is there already; choose another name") from None
+    except OSError as error:
+        raise DiskProblem(f"cannot write {file}: {error.strerror or error}") from error
+    try:
+        load(file)  # a base may lie outside the project
+    except SpecError:
+        file.unlink()
+        raise
+    steps = experiment.training.steps
+    print(f"{_shown(file)}: {experiment.optimizer.kind}, {f'at most {steps} steps, ' if steps else ''}ready to run")
+    print("\n".join(_next(experiment, file, base, Workspace.around(here))))
+    return 0
+
+
+def _written(name: str, optimizer: str | None, base: Path | None, file: Path) -> tuple[Experiment, str]:
+    """The experiment, and the spec that says it."""
+    try:
+        experiment = example(name, optimizer or DEFAULT)
+    except ValidationError:
+        raise Refused(f"`{name}` cannot name a run: expected {shapes(Experiment)['name'].words}") from None
+    if base is None:
+        return experiment, whole(experiment) + _untracked()
+    found = load(base).experiment
+    kind = optimizer or found.optimizer.kind
+    method = found.optimizer if kind == found.optimizer.kind else experiment.optimizer
+    other = {} if kind == found.optimizer.kind else {"tokens": None, **BUDGETS.get(kind, BUDGET)}
+    training = found.training.model_copy(update=other)
+    experiment = found.model_copy(update={"name": name, "optimizer": method, "training": training})
+    return experiment, derived(experiment, os.path.relpath(base, file.parent), other)
+
+
+def _heading(name: str, file: Path) -> str:
+    schema = next((path for path in (file.with_name("schema.json"), Path("schema.json")) if path.is_file()), None)
+    line = f"# yaml-language-server: $schema={os.path.relpath(schema, file.parent)}\n" if schema else ""
+    return (
+        f"{line}# {name}: say here what is tried, and why.\n"
+        "# Of the optimizer every value is written out; of the rest, what is most often changed. For all there is:\n"
+        f"# gnflow explain {_shown(file)}\n"
+    )
+
+
+def _untracked() -> str:
+    """The shortest path to a run where MLflow is not installed."""
+    try:
+        check_available()
+    except EnvironmentProblem:
+        return (
+            "\n# MLflow is not installed here; `pip install 'gnflow[mlflow]'`, and remove this line.\ntracking: none\n"
+        )
+    return ""
+
+
+def _next(experiment: Experiment, file: Path, base: Path | None, workspace: Workspace) -> Iterator[str]:
+    """Three commands that lead from the spec to a comparison."""
+    rival = _rival(experiment, base, workspace)
+    ours, theirs = (_shown(workspace.runs / name) for name in (experiment.name, rival.name))
+    target = "" if experiment.training.target else " --target 3.4"
+    commands = [
+        (f"gnflow plan {_shown(file)}", "what it will do and cost"),
+        (f"gnflow run {_shown(file)}", "minutes; Ctrl-C stops it, the same again resumes"),
+        (rival.command or "", rival.why),
+        (f"gnflow compare {ours} {theirs}{target}", "what each needed to get there"),
+    ]
+    commands = [(command, why) for command, why in commands if command][-3:]
+    width = max(len(command) for command, _ in commands)
+    yield "Edit it, then"
+    yield from (f"  {command:<{width}}  # {why}" for command, why in commands)
+    if not any((workspace.root / mark).exists() for mark in MARKS):
+        yield f"No project around here: runs/ and data/ will be made in {workspace.root}; `git init` marks one."
+
+
+def _rival(experiment: Experiment, base: Path | None, workspace: Workspace) -> Rival:
+    """The latest finished run of the same task; else the spec this one is based on; else a baseline to be made."""
+    if base is not None:
+        name = load(base).experiment.name
+        command = None if _finished(workspace.runs / name) else f"gnflow run {base}"
+        return Rival(name, command, "the spec that this one is based on")
+    for summary in sorted(workspace.runs.glob("*/summary.json"), key=lambda path: -path.stat().st_mtime):
+        run = summary.parent
+        if run.name != experiment.name and _finished(run) and _same_task(run / "experiment.yaml", experiment):
+            return Rival(run.name)
+    kind = "adamw" if experiment.optimizer.kind == "muon" else "muon"
+    name = f"{experiment.name}_{kind}"
+    file = _shown((Path.cwd() / "specs" if (Path.cwd() / "specs").is_dir() else Path.cwd()) / f"{name}.yaml")
+    return Rival(name, f"gnflow new {name} --optimizer {kind} && gnflow run {file}", "something to compare it with")
+
+
+def _finished(run: Path) -> bool:
+    return read_json(run / "summary.json").get("status") == "complete"
+
+
+def _same_task(spec: Path, experiment: Experiment) -> bool:
+    """Whether a run has the model, data, start and target of this experiment."""
+    try:
+        there = load(spec).experiment
+    except SpecError:
+        return False
+    return all(getattr(there, part) == getattr(experiment, part) for part in ("model", "data")) and all(
+        getattr(there.training, part) == getattr(experiment.training, part) for part in ("rows", "start", "target")
+    )
+
+
+def _shown(path: Path) -> str:
+    """As it is typed here."""
+    return os.path.relpath(path)

@@ -1,0 +1,194 @@
+"""`gnflow rerun RUN`: repeat a run from its own directory, and say whether it agrees."""
+
+import json as encoder
+import math
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.console import Console
+
+from gnflow.errors import Diverged, Preempted, SpecError
+from gnflow.study import state
+from gnflow.study.find import find
+from gnflow.train import disk
+from gnflow.train.journal import JOURNAL, Record, Step, read
+from gnflow.train.run import Run
+from gnflow.workspace import Workspace
+
+if TYPE_CHECKING:
+    from gnflow.study.agreement import Agreement, Difference
+    from gnflow.study.circumstances import Changes
+
+DISAGREES = 1
+
+
+class Repetition:
+    """Observer of the run made again: ends it after step `last`, as SIGTERM would."""
+
+    def __init__(self, last: int | None) -> None:
+        self.last = last
+        self.reached = False
+
+    def recorded(self, record: Record) -> None:
+        """Whether this was the last step to repeat."""
+        if isinstance(record, Step) and record.step == self.last and not self.reached:
+            self.reached = True
+            signal.raise_signal(signal.SIGTERM)
+
+
+def rerun(run: Path, *, keep: Path | None = None, json: bool = False) -> int:
+    """Prints what has changed since, repeats the run, prints the verdict; 1 when it disagrees.
+
+    A repetition that agrees is removed, unless `keep` names a directory for it. Raises the errors of `gnflow run`.
+    """
+    found = find(run)
+    if not read(found.directory / JOURNAL).steps:
+        raise SpecError(f"{found.directory} has recorded no step, so there is nothing to repeat")
+    if keep is not None and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
+        raise SpecError(f"{keep} is there already; give --keep a new directory")
+    with _place(found.directory, keep) as place:
+        again, changed = _repeat(found, place, Console(stderr=json))
+        from gnflow.study.agreement import agreement
+
+        agreed = agreement(found, again)
+        agrees = agreed.verdict != "different"
+        kept = None if agrees and keep is None else place
+        if json:
+            print(encoder.dumps(_content(found, agreed, changed, kept), indent=2))
+        else:
+            print(f"{found.directory} {_verdict(agreed, changed)}")
+            if kept is not None:
+                print(f"the repetition is in {kept}")
+        if agrees and keep is None:
+            shutil.rmtree(place)
+    return 0 if agrees else DISAGREES
+
+
+@contextmanager
+def _place(directory: Path, keep: Path | None) -> Iterator[Path]:
+    """Where to repeat; a directory of our own does not survive an error."""
+    if keep is not None:
+        yield keep
+        return
+    beside = directory.resolve().parent
+    with disk.writing(beside):
+        place = Path(tempfile.mkdtemp(prefix=f".rerun_{directory.resolve().name}_", dir=beside))
+        place.chmod(0o755)  # a kept one is a run like any other
+    try:
+        yield place
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+
+
+def _repeat(found: Run, place: Path, console: Console) -> "tuple[Run, Changes]":
+    workspace = Workspace.holding(found.directory)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(workspace.cache / "inductor"))  # torch sets a default
+    from gnflow.compiler.plan import Plan
+    from gnflow.study.circumstances import Changes, changes
+    from gnflow.train.display import Display
+    from gnflow.train.loop import run as train
+
+    display = Display(console)
+    repetition = Repetition(_last(found))
+    changed: Changes = {}
+
+    @contextmanager
+    def watch(plan: Plan, directory: Path) -> Iterator[Repetition]:
+        changed.update(changes(found, directory))
+        for name, (there, here) in changed.items():
+            display.say(f"warning: {name} was {there}, is {here}")
+        yield repetition
+
+    def say(line: str) -> None:
+        if not repetition.reached:
+            display.say(line)
+
+    try:
+        train(found.experiment, workspace, place, watches=[watch, display.watch], report=say)
+    except Diverged:
+        if found.summary.get("status") != "diverged":
+            raise
+    except Preempted:
+        if not repetition.reached:
+            raise
+    return Run.load(place), changed
+
+
+def _last(found: Run) -> int | None:
+    """The step to stop after; None for a run that has ended of itself."""
+    ended = state.status(found) in ("complete", "diverged")
+    return None if ended else max(read(found.directory / JOURNAL).steps)
+
+
+def _verdict(agreed: "Agreement", changed: "Changes") -> str:
+    over = f"over {agreed.steps} steps"
+    match agreed.verdict:
+        case "identical":
+            return f"agrees bit for bit {over}, {_weights(agreed)}"
+        case "rounding":
+            expected = (
+                f"the same bits were not to be expected ({', '.join(changed)} changed)"
+                if changed
+                else "the same bits were to be expected, since nothing that is recorded of code and machine has changed"
+            )
+            largest = f"largest relative difference {_largest(agreed)}, {agreed.tolerance:g} allowed"
+            return f"agrees within rounding {over} ({largest}), {_weights(agreed)}; {expected}"
+        case "different":
+            why = f" ({', '.join(changed)} changed)" if changed else ""
+            if agreed.first is None:
+                return f"disagrees{why}: every record is the same, {_weights(agreed)}"
+            return f"disagrees from step {agreed.first.step} on{why}: {_told(agreed.first)}"
+
+
+def _largest(agreed: "Agreement") -> str:
+    if agreed.largest is None:
+        return "0"
+    return f"{agreed.largest.relative:.1e} at step {agreed.largest.step}, {agreed.largest.column}"
+
+
+def _told(first: "Difference") -> str:
+    if first.column == "step":
+        return "it was not recorded" if first.there is None else "it is not reached"
+    there, here = ("nothing" if value is None else repr(value) for value in (first.there, first.here))
+    return f"{first.column} was {there}, is {here}"
+
+
+def _weights(agreed: "Agreement") -> str:
+    match agreed.weights:
+        case None:
+            return "no weights are kept to compare"
+        case (step, True, _):
+            return f"weights of step {step} identical"
+        case (step, False, relative):
+            return f"weights of step {step} differ by {relative:.1e} of their norm"
+
+
+def _content(found: Run, agreed: "Agreement", changed: "Changes", kept: Path | None) -> dict[str, object]:
+    return {
+        "run": str(found.directory),
+        "verdict": agreed.verdict,
+        "steps": agreed.steps,
+        "tolerance": agreed.tolerance,
+        "largest": _plain(agreed.largest),
+        "first": _plain(agreed.first),
+        "weights": _plain(agreed.weights),
+        "changed": {name: {"there": there, "here": here} for name, (there, here) in changed.items()},
+        "directory": None if kept is None else str(kept),
+    }
+
+
+def _plain(part: "NamedTuple | None") -> dict[str, object] | None:
+    """JSON has no infinity."""
+    if part is None:
+        return None
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in part._asdict().items()
+    }

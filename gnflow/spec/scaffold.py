@@ -1,0 +1,136 @@
+"""A spec to begin with: it runs as it stands, and says of every value what it means, may be and is by default."""
+
+import json
+import textwrap
+from collections.abc import Collection, Iterator, Mapping
+
+from gnflow.spec.base import Spec
+from gnflow.spec.canonical import written
+from gnflow.spec.experiment import Experiment
+from gnflow.spec.grammar import Shape, about, help_of, shapes
+from gnflow.spec.tree import Plain
+
+WIDTH = 110
+# Batch and rates with which each method makes its way in a minute or two on two cores; not tuned.
+OTHERS: dict[str, Plain] = {"kind": "adamw", "learning_rate": 0.012}
+OPTIMIZERS: dict[str, dict[str, Plain]] = {
+    "adamw": {"microbatches": 4},
+    "muon": {"microbatches": 4, "learning_rate": 0.02, "scale": "match_rms", "others": OTHERS},
+    "rmnp": {"microbatches": 4, "learning_rate": 0.01, "scale": "match_rms", "others": OTHERS},
+    "soap": {"microbatches": 4, "others": OTHERS},
+    "fop_soap": {"microbatches": 4, "others": OTHERS},
+    "ml_fop_soap": {"microbatches": 8, "others": OTHERS},
+    "gauss_newton": {
+        "inner": {"kind": "muon", "learning_rate": 0.02, "scale": "match_rms", "others": OTHERS},
+        "schedule": "constant",
+        "average": 0.5,
+    },
+}
+BUDGETS: dict[str, dict[str, Plain]] = {
+    "gauss_newton": {"steps": 14, "evaluate_every": 1, "checkpoint_every": 5},
+}
+BUDGET: dict[str, Plain] = {"steps": 300, "evaluate_every": 10, "checkpoint_every": 100}
+# The task of the shipped specs, so that runs can be compared with theirs.
+TRAINING: dict[str, Plain] = {
+    "rows": 32,
+    "start": {"kind": "warmup", "steps": 60},
+    "target": {"metric": "loss/held_out", "at_most": 3.4},
+}
+SHOWN: dict[str, Collection[str]] = {
+    "model": ("kind", "layers", "width", "heads"),
+    "data": ("kind", "source", "tokenizer", "context"),
+    "training": ("seed", "rows", "steps", "start", "target", "evaluate_every", "checkpoint_every"),
+}
+
+
+def kinds() -> tuple[str, ...]:
+    """The optimizers that a scaffold can be made for."""
+    return shapes(Experiment)["optimizer"].kinds
+
+
+def example(name: str, kind: str) -> Experiment:
+    """A small experiment with this optimizer. Raises ValidationError for a name that cannot name a run."""
+    return Experiment.model_validate(
+        {
+            "name": name,
+            "model": "decoder",
+            "data": {"kind": "text", "source": "shakespeare", "tokenizer": {"kind": "bpe", "vocabulary": 512}},
+            "optimizer": {"kind": kind, **OPTIMIZERS.get(kind, {})},
+            "training": {**TRAINING, **BUDGETS.get(kind, BUDGET)},
+        }
+    )
+
+
+def whole(experiment: Experiment) -> str:
+    """The spec of an example, complete in itself."""
+    sections = [
+        (name, getattr(experiment, name), SHOWN.get(name)) for name in ("model", "data", "optimizer", "training")
+    ]
+    return f"name: {experiment.name}\n" + "".join(_section(*section) for section in sections)
+
+
+def derived(experiment: Experiment, base: str, training: Mapping[str, Plain]) -> str:
+    """A spec that differs from the file `base` in its optimizer, and in `training`."""
+    changed = "".join(f"  {key}: {written(value)}\n" for key, value in training.items())
+    return (
+        f"extends: {base}\nname: {experiment.name}\n"
+        + _section("optimizer", experiment.optimizer, None)
+        + (f"\ntraining:\n{changed}" if training else "")
+    )
+
+
+def _section(name: str, part: Spec, shown: Collection[str] | None) -> str:
+    shape = shapes(Experiment)[name]
+    heading = _comment(_sentence(help_of(Experiment, name), shape, Experiment, name), "")
+    return "\n".join(["", *heading, f"{name}:", *_fields(part, "  ", shown)]) + "\n"
+
+
+def _fields(part: Spec, indent: str, shown: Collection[str] | None = None) -> Iterator[str]:
+    model = type(part)
+    names = sorted(shapes(model), key=lambda name: name != "kind")
+    for name in names:
+        if shown is not None and name not in shown:
+            continue
+        shape, value = shapes(model)[name], getattr(part, name)
+        if name == "kind":
+            yield from _comment(about(model), indent)
+            yield f"{indent}kind: {value}"
+            continue
+        yield from _comment(_sentence(help_of(model, name), shape, model, name), indent)
+        if isinstance(value, Spec):
+            yield f"{indent}{name}:"
+            yield from _fields(value, indent + "  ")
+        else:
+            yield f"{indent}{name}: {_value(value)}"
+
+
+def _sentence(text: str, shape: Shape, model: type[Spec], name: str) -> str:
+    """Help, unit, what is allowed and the default."""
+    allowed = shape.words + (", or `null`" if shape.nullable else "")
+    if len(shape.kinds) > 1:
+        allowed = f"kinds {', '.join(f'`{kind}`' for kind in shape.kinds)}"
+    field = model.model_fields[name]
+    facts = [allowed if not shape.models or len(shape.kinds) > 1 else "", f"in {shape.unit}" if shape.unit else ""]
+    facts.append("" if field.is_required() else f"default {_default(field.get_default())}")
+    told = "; ".join(filter(None, facts))
+    return f"{text} ({told})" if told else text
+
+
+def _default(value: object) -> str:
+    return getattr(value, "kind", "as follows") if isinstance(value, Spec) else _value(value)
+
+
+def _value(value: object) -> str:
+    """On one line; YAML takes JSON as it is."""
+    match value:
+        case tuple() if any(isinstance(item, Spec) for item in value):
+            return json.dumps([item.model_dump(mode="json") for item in value])
+        case tuple():
+            return f"[{', '.join(map(written, value))}]"
+        case _:
+            return written(value)
+
+
+def _comment(text: str, indent: str) -> list[str]:
+    mark = f"{indent}# "
+    return textwrap.wrap(text, WIDTH, initial_indent=mark, subsequent_indent=mark, break_on_hyphens=False)

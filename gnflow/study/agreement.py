@@ -1,0 +1,131 @@
+"""Whether two runs of one spec agree: bit for bit, within rounding, or not.
+
+A difference is measured against the largest magnitude that its column has in the recorded run, so that a quantity which
+passes through zero is not blamed for it. On small float32 runs of 30 steps, sums in another order (compiled or not, one
+thread or two) were seen to make at most 7e-5, another seed at least 2e-2 at every step: the tolerance lies between.
+Seconds are never compared; counts (tokens, passes, FLOPs) have to be equal.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from safetensors.torch import load_file
+
+from gnflow.train import checkpoint, results
+from gnflow.train.directory import CHECKPOINTS
+from gnflow.train.journal import JOURNAL, TIMINGS, Step, read
+from gnflow.train.run import Run
+
+TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bfloat16": 3e-2}
+COUNTS = ("tokens/", "passes/", "flops/")
+INFINITE = float("inf")
+
+
+class Difference(NamedTuple):
+    """One value that is not the same; None where a run has none."""
+
+    step: int
+    column: str
+    there: float | None
+    here: float | None
+    relative: float
+    """To the largest magnitude of the column; infinite for counts and for what only one run has."""
+
+
+class Weights(NamedTuple):
+    """The newest weights that both runs have kept."""
+
+    step: int
+    identical: bool
+    relative: float
+    """The largest |there - here| / |there| of a tensor (2-norms)."""
+
+
+class Agreement(NamedTuple):
+    """How a repetition compares with what was recorded."""
+
+    steps: int
+    """Steps of the recorded run."""
+    tolerance: float
+    largest: Difference | None
+    first: Difference | None
+    """The first that is too large for rounding."""
+    weights: Weights | None
+
+    @property
+    def verdict(self) -> Literal["identical", "rounding", "different"]:
+        """Weights along directions that the loss does not feel drift further than the loss: they are told, not judged.
+
+        Unless nothing else differs: then what the step computes is not what is recorded.
+        """
+        if self.first is not None:
+            return "different"
+        if self.largest is not None:
+            return "rounding"
+        if self.weights is None or self.weights.identical:
+            return "identical"
+        return "rounding" if self.weights.relative <= self.tolerance else "different"
+
+
+def agreement(there: Run, here: Run) -> Agreement:
+    """Compares `here`, a repetition, with `there`, up to the last step that `there` has recorded."""
+    recorded = read(there.directory / JOURNAL).steps
+    found = list(differences(recorded, read(here.directory / JOURNAL).steps))
+    tolerance = TOLERANCE[there.experiment.training.precision]
+    return Agreement(
+        max(recorded),
+        tolerance,
+        max(found, key=lambda difference: difference.relative, default=None),
+        next((difference for difference in found if difference.relative > tolerance), None),
+        _weights(there.directory, here.directory),
+    )
+
+
+def differences(there: Mapping[int, Step], here: Mapping[int, Step]) -> Iterator[Difference]:
+    """Every value that differs, by step, the largest of a step first."""
+    sizes: dict[str, float] = {}
+    for record in there.values():
+        for column, value in record.values.items():
+            sizes[column] = max(sizes.get(column, 0.0), abs(value))
+    for step in sorted({*there, *here}):
+        if step not in there or step not in here:
+            old_step, new_step = (float(step) if step in run else None for run in (there, here))
+            yield Difference(step, "step", old_step, new_step, INFINITE)
+            continue
+        old, new = there[step].values, here[step].values
+        columns = [column for column in {**old, **new} if not column.startswith(TIMINGS)]
+        found = [
+            Difference(step, column, old.get(column), new.get(column), _relative(column, old, new, sizes))
+            for column in columns
+            if old.get(column) != new.get(column)
+        ]
+        yield from sorted(found, key=lambda difference: -difference.relative)
+
+
+def _relative(column: str, old: Mapping[str, float], new: Mapping[str, float], sizes: Mapping[str, float]) -> float:
+    if column not in old or column not in new or column.startswith(COUNTS) or not sizes[column]:
+        return INFINITE
+    return abs(new[column] - old[column]) / sizes[column]
+
+
+def _weights(there: Path, here: Path) -> Weights | None:
+    kept = _kept(there), _kept(here)
+    common = kept[0].keys() & kept[1].keys()
+    if not common:
+        return None
+    step = max(common)
+    old, new = (load_file(run[step]) for run in kept)
+    if {name: value.shape for name, value in old.items()} != {name: value.shape for name, value in new.items()}:
+        return Weights(step, False, INFINITE)
+    relative = [float((new[name] - old[name]).norm() / old[name].norm().clamp_min(1e-30)) for name in old]
+    return Weights(step, all(new[name].equal(old[name]) for name in old), max(relative))
+
+
+def _kept(directory: Path) -> dict[int, Path]:
+    """Step -> its weights, whole by their digests."""
+    places = {checkpoint.step_of(path): path for path in checkpoint.all_in(directory / CHECKPOINTS)}
+    steps = Run.load(directory).summary.get("steps")
+    if results.status(directory) == results.COMPLETE and isinstance(steps, int):
+        places[steps] = directory / results.MODEL
+    return {step: path / checkpoint.PARAMS for step, path in places.items() if checkpoint.damage_of(path) is None}

@@ -1,0 +1,135 @@
+"""Arms: runs that differ in nothing but their seed, and the ledger of what stands behind them."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
+from math import sqrt
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from gnflow.errors import SpecError
+from gnflow.study.scores import METRIC, numbers
+from gnflow.train.run import Run
+
+SEED = re.compile(r"seed_\d+")
+
+
+class Arm(NamedTuple):
+    """Runs of one spec, in the order of their seeds."""
+
+    name: str
+    kind: str
+    """That of the optimizer."""
+    runs: tuple[Run, ...]
+    trials: int
+    """Configurations tried before the values of this spec were settled on."""
+    learning_rates: dict[str, float]
+    """Where in the optimizer (`inner.others`; empty for its own) -> rate."""
+    update_rms: float | None
+    """Median over the steps of all runs of norm(update) / sqrt(number of parameters)."""
+    start: float | None
+    """Held-out loss of the starting weights: the median over the seeds."""
+    best: float | None
+    """Best held-out loss: the median over the seeds."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """In order, one for each run."""
+        return tuple(run.experiment.training.seed for run in self.runs)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A name for each run."""
+        return (self.name,) if len(self.runs) == 1 else tuple(f"{self.name} (seed {seed})" for seed in self.seeds)
+
+
+def arms(runs: Sequence[Run]) -> tuple[Arm, ...]:
+    """Groups runs whose specs differ in seed, name and tracking only. Raises SpecError when two share a seed."""
+    groups: dict[str, dict[int, Run]] = {}
+    for run in runs:
+        group, seed = groups.setdefault(_spec(run), {}), run.experiment.training.seed
+        if seed in group:
+            both = f"{group[seed].directory} and {run.directory}"
+            raise SpecError(f"{both} are runs of one spec with one seed ({seed}); leave one out")
+        group[seed] = run
+    members = [tuple(group[seed] for seed in sorted(group)) for group in groups.values()]
+    return tuple(_arm(name, runs) for name, runs in zip(_names(members), members, strict=True))
+
+
+def held_out(run: Run) -> list[tuple[int, float]]:
+    """(step, held-out loss) of every evaluation."""
+    if METRIC not in run.metrics.columns:
+        return []
+    return run.metrics.select("step", METRIC).drop_nulls().rows()
+
+
+def start(run: Run) -> float | None:
+    """Held-out loss of the starting weights."""
+    return next((loss for step, loss in held_out(run) if step == 0), None)
+
+
+def _arm(name: str, runs: tuple[Run, ...]) -> Arm:
+    spec = runs[0].experiment
+    starts = [loss for run in runs if (loss := start(run)) is not None]
+    bests = [min(loss for _, loss in losses) for run in runs if (losses := held_out(run))]
+    updates = [value for run in runs for value in _update_rms(run)]
+    return Arm(
+        name,
+        spec.optimizer.kind,
+        runs,
+        spec.tuning.trials,
+        dict(_learning_rates(spec.optimizer.model_dump(mode="json"))),
+        median(updates) if updates else None,
+        median(starts) if starts else None,
+        median(bests) if bests else None,
+    )
+
+
+def _spec(run: Run) -> str:
+    """All of a spec that is not the seed, a name, or where it is mirrored to."""
+    tree = run.experiment.model_dump(mode="json", exclude={"name": True, "tracking": True, "training": {"seed"}})
+    return json.dumps(tree, sort_keys=True)
+
+
+def _learning_rates(tree: object, path: str = "") -> Iterator[tuple[str, float]]:
+    children = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, child in children:
+        if key == "learning_rate" and isinstance(child, int | float):
+            yield path, child
+        else:
+            yield from _learning_rates(child, f"{path}.{key}" if path else str(key))
+
+
+def _update_rms(run: Run) -> list[float]:
+    parameters = numbers(run.plan).get("parameters")
+    if not parameters or "norm/update" not in run.metrics.columns:
+        return []
+    return [norm / sqrt(parameters) for norm in run.metrics["norm/update"].drop_nulls()]
+
+
+def _names(members: Sequence[tuple[Run, ...]]) -> list[str]:
+    """The shortest of three names that no other arm has: of directories, by path, and by all paths."""
+    candidates = [
+        (_common(runs), str(_home(runs[0])), " + ".join(str(run.directory) for run in runs)) for runs in members
+    ]
+    levels = list(zip(*candidates, strict=True))
+    return [
+        next(name for name, level in zip(names, levels, strict=True) if level.count(name) == 1) for names in candidates
+    ]
+
+
+def _common(runs: Sequence[Run]) -> str:
+    """`full_gn` of `full_gn/seed_1` and `full_gn/seed_2`, or of `full_gn_1` and `full_gn_2`."""
+    names = list(dict.fromkeys(_home(run).resolve().name for run in runs))
+    if len(names) == 1:
+        return names[0]
+    words = [re.split(r"([_.-])", name) for name in names]
+    alike = [group[0] for group in takewhile(lambda group: len(set(group)) == 1, zip(*words, strict=False))]
+    return re.sub(r"[_.-]+(seed[_.-]*)?$", "", "".join(alike)) or "+".join(names)
+
+
+def _home(run: Run) -> Path:
+    """The directory that is named for the arm."""
+    return run.directory.parent if SEED.fullmatch(run.directory.resolve().name) else run.directory

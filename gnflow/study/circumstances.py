@@ -1,0 +1,56 @@
+"""What shapes the bits of a run beside its spec: code, versions, machine, data. Compared between two runs."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from gnflow.spec.load import digest
+from gnflow.train import provenance
+from gnflow.train.run import Run
+
+VERSIONS = ("python", "gnflow", "torch", "numpy", "tokenizers")
+MACHINE = ("device", "processor", "threads", "cuda")
+UNKNOWN = "not recorded"
+Changes = dict[str, tuple[str, str]]
+
+
+def changes(there: Run, here: Path) -> Changes:
+    """Name -> how it was, how it is now; the last session of a run that several machines worked on need not tell."""
+    old, new = _circumstances(there.directory), _circumstances(here)
+    old["spec"], new["spec"] = _digest(there.directory, "spec"), digest(there.experiment)[:12]
+    return {name: (old[name], new[name]) for name in new if old[name] != new[name]}
+
+
+def _circumstances(directory: Path) -> dict[str, str]:
+    content = provenance.read(directory)
+    sessions = content.get("sessions")
+    entries = [entry for entry in sessions if isinstance(entry, dict)] if isinstance(sessions, list) else []
+    found = {name: _distinct([_part(entry.get("versions"), name) for entry in entries]) for name in VERSIONS}
+    found |= {name: _distinct([_part(entry, name) for entry in entries]) for name in MACHINE}
+    return found | {"commit": _commit(directory, content.get("git")), "data": _digest(directory, "data")}
+
+
+def _distinct(values: list[str]) -> str:
+    return ", ".join(dict.fromkeys(values)) or UNKNOWN
+
+
+def _part(entry: object, name: str) -> str:
+    value = entry.get(name) if isinstance(entry, Mapping) else None
+    return "none" if value is None else str(value)
+
+
+def _commit(directory: Path, git: object) -> str:
+    """The commit, and a digest of what was changed since."""
+    if not isinstance(git, Mapping):
+        return UNKNOWN
+    commit = str(git.get("commit"))[:12]
+    if not git.get("dirty"):
+        return commit
+    file = directory / str(git.get("diff_file", provenance.DIFF))
+    diff = str(git["diff"]).encode() if "diff" in git else file.read_bytes() if file.is_file() else b""
+    return f"{commit} with changes {hashlib.sha256(diff).hexdigest()[:8]}"
+
+
+def _digest(directory: Path, name: str) -> str:
+    digests = provenance.read(directory).get("digests")
+    return str(digests[name])[:12] if isinstance(digests, Mapping) and name in digests else UNKNOWN

@@ -1,0 +1,50 @@
+"""What one ratio allows to be said. Nothing is claimed that its interval leaves open."""
+
+from math import inf, isclose
+from typing import Literal
+
+from gnflow.study import figures
+from gnflow.study.intervals import Interval
+from gnflow.study.ratios import Estimate
+
+ALIKE = 1.05  # factors below this are no difference
+Claim = Literal["fewer", "more", "alike", "undecided"]
+
+
+def claim(estimate: Estimate) -> Claim:
+    """What the reference needs; with one seed the factor, or its bound, is all there is to go by."""
+    low, high = estimate.interval or _of_one_seed(estimate)
+    if estimate.factor is None or 1 / ALIKE < estimate.factor < ALIKE:
+        certain = low > 1 or high < 1 or (low > 1 / ALIKE and high < ALIKE)
+        return "alike" if certain and estimate.bound == "exact" else "undecided"
+    return "fewer" if low > 1 else "more" if high < 1 else "undecided"
+
+
+def factor(estimate: Estimate) -> str:
+    """`5.5x`, of what is claimed: how many times fewer, or how many times more."""
+    value = estimate.factor or 1.0
+    return figures.factor(1 / value if claim(estimate) == "more" else value)
+
+
+def interval(estimate: Estimate) -> str:
+    """`5.1 to 6.0`, of what is claimed; `1.2x more to 1.9x fewer` where nothing is. Needs two seeds."""
+    low, high = estimate.interval or _of_one_seed(estimate)
+    claimed = claim(estimate)
+    if claimed == "undecided":
+        ends = [f"{figures.times(1 / low)}x more"] if low else []
+        ends += [f"{figures.times(high)}x fewer"] if high < inf else []
+        return " to ".join(ends) if len(ends) == 2 else f"at most {ends[0]}" if ends else "open on both sides"
+    if isclose(low, high):
+        return "the same with each seed"
+    if claimed == "more":
+        low, high = 1 / high, 1 / low if low else inf
+    return f"{figures.times(low)} to {figures.times(high)}" if high < inf else f"{figures.times(low)} or more"
+
+
+def _of_one_seed(estimate: Estimate) -> Interval:
+    """A point, or what a miss leaves open."""
+    value = estimate.factor or 1.0
+    return Interval(
+        value if estimate.bound in ("exact", "at least") else 0.0,
+        value if estimate.bound in ("exact", "at most") else inf,
+    )

@@ -1,0 +1,78 @@
+"""How sure the mean of a few values is: Student's t, the bootstrap, and the sign-flip test.
+
+    t          mean +- t(0.975, n - 1) s / sqrt(n): exact for normal values, whatever n
+    bootstrap  2.5 and 97.5 % of the mean of n values drawn with replacement: needs no normality, but never leaves the
+               range of the values: with n of a symmetric kind it misses their centre at least once in 2^(n - 1) times
+    sign flip  share of the 2^n patterns of signs whose mean is at least as far from 0
+
+A value may be known only to lie between two bounds, which may be infinite. The lower end of an interval is then that of
+the lower bounds, the upper end that of the upper ones.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats  # type: ignore[import-untyped]  # it ships no types
+
+LEVEL = 0.95
+EXACT = 6  # values up to which all n^n resamples are enumerated
+RESAMPLES = 20_000  # drawn beyond that, always the same ones
+ROUNDING = 1e-12  # spread of logarithms that are equal
+
+
+class Interval(NamedTuple):
+    """Two ends, infinite where nothing bounds them."""
+
+    low: float
+    high: float
+
+
+def t_interval(lows: Sequence[float], highs: Sequence[float]) -> Interval:
+    """95 % interval of the mean of two values or more; of no width where they are equal."""
+    return Interval(_mean(lows) - _half_width(lows), _mean(highs) + _half_width(highs))
+
+
+def bootstrap(lows: Sequence[float], highs: Sequence[float]) -> Interval:
+    """95 % percentile interval of the mean: over all resamples of up to six values, over seeded draws of more."""
+    low, high = (
+        np.quantile(np.asarray(values)[_resamples(len(values))].mean(axis=1), at, method="inverted_cdf")
+        for values, at in ((lows, (1 - LEVEL) / 2), (highs, (1 + LEVEL) / 2))
+    )
+    return Interval(float(low), float(high))
+
+
+def t_test(values: Sequence[float]) -> float | None:
+    """Two-sided p-value of the mean being 0; None where equal values leave nothing to test against."""
+    return float(stats.ttest_1samp(values, 0.0).pvalue) if np.ptp(values) > ROUNDING else None
+
+
+def sign_flip_test(values: Sequence[float]) -> float:
+    """Two-sided p-value of the values being symmetric about 0: exact up to 14 values, over seeded draws of more."""
+    flipped = stats.permutation_test(
+        (np.asarray(values),), np.mean, permutation_type="samples", n_resamples=RESAMPLES, rng=np.random.default_rng(0)
+    )
+    return float(flipped.pvalue)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _half_width(values: Sequence[float]) -> float:
+    if not np.isfinite(values).all():
+        return np.inf
+    if np.ptp(values) <= ROUNDING:
+        return 0.0
+    return float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values))
+
+
+@lru_cache(maxsize=8)
+def _resamples(size: int) -> NDArray[np.int64]:
+    """(resample, draw) -> index."""
+    if size <= EXACT:
+        return np.array(list(product(range(size), repeat=size)), dtype=np.int64)
+    return np.random.default_rng(0).integers(size, size=(RESAMPLES, size))

@@ -1,0 +1,47 @@
+"""Performance profiles (Dolan and More, arXiv:cs/0102001; scored as in AlgoPerf, arXiv:2306.07179)."""
+
+from collections.abc import Sequence
+from math import inf
+from statistics import fmean
+from typing import NamedTuple
+
+from gnflow.study.results import Result
+
+FARTHEST = 4.0  # tau up to which AlgoPerf integrates
+
+
+class Profile(NamedTuple):
+    """On how many (target, seed) problems each arm is within tau times the best arm's cost, on one axis."""
+
+    axis: str
+    problems: tuple[tuple[float, int], ...]
+    """(target, seed) that all arms tried; one that no arm solved counts against all."""
+    curves: dict[str, tuple[tuple[float, float], ...]]
+    """Arm -> (tau, fraction of the problems) where the fraction rises, from tau = 1 on; constant to the right."""
+    scores: dict[str, float]
+    """Arm -> mean of the curve over 1 <= tau <= 4: 1 for an arm that is best everywhere."""
+
+
+def profile(results: Sequence[Result], axis: str) -> Profile | None:
+    """Of all arms at all targets. None where no problem is common to the arms, or costs nothing on this axis."""
+    costs: dict[tuple[float, int], dict[str, float]] = {}
+    for result in results:
+        for score, cost in zip(result.scores, result.needed[axis], strict=True):
+            costs.setdefault((result.target, score.seed), {})[result.arm] = cost
+    names = list(dict.fromkeys(result.arm for result in results))
+    problems = {problem: tried for problem, tried in costs.items() if len(tried) == len(names) and all(tried.values())}
+    if not problems:
+        return None
+    ratios = {name: [_ratio(tried[name], min(tried.values())) for tried in problems.values()] for name in names}
+    curves = {name: _curve(values) for name, values in ratios.items()}
+    scores = {name: fmean(max(FARTHEST - value, 0.0) / (FARTHEST - 1) for value in ratios[name]) for name in names}
+    return Profile(axis, tuple(problems), curves, scores)
+
+
+def _ratio(cost: float, best: float) -> float:
+    return inf if cost == inf else cost / best
+
+
+def _curve(ratios: Sequence[float]) -> tuple[tuple[float, float], ...]:
+    taus = sorted({1.0, *(value for value in ratios if value < inf)})
+    return tuple((tau, sum(value <= tau for value in ratios) / len(ratios)) for tau in taus)

@@ -1,0 +1,67 @@
+"""Performance profiles: on how much of the problems each arm is within a factor of the best."""
+
+from collections.abc import Iterator
+
+import altair as alt
+import polars
+
+from gnflow.study.comparison import Comparison
+from gnflow.study.report.charts import look
+from gnflow.study.report.charts.chart import WIDTH, Chart, Choice, sized, spec, still
+from gnflow.study.scores import WORDS
+
+
+def profiles(comparison: Comparison) -> Iterator[Chart]:
+    """For each axis: the share of problems that an arm solves within a factor of the best."""
+    found = {axis: comparison.profiles[axis] for axis in WORDS if axis in comparison.profiles}
+    if not found:
+        return
+    arms = [arm.name for arm in comparison.arms]
+    end = 1.1 * max(
+        [4.0, *(tau for profile in found.values() for curve in profile.curves.values() for tau, _ in curve)]
+    )
+    rows = [
+        {"axis": axis, "arm": arm, "tau": tau, "share": share}
+        for axis, profile in found.items()
+        for arm in arms
+        for tau, share in _extended(profile.curves.get(arm, ()), end)
+    ]
+    problems = len(next(iter(found.values())).problems)
+    pick = look.picked()
+
+    def drawing(axis: str) -> alt.LayerChart:
+        curves = (
+            alt.Chart(look.table("profiles"))
+            .transform_filter(alt.datum.axis == axis)
+            .mark_line(interpolate="step-after", strokeWidth=2.5)
+            .encode(
+                alt.X(
+                    "tau:Q",
+                    title=f"{WORDS[axis]}, times those of the best arm",
+                    scale=alt.Scale(type="log", nice=False),
+                ),
+                alt.Y("share:Q", title="share of problems", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])),
+                opacity=look.faded(pick, 1.0),
+                **look.lines(arms),
+                tooltip=look.tooltip("tau=factor", "share"),
+            )
+            .add_params(pick)
+        )
+        return look.layered(curves)
+
+    yield Chart(
+        "profiles",
+        "Performance profile",
+        f"The share of {problems} problems (a target and a seed each) that an arm solves at no more than so many times "
+        "the cost of the best arm there. Higher is better; at 1 it is the share that it wins.",
+        {"profiles": polars.DataFrame(rows)},
+        {WORDS[axis]: spec(sized(drawing(axis))) for axis in found},
+        still(sized(drawing(next(iter(found))), WIDTH)),
+        (Choice("cost", tuple(WORDS[axis] for axis in found)),),
+    )
+
+
+def _extended(curve: tuple[tuple[float, float], ...], end: float) -> list[tuple[float, float]]:
+    """From 1, as nothing solved before its first rise, to the end of the axis."""
+    before = [] if curve and curve[0][0] <= 1 else [(1.0, 0.0)]
+    return [*before, *curve, (end, curve[-1][1] if curve else 0.0)]

@@ -1,0 +1,130 @@
+"""Steps to the target against the size of a step: where larger batches stop helping."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import altair as alt
+import polars
+
+from gnflow.study import figures
+from gnflow.study.arms import Arm
+from gnflow.study.comparison import Comparison
+from gnflow.study.report.charts import look
+from gnflow.study.report.charts.chart import Chart, both
+from gnflow.study.scores import numbers
+from gnflow.track.description import leaves
+
+# Keys of `optimizer:` that make a step larger, or that one tunes anew for another size of step.
+OF_THE_BATCH = ("microbatches", "inner_steps", "learning_rate", "leaves")
+
+
+class Point(NamedTuple):
+    """An arm at the size of its steps."""
+
+    arm: str
+    method: str
+    batch: float
+    """Tokens that one step solves on."""
+    steps: float
+    """Median to the target, over the seeds."""
+
+
+def batch_size(comparison: Comparison) -> Iterator[Chart]:
+    """Log-log, with the line of perfect scaling; only where steps differ in size."""
+    arms = [arm.name for arm in comparison.arms]
+    results = {result.arm: result for result in comparison.at(comparison.headline)}
+    medians = sorted(
+        _points(comparison.arms, {arm: results[arm].median["steps"] for arm in arms}),
+        key=lambda point: (point.method, point.batch),
+    )
+    if len({point.batch for point in medians}) < 2:
+        return
+    sizes = {point.arm: point.batch for point in medians}
+    seeds = [
+        {"arm": arm, "batch": sizes[arm], "seed": score.seed, "steps": steps}
+        for arm in sizes
+        for score, steps in zip(results[arm].scores, results[arm].needed["steps"], strict=True)
+        if math.isfinite(steps)
+    ]
+    missing = [arm for arm in arms if arm not in sizes]
+    views, still = both(_drawing(arms))
+    yield Chart(
+        "batch_size",
+        "Steps to target against batch size",
+        f"To {comparison.headline:g}. Large: the median over seeds; lines join arms of one method. Dashed: perfect "
+        "scaling from the smallest batch of each method, where twice the tokens halve the steps."
+        + (f" Not shown, since most of its seeds missed: {figures.listed(missing)}." if missing else ""),
+        {
+            "batches": polars.DataFrame(seeds),
+            "batch_medians": polars.DataFrame(medians),
+            "batch_ideal": polars.DataFrame(list(_ideal(medians))),
+        },
+        views,
+        still,
+    )
+
+
+def _drawing(arms: list[str]) -> alt.LayerChart:
+    pick = look.picked()
+    x = alt.X(
+        "batch:Q", title="tokens of one step", scale=alt.Scale(type="log", nice=False, padding=20), axis=look.large()
+    )
+    y = alt.Y(
+        "steps:Q", title="steps to target", scale=alt.Scale(type="log", nice=False, padding=20), axis=look.large(6)
+    )
+    ideal = (
+        alt.Chart(look.table("batch_ideal"))
+        .mark_line(strokeDash=[5, 4], strokeWidth=1, color="#888")
+        .encode(x, y, detail="method:N")
+    )
+    joined = (
+        alt.Chart(look.table("batch_medians")).mark_line(strokeWidth=1.5, color="#888").encode(x, y, detail="method:N")
+    )
+    middle = (
+        alt.Chart(look.table("batch_medians"))
+        .mark_point(filled=True, size=110)
+        .encode(
+            x,
+            y,
+            **look.points(arms),
+            opacity=look.faded(pick, 1.0),
+            tooltip=[*look.tooltip("batch=tokens of one step", "steps=median steps"), alt.Tooltip("method:N")],
+        )
+    )
+    seeds = (
+        alt.Chart(look.table("batches"))
+        .mark_point(filled=True, size=30)
+        .encode(
+            x,
+            y,
+            **look.points(arms),
+            opacity=look.faded(pick, 0.5),
+            tooltip=look.tooltip("seed", "batch=tokens of one step", "steps"),
+        )
+    )
+    return look.layered(ideal, joined, seeds, middle.add_params(pick))
+
+
+def _points(arms: Sequence[Arm], steps: Mapping[str, float]) -> Iterator[Point]:
+    """Arms whose optimizers differ only in the size of a step and in rates are one method, named by its first arm."""
+    first: dict[tuple[tuple[str, str], ...], str] = {}
+    for arm in arms:
+        method = first.setdefault(_method(arm), arm.name)
+        batch = numbers(arm.runs[0].plan.get("step")).get("tokens/solve")
+        if batch and math.isfinite(steps[arm.name]) and steps[arm.name] > 0:
+            yield Point(arm.name, method, batch, steps[arm.name])
+
+
+def _method(arm: Arm) -> tuple[tuple[str, str], ...]:
+    spec = arm.runs[0].experiment.optimizer.model_dump(mode="json")
+    return tuple((key, value) for key, value in leaves(spec) if key.rpartition(".")[2] not in OF_THE_BATCH)
+
+
+def _ideal(points: Sequence[Point]) -> Iterator[Point]:
+    """From the smallest batch of each method to the largest batch of all, at steps * batch = constant."""
+    largest = max(point.batch for point in points)
+    for method in dict.fromkeys(point.method for point in points):
+        start = min((point for point in points if point.method == method), key=lambda point: point.batch)
+        if start.batch < largest:
+            yield from (start, start._replace(batch=largest, steps=start.steps * start.batch / largest))

@@ -1,0 +1,48 @@
+"""The page and its pictures on disk; the page is written last, whole or not at all."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from gnflow.study.comparison import Comparison
+from gnflow.study.report import assets, data
+from gnflow.study.report.charts.chart import Chart, Spec
+from gnflow.study.report.charts.every import NAMES, every
+from gnflow.study.report.page import page
+from gnflow.train import disk
+
+
+class Written(NamedTuple):
+    """What there is now."""
+
+    page: Path
+    pictures: Path
+    charts: tuple[str, ...]
+    """Names of the pictures: a PNG and an SVG each."""
+
+
+def write(comparison: Comparison, output: Path, title: str | None = None) -> Written:
+    """Raises DiskProblem."""
+    charts = every(comparison)
+    whole = {chart.name: _whole(chart) for chart in charts}
+    stills = {name: assets.svg(spec) for name, spec in whole.items()}
+    pictures = output.with_name(f"{output.stem}_charts")
+    for name, spec in whole.items():
+        disk.write(pictures / f"{name}.svg", stills[name].encode())
+        disk.write(pictures / f"{name}.png", assets.png(spec))
+    _forget(pictures, [name for name in NAMES if name not in whole])
+    disk.write(output, page(comparison, charts, stills, title).encode())
+    return Written(output, pictures, tuple(whole))
+
+
+def _whole(chart: Chart) -> Spec:
+    """The still with its tables in it."""
+    return {**chart.still, "datasets": {name: data.records(rows) for name, rows in chart.tables.items()}}
+
+
+def _forget(pictures: Path, names: Iterable[str]) -> None:
+    """Pictures of an earlier report that this one does not have."""
+    with disk.writing(pictures):
+        for name in names:
+            for suffix in ("svg", "png"):
+                (pictures / f"{name}.{suffix}").unlink(missing_ok=True)

@@ -1,0 +1,70 @@
+"""What a run needed to reach a target, on five axes."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from gnflow.train.run import Run
+
+METRIC = "loss/held_out"
+# Axis -> column of the metrics. The five of a verdict, and the two that one of them is the sum of.
+COLUMNS = {
+    "steps": "step",
+    "passes": "passes/serial",
+    "tokens": "tokens/total",
+    "tokens/solve": "tokens/solve",
+    "tokens/search": "tokens/search",
+    "flops": "flops/total",
+    "seconds": "time/seconds",
+}
+WORDS = {"steps": "steps", "passes": "serial passes", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
+Costs = dict[str, float]
+
+
+class Score(NamedTuple):
+    """One run at one target."""
+
+    name: str
+    kind: str
+    seed: int
+    start: float | None
+    """Held-out loss of the starting weights."""
+    best: float | None
+    """None when held-out loss was never measured."""
+    needed: Costs | None
+    """What the first evaluation at or below the target had cost; None when the target was missed."""
+    spent: Costs
+    """What the run had cost at its last evaluation."""
+
+
+def score(run: Run, name: str, target: float) -> Score:
+    """One run at one target."""
+    rows = run.metrics.to_dicts()
+    evaluated = [row for row in rows if row.get(METRIC) is not None]
+    losses = [row[METRIC] for row in evaluated]
+    reached = next((row for row in evaluated if row[METRIC] <= target), None)
+    return Score(
+        name,
+        run.experiment.optimizer.kind,
+        run.experiment.training.seed,
+        evaluated[0][METRIC] if evaluated and evaluated[0]["step"] == 0 else None,
+        min(losses, default=None),
+        None if reached is None else _costs(run, reached),
+        _costs(run, evaluated[-1]) if evaluated else dict.fromkeys(COLUMNS, 0.0),
+    )
+
+
+def numbers(tree: object) -> dict[str, float]:
+    """The numbers of a JSON object, without the rest."""
+    found = tree.items() if isinstance(tree, Mapping) else ()
+    return {key: value for key, value in found if isinstance(value, int | float)}
+
+
+def _costs(run: Run, row: Mapping[str, float | None]) -> Costs:
+    """The costs in a row; a run that does not record them has still planned them."""
+    planned = numbers(run.plan.get("step"))
+    planned["flops/total"] = planned.get("flops", 0.0)
+    steps = row["step"] or 0.0
+    recorded = {axis: row.get(column) for axis, column in COLUMNS.items()}
+    return {
+        axis: steps * planned.get(COLUMNS[axis], 0.0) if value is None else value for axis, value in recorded.items()
+    }

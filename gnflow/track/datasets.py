@@ -1,0 +1,30 @@
+"""The corpus of a run as MLflow's datasets: one for each split, known by the digest of the prepared data."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlflow.entities import Dataset, DatasetInput, InputTag
+
+from gnflow.track import description
+
+LONGEST_DIGEST = 36  # MLflow's limit: the first 36 of SHA-256's 64 characters
+CONTEXT = "mlflow.data.context"
+
+
+def datasets(directory: Path) -> list[DatasetInput]:
+    """What the run trains and is evaluated on; nothing before its provenance is written. MLflow keeps each once."""
+    digest = description.origin(directory, "digests", "data")
+    data = description.specification(directory).get("data")
+    source = data.get("source") if isinstance(data, Mapping) else None
+    if digest is None or not isinstance(source, Mapping):
+        return []
+    kind = str(source.get("kind", "text"))
+    corpus = str(source["path"]) if kind == "huggingface" else kind
+    return [
+        DatasetInput(
+            Dataset(f"{corpus}/{split}", digest[:LONGEST_DIGEST], kind, json.dumps(source), profile=json.dumps(data)),
+            [InputTag(CONTEXT, split)],
+        )
+        for split in ("train", "held_out")
+    ]

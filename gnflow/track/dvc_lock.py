@@ -1,0 +1,54 @@
+"""The entry of `dvc.lock` that a run has ended in."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from gnflow.spec.canonical import digest
+from gnflow.workspace import Workspace
+
+NAME = "dvc.lock"
+
+
+class Entry(NamedTuple):
+    """A locked stage."""
+
+    stage: str
+    """`pipelines/iteration_complexity/dvc.lock:run@muon`"""
+    digest: str
+    """SHA-256 of the entry as canonical JSON."""
+
+
+def entry(directory: Path) -> Entry | None:
+    """The stage whose locked outputs hold this run's summary as it is now; None before DVC has written it."""
+    summary = (directory / "summary.json").resolve()
+    try:
+        md5 = hashlib.md5(summary.read_bytes(), usedforsecurity=False).hexdigest()
+    except FileNotFoundError:
+        return None
+    root = Workspace.holding(directory).root
+    for lock in (root / NAME, *sorted(root.glob(f"pipelines/*/{NAME}"))):
+        for name, stage in _stages(lock):
+            # Paths are relative to the folder of the lock, or to the root where the stage says `wdir`.
+            held = [(base / out["path"]).resolve() for base in (root, lock.parent) for out in _outputs(stage, md5)]
+            if summary in held:
+                return Entry(f"{lock.relative_to(root)}:{name}", digest(stage))
+    return None
+
+
+def _stages(lock: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+    try:
+        tree = YAML(typ="safe", pure=True).load(lock)
+    except (FileNotFoundError, YAMLError):
+        return
+    stages = tree.get("stages") if isinstance(tree, Mapping) else None
+    yield from (stages or {}).items()
+
+
+def _outputs(stage: Mapping[str, object], md5: str) -> list[Mapping[str, str]]:
+    outputs = stage.get("outs")
+    return [out for out in outputs if out.get("md5") == md5] if isinstance(outputs, list) else []

@@ -1,0 +1,64 @@
+"""What is looked for in an MLflow store, and made when it is not there."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+
+from gnflow.track import description, location
+
+PARENT = "mlflow.parentRunId"
+
+Item = TypeVar("Item")
+
+
+def experiment(name: str, client: MlflowClient, uri: str) -> str:
+    """The id of an MLflow experiment."""
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    try:
+        return client.create_experiment(name, location.artifacts(uri))
+    except MlflowException as error:
+        # Another run was quicker.
+        found = client.get_experiment_by_name(name)
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+            raise
+        return str(found.experiment_id)
+
+
+def known_as(identity: str, experiment: str, client: MlflowClient) -> list[Run]:
+    """The runs that carry an identity, the oldest first. Those deleted in MLflow are left alone."""
+    runs = _tagged(description.IDENTITY, identity, experiment, client)
+    return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+
+
+def children(parent: str, experiment: str, client: MlflowClient) -> list[Run]:
+    """The runs nested under a run."""
+    return _tagged(PARENT, parent, experiment, client)
+
+
+def _tagged(key: str, value: str, experiment: str, client: MlflowClient) -> list[Run]:
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment], f"tags.`{key}` = '{value}'", ViewType.ACTIVE_ONLY, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def milliseconds(time: float) -> int:
+    """Unix seconds as MLflow counts time."""
+    return round(time * 1000)
+
+
+def groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """At most `size` items at a time."""
+    rest = iter(items)
+    while group := list(islice(rest, size)):
+        yield group

@@ -1,0 +1,77 @@
+"""A small study, as run directories: two arms of two seeds, one of them Gauss-Newton, and what else is asked for."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from run_directories import TOKENS, experiment, finished, steps
+
+from gnflow.study.comparison import Comparison, compare
+from gnflow.train.journal import Step
+from gnflow.train.run import Run
+
+TARGETS = (4.0, 3.5)
+Extra = Callable[[int], dict[str, float]]
+
+
+def course(rate: float, count: int, seed: int) -> list[float]:
+    """Held-out losses from 4.9 down towards 3.2."""
+    return [3.2 + 1.7 * (1 - rate) ** step + 0.01 * seed * (step > 0) for step in range(count + 1)]
+
+
+def arm(
+    root: Path,
+    name: str,
+    optimizer: object,
+    losses: Sequence[float],
+    *,
+    seed: int = 0,
+    passes: int = 1,
+    searched: int = 0,
+    batch: int = TOKENS,
+    extra: Extra = lambda step: {},
+) -> Run:
+    """`runs/<name>/seed_<seed>` of a project."""
+    records = [
+        Step(record.step, record.time, {**record.values, **(extra(record.step) if record.step else {})})
+        for record in steps(losses, passes=passes, searched=searched)
+    ]
+    spec = experiment(optimizer, seed=seed, steps=len(losses) - 1, target={"at_most": 3.5})
+    plan = {"tokens/solve": batch, "tokens/search": searched}
+    return Run.load(finished(root / "runs" / name / f"seed_{seed}", spec, records, step=plan))
+
+
+def searched(step: int) -> dict[str, float]:
+    """What Gauss-Newton records."""
+    return {
+        "gn/alpha": 0.5,
+        "gn/predicted_decrease": 0.5 / step,
+        "gn/actual_decrease": 0.4 / step,
+        "gn/gain_ratio": 0.8,
+    }
+
+
+def probed(step: int) -> dict[str, float]:
+    """What is recorded where it is asked for."""
+    return {
+        "dominance/r_min": 2.0,
+        "dominance/r_avg": 9.0 + step,
+        "loss/text": 4.0,
+        "loss/image": 3.0 + 1 / step,
+        "conflict/cosine": 0.1 * step,
+    }
+
+
+def study(root: Path) -> list[Run]:
+    """Every chart has something to draw."""
+    (root / ".git").mkdir(parents=True, exist_ok=True)
+    runs = [
+        arm(root, "full_gn", "gauss_newton", course(0.4, 6, s), seed=s, passes=65, searched=16_384, extra=searched)
+        for s in (0, 1)
+    ]
+    muon = [arm(root, "muon", "muon", course(0.15, 20, s), seed=s, batch=TOKENS // 2, extra=probed) for s in (0, 1)]
+    return runs + muon
+
+
+def comparison(root: Path) -> Comparison:
+    """Of the whole study."""
+    return compare(study(root), TARGETS)

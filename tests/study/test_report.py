@@ -1,0 +1,256 @@
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars
+import pytest
+from PIL import Image
+from reports import TARGETS, arm, comparison, course, study
+from run_directories import experiment, finished, steps
+
+from gnflow.commands.report import report
+from gnflow.errors import EnvironmentProblem, SpecError
+from gnflow.study.comparison import compare
+from gnflow.study.report import assets, data
+from gnflow.study.report.charts.every import NAMES, every
+from gnflow.study.report.html import embedded, tag, text
+from gnflow.study.report.write import write
+from gnflow.train.journal import Step
+from gnflow.train.run import Run
+
+HOSTILE = "</script><script>document.title='taken'</script><b>\"'&"
+
+
+class Made(NamedTuple):
+    root: Path
+    page: Path
+
+    @property
+    def html(self) -> str:
+        return self.page.read_text()
+
+    @property
+    def own(self) -> str:
+        """The page without Vega."""
+        return self.html.replace(assets.vega(), "")
+
+    @property
+    def content(self) -> Mapping[str, Mapping[str, Mapping[str, object]]]:
+        found = re.search(r'<script type="application/json" id="charts">(.*?)</script>', self.html, re.DOTALL)
+        assert found
+        return json.loads(found[1])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    root = tmp_path_factory.mktemp("project")
+    study(root)
+    runs = sorted((root / "runs").glob("*/*"))
+    assert report(runs, output=root / "out" / "report.html", targets=TARGETS, reference=None, title=HOSTILE) == 0
+    return Made(root, root / "out" / "report.html")
+
+
+def test_every_chart_that_has_data_is_on_the_page_and_beside_it(made: Made) -> None:
+    assert tuple(made.content["charts"]) == NAMES
+    pictures = {path.name for path in (made.page.parent / "report_charts").iterdir()}
+    assert pictures == {f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")}
+
+
+def test_pictures_show_something_and_have_text(made: Made) -> None:
+    for path in (made.page.parent / "report_charts").glob("*.png"):
+        with Image.open(io.BytesIO(path.read_bytes())) as picture:
+            pixels = np.asarray(picture.convert("RGB")).astype(int)
+        assert pixels.shape[1] >= 1400, path
+        assert (pixels[:4] == 255).all(), path  # the ground is white
+        saturated = (pixels.max(-1) - pixels.min(-1)) > 80
+        assert saturated.sum() > 200, path  # marks in the colours of arms
+        dark = (pixels.max(-1) < 110).sum()
+        assert dark > 1000, path  # letters
+    assert ">held-out loss</text>" in (made.page.parent / "report_charts" / "losses.svg").read_text()
+
+
+def test_each_table_and_the_script_are_there_once(made: Made) -> None:
+    html, content = made.html, made.content
+    assert html.count(assets.vega()) == 1
+    used = [name for chart in content["charts"].values() for name in chart["tables"]]  # type: ignore[attr-defined]
+    assert sorted(used) == sorted(content["tables"])
+    assert not [view for chart in content["charts"].values() if "datasets" in json.dumps(chart) for view in chart]
+    assert len(html) - len(assets.vega()) < 600_000
+
+
+def test_nothing_refers_to_the_network_or_to_this_machine(made: Made) -> None:
+    addresses = set(re.findall(r"https?:[^\"'\s\\)%]+", made.own))
+    assert {re.sub(r"[\d.]+\.json", "", address) for address in addresses} <= {
+        "https://vega.github.io/schema/vega-lite/v",  # the name of a language; never fetched
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+    assert str(made.root) not in made.html
+    assert "runs/full_gn/seed_0" in made.html
+    assert "default-src &#x27;none&#x27;" in made.html
+    assert not re.findall(r"<(?:link|iframe|object|embed|base)\b", made.own)
+
+
+def test_the_same_runs_give_the_same_bytes(made: Made) -> None:
+    found = compare([*map(Run.load, sorted((made.root / "runs").glob("*/*")))], TARGETS)
+    again = write(found, made.root / "again" / "report.html", HOSTILE)
+    assert again.page.read_bytes() == made.page.read_bytes()
+    for path in again.pictures.iterdir():
+        assert path.read_bytes() == (made.page.parent / "report_charts" / path.name).read_bytes(), path.name
+
+
+def test_what_users_wrote_is_text_and_not_markup(made: Made) -> None:
+    assert "<script>document.title" not in made.html
+    assert f"<h1>{text(HOSTILE)}</h1>" in made.html
+    assert made.html.count("<script") - assets.vega().count("<script") == 3
+
+
+def test_json_on_the_page_cannot_end_its_script() -> None:
+    script = embedded({"a": HOSTILE, "b": "<!--"}, "charts")
+    assert script.count("<") == 2
+    assert json.loads(script.partition(">")[2].rpartition("<")[0]) == {"a": HOSTILE, "b": "<!--"}
+    assert tag("a", text("<x>"), href='" onclick="') == '<a href="&quot; onclick=&quot;">&lt;x&gt;</a>'
+
+
+def test_a_hostile_directory_is_shown_by_its_name(tmp_path: Path) -> None:
+    name = "<img src=x onerror=alert(1)>"
+    run = Run.load(finished(tmp_path / name, experiment(), steps([4.9, 3.3])))
+    page = write(compare([run], [3.4]), tmp_path / "report.html").page.read_text().replace(assets.vega(), "")
+    assert "<img src=x" not in page
+    assert text(name) in page
+
+
+def test_tables_say_what_the_comparison_says(made: Made, tmp_path: Path) -> None:
+    found = comparison(tmp_path)
+    own = made.own
+    assert text(" ".join(found.verdict)) in own
+    for warning in found.warnings:
+        assert text(warning) in own
+    assert own.index('class="warnings"') < own.index("<nav>")
+    for heading in ("Arms", "Ratios", "Loss curves", "Costs", "Provenance"):
+        assert f"<h2>{heading}</h2>" in own
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", own)]
+    needed = [row for row in rows if row and row[0].endswith("muon") and "2 of 2" in row]
+    medians = {result.target: result.median["steps"] for result in found.results if result.arm == "muon"}
+    assert [row[2] for row in needed] == [f"{medians[target]:g}" for target in TARGETS[::-1]]
+
+
+def test_without_data_there_is_no_chart_and_no_heading(tmp_path: Path) -> None:
+    (tmp_path / "report_charts").mkdir()
+    stale, own = tmp_path / "report_charts" / "gain_ratios.png", tmp_path / "report_charts" / "mine.png"
+    stale.touch()
+    own.touch()
+    (tmp_path / ".git").mkdir()
+    written = write(compare([arm(tmp_path, "muon", "muon", course(0.2, 12, 0))]), tmp_path / "report.html")
+    assert written.charts == ("losses",)
+    assert not stale.exists()
+    assert own.exists()
+    page = written.page.read_text()
+    assert "Gauss-Newton</h2>" not in page
+    assert "Ratios</h2>" not in page
+
+
+def test_a_run_that_measured_no_loss_still_has_a_page(tmp_path: Path) -> None:
+    blind = [Step(record.step, record.time, {"loss/train": 4.0}) for record in steps([4.9, 3.3])]
+    run = Run.load(finished(tmp_path / "blind", experiment(), blind))
+    written = write(compare([run], [3.4]), tmp_path / "report.html")
+    assert written.charts == ()
+    assert "Provenance</h2>" in written.page.read_text()
+
+
+def test_curves_that_rise_far_are_cut_and_it_is_said(tmp_path: Path) -> None:
+    wild = arm(tmp_path, "wild", "muon", [4.9, 9.0, 1e6, 5.0, 3.4])
+    [chart] = [chart for chart in every(compare([wild], [3.5])) if chart.name == "losses"]
+    assert "cut off" in chart.note
+    assert '"domainMax": 4.998' in json.dumps(chart.still)
+
+
+def test_the_ideal_scaling_halves_steps_for_twice_the_tokens(tmp_path: Path) -> None:
+    small = arm(tmp_path, "small", {"kind": "muon", "microbatches": 1}, course(0.1, 30, 0), batch=1000)
+    large = arm(
+        tmp_path, "large", {"kind": "muon", "microbatches": 4, "learning_rate": 0.04}, course(0.3, 30, 0), batch=4000
+    )
+    [chart] = [chart for chart in every(compare([small, large], [3.5])) if chart.name == "batch_size"]
+    medians = {row["arm"]: row["steps"] for row in chart.tables["batch_medians"].to_dicts()}
+    assert set(chart.tables["batch_medians"]["method"]) == {"small"}
+    assert [(row["batch"], row["steps"]) for row in chart.tables["batch_ideal"].to_dicts()] == [
+        (1000.0, medians["small"]),
+        (4000.0, medians["small"] / 4),
+    ]
+
+
+def test_a_miss_is_an_arrow_and_not_a_number(tmp_path: Path) -> None:
+    fast, slow = arm(tmp_path, "fast", "muon", course(0.4, 9, 0)), arm(tmp_path, "slow", "soap", course(0.1, 9, 0))
+    [chart] = [chart for chart in every(compare([fast, slow], [3.5])) if chart.name == "ratios"]
+    [row] = chart.tables["ratios"].filter(polars.col("axis") == "steps").to_dicts()
+    assert row["bound"] == "at least"
+    assert row["right"] == row["high"] > row["factor"]
+    assert row["left"] is None
+
+
+def test_long_curves_are_thinned_with_their_ends_and_it_is_said(tmp_path: Path) -> None:
+    rows = polars.DataFrame({"run": ["a"] * 1000 + ["b"] * 10, "step": [*range(1000), *range(10)]})
+    kept = data.thinned(rows)
+    a = kept.filter(polars.col("run") == "a")["step"].to_list()
+    assert len(a) <= data.MOST + 1
+    assert (a[0], a[-1]) == (0, 999)
+    assert kept.filter(polars.col("run") == "b").height == 10
+    assert "thinned" in data.thinning(rows)
+    assert data.thinning(kept.head(100)) == ""
+
+
+def test_the_median_ends_where_the_first_seed_does() -> None:
+    rows = polars.DataFrame(
+        {
+            "arm": ["x"] * 5,
+            "run": ["x0"] * 3 + ["x1"] * 2,
+            "step": [0, 1, 2, 0, 1],
+            "loss": [5.0, 4.0, 3.0, 5.0, 4.5],
+        }
+    )
+    assert data.medians(rows, ["loss"]).rows() == [("x", 0, 5.0), ("x", 1, 4.25)]
+
+
+def test_numbers_are_short_and_finite() -> None:
+    table = data.plain(polars.DataFrame({"a": [1 / 3, float("inf"), None, 2.0], "b": ["x"] * 4}))
+    assert table.rows == [[0.333333, "x"], [None, "x"], [None, "x"], [2, "x"]]
+
+
+def test_a_failed_report_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "report.html"
+    page.write_text("old")
+    monkeypatch.setattr(assets, "script", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write(compare([arm(tmp_path, "muon", "muon", course(0.2, 3, 0))]), page)
+    assert page.read_text() == "old"
+
+
+def test_runs_are_found_as_compare_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpecError, match="no run `nothing`"):
+        report([Path("nothing")], output=Path("x.html"), targets=(), reference=None, title=None)
+    run = arm(tmp_path, "one", "muon", course(0.2, 3, 0)).directory
+    with pytest.raises(SpecError, match="elsewhere"):
+        report([run], output=Path("x.html"), targets=(), reference="elsewhere", title=None)
+    assert not Path("x.html").exists()
+
+
+def test_without_the_packages_that_draw_it_is_said(tmp_path: Path) -> None:
+    code = (
+        "import sys, importlib.util\n"
+        "found = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'altair' else found(name, *rest)\n"
+        "sys.argv = ['gnflow', 'report', 'run']\n"
+        "from gnflow.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == EnvironmentProblem.exit_code
+    assert "pip install 'gnflow[plots]'" in done.stderr
+    assert "Traceback" not in done.stderr
