@@ -32,7 +32,9 @@ class Row(NamedTuple):
 def list_runs(*, json: bool) -> int:
     """Prints a line for each run under `runs/` of the project around the current directory, the latest first."""
     runs = Workspace.around(Path.cwd()).runs
-    rows = sorted((_row(path, path.relative_to(runs).as_posix()) for path in all_in(runs)), key=lambda row: -(row.updated or 0))
+    rows = sorted(
+        (_row(path, path.relative_to(runs).as_posix()) for path in all_in(runs)), key=lambda row: -(row.updated or 0)
+    )
     if json:
         print(json_text.dumps([row._asdict() for row in rows], indent=2))
     elif rows:

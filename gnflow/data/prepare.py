@@ -40,8 +40,8 @@ def prepare(data: Text, workspace: Workspace, report: Report = lambda line: None
     """
     digests = Digests(workspace.cache / "digests.json")
     identity = _identity(data, workspace.root, digests)
-    key = _key(identity)
-    directory = _directory(data, workspace, key)
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    directory = workspace.data / f"{_label(data)}-{key[:12]}"
 
     def write(partial: Path) -> dict[str, Json]:
         manifest = _write(partial, data, workspace.root, report)
@@ -59,19 +59,6 @@ def prepare(data: Text, workspace: Workspace, report: Report = lambda line: None
     digests.save()
     _check_rows(dataset, data)
     return dataset
-
-
-def directory_of(data: Text, workspace: Workspace) -> Path:
-    """Where the shards of `data` are, or will be. Raises DataError."""
-    return _directory(data, workspace, _key(_identity(data, workspace.root, Digests(workspace.cache / "digests.json"))))
-
-
-def _key(identity: dict[str, Json]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-
-def _directory(data: Text, workspace: Workspace, key: str) -> Path:
-    return workspace.data / f"{_label(data)}-{key[:12]}"
 
 
 def _identity(data: Text, root: Path, digests: Digests) -> dict[str, Json]:

@@ -19,6 +19,11 @@ def resolved(experiment: Experiment) -> str:
     return "\n".join(_block(experiment.model_dump(mode="json"), "")) + "\n"
 
 
+def lines(tree: Mapping[str, object]) -> list[str]:
+    """A tree of plain values as lines of YAML."""
+    return list(_block(tree, ""))
+
+
 def digest(value: BaseModel | Mapping[str, object]) -> str:
     """SHA-256 of the values, whatever the order of their keys."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else dict(value)

@@ -118,7 +118,7 @@ class Reader:
         if experiment is not None and isinstance(experiment.tracking, Mlflow):
             on_line = joined(on_line, fixed("tracking.study", self.study.name, self._origin("name")))
             experiment = self._experiment(base, joined(in_file, on_line))
-        return experiment and Job(label, spec, texts(on_line), experiment)
+        return None if experiment is None else Job(label, spec, texts(on_line), experiment)
 
 
 def _says(spec: Node, key: str, value: str) -> bool:

@@ -49,8 +49,8 @@ def draws(arm: str, tuning: Tuning, space: Mapping[str, Axis], entries: Override
         raise _problem(origin, f"{size:,} trials of arm `{arm}`; at most {MOST:,} are taken")
     found = grid(choices)
     if tuning.trials not in (None, len(found)):
-        size = f"{len(found)} combinations, not {tuning.trials}"
-        raise _problem(origin, f"the grid of arm `{arm}` has {size}; omit `trials`")
+        counted = f"{len(found)} combinations, not {tuning.trials}"
+        raise _problem(origin, f"the grid of arm `{arm}` has {counted}; omit `trials`")
     return found
 
 

@@ -1,0 +1,77 @@
+"""`gnflow study`: what a study costs, its pipeline, the choice among trials, and one run of it."""
+
+import json as json_text
+from collections.abc import Sequence
+from pathlib import Path
+
+from gnflow.errors import Diverged
+from gnflow.study.design.load import load
+
+
+def plan(folder: Path, *, json: bool) -> int:
+    """Prints the cost of every arm, as a table or as JSON."""
+    design = load(folder)
+    # torch takes seconds to import: a bad study is refused before.
+    from gnflow.study import figures, tables
+    from gnflow.study.design.cost import costs, remarks, total
+
+    rows = costs(design)
+    everything, said = total(rows), remarks(design)
+    if json:
+        tree = {
+            "study": design.study.name,
+            "arms": [row._asdict() for row in rows],
+            "total": everything._asdict(),
+            "warnings": said,
+        }
+        print(json_text.dumps(tree, indent=2))
+        return 0
+    columns = ("arm", "trials", "seeds", "done", "steps", "tokens", "FLOPs", "time")
+    table = tables.table(f"{design.study.name}, at most", columns, words=1)
+    for row in (*rows, everything):
+        done = f"{row.done}/{row.trials + row.runs}"
+        counts = (figures.count(row.steps), figures.count(row.tokens), figures.count(row.flops))
+        table.add_row(row.arm, str(row.trials), str(row.runs), done, *counts, figures.duration(row.seconds))
+    console = tables.console()
+    console.print(table)
+    if everything.seconds is None:
+        console.print("The time is unknown until a run has finished in this project.")
+    for sentence in said:
+        console.print(f"warning: {sentence}")
+    return 0
+
+
+def pipeline(folder: Path, *, check: bool) -> int:
+    """Writes dvc.yaml beside the study, or checks that it is what the study says."""
+    from gnflow.study.design import pipeline
+
+    design = load(folder)
+    path = pipeline.check(design) if check else pipeline.write(design)
+    jobs = sum(len(arm.jobs) for arm in design.arms)
+    print(f"{path}: {'up to date' if check else 'written'}, {jobs} runs")
+    if not check:
+        print(f"next: dvc repro {design.relative(path)}")
+    return 0
+
+
+def choose(folder: Path, arm: str) -> int:
+    """Writes tuned/<arm>.yaml and prints the trials."""
+    from gnflow.study.design import choice
+
+    design = load(folder)
+    chosen = choice.choose(design, design.arm(arm))
+    path = choice.write(design, design.arm(arm), chosen)
+    print("\n".join(line.removeprefix("# ") for line in path.read_text().splitlines() if line.startswith("#")))
+    print(path)
+    return 0
+
+
+def run(spec: Path, *, sets: Sequence[str], run_dir: Path | None) -> int:
+    """One run of a study. That it diverged is a result: it is printed, and the pipeline goes on."""
+    from gnflow.commands.run import run as train
+
+    try:
+        return train(spec, sets=sets, run_dir=run_dir, supersede=True)
+    except Diverged as end:
+        print(end)
+        return 0

@@ -1,0 +1,98 @@
+"""The best of an arm's trials, as a spec."""
+
+from math import inf
+from pathlib import Path
+from typing import NamedTuple
+
+from gnflow.errors import SpecError
+from gnflow.spec.additions import additions
+from gnflow.spec.canonical import digest, lines, written
+from gnflow.study import figures
+from gnflow.study.design.design import ArmDesign, Design, Trial
+from gnflow.study.design.draws import Range
+from gnflow.study.scores import Score, score
+from gnflow.train import disk
+from gnflow.train.results import COMPLETE, DIVERGED
+from gnflow.train.run import Run
+
+
+class Tried(NamedTuple):
+    """A finished trial at the lowest target."""
+
+    trial: Trial
+    score: Score
+    diverged: bool
+
+    @property
+    def rank(self) -> tuple[float, bool, float]:
+        """Fewest steps first; then misses, by the least loss they saw; those that diverged last."""
+        steps = self.score.needed["steps"] if self.score.needed else inf
+        return steps, self.diverged, inf if self.score.best is None else self.score.best
+
+
+class Choice(NamedTuple):
+    """All trials of an arm, the best first, and what is to be said about them."""
+
+    tried: tuple[Tried, ...]
+    remarks: tuple[str, ...]
+
+
+def choose(design: Design, arm: ArmDesign) -> Choice:
+    """Ranks the trials. Raises SpecError for an arm without trials and for a trial that has not ended."""
+    if not arm.trials:
+        raise SpecError(f"arm `{arm.name}` has no trials: it runs as its spec says")
+    tried = sorted((_tried(design, arm, trial) for trial in arm.trials), key=lambda one: one.rank)
+    return Choice(tuple(tried), tuple(_remarks(design, arm, tried)))
+
+
+def write(design: Design, arm: ArmDesign, choice: Choice) -> Path:
+    """tuned/<arm>.yaml: the arm's spec with the values of the best trial, and all trials in a comment."""
+    path = design.tuned(arm)
+    best = choice.tried[0].trial
+    tree = additions(arm.spec, [*arm.sets, *best.sets])
+    base = Path(*[".."] * len(path.parent.relative_to(design.workspace.root).parts), design.relative(arm.spec))
+    body = {"extends": base.as_posix(), **tree, "tuning": {"trials": len(choice.tried)}}
+    head = [f"Written by `gnflow study choose {design.relative(design.folder)} {arm.name}`.", *_table(choice)]
+    head += choice.remarks
+    content = [*(f"# {line}".rstrip() for line in head), *lines(body)]
+    disk.write(path, ("\n".join(content) + "\n").encode())
+    return path
+
+
+def _tried(design: Design, arm: ArmDesign, trial: Trial) -> Tried:
+    directory = design.directory(arm, trial.job)
+    again = f"run: dvc repro trial_{arm.name}_{trial.job.label.removeprefix('trial_')}"
+    try:
+        run = Run.load(directory)
+    except SpecError as error:
+        raise SpecError(f"trial {trial.job.label} of `{arm.name}` has not run: {error}\n{again}") from None
+    status = run.summary.get("status")
+    if status not in (COMPLETE, DIVERGED):
+        raise SpecError(f"trial {trial.job.label} of `{arm.name}` has not ended: {directory}\n{again}")
+    if digest(run.experiment) != digest(trial.job.experiment):
+        raise SpecError(f"{directory} is not the trial that the study asks for: its spec has changed\n{again}")
+    return Tried(trial, score(run, trial.job.label, design.study.target), status == DIVERGED)
+
+
+def _table(choice: Choice) -> list[str]:
+    rows = [("trial", *choice.tried[0].trial.values, "steps", "best loss")]
+    for one in choice.tried:
+        missed = "diverged" if one.diverged else "missed"
+        steps = f"{one.score.needed['steps']:.0f}" if one.score.needed else missed
+        values = [str(v) if isinstance(v, list | dict) else written(v) for v in one.trial.values.values()]
+        rows.append((one.trial.job.label.removeprefix("trial_"), *values, steps, figures.loss(one.score.best)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def _remarks(design: Design, arm: ArmDesign, tried: list[Tried]) -> list[str]:
+    best, target = tried[0], figures.target(design.study.target)
+    remarks = [] if best.score.needed else [f"No trial reached {target}."]
+    for key, axis in arm.space.items():
+        values = [one.trial.values[key] for one in tried]
+        numeric = [value for value in values if isinstance(value, int | float)]
+        value = best.trial.values[key]
+        if isinstance(axis, Range) and len(set(numeric)) > 2 and value in (min(numeric), max(numeric)):
+            end = "least" if value == min(numeric) else "largest"
+            remarks.append(f"The best `{key}` is the {end} that was tried: a wider range may hold a better one.")
+    return remarks

@@ -1,0 +1,103 @@
+"""What a study costs at most: every run going all of its steps."""
+
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from gnflow.compiler.plan import Plan, plan
+from gnflow.errors import GnflowError
+from gnflow.study.design.design import ArmDesign, Design, Job
+from gnflow.study.speed import flops_per_second
+from gnflow.train.directory import differences, is_run
+from gnflow.train.results import COMPLETE, DIVERGED
+from gnflow.train.run import Run
+
+
+class Cost(NamedTuple):
+    """An arm, or all of them."""
+
+    arm: str
+    trials: int
+    runs: int
+    done: int
+    """Trials and runs that have ended on disk."""
+    steps: int
+    """Optimizer steps of all of them together, as all that follows."""
+    tokens: float
+    flops: float
+    seconds: float | None
+    """At the rate of the runs of this project; None where none has ended."""
+
+
+def costs(design: Design) -> list[Cost]:
+    """A row for each arm."""
+    return [_cost(design, arm) for arm in design.arms]
+
+
+def total(rows: list[Cost]) -> Cost:
+    """The sum of all rows."""
+    seconds = [row.seconds for row in rows if row.seconds is not None]
+    return Cost(
+        "all",
+        sum(row.trials for row in rows),
+        sum(row.runs for row in rows),
+        sum(row.done for row in rows),
+        sum(row.steps for row in rows),
+        sum(row.tokens for row in rows),
+        sum(row.flops for row in rows),
+        sum(seconds) if len(seconds) == len(rows) else None,
+    )
+
+
+def remarks(design: Design) -> list[str]:
+    """What stands in the way of believing the comparison, as far as the study file tells."""
+    said = []
+    trials = {arm.name: len(arm.trials) for arm in design.arms}
+    if len(set(trials.values())) > 1:
+        numbers = ", ".join(f"{name} {count}" for name, count in trials.items())
+        said.append(f"the arms are not tuned equally (trials: {numbers})")
+    seeds = {arm.tuning.seed for arm in design.arms if arm.tuning}
+    if both := seeds & set(design.study.seeds):
+        said.append(
+            f"seed {min(both)} is one that values are tuned on: its runs will flatter the arms that profit most"
+        )
+    return said
+
+
+def _cost(design: Design, arm: ArmDesign) -> Cost:
+    planned: dict[str, Plan] = {}
+    steps = tokens = flops = 0.0
+    for job in arm.jobs:
+        shape = json.dumps(_counts(job.experiment.model_dump(mode="json")))
+        if shape not in planned:
+            planned[shape] = plan(job.experiment)
+        one = planned[shape]
+        steps += one.steps
+        tokens += one.steps * (one.tokens_solve + one.tokens_search)
+        flops += one.steps * one.flops
+    device = next(iter(planned.values())).device
+    rate = flops_per_second(design.workspace.runs, device)
+    done = sum(_ended(design, arm, job) for job in arm.jobs)
+    return Cost(
+        arm.name, len(arm.trials), len(arm.runs), done, int(steps), tokens, flops, flops / rate if rate else None
+    )
+
+
+def _counts(tree: object) -> object:
+    """What the cost of a run hangs on: a spec without its rates and other fractions, and without its seed."""
+    if isinstance(tree, Mapping):
+        return {key: _counts(value) for key, value in tree.items() if key != "seed" and not isinstance(value, float)}
+    return [_counts(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def _ended(design: Design, arm: ArmDesign, job: Job) -> bool:
+    directory = design.directory(arm, job)
+    if not is_run(directory):
+        return False
+    try:
+        expected = design.expected(job)
+        if expected is None or differences(directory, expected):
+            return False
+        return Run.load(directory).summary.get("status") in (COMPLETE, DIVERGED)
+    except GnflowError:
+        return False

@@ -1,0 +1,147 @@
+"""A study as a DVC pipeline: one stage for each run, so that a changed arm runs again and no other.
+
+The overrides of an arm stand in its own commands and the values of its files are DVC parameters; no stage depends on
+the study file. Commands run in the project root.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from difflib import unified_diff
+from itertools import chain
+from pathlib import Path
+from shlex import quote
+
+from gnflow.errors import SpecError
+from gnflow.study.design.design import ArmDesign, Design, Job
+from gnflow.train import disk
+
+FILE, COMPARISON, REPORT, CHARTS = "dvc.yaml", "comparison.json", "report.html", "report_charts"
+CONTENT = "# content: "
+
+
+def text(design: Design) -> str:
+    """The whole file, the same for the same study."""
+    body = "\n".join(chain.from_iterable(_stages(design))) + "\n"
+    folder = design.relative(design.folder)
+    return (
+        f"# Written by `gnflow study pipeline {folder}` from study.yaml; change that one, and write this again.\n"
+        f"{CONTENT}{_digest(body)}\n"
+        f"stages:\n{body}"
+    )
+
+
+def write(design: Design) -> Path:
+    """Writes the pipeline beside the study. Raises SpecError rather than lose what was edited by hand; DiskProblem."""
+    path = design.folder / FILE
+    if path.exists() and not _as_written(path.read_text()):
+        raise SpecError(
+            f"{path} was edited by hand, or is not gnflow's: writing it would lose that\n"
+            "move what you changed to study.yaml and delete the file, then write it again"
+        )
+    disk.write(path, text(design).encode())
+    return path
+
+
+def check(design: Design) -> Path:
+    """Raises SpecError, with the first line that differs, unless the file is what the study says."""
+    path, wanted = design.folder / FILE, text(design)
+    there = path.read_text() if path.exists() else ""
+    if there == wanted:
+        return path
+    write_it = f"run: gnflow study pipeline {design.relative(design.folder)}"
+    if not there:
+        raise SpecError(f"{path} is missing\n{write_it}")
+    lines = unified_diff(there.splitlines(), wanted.splitlines(), lineterm="", n=0)
+    changed = [line for line in lines if re.match(r"[-+](?![-+])", line) and CONTENT not in line]
+    why = "is not what study.yaml says" if _as_written(there) else "was edited by hand"
+    shown = "\n".join(f"  {line}" for line in changed[:2])
+    raise SpecError(f"{path} {why}; first difference (- there, + expected):\n{shown}\n{write_it}")
+
+
+def _as_written(content: str) -> bool:
+    """Whether the file is as gnflow wrote it, from whatever study."""
+    _, mark, rest = content.partition(CONTENT)
+    digest, _, after = rest.partition("\n")
+    return bool(mark) and after.startswith("stages:\n") and digest == _digest(after.removeprefix("stages:\n"))
+
+
+def _digest(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+def _stages(design: Design) -> Iterator[Sequence[str]]:
+    for arm in design.arms:
+        for trial in arm.trials:
+            yield _run(design, arm, trial.job, f"trial_{arm.name}_{trial.job.label.removeprefix('trial_')}")
+        if arm.trials:
+            yield _choose(design, arm)
+        for job in arm.runs:
+            yield _run(design, arm, job, f"run_{arm.name}_{job.label}")
+    summaries = [_summary(design, arm, job) for arm in design.arms for job in arm.runs]
+    folder = design.relative(design.folder)
+    runs = [design.relative(design.directory(arm, job)) for arm in design.arms for job in arm.runs]
+    options = [f"--target {target!r}" for target in design.study.targets]
+    options += [f"--reference {design.study.reference}"] if design.study.reference else []
+    yield _stage(
+        design, "compare", ["gnflow compare", *runs, *options, f"--json > {folder}/{COMPARISON}"],
+        deps=summaries, metrics=[f"{folder}/{COMPARISON}"], keep="cache: false",
+    )  # fmt: skip
+    yield _stage(
+        design, "report", ["gnflow report", *runs, *options, f"--title {design.study.name} -o {folder}/{REPORT}"],
+        deps=summaries, outs=[f"{folder}/{REPORT}"], plots=[f"{folder}/{CHARTS}"], keep="cache: false",
+    )  # fmt: skip
+
+
+def _run(design: Design, arm: ArmDesign, job: Job, name: str) -> list[str]:
+    directory = design.relative(design.directory(arm, job))
+    sets = [f"--set {quote(text)}" for text in job.sets]
+    tuned = job.spec == design.tuned(arm)
+    return _stage(
+        design, name, [f"gnflow study run {design.relative(job.spec)}", *sets, f"--run-dir {directory}"],
+        params=[*([design.relative(job.spec)] if tuned else []), *map(design.relative, arm.files)],
+        metrics=[f"{directory}/summary.json"], keep="persist: true",
+    )  # fmt: skip
+
+
+def _choose(design: Design, arm: ArmDesign) -> list[str]:
+    return _stage(
+        design, f"choose_{arm.name}", [f"gnflow study choose {design.relative(design.folder)} {arm.name}"],
+        deps=[_summary(design, arm, trial.job) for trial in arm.trials],
+        outs=[design.relative(design.tuned(arm))], keep="cache: false",
+    )  # fmt: skip
+
+
+def _summary(design: Design, arm: ArmDesign, job: Job) -> str:
+    return f"{design.relative(design.directory(arm, job))}/summary.json"
+
+
+def _stage(
+    design: Design,
+    name: str,
+    command: Sequence[str],
+    *,
+    keep: str,
+    deps: Sequence[str] = (),
+    params: Sequence[str] = (),
+    outs: Sequence[str] = (),
+    metrics: Sequence[str] = (),
+    plots: Sequence[str] = (),
+) -> list[str]:
+    root = os.path.relpath(design.workspace.root, design.folder)
+    lines = [f"  {name}:", f"    wdir: {root}", "    cmd: >-", *(f"      {part}" for part in command)]
+    for key, paths, after in (("deps", deps, ""), ("params", params, ":"), *_kept(outs, metrics, plots)):
+        if paths:
+            lines.append(f"    {key}:")
+        for path in paths:
+            lines.append(f"      - {path}{after}")
+            if key not in ("deps", "params"):
+                lines.append(f"          {keep}")
+    return lines
+
+
+def _kept(
+    outs: Sequence[str], metrics: Sequence[str], plots: Sequence[str]
+) -> tuple[tuple[str, Sequence[str], str], ...]:
+    return ("outs", outs, ":"), ("metrics", metrics, ":"), ("plots", plots, ":")

@@ -1,0 +1,107 @@
+"""Pipelines of studies, in a real DVC repository."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+from studies import STUDY, project
+
+from gnflow.errors import SpecError
+from gnflow.study.design import choice, pipeline
+from gnflow.study.design.load import load
+
+ROOT = Path(__file__).parents[2]
+
+
+def call(root: Path, *command: str) -> str:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def stages(text: str) -> dict[str, object]:
+    found = YAML(typ="safe").load(text)["stages"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_another_arm_leaves_the_stages_of_the_others_as_they_are(tmp_path: Path) -> None:
+    folder = project(tmp_path)
+    before = stages(pipeline.text(load(folder)))
+    (folder / "study.yaml").write_text(STUDY.replace("training.steps: 1", "training.steps: 3"))
+    after = stages(pipeline.text(load(folder)))
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"trial_muon_1", "trial_muon_2"}  # which the choice and the runs depend on
+    assert list(before) == [
+        "trial_adamw_1", "trial_adamw_2", "choose_adamw", "run_adamw_seed_1", "run_adamw_seed_2",
+        "trial_muon_1", "trial_muon_2", "choose_muon", "run_muon_seed_1", "run_muon_seed_2", "compare", "report",
+    ]  # fmt: skip
+
+
+def test_a_pipeline_that_is_stale_missing_or_edited_is_refused(tmp_path: Path) -> None:
+    folder = project(tmp_path)
+    with pytest.raises(SpecError, match=r"dvc\.yaml is missing\nrun: gnflow study pipeline pipelines/tiny"):
+        pipeline.check(load(folder))
+    path = pipeline.write(load(folder))
+    assert pipeline.check(load(folder)) == path
+
+    (folder / "study.yaml").write_text(STUDY.replace("trials: 2", "trials: 1"))
+    with pytest.raises(SpecError, match=r"(?s)is not what study\.yaml says.*\n  - .*trial_adamw"):
+        pipeline.check(load(folder))
+    pipeline.write(load(folder))
+
+    path.write_text(path.read_text().replace("persist: true", "persist: false", 1))
+    with pytest.raises(SpecError, match=r"was edited by hand; first difference.*\n  - +persist: false"):
+        pipeline.check(load(folder))
+    with pytest.raises(SpecError, match="writing it would lose that"):
+        pipeline.write(load(folder))
+
+
+def test_the_choice_needs_every_trial(tmp_path: Path) -> None:
+    design = load(project(tmp_path))
+    with pytest.raises(SpecError, match=r"trial trial_1 of `muon` has not run.*\nrun: dvc repro trial_muon_1"):
+        choice.choose(design, design.arm("muon"))
+
+
+def test_a_study_from_nothing_to_its_report(tmp_path: Path) -> None:
+    folder = project(tmp_path)
+    for name in (".dvc/config", ".dvc/.gitignore", ".gitignore"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    call(tmp_path, "gnflow", "study", "pipeline", "pipelines/tiny")
+    call(tmp_path, "dvc", "repro", "pipelines/tiny/dvc.yaml")
+    comparison = json.loads((folder / "comparison.json").read_text())
+    assert set(comparison["arms"]) == {"adamw", "muon"}
+    assert [arm["trials"] for arm in comparison["arms"].values()] == [2, 2]
+    assert "<svg" in (folder / "report.html").read_text()
+    tuned = (folder / "tuned" / "muon.yaml").read_text()
+    design = load(folder)
+    best = choice.choose(design, design.arm("muon")).tried[0].trial
+    assert f"learning_rate: {best.values['optimizer.learning_rate']}" in tuned
+    assert "tuning:\n  trials: 2" in tuned
+    plan = json.loads(call(tmp_path, "gnflow", "study", "plan", "pipelines/tiny", "--json"))
+    assert plan["total"]["done"] == plan["total"]["trials"] + plan["total"]["runs"] == 8
+
+    assert "Running stage" not in call(tmp_path, "dvc", "repro", "pipelines/tiny/dvc.yaml")
+    muon = tmp_path / "specs" / "muon.yaml"
+    muon.write_text(muon.read_text().replace("kind: muon", "kind: muon, momentum: 0.9"))
+    ran = set(re.findall(r"Running stage '[^']*?(\w+)'", call(tmp_path, "dvc", "repro", "pipelines/tiny/dvc.yaml")))
+    assert ran == {
+        "trial_muon_1", "trial_muon_2", "choose_muon", "run_muon_seed_1", "run_muon_seed_2", "compare", "report"
+    }  # fmt: skip
+    assert "seed_1" in call(tmp_path, "gnflow", "list")
+
+
+def test_a_run_that_diverges_is_a_result(tmp_path: Path) -> None:
+    project(tmp_path)
+    rate = "--set=optimizer.learning_rate=1e30"
+    said = call(tmp_path, "gnflow", "study", "run", "specs/adamw.yaml", rate, "--run-dir", "runs/here")
+    assert "step" in said
+    assert json.loads((tmp_path / "runs" / "here" / "summary.json").read_text())["status"] == "diverged"
