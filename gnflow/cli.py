@@ -221,7 +221,7 @@ def report(
         str | None, typer.Option(help="Of the page. Default: the arms and the target.", show_default=False)
     ] = None,
 ) -> None:
-    """Write the comparison as one HTML page with charts, and the charts as PNG and SVG."""
+    """Write the comparison as one HTML page, its charts as PNG and SVG."""
     from gnflow.commands.report import report
 
     raise typer.Exit(report(runs, output=output, targets=targets or (), reference=reference, title=title))

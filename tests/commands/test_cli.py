@@ -31,6 +31,7 @@ VERBS = [
     "track",
     "doctor",
     "ui",
+    "study",
 ]
 
 
