@@ -66,8 +66,29 @@ def test_a_pipeline_that_is_stale_missing_or_edited_is_refused(tmp_path: Path) -
 
 def test_the_choice_needs_every_trial(tmp_path: Path) -> None:
     design = load(project(tmp_path))
-    with pytest.raises(SpecError, match=r"trial trial_1 of `muon` has not run.*\nrun: dvc repro trial_muon_1"):
+    with pytest.raises(SpecError) as refused:
         choice.choose(design, design.arm("muon"))
+    first, second, cure = str(refused.value).splitlines()
+    assert first.startswith("trial_1 of `muon` has not run: ")
+    assert second.startswith("trial_2 of `muon` has not run: ")
+    pipeline = "pipelines/tiny/dvc.yaml"
+    assert cure == f"run: dvc repro {pipeline}:trial_muon_1 {pipeline}:trial_muon_2"
+
+
+def test_there_is_no_choice_among_trials_that_all_diverged(tmp_path: Path) -> None:
+    project(tmp_path, STUDY.replace("{low: 0.001, high: 0.1, scale: log}", "[1e30, 1e31]"))
+    design = load(tmp_path / "pipelines" / "tiny")
+    for trial in design.arm("adamw").trials:
+        directory = design.relative(design.directory(design.arm("adamw"), trial.job))
+        sets = [f"--set={text}" for text in trial.job.sets]
+        call(tmp_path, "gnflow", "study", "run", "specs/adamw.yaml", *sets, "--run-dir", directory)
+    with pytest.raises(SpecError, match=r"all 2 trials of arm `adamw` diverged.*\n.*`optimizer.learning_rate` smaller"):
+        choice.choose(design, design.arm("adamw"))
+
+
+@pytest.mark.parametrize("study", sorted(ROOT.glob("pipelines/*/study.yaml")), ids=lambda path: path.parent.name)
+def test_the_pipeline_of_a_shipped_study_is_what_the_study_says(study: Path) -> None:
+    pipeline.check(load(study.parent))
 
 
 def test_a_study_from_nothing_to_its_report(tmp_path: Path) -> None:

@@ -38,10 +38,20 @@ class Choice(NamedTuple):
 
 
 def choose(design: Design, arm: ArmDesign) -> Choice:
-    """Ranks the trials. Raises SpecError for an arm without trials and for a trial that has not ended."""
+    """Ranks the trials. Raises SpecError without trials, for those that have not ended, and when all diverged."""
     if not arm.trials:
         raise SpecError(f"arm `{arm.name}` has no trials: it runs as its spec says")
+    waiting = {trial.job.label: reason for trial in arm.trials if (reason := _waiting(design, arm, trial))}
+    if waiting:
+        pipeline = design.relative(design.folder / "dvc.yaml")
+        stages = (f"{pipeline}:trial_{arm.name}_{label.removeprefix('trial_')}" for label in waiting)
+        raise SpecError("\n".join([*waiting.values(), f"run: dvc repro {' '.join(stages)}"]))
     tried = sorted((_tried(design, arm, trial) for trial in arm.trials), key=lambda one: one.rank)
+    if all(one.diverged for one in tried):
+        raise SpecError(
+            f"all {len(tried)} trials of arm `{arm.name}` diverged: none of their values is a choice\n"
+            f"expected one that trains; give `{'`, `'.join(arm.space)}` smaller values in {design.folder}/study.yaml"
+        )
     return Choice(tuple(tried), tuple(_remarks(design, arm, tried)))
 
 
@@ -59,19 +69,24 @@ def write(design: Design, arm: ArmDesign, choice: Choice) -> Path:
     return path
 
 
-def _tried(design: Design, arm: ArmDesign, trial: Trial) -> Tried:
-    directory = design.directory(arm, trial.job)
-    again = f"run: dvc repro trial_{arm.name}_{trial.job.label.removeprefix('trial_')}"
+def _waiting(design: Design, arm: ArmDesign, trial: Trial) -> str | None:
+    """Why there is no result of a trial yet."""
+    directory, named = design.directory(arm, trial.job), f"{trial.job.label} of `{arm.name}`"
     try:
         run = Run.load(directory)
     except SpecError as error:
-        raise SpecError(f"trial {trial.job.label} of `{arm.name}` has not run: {error}\n{again}") from None
-    status = run.summary.get("status")
-    if status not in (COMPLETE, DIVERGED):
-        raise SpecError(f"trial {trial.job.label} of `{arm.name}` has not ended: {directory}\n{again}")
+        return f"{named} has not run: {error}"
+    if run.summary.get("status") not in (COMPLETE, DIVERGED):
+        return f"{named} has not ended: {directory}"
     if digest(run.experiment) != digest(trial.job.experiment):
-        raise SpecError(f"{directory} is not the trial that the study asks for: its spec has changed\n{again}")
-    return Tried(trial, score(run, trial.job.label, design.study.target), status == DIVERGED)
+        return f"{named} is not what the study asks for, its spec has changed: {directory}"
+    return None
+
+
+def _tried(design: Design, arm: ArmDesign, trial: Trial) -> Tried:
+    run = Run.load(design.directory(arm, trial.job))
+    found = score(run, trial.job.label, design.study.target)
+    return Tried(trial, found, run.summary.get("status") == DIVERGED)
 
 
 def _table(choice: Choice) -> list[str]:
