@@ -68,4 +68,4 @@ def reconstruction(codec: Codec, images: Images) -> Reconstruction:
 
 def spaced(images: Images, most: int) -> Iterator[Pixels]:
     """At most so many images, evenly spaced."""
-    return (sample.image for sample in islice(images.read(), 0, None, -(-images.count // most)))
+    return (sample.image for sample in islice(images.read(), 0, None, -(-images.samples // most)))

@@ -108,6 +108,7 @@ def opened(directory: Path, key: str, data: Multimodal, root: Path, digests: Dig
     """The shards in `directory`. Raises DataError when they are damaged, or of another corpus."""
     with opening(directory):
         manifest = verified(directory, key, FORMAT, digests)
+        measured = manifest["reconstruction"]
         dataset = MultimodalDataset(
             directory,
             manifest["vocabulary"],
@@ -116,7 +117,7 @@ def opened(directory: Path, key: str, data: Multimodal, root: Path, digests: Dig
             _split(directory, "held_out", data),
             data,
             root,
-            Reconstruction(**manifest["reconstruction"]),
+            Reconstruction(measured["error"], int(measured["codes_used"]), int(measured["images"])),
             manifest["splits"],
         )
         _check(dataset, "train", dataset.train)

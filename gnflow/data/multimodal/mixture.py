@@ -92,9 +92,9 @@ def _numbers(
 
 
 def _weights(mix: Mix) -> dict[Task, int]:
-    return {task: getattr(mix, task) for task in TASKS}
+    return {"text": mix.text, "understanding": mix.understanding, "generation": mix.generation}
 
 
 def _size(split: Split, task: Task) -> int:
     rows = split.rows(task)
-    return rows.stop - rows.start
+    return int(rows.stop - rows.start)

@@ -82,14 +82,15 @@ def _write(directory: Path, data: Multimodal, root: Path, report: Report) -> dic
     fitted(data, gallery.train, directory)
     forms = Forms(data, sequences(data, tokenizer.encode), tokenizer, codec(data, root, directory))
     require_context(gallery, forms)
-    splits: dict[str, Json] = {}
+    splits: dict[str, dict[str, int]] = {}
     for name, images in zip(gallery._fields, gallery, strict=True):
         report(f"writing {name}")
         counts = write(directory, name, images, forms)
-        splits[name] = {"samples": counts.samples, "tokens": counts.tokens, **counts.rows}
+        rows = {str(task): number for task, number in counts.rows.items()}
+        splits[name] = {"samples": counts.samples, "tokens": counts.tokens, **rows}
     return {
         "vocabulary": data.vocabulary,
-        "splits": splits,
+        "splits": {name: dict[str, Json](counts) for name, counts in splits.items()},
         "reconstruction": dict(reconstruction(forms.codec, gallery.held_out)._asdict()),
         "versions": versions("gnflow", "numpy", "tokenizers", "polars", "pillow", "transformers"),
     }

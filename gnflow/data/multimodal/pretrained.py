@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -12,9 +12,6 @@ from torch import Tensor
 from gnflow.data.multimodal.samples import Codec, Codes, Pixels
 from gnflow.errors import DataError, EnvironmentProblem
 from gnflow.spec.multimodal import PretrainedVQ
-
-if TYPE_CHECKING:
-    import transformers
 
 BATCH = 16
 KINDS = {"janus_vqgan": "JanusVQVAE", "emu3_vqgan": "Emu3VQVAE"}
@@ -71,7 +68,16 @@ def pretrained(directory: Path, spec: PretrainedVQ, grid: tuple[int, int], colou
     return Codec(encode, decode)
 
 
-def _loaded(directory: Path, name: str) -> "transformers.PreTrainedModel":
+class _Encoded(Protocol):
+    image_tokens: Tensor | list[Tensor]
+
+
+class _Model(Protocol):
+    def encode(self, *inputs: Tensor) -> _Encoded: ...
+    def decode(self, codes: Tensor) -> Tensor: ...
+
+
+def _loaded(directory: Path, name: str) -> _Model:
     try:
         import transformers
     except ModuleNotFoundError:
@@ -83,26 +89,21 @@ def _loaded(directory: Path, name: str) -> "transformers.PreTrainedModel":
         model = getattr(transformers, name).from_pretrained(directory, local_files_only=True, dtype=torch.float32)
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(f"{directory}: not a whole {name}: {error}\ncopy or save it again") from None
-    assert isinstance(model, transformers.PreTrainedModel)
-    return model.eval()
+    return cast(_Model, model.eval())
 
 
 @torch.inference_mode()
-def _codes(model: "transformers.PreTrainedModel", images: Tensor, janus: bool) -> Codes:
-    if janus:
-        found = model.encode(images).image_tokens.reshape(len(images), -1)
-    else:
-        sizes = torch.tensor([images.shape[2:]] * len(images))
-        found = torch.stack(model.encode(images, sizes).image_tokens).flatten(1)
-    return np.asarray(found.numpy(), dtype=np.int64)
+def _codes(model: _Model, images: Tensor, janus: bool) -> Codes:
+    sizes = torch.tensor([images.shape[2:]] * len(images))
+    found = model.encode(*(images,) if janus else (images, sizes)).image_tokens
+    tokens = found if isinstance(found, Tensor) else torch.stack(found)
+    return np.asarray(tokens.reshape(len(images), -1).numpy(), dtype=np.int64)
 
 
 @torch.inference_mode()
-def _images(model: "transformers.PreTrainedModel", codes: Codes, grid: tuple[int, int], janus: bool) -> Tensor:
+def _images(model: _Model, codes: Codes, grid: tuple[int, int], janus: bool) -> Tensor:
     tokens = torch.from_numpy(codes)
-    images = model.decode(tokens if janus else tokens.reshape(-1, *grid))
-    assert isinstance(images, Tensor)
-    return images
+    return model.decode(tokens if janus else tokens.reshape(-1, *grid))
 
 
 def _floats(images: Pixels, scale: Scale) -> Tensor:

@@ -21,7 +21,7 @@ class Captioned(NamedTuple):
 class Images(NamedTuple):
     """One split. Each function starts from the beginning whenever it is called."""
 
-    count: int
+    samples: int
     read: Callable[[], Iterator[Captioned]]
     captions: Callable[[], Iterator[str]]
     """The captions alone, in the same order."""

@@ -24,7 +24,7 @@ class Part(NamedTuple):
 
     file: Path | str
     first: int
-    count: int
+    rows: int
 
 
 def files_identity(source: ImageFiles, root: Path, sha256: Callable[[Path], str]) -> Json:
@@ -46,7 +46,7 @@ def files(source: ImageFiles, root: Path) -> Gallery:
     train = [_whole(path) for path in _named(source, root) if path not in held_out]
     if held_out:
         return _gallery(source, train, [_whole(path) for path in held_out])
-    rows = sum(part.count for part in train)
+    rows = sum(part.rows for part in train)
     kept = rows - max(1, round(rows * source.held_out_fraction))
     return _gallery(source, _between(train, 0, kept), _between(train, kept, rows))
 
@@ -108,10 +108,10 @@ def _images(source: ImageTable, parts: list[Part], split: str) -> Images:
     def captions() -> Iterator[str]:
         return (text for _, text, _ in _rows(source, parts, with_images=False))
 
-    count = sum(part.count for part in parts)
-    if not count:
+    samples = sum(part.rows for part in parts)
+    if not samples:
         raise DataError(f"there is no row in the {split} part of data.source\ngive more files, or hold out fewer rows")
-    return Images(count, read, captions)
+    return Images(samples, read, captions)
 
 
 def _rows(source: ImageTable, parts: list[Part], with_images: bool) -> Iterator[tuple[str, str, object]]:
@@ -122,7 +122,7 @@ def _rows(source: ImageTable, parts: list[Part], with_images: bool) -> Iterator[
             frame = polars.scan_parquet(part.file)
             columns = [_text(frame, source, part.file)] + ([_image(frame, source, part.file)] if with_images else [])
             for batch in (
-                frame.slice(part.first, part.count)
+                frame.slice(part.first, part.rows)
                 .select(columns)
                 .collect_batches(chunk_size=ROWS, maintain_order=True, lazy=True)
             ):

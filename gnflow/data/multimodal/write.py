@@ -54,8 +54,8 @@ def write(directory: Path, name: str, images: Images, forms: Forms) -> Counts:
     """Write the files of one split."""
     if forms.data.style == "janus":
         with shards.growing(directory / f"{name}.pixels.npy", "|u1", (forms.data.patch_values,)) as append:
-            for batch in _batches(images.read()):
-                cut = vq.patches(np.stack([sample.image for sample in batch]), forms.data.patch_side)
+            for samples in _batches(images.read()):
+                cut = vq.patches(np.stack([sample.image for sample in samples]), forms.data.patch_side)
                 append(cut.reshape(-1, cut.shape[-1]))
     length, pad = forms.data.context + 1, forms.sequences.marks["PAD"]
     tokens, rows = 0, dict.fromkeys(TASKS, 0)
@@ -78,7 +78,7 @@ def write(directory: Path, name: str, images: Images, forms: Forms) -> Counts:
                 append_task(np.full(len(batch), number))
                 rows[task] += len(batch)
                 tokens += int((ids != pad).sum())
-    return Counts(images.count, tokens, rows)
+    return Counts(images.samples, tokens, rows)
 
 
 def require_context(gallery: Gallery, forms: Forms) -> None:
