@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 
 class Spec(BaseModel):
@@ -25,6 +26,23 @@ def _expand(value: object) -> object:
 
 # `inner: muon` reads as `inner: {kind: muon}`.
 Shorthand = BeforeValidator(_expand)
+
+
+@dataclass(frozen=True)
+class Implied:
+    """The `kind` of a mapping that names none: what it was while there was one kind alone."""
+
+    kind: str
+
+    def __get_pydantic_core_schema__(self, source: type, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._named, handler(source))
+
+    def __get_pydantic_json_schema__(self, inner: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(inner), "implied": self.kind}
+
+    def _named(self, value: object) -> object:
+        return {"kind": self.kind, **value} if isinstance(value, dict) and "kind" not in value else value
+
 
 Item = TypeVar("Item")
 # A YAML list, kept as a tuple.
