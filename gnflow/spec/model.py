@@ -1,10 +1,13 @@
 """`model:`: the architectures a spec may name."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from gnflow.spec.base import Count, Implied, Listed, Rate, Shorthand, Spec, Unit, refuse
+
+
+Part = Literal["decoder", "text", "understanding", "generation", "image_head"]
 
 
 class Transformer(Spec):
@@ -75,8 +78,15 @@ class Janus(Transformer):
     kind: Literal["janus"] = "janus"
     code_width: Annotated[Count, Unit("features")] = 8
     """Features of an image code before the adaptor."""
-    freeze: Listed[Literal["decoder", "text", "understanding", "generation", "image_head"]] = ()
+    freeze: Listed[Part] = ()
     """Parts that take no update: the blocks; text embedding and head; either path into the decoder; the image head."""
+
+    @field_validator("freeze")
+    @classmethod
+    def _something_moves(cls, freeze: tuple[Part, ...]) -> tuple[Part, ...]:
+        if set(freeze) == set(get_args(Part)):
+            raise refuse("every part is frozen, and nothing is left to train; leave one out")
+        return freeze
 
 
 Model = Annotated[Decoder | Emu3 | Janus, Field(discriminator="kind"), Implied("decoder"), Shorthand]
