@@ -1,6 +1,6 @@
 """What every part of a spec shares: frozen, strict, no unknown key, and `kind` alone meaning its defaults."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
@@ -29,19 +29,20 @@ Shorthand = BeforeValidator(_expand)
 
 
 @dataclass(frozen=True)
-class Implied:
-    """The `kind` of a mapping that names none: what it was while there was one kind alone."""
+class DefaultKind:
+    """The shorthand for a union whose mappings may leave their `kind` out: it is this one then."""
 
     kind: str
 
-    def __get_pydantic_core_schema__(self, source: type, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self._named, handler(source))
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._told, handler(source))
 
-    def __get_pydantic_json_schema__(self, inner: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {**handler(inner), "implied": self.kind}
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), "defaultKind": self.kind}
 
-    def _named(self, value: object) -> object:
-        return {"kind": self.kind, **value} if isinstance(value, dict) and "kind" not in value else value
+    def _told(self, value: object) -> object:
+        told = _expand(value)
+        return {"kind": self.kind, **told} if isinstance(told, Mapping) else told
 
 
 Item = TypeVar("Item")

@@ -5,8 +5,8 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from gnflow.spec.base import Expects, Listed, Spec, refuse
-from gnflow.spec.data import Data
 from gnflow.spec.model import Decoder, Model
+from gnflow.spec.multimodal import Data
 from gnflow.spec.optimizer import GaussNewton, MlFopSoap, Optimizer, has_momentum
 from gnflow.spec.training import Compile, Cost, Loss, Metric, Mlflow, Tracking, Training, Tuning, UpdateNorms
 

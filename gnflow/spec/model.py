@@ -4,7 +4,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from gnflow.spec.base import Count, Implied, Listed, Rate, Shorthand, Spec, Unit, refuse
+from gnflow.spec.base import Count, DefaultKind, Listed, Rate, Spec, Unit, refuse
 
 
 Part = Literal["decoder", "text", "understanding", "generation", "image_head"]
@@ -89,4 +89,4 @@ class Janus(Transformer):
         return freeze
 
 
-Model = Annotated[Decoder | Emu3 | Janus, Field(discriminator="kind"), Implied("decoder"), Shorthand]
+Model = Annotated[Decoder | Emu3 | Janus, Field(discriminator="kind"), DefaultKind("decoder")]
