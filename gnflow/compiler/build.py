@@ -11,7 +11,7 @@ from gnflow.curvature.linearised import SURROGATES, linearised
 from gnflow.metrics.dominance import dominance
 from gnflow.models.attention import Kernel
 from gnflow.models.decoder import decoder
-from gnflow.models.loss import cross_entropy, split
+from gnflow.models.loss import cross_entropy
 from gnflow.models.model import Model
 from gnflow.objective import Objective, Params, Scalar, Tokens
 from gnflow.optim import schedules
@@ -44,7 +44,7 @@ def model(experiment: Experiment, attention: Kernel) -> Model:
 
 
 def objective(network: Model, experiment: Experiment) -> Objective:
-    """Next-token cross-entropy. In bfloat16, where the spec says so, are gradients alone.
+    """Next-token cross-entropy, weighted as the model says. In bfloat16, where the spec says so, are gradients alone.
 
     Values decide about step lengths and targets and are set against the convex model: they keep float32.
     """
@@ -52,18 +52,18 @@ def objective(network: Model, experiment: Experiment) -> Objective:
     form = experiment.optimizer.objective if isinstance(experiment.optimizer, spec.GaussNewton) else "quadratic"
 
     def value(params: Params, tokens: Tokens) -> Scalar:
-        inputs, targets = split(tokens)
+        inputs, targets = network.split(tokens)
         return cross_entropy(network.logits(params, inputs), targets)
 
     def rounded(params: Params, tokens: Tokens) -> Scalar:
-        inputs, targets = split(tokens)
+        inputs, targets = network.split(tokens)
         return cross_entropy(network.logits(trees.mapped(lambda w: w.to(reduced), params), inputs).float(), targets)
 
     def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         slope, loss = torch.func.grad_and_value(value if reduced is None else rounded)(params, tokens)
         return slope, loss
 
-    return Objective(value, gradient, linearised(network.logits, SURROGATES[form]))
+    return Objective(value, gradient, linearised(network.logits, SURROGATES[form], network.split))
 
 
 def probe(experiment: Experiment) -> Probe | None:

@@ -45,7 +45,7 @@ class Point(NamedTuple):
 
     def logits(self, params: Params) -> Tensor:
         """f(params)"""
-        return self.parts.network.logits(params, split(self.tokens)[0])
+        return self.parts.network.logits(params, self.parts.network.split(self.tokens)[0])
 
 
 def _point(experiment: Experiment, make: Make) -> Point:
