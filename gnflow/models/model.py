@@ -39,6 +39,12 @@ class Model(NamedTuple):
         """The other weights, in order."""
         return tuple(name for name in self.weights if name not in self.frozen)
 
+    @property
+    def moving_blocks(self) -> dict[str, tuple[str, ...]]:
+        """The blocks without what is frozen; those without anything else are left out."""
+        parts = {block: tuple(n for n in names if n not in self.frozen) for block, names in self.blocks.items()}
+        return {block: names for block, names in parts.items() if names}
+
     def init(self, seed: int, device: torch.device | str = "cpu") -> Params:
         """Initial weights, each a function of (seed, name) alone; on `meta` only shapes."""
         return {name: _drawn(weight, seed, name, torch.device(device)) for name, weight in self.weights.items()}
