@@ -78,7 +78,7 @@ class VQ(Spec):
     """Side of the patch that one code stands for."""
     codebook: Annotated[int, Field(ge=2, le=1_000_000), Unit("codes")] = 64
     """Number of codes."""
-    images: Annotated[Count, Unit("images")] = 4096
+    images: Annotated[Count, Unit("images")] = 8192
     """Training images that the codebook is fitted to, at most; evenly spaced over all of them."""
     iterations: Count = 100
     """Rounds of k-means, unless no patch changes its code before."""
