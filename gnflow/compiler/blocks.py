@@ -53,7 +53,7 @@ def redirected(cost: Cost, blocks: Mapping[str, BlockRegion]) -> Cost:
 
 
 def dispatched(whole: Curved, parts: Mapping[frozenset[str], Curved], moving: Sequence[str]) -> Curved:
-    """`curved` by the parameters it is asked about: those of a region among `parts`, or any that move through `whole`."""
+    """`curved` by the parameters it is asked about: those of a region among `parts`, others that move by `whole`."""
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         if len(params) == len(moving):

@@ -69,9 +69,10 @@ def microbatch_shape(experiment: Experiment) -> tuple[int, ...]:
 
 
 def objective(network: Model, experiment: Experiment) -> Objective:
-    """Next-token cross-entropy, weighted as the model says. In bfloat16, where the spec says so, are gradients alone.
+    """Next-token cross-entropy, weighted as the model says; frozen weights have no gradient.
 
-    Frozen weights have no gradient. Values decide about step lengths and targets and are set against the convex model: they keep float32.
+    In bfloat16, where the spec says so, are gradients alone. Values decide about step lengths and targets and are set
+    against the convex model: they keep float32.
     """
     reduced = torch.bfloat16 if experiment.training.precision == "bfloat16" else None
     form = experiment.optimizer.objective if isinstance(experiment.optimizer, spec.GaussNewton) else "quadratic"

@@ -3,8 +3,9 @@
     cosine      <G_text, G_image> / |G_text| |G_image|
     norm ratio  |G_image| / |G_text|
 
-G are the mean gradients of the two losses over some held-out micro-batches. Means over the matrices inside the blocks,
-and over those of each block. A matrix that one of the losses does not depend on, such as a head of its own, has neither.
+G are the mean gradients of the two losses over some held-out micro-batches. Means over the matrices that
+lead from features to features, and over those of each block. A matrix that one of the losses does not depend on, such
+as a head of its own, has neither.
 """
 
 import torch

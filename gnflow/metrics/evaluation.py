@@ -1,10 +1,10 @@
 """The loss on held-out micro-batches and, of multimodal data, that of each modality and of each task.
 
-    loss/held_out                        mean over micro-batches of the loss that is minimised
-    loss/text, loss/image                mean cross-entropy of the targets of one modality, without weights
-    loss/text_only, loss/understanding,
-    loss/generation                      mean over the targets of one task, weighted as in the loss
-    image_accuracy                       part of the image codes that come first by their logits, the codes before given
+loss/held_out      mean over micro-batches of the loss that is minimised
+loss/text, image   mean cross-entropy of the targets of one modality, without weights
+loss/text_only, understanding, generation
+                   mean over the targets of one task, weighted as in the loss
+image_accuracy     part of the image codes that come first by their logits, all before them given
 """
 
 from collections.abc import Callable

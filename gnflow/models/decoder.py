@@ -1,8 +1,8 @@
 """The LLaMA-style decoder of the Gauss-Newton study, as a pure function of its weights.
 
-    x <- embedding[tokens]
-    x <- blocks(x)
-    logits = head x
+x <- embedding[tokens]
+x <- blocks(x)
+logits = head x
 """
 
 from torch import Tensor

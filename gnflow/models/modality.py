@@ -45,7 +45,7 @@ def only(tokens: Tokens, modality: Modality) -> Tokens:
 
 
 def shared(split: Split) -> Shares:
-    """A micro-batch -> the one of its image loss and the one of its text loss, each with its share of the whole loss."""
+    """A micro-batch -> that of its image loss and that of its text loss, each with its share of the whole loss."""
 
     def shares(tokens: Tokens) -> list[tuple[Tokens, Scalar]]:
         alone = [only(tokens, modality) for modality in ("image", "text")]

@@ -26,7 +26,7 @@ class Model(NamedTuple):
     blocks: Mapping[str, tuple[str, ...]]
     """Block -> names of its weights; `embedding` first, heads last."""
     hidden: frozenset[str]
-    """Weights that are matrices inside the blocks, or from features to features: what matrix optimizers are meant for."""
+    """Matrices inside the blocks, or else from features to features: what matrix optimizers are meant for."""
     logits: Callable[[Params, Tensor], Tensor]
     """(params, inputs (rows, time), or (rows, time, channels)) -> (rows, time, vocabulary)"""
     split: Split = split

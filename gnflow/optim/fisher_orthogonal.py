@@ -94,7 +94,7 @@ class FisherOrthogonal(Descent):
         metric = transform.metric
         if metric is None:
             raise ValueError("a Fisher-orthogonal projection needs a transform that has a metric")
-        if not 2 <= leaves or (shares is None and leaves > microbatches):
+        if leaves < 2 or (shares is None and leaves > microbatches):
             raise ValueError(f"{leaves} leaves from {microbatches} micro-batches: at least 2, and one micro-batch each")
 
         def merge(one: Params, two: Params, share: Tensor, state: AnyState) -> Merged:

@@ -44,11 +44,10 @@ class Experiment(Spec):
         if (model := info.data.get("model")) is None:
             return data
         if isinstance(data, Text) and not isinstance(model, Decoder):
-            raise refuse(f"a model of kind `{model.kind}` needs data of kind `multimodal`; text is for `decoder`", "kind")
+            raise refuse(f"`model.kind` is `{model.kind}`, which needs data of kind `multimodal`", "kind")
         if isinstance(data, Multimodal) and data.style != model.kind:
             raise refuse(
-                f"data of style `{data.style}` needs a model of kind `{data.style}`, and `model.kind` is `{model.kind}`",
-                "style",
+                f"data of style `{data.style}` needs a model of that kind, and `model.kind` is `{model.kind}`", "style"
             )
         return data
 

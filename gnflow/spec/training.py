@@ -114,7 +114,7 @@ class Dominance(Spec):
 
 
 class ModalityConflict(Spec):
-    """`conflict/cosine`, `conflict/norm_ratio` of the gradients of text and image loss, at every evaluation; by block."""
+    """`conflict/cosine` and `conflict/norm_ratio` of the gradients of text and image loss, at every evaluation."""
 
     kind: Literal["modality_conflict"] = "modality_conflict"
     microbatches: Annotated[Count, Unit("micro-batches")] = 4
