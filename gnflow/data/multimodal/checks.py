@@ -39,15 +39,16 @@ def problem(ids: Rows, groups: Rows, patches: Rows | None, task: Task, forms: Se
 
 def _samples(ids: NDArray[np.int64], task: Task, forms: Sequences) -> Problem | None:
     """Every sample runs from BOS to EOS with as many images as its task has; the rest is padding."""
-    begin, end, pad = (ids == forms.marks[mark] for mark in ("BOS", "EOS", "PAD"))
+    begin, end, pad, image = (ids == forms.marks[mark] for mark in ("BOS", "EOS", "PAD", "BOI"))
     inside = begin.cumsum(axis=1) - end.cumsum(axis=1) + end
-    images = (ids == forms.marks["BOI"]).sum(axis=1)
-    wanted = 0 if task == "text" else begin.sum(axis=1)
-    ragged = np.zeros_like(begin)
-    ragged[:, 0] = images != wanted
-    ragged[:, -1] |= begin.sum(axis=1) != end.sum(axis=1)
-    return _first("ids", (inside < 0) | (inside > 1) | ((inside == 0) & ~pad), "a sample is cut at {at}") or _first(
-        "ids", ragged, "its samples are not each whole, with " + ("no image" if task == "text" else "one image")
+    unended = np.zeros_like(end)
+    unended[:, -1] = begin.sum(axis=1) != end.sum(axis=1)
+    images = 0 if task == "text" else begin.cumsum(axis=1)
+    wanted = "no image" if task == "text" else "one image"
+    return (
+        _first("ids", (inside < 0) | (inside > 1) | ((inside == 0) & ~pad), "a sample is cut at {at}")
+        or _first("ids", unended, "its last sample does not end")
+        or _first("ids", end & (image.cumsum(axis=1) != images), "the sample that ends at {at} should have " + wanted)
     )
 
 

@@ -51,8 +51,12 @@ def held_out(split: Split, rows: int, mix: Mix, count: int) -> torch.Tensor:
 
     A task whose rows are used up begins again.
     """
-    numbers = _numbers(split, mix, rows, 0, count, lambda task, turns: turns % _size(split, task))
-    return split.gather(numbers)
+    return split.gather(held_out_numbers(split, rows, mix, count))
+
+
+def held_out_numbers(split: Split, rows: int, mix: Mix, count: int) -> Numbers:
+    """The row behind each row of `held_out`: [count, rows]."""
+    return _numbers(split, mix, rows, 0, count, lambda task, turns: turns % _size(split, task))
 
 
 def whole(split: Split, rows: int, mix: Mix) -> int:
