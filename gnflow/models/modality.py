@@ -40,7 +40,7 @@ def weighted(image_weight: float, apart: int | None = None) -> Split:
 
 def only(tokens: Tokens, modality: Modality) -> Tokens:
     """The same micro-batches with no loss on targets of the other modality."""
-    ids, groups, pixels = tokens.split((1, 1, tokens.shape[-1] - PIXELS), dim=-1)
+    ids, groups, pixels = torch.split(tokens, [1, 1, tokens.shape[-1] - PIXELS], dim=-1)
     return torch.cat((ids, torch.where(_among(groups, numbered(modality)), groups, 0), pixels), dim=-1)
 
 

@@ -150,7 +150,7 @@ def noise(like: Params, seed: int) -> Params:
 
 
 def text(experiment: Experiment, microbatches: int, step: int) -> Tensor:
-    """Micro-batches of tokens with structure: each id is at least the one before it."""
+    """Micro-batches of tokens with structure: each id is at least the one before it, but for a mark in the front."""
     shape = (microbatches, experiment.training.rows, experiment.data.context + 1)
     ids = experiment.data.vocabulary if isinstance(experiment.data, Multimodal) else 4
     drawn = torch.randint(ids, shape, generator=torch.Generator().manual_seed(step))
@@ -158,11 +158,15 @@ def text(experiment: Experiment, microbatches: int, step: int) -> Tensor:
 
 
 def dressed(experiment: Experiment, ids: Tensor, seed: int) -> Tensor:
-    """Ids with whatever else the data gives each token: of images and text a group that suits it, and pixels."""
+    """Ids with whatever else the data gives each token: of images and text a group that suits it, and pixels.
+
+    The first of each row becomes the last mark, which to Janus is a patch to be read.
+    """
     data = experiment.data
     if not isinstance(data, Multimodal):
         return ids
     generator = torch.Generator().manual_seed(seed)
+    ids = torch.cat((torch.full_like(ids[..., :1], data.text_vocabulary - 1), ids[..., 1:]), dim=-1)
 
     def drawn(options: tuple[int, ...]) -> Tensor:
         return torch.tensor(options)[torch.randint(len(options), ids.shape, generator=generator)]
