@@ -9,6 +9,7 @@ from gnflow.groups import GROUPS
 from gnflow.models.attention import Kernel
 from gnflow.models.emu3 import emu3
 from gnflow.models.janus import janus
+from gnflow.spec.experiment import Experiment
 from gnflow.spec.model import Emu3, Janus
 
 TEXT, CODES, PATCH, PLACEHOLDER = 7, 6, 4, 6
@@ -60,3 +61,21 @@ def weights_and_choice(kind: str, batch: Tensor) -> tuple[Tensor, Tensor]:
                 allowed = [(i >= TEXT) == (target >= TEXT) for i in range(VOCABULARY)]
             choice.append(allowed)
     return torch.tensor(weights, dtype=torch.float64), torch.tensor(choice)
+
+
+def experiment(kind: str, optimizer: dict[str, object], **sections: object) -> Experiment:
+    """A tiny run on digits: one layer of width 16, no tracking, nothing compiled."""
+    training = {"steps": 4, "rows": 4, "start": "scratch", **sections.pop("training", {})}  # type: ignore[arg-type]
+    model = {"kind": kind, "layers": 1, "width": 16, "heads": 2, **sections.pop("model", {})}  # type: ignore[arg-type]
+    return Experiment.model_validate(
+        {
+            "name": "tiny",
+            "model": model,
+            "data": {"kind": "multimodal", "style": kind, "image_tokenizer": {"kind": "vq", "codebook": 8}},
+            "optimizer": optimizer,
+            "training": training,
+            "compile": {"mode": "off"},
+            "tracking": "none",
+            **sections,
+        }
+    )

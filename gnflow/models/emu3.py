@@ -1,4 +1,4 @@
-"""Emu3: one decoder, one vocabulary and one head for text and image codes; only the weights in the loss tell them apart.
+"""Emu3: one decoder, one vocabulary and one head for text and image codes; only weights in the loss tell them apart.
 
 Source:   Wang et al. 2024, arXiv:2409.18869
 Differs:  no dropout; the block is that of the decoder here

@@ -4,8 +4,8 @@ L(z)      = sum_t w_t (logsumexp(z_t) - z_t[y_t]) / W       W = sum_t w_t
 dL/dz     = w (p - y) / W                                   p = softmax(z)
 d2L/dz2 v = w (p v - p <p, v>) / W
 
-Of text all tokens weigh the same. Where each modality has a softmax of its own, logits of the other one are -inf: p is 0
-there, and so is every derivative.
+Of text all tokens weigh the same. Where each modality has a softmax of its own, logits of the other one are -inf: p is
+0 there, and so is every derivative.
 """
 
 from collections.abc import Callable

@@ -6,7 +6,6 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from gnflow.spec.base import Count, DefaultKind, Listed, Rate, Spec, Unit, refuse
 
-
 Part = Literal["decoder", "text", "understanding", "generation", "image_head"]
 
 
