@@ -86,7 +86,7 @@ def _loaded(directory: Path, name: str) -> _Model:
             "an image tokenizer of kind `transformers` needs that package, which is not installed\n"
             "run: pip install 'gnflow[hf]'"
         ) from None
-    transformers.logging.disable_progress_bar()
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no annotations
     try:
         model, found = getattr(transformers, name).from_pretrained(
             directory, local_files_only=True, dtype=torch.float32, output_loading_info=True
