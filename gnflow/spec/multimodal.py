@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from gnflow.spec.base import Count, DefaultKind, Fraction, Listed, Shorthand, Spec, Unit, refuse
-from gnflow.spec.data import BPE, Path, Text, Tokenizer, entries
+from gnflow.spec.data import BPE, Documents, Path, Text, Tokenizer, entries
 from gnflow.spec.specials import SPECIALS, Style
 
 Name = Annotated[str, Field(min_length=1)]
@@ -115,6 +115,7 @@ class Mix(Spec):
 
 
 ImageSource = Annotated[Digits | ImageFiles | ImageHub, Field(discriminator="kind"), Shorthand]
+TextSource = Annotated[Documents, Field(discriminator="kind"), Shorthand]
 ImageTokenizer = Annotated[VQ | PretrainedVQ, Field(discriminator="kind"), Shorthand]
 
 
@@ -126,12 +127,14 @@ class Multimodal(Spec):
     """Form of a sequence, that of the model: `emu3` has images as codes only, `janus` reads pixels and writes codes."""
     source: ImageSource = Digits()
     """Where images and captions come from."""
+    text: TextSource | None = None
+    """Where rows of text alone come from; a document longer than a row is cut into samples. Default: the captions."""
     image_tokenizer: Annotated[ImageTokenizer, Field(validate_default=True)] = VQ()
     """How an image becomes codes."""
     understanding_patch: Annotated[Count | None, Unit("pixels"), Field(validate_default=True)] = None
     """Side of a patch that is read as pixels (`janus`). Default: that of `image_tokenizer`."""
     tokenizer: Tokenizer = BPE(vocabulary=360)
-    """How captions become tokens."""
+    """How captions and other text become tokens."""
     mix: Mix = Mix()
     """Rows of each task."""
     prompt_drop: Fraction = 0.1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from corpora import prose
 from gallery import STYLES, multimodal, reopened, rewritten
 
 from gnflow.data.multimodal import digits, vq
@@ -293,3 +294,22 @@ def test_the_manifest_counts_rows_and_tokens(whole: MultimodalDataset) -> None:
     assert counts["samples"] == 1438
     assert counts["tokens"] == int((np.asarray(whole.train.ids) != whole.sequences.marks["PAD"]).sum())
     assert [counts[task] for task in ("text", "understanding", "generation")] == np.bincount(whole.train.tasks).tolist()
+
+
+def test_rows_of_text_may_come_from_a_corpus(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(prose(900))
+    (tmp_path / "b.txt").write_text(short := prose(12, seed=1))
+    source = {"kind": "files", "paths": ["a.txt"], "held_out": ["b.txt"]}
+    data = multimodal("emu3", text=source, tokenizer={"kind": "bpe", "vocabulary": 400})
+    dataset = prepare(data, Workspace(tmp_path))
+    ids = stream(dataset.train, "text")
+    assert "".join(dataset.texts_of(ids)) == prose(900)
+    # A document is longer than a row: all rows but the last are full.
+    assert (ids[:-1] != dataset.sequences.marks["PAD"]).all()
+    assert "".join(dataset.texts_of(stream(dataset.held_out, "text"))) == short
+    assert all(digits.label_of(text) is not None for text in dataset.texts_of(stream(dataset.train, "understanding")))
+    (tmp_path / "a.txt").write_text(prose(901))
+    assert prepare(data, Workspace(tmp_path)).directory != dataset.directory
+    (tmp_path / "b.txt").write_text("")
+    with pytest.raises(DataError, match=r"nothing in the held-out part of data\.text"):
+        prepare(data, Workspace(tmp_path))

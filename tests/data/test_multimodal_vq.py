@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -91,3 +93,9 @@ def test_the_reported_error_is_the_root_mean_square_over_every_pixel() -> None:
     found = reconstruction(codec, Images(10, lambda: (Captioned(image, "") for image in images), lambda: iter(())))
     assert found.error == pytest.approx(np.sqrt(((images.astype(float) - 7) ** 2).mean()))
     assert (found.codes_used, found.images) == (1, 10)
+
+
+def test_the_codebook_of_the_digits_is_the_same_on_every_machine() -> None:
+    images = np.stack([sample.image for sample in digits.gallery(Digits(), 0).train.read()])
+    codebook = vq.fit(vq.patches(images, 2).reshape(-1, 4), 64, 100, seed=0)
+    assert hashlib.sha256(codebook.tobytes()).hexdigest().startswith("2a343c4866d12688")

@@ -1,5 +1,7 @@
 """From a multimodal `data:` section to a MultimodalDataset: shards made once and reused afterwards."""
 
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import assert_never
 
@@ -13,8 +15,10 @@ from gnflow.data.multimodal.dataset import FORMAT, MultimodalDataset, opened
 from gnflow.data.multimodal.pretrained import model_files
 from gnflow.data.multimodal.samples import Gallery
 from gnflow.data.multimodal.sequences import sequences
-from gnflow.data.multimodal.write import Forms, require_context, write
-from gnflow.data.sources.corpus import Json
+from gnflow.data.multimodal.write import Forms, Texts, require_context, write
+from gnflow.data.sources import chosen
+from gnflow.data.sources.corpus import Json, joined
+from gnflow.errors import DataError
 from gnflow.spec.multimodal import Digits, ImageFiles, ImageHub, Multimodal, PretrainedVQ
 from gnflow.workspace import Workspace
 
@@ -55,6 +59,7 @@ def _identity(data: Multimodal, root: Path, digests: Digests) -> dict[str, Json]
     return {
         "data": data.model_dump(mode="json", exclude={"mix"}),
         "source": source,
+        "text": None if data.text is None else chosen.identity(data.text, root, digests.sha256),
         "tokenizer": tokenizers.identity(data.tokenizer, root, digests.sha256),
         "image_tokenizer": model,
         "format": FORMAT,
@@ -73,9 +78,29 @@ def _gallery(data: Multimodal, root: Path) -> Gallery:
             assert_never(data.source)
 
 
+def _texts(data: Multimodal, gallery: Gallery, root: Path) -> tuple[Texts, Texts]:
+    """What rows of text are made of, for both splits. Raises DataError when there is nothing."""
+    if data.text is None:
+        return gallery.train.captions, gallery.held_out.captions
+    corpus = chosen.corpus(data.text, root)
+    for name, pieces in zip(corpus._fields, corpus, strict=True):
+        if next(pieces(), None) is None:
+            part = name.replace("_", "-")
+            raise DataError(f"nothing in the {part} part of data.text\nexpected at least one document with text")
+    train, held_out = corpus
+    return lambda: (p.text for p in joined(train())), lambda: (p.text for p in joined(held_out()))
+
+
+def _words(gallery: Gallery, texts: tuple[Texts, Texts]) -> Iterator[str]:
+    """All training text."""
+    captions = gallery.train.captions
+    return captions() if texts[0] is captions else chain(captions(), texts[0]())
+
+
 def _write(directory: Path, data: Multimodal, root: Path, report: Report) -> dict[str, Json]:
     gallery = _gallery(data, root)
-    tokenizer = tokenizers.made(data.tokenizer, gallery.train.captions, root, report)
+    texts = _texts(data, gallery, root)
+    tokenizer = tokenizers.made(data.tokenizer, lambda: _words(gallery, texts), root, report)
     if tokenizer.file:
         shards.write_text(directory / TOKENIZER, tokenizer.file)
     report(f"turning images into codes of {data.codebook}")
@@ -83,9 +108,9 @@ def _write(directory: Path, data: Multimodal, root: Path, report: Report) -> dic
     forms = Forms(data, sequences(data, tokenizer.encode), tokenizer, codec(data, root, directory))
     require_context(gallery, forms)
     splits: dict[str, dict[str, int]] = {}
-    for name, images in zip(gallery._fields, gallery, strict=True):
+    for name, images, alone in zip(gallery._fields, gallery, texts, strict=True):
         report(f"writing {name}")
-        counts = write(directory, name, images, forms)
+        counts = write(directory, name, images, alone, forms)
         rows = {str(task): number for task, number in counts.rows.items()}
         splits[name] = {"samples": counts.samples, "tokens": counts.tokens, **rows}
     return {

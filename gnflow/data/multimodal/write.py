@@ -31,6 +31,7 @@ BATCH = 256
 ONE = 1 << 53
 
 Item = TypeVar("Item")
+Texts = Callable[[], Iterator[str]]
 Columns = dict[str, NDArray[np.integer]]
 
 
@@ -52,7 +53,7 @@ class Counts(NamedTuple):
     rows: dict[Task, int]
 
 
-def write(directory: Path, name: str, images: Images, forms: Forms) -> Counts:
+def write(directory: Path, name: str, images: Images, texts: Texts, forms: Forms) -> Counts:
     """Write the files of one split."""
     if forms.data.style == "janus":
         _write_pixels(directory / f"{name}.pixels.npy", images, forms.data)
@@ -60,7 +61,11 @@ def write(directory: Path, name: str, images: Images, forms: Forms) -> Counts:
     tokens, rows = 0, dict.fromkeys(TASKS, 0)
     with _growing(directory, name, forms.data) as append:
         for number, task in enumerate(TASKS):
-            for batch in _batches(packed(_sequences(task, images, forms, name == "train"), length, pad)):
+            if task == "text":
+                samples = _text_sequences(texts, forms)
+            else:
+                samples = _image_sequences(task, images, forms, name == "train")
+            for batch in _batches(packed(samples, length, pad)):
                 ids = np.stack([row.ids for row in batch])
                 append(
                     {
@@ -118,11 +123,14 @@ def require_context(gallery: Gallery, forms: Forms) -> None:
         )
 
 
-def _sequences(task: Task, images: Images, forms: Forms, training: bool) -> Iterator[Sequence]:
-    if task == "text":
-        for words in _encoded(images.captions(), forms.tokenizer):
-            yield plain(forms.sequences.text(words))
-        return
+def _text_sequences(texts: Texts, forms: Forms) -> Iterator[Sequence]:
+    room = forms.data.context - 1
+    for words in _encoded(texts(), forms.tokenizer):
+        for start in range(0, len(words), room):
+            yield plain(forms.sequences.text(words[start : start + room]))
+
+
+def _image_sequences(task: Task, images: Images, forms: Forms, training: bool) -> Iterator[Sequence]:
     numbers = count()
     for batch in _batches(images.read()):
         codes = forms.codec.encode(np.stack([sample.image for sample in batch]))
