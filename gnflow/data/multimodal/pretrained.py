@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol, TypeVar, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor
 
 from gnflow.data.multimodal.samples import Codec, Codes, Pixels
@@ -85,10 +86,16 @@ def _loaded(directory: Path, name: str) -> _Model:
             "an image tokenizer of kind `transformers` needs that package, which is not installed\n"
             "run: pip install 'gnflow[hf]'"
         ) from None
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no annotations
     try:
-        model = getattr(transformers, name).from_pretrained(directory, local_files_only=True, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError) as error:
+        model, found = getattr(transformers, name).from_pretrained(
+            directory, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{directory}: not a whole {name}: {error}\ncopy or save it again") from None
+    # The package fills what a file lacks with random numbers.
+    if lacking := sorted(map(str, found["missing_keys"])):
+        raise DataError(f"{directory}: not a whole {name}: it lacks {', '.join(lacking[:3])}\ncopy or save it again")
     return cast(_Model, model.eval())
 
 

@@ -7,13 +7,14 @@
 <split>.pixels.npy   [patches, values]     `janus`: the patches, image after image
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gnflow.data import shards
 from gnflow.data.multimodal import vq
@@ -30,6 +31,7 @@ BATCH = 256
 ONE = 1 << 53
 
 Item = TypeVar("Item")
+Columns = dict[str, NDArray[np.integer]]
 
 
 class Forms(NamedTuple):
@@ -53,32 +55,55 @@ class Counts(NamedTuple):
 def write(directory: Path, name: str, images: Images, forms: Forms) -> Counts:
     """Write the files of one split."""
     if forms.data.style == "janus":
-        with shards.growing(directory / f"{name}.pixels.npy", "|u1", (forms.data.patch_values,)) as append:
-            for samples in _batches(images.read()):
-                cut = vq.patches(np.stack([sample.image for sample in samples]), forms.data.patch_side)
-                append(cut.reshape(-1, cut.shape[-1]))
+        _write_pixels(directory / f"{name}.pixels.npy", images, forms.data)
     length, pad = forms.data.context + 1, forms.sequences.marks["PAD"]
     tokens, rows = 0, dict.fromkeys(TASKS, 0)
-    with ExitStack() as stack:
-        kinds = {"ids": shards.narrowest(forms.data.vocabulary), "groups": "|u1", "patches": "<u4"}
-        if forms.data.style == "emu3":
-            del kinds["patches"]
-        appends = {
-            part: stack.enter_context(shards.growing(directory / f"{name}.{part}.npy", kind, (length,)))
-            for part, kind in kinds.items()
-        }
-        append_task = stack.enter_context(shards.growing(directory / f"{name}.tasks.npy", "|u1"))
+    with _growing(directory, name, forms.data) as append:
         for number, task in enumerate(TASKS):
             for batch in _batches(packed(_sequences(task, images, forms, name == "train"), length, pad)):
                 ids = np.stack([row.ids for row in batch])
-                columns = {"ids": ids, "groups": forms.sequences.groups(ids, task)}
-                columns["patches"] = np.stack([row.patches for row in batch])
-                for part, append in appends.items():
-                    append(columns[part])
-                append_task(np.full(len(batch), number))
+                append(
+                    {
+                        "ids": ids,
+                        "groups": forms.sequences.groups(ids, task),
+                        "tasks": np.full(len(batch), number),
+                        "patches": np.stack([row.patches for row in batch]),
+                    }
+                )
                 rows[task] += len(batch)
                 tokens += int((ids != pad).sum())
     return Counts(images.samples, tokens, rows)
+
+
+@contextmanager
+def _growing(directory: Path, name: str, data: Multimodal) -> Iterator[Callable[[Columns], None]]:
+    """The files of a split, to which rows are appended."""
+    row = (data.context + 1,)
+    shapes: dict[str, tuple[str, tuple[int, ...]]] = {
+        "ids": (shards.narrowest(data.vocabulary), row),
+        "groups": ("|u1", row),
+        "tasks": ("|u1", ()),
+    }
+    if data.style == "janus":
+        shapes["patches"] = ("<u4", row)
+    with ExitStack() as stack:
+        appends = {
+            part: stack.enter_context(shards.growing(directory / f"{name}.{part}.npy", *shape))
+            for part, shape in shapes.items()
+        }
+
+        def append(columns: Columns) -> None:
+            for part, grow in appends.items():
+                grow(columns[part])
+
+        yield append
+
+
+def _write_pixels(path: Path, images: Images, data: Multimodal) -> None:
+    with shards.growing(path, "|u1", (data.patch_values,)) as append:
+        for samples in _batches(images.read()):
+            cut = vq.patches(np.stack([sample.image for sample in samples]), data.patch_side)
+            append(cut.reshape(-1, cut.shape[-1]))
 
 
 def require_context(gallery: Gallery, forms: Forms) -> None:
