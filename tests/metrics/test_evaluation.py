@@ -12,7 +12,9 @@ def by_token(problem, kind, micro):
     weights, choice = weights_and_choice(kind, micro)
     logits = problem.model.logits(problem.params, micro[:, :-1]).flatten(0, -2)
     found = []
-    for z, allowed, weight, (target, number) in zip(logits, choice, weights, micro[:, 1:, :2].flatten(0, 1), strict=True):
+    for z, allowed, weight, (target, number) in zip(
+        logits, choice, weights, micro[:, 1:, :2].flatten(0, 1), strict=True
+    ):
         z = z.where(allowed, -torch.inf)
         loss = (torch.logsumexp(z, 0) - z[target]).item()
         group = GROUPS[int(number) - 1] if number else None

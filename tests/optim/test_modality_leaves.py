@@ -87,6 +87,8 @@ def test_it_keeps_the_promises_of_every_optimizer(claim):
 
 
 def test_inside_gauss_newton_the_leaves_are_models_of_both_losses():
-    small, made_parts = made("janus", {"kind": "gauss_newton", "inner": BY_MODALITY, "inner_steps": 2, "search": "none"})
+    small, made_parts = made(
+        "janus", {"kind": "gauss_newton", "inner": BY_MODALITY, "inner_steps": 2, "search": "none"}
+    )
     reached = advanced(small, made_parts, initial(small, made_parts.network), 1)
     assert all(weight.isfinite().all() for weight in reached.params.values())

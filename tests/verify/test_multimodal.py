@@ -18,7 +18,9 @@ def test_derivatives_carry_weights_and_mask(claim, objective, kind):
 
 
 @pytest.mark.parametrize("model", [{}, FROZEN], ids=["all parts", "frozen"])
-@pytest.mark.parametrize("claim", ["resumes bit for bit", "counts its micro-batches", "missing gradients disturb nothing"])
+@pytest.mark.parametrize(
+    "claim", ["resumes bit for bit", "counts its micro-batches", "missing gradients disturb nothing"]
+)
 def test_optimizers_keep_their_promises_with_frozen_parts_too(claim, model):
     for optimizer in ({"kind": "muon"}, GAUSS_NEWTON):
         OPTIMIZER[claim](shrunken(multimodal.experiment("janus", optimizer, model=model)))
