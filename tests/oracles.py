@@ -11,10 +11,13 @@ from gnflow.objective import Params
 class Dense:
     """f(w) = f(anchor) + J (w - anchor), with J a matrix of (rows time vocabulary) x (weights)."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, weights: Tensor | None = None, choice: Tensor | None = None) -> None:
+        """`weights` of the targets, one after another; `choice`, the ids that each softmax is over."""
         self.names = list(problem.params)
         self.shapes = [problem.params[name].shape for name in self.names]
-        self.targets = problem.tokens[:, 1:].flatten()
+        ids = problem.tokens if problem.tokens.ndim == 2 else problem.tokens[..., 0]
+        self.targets = ids[:, 1:].flatten()
+        self.weights, self.choice = weights, choice
         self.anchor = self.flat(problem.params)
 
         def logits(flat: Tensor) -> Tensor:
@@ -22,7 +25,7 @@ class Dense:
 
         self.logits = logits(self.anchor)
         self.jacobian = torch.func.jacrev(logits)(self.anchor)
-        self.vocabulary = problem.params["embedding.weight"].shape[0]
+        self.vocabulary = len(self.logits) // len(self.targets)
 
     def flat(self, tree: Params) -> Tensor:
         return torch.cat([tree[name].flatten() for name in self.names])
@@ -33,7 +36,11 @@ class Dense:
         return {name: part.view(shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)}
 
     def loss(self, logits: Tensor) -> Tensor:
-        return functional.cross_entropy(logits.view(-1, self.vocabulary), self.targets)
+        logits = logits.view(-1, self.vocabulary)
+        if self.choice is not None:
+            logits = logits.where(self.choice, -1e9)
+        losses = functional.cross_entropy(logits, self.targets, reduction="none")
+        return losses.mean() if self.weights is None else losses @ self.weights / self.weights.sum()
 
     def quadratic(self, params: Params) -> tuple[Tensor, Tensor]:
         """(J'(l' + H J d), value of the expansion)."""

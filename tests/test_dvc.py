@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 NAMES = (
     "adamw", "muon", "rmnp", "soap", "fop_soap", "fop_soap_control", "full_gn", "layerwise_gn", "prox_linear_gn",
 )  # fmt: skip
+MULTIMODAL = ("ml_fop_soap_emu3", "ml_fop_soap_janus")
 OPTIMIZERS = {
     "adamw": "{kind: adamw, microbatches: 2}",
     "muon": "{kind: muon, microbatches: 2}",
@@ -29,6 +30,8 @@ OPTIMIZERS = {
     "full_gn": "{kind: gauss_newton, inner_steps: 2, search: {kind: geometric, trials: 2, microbatches: 1}}",
     "layerwise_gn": "{kind: gauss_newton, blocks: layer, inner_steps: 2, search: none}",
     "prox_linear_gn": "{kind: gauss_newton, objective: prox_linear, inner_steps: 2, search: none}",
+    "ml_fop_soap_emu3": "{kind: ml_fop_soap, leaves: 2, microbatches: 2}",
+    "ml_fop_soap_janus": "{kind: ml_fop_soap, leaves: 2, microbatches: 2}",
 }
 SPEC = """
 name: {name}
@@ -80,23 +83,27 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
         shutil.copy(ROOT / name, root / name)
     shutil.copytree(ROOT / "specs" / "common", root / "specs" / "common")
-    for name in NAMES:
+    for name in (*NAMES, *MULTIMODAL):
         (root / "specs" / f"{name}.yaml").write_text(small(name))
     return root
 
 
 def test_every_shipped_spec_is_a_stage(repository: Path) -> None:
     stages = set(dvc(repository, "stage", "list", "--name-only").split())
-    assert stages == {"prepare", "compare", "report", *(f"run@{path.stem}" for path in (ROOT / "specs").glob("*.yaml"))}
+    specs = [path.stem for path in (ROOT / "specs").glob("*.yaml")]
+    runs = {f"run_multimodal@{name}" if name in MULTIMODAL else f"run@{name}" for name in specs}
+    assert stages == {"prepare", "compare", "report", *runs}
 
 
 def test_a_run_has_the_values_of_every_file_that_its_spec_extends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    extended = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]["run"]["foreach"]
+    stages = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+    extended = {**stages["run"]["foreach"], **stages["run_multimodal"]["foreach"]}
     for path in Path("specs").glob("*.yaml"):
         origins = load(path).origins.values()
         sources = {Path(origin.source.name).resolve() for origin in origins if origin.kind == "file"}
-        known = {path, Path(extended[path.stem]), Path("specs/common/shakespeare.yaml")}
+        base = Path("specs/common/digits_emu3.yaml" if path.stem in MULTIMODAL else "specs/common/shakespeare.yaml")
+        known = {path, Path(extended[path.stem]), base}
         assert path.resolve() in sources
         assert sources <= {file.resolve() for file in known}
 

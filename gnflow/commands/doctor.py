@@ -42,6 +42,8 @@ EXTRAS = (
     ("dvc", "3.67", "pip install 'gnflow[dvc]' to use `dvc repro`"),
     ("datasets", "3", "pip install 'gnflow[hf]' for `source: huggingface`"),
     ("transformers", "4.50", "pip install 'gnflow[hf]' for Hugging Face models"),
+    ("scikit-learn", "1.4", "pip install 'gnflow[images]' for `source: digits`"),
+    ("pillow", "10", "pip install 'gnflow[images]' for images in Parquet files"),
     ("altair", "5.5", "pip install 'gnflow[plots]' for charts in reports"),
 )
 SPACE_NEEDED = 2**30  # bytes: data, a few checkpoints of a small model, the compile cache

@@ -1,6 +1,6 @@
 """Layerwise: which blocks of parameters are worth a `curved` region of their own, and how a call finds its region."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
@@ -28,13 +28,13 @@ class BlockRegion(NamedTuple):
 
 def block_regions(network: Model, problem: Objective, params: Params, tokens: Tensor) -> dict[str, BlockRegion]:
     """For each block of the model; `params` and `tokens` are on the meta device."""
-    whole = region_cost(problem.curved, params, params, tokens).flops
+    whole = region_cost(problem.curved, trees.pick(params, network.moving), params, tokens).flops
 
     def found(block: str, names: tuple[str, ...]) -> BlockRegion:
         share = region_cost(problem.curved, trees.pick(params, names), params, tokens).flops / whole
         return BlockRegion(names, own(block) if share <= LARGEST_SHARE else "curved", share)
 
-    return {block: found(block, names) for block, names in network.blocks.items()}
+    return {block: found(block, names) for block, names in network.moving_blocks.items()}
 
 
 def own(block: str) -> str:
@@ -52,16 +52,16 @@ def redirected(cost: Cost, blocks: Mapping[str, BlockRegion]) -> Cost:
     return replace(cost, calls=calls)
 
 
-def dispatched(whole: Curved, parts: Mapping[frozenset[str], Curved]) -> Curved:
-    """`curved` by the parameters it is asked about: those of a region among `parts`, or any through `whole`."""
+def dispatched(whole: Curved, parts: Mapping[frozenset[str], Curved], moving: Sequence[str]) -> Curved:
+    """`curved` by the parameters it is asked about: those of a region among `parts`, others that move by `whole`."""
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        if len(params) == len(anchor):
+        if len(params) == len(moving):
             return whole(params, anchor, tokens)
         if part := parts.get(frozenset(params)):
             return part(params, anchor, tokens)
         # Clones, since params that alias the anchor would compile `whole` a second time.
-        gradient, value = whole({**trees.clone(anchor), **params}, anchor, tokens)
+        gradient, value = whole({**trees.clone(trees.pick(anchor, moving)), **params}, anchor, tokens)
         return trees.pick(gradient, params), value
 
     return curved

@@ -8,10 +8,15 @@ import torch
 from gnflow import trees
 from gnflow.compiler.routing import routing
 from gnflow.curvature.linearised import SURROGATES, linearised
+from gnflow.metrics.conflict import conflict
 from gnflow.metrics.dominance import dominance
+from gnflow.metrics.evaluation import Measure, grouped_losses, held_out_loss, tallied
 from gnflow.models.attention import Kernel
 from gnflow.models.decoder import decoder
-from gnflow.models.loss import cross_entropy, split
+from gnflow.models.emu3 import emu3
+from gnflow.models.janus import janus
+from gnflow.models.loss import cross_entropy
+from gnflow.models.modality import shared
 from gnflow.models.model import Model
 from gnflow.objective import Objective, Params, Scalar, Tokens
 from gnflow.optim import schedules
@@ -19,6 +24,7 @@ from gnflow.optim.adamw import adamw
 from gnflow.optim.combine import chain, clip_by_global_norm, partition
 from gnflow.optim.descent import Descent, Probe
 from gnflow.optim.fisher_orthogonal import FisherOrthogonal, Projection
+from gnflow.optim.frozen import Frozen
 from gnflow.optim.gauss_newton import Block, GaussNewton, Search
 from gnflow.optim.muon import muon
 from gnflow.optim.protocol import AnyState, AnyTransform, Jit, Optimizer, Region
@@ -30,7 +36,10 @@ from gnflow.spec import optimizer as spec
 from gnflow.spec import rules
 from gnflow.spec import schedules as spec_schedules
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.training import Dominance
+from gnflow.spec.model import Decoder, Emu3, Janus
+from gnflow.spec.multimodal import Multimodal
+from gnflow.spec.specials import specials
+from gnflow.spec.training import Dominance, Loss, Metric, ModalityConflict
 
 
 def kernel(optimizer: spec.Optimizer) -> Kernel:
@@ -40,30 +49,49 @@ def kernel(optimizer: spec.Optimizer) -> Kernel:
 
 def model(experiment: Experiment, attention: Kernel) -> Model:
     """The declared network."""
-    return decoder(experiment.model, experiment.data.vocabulary, attention)
+    match experiment.model, experiment.data:
+        case Decoder() as shape, data:
+            return decoder(shape, data.vocabulary, attention)
+        case Emu3() as shape, data:
+            return emu3(shape, data.vocabulary, attention)
+        case Janus() as shape, Multimodal() as data:
+            placeholder = specials(data.style, data.text_vocabulary)["PLACEHOLDER"]
+            return janus(shape, data.text_vocabulary, data.codebook, data.patch_values, placeholder, attention)
+        case shape, data:
+            raise AssertionError(f"{shape.kind} does not read {data.kind}")
+
+
+def microbatch_shape(experiment: Experiment) -> tuple[int, ...]:
+    """(rows, context + 1) of text, (rows, context + 1, channels) of images and text."""
+    data = experiment.data
+    channels = (data.channels,) if isinstance(data, Multimodal) else ()
+    return (experiment.training.rows, data.context + 1, *channels)
 
 
 def objective(network: Model, experiment: Experiment) -> Objective:
-    """Next-token cross-entropy. In bfloat16, where the spec says so, are gradients alone.
+    """Next-token cross-entropy, weighted as the model says; frozen weights have no gradient.
 
-    Values decide about step lengths and targets and are set against the convex model: they keep float32.
+    In bfloat16, where the spec says so, are gradients alone. Values decide about step lengths and targets and are set
+    against the convex model: they keep float32.
     """
     reduced = torch.bfloat16 if experiment.training.precision == "bfloat16" else None
     form = experiment.optimizer.objective if isinstance(experiment.optimizer, spec.GaussNewton) else "quadratic"
 
     def value(params: Params, tokens: Tokens) -> Scalar:
-        inputs, targets = split(tokens)
+        inputs, targets = network.split(tokens)
         return cross_entropy(network.logits(params, inputs), targets)
 
     def rounded(params: Params, tokens: Tokens) -> Scalar:
-        inputs, targets = split(tokens)
+        inputs, targets = network.split(tokens)
         return cross_entropy(network.logits(trees.mapped(lambda w: w.to(reduced), params), inputs).float(), targets)
 
     def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        slope, loss = torch.func.grad_and_value(value if reduced is None else rounded)(params, tokens)
+        of = value if reduced is None else rounded
+        moving = {name: weight for name, weight in params.items() if name not in network.frozen}
+        slope, loss = torch.func.grad_and_value(lambda part: of({**params, **part}, tokens))(moving)
         return slope, loss
 
-    return Objective(value, gradient, linearised(network.logits, SURROGATES[form]))
+    return Objective(value, gradient, linearised(network.logits, SURROGATES[form], network.split))
 
 
 def probe(experiment: Experiment) -> Probe | None:
@@ -71,8 +99,31 @@ def probe(experiment: Experiment) -> Probe | None:
     return dominance if any(isinstance(metric, Dominance) for metric in experiment.metrics) else None
 
 
+def measures(experiment: Experiment, network: Model, jit: Jit) -> tuple[Measure, ...]:
+    """What the declared metrics measure at every evaluation."""
+    multimodal = isinstance(experiment.data, Multimodal)
+
+    def measure(metric: Metric) -> Measure | None:
+        match metric:
+            case Loss(microbatches=count) if multimodal:
+                return grouped_losses(jit("tally", tallied(network)), count)
+            case Loss(microbatches=count):
+                return held_out_loss(count)
+            case ModalityConflict(microbatches=count):
+                return conflict(network, count)
+            case _:
+                return None
+
+    return tuple(filter(None, map(measure, experiment.metrics)))
+
+
 def optimizer(method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None = None) -> Optimizer:
-    """The optimizer of a run of `steps` steps."""
+    """The optimizer of a run of `steps` steps, on what is not frozen."""
+    inner = _optimizer(method, network, steps, jit, probe)
+    return Frozen(inner, network.moving) if network.frozen else inner
+
+
+def _optimizer(method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None) -> Optimizer:
     if isinstance(method, spec.GaussNewton):
         blocks = _blocks(method, network, _inner_schedule(method, steps), jit, probe)
         return GaussNewton(blocks, method.inner_steps, _search(method.search), method.warm_start, method.average)
@@ -84,10 +135,10 @@ def _blocks(
 ) -> dict[str, Block]:
     """One block, or those of the model; the first of each structure lends its regions to the others."""
     if method.blocks == "full":
-        return {"all": Block(tuple(network.weights), _descent(method.inner, network, schedule, jit, probe))}
+        return {"all": Block(network.moving, _descent(method.inner, network, schedule, jit, probe))}
     blocks: dict[str, Block] = {}
     lenders: dict[tuple[tuple[str, int], ...], tuple[Descent, str]] = {}
-    for name, names in network.blocks.items():
+    for name, names in network.moving_blocks.items():
         stacks = _stacks(method.inner, network, names)
         structure = tuple(stacks.sizes().items())
         if structure not in lenders:
@@ -138,6 +189,7 @@ def _descent(
     rate = main_rate if main in stacks.rules().values() else None
     # A block without matrices has nothing to project.
     if isinstance(method, spec.Projected) and (names is None or clipped.metric is not None):
+        by_modality = isinstance(method, spec.MlFopSoap) and method.granularity == "modality"
         return FisherOrthogonal(
             clipped,
             stacks,
@@ -145,11 +197,12 @@ def _descent(
             jit,
             rate,
             probe,
-            leaves=method.leaves if isinstance(method, spec.MlFopSoap) else 2,
+            leaves=method.leaves if isinstance(method, spec.MlFopSoap) and not by_modality else 2,
             projection=Projection(method.beta, method.beta_bound, method.damping, method.metric),
             statistics=method.statistics,
             second_moment=method.second_moment,
             layer_step=method.layer_step,
+            shares=shared(network.split) if by_modality else None,
         )
     return Descent(clipped, stacks, method.microbatches, jit, rate, probe)
 

@@ -16,6 +16,7 @@ from gnflow.models.attention import Kernel
 from gnflow.models.model import Model
 from gnflow.objective import Params
 from gnflow.optim.descent import Descent
+from gnflow.optim.frozen import Frozen
 from gnflow.optim.gauss_newton import GaussNewton
 from gnflow.optim.protocol import AnyState, Cost, Optimizer, Region
 from gnflow.spec import optimizer as spec
@@ -149,16 +150,17 @@ def _measure(
 ) -> tuple[dict[str, BlockRegion], dict[str, int]]:
     """Runs each region that the optimizer calls once, on the meta device -> (regions of blocks, memory)."""
     params = network.init(experiment.training.seed, "meta")
-    tokens = torch.empty(
-        experiment.training.rows, experiment.data.context + 1, dtype=torch.int64, device="meta"
-    )  # fmt: skip
+    moving = trees.pick(params, network.moving)
+    tokens = torch.empty(build.microbatch_shape(experiment), dtype=torch.int64, device="meta")
     problem = build.objective(network, experiment)
+    if isinstance(optimizer, Frozen):
+        optimizer = optimizer.inner
     layerwise = isinstance(optimizer, GaussNewton) and len(optimizer.blocks) > 1
     blocks = block_regions(network, problem, params, tokens) if layerwise else {}
     arguments: dict[str, tuple[object, ...]] = {
         "value": (params, tokens),
         "gradient": (params, tokens),
-        "curved": (params, params, tokens),
+        "curved": (moving, params, tokens),
         **{b.region: (trees.pick(params, b.names), params, tokens) for b in blocks.values() if b.region != "curved"},
     }
     for name in arguments:
@@ -166,9 +168,9 @@ def _measure(
             continue
         region: Callable[..., object] = getattr(problem, name.split(".")[0])
         costs.regions[name] = region_cost(region, *arguments[name])
-    state = optimizer.init(params)
+    state = optimizer.init(moving)
     standing_in = problem._replace(gradient=lambda at, tokens: (trees.zeros(at), torch.empty((), device="meta")))
-    for descent, suffix, own, inner in _descents(optimizer, params, state):
+    for descent, suffix, own, inner in _descents(optimizer, moving, state):
         batch = tokens.expand(descent.microbatches, *tokens.shape)
         slope, _, _ = descent.slope(standing_in, own, inner, batch)
         descent.update(slope, inner, descent.stacks.stack(own))
@@ -177,7 +179,7 @@ def _measure(
     return blocks, {
         "parameters": nbytes(params),
         "optimizer": nbytes(state),
-        "gradients": 2 * nbytes(params),
+        "gradients": 2 * nbytes(moving),
         "activations": max(cost.peak_bytes for cost in costs.regions.values()),
         "batch": optimizer.cost.microbatches * tokens.numel() * tokens.element_size(),
     }
@@ -211,8 +213,10 @@ def _table(experiment: Experiment, network: Model) -> tuple[Parameter, ...]:
     block = {name: block for block, names in network.blocks.items() for name in names}
 
     def row(name: str) -> Parameter:
-        rule = rules[routes[name]]
         shape = network.weights[name].shape
+        if name in network.frozen:
+            return Parameter(name, shape, block[name], "frozen", "none", 0.0)
+        rule = rules[routes[name]]
         return Parameter(name, shape, block[name], routes[name], rule.kind, rule.learning_rate)
 
     return tuple(row(name) for name in network.weights)

@@ -13,6 +13,8 @@ from gnflow.compiler.blocks import dispatched
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.regions import Compiler, can_compile
 from gnflow.errors import EnvironmentProblem
+from gnflow.metrics.evaluation import Measure
+from gnflow.models.model import Model
 from gnflow.objective import Metrics, Objective, Params
 from gnflow.optim.protocol import AnyState, Jit, Optimizer, eager
 
@@ -35,6 +37,7 @@ class Program:
     optimizer: Optimizer
     initial: Callable[[], Params]
     compiler: Compiler | None
+    measures: tuple[Measure, ...] = ()
 
     def init(self, params: Params) -> State:
         """The state before the first step."""
@@ -54,9 +57,10 @@ class Program:
         return State(state.step + 1, params, optimizer), metrics
 
     def evaluate(self, params: Params, batch: Tensor) -> Metrics:
-        """Mean loss over held-out micro-batches."""
-        losses = [self.objective.value(params, tokens) for tokens in batch.to(self.device)]
-        return {"loss/held_out": torch.stack(losses).mean()}
+        """What the declared metrics say on held-out micro-batches."""
+        batch = batch.to(self.device)
+        found = [measure(self.objective, params, batch) for measure in self.measures]
+        return {name: value for metrics in found for name, value in metrics.items()}
 
     def graphs(self) -> dict[str, int]:
         """Compiled graphs by region."""
@@ -99,15 +103,16 @@ def compile(plan: Plan, compiled: bool = True) -> Program:  # noqa: A001  # the 
     compiler = None if mode == "off" or not compiled else Compiler(mode, experiment.compile.max_graph_breaks == 0)
     jit: Jit = compiler or eager
     network = build.model(experiment, plan.attention)
-    problem = _compiled(build.objective(network, experiment), plan, jit)
+    problem = _compiled(build.objective(network, experiment), plan, network, jit)
     optimizer = build.optimizer(experiment.optimizer, network, plan.steps, jit, build.probe(experiment))
     device = torch.device(plan.device)
+    measures = build.measures(experiment, network, jit)
     return Program(
-        plan, device, problem, optimizer, lambda: network.init(experiment.training.seed, device), compiler
+        plan, device, problem, optimizer, lambda: network.init(experiment.training.seed, device), compiler, measures
     )  # fmt: skip
 
 
-def _compiled(problem: Objective, plan: Plan, jit: Jit) -> Objective:
+def _compiled(problem: Objective, plan: Plan, network: Model, jit: Jit) -> Objective:
     regions = Objective(*(jit(name, region) for name, region in problem._asdict().items()))
     if not plan.blocks:
         return regions
@@ -115,4 +120,4 @@ def _compiled(problem: Objective, plan: Plan, jit: Jit) -> Objective:
         frozenset(block.names): jit(block.region, problem.curved)
         for block in plan.blocks.values() if block.region != "curved"
     }  # fmt: skip
-    return regions._replace(curved=dispatched(regions.curved, parts))
+    return regions._replace(curved=dispatched(regions.curved, parts, network.moving))

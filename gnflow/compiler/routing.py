@@ -16,7 +16,7 @@ class Routing(NamedTuple):
     rules: Mapping[str, rules.RuleUse | spec.FirstOrderMethod]
     """Label -> method, in order of precedence."""
     routes: Mapping[str, str]
-    """Parameter -> label."""
+    """Parameter -> label. Frozen ones have none."""
 
 
 def routing(method: spec.FirstOrderMethod, network: Model) -> Routing:
@@ -38,7 +38,7 @@ def routing(method: spec.FirstOrderMethod, network: Model) -> Routing:
                 return f"rules.{i}"
         return method.kind if _suits(method, network, name) else "others"
 
-    routes = {name: owner(name) for name in network.weights}
+    routes = {name: owner(name) for name in network.moving}
     for i, rule in enumerate(method.rules):
         _require_sense(i, rule, [name for name, label in routes.items() if label == f"rules.{i}"], network)
     _require_even_splits(labels, routes, network)

@@ -23,37 +23,47 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.models.loss import cross_entropy, logit_gradient, logit_hessian_product, split
+from gnflow.models.loss import (
+    Split,
+    Targets,
+    cross_entropy,
+    logit_gradient,
+    logit_hessian_product,
+    probabilities,
+    split,
+)
 from gnflow.objective import Params, Scalar, Tokens
 
 Logits: TypeAlias = Callable[[Params, Tensor], Tensor]
 Pulled: TypeAlias = tuple[Tensor, Callable[[Tensor], tuple[Params]], Tensor]
-Surrogate: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[Scalar, Tensor]]
+Surrogate: TypeAlias = Callable[[Tensor, Tensor, Targets], tuple[Scalar, Tensor]]
 
 
-def quadratic(logits: Tensor, tangent: Tensor, targets: Tensor) -> tuple[Scalar, Tensor]:
+def quadratic(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
     """(value, cotangent) of L(z) + <l', v> + <v, H v> / 2."""
-    probabilities = torch.softmax(logits, dim=-1)
-    slope = logit_gradient(probabilities, targets)
-    bend = logit_hessian_product(probabilities, tangent)
+    p = probabilities(logits, targets)
+    slope = logit_gradient(p, targets)
+    bend = logit_hessian_product(p, tangent, targets)
     value = cross_entropy(logits, targets) + (tangent * (slope + 0.5 * bend)).sum()
     return value, slope + bend
 
 
-def prox_linear(logits: Tensor, tangent: Tensor, targets: Tensor) -> tuple[Scalar, Tensor]:
+def prox_linear(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
     """(value, cotangent) of L(z + v)."""
     moved = logits + tangent
-    return cross_entropy(moved, targets), logit_gradient(torch.softmax(moved, dim=-1), targets)
+    return cross_entropy(moved, targets), logit_gradient(probabilities(moved, targets), targets)
 
 
 SURROGATES: dict[Literal["quadratic", "prox_linear"], Surrogate] = {"quadratic": quadratic, "prox_linear": prox_linear}
 
 
-def linearised(logits: Logits, surrogate: Surrogate) -> Callable[[Params, Params, Tokens], tuple[Params, Scalar]]:
-    """`Objective.curved` for a model and a surrogate loss of its linearised logits."""
+def linearised(
+    logits: Logits, surrogate: Surrogate, read: Split = split
+) -> Callable[[Params, Params, Tokens], tuple[Params, Scalar]]:
+    """`Objective.curved` for a model and a surrogate loss of its linearised logits; `read` splits micro-batches."""
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        inputs, targets = split(tokens)
+        inputs, targets = read(tokens)
         origin = trees.pick(anchor, params)
         displacement = trees.subtract(params, origin)
 

@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
@@ -16,6 +19,24 @@ FORMAT = 2
 TOKENIZER = "tokenizer.json"
 # Up to this size a shard is read and hashed at every opening (10 MB take about 10 ms).
 REMEMBER_FROM = 1 << 26
+
+
+class File(TypedDict):
+    """One file of a prepared directory."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(TypedDict):
+    """What is written beside the shards."""
+
+    key: str
+    format: int
+    vocabulary: int
+    files: dict[str, File]
+    splits: dict[str, dict[str, int]]
+    reconstruction: NotRequired[dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -34,42 +55,58 @@ class Dataset:
 
 def opened(directory: Path, key: str, digests: Digests) -> Dataset:
     """The shards in `directory`. Raises DataError when they are damaged or of another corpus."""
-    try:
-        manifest = json.loads((directory / MANIFEST).read_bytes())
-        if manifest["key"] != key or manifest["format"] != FORMAT:
-            raise _damaged(directory / MANIFEST, "it belongs to another corpus or format")
-        files = manifest["files"]
-        for name in sorted(files):
-            _verify(directory / name, files[name]["bytes"], files[name]["sha256"], digests)
+    with opening(directory):
+        manifest = verified(directory, key, FORMAT, digests)
         text = manifest["splits"]["held_out"]
         return Dataset(
             directory,
             manifest["vocabulary"],
-            _over({name: files[name]["sha256"] for name in files}),
+            over(manifest),
             np.load(directory / "train.npy", mmap_mode="r"),
             np.load(directory / "held_out.npy", mmap_mode="r"),
             text["bytes"] / text["tokens"] if text["bytes"] else None,
         )
+
+
+@contextmanager
+def opening(directory: Path) -> Iterator[None]:
+    """Turn whatever a damaged directory leads to into a DataError."""
+    try:
+        yield
     except OSError as error:
-        raise _damaged(Path(error.filename or directory), error.strerror or str(error)) from None
+        raise damaged(Path(error.filename or directory), error.strerror or str(error)) from None
     except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(directory / MANIFEST, f"{type(error).__name__}: {error}") from None
+        raise damaged(directory / MANIFEST, f"{type(error).__name__}: {error}") from None
 
 
-def _verify(path: Path, size: int, sha256: str, digests: Digests) -> None:
-    found = path.stat().st_size
-    if found != size:
-        raise _damaged(path, f"it has {found} bytes, and the manifest says {size}")
-    digest = digests.sha256(path, REMEMBER_FROM)
-    if digest != sha256:
-        raise _damaged(path, f"its SHA-256 is {digest[:12]}..., and the manifest says {sha256[:12]}...")
+def verified(directory: Path, key: str, form: int, digests: Digests) -> Manifest:
+    """The manifest in `directory`, whose files are what it says. Raises what `opening` turns into a DataError."""
+    manifest: Manifest = json.loads((directory / MANIFEST).read_bytes())
+    if manifest["key"] != key or manifest["format"] != form:
+        raise damaged(directory / MANIFEST, "it belongs to another corpus or format")
+    files = manifest["files"]
+    for name in sorted(files):
+        _verify(directory / name, files[name]["bytes"], files[name]["sha256"], digests)
+    return manifest
 
 
-def _damaged(path: Path, reason: str) -> DataError:
+def over(manifest: Manifest) -> str:
+    """SHA-256 over all files."""
+    digests = {name: file["sha256"] for name, file in manifest["files"].items()}
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+def damaged(path: Path, reason: str) -> DataError:
+    """An error that says how to repair a prepared directory."""
     return DataError(
         f"{path} is damaged: {reason}\ndelete the directory {path.parent}; it is made again when it is next needed"
     )
 
 
-def _over(digests: dict[str, str]) -> str:
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+def _verify(path: Path, size: int, sha256: str, digests: Digests) -> None:
+    found = path.stat().st_size
+    if found != size:
+        raise damaged(path, f"it has {found} bytes, and the manifest says {size}")
+    digest = digests.sha256(path, REMEMBER_FROM)
+    if digest != sha256:
+        raise damaged(path, f"its SHA-256 is {digest[:12]}..., and the manifest says {sha256[:12]}...")

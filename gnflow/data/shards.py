@@ -1,4 +1,4 @@
-"""Token ids on disk: `.npy` files and a manifest of their SHA-256, in a directory that is whole or absent."""
+"""Tokens on disk: `.npy` files and a manifest of their SHA-256, in a directory that is whole or absent."""
 
 import fcntl
 import hashlib
@@ -18,21 +18,42 @@ from gnflow.data.sources.corpus import Json
 MANIFEST = "manifest.json"
 
 
+Append = Callable[[NDArray[np.integer]], None]
+
+
 def write_ids(path: Path, vocabulary: int, parts: Iterable[tuple[NDArray[np.uint32], int]]) -> tuple[int, int]:
     """Write ids as they come, in the narrowest type that holds the vocabulary; the numbers of ids and of text bytes."""
-    dtype = np.dtype("<u2" if vocabulary <= 1 << 16 else "<u4")
     tokens = size = 0
-    with path.open("wb") as file:
-        _write_header(file, dtype.str, 0)
+    with growing(path, narrowest(vocabulary)) as append:
         for ids, text in parts:
-            file.write(ids.astype(dtype).tobytes())
+            append(ids)
             tokens += len(ids)
             size += text
+    return tokens, size
+
+
+def narrowest(vocabulary: int) -> str:
+    """The narrowest type that holds ids below `vocabulary`."""
+    return "<u2" if vocabulary <= 1 << 16 else "<u4"
+
+
+@contextmanager
+def growing(path: Path, dtype: str, tail: tuple[int, ...] = ()) -> Iterator[Append]:
+    """A `.npy` file of shape [as much as is appended, *tail]."""
+    length = 0
+
+    def append(values: NDArray[np.integer]) -> None:
+        nonlocal length
+        file.write(values.astype(dtype).tobytes())
+        length += len(values)
+
+    with path.open("wb") as file:
+        _write_header(file, dtype, (0, *tail))
+        yield append
         # numpy pads the header so that a longer first axis takes no more room.
         file.seek(0)
-        _write_header(file, dtype.str, tokens)
+        _write_header(file, dtype, (length, *tail))
         _flush(file)
-    return tokens, size
 
 
 def write_text(path: Path, text: str) -> None:
@@ -91,8 +112,8 @@ def _is_still(path: Path, file: BinaryIO) -> bool:
         return False
 
 
-def _write_header(file: BinaryIO, descr: str, tokens: int) -> None:
-    header = {"descr": descr, "fortran_order": False, "shape": (tokens,)}
+def _write_header(file: BinaryIO, descr: str, shape: tuple[int, ...]) -> None:
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
 
 

@@ -3,14 +3,15 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gnflow.data.sources.corpus import Piece, joined
+from gnflow.data.sources.corpus import Json, Piece, joined
 from gnflow.data.sources.paths import reading
 from gnflow.errors import DataError, EnvironmentProblem
+from gnflow.spec.data import BPE, Bytes, PretrainedTokenizer
 
 if TYPE_CHECKING:
     import tokenizers
@@ -21,6 +22,7 @@ ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eot_id|>", "
 CHARACTERS = 1 << 22
 
 Ids = NDArray[np.uint32]
+Spec = BPE | PretrainedTokenizer | Bytes
 
 
 class Tokenizer(NamedTuple):
@@ -33,6 +35,33 @@ class Tokenizer(NamedTuple):
     """Pieces of a document must be joined before they are encoded."""
     file: str | None = None
     """What belongs into `tokenizer.json`."""
+
+
+def identity(spec: Spec | None, root: Path, sha256: Callable[[Path], str]) -> Json:
+    """Content of a ready tokenizer; what is trained or built in is what the spec says."""
+    if not isinstance(spec, PretrainedTokenizer):
+        return None
+    file = pretrained_file(root / spec.path)
+    return [sha256(path) for path in (file, file.with_name("tokenizer_config.json")) if path.is_file()]
+
+
+def made(spec: Spec, texts: Callable[[], Iterable[str]], root: Path, report: Callable[[str], None]) -> Tokenizer:
+    """The tokenizer that `spec` asks for, trained on `texts` where it must be. Raises DataError."""
+    match spec:
+        case BPE(vocabulary=vocabulary):
+            report(f"training a BPE of {vocabulary} entries")
+            return train_bpe(texts(), vocabulary)
+        case PretrainedTokenizer(path=path, vocabulary=vocabulary):
+            return pretrained(root / path, vocabulary)
+        case Bytes():
+            return plain_bytes()
+        case _:
+            assert_never(spec)
+
+
+def kept(spec: Spec, directory: Path) -> Tokenizer:
+    """The tokenizer behind the shards in `directory`."""
+    return plain_bytes() if isinstance(spec, Bytes) else pretrained(directory, spec.vocabulary)
 
 
 def plain_bytes() -> Tokenizer:

@@ -1,135 +1,31 @@
 """The LLaMA-style decoder of the Gauss-Newton study, as a pure function of its weights.
 
-    x <- embedding[tokens]
-    x <- x + output(attention(rope(qk_norm(query n)), rope(qk_norm(key n)), value n)),   n = rms_norm(x)
-    x <- x + down(gelu(up n)),                                                           n = rms_norm(x)
-    logits = head rms_norm(x)
-
-Source:   Abreu et al. 2025, arXiv:2510.09378
-Code:     github.com/natalieabreu/full-gauss-newton llama_model.py @ 0c14e7e
-Differs:  rotary pairs are (i, i + size/2), not neighbours; grouped heads, SwiGLU and per-head QK norm are options
+x <- embedding[tokens]
+x <- blocks(x)
+logits = head x
 """
 
-from collections.abc import Iterator
-
-import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gnflow.models.attention import KERNELS, Attention, Kernel, rotate
+from gnflow.models.attention import Kernel
 from gnflow.models.model import Model, Weight
+from gnflow.models.trunk import declared, trunk
 from gnflow.objective import Params
-from gnflow.spec.model import Decoder
+from gnflow.spec.model import Transformer
 
 
-def decoder(spec: Decoder, vocabulary: int, kernel: Kernel) -> Model:
+def decoder(spec: Transformer, vocabulary: int, kernel: Kernel) -> Model:
     """The model for `vocabulary` tokens with the given attention kernel."""
-    weights = dict(_weights(spec, vocabulary))
-    blocks: dict[str, tuple[str, ...]] = {"embedding": ("embedding.weight",)}
-    for layer in range(spec.layers):
-        blocks[f"blocks.{layer}"] = tuple(name for name in weights if name.startswith(f"blocks.{layer}."))
-    blocks[f"blocks.{spec.layers - 1}"] += ("norm.scale",)
+    base = trunk(spec, kernel)
+    weights = {"embedding.weight": Weight((vocabulary, spec.width), std=1.0), **base.weights}
+    blocks: dict[str, tuple[str, ...]] = {"embedding": ("embedding.weight",), **base.blocks}
     if not spec.tie_embeddings:
+        weights["head.weight"] = declared("head.weight", (vocabulary, spec.width))
         blocks["head"] = ("head.weight",)
-    hidden = frozenset(name for name, weight in weights.items() if name.startswith("blocks.") and len(weight.shape) > 1)
-    attend = KERNELS[kernel]
 
     def logits(params: Params, inputs: Tensor) -> Tensor:
-        x = functional.embedding(inputs, params["embedding.weight"])
-        for layer in range(spec.layers):
-            block = {name: params[f"blocks.{layer}.{name}"] for name in _BLOCK if f"blocks.{layer}.{name}" in params}
-            x = x + _attention(spec, attend, block, _rms_norm(x, block["attention.norm.scale"], spec.norm_epsilon))
-            x = x + _feedforward(block, _rms_norm(x, block["feedforward.norm.scale"], spec.norm_epsilon))
-        head = params["embedding.weight" if spec.tie_embeddings else "head.weight"]
-        return functional.linear(_rms_norm(x, params["norm.scale"], spec.norm_epsilon), head)
+        x = base.run(params, functional.embedding(inputs, params["embedding.weight"]))
+        return functional.linear(x, params["embedding.weight" if spec.tie_embeddings else "head.weight"])
 
-    return Model(weights, blocks, hidden, logits)
-
-
-_BLOCK = (
-    "attention.norm.scale",
-    "attention.query.weight",
-    "attention.key.weight",
-    "attention.value.weight",
-    "attention.output.weight",
-    "attention.query_norm.scale",
-    "attention.query_norm.bias",
-    "attention.key_norm.scale",
-    "attention.key_norm.bias",
-    "feedforward.norm.scale",
-    "feedforward.gate.weight",
-    "feedforward.up.weight",
-    "feedforward.down.weight",
-)
-
-
-def _weights(spec: Decoder, vocabulary: int) -> Iterator[tuple[str, Weight]]:
-    """Matrices N(0, 1/fan_in), embedding N(0, 1): the reference's `initializer_range=1.0`."""
-    width, hidden = spec.width, spec.hidden or 4 * spec.width
-    size = width // spec.heads
-    narrow = size * (spec.key_value_heads or spec.heads)
-    shapes: dict[str, tuple[int, ...]] = {
-        "attention.norm.scale": (width,),
-        "attention.query.weight": (width, width),
-        "attention.key.weight": (narrow, width),
-        "attention.value.weight": (narrow, width),
-        "attention.output.weight": (width, width),
-        "feedforward.norm.scale": (width,),
-        "feedforward.up.weight": (hidden, width),
-        "feedforward.down.weight": (width, hidden),
-    }
-    if spec.feedforward == "swiglu":
-        shapes["feedforward.gate.weight"] = (hidden, width)
-    if spec.qk_norm != "none":
-        for side, full in (("query", width), ("key", narrow)):
-            normed = full if spec.qk_norm == "full" else size
-            shapes |= {f"attention.{side}_norm.{part}": (normed,) for part in ("scale", "bias")}
-    yield "embedding.weight", Weight((vocabulary, width), std=1.0)
-    for layer in range(spec.layers):
-        for name in _BLOCK:
-            if name in shapes:
-                yield f"blocks.{layer}.{name}", _weight(name, shapes[name])
-    yield "norm.scale", Weight((width,), value=1.0)
-    if not spec.tie_embeddings:
-        yield "head.weight", Weight((vocabulary, width), std=width**-0.5)
-
-
-def _weight(name: str, shape: tuple[int, ...]) -> Weight:
-    if len(shape) == 2:
-        return Weight(shape, std=shape[1] ** -0.5)
-    return Weight(shape, value=1.0 if name.endswith("scale") else 0.0)
-
-
-def _rms_norm(x: Tensor, scale: Tensor, epsilon: float) -> Tensor:
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon) * scale
-
-
-def _attention(spec: Decoder, attend: Attention, block: Params, x: Tensor) -> Tensor:
-    rows, time, width = x.shape
-    query, key, value = (functional.linear(x, block[f"attention.{side}.weight"]) for side in ("query", "key", "value"))
-    if spec.qk_norm == "full":
-        query, key = _qk_norm(spec, block, "query", query), _qk_norm(spec, block, "key", key)
-    query, key, value = (part.view(rows, time, -1, width // spec.heads) for part in (query, key, value))
-    if spec.qk_norm == "head":
-        query, key = _qk_norm(spec, block, "query", query), _qk_norm(spec, block, "key", key)
-    query, key, value = (part.transpose(1, 2) for part in (query, key, value))
-    query, key = rotate(query, spec.rope_theta), rotate(key, spec.rope_theta)
-    if key.shape[1] != spec.heads:
-        key, value = (part.repeat_interleave(spec.heads // part.shape[1], dim=1) for part in (key, value))
-    merged = attend(query, key, value).transpose(1, 2).reshape(rows, time, width)
-    return functional.linear(merged, block["attention.output.weight"])
-
-
-def _qk_norm(spec: Decoder, block: Params, side: str, x: Tensor) -> Tensor:
-    scale, bias = block[f"attention.{side}_norm.scale"], block[f"attention.{side}_norm.bias"]
-    # torch 2.13 does not compile the forward derivative of layer_norm in `x` alone, with `scale` inside it.
-    return functional.layer_norm(x, scale.shape, eps=spec.norm_epsilon) * scale + bias
-
-
-def _feedforward(block: Params, x: Tensor) -> Tensor:
-    up = functional.linear(x, block["feedforward.up.weight"])
-    if "feedforward.gate.weight" in block:
-        up = functional.silu(functional.linear(x, block["feedforward.gate.weight"])) * up
-    else:
-        up = functional.gelu(up)
-    return functional.linear(up, block["feedforward.down.weight"])
+    return Model(weights, blocks, base.hidden, logits)

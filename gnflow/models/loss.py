@@ -1,9 +1,15 @@
-"""Mean cross-entropy of the next token, with the derivatives in the logits that second-order methods need.
+"""Cross-entropy of the next token, with the derivatives in the logits that second-order methods need.
 
-L(z)      = mean over tokens of  logsumexp(z) - z[y]
-dL/dz     = (p - y) / n                       p = softmax(z), n tokens
-d2L/dz2 v = (p v - p <p, v>) / n
+L(z)      = sum_t w_t (logsumexp(z_t) - z_t[y_t]) / W       W = sum_t w_t
+dL/dz     = w (p - y) / W                                   p = softmax(z)
+d2L/dz2 v = w (p v - p <p, v>) / W
+
+Of text all tokens weigh the same. Where each modality has a softmax of its own, logits of the other one are -inf: p is
+0 there, and so is every derivative.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,24 +18,72 @@ from torch.nn import functional
 from gnflow.objective import Scalar, Tokens
 
 
-def split(tokens: Tokens) -> tuple[Tensor, Tensor]:
-    """(rows, time + 1) -> inputs and targets, (rows, time) each."""
-    return tokens[:, :-1], tokens[:, 1:]
+class Targets(NamedTuple):
+    """What the logits of each position are judged by."""
+
+    ids: Tensor
+    """(rows, time)"""
+    weights: Tensor | None = None
+    """(rows, time); None where all tokens weigh the same."""
+    groups: Tensor | None = None
+    """(rows, time), of multimodal data: 1 + index into GROUPS, or 0 for a token that bears no loss."""
+    apart: int | None = None
+    """Where image codes begin, if the softmax is over the ids of the target's modality alone."""
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> Scalar:
-    """Mean over all tokens, in nats."""
-    return functional.cross_entropy(logits.flatten(0, -2), targets.flatten())
+Split: TypeAlias = Callable[[Tokens], tuple[Tensor, Targets]]
 
 
-def logit_gradient(probabilities: Tensor, targets: Tensor) -> Tensor:
-    """(p - y) / n, shaped like the logits."""
-    onehot = torch.arange(probabilities.shape[-1], device=targets.device) == targets.unsqueeze(-1)
-    return (probabilities - onehot.to(probabilities.dtype)) / targets.numel()
+def split(tokens: Tokens) -> tuple[Tensor, Targets]:
+    """(rows, time + 1) of text -> inputs and targets, (rows, time) each."""
+    return tokens[:, :-1], Targets(tokens[:, 1:])
 
 
-def logit_hessian_product(probabilities: Tensor, tangent: Tensor) -> Tensor:
-    """(p v - p <p, v>) / n, shaped like the logits."""
-    weighted = probabilities * tangent
-    count = probabilities[..., 0].numel()
-    return (weighted - probabilities * weighted.sum(-1, keepdim=True)) / count
+def within(logits: Tensor, targets: Targets) -> Tensor:
+    """The logits that the softmax is over: -inf for ids of the other modality, where each has its own."""
+    if targets.apart is None:
+        return logits
+    codes = torch.arange(logits.shape[-1], device=logits.device) >= targets.apart
+    return logits.masked_fill(codes != (targets.ids >= targets.apart).unsqueeze(-1), float("-inf"))
+
+
+def token_losses(logits: Tensor, targets: Targets) -> Tensor:
+    """Of each position, in nats and without weights: (rows, time)."""
+    chosen = within(logits, targets)
+    return functional.cross_entropy(chosen.flatten(0, -2), targets.ids.flatten(), reduction="none").view_as(targets.ids)
+
+
+def cross_entropy(logits: Tensor, targets: Targets) -> Scalar:
+    """Weighted mean over all tokens, in nats; 0 where none has a weight."""
+    if targets.weights is None:
+        return functional.cross_entropy(within(logits, targets).flatten(0, -2), targets.ids.flatten())
+    return (_shares(targets.weights, logits) * token_losses(logits, targets)).sum()
+
+
+def probabilities(logits: Tensor, targets: Targets) -> Tensor:
+    """p, shaped like the logits."""
+    return torch.softmax(within(logits, targets), dim=-1)
+
+
+def logit_gradient(p: Tensor, targets: Targets) -> Tensor:
+    """w (p - y) / W, shaped like the logits."""
+    onehot = torch.arange(p.shape[-1], device=p.device) == targets.ids.unsqueeze(-1)
+    return _averaged(p - onehot.to(p.dtype), targets)
+
+
+def logit_hessian_product(p: Tensor, tangent: Tensor, targets: Targets) -> Tensor:
+    """w (p v - p <p, v>) / W, shaped like the logits."""
+    weighted = p * tangent
+    return _averaged(weighted - p * weighted.sum(-1, keepdim=True), targets)
+
+
+def _averaged(each: Tensor, targets: Targets) -> Tensor:
+    if targets.weights is None:
+        return each / targets.ids.numel()
+    return each * _shares(targets.weights, each).unsqueeze(-1)
+
+
+def _shares(weights: Tensor, like: Tensor) -> Tensor:
+    """w / W"""
+    weights = weights.to(like.dtype)
+    return weights / weights.sum().clamp(min=torch.finfo(like.dtype).tiny)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gnflow.models.loss import Split, split
 from gnflow.objective import Params
 
 
@@ -23,11 +24,26 @@ class Model(NamedTuple):
 
     weights: Mapping[str, Weight]
     blocks: Mapping[str, tuple[str, ...]]
-    """Block -> names of its weights; `embedding` first, `head` last where there is one."""
+    """Block -> names of its weights; `embedding` first, heads last."""
     hidden: frozenset[str]
-    """Weights that are matrices inside the blocks: what matrix optimizers are meant for."""
+    """Matrices inside the blocks, or else from features to features: what matrix optimizers are meant for."""
     logits: Callable[[Params, Tensor], Tensor]
-    """(params, inputs (rows, time)) -> (rows, time, vocabulary)"""
+    """(params, inputs (rows, time), or (rows, time, channels)) -> (rows, time, vocabulary)"""
+    split: Split = split
+    """A micro-batch -> inputs, and what the logits are judged by."""
+    frozen: frozenset[str] = frozenset()
+    """Weights that take no update."""
+
+    @property
+    def moving(self) -> tuple[str, ...]:
+        """The other weights, in order."""
+        return tuple(name for name in self.weights if name not in self.frozen)
+
+    @property
+    def moving_blocks(self) -> dict[str, tuple[str, ...]]:
+        """The blocks without what is frozen; those without anything else are left out."""
+        parts = {block: tuple(n for n in names if n not in self.frozen) for block, names in self.blocks.items()}
+        return {block: names for block, names in parts.items() if names}
 
     def init(self, seed: int, device: torch.device | str = "cpu") -> Params:
         """Initial weights, each a function of (seed, name) alone; on `meta` only shapes."""

@@ -7,7 +7,8 @@ Two mean gradients x1, x2, in coordinates where the Fisher matrix is the diagona
     eta = <a, x / f> / <x, x / f>                                               optional length, in [1/2, 1]
 
 Two leaves are FOP. 2^L leaves are folded pairwise up a binary tree, as they come: at most L + 1 gradients are alive.
-Leaves of different sizes enter `a` by their size.
+Leaves of different sizes enter `a` by their size. Where micro-batches are shared out, the leaves are not groups of them
+but parts of their loss, such as those of image and of text, and their sizes are the parts' weights.
 
 Source:   arXiv:2508.13898, equations 4, 16-18 (FOP); Lu & Armour 2026, arXiv:2605.16165 (ML-FOP-SOAP)
 Differs:  ML-FOP-SOAP is a RECONSTRUCTION: only its abstract is public. The fold, its place before the momentum, the
@@ -15,7 +16,7 @@ Differs:  ML-FOP-SOAP is a RECONSTRUCTION: only its abstract is public. The fold
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
+from gnflow.models.modality import Shares
 from gnflow.objective import Metrics, Objective, Params, Scalar
 from gnflow.optim.descent import Descent, Probe, Rate, Slope, mean_gradient
 from gnflow.optim.protocol import AnyState, AnyTransform, Jit, eager
@@ -43,11 +45,19 @@ class Projection:
     """f is the second moment, as in Fisher's matrix, or its root, as in the transform's own preconditioner."""
 
 
-class Node(NamedTuple):
-    """A gradient in the tree, the micro-batches below it, and how many merges it took."""
+class Leaf(NamedTuple):
+    """A mean gradient with its loss, and its share of the whole."""
 
     gradient: Params
-    size: int
+    loss: Scalar
+    share: float | Scalar
+
+
+class Node(NamedTuple):
+    """A gradient in the tree, its share of the whole, and how many merges it took."""
+
+    gradient: Params
+    share: float | Scalar
     level: int
 
 
@@ -60,7 +70,10 @@ class Merged(NamedTuple):
 
 
 class FisherOrthogonal(Descent):
-    """Descent along the fold of `leaves` mean gradients. Raises ValueError for a transform without a metric."""
+    """Descent along the fold of `leaves` mean gradients. Raises ValueError for a transform without a metric.
+
+    `shares` splits the loss of every micro-batch into `leaves` parts, each with its share of it.
+    """
 
     def __init__(
         self,
@@ -76,11 +89,12 @@ class FisherOrthogonal(Descent):
         statistics: Literal["plain", "folded"] = "plain",
         second_moment: Literal["plain", "folded"] = "folded",
         layer_step: bool = False,
+        shares: Shares | None = None,
     ) -> None:
         metric = transform.metric
         if metric is None:
             raise ValueError("a Fisher-orthogonal projection needs a transform that has a metric")
-        if not 2 <= leaves <= microbatches:
+        if leaves < 2 or (shares is None and leaves > microbatches):
             raise ValueError(f"{leaves} leaves from {microbatches} micro-batches: at least 2, and one micro-batch each")
 
         def merge(one: Params, two: Params, share: Tensor, state: AnyState) -> Merged:
@@ -97,11 +111,12 @@ class FisherOrthogonal(Descent):
         super().__init__(
             transform, stacks, microbatches, jit, rate, probe, lambda slope, *rest: metric.update(*slope, *rest)
         )  # fmt: skip
-        self.leaves, self.beta = leaves, projection.beta
+        self.leaves, self.shares, self.beta = leaves, shares, projection.beta
         self.statistics, self.second_moment = statistics, second_moment
         self.into: Callable[[Params, AnyState], Params] = jit("rotate", metric.into)
         self.merge, self.unfold = jit("merge", merge), jit("unfold", unfold)
-        folding = {"rotate": leaves, "merge": leaves - 1, "unfold": 1}
+        gradients = microbatches if shares is None else leaves * microbatches
+        folding = {"gradient": gradients, "rotate": leaves, "merge": leaves - 1, "unfold": 1}
         self.cost = replace(self.cost, calls={**self.cost.calls, **(folding if self.beta else {})})
 
     def slope(
@@ -114,21 +129,23 @@ class FisherOrthogonal(Descent):
         seen: dict[str, list[Scalar]] = defaultdict(list)
 
         def join(one: Node, two: Node) -> Node:
-            share = torch.full((), one.size / (one.size + two.size), device=batch.device)  # no copy from the host
+            both = one.share + two.share
+            part = one.share / both
+            # No copy from the host.
+            share = part if isinstance(part, Tensor) else torch.full((), part, device=batch.device)
             outcome = self.merge(one.gradient, two.gradient, share, state)
             level = max(one.level, two.level) + 1
             seen[f"fop/beta_{level}"].append(outcome.beta)
             seen[f"fop/growth_{level}"].append(outcome.growth)
-            return Node(outcome.gradient, one.size + two.size, level)
+            return Node(outcome.gradient, both, level)
 
         plain: Params = {}
         loss = torch.zeros((), device=batch.device)
-        for microbatches in torch.tensor_split(batch, self.leaves):
-            gradient, value = mean_gradient(objective, params, microbatches)
-            stacked, share = self.stacks.stack(gradient), len(microbatches) / len(batch)
+        for gradient, value, share in self._grown(objective, params, batch):
+            stacked = self.stacks.stack(gradient)
             loss = loss + share * value
             plain = trees.along(plain, stacked, share) if plain else trees.scale(stacked, share)
-            node = Node(self.into(stacked, state), len(microbatches), 0)
+            node = Node(self.into(stacked, state), share, 0)
             while waiting and waiting[-1].level == node.level:
                 node = join(waiting.pop(), node)
             waiting.append(node)
@@ -139,6 +156,21 @@ class FisherOrthogonal(Descent):
         metrics |= {name: torch.stack(found).mean() for name, found in seen.items()}
         chosen = {"plain": plain, "folded": direction}
         return Slope(direction, chosen[self.statistics], chosen[self.second_moment]), loss, metrics
+
+    def _grown(self, objective: Objective, params: Params, batch: Tensor) -> Iterator[Leaf]:
+        """The leaves, one at a time."""
+        if self.shares is None:
+            for microbatches in torch.tensor_split(batch, self.leaves):
+                yield Leaf(*mean_gradient(objective, params, microbatches), len(microbatches) / len(batch))
+            return
+        for parts in zip(*map(self.shares, batch), strict=True):
+            total: Params = {}
+            loss = weight = torch.zeros((), device=batch.device)
+            for tokens, share in parts:
+                gradient, value = objective.gradient(params, tokens)
+                total = trees.along(total, gradient, share) if total else trees.scale(gradient, share)
+                loss, weight = loss + share * value, weight + share
+            yield Leaf(trees.scale(total, 1 / _positive(weight)), loss / _positive(weight), weight / len(batch))
 
 
 def merged(one: Params, two: Params, share: Tensor, fisher: Params, projection: Projection) -> Merged:

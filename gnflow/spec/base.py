@@ -1,11 +1,12 @@
 """What every part of a spec shares: frozen, strict, no unknown key, and `kind` alone meaning its defaults."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 
 class Spec(BaseModel):
@@ -25,6 +26,24 @@ def _expand(value: object) -> object:
 
 # `inner: muon` reads as `inner: {kind: muon}`.
 Shorthand = BeforeValidator(_expand)
+
+
+@dataclass(frozen=True)
+class DefaultKind:
+    """The shorthand for a union whose mappings may leave their `kind` out: it is this one then."""
+
+    kind: str
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._told, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), "defaultKind": self.kind}
+
+    def _told(self, value: object) -> object:
+        told = _expand(value)
+        return {"kind": self.kind, **told} if isinstance(told, Mapping) else told
+
 
 Item = TypeVar("Item")
 # A YAML list, kept as a tuple.

@@ -1,4 +1,4 @@
-"""`data:`: corpora, tokenizers and the length of a row."""
+"""`data:` of text: corpora, tokenizers and the length of a row."""
 
 from typing import Annotated, Literal
 
@@ -97,6 +97,12 @@ class Bytes(Spec):
     kind: Literal["bytes"] = "bytes"
 
 
+def entries(tokenizer: BPE | PretrainedTokenizer | Bytes) -> int:
+    """Number of distinct ids that a tokenizer gives."""
+    return 257 if isinstance(tokenizer, Bytes) else tokenizer.vocabulary
+
+
+Documents = Shakespeare | Files | Package | HuggingFace
 Source = Annotated[Shakespeare | Files | Package | HuggingFace | Tokens, Field(discriminator="kind"), Shorthand]
 Tokenizer = Annotated[BPE | PretrainedTokenizer | Bytes, Field(discriminator="kind"), Shorthand]
 
@@ -122,16 +128,4 @@ class Text(Spec):
     @property
     def vocabulary(self) -> int:
         """Number of distinct token ids."""
-        match self.source, self.tokenizer:
-            case Tokens(vocabulary=size), _:
-                return size
-            case _, BPE(vocabulary=size) | PretrainedTokenizer(vocabulary=size):
-                return size
-            case _, Bytes():
-                return 257
-            case _:
-                return BPE().vocabulary
-
-
-# A second kind of data makes this a union on `kind`.
-Data = Annotated[Text, Field(), Shorthand]
+        return self.source.vocabulary if isinstance(self.source, Tokens) else entries(self.tokenizer or BPE())

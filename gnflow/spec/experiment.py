@@ -5,8 +5,9 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from gnflow.spec.base import Expects, Listed, Spec, refuse
-from gnflow.spec.data import Data
+from gnflow.spec.data import Text
 from gnflow.spec.model import Decoder, Model
+from gnflow.spec.multimodal import Data, Multimodal
 from gnflow.spec.optimizer import GaussNewton, MlFopSoap, Optimizer, has_momentum
 from gnflow.spec.training import Compile, Cost, Loss, Metric, Mlflow, Tracking, Training, Tuning, UpdateNorms
 
@@ -37,11 +38,25 @@ class Experiment(Spec):
     tuning: Tuning = Tuning()
     """The trials behind the values of this spec, as the ledger that `gnflow compare` prints."""
 
+    @field_validator("data")
+    @classmethod
+    def _the_model_reads_it(cls, data: Data, info: ValidationInfo) -> Data:
+        if (model := info.data.get("model")) is None:
+            return data
+        if isinstance(data, Text) and not isinstance(model, Decoder):
+            raise refuse(f"`model.kind` is `{model.kind}`, which needs data of kind `multimodal`", "kind")
+        if isinstance(data, Multimodal) and data.style != model.kind:
+            raise refuse(
+                f"data of style `{data.style}` needs a model of that kind, and `model.kind` is `{model.kind}`", "style"
+            )
+        return data
+
     @field_validator("optimizer")
     @classmethod
-    def _modalities_exist(cls, optimizer: Optimizer) -> Optimizer:
+    def _modalities_exist(cls, optimizer: Optimizer, info: ValidationInfo) -> Optimizer:
         first_order = optimizer.inner if isinstance(optimizer, GaussNewton) else optimizer
-        if isinstance(first_order, MlFopSoap) and first_order.granularity == "modality":
+        by_modality = isinstance(first_order, MlFopSoap) and first_order.granularity == "modality"
+        if by_modality and isinstance(info.data.get("data"), Text):
             raise refuse("granularity `modality` needs multimodal data; text has one modality", "granularity")
         return optimizer
 
@@ -55,6 +70,11 @@ class Experiment(Spec):
         training = info.data.get("training")
         if training is not None and training.target is not None and "loss" not in kinds:
             raise refuse("`training.target` needs the metric `loss`; add it")
+        if "modality_conflict" in kinds and isinstance(info.data.get("data"), Text):
+            raise refuse(
+                "metric `modality_conflict` needs multimodal data; text has one modality",
+                kinds.index("modality_conflict"),
+            )
         optimizer = info.data.get("optimizer")
         if optimizer is not None and "dominance" in kinds and not has_momentum(optimizer):
             raise refuse(

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic.fields import FieldInfo
 
-from gnflow.spec.base import Expects, Spec, Unit, listed
+from gnflow.spec.base import DefaultKind, Expects, Spec, Unit, listed
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.tree import KeyPath, Node, Table, expanded
 
@@ -34,6 +34,8 @@ class Shape:
     nullable: bool = False
     values: "Shape | None" = None
     """For a mapping whose keys are free: the shape of every value."""
+    default: str = ""
+    """The kind of a mapping that names none."""
 
     def item(self, index: int) -> "Shape | None":
         """The shape of one item."""
@@ -49,7 +51,7 @@ class Shape:
         if len(self.models) == 1:
             return next(iter(self.models.values()))
         mapping = expanded(node) if node is not None else None
-        return self.models.get(mapping.kind or "") if isinstance(mapping, Table) else None
+        return self.models.get(mapping.kind or self.default) if isinstance(mapping, Table) else None
 
 
 ROOT = Shape("a mapping", {"": Experiment})
@@ -132,7 +134,8 @@ def _shape(annotation: object, marks: Sequence[object]) -> Shape:
             if len(members) == 1:
                 return replace(members[0], nullable=nullable)
             models = {kind: model for member in members for kind, model in member.models.items()}
-            return Shape(_mapping(tuple(models)), models, unit=unit, nullable=nullable)
+            default = next((mark.kind for mark in marks if isinstance(mark, DefaultKind)), "")
+            return Shape(_mapping(tuple(models)), models, unit=unit, nullable=nullable, default=default)
         case special if special is Literal:
             return Shape(listed([f"`{choice}`" for choice in parameters]), {}, parameters, unit=unit)
         case special if special is dict:

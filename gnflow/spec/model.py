@@ -1,19 +1,21 @@
 """`model:`: the architectures a spec may name."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from gnflow.spec.base import Count, Rate, Shorthand, Spec, Unit, refuse
+from gnflow.spec.base import Count, DefaultKind, Listed, Rate, Spec, Unit, refuse
+
+Part = Literal["decoder", "text", "understanding", "generation", "image_head"]
 
 
-class Decoder(Spec):
+class Transformer(Spec):
     """A causal transformer; the defaults are the block of arXiv:2510.09378.
 
     Pre-RMSNorm, rotary positions, LayerNorm of queries and keys over the full width, no biases, plain GELU, own head.
     """
 
-    kind: Literal["decoder"] = "decoder"
+    kind: Literal["decoder", "emu3", "janus"]
     layers: Count = 3
     """Transformer blocks."""
     width: Annotated[Count, Unit("features")] = 64
@@ -52,5 +54,38 @@ class Decoder(Spec):
         return key_value_heads
 
 
-# A second architecture makes this a union on `kind`.
-Model = Annotated[Decoder, Field(), Shorthand]
+class Decoder(Transformer):
+    """A causal transformer over text; the defaults are the block of arXiv:2510.09378.
+
+    Pre-RMSNorm, rotary positions, LayerNorm of queries and keys over the full width, no biases, plain GELU, own head.
+    """
+
+    kind: Literal["decoder"] = "decoder"
+
+
+class Emu3(Transformer):
+    """One decoder and one head over text and image codes, as Emu3 has it."""
+
+    kind: Literal["emu3"] = "emu3"
+    image_weight: Annotated[float, Field(ge=0)] = 0.5
+    """Weight of an image code in the loss; a token of text has 1."""
+
+
+class Janus(Transformer):
+    """Images are read as pixels and written as codes, each by a path of its own into one decoder, as Janus has it."""
+
+    kind: Literal["janus"] = "janus"
+    code_width: Annotated[Count, Unit("features")] = 8
+    """Features of an image code before the adaptor."""
+    freeze: Listed[Part] = ()
+    """Parts that take no update: the blocks; text embedding and head; either path into the decoder; the image head."""
+
+    @field_validator("freeze")
+    @classmethod
+    def _something_moves(cls, freeze: tuple[Part, ...]) -> tuple[Part, ...]:
+        if set(freeze) == set(get_args(Part)):
+            raise refuse("every part is frozen, and nothing is left to train; leave one out")
+        return freeze
+
+
+Model = Annotated[Decoder | Emu3 | Janus, Field(discriminator="kind"), DefaultKind("decoder")]

@@ -82,13 +82,13 @@ class MlFopSoap(Projected):
     microbatches: Annotated[int, Field(ge=2), Unit("micro-batches")] = 8
     """Micro-batches of one update, dealt out evenly to the leaves."""
     leaves: Annotated[int, Field(ge=2, le=1024)] = 8
-    """Mean gradients at the bottom of the tree; powers of two make it even."""
+    """Mean gradients at the bottom of the tree; powers of two make it even. With `modality` there are two."""
     granularity: Literal["matrix", "modality"] = "matrix"
-    """Leaves are groups of micro-batches, or the loss of each modality (multimodal data only)."""
+    """Leaves are groups of micro-batches, or the image loss and the text loss of all of them (multimodal data only)."""
 
     @model_validator(mode="after")
     def _every_leaf_has_a_microbatch(self) -> "MlFopSoap":
-        if self.leaves > self.microbatches:
+        if self.granularity == "matrix" and self.leaves > self.microbatches:
             raise refuse(f"{self.leaves} leaves need at least as many micro-batches, not {self.microbatches}", "leaves")
         return self
 

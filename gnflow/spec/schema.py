@@ -64,16 +64,19 @@ def _rewritten(body: JsonSchemaValue, definitions: _Definitions, partial: bool) 
         elif key == "items" and isinstance(value, dict):
             rewritten[key] = _rewritten(value, definitions, partial)
         elif key == "oneOf":
-            rewritten["anyOf"] = _alternatives([inner["$ref"] for inner in value], definitions, partial, tagged=True)
+            names, default = [inner["$ref"] for inner in value], body.get("defaultKind")
+            rewritten["anyOf"] = _alternatives(names, definitions, partial, tagged=True, default=default)
         elif key == "$ref":
             alternatives = _alternatives([value], definitions, partial, tagged=False)
             rewritten |= alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives}
-        elif key != "discriminator":
+        elif key not in ("discriminator", "defaultKind"):
             rewritten[key] = value
     return rewritten
 
 
-def _alternatives(names: list[str], definitions: _Definitions, partial: bool, tagged: bool) -> list[JsonSchemaValue]:
+def _alternatives(
+    names: list[str], definitions: _Definitions, partial: bool, tagged: bool, default: str | None = None
+) -> list[JsonSchemaValue]:
     alternatives: list[JsonSchemaValue] = []
     kinds = []
     for name in names:
@@ -81,7 +84,7 @@ def _alternatives(names: list[str], definitions: _Definitions, partial: bool, ta
         if kind := definitions[name]["properties"].get("kind"):
             kinds += [kind["const"]] if partial or not required else []
         reference: JsonSchemaValue = {"$ref": f"#/$defs/{name}.partial" if partial else f"#/$defs/{name}"}
-        if tagged and not partial:
+        if tagged and not partial and not (kind and kind["const"] == default):
             # In full: some editors let what stands beside a $ref replace what it refers to.
             reference["required"] = ["kind", *required]
         alternatives.append(reference)

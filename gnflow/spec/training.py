@@ -85,7 +85,10 @@ class Tuning(Spec):
 
 
 class Loss(Spec):
-    """`loss/train` at every step and `loss/held_out` at every evaluation."""
+    """`loss/train` at every step and `loss/held_out` at every evaluation; of images and text also by part.
+
+    `loss/text` and `loss/image`, `loss/text_only`, `loss/understanding` and `loss/generation`, and `image_accuracy`.
+    """
 
     kind: Literal["loss"] = "loss"
     microbatches: Annotated[Count, Unit("micro-batches")] = 16
@@ -110,7 +113,15 @@ class Dominance(Spec):
     kind: Literal["dominance"] = "dominance"
 
 
-Metric = Annotated[Loss | Cost | UpdateNorms | Dominance, Field(discriminator="kind"), Shorthand]
+class ModalityConflict(Spec):
+    """`conflict/cosine` and `conflict/norm_ratio` of the gradients of text and image loss, at every evaluation."""
+
+    kind: Literal["modality_conflict"] = "modality_conflict"
+    microbatches: Annotated[Count, Unit("micro-batches")] = 4
+    """Held-out micro-batches behind each of the two mean gradients."""
+
+
+Metric = Annotated[Loss | Cost | UpdateNorms | Dominance | ModalityConflict, Field(discriminator="kind"), Shorthand]
 
 
 class Compile(Spec):

@@ -13,6 +13,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import Schema, TensorSpec
 
 from gnflow.spec.load import load
+from gnflow.spec.multimodal import Multimodal
 from gnflow.train import checkpoint, results
 
 NAME = "model"
@@ -63,6 +64,7 @@ def _describe(directory: Path, model: LoggedModel, client: MlflowClient) -> None
 
 def _signature(directory: Path) -> ModelSignature:
     data = load(directory / results.EXPERIMENT).experiment.data
-    ids = TensorSpec(np.dtype("int64"), (-1, data.context))
+    channels = (data.channels,) if isinstance(data, Multimodal) else ()
+    ids = TensorSpec(np.dtype("int64"), (-1, data.context, *channels))
     logits = TensorSpec(np.dtype("float32"), (-1, data.context, data.vocabulary))
     return ModelSignature(Schema([ids]), Schema([logits]))

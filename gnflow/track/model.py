@@ -26,7 +26,7 @@ class Logits(NamedTuple):
     params: Params
 
     def predict(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(rows, time) token ids -> (rows, time, vocabulary) logits of the token that follows each."""
+        """(rows, time[, channels]) ids -> (rows, time, vocabulary) logits of the token that follows each."""
         with torch.no_grad():
             logits: NDArray[np.float32] = self.network.logits(self.params, torch.as_tensor(ids)).numpy()
         return logits

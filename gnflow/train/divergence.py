@@ -6,10 +6,11 @@ from torch import Tensor
 
 from gnflow.compiler.program import Program
 from gnflow.data.batches import Batches
+from gnflow.data.multimodal.mixture import MixedBatches
 from gnflow.objective import Params
 
 
-def cause(program: Program, params: Params, batches: Batches, first: int, count: int) -> str:
+def cause(program: Program, params: Params, batches: Batches | MixedBatches, first: int, count: int) -> str:
     """Looks at micro-batches first ... first + count - 1, one by one, at the weights before the step."""
     largest, where = -math.inf, first
     for number in range(first, first + count):

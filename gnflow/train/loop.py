@@ -10,13 +10,12 @@ from torch import Tensor
 
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import compile as compile_plan
-from gnflow.data.batches import Batches, held_out, row_count
-from gnflow.data.dataset import Dataset
+from gnflow.data.microbatches import Prepared, evaluation, training
 from gnflow.data.prepare import prepare
 from gnflow.errors import DataError, DiskProblem
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import digest
-from gnflow.spec.training import Loss
+from gnflow.spec.training import Loss, ModalityConflict
 from gnflow.train import checkpoint, lock, provenance, results
 from gnflow.train.directory import (
     CHECKPOINTS,
@@ -114,7 +113,7 @@ def _work(
         session = Session(
             planned,
             program,
-            Batches(dataset.train, experiment.training.rows, experiment.data.context, experiment.training.seed),
+            training(dataset, experiment.training.rows, experiment.data.context, experiment.training.seed),
             _evaluation(planned, dataset),
             directory,
             checkpoints,
@@ -148,7 +147,7 @@ def _resume_point(checkpoints: Path, journal: Journal, report: Report) -> Path |
     return found.path
 
 
-def _require_same_data(directory: Path, dataset: Dataset) -> None:
+def _require_same_data(directory: Path, dataset: Prepared) -> None:
     known = provenance.data_digest(directory)
     if known is not None and known != dataset.digest:
         raise DataError(
@@ -157,12 +156,8 @@ def _require_same_data(directory: Path, dataset: Dataset) -> None:
         )
 
 
-def _evaluation(planned: Plan, dataset: Dataset) -> Tensor | None:
+def _evaluation(planned: Plan, dataset: Prepared) -> Tensor | None:
+    """As many held-out micro-batches as the metric that asks for most."""
     experiment = planned.experiment
-    for metric in experiment.metrics:
-        if isinstance(metric, Loss):
-            rows, context = experiment.training.rows, experiment.data.context
-            # No text is scored twice; one micro-batch is filled even so, for its shape must be that of the others.
-            whole = max(row_count(len(dataset.held_out), context) // rows, 1)
-            return held_out(dataset.held_out, rows, context, min(metric.microbatches, whole))
-    return None
+    counts = [metric.microbatches for metric in experiment.metrics if isinstance(metric, Loss | ModalityConflict)]
+    return evaluation(dataset, experiment.training.rows, experiment.data.context, max(counts)) if counts else None

@@ -12,6 +12,7 @@ from gnflow import trees
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.program import Program, State
 from gnflow.data.batches import Batches
+from gnflow.data.multimodal.mixture import MixedBatches
 from gnflow.errors import DiskProblem, Diverged, GnflowError
 from gnflow.objective import Params
 from gnflow.train import checkpoint, divergence, results
@@ -26,7 +27,7 @@ class Session:
 
     plan: Plan
     program: Program
-    batches: Batches
+    batches: Batches | MixedBatches
     evaluation: Tensor | None
     """Held-out micro-batches; None when no loss is recorded."""
     directory: Path

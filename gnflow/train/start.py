@@ -17,8 +17,7 @@ from gnflow.compiler.plan import Plan
 from gnflow.compiler.plan import plan as make_plan
 from gnflow.compiler.program import Program
 from gnflow.compiler.program import compile as make_program
-from gnflow.data.batches import Batches
-from gnflow.data.dataset import Dataset
+from gnflow.data.microbatches import Prepared, training
 from gnflow.errors import DataError, SpecError
 from gnflow.objective import Params
 from gnflow.spec.experiment import Experiment
@@ -33,7 +32,7 @@ Report = Callable[[str], None]
 
 
 def start(
-    plan: Plan, program: Program, dataset: Dataset, workspace: Workspace, report: Report = lambda line: None
+    plan: Plan, program: Program, dataset: Prepared, workspace: Workspace, report: Report = lambda line: None
 ) -> Params:
     """The first weights, on the program's device. Raises SpecError for a file that does not fit the model."""
     beginning = plan.experiment.training.start
@@ -48,7 +47,7 @@ def start(
             assert_never(beginning)
 
 
-def _warmed(plan: Plan, warmup: Warmup, dataset: Dataset, workspace: Workspace, report: Report) -> Params:
+def _warmed(plan: Plan, warmup: Warmup, dataset: Prepared, workspace: Workspace, report: Report) -> Params:
     experiment = _warmup_experiment(plan.experiment, warmup)
     shaped_by = {
         "torch": torch.__version__,
@@ -89,11 +88,11 @@ def _warmup_experiment(experiment: Experiment, warmup: Warmup) -> Experiment:
     )
 
 
-def _train(experiment: Experiment, dataset: Dataset) -> Params:
+def _train(experiment: Experiment, dataset: Prepared) -> Params:
     plan = make_plan(experiment, attention="plain")
     program = make_program(plan)
-    training = experiment.training
-    batches = Batches(dataset.train, training.rows, experiment.data.context, training.seed, stream="start")
+    rows, seed = experiment.training.rows, experiment.training.seed
+    batches = training(dataset, rows, experiment.data.context, seed, stream="start")
     state = program.init(program.initial())
     for step in range(plan.steps):
         state, _ = program.step(state, batches.take(step * plan.microbatches, plan.microbatches))

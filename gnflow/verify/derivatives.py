@@ -5,6 +5,7 @@ quadratic      gradient of the model = J' (l'(z) + l''(z) J d)
 prox_linear    gradient of the model = J' l'(z + J d)
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, assert_never, cast
 
 import torch
@@ -12,12 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from gnflow import trees
-from gnflow.models.loss import split
+from gnflow.groups import GROUPS
 from gnflow.objective import Params
 from gnflow.optim.protocol import eager
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
-from gnflow.verify.subject import Make, Parts, device, initial, noise, parts, require
+from gnflow.spec.model import Emu3, Janus
+from gnflow.spec.multimodal import Multimodal
+from gnflow.verify.subject import Make, Parts, device, dressed, initial, noise, parts, require
 
 STEP = 1e-4  # of finite differences, along directions of norm 1: errors of 1e-8
 CLOSE = 1e-5
@@ -45,15 +48,19 @@ class Point(NamedTuple):
 
     def logits(self, params: Params) -> Tensor:
         """f(params)"""
-        return self.parts.network.logits(params, split(self.tokens)[0])
+        return self.parts.network.logits(params, self.parts.network.split(self.tokens)[0])
 
 
 def _point(experiment: Experiment, make: Make) -> Point:
     exact = experiment.training.model_copy(update={"precision": "float32"})
-    made = make(experiment.model_copy(update={"training": exact}), eager)
+    model = experiment.model
+    if isinstance(model, Janus):
+        model = model.model_copy(update={"freeze": ()})
+    made = make(experiment.model_copy(update={"training": exact, "model": model}), eager)
     anchor = trees.mapped(lambda w: w.double(), initial(experiment, made.network))
     shape = (experiment.training.rows, experiment.data.context + 1)
-    tokens = torch.randint(experiment.data.vocabulary, shape, generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(experiment.data.vocabulary, shape, generator=torch.Generator().manual_seed(0))
+    tokens = dressed(experiment, ids, 0)
     directions = tuple(_unit(noise(anchor, seed)) for seed in (11, 12, 13))
     away = trees.along(anchor, noise(anchor, 14), 0.1)
     return Point(made, anchor, away, tokens.to(device(experiment)), directions)
@@ -143,8 +150,7 @@ def _cotangent(experiment: Experiment, logits: Tensor, tangent: Tensor, tokens: 
     """l'(z) + l''(z) v, or l'(z + v)"""
     method = experiment.optimizer
     form = method.objective if isinstance(method, spec.GaussNewton) else "quadratic"
-    targets = split(tokens)[1].flatten()
-    slope = torch.func.grad(lambda z: functional.cross_entropy(z.flatten(0, -2), targets))
+    slope = torch.func.grad(_loss(experiment, tokens))
     match form:
         case "quadratic":
             at, bend = cast("tuple[Tensor, Tensor]", torch.func.jvp(slope, (logits,), (tangent,)))
@@ -153,6 +159,25 @@ def _cotangent(experiment: Experiment, logits: Tensor, tangent: Tensor, tokens: 
             return cast("Tensor", slope(logits + tangent))
         case _:
             assert_never(form)
+
+
+def _loss(experiment: Experiment, tokens: Tensor) -> Callable[[Tensor], Tensor]:
+    """The cross-entropy of logits, in words of its own."""
+    shape, data = experiment.model, experiment.data
+    if not isinstance(data, Multimodal):
+        return lambda z: functional.cross_entropy(z.flatten(0, -2), tokens[:, 1:].flatten())
+    ids, groups = tokens[:, 1:, 0].flatten(), tokens[:, 1:, 1].flatten()
+    image = shape.image_weight if isinstance(shape, Emu3) else 1.0
+    by_group = [0.0, *(image if group.modality == "image" else 1.0 for group in GROUPS)]
+    weights = torch.tensor(by_group, dtype=torch.float64, device=tokens.device)[groups]
+    codes = torch.arange(data.vocabulary, device=tokens.device) >= data.text_vocabulary
+    outside = (codes != (ids >= data.text_vocabulary).unsqueeze(-1)) & isinstance(shape, Janus)
+
+    def loss(z: Tensor) -> Tensor:
+        losses = functional.cross_entropy(z.flatten(0, -2) - 1e9 * outside, ids, reduction="none")
+        return losses @ weights / weights.sum()
+
+    return loss
 
 
 def _unit(tree: Params) -> Params:

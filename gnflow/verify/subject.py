@@ -9,17 +9,20 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.compiler import build
+from gnflow.models.modality import numbered
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Objective, Params
 from gnflow.optim.protocol import AnyState, Jit, Optimizer
 from gnflow.spec import optimizer as spec
-from gnflow.spec.data import Text, Tokens
+from gnflow.spec.data import PretrainedTokenizer, Text, Tokens
 from gnflow.spec.experiment import Experiment
+from gnflow.spec.multimodal import VQ, Data, Digits, Multimodal
 from gnflow.spec.rules import SoapFields
 from gnflow.spec.schedules import InnerSchedule, Schedule
 from gnflow.spec.training import Scratch
 
 WIDTH, VOCABULARY, CONTEXT, ROWS, STEPS = 16, 13, 8, 2, 12
+TEXT, CODES = 3, 4  # of multimodal data, marks aside
 MICROBATCHES, LEAVES, INNER_STEPS, SEARCHED, WARMUP = 6, 4, 4, 2, 2  # at most
 
 
@@ -61,16 +64,15 @@ def shrunken(experiment: Experiment) -> Experiment:
             "hidden": None if shape.hidden is None else 3 * WIDTH // 2,
         }
     )
-    tokens = Tokens(train="none", held_out="none", vocabulary=VOCABULARY)
     training = {"steps": STEPS, "tokens": None, "rows": ROWS, "start": Scratch(), "target": None}
     small = experiment.model_copy(
         update={
             "model": model,
-            "data": Text(source=tokens, context=CONTEXT),
+            "data": _few_ids(experiment.data),
             "training": experiment.training.model_copy(update=training),
         }
     )
-    names = list(build.model(small, "plain").weights)
+    names = list(build.model(small, "plain").moving)
     method = experiment.optimizer
     if isinstance(method, spec.GaussNewton):
         search = method.search
@@ -87,6 +89,16 @@ def shrunken(experiment: Experiment) -> Experiment:
     else:
         smaller = _few(method, names, shape.width)
     return small.model_copy(update={"optimizer": smaller})
+
+
+def _few_ids(data: Data) -> Data:
+    """Data of the same form that no file is read for."""
+    if isinstance(data, Multimodal):
+        tokenizer = PretrainedTokenizer(path="none", vocabulary=TEXT)
+        few = {"source": Digits(), "tokenizer": tokenizer, "image_tokenizer": VQ(codebook=CODES), "context": CONTEXT}
+        # No row is made of images here, and none needs room for one.
+        return data.model_copy(update={**few, "understanding_patch": None})
+    return Text(source=Tokens(train="none", held_out="none", vocabulary=VOCABULARY), context=CONTEXT)
 
 
 def _few(method: spec.FirstOrderMethod, names: list[str], width: int) -> spec.FirstOrderMethod:
@@ -138,10 +150,30 @@ def noise(like: Params, seed: int) -> Params:
 
 
 def text(experiment: Experiment, microbatches: int, step: int) -> Tensor:
-    """(microbatches, rows, context + 1) tokens with structure: each is at least the one before it."""
+    """Micro-batches of tokens with structure: each id is at least the one before it, but for a mark in the front."""
     shape = (microbatches, experiment.training.rows, experiment.data.context + 1)
-    drawn = torch.randint(4, shape, generator=torch.Generator().manual_seed(step))
-    return torch.cummax(drawn, dim=-1).values.to(device(experiment))
+    ids = experiment.data.vocabulary if isinstance(experiment.data, Multimodal) else 4
+    drawn = torch.randint(ids, shape, generator=torch.Generator().manual_seed(step))
+    return dressed(experiment, torch.cummax(drawn, dim=-1).values, step).to(device(experiment))
+
+
+def dressed(experiment: Experiment, ids: Tensor, seed: int) -> Tensor:
+    """Ids with whatever else the data gives each token: of images and text a group that suits it, and pixels.
+
+    The first of each row becomes the last mark, which to Janus is a patch to be read.
+    """
+    data = experiment.data
+    if not isinstance(data, Multimodal):
+        return ids
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.cat((torch.full_like(ids[..., :1], data.text_vocabulary - 1), ids[..., 1:]), dim=-1)
+
+    def drawn(options: tuple[int, ...]) -> Tensor:
+        return torch.tensor(options)[torch.randint(len(options), ids.shape, generator=generator)]
+
+    groups = torch.where(ids >= data.text_vocabulary, drawn((0, *numbered("image"))), drawn((0, *numbered("text"))))
+    pixels = torch.randint(256, (*ids.shape, data.patch_values), generator=generator)
+    return torch.cat((torch.stack((ids, groups), dim=-1), pixels), dim=-1)
 
 
 class Reached(NamedTuple):

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,36 @@ def test_missing_data_has_its_own_exit_code(spec: Path) -> None:
     with pytest.raises(DataError, match=r"there is no file `a\.txt`") as caught:
         prepare([spec], sets=[])
     assert caught.value.exit_code == 4
+
+
+MULTIMODAL = """
+name: trial
+model: {kind: janus}
+data:
+  kind: multimodal
+  style: janus
+  source: {kind: digits, captions: 1}
+  image_tokenizer: {kind: vq, codebook: 32}
+optimizer: adamw
+training: {steps: 1}
+"""
+
+
+def test_prepare_says_how_well_images_come_back(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec.write_text(MULTIMODAL)
+    assert prepare([spec], sets=[]) == 0
+    (directory,) = (spec.parents[1] / "data").iterdir()
+    lines = capsys.readouterr().out.splitlines()
+    assert directory.name.startswith("digits-janus-vq-398-")
+    assert lines[lines.index(str(directory)) + 1 :] == [
+        "  train             1,438 samples       2,423 rows of 48 (text 223, understanding 1,100, generation 1,100), "
+        "69% filled",
+        lines[-3],
+        lines[-2],
+        lines[-1],
+    ]
+    assert re.fullmatch(r"  held out +359 samples +\d+ rows of 48 \(.*\), \d\d% filled", lines[-3])
+    assert re.fullmatch(
+        r"  359 held-out images come back with an error of 2\d\.\d of 255 \(root mean square\), in 32 of 32 codes",
+        lines[-2],
+    )

@@ -1,0 +1,71 @@
+"""Images to codes and back: a codebook fitted here, or a VQ model of transformers."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, assert_never
+
+import numpy as np
+
+from gnflow.data.multimodal import vq
+from gnflow.data.multimodal.pretrained import pretrained
+from gnflow.data.multimodal.samples import Codec, Images, Pixels
+from gnflow.spec.multimodal import VQ, Multimodal, PretrainedVQ
+
+CODEBOOK = "codebook.npy"
+BATCH = 256
+# Held-out images whose reconstruction is measured, at most; a model's decoder is slow.
+MEASURED = 4096
+
+
+class Reconstruction(NamedTuple):
+    """How well held-out images come back."""
+
+    error: float
+    """Root mean square over all pixel values, in steps of 1/255."""
+    codes_used: int
+    """Codes that occur in these images."""
+    images: int
+    """Number of images looked at."""
+
+
+def fitted(data: Multimodal, images: Images, directory: Path) -> None:
+    """Write what the codec of `data` must learn from the training images, if anything. Raises DataError."""
+    if isinstance(data.image_tokenizer, VQ):
+        spec = data.image_tokenizer
+        cut = vq.patches(np.stack(list(spaced(images, spec.images))), spec.patch)
+        codebook = vq.fit(cut.reshape(-1, cut.shape[-1]), spec.codebook, spec.iterations, data.variant)
+        np.save(directory / CODEBOOK, codebook)
+
+
+def codec(data: Multimodal, root: Path, directory: Path) -> Codec:
+    """The codec whose learned part lies in `directory`. Raises DataError, EnvironmentProblem without transformers."""
+    match data.image_tokenizer:
+        case VQ(patch=patch):
+            codebook = np.load(directory / CODEBOOK)
+            return Codec(
+                lambda images: vq.encode(images, codebook, patch),
+                lambda codes: vq.decode(codes, codebook, data.source.shape, patch),
+            )
+        case PretrainedVQ() as spec:
+            return pretrained(root / spec.path, spec, data.grid, data.source.shape[2])
+        case _:
+            assert_never(data.image_tokenizer)
+
+
+def reconstruction(codec: Codec, images: Images) -> Reconstruction:
+    """Measured on evenly spaced images."""
+    chosen = spaced(images, MEASURED)
+    squares, used, count, values = 0.0, set[int](), 0, 0
+    while batch := list(islice(chosen, BATCH)):
+        original = np.stack(batch)
+        codes = codec.encode(original)
+        squares += float(((codec.decode(codes).astype(float) - original) ** 2).sum())
+        used |= set(np.unique(codes).tolist())
+        count, values = count + len(batch), values + original.size
+    return Reconstruction((squares / values) ** 0.5, len(used), count)
+
+
+def spaced(images: Images, most: int) -> Iterator[Pixels]:
+    """At most so many images, evenly spaced."""
+    return (sample.image for sample in islice(images.read(), 0, None, -(-images.samples // most)))

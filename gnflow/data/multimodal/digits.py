@@ -1,0 +1,106 @@
+"""Scikit-learn's handwritten digits, read where they lie and never imported, with captions made from their labels."""
+
+import gzip
+import hashlib
+import re
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnflow.data.batches import shuffled
+from gnflow.data.multimodal.samples import Captioned, Gallery, Images, Pixels, draw
+from gnflow.data.sources.corpus import Json
+from gnflow.data.sources.paths import reading
+from gnflow.errors import DataError, EnvironmentProblem
+from gnflow.spec.multimodal import Digits
+
+SHA256 = "6ebb3d2fee246a4e99363262ddf8a00a3c41bee6014c373ed9d9216ba7f651b8"
+FILE = "sklearn/datasets/data/digits.csv.gz"
+INSTALL = "pip install 'gnflow[images]'"
+DARKEST = 16
+
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+WORDINGS = (
+    "the digit {name}",
+    "a handwritten {name}",
+    "this is the number {figure}",
+    "a picture of the digit {figure}",
+    "the number {name}, written by hand",
+    "{name}",
+    "an image of the number {name}",
+    "handwritten digit: {figure}",
+    "it shows the number {name}",
+    "someone wrote the digit {name} here",
+    "a small drawing of the digit {figure}",
+    "here is the number {figure}",
+)
+# Taken in steps that share no factor with their number, no two captions of an image are worded alike.
+STEP = 5
+
+
+def identity() -> Json:
+    """The content of the images and labels, whatever release of scikit-learn brought them."""
+    return {"digits": SHA256}
+
+
+def gallery(source: Digits, variant: int) -> Gallery:
+    """Both splits. Raises EnvironmentProblem without scikit-learn, DataError when its file is damaged."""
+    images, labels = _read()
+    kept = len(labels) - max(1, round(len(labels) * source.held_out_fraction))
+    words = [captions(label, source.captions, variant, number) for number, label in enumerate(labels.tolist())]
+    return Gallery(_images(images[:kept], words[:kept], variant), _images(images[kept:], words[kept:], variant))
+
+
+def captions(label: int, count: int, variant: int, number: int) -> list[str]:
+    """So many different wordings for an image."""
+    first = draw(len(WORDINGS), "wording", variant, number)
+    chosen = [WORDINGS[(first + STEP * place) % len(WORDINGS)] for place in range(count)]
+    return [wording.format(name=NAMES[label], figure=label) for wording in chosen]
+
+
+def label_of(caption: str) -> int | None:
+    """The digit that a caption names; None when it names none, or several."""
+    words = re.findall(r"[a-z]+|\d", caption.lower())
+    found = {NAMES.index(word) if word in NAMES else int(word) for word in words if word in NAMES or word.isdigit()}
+    return found.pop() if len(found) == 1 else None
+
+
+def _images(images: Pixels, words: list[list[str]], variant: int) -> Images:
+    """Every image with each of its captions.
+
+    Shuffled, since samples that share a row see each other, and the file has runs of 0 to 9.
+    """
+    pairs = [(image, caption) for image, captions in enumerate(words) for caption in captions]
+    places = np.arange(len(pairs), dtype=np.uint64)
+    order = shuffled(places, np.zeros_like(places), len(pairs), variant, "digits").tolist()
+
+    def read() -> Iterator[Captioned]:
+        return (Captioned(images[image], caption) for image, caption in (pairs[place] for place in order))
+
+    return Images(len(pairs), read, lambda: (pairs[place][1] for place in order))
+
+
+def _read() -> tuple[Pixels, NDArray[np.int64]]:
+    try:
+        path = Path(str(distribution("scikit-learn").locate_file(FILE)))
+    except PackageNotFoundError:
+        raise EnvironmentProblem(
+            f"the handwritten digits come with the package scikit-learn, which is not installed\nrun: {INSTALL}"
+        ) from None
+    with reading(path):
+        try:
+            content = gzip.decompress(path.read_bytes())
+        except (EOFError, gzip.BadGzipFile) as error:
+            raise _damaged(path, str(error)) from None
+    if (digest := hashlib.sha256(content).hexdigest()) != SHA256:
+        raise _damaged(path, f"the SHA-256 of its content is {digest[:12]}..., expected {SHA256[:12]}...")
+    table = np.array([line.split(",") for line in content.decode().split()], dtype=float).astype(np.int64)
+    levels = np.rint(table[:, :-1] * (255 / DARKEST)).astype(np.uint8)
+    return levels.reshape(-1, 8, 8, 1), table[:, -1]
+
+
+def _damaged(path: Path, reason: str) -> DataError:
+    return DataError(f"{path}: not the digits: {reason}\nrun: pip install --force-reinstall scikit-learn")

@@ -1,0 +1,104 @@
+"""Micro-batches in which the rows of each task stand in the ratio of the mix.
+
+Positions 0, 1, 2, ... of an endless sequence of rows are given to the tasks in a pattern that repeats every
+`sum(mix)` positions; in any stretch of it a task falls behind its share by less than a row. The rows of one task follow
+each other in shuffled epochs, as those of a text do (gnflow.data.batches).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gnflow.data.batches import shuffled
+from gnflow.data.multimodal.dataset import Split
+from gnflow.data.multimodal.write import TASKS
+from gnflow.groups import Task
+from gnflow.spec.multimodal import Mix
+
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MixedBatches:
+    """Micro-batches by number. Number n takes positions n * rows ... of the endless sequence."""
+
+    split: Split
+    rows: int
+    mix: Mix
+    seed: int
+    stream: str = "train"
+
+    def row_numbers(self, first: int, count: int) -> Numbers:
+        """The row of the split behind each row of micro-batches first ... first + count - 1: [count, rows]."""
+
+        def order(task: Task, turns: Numbers) -> Numbers:
+            size = _size(self.split, task)
+            epochs, places = np.divmod(turns.astype(np.uint64), np.uint64(size))
+            return shuffled(places, epochs, size, self.seed, f"{self.stream}/{task}").astype(np.int64)
+
+        return _numbers(self.split, self.mix, self.rows, first, count, order)
+
+    def take(self, first: int, count: int) -> torch.Tensor:
+        """Micro-batches first ... first + count - 1 as int64 [count, rows, context + 1, channels]."""
+        return self.split.gather(self.row_numbers(first, count))
+
+
+def held_out(split: Split, rows: int, mix: Mix, count: int) -> torch.Tensor:
+    """The first count * rows rows, each task's in order, int64 [count, rows, context + 1, channels].
+
+    A task whose rows are used up begins again.
+    """
+    return split.gather(held_out_numbers(split, rows, mix, count))
+
+
+def held_out_numbers(split: Split, rows: int, mix: Mix, count: int) -> Numbers:
+    """The row behind each row of `held_out`: [count, rows]."""
+    return _numbers(split, mix, rows, 0, count, lambda task, turns: turns % _size(split, task))
+
+
+def whole(split: Split, rows: int, mix: Mix) -> int:
+    """Micro-batches before a row of `held_out` comes again; at least 1."""
+    weights = _weights(mix)
+    turns = min(_size(split, task) // weight for task, weight in weights.items() if weight)
+    return max(turns * sum(weights.values()) // rows, 1)
+
+
+def pattern(weights: dict[Task, int]) -> NDArray[np.int64]:
+    """The places in TASKS of one period: at every position the task that is furthest behind its share."""
+    total = sum(weights.values())
+    owed = np.zeros(len(TASKS), dtype=np.int64)
+    shares = np.array([weights[task] for task in TASKS])
+    found = []
+    for _ in range(total):
+        owed += shares
+        found.append(int(owed.argmax()))
+        owed[found[-1]] -= total
+    return np.array(found)
+
+
+def _numbers(
+    split: Split, mix: Mix, rows: int, first: int, count: int, order: Callable[[Task, Numbers], Numbers]
+) -> Numbers:
+    weights = _weights(mix)
+    period = pattern(weights)
+    positions = np.arange(first * rows, (first + count) * rows)
+    periods, places = np.divmod(positions, len(period))
+    found = np.empty_like(positions)
+    for number, task in enumerate(TASKS):
+        own = period == number
+        mine = own[places]
+        turns = periods[mine] * weights[task] + (own.cumsum() - 1)[places[mine]]
+        found[mine] = split.rows(task).start + order(task, turns)
+    return found.reshape(count, rows)
+
+
+def _weights(mix: Mix) -> dict[Task, int]:
+    return {"text": mix.text, "understanding": mix.understanding, "generation": mix.generation}
+
+
+def _size(split: Split, task: Task) -> int:
+    rows = split.rows(task)
+    return int(rows.stop - rows.start)

@@ -1,0 +1,46 @@
+"""Whole samples side by side in rows of one length."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnflow.data.tokenizers import Ids
+
+
+class Sequence(NamedTuple):
+    """Ids, and at each placeholder 1 + the number of the patch that is read there, else 0."""
+
+    ids: Ids
+    patches: NDArray[np.uint32]
+
+
+def plain(ids: Ids) -> Sequence:
+    """A sequence that reads no patch."""
+    return Sequence(ids, np.zeros_like(ids))
+
+
+def packed(sequences: Iterable[Sequence], length: int, pad: int) -> Iterator[Sequence]:
+    """Rows of `length` ids: as many sequences as fit one after the other, in order, then padding."""
+    row: list[Sequence] = []
+    used = 0
+    for sequence in sequences:
+        if used + len(sequence.ids) > length and row:
+            yield _filled(row, length, pad)
+            row, used = [], 0
+        row.append(sequence)
+        used += len(sequence.ids)
+    if row:
+        yield _filled(row, length, pad)
+
+
+def _filled(row: list[Sequence], length: int, pad: int) -> Sequence:
+    ids = np.full(length, pad, dtype=np.uint32)
+    patches = np.zeros(length, dtype=np.uint32)
+    start = 0
+    for sequence in row:
+        place = slice(start, start + len(sequence.ids))
+        ids[place], patches[place] = sequence
+        start = place.stop
+    return Sequence(ids, patches)

@@ -1,0 +1,46 @@
+"""What a source of images gives: both splits, an image and a caption at a time, as often as they are asked for."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Codes = NDArray[np.int64]
+
+
+class Captioned(NamedTuple):
+    """An image, [height, width, colours], and what is said about it."""
+
+    image: Pixels
+    caption: str
+
+
+class Images(NamedTuple):
+    """One split. Each function starts from the beginning whenever it is called."""
+
+    samples: int
+    read: Callable[[], Iterator[Captioned]]
+    captions: Callable[[], Iterator[str]]
+    """The captions alone, in the same order."""
+
+
+class Gallery(NamedTuple):
+    """Images to train on and to hold out."""
+
+    train: Images
+    held_out: Images
+
+
+class Codec(NamedTuple):
+    """Images [images, height, width, colours] to codes [images, codes], and codes to quantised images."""
+
+    encode: Callable[[Pixels], Codes]
+    decode: Callable[[Codes], Pixels]
+
+
+def draw(below: int, *key: object) -> int:
+    """A whole number from 0 to `below` - 1 that is a function of the key, on every machine and for ever."""
+    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:16], "big") % below

@@ -1,0 +1,48 @@
+"""Whether text and image pull a matrix in the same direction: what ML-FOP-SOAP is about.
+
+    cosine      <G_text, G_image> / |G_text| |G_image|
+    norm ratio  |G_image| / |G_text|
+
+G are the mean gradients of the two losses over some held-out micro-batches. Means over the matrices that
+lead from features to features, and over those of each block. A matrix that one of the losses does not depend on, such
+as a head of its own, has neither.
+"""
+
+import torch
+from torch import Tensor
+
+from gnflow.metrics.evaluation import Measure
+from gnflow.models.modality import only
+from gnflow.models.model import Model
+from gnflow.objective import Metrics, Objective, Params
+from gnflow.optim.descent import mean_gradient
+
+
+def conflict(network: Model, count: int) -> Measure:
+    """Of the first `count` micro-batches."""
+
+    def measure(objective: Objective, params: Params, batch: Tensor) -> Metrics:
+        text, _ = mean_gradient(objective, params, only(batch[:count], "text"))
+        image, _ = mean_gradient(objective, params, only(batch[:count], "image"))
+        return between(network, text, image)
+
+    return measure
+
+
+def between(network: Model, text: Params, image: Params) -> Metrics:
+    """`conflict/cosine` and `conflict/norm_ratio`, and both for each block."""
+    both = {name: _compared(text[name], image[name]) for name in text if text[name].ndim == 2}
+    alive = {name: found for name, found in both.items() if found.isfinite().all()}
+    names = {"": network.hidden, **{f"/{block}": frozenset(names) for block, names in network.blocks.items()}}
+    metrics: Metrics = {}
+    for suffix, members in names.items():
+        if found := [alive[name] for name in alive if name in members]:
+            cosine, ratio = torch.stack(found).mean(0)
+            metrics |= {f"conflict/cosine{suffix}": cosine, f"conflict/norm_ratio{suffix}": ratio}
+    return metrics
+
+
+def _compared(text: Tensor, image: Tensor) -> Tensor:
+    """(cosine, norm ratio); not finite where either is 0."""
+    one, two = torch.linalg.vector_norm(text), torch.linalg.vector_norm(image)
+    return torch.stack(((text * image).sum() / (one * two), torch.where(two > 0, two / one, torch.nan)))

@@ -1,0 +1,79 @@
+"""The loss on held-out micro-batches and, of multimodal data, that of each modality and of each task.
+
+loss/held_out      mean over micro-batches of the loss that is minimised
+loss/text, image   mean cross-entropy of the targets of one modality, without weights
+loss/text_only, understanding, generation
+                   mean over the targets of one task, weighted as in the loss
+image_accuracy     part of the image codes that come first by their logits, all before them given
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from gnflow.groups import GROUPS
+from gnflow.models.loss import token_losses, within
+from gnflow.models.model import Model
+from gnflow.objective import Metrics, Objective, Params, Scalar, Tokens
+
+Measure: TypeAlias = Callable[[Objective, Params, Tensor], Metrics]
+"""(objective, params, held-out micro-batches) -> metrics"""
+
+LOSS, COUNT, WEIGHTED, WEIGHT, RIGHT = range(5)
+TASKS = {"text": "text_only", "understanding": "understanding", "generation": "generation"}
+
+
+def held_out_loss(count: int) -> Measure:
+    """The mean loss of `count` micro-batches."""
+
+    def measure(objective: Objective, params: Params, batch: Tensor) -> Metrics:
+        losses = [objective.value(params, tokens) for tokens in batch[:count]]
+        return {"loss/held_out": torch.stack(losses).mean()}
+
+    return measure
+
+
+def tallied(network: Model) -> Callable[[Params, Tokens], Tensor]:
+    """(params, tokens) -> (groups, 5): for each group sums of losses, tokens, weighted losses, weights and hits."""
+
+    def tally(params: Params, tokens: Tokens) -> Tensor:
+        inputs, targets = network.split(tokens)
+        assert targets.weights is not None
+        assert targets.groups is not None
+        logits = network.logits(params, inputs)
+        losses = token_losses(logits, targets)
+        weights = targets.weights.to(losses.dtype)
+        right = (within(logits, targets).argmax(-1) == targets.ids).to(losses.dtype)
+        each = torch.stack((losses, torch.ones_like(losses), weights * losses, weights, right), dim=-1)
+        member = torch.stack([targets.groups == number for number in range(1, len(GROUPS) + 1)])
+        return member.flatten(1).to(each.dtype) @ each.flatten(0, 1)
+
+    return tally
+
+
+def grouped_losses(tally: Callable[[Params, Tokens], Tensor], count: int) -> Measure:
+    """Of `count` micro-batches. A modality or task without any target there has no column."""
+
+    def measure(objective: Objective, params: Params, batch: Tensor) -> Metrics:
+        sums = torch.stack([tally(params, tokens) for tokens in batch[:count]])
+        return {"loss/held_out": _ratio(sums.sum(1), WEIGHTED, WEIGHT).mean(), **_parts(sums.sum(0))}
+
+    return measure
+
+
+def _parts(sums: Tensor) -> Metrics:
+    def among(**what: str) -> Tensor:
+        return sums[[all(getattr(group, key) == word for key, word in what.items()) for group in GROUPS]].sum(0)
+
+    ratios = {
+        **{f"loss/{modality}": (among(modality=modality), LOSS, COUNT) for modality in ("text", "image")},
+        **{f"loss/{name}": (among(task=task), WEIGHTED, WEIGHT) for task, name in TASKS.items()},
+        "image_accuracy": (among(modality="image"), RIGHT, COUNT),
+    }
+    return {name: _ratio(*ratio) for name, ratio in ratios.items() if ratio[0][ratio[2]] > 0}
+
+
+def _ratio(sums: Tensor, over: int, under: int) -> Scalar:
+    return sums[..., over] / sums[..., under].clamp(min=torch.finfo(sums.dtype).tiny)

@@ -1,0 +1,106 @@
+"""What a trained model makes of captions and of images: images drawn with guidance, and captions."""
+
+import struct
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gnflow.data.multimodal.dataset import MultimodalDataset
+from gnflow.data.multimodal.samples import Pixels
+from gnflow.data.multimodal.sequences import CODE
+from gnflow.data.multimodal.vq import patches
+from gnflow.models.generation import UNKNOWN, Sampling, continued, painted
+from gnflow.models.modality import IDS, PIXELS
+from gnflow.models.model import Model
+from gnflow.objective import Params
+
+Ids = NDArray[np.int64]
+LARGEST = 512
+"""Rows that go through the model together."""
+
+
+def drawn(
+    network: Model, params: Params, dataset: MultimodalDataset, captions: Sequence[str], sampling: Sampling
+) -> Pixels:
+    """An image for each caption: [captions, height, width, colours]."""
+    device = next(iter(params.values())).device
+    data, forms = dataset.data, dataset.sequences
+    words = dataset.tokenizer.encode(list(captions))
+    prompts = _rows([_prompt(dataset, each) for each in words]).to(device)
+    dropped = _rows([_prompt(dataset, forms.dropped(each)) for each in words]).to(device)
+    codes = range(data.text_vocabulary, data.vocabulary)
+    found = painted(network, params, prompts, dropped, codes, data.channels, sampling)
+    return dataset.codec.decode(found.cpu().numpy())
+
+
+def described(network: Model, params: Params, dataset: MultimodalDataset, images: Pixels, most: int = 16) -> list[str]:
+    """A caption of at most so many tokens for each image, [images, height, width, colours]."""
+    device = next(iter(params.values())).device
+    ids = range(dataset.data.text_vocabulary)
+    return [
+        dataset.tokenizer.decode(_words(dataset, row))
+        for start in range(0, len(images), LARGEST)
+        for row in continued(
+            network, params, _shown(dataset, images[start : start + LARGEST]).to(device), ids, most
+        ).cpu().numpy()
+    ]  # fmt: skip
+
+
+def sheet(images: Pixels, columns: int, scale: int = 8) -> bytes:
+    """The images side by side, row by row, each pixel `scale` wide, as a PNG."""
+    count, height, width, colours = images.shape
+    rows = -(-count // columns)
+    cells = np.zeros((rows * columns, height + 1, width + 1, colours), np.uint8)
+    cells[:count, :height, :width] = images
+    whole = cells.reshape(rows, columns, height + 1, width + 1, colours).swapaxes(1, 2)
+    table = whole.reshape(rows * (height + 1), columns * (width + 1), colours)
+    return png(table.repeat(scale, axis=0).repeat(scale, axis=1))
+
+
+def png(image: Pixels) -> bytes:
+    """[height, width, 1 or 3] as a PNG file (ISO/IEC 15948), without filters."""
+    height, width, colours = image.shape
+    lines = np.concatenate((np.zeros((height, 1), np.uint8), image.reshape(height, -1)), axis=1)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2 if colours == 3 else 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    )
+
+
+def _prompt(dataset: MultimodalDataset, words: NDArray[np.integer]) -> Ids:
+    forms = dataset.sequences
+    image = forms.template("generation")
+    return np.concatenate(([forms.marks["BOS"]], words.astype(np.int64), np.where(image == CODE, UNKNOWN, image)))
+
+
+def _rows(prompts: Sequence[Ids]) -> Tensor:
+    """Of one length: what follows a prompt does not matter."""
+    longest = max(map(len, prompts))
+    return torch.from_numpy(np.stack([np.pad(prompt, (0, longest - len(prompt))) for prompt in prompts]))
+
+
+def _shown(dataset: MultimodalDataset, images: Pixels) -> Tensor:
+    """An image each, up to the mark that ends it: (images, time, channels)."""
+    data, forms = dataset.data, dataset.sequences
+    block = forms.template("understanding")
+    ids = np.tile(np.concatenate(([forms.marks["BOS"]], block)), (len(images), 1))
+    if (ids == CODE).any():
+        ids[ids == CODE] = (dataset.codec.encode(images) + data.text_vocabulary).reshape(-1)
+    rows = torch.zeros((*ids.shape, data.channels), dtype=torch.int64)
+    rows[..., IDS] = torch.from_numpy(ids)
+    if data.patch_values:
+        rows[:, ids[0] == forms.marks["PLACEHOLDER"], PIXELS:] = torch.from_numpy(
+            patches(images, data.patch_side).astype(np.int64)
+        )
+    return rows
+
+
+def _words(dataset: MultimodalDataset, row: Ids) -> NDArray[np.uint32]:
+    """Up to the mark that ends the text."""
+    ends = np.flatnonzero(row >= dataset.data.text_vocabulary - len(dataset.sequences.marks))
+    return row[: ends[0] if len(ends) else None].astype(np.uint32)

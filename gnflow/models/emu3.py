@@ -1,0 +1,24 @@
+"""Emu3: one decoder, one vocabulary and one head for text and image codes; only weights in the loss tell them apart.
+
+Source:   Wang et al. 2024, arXiv:2409.18869
+Differs:  no dropout; the block is that of the decoder here
+"""
+
+from torch import Tensor
+
+from gnflow.models.attention import Kernel
+from gnflow.models.decoder import decoder
+from gnflow.models.modality import IDS, weighted
+from gnflow.models.model import Model
+from gnflow.objective import Params
+from gnflow.spec.model import Emu3
+
+
+def emu3(spec: Emu3, vocabulary: int, kernel: Kernel) -> Model:
+    """The model for `vocabulary` tokens, image codes among them."""
+    base = decoder(spec, vocabulary, kernel)
+
+    def logits(params: Params, inputs: Tensor) -> Tensor:
+        return base.logits(params, inputs[..., IDS])
+
+    return base._replace(logits=logits, split=weighted(spec.image_weight))

@@ -1,0 +1,104 @@
+"""Janus: images are read as pixels and written as codes, each by a path of its own into one causal decoder.
+
+    x <- embedding[id]                              text
+    x <- adaptor(encoder(pixels of the patch))      an image that is read, in place of its placeholders
+    x <- adaptor(codes[id])                         an image that is written
+    x <- blocks(x)
+    logits = (head x, image_head x)                 the softmax is over the part that the target belongs to
+
+    adaptor, image_head:  second gelu(first x)
+
+Source:   Wu et al. 2024, arXiv:2410.13848; Chen et al. 2025, arXiv:2501.17811
+Code:     github.com/deepseek-ai/Janus janus/models/modeling_vlm.py, projector.py
+Differs:  the understanding encoder is linear in the patch and trained with the rest, not a SigLIP; the generation
+          adaptor is applied to the table of codes, which gives what it would at each position
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gnflow.models.attention import Kernel
+from gnflow.models.modality import IDS, PIXELS, weighted
+from gnflow.models.model import Model, Weight
+from gnflow.models.trunk import declared, trunk
+from gnflow.objective import Params
+from gnflow.spec.model import Janus, Part
+
+PARTS: dict[Part, tuple[str, ...]] = {
+    "decoder": ("blocks.", "norm."),
+    "text": ("embedding.", "head."),
+    "understanding": ("understanding.",),
+    "generation": ("generation.",),
+    "image_head": ("image_head.",),
+}
+"""What the names of each part's weights begin with."""
+
+
+def janus(
+    spec: Janus, text_vocabulary: int, codebook: int, patch_values: int, placeholder: int, kernel: Kernel
+) -> Model:
+    """The model for ids of text, placeholder included, and above them the codes of images."""
+    base = trunk(spec, kernel)
+    paths = _weights(spec, codebook, patch_values)
+    weights = {"embedding.weight": Weight((text_vocabulary, spec.width), std=1.0), **paths, **base.weights}
+    if not spec.tie_embeddings:
+        weights["head.weight"] = declared("head.weight", (text_vocabulary, spec.width))
+    weights |= _mlp_weights("image_head", spec.width, codebook, spec.width)
+
+    def named(*parts: Part) -> tuple[str, ...]:
+        return tuple(name for name in weights if name.startswith(tuple(p for part in parts for p in PARTS[part])))
+
+    def logits(params: Params, inputs: Tensor) -> Tensor:
+        ids, pixels = inputs[..., IDS], inputs[..., PIXELS:]
+        text = functional.embedding(ids.clamp(max=text_vocabulary - 1), params["embedding.weight"])
+        table = _mlp(params, "generation.adaptor", params["generation.codes.weight"])
+        written = functional.embedding((ids - text_vocabulary).clamp(min=0), table)
+        patches = pixels.to(text.dtype) / 127.5 - 1
+        read = _mlp(params, "understanding.adaptor", _linear(params, "understanding.encoder", patches))
+        kind = ids.unsqueeze(-1)
+        x = torch.where(kind >= text_vocabulary, written, torch.where(kind == placeholder, read, text))
+        x = base.run(params, x)
+        head = params["embedding.weight" if spec.tie_embeddings else "head.weight"]
+        return torch.cat((functional.linear(x, head), _mlp(params, "image_head", x)), dim=-1)
+
+    blocks = {
+        "embedding": ("embedding.weight",),
+        "understanding": named("understanding"),
+        "generation": named("generation"),
+        **base.blocks,
+        **({} if spec.tie_embeddings else {"head": ("head.weight",)}),
+        "image_head": named("image_head"),
+    }
+    # From features to features; what reads pixels and codes, or writes codes, is as an embedding or a head.
+    inner = {"understanding.adaptor.first.weight", "understanding.adaptor.second.weight",
+             "generation.adaptor.second.weight", "image_head.first.weight"}  # fmt: skip
+    frozen = frozenset(named(*spec.freeze)) if spec.freeze else frozenset()
+    return Model(weights, blocks, base.hidden | inner, logits, weighted(1.0, apart=text_vocabulary), frozen)
+
+
+def _weights(spec: Janus, codebook: int, patch_values: int) -> dict[str, Weight]:
+    return {
+        "understanding.encoder.weight": declared("weight", (spec.width, patch_values)),
+        "understanding.encoder.bias": declared("bias", (spec.width,)),
+        **_mlp_weights("understanding.adaptor", spec.width, spec.width, spec.width),
+        "generation.codes.weight": Weight((codebook, spec.code_width), std=1.0),
+        **_mlp_weights("generation.adaptor", spec.code_width, spec.width, spec.width),
+    }
+
+
+def _mlp_weights(name: str, inputs: int, outputs: int, width: int) -> dict[str, Weight]:
+    return {
+        f"{name}.first.weight": declared("weight", (width, inputs)),
+        f"{name}.first.bias": declared("bias", (width,)),
+        f"{name}.second.weight": declared("weight", (outputs, width)),
+        f"{name}.second.bias": declared("bias", (outputs,)),
+    }
+
+
+def _mlp(params: Params, name: str, x: Tensor) -> Tensor:
+    return _linear(params, f"{name}.second", functional.gelu(_linear(params, f"{name}.first", x)))
+
+
+def _linear(params: Params, name: str, x: Tensor) -> Tensor:
+    return functional.linear(x, params[f"{name}.weight"], params[f"{name}.bias"])

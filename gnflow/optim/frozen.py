@@ -1,0 +1,56 @@
+"""An optimizer for a part of the parameters: the others stay as they are, bit for bit.
+
+What the optimizer is given is the problem seen from its part alone. Its Gauss-Newton model is linearised in that part,
+with all else at the anchor.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from gnflow import trees
+from gnflow.objective import Metrics, Objective, Params
+from gnflow.optim.protocol import AnyState, Cost, Optimizer
+
+
+class Frozen:
+    """`inner` on the parameters that are `moving`."""
+
+    def __init__(self, inner: Optimizer, moving: Sequence[str]) -> None:
+        self.inner, self.moving = inner, moving
+
+    @property
+    def cost(self) -> Cost:
+        """What one step consumes."""
+        return self.inner.cost
+
+    @property
+    def microbatches(self) -> int:
+        """Micro-batches consumed by one step."""
+        return self.inner.microbatches
+
+    def init(self, params: Params) -> AnyState:
+        """That of `inner`, over its part."""
+        return self.inner.init(trees.pick(params, self.moving))
+
+    def step(
+        self, objective: Objective, params: Params, state: AnyState, batch: Tensor
+    ) -> tuple[Params, AnyState, Metrics]:
+        """One step of `inner`; the other parameters are those that were given."""
+        moved, state, metrics = self.inner.step(
+            among(objective, params), trees.pick(params, self.moving), state, batch
+        )  # fmt: skip
+        return {**params, **moved}, state, metrics
+
+
+def among(objective: Objective, params: Params) -> Objective:
+    """The objective of a part of the parameters, the others at `params`."""
+    return Objective(
+        lambda part, tokens: objective.value({**params, **part}, tokens),
+        lambda part, tokens: _of(part, objective.gradient({**params, **part}, tokens)),
+        lambda part, anchor, tokens: objective.curved(part, {**params, **anchor}, tokens),
+    )
+
+
+def _of(part: Params, found: tuple[Params, Tensor]) -> tuple[Params, Tensor]:
+    return trees.pick(found[0], part), found[1]

@@ -1,0 +1,75 @@
+import multimodal
+import pytest
+import torch
+from multimodal import KINDS, weights_and_choice
+from torch.nn import functional
+
+from gnflow import trees
+from gnflow.groups import GROUPS
+from gnflow.metrics.conflict import between, conflict
+from gnflow.models.loss import cross_entropy
+from gnflow.objective import Objective
+
+
+def objective(model):
+    def value(params, tokens):
+        inputs, targets = model.split(tokens)
+        return cross_entropy(model.logits(params, inputs), targets)
+
+    return Objective(value, torch.func.grad_and_value(value), None)
+
+
+def gradient(problem, kind, batch, modality):
+    """Mean over micro-batches of the gradient of the mean loss of the targets of one modality."""
+
+    def loss(params):
+        total = 0.0
+        for micro in batch:
+            _, choice = weights_and_choice(kind, micro)
+            wanted = torch.tensor([n > 0 and GROUPS[n - 1].modality == modality for n in micro[:, 1:, 1].flatten()])
+            z = problem.model.logits(params, micro[:, :-1]).flatten(0, -2).where(choice, -torch.inf)
+            total = total + functional.cross_entropy(z[wanted], micro[:, 1:, 0].flatten()[wanted])
+        return total / len(batch)
+
+    return torch.func.grad(loss)(problem.params)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cosines_and_ratios_are_those_of_the_gradients_of_both_losses(kind):
+    problem = multimodal.small(kind)
+    batch = multimodal.tokens(kind, 3, 4)
+    found = conflict(problem.model, 2)(objective(problem.model), problem.params, batch)
+    text, image = (gradient(problem, kind, batch[:2], modality) for modality in ("text", "image"))
+
+    def expected(names):
+        names = [n for n in names if text[n].ndim == 2 and text[n].any() and image[n].any()]
+        cosines = [(text[n] * image[n]).sum() / text[n].norm() / image[n].norm() for n in names]
+        ratios = [image[n].norm() / text[n].norm() for n in names]
+        return [torch.stack(each).mean().item() for each in (cosines, ratios)]
+
+    for suffix, names in (
+        ("", problem.model.hidden),
+        ("/blocks.0", problem.model.blocks["blocks.0"]),
+        ("/blocks.1", problem.model.blocks["blocks.1"]),
+    ):
+        names = sorted(names)
+        columns = [found[f"conflict/{what}{suffix}"].item() for what in ("cosine", "norm_ratio")]
+        assert columns == pytest.approx(expected(names), rel=1e-6)
+
+
+def test_heads_of_their_own_are_in_no_conflict():
+    problem = multimodal.small("janus")
+    found = conflict(problem.model, 2)(objective(problem.model), problem.params, multimodal.tokens("janus", 2, 4))
+    assert not [name for name in found if "head" in name]
+    assert "conflict/cosine/generation" in found
+
+
+def test_parallel_and_opposite_gradients_have_the_cosines_of_that():
+    problem = multimodal.small("emu3")
+    same = between(problem.model, problem.params, trees.scale(problem.params, 3.0))
+    assert same["conflict/cosine"].item() == pytest.approx(1.0)
+    assert same["conflict/norm_ratio"].item() == pytest.approx(3.0)
+    assert between(problem.model, problem.params, trees.scale(problem.params, -1.0))[
+        "conflict/cosine/head"
+    ].item() == pytest.approx(-1.0)
+    assert between(problem.model, problem.params, trees.zeros(problem.params)) == {}
