@@ -87,7 +87,9 @@ def test_without_scikit_learn_it_says_what_to_install(monkeypatch: pytest.Monkey
         digits.gallery(Digits(), 0)
 
 
-@pytest.mark.parametrize("content", [gzip.compress(b"1,2,3"), b"not gzip", b""])
+@pytest.mark.parametrize(
+    "content", [gzip.compress(b"1,2,3", mtime=0), b"not gzip", b""], ids=["short", "not gzip", "empty"]
+)
 def test_a_damaged_file_is_named(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "digits.csv.gz"
     path.write_bytes(content)
