@@ -40,12 +40,13 @@ def drawn(
 def described(network: Model, params: Params, dataset: MultimodalDataset, images: Pixels, most: int = 16) -> list[str]:
     """A caption of at most so many tokens for each image, [images, height, width, colours]."""
     device = next(iter(params.values())).device
-    ids = range(dataset.data.text_vocabulary)
+    marks = len(dataset.sequences.marks)
+    words = dataset.data.text_vocabulary - marks
     return [
         dataset.tokenizer.decode(_words(dataset, row))
         for start in range(0, len(images), LARGEST)
         for row in continued(
-            network, params, _shown(dataset, images[start : start + LARGEST]).to(device), ids, most
+            network, params, _shown(dataset, images[start : start + LARGEST]).to(device), words, marks, most
         ).cpu().numpy()
     ]  # fmt: skip
 

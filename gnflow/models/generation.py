@@ -2,7 +2,7 @@
 
     l = l_u + guidance (l_c - l_u)      of image codes: logits after the prompt, and after a prompt that was dropped
     code ~ softmax(l / temperature)     over image codes alone; the largest at temperature 0
-    word = argmax l                     of captions, over the ids of text
+    word = argmax l                     of captions, over the ids of text and of the marks that end it
 
 Every token takes a pass over the whole row: nothing is kept from one to the next.
 
@@ -64,14 +64,18 @@ def painted(
     return torch.cat(found, dim=1)
 
 
-def continued(network: Model, params: Params, rows: Tensor, words: range, most: int) -> Tensor:
-    """The `most` likeliest ids of text that follow (rows, time, channels), one after another: (rows, most)."""
+def continued(network: Model, params: Params, rows: Tensor, words: int, marks: int, most: int) -> Tensor:
+    """The `most` likeliest ids of text that follow (rows, time, channels), one after another: (rows, most).
+
+    Text has the ids below `words`, and the `marks` that may end it have the next ones. The first id is no mark: a
+    caption that is asked for is not empty.
+    """
     start = rows.shape[1]
-    for _ in range(most):
+    for i in range(most):
         with torch.no_grad():
-            last = network.logits(params, rows)[:, -1, words.start : words.stop]
+            last = network.logits(params, rows)[:, -1, : words + (marks if i else 0)]
         following = torch.zeros_like(rows[:, :1])
-        following[:, 0, IDS] = last.argmax(-1) + words.start
+        following[:, 0, IDS] = last.argmax(-1)
         rows = torch.cat((rows, following), dim=1)
     return rows[:, start:, IDS]
 

@@ -64,10 +64,23 @@ def test_draws_follow_the_softmax_and_the_seed():
 def test_words_are_the_likeliest_ids_of_text_one_after_another(kind):
     problem = multimodal.small(kind)
     rows = problem.tokens[:, :4]
-    found = continued(problem.model, problem.params, rows, range(TEXT), 3)
+    words = TEXT // 2
+    found = continued(problem.model, problem.params, rows, words, TEXT - words, 3)
     for i in range(3):
-        expected = problem.model.logits(problem.params, rows)[:, -1, :TEXT].argmax(-1)
+        expected = problem.model.logits(problem.params, rows)[:, -1, : TEXT if i else words].argmax(-1)
         assert torch.equal(found[:, i], expected)
         following = torch.zeros_like(rows[:, :1])
         following[:, 0, 0] = expected
         rows = torch.cat((rows, following), dim=1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_caption_does_not_begin_with_the_mark_that_ends_it(kind):
+    problem = multimodal.small(kind)
+    rows = problem.tokens[:, :4]
+    likeliest = problem.model.logits(problem.params, rows)[:, -1, :TEXT].argmax(-1)
+    words = int(likeliest.max())
+    assert words > 0
+    found = continued(problem.model, problem.params, rows, words, TEXT - words, 1)
+    assert (likeliest >= words).any()
+    assert (found < words).all()
