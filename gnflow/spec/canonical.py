@@ -33,23 +33,32 @@ def digest(value: BaseModel | Mapping[str, object]) -> str:
 
 def _block(values: Mapping[str, object], indent: str) -> Iterator[str]:
     for key, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield f"{indent}{key}:"
             yield from _block(value, indent + "  ")
         elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
             yield f"{indent}{key}:"
             for item in value:
-                first, *rest = _block(item, indent + "    ")
-                yield f"{indent}  - {first.strip()}"
-                yield from rest
-        elif isinstance(value, list):
-            yield f"{indent}{key}: [{', '.join(map(written, value))}]"
+                yield from _item(item, indent + "  ")
         else:
             yield f"{indent}{key}: {written(value)}"
 
 
+def _item(value: object, indent: str) -> Iterator[str]:
+    if isinstance(value, dict) and value:
+        first, *rest = _block(value, indent + "  ")
+        yield f"{indent}- {first.strip()}"
+        yield from rest
+    else:
+        yield f"{indent}- {written(value)}"
+
+
 def written(value: object) -> str:
-    """One value as YAML."""
+    """One value as YAML, on one line."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(written, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {written(inner)}" for key, inner in value.items()) + "}"
     if not isinstance(value, str):
         return json.dumps(value, allow_nan=False)
     if _BARE.fullmatch(value) and _is_text(value):

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
-from gnflow.spec.canonical import digest, resolved
+from gnflow.spec.canonical import digest, lines, resolved
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load
 from gnflow.spec.source import parse
@@ -74,6 +75,22 @@ def test_a_resolved_spec_says_the_same(experiment: Experiment) -> None:
     assert again == experiment
     assert resolved(again) == text
     assert digest(again) == digest(experiment)
+
+
+SCALARS = st.one_of(TEXTS, st.none(), st.booleans(), st.integers(), RATES)
+KEYS = st.from_regex(r"[a-z_]{1,8}", fullmatch=True).filter(lambda key: key not in ("no", "null", "true", "yes"))
+TREES = st.dictionaries(
+    KEYS,
+    st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3)),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(TREES)
+def test_any_tree_of_plain_values_is_read_as_it_was(tree: dict[str, object]) -> None:
+    assert YAML(typ="safe", pure=True).load("\n".join(lines(tree))) == tree
 
 
 def written(path: Path, text: str) -> Path:

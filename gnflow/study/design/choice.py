@@ -94,7 +94,7 @@ def _table(choice: Choice) -> list[str]:
     for one in choice.tried:
         missed = "diverged" if one.diverged else "missed"
         steps = f"{one.score.needed['steps']:.0f}" if one.score.needed else missed
-        values = [str(v) if isinstance(v, list | dict) else written(v) for v in one.trial.values.values()]
+        values = map(written, one.trial.values.values())
         rows.append((one.trial.job.label.removeprefix("trial_"), *values, steps, figures.loss(one.score.best)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
