@@ -129,7 +129,7 @@ def test_a_hostile_directory_is_shown_by_its_name(tmp_path: Path) -> None:
 def test_tables_say_what_the_comparison_says(made: Made, tmp_path: Path) -> None:
     found = comparison(tmp_path)
     own = made.own
-    assert text(" ".join(found.verdict)) in own
+    assert all(text(sentence) in own for sentence in found.verdict)
     for warning in found.warnings:
         assert text(warning) in own
     assert own.index('class="warnings"') < own.index("<nav>")

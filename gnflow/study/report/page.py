@@ -29,7 +29,7 @@ def page(comparison: Comparison, charts: Sequence[Chart], stills: Mapping[str, s
     ]
     body = [
         tag("h1", text(heading)),
-        paragraph(" ".join(comparison.verdict), "verdict"),
+        *(paragraph(sentence, "verdict") for sentence in comparison.verdict),
         _warnings(comparison.warnings),
         tag("nav", *(tag("a", text(name), href=f"#{anchor}") for anchor, name, _ in sections)),
         *(tag("section", tag("h2", text(name)), content, id=anchor) for anchor, name, content in sections),
