@@ -7,6 +7,7 @@ samples/classifier_accuracy  part of all held-out images, as their codes have th
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 from gnflow.data.multimodal.dataset import MultimodalDataset
 from gnflow.data.multimodal.digits import Labelled, label_of, labelled
@@ -21,7 +22,7 @@ def figures(
     """Of images `drawn` for `prompts`, and `captions` given to the images of these; none of images without labels."""
     if not isinstance(dataset.data.source, Digits):
         return {}
-    train, held_out = labelled(dataset.data.source)
+    train, held_out = _known(dataset.data.source)
     quantised = dataset.codec.decode(dataset.codec.encode(held_out.images))
     asked = [label_of(prompt) for prompt in prompts]
     named = [label_of(caption) for caption in captions]
@@ -36,6 +37,11 @@ def recognised(train: Labelled, images: Pixels) -> list[int]:
     """The label of the training image nearest to each image, in pixels."""
     points, known = (some.reshape(len(some), -1).astype(float) for some in (images, train.images))
     return [int(label) for label in train.labels[nearest(points, known)]]
+
+
+@cache
+def _known(source: Digits) -> tuple[Labelled, Labelled]:
+    return labelled(source)
 
 
 def _share(found: Sequence[int | None], wanted: Sequence[int | None]) -> float:

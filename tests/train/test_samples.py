@@ -78,15 +78,15 @@ def steps(done: Run) -> list[int]:
 def test_a_killed_run_ends_with_the_same_sheets_and_none_touch_the_training(
     kind: str, workspace: Workspace, tmp_path: Path
 ) -> None:
-    whole = run(sampled(kind, every=1), workspace, tmp_path / "whole")
+    whole = run(sampled(kind, every=3), workspace, tmp_path / "whole")
     with pytest.raises(Crash):
-        run(sampled(kind, every=1), workspace, tmp_path / "again", watches=[crashing])
+        run(sampled(kind, every=3), workspace, tmp_path / "again", watches=[crashing])
     there = files(tmp_path / "again")
     assert max(there) == "step_00000003.png"  # recorded, so it has a sheet; its checkpoint is that of step 2
-    run(sampled(kind, every=1), workspace, tmp_path / "again")
+    run(sampled(kind, every=3), workspace, tmp_path / "again")
     assert files(tmp_path / "again") == files(tmp_path / "whole")
     assert there.items() <= files(tmp_path / "whole").items()
-    assert steps(whole) == [0, 1, 2, 3, 4]
+    assert steps(whole) == [0, 3, 4]
     run(experiment(kind, [LOSS]), workspace, tmp_path / "without")
     assert (tmp_path / "without" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
     assert not (tmp_path / "without" / "samples").exists()
@@ -163,5 +163,5 @@ def test_images_without_labels_have_a_sheet_and_no_figures(tmp_path: Path) -> No
     about = json.loads((done.directory / "samples" / "step_00000004.json").read_text())
     assert about["figures"] == {}
     assert {sample["prompt"] for sample in about["samples"]} <= {f"photograph {n}" for n in range(32, 40)}
-    picture = Image.open(done.directory / "samples" / "step_00000004.png")
-    assert (picture.mode, picture.width) == ("RGB", len(about["samples"]) * 16 * 5)
+    with Image.open(done.directory / "samples" / "step_00000004.png") as picture:
+        assert (picture.mode, picture.width) == ("RGB", len(about["samples"]) * 16 * 5)
