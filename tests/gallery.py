@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import polars
 
 from gnflow.data.multimodal.dataset import MultimodalDataset
 from gnflow.data.prepare import prepare
+from gnflow.metrics.samples import png
 from gnflow.spec.multimodal import Multimodal
 from gnflow.workspace import Workspace
 
@@ -36,3 +38,10 @@ def rewritten(dataset: MultimodalDataset, name: str, change: Callable[[np.ndarra
     manifest["files"][name] = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
     (dataset.directory / "manifest.json").write_text(json.dumps(manifest))
     return path
+
+
+def photographs(path: Path, count: int) -> None:
+    """A Parquet file of random images, 4 x 4 in colour, with captions that name no digit alone."""
+    drawn = np.random.default_rng(0).integers(256, size=(count, 4, 4, 3), dtype=np.uint8)
+    rows = {"image": [png(image) for image in drawn], "text": [f"photograph {number}" for number in range(count)]}
+    polars.DataFrame(rows).write_parquet(path)

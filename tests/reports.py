@@ -1,10 +1,13 @@
 """A small study, as run directories: two arms of two seeds, one of them Gauss-Newton, and what else is asked for."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from run_directories import TOKENS, experiment, finished, steps
 
+from gnflow.metrics.samples import sheet
 from gnflow.study.comparison import Comparison, compare
 from gnflow.train.journal import Step
 from gnflow.train.run import Run
@@ -61,14 +64,32 @@ def probed(step: int) -> dict[str, float]:
     }
 
 
+def with_sheet(run: Run, step: int, prompts: Sequence[str] = ("the digit 1", "<b>two</b>")) -> bytes:
+    """A sheet of two pairs of images in the run's directory, and its words and figures; returns the picture."""
+    images = np.random.default_rng(step).integers(256, size=(2, 17, 8, 1), dtype=np.uint8)
+    shares = {"recognised": 0.25, "captioned": 0.5, "classifier_accuracy": 0.96}
+    about = {
+        "step": step, "guidance": 3.0, "temperature": 1.0, "seed": 0,
+        "figures": {f"samples/{name}": share for name, share in shares.items()},
+        "samples": [{"prompt": prompt, "caption": "a 7"} for prompt in prompts],
+    }  # fmt: skip
+    path = run.directory / "samples" / f"step_{step:08d}.png"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(sheet(images, 2))
+    path.with_suffix(".json").write_text(json.dumps(about))
+    return path.read_bytes()
+
+
 def study(root: Path) -> list[Run]:
-    """Every chart has something to draw."""
+    """Every chart has something to draw, and one run has samples."""
     (root / ".git").mkdir(parents=True, exist_ok=True)
     runs = [
         arm(root, "full_gn", "gauss_newton", course(0.4, 6, s), seed=s, passes=65, searched=16_384, extra=searched)
         for s in (0, 1)
     ]
     muon = [arm(root, "muon", "muon", course(0.15, 20, s), seed=s, batch=TOKENS // 2, extra=probed) for s in (0, 1)]
+    for step in (0, 20):
+        with_sheet(muon[0], step)
     return runs + muon
 
 

@@ -21,6 +21,8 @@ from gnflow.objective import Params
 Ids = NDArray[np.int64]
 LARGEST = 512
 """Rows that go through the model together."""
+DARK, LIGHT = 64, 144
+"""Of lines in a sheet."""
 
 
 def drawn(
@@ -37,7 +39,7 @@ def drawn(
     return dataset.codec.decode(found.cpu().numpy())
 
 
-def described(network: Model, params: Params, dataset: MultimodalDataset, images: Pixels, most: int = 16) -> list[str]:
+def described(network: Model, params: Params, dataset: MultimodalDataset, images: Pixels, most: int) -> list[str]:
     """A caption of at most so many tokens for each image, [images, height, width, colours]."""
     device = next(iter(params.values())).device
     marks = len(dataset.sequences.marks)
@@ -51,11 +53,16 @@ def described(network: Model, params: Params, dataset: MultimodalDataset, images
     ]  # fmt: skip
 
 
+def pairs(above: Pixels, below: Pixels) -> Pixels:
+    """Each image over its counterpart, with a dark line between: [images, 2 * height + 1, width, colours]."""
+    return np.concatenate((above, np.full_like(above[:, :1], DARK), below), axis=1)
+
+
 def sheet(images: Pixels, columns: int, scale: int = 8) -> bytes:
     """The images side by side, row by row, each pixel `scale` wide, as a PNG."""
     count, height, width, colours = images.shape
     rows = -(-count // columns)
-    cells = np.zeros((rows * columns, height + 1, width + 1, colours), np.uint8)
+    cells = np.full((rows * columns, height + 1, width + 1, colours), LIGHT, np.uint8)
     cells[:count, :height, :width] = images
     whole = cells.reshape(rows, columns, height + 1, width + 1, colours).swapaxes(1, 2)
     table = whole.reshape(rows * (height + 1), columns * (width + 1), colours)

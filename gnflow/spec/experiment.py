@@ -11,6 +11,9 @@ from gnflow.spec.multimodal import Data, Multimodal
 from gnflow.spec.optimizer import GaussNewton, MlFopSoap, Optimizer, has_momentum
 from gnflow.spec.training import Compile, Cost, Loss, Metric, Mlflow, Tracking, Training, Tuning, UpdateNorms
 
+# Metrics that text has none of, and why.
+OF_IMAGES = {"modality_conflict": "text has one modality", "samples": "a model of text draws no images"}
+
 
 class Experiment(Spec):
     """One run: what is trained, on what, by which optimizer, for how long."""
@@ -70,11 +73,10 @@ class Experiment(Spec):
         training = info.data.get("training")
         if training is not None and training.target is not None and "loss" not in kinds:
             raise refuse("`training.target` needs the metric `loss`; add it")
-        if "modality_conflict" in kinds and isinstance(info.data.get("data"), Text):
-            raise refuse(
-                "metric `modality_conflict` needs multimodal data; text has one modality",
-                kinds.index("modality_conflict"),
-            )
+        if isinstance(info.data.get("data"), Text):
+            for index, metric in enumerate(metrics):
+                if metric.kind in OF_IMAGES:
+                    raise refuse(f"metric `{metric.kind}` needs multimodal data; {OF_IMAGES[metric.kind]}", index)
         optimizer = info.data.get("optimizer")
         if optimizer is not None and "dominance" in kinds and not has_momentum(optimizer):
             raise refuse(

@@ -121,7 +121,26 @@ class ModalityConflict(Spec):
     """Held-out micro-batches behind each of the two mean gradients."""
 
 
-Metric = Annotated[Loss | Cost | UpdateNorms | Dominance | ModalityConflict, Field(discriminator="kind"), Shorthand]
+class Samples(Spec):
+    """A sheet of images drawn for held-out captions beside the held-out images, and captions given to these.
+
+    In `samples/`. Of digits also `samples/recognised`, `samples/captioned` and `samples/classifier_accuracy`.
+    """
+
+    kind: Literal["samples"] = "samples"
+    captions: Annotated[Count, Unit("images")] = 64
+    """Held-out captions drawn, and held-out images captioned."""
+    guidance: Annotated[float, Field(ge=0)] = 3.0
+    """How far logits go from those without the caption towards those with it; 1 is the model as it is."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """Divides the logits of image codes; 0 takes the likeliest code."""
+    every: Annotated[Count | None, Unit("evaluations")] = None
+    """Evaluations from one sheet to the next. Default: one sheet, at the end of the run."""
+
+
+Metric = Annotated[
+    Loss | Cost | UpdateNorms | Dominance | ModalityConflict | Samples, Field(discriminator="kind"), Shorthand
+]
 
 
 class Compile(Spec):

@@ -19,7 +19,14 @@ IDENTITY = "gnflow.identity"
 STUDY = "gnflow.study"
 SOURCE = {"mlflow.source.name": "gnflow", "mlflow.source.type": "LOCAL"}
 ARTIFACTS = ("experiment.yaml", "plan.json", "provenance.json", "summary.json")
+SAMPLES = "samples"
 STATUS = {"complete": "FINISHED", "preempted": "KILLED", "interrupted": "KILLED", "diverged": "FAILED"}
+
+
+def artifacts(directory: Path) -> list[Path]:
+    """The files of a run directory that MLflow gets, as far as they are there: ARTIFACTS and the sheets of samples."""
+    sheets = sorted((directory / SAMPLES).glob("step_*"))
+    return [path for path in (*(directory / name for name in ARTIFACTS), *sheets) if path.is_file()]
 
 
 def parameters(directory: Path) -> dict[str, str]:

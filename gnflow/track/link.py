@@ -1,7 +1,7 @@
 """One MLflow run for one run directory, across restarts. Every operation may be repeated without harm."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -29,7 +29,7 @@ class Link:
         self.experiment = str(run.info.experiment_id)
         self.identity = identity
         self.position = position
-        self._uploaded = False
+        self._tried: set[Path] = set()
 
     @classmethod
     def attach(cls, directory: Path, uri: str, running: bool) -> Self | None:
@@ -109,18 +109,20 @@ class Link:
             return error
         return None
 
-    def upload_once(self) -> None:
-        """Store the files of the run directory, unless that was tried before."""
-        if not self._uploaded:
-            self.upload()
+    def upload_new(self) -> None:
+        """Store the files of the run directory that it was not tried for before."""
+        self._upload([path for path in description.artifacts(self.directory) if path not in self._tried])
 
     def upload(self) -> Exception | None:
         """Store the files of the run directory. What fails is returned: points matter more, and go another way."""
-        self._uploaded = True
+        return self._upload(description.artifacts(self.directory))
+
+    def _upload(self, paths: Sequence[Path]) -> Exception | None:
+        self._tried.update(paths)
         try:
-            for name in description.ARTIFACTS:
-                if (self.directory / name).exists():
-                    self.client.log_artifact(self.run_id, str(self.directory / name))
+            for path in paths:
+                folder = path.parent.name if path.parent != self.directory else None
+                self.client.log_artifact(self.run_id, str(path), folder)
         except Exception as error:
             return error
         return None

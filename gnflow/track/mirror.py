@@ -140,7 +140,7 @@ class Mirror:
         if system and system.waiting:
             link.send(system.waiting)
             system.waiting.clear()
-        link.upload_once()
+        link.upload_new()
 
     def _finish(self, link: "Link | None") -> bool:
         if link and (problem := finish(link, self._ended or description.status(self.directory, "FINISHED"))):

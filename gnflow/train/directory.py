@@ -18,7 +18,7 @@ CHECKPOINTS, PLAN = "checkpoints", "plan.json"
 SUPERSEDED = ".superseded"
 # The spec last: while it is there, what is left of the run can be recognised.
 OWN = (
-    results.SUMMARY, results.METRICS, results.MODEL, CHECKPOINTS, JOURNAL, PLAN,
+    results.SUMMARY, results.METRICS, results.MODEL, results.SAMPLES, CHECKPOINTS, JOURNAL, PLAN,
     provenance.FILE, provenance.DIFF, "mlflow.json", results.EXPERIMENT,
 )  # fmt: skip
 # What `dvc pull` or git may bring without the rest.

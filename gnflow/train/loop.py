@@ -8,14 +8,16 @@ from typing import TypeAlias
 
 from torch import Tensor
 
+from gnflow.compiler import build
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import compile as compile_plan
 from gnflow.data.microbatches import Prepared, evaluation, training
+from gnflow.data.multimodal.dataset import MultimodalDataset
 from gnflow.data.prepare import prepare
 from gnflow.errors import DataError, DiskProblem
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import digest
-from gnflow.spec.training import Loss, ModalityConflict
+from gnflow.spec.training import Loss, ModalityConflict, Samples
 from gnflow.train import checkpoint, lock, provenance, results
 from gnflow.train.directory import (
     CHECKPOINTS,
@@ -31,6 +33,7 @@ from gnflow.train.journal import JOURNAL, Event, Journal
 from gnflow.train.recorder import Observer, Recorder
 from gnflow.train.reproducible import reproducible
 from gnflow.train.run import Run
+from gnflow.train.samples import Sampler
 from gnflow.train.session import Session
 from gnflow.train.signals import Stop
 from gnflow.train.start import start
@@ -119,6 +122,7 @@ def _work(
             checkpoints,
             Recorder(journal, planned, observers),
             stop,
+            _sampler(planned, dataset, directory),
         )
         stop.patient = True
         state = session.begin(params) if source is None else session.resume(source)
@@ -161,3 +165,13 @@ def _evaluation(planned: Plan, dataset: Prepared) -> Tensor | None:
     experiment = planned.experiment
     counts = [metric.microbatches for metric in experiment.metrics if isinstance(metric, Loss | ModalityConflict)]
     return evaluation(dataset, experiment.training.rows, experiment.data.context, max(counts)) if counts else None
+
+
+def _sampler(planned: Plan, dataset: Prepared, directory: Path) -> Sampler | None:
+    """What writes sheets of samples, where they are asked for."""
+    experiment = planned.experiment
+    wanted = next((metric for metric in experiment.metrics if isinstance(metric, Samples)), None)
+    if wanted is None or not isinstance(dataset, MultimodalDataset):
+        return None
+    network = build.model(experiment, planned.attention)
+    return Sampler(wanted, network, dataset, experiment.training.seed, directory / results.SAMPLES)

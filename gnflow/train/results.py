@@ -15,6 +15,7 @@ from gnflow.train.recorder import cumulative
 from gnflow.train.table import table
 
 METRICS, SUMMARY, MODEL, EXPERIMENT = "metrics.parquet", "summary.json", "model", "experiment.yaml"
+SAMPLES = "samples"
 COMPLETE, PREEMPTED, DIVERGED = "complete", "preempted", "diverged"
 AXES = {"passes": "passes/serial", "tokens": "tokens/total", "flops": "flops/total"}
 

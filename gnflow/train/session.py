@@ -16,8 +16,9 @@ from gnflow.data.multimodal.mixture import MixedBatches
 from gnflow.errors import DiskProblem, Diverged, GnflowError
 from gnflow.objective import Params
 from gnflow.train import checkpoint, divergence, results
-from gnflow.train.journal import Journal
+from gnflow.train.journal import Journal, Step
 from gnflow.train.recorder import Recorder, diverging, numbers
+from gnflow.train.samples import Sampler
 from gnflow.train.signals import Stop
 
 
@@ -34,6 +35,7 @@ class Session:
     checkpoints: Path
     recorder: Recorder
     stop: Stop
+    sampler: Sampler | None = None
     saved: int | None = None
     """Step of the newest checkpoint."""
     saved_at: float = field(default_factory=time.monotonic)
@@ -80,11 +82,8 @@ class Session:
         return state
 
     def _conclude(self, state: State, values: Mapping[str, float], seconds: float) -> None:
-        if self.evaluation is not None and self._evaluates(state.step):
-            held_out = numbers(self.program.evaluate(state.params, self.evaluation))
-            if problem := diverging(held_out):
-                raise self._diverged(state.step, problem)
-            values = {**values, **held_out}
+        if self._evaluates(state.step):
+            values = {**values, **self._evaluated(state)}
         record = self.recorder.step(state.step, values, seconds, self.program.compile_seconds())
         minutes = (time.monotonic() - self.saved_at) / 60
         if (
@@ -93,6 +92,17 @@ class Session:
             or minutes >= self.plan.experiment.training.temporary_checkpoint_minutes
         ):
             self._save(state)
+
+    def _evaluated(self, state: State) -> Mapping[str, float]:
+        """What is measured of these weights besides their training. Raises Diverged, DiskProblem."""
+        values = {} if self.evaluation is None else numbers(self.program.evaluate(state.params, self.evaluation))
+        if problem := diverging(values):
+            raise self._diverged(state.step, problem)
+        number = state.step // self.plan.experiment.training.evaluate_every
+        last = results.finished(self.plan, Step(state.step, 0.0, values))
+        if self.sampler is None or not self.sampler.due(number, last):
+            return values
+        return {**values, **self.sampler.write(state.step, state.params)}
 
     def _evaluates(self, step: int) -> bool:
         return step % self.plan.experiment.training.evaluate_every == 0 or step >= self.plan.steps

@@ -10,7 +10,7 @@ from PIL import Image
 from gnflow.compiler import build
 from gnflow.data.multimodal.dataset import MultimodalDataset
 from gnflow.data.prepare import prepare
-from gnflow.metrics.samples import _shown, described, drawn, png, sheet
+from gnflow.metrics.samples import LIGHT, _shown, described, drawn, png, sheet
 from gnflow.models.generation import Sampling
 from gnflow.workspace import Workspace
 
@@ -35,7 +35,7 @@ def test_a_caption_becomes_an_image_and_an_image_a_caption(setting):
     assert np.array_equal(made, drawn(network, params, dataset, CAPTIONS, Sampling(temperature=0.5)))
     # Nothing but what the codebook holds.
     assert np.array_equal(made, dataset.codec.decode(dataset.codec.encode(made)))
-    words = described(network, params, dataset, images)
+    words = described(network, params, dataset, images, 16)
     assert len(words) == len(images)
     assert all(isinstance(text, str) for text in words)
 
@@ -59,4 +59,4 @@ def test_a_sheet_has_the_images_in_order():
     images = np.arange(1, 4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
     found = np.asarray(Image.open(io.BytesIO(sheet(images, columns=2, scale=3))))
     assert found.shape == (2 * 3 * 3, 2 * 3 * 3)
-    assert [found[0, 0], found[0, 9], found[9, 0], found[9, 9]] == [1, 2, 3, 0]
+    assert [found[0, 0], found[0, 9], found[9, 0], found[9, 9]] == [1, 2, 3, LIGHT]

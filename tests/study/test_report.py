@@ -1,3 +1,4 @@
+import base64
 import io
 import json
 import re
@@ -11,7 +12,7 @@ import numpy as np
 import polars
 import pytest
 from PIL import Image
-from reports import TARGETS, arm, comparison, course, study
+from reports import TARGETS, arm, comparison, course, study, with_sheet
 from run_directories import experiment, finished, steps
 
 from gnflow.commands.report import report
@@ -154,6 +155,36 @@ def test_without_data_there_is_no_chart_and_no_heading(tmp_path: Path) -> None:
     page = written.page.read_text()
     assert "Gauss-Newton</h2>" not in page
     assert "Ratios</h2>" not in page
+    assert "Samples</h2>" not in page
+
+
+def test_the_last_sheet_of_a_run_is_on_the_page_with_its_words_and_figures(made: Made) -> None:
+    (section,) = re.findall(r'<section id="samples">(.*?)</section>', made.own, re.DOTALL)
+    (address,) = re.findall(r'<img class="sheet"[^>]* src="data:image/png;base64,([^"]*)">', section)
+    there = sorted((made.root / "runs" / "muon" / "seed_0" / "samples").glob("*.png"))
+    assert len(there) == 2
+    assert base64.b64decode(address) == there[-1].read_bytes()
+    assert made.own.count('class="sheet"') == 1
+    for said in (
+        "muon, seed 0", "Step 20, guidance 3.0", "right about 96% of held-out images, recognises 25% of those drawn",
+        "50% of the model&#x27;s own captions", "the digit 1; &lt;b&gt;two&lt;/b&gt;.",
+    ):  # fmt: skip
+        assert said in section
+
+
+def test_sheets_without_labels_or_of_many_pixels_are_spoken_of_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    run = arm(tmp_path, "muon", "muon", course(0.2, 12, 0))
+    with_sheet(run, 4)
+    (run.directory / "samples" / "step_00000004.json").write_text(json.dumps({"step": 4, "figures": {}, "samples": []}))
+    (run.directory / "samples" / "step_00000012.png").write_bytes(b"its words were not written yet")
+    page = write(compare([run]), tmp_path / "report.html").page.read_text()
+    assert "Step 4," in page
+    assert "recognises" not in page
+    (run.directory / "samples" / "step_00000004.png").write_bytes(b"x" * 2_000_000)
+    page = write(compare([run]), tmp_path / "report.html").page.read_text()
+    assert "The sheet, 2.0 MB, is in runs/muon/seed_0/samples." in page
+    assert 'class="sheet"' not in page
 
 
 def test_a_run_that_measured_no_loss_still_has_a_page(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_no_request_leaves_and_nothing_is_complained_about(browser, page: Path) 
         for event in events
         if event["method"] == "Network.requestWillBeSent"
     }
-    assert {url for url in asked if not url.startswith("data:image/svg+xml")} <= {page.as_uri()}
+    assert {url for url in asked if not url.startswith(("data:image/svg+xml", "data:image/png"))} <= {page.as_uri()}
     assert page.as_uri() in asked
     assert browser.get_log("browser") == []
     refused = browser.execute_async_script(
@@ -163,16 +163,29 @@ def test_the_title_is_text(browser) -> None:
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
 
 
+def sheet(browser) -> list[object]:
+    """Whether the sheet of samples is seen, its own width, and that on the page."""
+    return browser.execute_script(
+        "const image = document.querySelector('img.sheet');"
+        "return [image.getClientRects().length > 0, image.naturalWidth, image.width]"
+    )
+
+
+def test_the_sheet_of_samples_is_seen_as_it_is(browser) -> None:
+    assert sheet(browser) == [True, 144, 144]  # two images of 8 pixels and a line, each pixel 8 wide
+
+
 def test_on_paper_there_are_stills_and_no_buttons(browser) -> None:
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     try:
         shown = browser.execute_script(
             "const seen = e => e.getClientRects().length > 0;"
-            "return [...document.querySelectorAll('figure')].map(f => ["
+            "return [...document.querySelectorAll('figure[id]')].map(f => ["
             "seen(f.querySelector('.still')) && f.querySelector('.still').naturalWidth > 0,"
             "[...f.querySelectorAll('.live, .choices')].some(seen)])"
         )
         assert shown == [[True, False]] * len(NAMES)
+        assert sheet(browser)[:2] == [True, 144]
         pdf = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {})["data"])
     finally:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

@@ -82,6 +82,35 @@ def test_the_mlflow_run_says_what_was_run(run, workspace, uri, said) -> None:
     assert (workspace.mlflow / "artifacts" / run_id(run) / "artifacts" / "summary.json").is_file()
 
 
+def sheet(run: Path, step: int, content: bytes) -> None:
+    (run / "samples").mkdir(exist_ok=True)
+    (run / "samples" / f"step_{step:08d}.png").write_bytes(content)
+    (run / "samples" / f"step_{step:08d}.json").write_text(json.dumps({"step": step}))
+    (run / "samples" / ".step_00000009.png.partial").write_bytes(content[:1])
+
+
+def test_sheets_of_samples_are_there_as_soon_as_they_are_made_and_once(run, workspace, uri, said) -> None:
+    def names() -> list[str]:
+        return [file.path for file in client(uri).list_artifacts(run_id(run), "samples")]
+
+    first = ["samples/step_00000002.json", "samples/step_00000002.png"]
+    both = sorted([*first, "samples/step_00000005.json", "samples/step_00000005.png"])
+    with mirror(run, workspace, said) as watching:
+        sheet(run, 2, b"two")
+        train(watching, steps(LOSSES)[:3])
+        wait_until((run / "mlflow.json").exists)
+        wait_until(lambda: sorted(names()) == first)
+        sheet(run, 5, b"five")
+        train(watching, steps(LOSSES)[3:])
+        wait_until(lambda: sorted(names()) == both)
+        end(run, steps(LOSSES))
+    (run / "mlflow.json").unlink()
+    replay(run, workspace)
+    assert sorted(names()) == both
+    kept = workspace.mlflow / "artifacts" / run_id(run) / "artifacts" / "samples"
+    assert [(kept / f"step_{step:08d}.png").read_bytes() for step in (2, 5)] == [b"two", b"five"]
+
+
 def test_the_machine_is_measured(run, workspace, uri, said) -> None:
     with mirror(run, workspace, said) as watching:
         train(watching, steps(LOSSES))

@@ -13,7 +13,7 @@ from gnflow.data.dataset import damaged, opening, over, verified
 from gnflow.data.digests import Digests
 from gnflow.data.multimodal.checks import problem
 from gnflow.data.multimodal.codec import Reconstruction, codec
-from gnflow.data.multimodal.samples import Codec, Pixels
+from gnflow.data.multimodal.samples import Captioned, Codec, Pixels
 from gnflow.data.multimodal.sequences import Sequences, sequences
 from gnflow.data.multimodal.vq import assembled
 from gnflow.data.multimodal.write import TASKS
@@ -98,6 +98,20 @@ class MultimodalDataset:
         cut = flat[flat[:, 0] == self.sequences.marks["PLACEHOLDER"], 2:].astype(np.uint8)
         count = self.data.understanding_tokens
         return assembled(cut.reshape(-1, count, cut.shape[-1]), self.data.source.shape, self.data.patch_side)
+
+    def examples(self, count: int) -> list[Captioned]:
+        """The first held-out images, at most so many and none twice, each as it is read and with a caption."""
+        found: dict[bytes, Captioned] = {}
+        rows = self.held_out.rows("understanding")
+        for row in range(rows.start, rows.stop):
+            if len(found) >= count:
+                break
+            tokens = self.held_out.gather(np.array([row]))
+            ids = tokens[..., 0].numpy()
+            images = self.images_read(tokens) if self.data.style == "janus" else self.images_of(ids)
+            for image, caption in zip(images, self.texts_of(ids), strict=True):
+                found.setdefault(image.tobytes(), Captioned(image, caption))
+        return list(found.values())[:count]
 
     def texts_of(self, ids: NDArray[np.integer]) -> list[str]:
         """The text of each sample in a stream of ids."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,13 @@ WORDINGS = (
 STEP = 5
 
 
+class Labelled(NamedTuple):
+    """Images, [images, 8, 8, 1], and the digit that each shows."""
+
+    images: Pixels
+    labels: NDArray[np.int64]
+
+
 def identity() -> Json:
     """The content of the images and labels, whatever release of scikit-learn brought them."""
     return {"digits": SHA256}
@@ -48,10 +56,18 @@ def identity() -> Json:
 
 def gallery(source: Digits, variant: int) -> Gallery:
     """Both splits. Raises EnvironmentProblem without scikit-learn, DataError when its file is damaged."""
+    train, held_out = labelled(source)
+    labels = [*train.labels.tolist(), *held_out.labels.tolist()]
+    words = [captions(label, source.captions, variant, number) for number, label in enumerate(labels)]
+    kept = len(train.labels)
+    return Gallery(_images(train.images, words[:kept], variant), _images(held_out.images, words[kept:], variant))
+
+
+def labelled(source: Digits) -> tuple[Labelled, Labelled]:
+    """To train on and to hold out. Raises as `gallery` does."""
     images, labels = _read()
     kept = len(labels) - max(1, round(len(labels) * source.held_out_fraction))
-    words = [captions(label, source.captions, variant, number) for number, label in enumerate(labels.tolist())]
-    return Gallery(_images(images[:kept], words[:kept], variant), _images(images[kept:], words[kept:], variant))
+    return Labelled(images[:kept], labels[:kept]), Labelled(images[kept:], labels[kept:])
 
 
 def captions(label: int, count: int, variant: int, number: int) -> list[str]:

@@ -8,6 +8,7 @@ from gnflow.study.report import assets, data, results
 from gnflow.study.report.charts.chart import Chart
 from gnflow.study.report.html import NOTHING, Markup, embedded, listing, paragraph, tag, text
 from gnflow.study.report.provenance import provenance
+from gnflow.study.report.samples import samples
 
 MOST_NAMES = 4  # of arms, in a title
 
@@ -24,6 +25,7 @@ def page(comparison: Comparison, charts: Sequence[Chart], stills: Mapping[str, s
         *_section("profile", "Profile", drawn, ("profiles",)),
         *_section("gauss-newton", "Gauss-Newton", drawn, ("step_lengths", "gain_ratios", "decreases")),
         *_section("probes", "Probes", drawn, ("dominance", "conflict", "modalities")),
+        *_section("samples", "Samples", drawn, (), samples(comparison)),
         ("costs", "Costs", tag("div", *results.costs(comparison))),
         ("provenance", "Provenance", tag("div", *provenance(comparison))),
     ]

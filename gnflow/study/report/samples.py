@@ -1,0 +1,71 @@
+"""The last sheet of samples of each run: what its model drew, for which captions, and how much of it is right."""
+
+import base64
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from gnflow.study.comparison import Comparison
+from gnflow.study.report.html import Markup, paragraph, tag, text
+from gnflow.study.report.provenance import directory
+from gnflow.study.report.results import swatches
+from gnflow.track.description import SAMPLES, read_json
+from gnflow.train.run import Run
+
+LARGEST = 1 << 20  # bytes of a picture that the page takes in
+
+
+def samples(comparison: Comparison) -> Iterator[Markup]:
+    """A figure for each run that has a sheet; nothing where none has."""
+    dots = swatches(comparison)
+    for arm in comparison.arms:
+        for run in arm.runs:
+            if sheet := _last_sheet(run):
+                yield _figure(sheet, Markup(dots[arm.name] + text(f", seed {run.experiment.training.seed}")))
+
+
+def _last_sheet(run: Run) -> Path | None:
+    """Its words lie beside it, under the same name."""
+    whole = [path for path in (run.directory / SAMPLES).glob("step_*.png") if path.with_suffix(".json").is_file()]
+    return max(whole, default=None)
+
+
+def _figure(sheet: Path, name: Markup) -> Markup:
+    about = read_json(sheet.with_suffix(".json"))
+    prompts = [str(sample["prompt"]) for sample in _mappings(about.get("samples"))]
+    said = (
+        f"Step {about.get('step')}, guidance {about.get('guidance')}, temperature {about.get('temperature')}. "
+        f"{len(prompts)} held-out images in codes and, below each, what was drawn for its caption.{_shares(about)}"
+    )
+    return tag(
+        "figure",
+        tag("figcaption", tag("h3", name), paragraph(said)),
+        _picture(sheet),
+        paragraph(f"Captions, row by row: {'; '.join(prompts)}.", "prompts"),
+    )
+
+
+def _picture(sheet: Path) -> Markup:
+    content = sheet.read_bytes()
+    if len(content) > LARGEST:
+        return paragraph(f"The sheet, {len(content) / 1e6:.1f} MB, is in {directory(sheet.parents[1])}/{SAMPLES}.")
+    address = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    return Markup(f'<img class="sheet" alt="held-out images over those drawn" src="{address}">')
+
+
+def _shares(about: Mapping[str, object]) -> str:
+    """In words, where the images have labels."""
+    match about.get("figures"):
+        case {
+            "samples/recognised": float(drawn), "samples/captioned": float(captioned),
+            "samples/classifier_accuracy": float(right),
+        }:  # fmt: skip
+            return (
+                f" A nearest-neighbour classifier, right about {right:.0%} of held-out images, recognises {drawn:.0%} "
+                f"of those drawn as the digit asked for; {captioned:.0%} of the model's own captions name it right."
+            )
+        case _:
+            return ""
+
+
+def _mappings(value: object) -> list[Mapping[str, object]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
