@@ -106,5 +106,7 @@ def _size(split: Split, task: Task) -> int:
     """Raises DataError when there are none."""
     rows = split.rows(task)
     if rows.start == rows.stop:
-        raise DataError(f"data.mix asks for rows of {task}, and no caption has any text\nset it to 0, or give data.text")
+        raise DataError(
+            f"data.mix asks for rows of {task}, and no caption has any text\nset it to 0, or give data.text"
+        )
     return int(rows.stop - rows.start)
