@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 
 Params: TypeAlias = dict[str, Tensor]  # also gradients, updates, displacements
@@ -11,8 +12,13 @@ Tokens: TypeAlias = Tensor  # (rows, time + 1) of one micro-batch: inputs and, s
 Scalar: TypeAlias = Tensor  # 0-D
 
 
+def alike(tokens: Tokens) -> Scalar:
+    """The weight of a micro-batch where all have the same."""
+    return torch.ones((), device=tokens.device)
+
+
 class Objective(NamedTuple):
-    """A loss, seen one micro-batch at a time. All three are pure and mean over the tokens of the micro-batch."""
+    """A loss, seen one micro-batch at a time. The first three are pure and mean over the tokens of the micro-batch."""
 
     value: Callable[[Params, Tokens], Scalar]
     """(params, tokens) -> loss"""
@@ -23,3 +29,5 @@ class Objective(NamedTuple):
 
     `params` may name a part of the anchor's parameters. The others stay at the anchor and have no gradient.
     """
+    weight: Callable[[Tokens], Scalar] = alike
+    """tokens -> what the micro-batch counts for in a mean over several."""

@@ -15,8 +15,8 @@ from gnflow.models.attention import Kernel
 from gnflow.models.decoder import decoder
 from gnflow.models.emu3 import emu3
 from gnflow.models.janus import janus
-from gnflow.models.loss import cross_entropy
-from gnflow.models.modality import shared
+from gnflow.models.loss import cross_entropy, weight
+from gnflow.models.modality import by_modality
 from gnflow.models.model import Model
 from gnflow.objective import Objective, Params, Scalar, Tokens
 from gnflow.optim import schedules
@@ -91,7 +91,12 @@ def objective(network: Model, experiment: Experiment) -> Objective:
         slope, loss = torch.func.grad_and_value(lambda part: of({**params, **part}, tokens))(moving)
         return slope, loss
 
-    return Objective(value, gradient, linearised(network.logits, SURROGATES[form], network.split))
+    return Objective(
+        value,
+        gradient,
+        linearised(network.logits, SURROGATES[form], network.split),
+        lambda tokens: weight(network.split(tokens)[1]),
+    )
 
 
 def probe(experiment: Experiment) -> Probe | None:
@@ -189,7 +194,7 @@ def _descent(
     rate = main_rate if main in stacks.rules().values() else None
     # A block without matrices has nothing to project.
     if isinstance(method, spec.Projected) and (names is None or clipped.metric is not None):
-        by_modality = isinstance(method, spec.MlFopSoap) and method.granularity == "modality"
+        modalities = isinstance(method, spec.MlFopSoap) and method.granularity == "modality"
         return FisherOrthogonal(
             clipped,
             stacks,
@@ -197,12 +202,12 @@ def _descent(
             jit,
             rate,
             probe,
-            leaves=method.leaves if isinstance(method, spec.MlFopSoap) and not by_modality else 2,
+            leaves=method.leaves if isinstance(method, spec.MlFopSoap) and not modalities else 2,
             projection=Projection(method.beta, method.beta_bound, method.damping, method.metric),
             statistics=method.statistics,
             second_moment=method.second_moment,
             layer_step=method.layer_step,
-            shares=shared(network.split) if by_modality else None,
+            parts=by_modality if modalities else None,
         )
     return Descent(clipped, stacks, method.microbatches, jit, rate, probe)
 

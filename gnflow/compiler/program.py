@@ -16,7 +16,7 @@ from gnflow.errors import EnvironmentProblem
 from gnflow.metrics.evaluation import Measure
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Objective, Params
-from gnflow.optim.protocol import AnyState, Jit, Optimizer, eager
+from gnflow.optim.protocol import AnyState, Jit, Optimizer, eager, through
 
 
 class State(NamedTuple):
@@ -113,7 +113,7 @@ def compile(plan: Plan, compiled: bool = True) -> Program:  # noqa: A001  # the 
 
 
 def _compiled(problem: Objective, plan: Plan, network: Model, jit: Jit) -> Objective:
-    regions = Objective(*(jit(name, region) for name, region in problem._asdict().items()))
+    regions = through(problem, jit)
     if not plan.blocks:
         return regions
     parts = {

@@ -1,7 +1,7 @@
 """Which method owns which parameter: a spec's rules first, then the method's own choice."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from gnflow.errors import SpecError
@@ -22,8 +22,9 @@ class Routing(NamedTuple):
 def routing(method: spec.FirstOrderMethod, network: Model) -> Routing:
     """First match wins.
 
-    Raises SpecError for a rule that owns nothing, that has vectors under a method of matrices, that catches embedding
-    or head along with matrices inside the blocks, or whose `split` does not divide the rows of a weight.
+    Raises SpecError for a method of matrices that is left without any, and for a rule that owns nothing, that has
+    vectors under a method of matrices, that catches embedding or head along with matrices inside the blocks, or whose
+    `split` does not divide the rows of a weight.
     """
     labels: dict[str, rules.RuleUse | spec.FirstOrderMethod] = {
         f"rules.{i}": rule.use for i, rule in enumerate(method.rules)
@@ -41,6 +42,7 @@ def routing(method: spec.FirstOrderMethod, network: Model) -> Routing:
     routes = {name: owner(name) for name in network.moving}
     for i, rule in enumerate(method.rules):
         _require_sense(i, rule, [name for name, label in routes.items() if label == f"rules.{i}"], network)
+    _require_matrices(method, [labels[label] for label in routes.values()], network)
     _require_even_splits(labels, routes, network)
     return Routing(labels, routes)
 
@@ -68,6 +70,15 @@ def _require_sense(index: int, rule: rules.Rule, owned: list[str], network: Mode
             f"{where} sends {' and '.join(outside)} to {rule.use.kind} along with matrices inside the blocks; "
             "if that is meant, give them a rule of their own"
         )
+
+
+def _require_matrices(
+    method: spec.FirstOrderMethod, used: Sequence[rules.RuleUse | spec.FirstOrderMethod], network: Model
+) -> None:
+    wanted = rules.SoapFields if isinstance(method, spec.Projected) else rules.MatrixRule
+    if isinstance(method, spec.MatrixMethod) and not any(isinstance(rule, wanted) for rule in used):
+        why = "all of them are frozen (model.freeze)" if network.hidden <= network.frozen else "rules take them all"
+        raise SpecError(f"optimizer {method.kind} is left without any matrix: {why}; use `kind: adamw`")
 
 
 def _require_even_splits(

@@ -15,7 +15,7 @@ from gnflow.metrics.evaluation import Measure
 from gnflow.models.modality import only
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Objective, Params
-from gnflow.optim.descent import mean_gradient
+from gnflow.optim.means import mean_gradient
 
 
 def conflict(network: Model, count: int) -> Measure:

@@ -1,6 +1,6 @@
 """The loss on held-out micro-batches and, of multimodal data, that of each modality and of each task.
 
-loss/held_out      mean over micro-batches of the loss that is minimised
+loss/held_out      mean of the loss that is minimised, over all targets by their weights
 loss/text, image   mean cross-entropy of the targets of one modality, without weights
 loss/text_only, understanding, generation
                    mean over the targets of one task, weighted as in the loss
@@ -48,7 +48,8 @@ def tallied(network: Model) -> Callable[[Params, Tokens], Tensor]:
         right = (within(logits, targets).argmax(-1) == targets.ids).to(losses.dtype)
         each = torch.stack((losses, torch.ones_like(losses), weights * losses, weights, right), dim=-1)
         member = torch.stack([targets.groups == number for number in range(1, len(GROUPS) + 1)])
-        return member.flatten(1).to(each.dtype) @ each.flatten(0, 1)
+        # Not a product of matrices: TF32 would round every loss.
+        return torch.where(member.unsqueeze(-1), each, 0).sum((1, 2))
 
     return tally
 
@@ -57,8 +58,8 @@ def grouped_losses(tally: Callable[[Params, Tokens], Tensor], count: int) -> Mea
     """Of `count` micro-batches. A modality or task without any target there has no column."""
 
     def measure(objective: Objective, params: Params, batch: Tensor) -> Metrics:
-        sums = torch.stack([tally(params, tokens) for tokens in batch[:count]])
-        return {"loss/held_out": _ratio(sums.sum(1), WEIGHTED, WEIGHT).mean(), **_parts(sums.sum(0))}
+        sums = torch.stack([tally(params, tokens) for tokens in batch[:count]]).sum(0)
+        return {"loss/held_out": _ratio(sums.sum(0), WEIGHTED, WEIGHT), **_parts(sums)}
 
     return measure
 

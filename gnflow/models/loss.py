@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gnflow.objective import Scalar, Tokens
+from gnflow.objective import Scalar, Tokens, alike
 
 
 class Targets(NamedTuple):
@@ -58,6 +58,11 @@ def cross_entropy(logits: Tensor, targets: Targets) -> Scalar:
     if targets.weights is None:
         return functional.cross_entropy(within(logits, targets).flatten(0, -2), targets.ids.flatten())
     return (_shares(targets.weights, logits) * token_losses(logits, targets)).sum()
+
+
+def weight(targets: Targets) -> Scalar:
+    """Of a micro-batch among others: that of its targets; of text, which has as many everywhere, 1."""
+    return alike(targets.ids) if targets.weights is None else targets.weights.sum()
 
 
 def probabilities(logits: Tensor, targets: Targets) -> Tensor:

@@ -4,17 +4,14 @@ Channel 1 is its group: which loss it bears as a target. To take the loss of one
 set to 0 in the micro-batch itself; the objective, and its compiled regions, stay as they are.
 """
 
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from gnflow.groups import GROUPS, Modality
 from gnflow.models.loss import Split, Targets
-from gnflow.objective import Scalar, Tokens
-
-Shares: TypeAlias = Callable[[Tokens], Sequence[tuple[Tokens, Scalar]]]
+from gnflow.objective import Tokens
 
 IDS, GROUP, PIXELS = 0, 1, 2  # channels; pixels take all from there on
 
@@ -44,21 +41,9 @@ def only(tokens: Tokens, modality: Modality) -> Tokens:
     return torch.cat((ids, torch.where(_among(groups, numbered(modality)), groups, 0), pixels), dim=-1)
 
 
-def shared(split: Split) -> Shares:
-    """A micro-batch -> that of its image loss and that of its text loss, each with its share of the whole loss."""
-
-    def shares(tokens: Tokens) -> list[tuple[Tokens, Scalar]]:
-        alone = [only(tokens, modality) for modality in ("image", "text")]
-        weights = torch.stack([_weight(split(part)[1]) for part in alone])
-        return list(zip(alone, weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny), strict=True))
-
-    return shares
-
-
-def _weight(targets: Targets) -> Scalar:
-    if targets.weights is None:
-        raise ValueError("text has one modality, and nothing to share out")
-    return targets.weights.sum()
+def by_modality(tokens: Tokens) -> tuple[Tokens, Tokens]:
+    """Micro-batches -> those of their image loss, and those of their text loss."""
+    return only(tokens, "image"), only(tokens, "text")
 
 
 def _among(groups: Tensor, numbers: Sequence[int]) -> Tensor:

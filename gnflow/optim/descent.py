@@ -4,11 +4,11 @@ from collections.abc import Callable
 from copy import copy
 from typing import NamedTuple, Self, TypeAlias
 
-import torch
 from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Metrics, Objective, Params, Scalar
+from gnflow.optim.means import mean_gradient
 from gnflow.optim.protocol import AnyState, AnyTransform, Cost, Jit, eager
 from gnflow.optim.stacks import Stacks
 
@@ -96,15 +96,3 @@ class Descent:
         gradient, loss = mean_gradient(objective, params, batch)
         stacked = self.stacks.stack(gradient)
         return Slope(stacked, stacked, stacked), loss, {}
-
-
-def mean_gradient(objective: Objective, params: Params, batch: Tensor) -> tuple[Params, Scalar]:
-    """Mean over micro-batches, holding a running sum and the current gradient."""
-    total, loss = objective.gradient(params, batch[0])
-    for tokens in batch[1:]:
-        gradient, value = objective.gradient(params, tokens)
-        torch._foreach_add_(list(total.values()), list(gradient.values()))
-        loss = loss + value
-    if len(batch) > 1:
-        torch._foreach_div_(list(total.values()), len(batch))
-    return total, loss / len(batch)

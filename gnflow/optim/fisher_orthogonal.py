@@ -7,8 +7,8 @@ Two mean gradients x1, x2, in coordinates where the Fisher matrix is the diagona
     eta = <a, x / f> / <x, x / f>                                               optional length, in [1/2, 1]
 
 Two leaves are FOP. 2^L leaves are folded pairwise up a binary tree, as they come: at most L + 1 gradients are alive.
-Leaves of different sizes enter `a` by their size. Where micro-batches are shared out, the leaves are not groups of them
-but parts of their loss, such as those of image and of text, and their sizes are the parts' weights.
+Leaves enter `a` by the weight of their targets. They are groups of micro-batches, or all of them with a part of their
+loss, such as that of images and that of text.
 
 Source:   arXiv:2508.13898, equations 4, 16-18 (FOP); Lu & Armour 2026, arXiv:2605.16165 (ML-FOP-SOAP)
 Differs:  ML-FOP-SOAP is a RECONSTRUCTION: only its abstract is public. The fold, its place before the momentum, the
@@ -16,7 +16,7 @@ Differs:  ML-FOP-SOAP is a RECONSTRUCTION: only its abstract is public. The fold
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.models.modality import Shares
 from gnflow.objective import Metrics, Objective, Params, Scalar
-from gnflow.optim.descent import Descent, Probe, Rate, Slope, mean_gradient
+from gnflow.optim.descent import Descent, Probe, Rate, Slope
+from gnflow.optim.means import mean_gradient, positive, weights
 from gnflow.optim.protocol import AnyState, AnyTransform, Jit, eager
 from gnflow.optim.stacks import Stacks
 
@@ -50,14 +50,14 @@ class Leaf(NamedTuple):
 
     gradient: Params
     loss: Scalar
-    share: float | Scalar
+    share: Scalar
 
 
 class Node(NamedTuple):
     """A gradient in the tree, its share of the whole, and how many merges it took."""
 
     gradient: Params
-    share: float | Scalar
+    share: Scalar
     level: int
 
 
@@ -72,7 +72,7 @@ class Merged(NamedTuple):
 class FisherOrthogonal(Descent):
     """Descent along the fold of `leaves` mean gradients. Raises ValueError for a transform without a metric.
 
-    `shares` splits the loss of every micro-batch into `leaves` parts, each with its share of it.
+    `parts` turns a batch into one for each of the `leaves`, with some of its targets; else they are groups of it.
     """
 
     def __init__(
@@ -89,12 +89,12 @@ class FisherOrthogonal(Descent):
         statistics: Literal["plain", "folded"] = "plain",
         second_moment: Literal["plain", "folded"] = "folded",
         layer_step: bool = False,
-        shares: Shares | None = None,
+        parts: Callable[[Tensor], Sequence[Tensor]] | None = None,
     ) -> None:
         metric = transform.metric
         if metric is None:
             raise ValueError("a Fisher-orthogonal projection needs a transform that has a metric")
-        if leaves < 2 or (shares is None and leaves > microbatches):
+        if leaves < 2 or (parts is None and leaves > microbatches):
             raise ValueError(f"{leaves} leaves from {microbatches} micro-batches: at least 2, and one micro-batch each")
 
         def merge(one: Params, two: Params, share: Tensor, state: AnyState) -> Merged:
@@ -105,17 +105,17 @@ class FisherOrthogonal(Descent):
             if layer_step:
                 folded = shortened(folded, metric.into(plain, state), fisher)
             direction = metric.back(folded, state)
-            ratio = trees.norm(trees.pick(direction, fisher)) / _positive(trees.norm(trees.pick(plain, fisher)))
+            ratio = trees.norm(trees.pick(direction, fisher)) / positive(trees.norm(trees.pick(plain, fisher)))
             return direction, {"fop/norm_ratio": ratio}
 
         super().__init__(
             transform, stacks, microbatches, jit, rate, probe, lambda slope, *rest: metric.update(*slope, *rest)
         )  # fmt: skip
-        self.leaves, self.shares, self.beta = leaves, shares, projection.beta
+        self.beta, self.parts = projection.beta, parts or (lambda batch: torch.tensor_split(batch, leaves))
         self.statistics, self.second_moment = statistics, second_moment
         self.into: Callable[[Params, AnyState], Params] = jit("rotate", metric.into)
         self.merge, self.unfold = jit("merge", merge), jit("unfold", unfold)
-        gradients = microbatches if shares is None else leaves * microbatches
+        gradients = microbatches if parts is None else leaves * microbatches
         folding = {"gradient": gradients, "rotate": leaves, "merge": leaves - 1, "unfold": 1}
         self.cost = replace(self.cost, calls={**self.cost.calls, **(folding if self.beta else {})})
 
@@ -130,10 +130,7 @@ class FisherOrthogonal(Descent):
 
         def join(one: Node, two: Node) -> Node:
             both = one.share + two.share
-            part = one.share / both
-            # No copy from the host.
-            share = part if isinstance(part, Tensor) else torch.full((), part, device=batch.device)
-            outcome = self.merge(one.gradient, two.gradient, share, state)
+            outcome = self.merge(one.gradient, two.gradient, one.share / positive(both), state)
             level = max(one.level, two.level) + 1
             seen[f"fop/beta_{level}"].append(outcome.beta)
             seen[f"fop/growth_{level}"].append(outcome.growth)
@@ -158,19 +155,11 @@ class FisherOrthogonal(Descent):
         return Slope(direction, chosen[self.statistics], chosen[self.second_moment]), loss, metrics
 
     def _grown(self, objective: Objective, params: Params, batch: Tensor) -> Iterator[Leaf]:
-        """The leaves, one at a time."""
-        if self.shares is None:
-            for microbatches in torch.tensor_split(batch, self.leaves):
-                yield Leaf(*mean_gradient(objective, params, microbatches), len(microbatches) / len(batch))
-            return
-        for parts in zip(*map(self.shares, batch), strict=True):
-            total: Params = {}
-            loss = weight = torch.zeros((), device=batch.device)
-            for tokens, share in parts:
-                gradient, value = objective.gradient(params, tokens)
-                total = trees.along(total, gradient, share) if total else trees.scale(gradient, share)
-                loss, weight = loss + share * value, weight + share
-            yield Leaf(trees.scale(total, 1 / _positive(weight)), loss / _positive(weight), weight / len(batch))
+        """One at a time."""
+        parts = self.parts(batch)
+        counts = torch.stack([weights(objective, part).sum() for part in parts])
+        for part, share in zip(parts, counts / positive(counts.sum()), strict=True):
+            yield Leaf(*mean_gradient(objective, params, part), share)
 
 
 def merged(one: Params, two: Params, share: Tensor, fisher: Params, projection: Projection) -> Merged:
@@ -179,23 +168,23 @@ def merged(one: Params, two: Params, share: Tensor, fisher: Params, projection: 
     betas, growths = [], []
     for name, f in fisher.items():
         mean, difference = result[name], one[name] - two[name]
-        overlap = _inner(difference, f * mean) / _positive(_inner(mean, f * mean))
+        overlap = _inner(difference, f * mean) / positive(_inner(mean, f * mean))
         orthogonal = difference - overlap * mean
         size = _inner(orthogonal, orthogonal / f)
         # Of parallel gradients only rounding is left, and b would be anything.
         rounding = (64 * torch.finfo(f.dtype).eps) ** 2 * (_inner(mean, mean / f) + _inner(difference, difference / f))
-        best = torch.where(size > rounding, _inner(mean, orthogonal / f) / _positive(size), 0.0)
+        best = torch.where(size > rounding, _inner(mean, orthogonal / f) / positive(size), 0.0)
         beta = (projection.beta * best).clamp(-projection.beta_bound, projection.beta_bound)
         result[name] = mean + beta * orthogonal
         betas.append(beta.flatten())
-        growths.append((_inner(result[name], result[name]) / _positive(_inner(mean, mean))).sqrt().flatten())
+        growths.append((_inner(result[name], result[name]) / positive(_inner(mean, mean))).sqrt().flatten())
     return Merged(result, torch.cat(betas).mean(), torch.cat(growths).mean())
 
 
 def shortened(folded: Params, plain: Params, fisher: Params) -> Params:
     """eta x, matrix by matrix: the length that the quadratic model with this Fisher matrix asks for."""
     lengths = {
-        name: _inner(plain[name], folded[name] / f) / _positive(_inner(folded[name], folded[name] / f))
+        name: _inner(plain[name], folded[name] / f) / positive(_inner(folded[name], folded[name] / f))
         for name, f in fisher.items()
     }  # fmt: skip
     return {**folded, **{name: length * folded[name] for name, length in lengths.items()}}
@@ -205,7 +194,7 @@ def damped(diagonal: Params, projection: Projection) -> Params:
     """f in units of its mean over each matrix, plus the damping; all ones, but for scale, before the first update."""
     chosen = diagonal if projection.metric == "second_moment" else {name: v.sqrt() for name, v in diagonal.items()}
     return {
-        name: f / _positive(f.mean(_axes(f), keepdim=True)) + projection.damping for name, f in chosen.items()
+        name: f / positive(f.mean(_axes(f), keepdim=True)) + projection.damping for name, f in chosen.items()
     }  # fmt: skip
 
 
@@ -215,7 +204,3 @@ def _axes(x: Tensor) -> tuple[int, ...]:
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(_axes(a), keepdim=True)
-
-
-def _positive(x: Tensor) -> Tensor:
-    return x.clamp(min=torch.finfo(x.dtype).tiny)

@@ -45,10 +45,10 @@ class Frozen:
 
 def among(objective: Objective, params: Params) -> Objective:
     """The objective of a part of the parameters, the others at `params`."""
-    return Objective(
-        lambda part, tokens: objective.value({**params, **part}, tokens),
-        lambda part, tokens: _of(part, objective.gradient({**params, **part}, tokens)),
-        lambda part, anchor, tokens: objective.curved(part, {**params, **anchor}, tokens),
+    return objective._replace(
+        value=lambda part, tokens: objective.value({**params, **part}, tokens),
+        gradient=lambda part, tokens: _of(part, objective.gradient({**params, **part}, tokens)),
+        curved=lambda part, anchor, tokens: objective.curved(part, {**params, **anchor}, tokens),
     )
 
 

@@ -68,6 +68,15 @@ def eager(name: str, region: Region, /) -> Region:
     return region
 
 
+def through(objective: Objective, jit: Jit) -> Objective:
+    """The same, its three regions passed through `jit`."""
+    return objective._replace(
+        value=jit("value", objective.value),
+        gradient=jit("gradient", objective.gradient),
+        curved=jit("curved", objective.curved),
+    )
+
+
 def copied(function: Region) -> Region:
     """The same function with code of its own: Dynamo counts recompilations by code, and transforms share theirs."""
     if not isinstance(function, FunctionType):

@@ -18,6 +18,7 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.objective import Objective, Params, Scalar
 from gnflow.optim.gauss_newton import Found
+from gnflow.optim.means import mean_value
 
 
 class FullStep:
@@ -69,8 +70,8 @@ class GeometricSearch:
 
 
 def _mean_value(objective: Objective, params: Params, batch: Tensor) -> Scalar:
-    return torch.stack([objective.value(params, tokens) for tokens in batch]).mean()
+    return mean_value(objective, lambda tokens: objective.value(params, tokens), batch)
 
 
 def _mean_model(objective: Objective, params: Params, anchor: Params, batch: Tensor) -> Scalar:
-    return torch.stack([objective.curved(params, anchor, tokens)[1] for tokens in batch]).mean()
+    return mean_value(objective, lambda tokens: objective.curved(params, anchor, tokens)[1], batch)

@@ -20,12 +20,15 @@ from gnflow.compiler.program import compile as make_program
 from gnflow.data.microbatches import Prepared, training
 from gnflow.errors import DataError, SpecError
 from gnflow.objective import Params
+from gnflow.spec.data import BPE, Text, Tokens
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.load import digest
+from gnflow.spec.load import digest, load
+from gnflow.spec.multimodal import VQ, Data
 from gnflow.spec.optimizer import AdamW
 from gnflow.spec.schedules import Constant
 from gnflow.spec.training import Checkpoint, Compile, Cost, Loss, NoTracking, Scratch, Warmup
 from gnflow.train import disk
+from gnflow.train.results import EXPERIMENT
 from gnflow.workspace import Workspace
 
 Report = Callable[[str], None]
@@ -117,7 +120,9 @@ def _fitted(plan: Plan, device: torch.device, path: Path) -> Params:
     try:
         found = read_tensors(file.read_bytes())
     except OSError as error:
-        raise SpecError(f"training.start.path: cannot read {file}: {error.strerror or error}") from None
+        raise SpecError(
+            f"training.start.path: cannot read {file}: {error.strerror or error}\nrun the spec that leaves it first"
+        ) from None
     except SafetensorError as error:
         raise DataError(f"training.start.path: {file} is not a readable safetensors file: {error}") from None
     wrong = [
@@ -127,4 +132,28 @@ def _fitted(plan: Plan, device: torch.device, path: Path) -> Params:
     ]
     if wrong:
         raise SpecError(f"training.start.path: {file} does not fit the model\n  " + "\n  ".join(wrong))
+    _require_same_ids(file.with_name(EXPERIMENT), plan.experiment.data)
     return {row.name: found[row.name].to(device, torch.float32) for row in plan.parameters}
+
+
+def _require_same_ids(stored: Path, data: Data) -> None:
+    """Raises SpecError when the spec that made the weights gives ids another meaning, whatever their number."""
+    if not stored.is_file():
+        return
+    there, now = _meaning(load(stored).experiment.data), _meaning(data)
+    if differing := [f"data.{key}" for key in now if there.get(key, now[key]) != now[key]]:
+        raise SpecError(
+            f"training.start.path: the ids of {stored.parent} stand for other tokens than those of this spec\n"
+            f"{' and '.join(differing)} must be as they are in {stored}"
+        )
+
+
+def _meaning(data: Data) -> dict[str, object]:
+    """Of what this names differently, ids stand for something else. What is fitted depends on what it is fitted to."""
+    if isinstance(data, Text) and isinstance(data.source, Tokens):
+        return {}
+    keys = {"style", "tokenizer", "image_tokenizer"}
+    if isinstance(data.tokenizer or BPE(), BPE) or isinstance(getattr(data, "image_tokenizer", None), VQ):
+        keys |= {"source", "text", "variant"}
+    tokenizer = (data.tokenizer or BPE()).model_dump(mode="json")
+    return {**data.model_dump(mode="json", include=keys), "tokenizer": tokenizer}

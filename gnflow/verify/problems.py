@@ -50,10 +50,10 @@ def blind(objective: Objective, fixed: Params) -> Objective:
     def still(found: tuple[Params, Scalar]) -> tuple[Params, Scalar]:
         return {name: torch.zeros_like(g) if name in fixed else g for name, g in found[0].items()}, found[1]
 
-    return Objective(
-        lambda params, tokens: objective.value(kept(params), tokens),
-        lambda params, tokens: still(objective.gradient(kept(params), tokens)),
-        lambda params, anchor, tokens: still(objective.curved(kept(params), kept(anchor), tokens)),
+    return objective._replace(
+        value=lambda params, tokens: objective.value(kept(params), tokens),
+        gradient=lambda params, tokens: still(objective.gradient(kept(params), tokens)),
+        curved=lambda params, anchor, tokens: still(objective.curved(kept(params), kept(anchor), tokens)),
     )
 
 

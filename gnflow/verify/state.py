@@ -1,13 +1,13 @@
 """What an optimizer may remember, and what it must declare."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 
 from gnflow import trees
-from gnflow.objective import Objective, Params
-from gnflow.optim.protocol import Jit, Region, eager
+from gnflow.objective import Params
+from gnflow.optim.protocol import Jit, Region, eager, through
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.schedules import Constant, Cosine, GlobalCosine
@@ -83,15 +83,15 @@ def counts_its_microbatches(experiment: Experiment, make: Make = parts) -> None:
 
         return called  # type: ignore[return-value]  # a wrapper of the same signature
 
-    def noted(name: str, region: Callable[..., object]) -> Callable[..., object]:
+    def noted(name: str, region: Region, /) -> Region:
         def called(*arguments: torch.Tensor) -> object:
             touched.add(_identity(arguments[-1]))
             return counted(name, region)(*arguments)
 
-        return called
+        return called  # type: ignore[return-value]  # a wrapper of the same signature
 
     made, start = _on_a_bowl(experiment, make, jit=counted)
-    seeing = Objective(*(noted(name, region) for name, region in made.objective._asdict().items()))  # type: ignore[arg-type]
+    seeing = through(made.objective, noted)
     calls.clear()
     optimizer = made.optimizer
     batch = text(experiment, optimizer.microbatches, 0)

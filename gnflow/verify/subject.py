@@ -12,7 +12,7 @@ from gnflow.compiler import build
 from gnflow.models.modality import numbered
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Objective, Params
-from gnflow.optim.protocol import AnyState, Jit, Optimizer
+from gnflow.optim.protocol import AnyState, Jit, Optimizer, through
 from gnflow.spec import optimizer as spec
 from gnflow.spec.data import PretrainedTokenizer, Text, Tokens
 from gnflow.spec.experiment import Experiment
@@ -44,9 +44,9 @@ class CheckFailed(Exception):
 def parts(experiment: Experiment, jit: Jit) -> Parts:
     """The same parts as those of the program of a run."""
     network = build.model(experiment, build.kernel(experiment.optimizer))
-    problem = build.objective(network, experiment)._asdict()
+    problem = build.objective(network, experiment)
     optimizer = build.optimizer(experiment.optimizer, network, experiment.training.steps or STEPS, jit)
-    return Parts(network, Objective(*(jit(name, region) for name, region in problem.items())), optimizer)
+    return Parts(network, through(problem, jit), optimizer)
 
 
 def shrunken(experiment: Experiment) -> Experiment:

@@ -1,3 +1,4 @@
+import multimodal
 import pytest
 from problems import experiment
 
@@ -82,3 +83,22 @@ def test_a_split_that_leaves_a_rest_is_refused_by_name():
     ):
         table(kind="rmnp", rules=[{"match": "up", "use": {"kind": "muon", "split": 5}}])
     table(kind="muon", split=4)
+
+
+@pytest.mark.parametrize("kind", MATRIX_METHODS)
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_matrix_method_whose_matrices_are_all_frozen_is_refused(kind, inside):
+    optimizer = {"kind": kind}
+    if inside:
+        optimizer = {"kind": "gauss_newton", "inner": optimizer, "blocks": "layer"}
+    freeze = ["decoder", "understanding", "generation", "image_head"]
+    with pytest.raises(SpecError, match=f"{kind} is left without any matrix: all of them are frozen"):
+        plan(multimodal.experiment("janus", optimizer, model={"freeze": freeze}))
+
+
+def test_a_matrix_method_whose_matrices_rules_take_is_refused():
+    everything = [{"match": "blocks.*weight", "use": "muon"}]
+    assert "fop_soap is left without any matrix: rules take them all" in refused(kind="fop_soap", rules=everything)
+    away = [{"match": ".", "use": "adamw"}]
+    assert "muon is left without any matrix: rules take them all" in refused(kind="muon", rules=away)
+    assert table(kind="rmnp", rules=everything)["blocks.0.attention.key.weight"][1] == "muon"

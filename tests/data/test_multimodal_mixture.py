@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from gnflow.data.multimodal.dataset import MultimodalDataset
 from gnflow.data.multimodal.mixture import MixedBatches, held_out, held_out_numbers, whole
 from gnflow.data.multimodal.write import TASKS
 from gnflow.data.prepare import prepare
+from gnflow.errors import DataError
 from gnflow.spec.multimodal import Mix
 from gnflow.workspace import Workspace
 
@@ -48,6 +50,16 @@ def test_any_run_of_micro_batches_has_the_mix_to_within_a_row(dataset: Multimoda
 def test_a_task_without_a_share_never_comes(dataset: MultimodalDataset) -> None:
     numbers = MixedBatches(dataset.train, 8, Mix(understanding=1, text=0, generation=1), 0).row_numbers(0, 50)
     assert all(set(counts) == {"understanding", "generation"} for counts in tasks(dataset, numbers))
+
+
+def test_a_task_that_has_no_rows_is_refused_where_it_is_asked_for(dataset: MultimodalDataset) -> None:
+    first = dataset.train.rows("understanding").start
+    split = replace(dataset.train, ids=dataset.train.ids[first:], tasks=dataset.train.tasks[first:])
+    for ask in (lambda: MixedBatches(split, 8, Mix(), 0).row_numbers(0, 1), lambda: whole(split, 8, Mix())):
+        with pytest.raises(DataError, match=r"data\.mix asks for rows of text, and no caption has any text"):
+            ask()
+    mix = Mix(understanding=1, text=0, generation=1)
+    assert MixedBatches(split, 8, mix, 0).row_numbers(0, 1).shape == (1, 8)
 
 
 def test_micro_batches_are_a_function_of_seed_stream_and_number(dataset: MultimodalDataset) -> None:

@@ -168,3 +168,18 @@ def test_a_table_is_prepared_from_end_to_end(style: str, tmp_path: Path) -> None
         assert np.array_equal(dataset.images_read(split.gather(np.arange(rows.start, rows.stop))), images)
     table(tmp_path / "a.parquet", range(1, 31))
     assert prepare(data, Workspace(tmp_path)).directory != dataset.directory
+
+
+def test_a_name_on_the_hub_that_cannot_be_read_is_no_broken_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def unreachable(file: str) -> polars.LazyFrame:
+        asked.append(file)
+        raise OSError("error sending request")
+
+    monkeypatch.setattr(polars, "scan_parquet", unreachable)
+    with pytest.raises(DataError, match="cannot be read: error sending request\nis the name right"):
+        tables.hub(ImageHub(path="someone/images", height=8, width=8), tmp_path)
+    assert asked == ["hf://datasets/someone/images/**/train-*.parquet"]

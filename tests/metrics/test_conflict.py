@@ -7,7 +7,7 @@ from torch.nn import functional
 from gnflow import trees
 from gnflow.groups import GROUPS
 from gnflow.metrics.conflict import between, conflict
-from gnflow.models.loss import cross_entropy
+from gnflow.models.loss import cross_entropy, weight
 from gnflow.objective import Objective
 
 
@@ -16,20 +16,18 @@ def objective(model):
         inputs, targets = model.split(tokens)
         return cross_entropy(model.logits(params, inputs), targets)
 
-    return Objective(value, torch.func.grad_and_value(value), None)
+    return Objective(value, torch.func.grad_and_value(value), None, lambda tokens: weight(model.split(tokens)[1]))
 
 
 def gradient(problem, kind, batch, modality):
-    """Mean over micro-batches of the gradient of the mean loss of the targets of one modality."""
+    """Of the mean loss of the targets of one modality, all micro-batches together."""
+    rows = batch.flatten(0, 1)
+    _, choice = weights_and_choice(kind, rows)
+    wanted = torch.tensor([n > 0 and GROUPS[n - 1].modality == modality for n in rows[:, 1:, 1].flatten()])
 
     def loss(params):
-        total = 0.0
-        for micro in batch:
-            _, choice = weights_and_choice(kind, micro)
-            wanted = torch.tensor([n > 0 and GROUPS[n - 1].modality == modality for n in micro[:, 1:, 1].flatten()])
-            z = problem.model.logits(params, micro[:, :-1]).flatten(0, -2).where(choice, -torch.inf)
-            total = total + functional.cross_entropy(z[wanted], micro[:, 1:, 0].flatten()[wanted])
-        return total / len(batch)
+        z = problem.model.logits(params, rows[:, :-1]).flatten(0, -2).where(choice, -torch.inf)
+        return functional.cross_entropy(z[wanted], rows[:, 1:, 0].flatten()[wanted])
 
     return torch.func.grad(loss)(problem.params)
 

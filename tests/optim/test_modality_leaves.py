@@ -5,8 +5,8 @@ from multimodal import KINDS
 
 from gnflow import trees
 from gnflow.models.loss import cross_entropy
-from gnflow.optim.descent import mean_gradient
 from gnflow.optim.fisher_orthogonal import Projection, damped, merged
+from gnflow.optim.means import mean_gradient
 from gnflow.optim.protocol import eager
 from gnflow.verify.checks import OPTIMIZER
 from gnflow.verify.subject import advanced, initial, parts, shrunken, text
@@ -52,6 +52,7 @@ def test_their_mean_by_shares_is_the_gradient_of_the_whole_loss(kind):
     whole, loss = mean_gradient(objective, params, batch)
     total = trees.add(*[trees.scale(leaf.gradient, leaf.share) for leaf in leaves])
     torch.testing.assert_close(total, whole, atol=1e-6, rtol=1e-4)
+    assert sum(leaf.share for leaf in leaves).item() == pytest.approx(1)
     assert sum(leaf.share * leaf.loss for leaf in leaves).item() == pytest.approx(loss.item(), rel=1e-5)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gnflow.data.batches import shuffled
 from gnflow.data.multimodal.dataset import Split
 from gnflow.data.multimodal.write import TASKS
+from gnflow.errors import DataError
 from gnflow.groups import Task
 from gnflow.spec.multimodal import Mix
 
@@ -88,6 +89,8 @@ def _numbers(
     periods, places = np.divmod(positions, len(period))
     found = np.empty_like(positions)
     for number, task in enumerate(TASKS):
+        if not weights[task]:
+            continue
         own = period == number
         mine = own[places]
         turns = periods[mine] * weights[task] + (own.cumsum() - 1)[places[mine]]
@@ -100,5 +103,10 @@ def _weights(mix: Mix) -> dict[Task, int]:
 
 
 def _size(split: Split, task: Task) -> int:
+    """Raises DataError when there are none."""
     rows = split.rows(task)
+    if rows.start == rows.stop:
+        raise DataError(
+            f"data.mix asks for rows of {task}, and no caption has any text\nset it to 0, or give data.text"
+        )
     return int(rows.stop - rows.start)

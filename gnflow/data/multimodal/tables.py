@@ -181,4 +181,6 @@ def _decoded(content: object, source: ImageTable, place: str) -> Pixels:
 
 
 def _unreadable(file: Path | str, error: Exception, row: int = 0) -> DataError:
+    if isinstance(file, str):
+        return DataError(f"{file} cannot be read: {error}\nis the name right, is there such a split, and a connection?")
     return DataError(f"{file}: not a whole Parquet file (after row {row}): {error}\ncopy or download it again")

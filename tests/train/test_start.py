@@ -1,0 +1,77 @@
+"""A run that starts from the weights of another one: what does not fit is refused, and said."""
+
+from pathlib import Path
+
+import multimodal
+import pytest
+from tiny import experiment, tiny, write_project
+
+from gnflow.errors import SpecError
+from gnflow.spec.experiment import Experiment
+from gnflow.train.loop import run
+from gnflow.workspace import Workspace
+
+START = {"kind": "checkpoint", "path": "runs/first/model"}
+
+
+def images(name: str, model: dict[str, object] | None = None, data: dict[str, object] | None = None) -> Experiment:
+    tree = multimodal.experiment("janus", {"kind": "adamw"}, name=name, model=model or {}, metrics=["cost"])
+    training = tree.training.model_dump() | {"steps": 1, "start": "scratch" if name == "first" else START}
+    section = tree.data.model_dump() | (data or {})
+    return Experiment.model_validate(tree.model_dump() | {"training": training, "data": section})
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = Workspace(tmp_path_factory.mktemp("project"))
+    run(images("first", data={"mix": {"understanding": 0, "text": 1, "generation": 0}}), workspace)
+    return workspace
+
+
+def refused(given: Experiment, workspace: Workspace) -> str:
+    with pytest.raises(SpecError) as caught:
+        run(given, workspace)
+    return str(caught.value)
+
+
+def test_another_mix_and_context_go_on_from_the_same_ids(project: Workspace) -> None:
+    assert run(images("second", data={"context": 60, "prompt_drop": 0.0}), project).summary["status"] == "complete"
+
+
+def test_weights_of_another_shape_are_listed(project: Workspace) -> None:
+    message = refused(images("wider", {"code_width": 5}), project)
+    assert message.startswith(f"training.start.path: {project.root}/runs/first/model/params.safetensors does not fit")
+    assert "generation.codes.weight: expected (8, 5), found (8, 8)" in message
+
+
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [
+        ({"text": {"kind": "files", "paths": ["text.txt"], "held_out_fraction": 0.2}}, "data.text"),
+        ({"variant": 1}, "data.variant"),
+        ({"image_tokenizer": {"kind": "vq", "codebook": 8, "iterations": 1}}, "data.image_tokenizer"),
+    ],
+    ids=["text", "variant", "codebook"],
+)
+def test_ids_that_stand_for_other_tokens_are_refused_although_all_shapes_fit(
+    project: Workspace, data: dict[str, object], key: str
+) -> None:
+    write_project(project.root)
+    message = refused(images(f"other_{key.partition('.')[2]}", data=data), project)
+    assert "the ids of" in message
+    assert f"{key} must be as they are in" in message
+
+
+def test_a_start_that_is_not_there_says_what_to_run(tmp_path: Path) -> None:
+    message = refused(experiment(start=START), Workspace(write_project(tmp_path)))
+    assert "training.start.path: cannot read" in message
+    assert message.endswith("run the spec that leaves it first")
+
+
+def test_bytes_mean_the_same_in_any_text(tmp_path: Path) -> None:
+    workspace = Workspace(write_project(tmp_path))
+    run(experiment(name="first", steps=1, start="scratch"), workspace)
+    (tmp_path / "other.txt").write_text((tmp_path / "text.txt").read_text().upper())
+    tree = tiny(name="second", steps=1, start=START)
+    tree["data"] = {**tree["data"], "source": {"kind": "files", "paths": ["other.txt"]}}  # type: ignore[dict-item]
+    assert run(Experiment.model_validate(tree), workspace).summary["steps"] == 1
