@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gnflow.errors import SpecError
+from gnflow.secrets import without_secrets
 from gnflow.spec.tree import Origin, Plain
 
 _WIDEST = 100
@@ -40,7 +41,7 @@ class Problem:
     def to_json(self) -> dict[str, Plain]:
         """For `--json`."""
         origin = self.origin.to_json()
-        return {"origin": origin, "key": self.key, "message": self.message, "suggestion": self.suggestion}
+        return {"origin": origin, "key": self.key, "message": printable(self.message), "suggestion": self.suggestion}
 
 
 class SpecProblems(SpecError):
@@ -77,8 +78,8 @@ def shown(path: Path) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with what a terminal would act upon replaced."""
-    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+    """The text with what a terminal would act upon replaced, and no secret in it."""
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", without_secrets(text))
 
 
 def _cells(letter: str) -> int:

@@ -38,7 +38,7 @@ def validated_as(model: type[Root], tree: Node, problems: list[Problem], complet
         found: list[tuple[bool, Problem]] = []
         for details in error.errors(include_url=False, include_input=False):
             place = _Place.of(model, tree, details["loc"])
-            if not _excused(place, details["type"]) and (complete or details["type"] not in _ABSENCES):
+            if not _excused(place, details) and (complete or details["type"] not in _ABSENCES):
                 found.append((details["type"] == "missing", _problem(place, details)))
         misspelt = {".".join([*problem.key.split(".")[:-1], problem.suggestion or ""]) for _, problem in found}
         problems += [problem for missing, problem in found if not (missing and problem.key in misspelt)]
@@ -95,13 +95,16 @@ class _Place:
         return self.origin
 
 
-def _excused(place: _Place, kind: str) -> bool:
+def _excused(place: _Place, details: ErrorDetails) -> bool:
     """Whether the error only follows from something whose problem is already known."""
+    kind = details["type"]
     match place.node:
         case Broken():
             return True
         case Table(entries=entries) if kind == "union_tag_invalid":
             return isinstance(entries["kind"].node, Broken)
+        case Items(items=items) if kind == "too_short":  # pydantic does not count the items that are wrong
+            return len(items) >= int(details["ctx"]["min_length"])
         case _:
             return kind == "gnflow" and any(_any_broken(node) for _, node in place.trail[-2:])
 
