@@ -11,6 +11,7 @@ from gnflow.errors import SpecError
 from gnflow.secrets import without_secrets
 from gnflow.spec.tree import Origin, Plain
 
+MOST = 100  # problems shown of one spec
 _WIDEST = 100
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufffe\uffff]")
 
@@ -45,11 +46,13 @@ class Problem:
 
 
 class SpecProblems(SpecError):
-    """A spec that is not valid; its text holds every problem."""
+    """A spec that is not valid; its text holds every problem, of very many the first."""
 
     def __init__(self, problems: Sequence[Problem]):
         ordered = sorted(problems, key=lambda p: (p.origin.kind, p.origin.source.name, p.origin.line, p.origin.column))
-        self.problems: tuple[Problem, ...] = tuple(dict.fromkeys(ordered))
+        different = tuple(dict.fromkeys(ordered))
+        more = (Problem(different[MOST].origin, "more problems follow"),) if len(different) > MOST else ()
+        self.problems: tuple[Problem, ...] = different[:MOST] + more
         super().__init__(self.problems)
 
     def __str__(self) -> str:

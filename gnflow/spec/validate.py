@@ -1,6 +1,7 @@
 """A tree of values to an Experiment; what pydantic finds, in plain sentences with their place."""
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -9,7 +10,7 @@ from pydantic_core import ErrorDetails
 from gnflow.spec.base import Spec, listed
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.grammar import Shape, help_of, shapes, step
-from gnflow.spec.problems import Problem
+from gnflow.spec.problems import MOST, Problem
 from gnflow.spec.scalar import Refused, value_of
 from gnflow.spec.suggest import for_key, nearest
 from gnflow.spec.tree import Broken, Items, KeyPath, Node, Origin, Scalar, Table, along, dotted, place_of, plain
@@ -36,7 +37,7 @@ def validated_as(model: type[Root], tree: Node, problems: list[Problem], complet
         return model.model_validate(plain(tree))
     except ValidationError as error:
         found: list[tuple[bool, Problem]] = []
-        for details in error.errors(include_url=False, include_input=False):
+        for details in islice(error.errors(include_url=False, include_input=False), 2 * MOST):
             place = _Place.of(model, tree, details["loc"])
             if not _excused(place, details) and (complete or details["type"] not in _ABSENCES):
                 found.append((details["type"] == "missing", _problem(place, details)))

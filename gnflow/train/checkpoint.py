@@ -135,7 +135,7 @@ def damage_of(directory: Path) -> str | None:
     return None
 
 
-def _manifest(files: Mapping[str, Mapping[str, int | str]]) -> bytes:
+def _manifest(files: Mapping[str, object]) -> bytes:
     return (json.dumps({"format": FORMAT, "files": files}, indent=2) + "\n").encode()
 
 
