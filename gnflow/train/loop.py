@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import compile as compile_plan
+from gnflow.data.dataset import Standing
 from gnflow.data.microbatches import Prepared, evaluation, training
 from gnflow.data.prepare import prepare
 from gnflow.errors import DataError, DiskProblem
@@ -119,6 +120,7 @@ def _work(
             checkpoints,
             Recorder(journal, planned, observers),
             stop,
+            Standing(dataset.directory).require,
         )
         stop.patient = True
         state = session.begin(params) if source is None else session.resume(source)
