@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from gnflow.errors import GnflowError
+from gnflow.secrets import without_secrets
 
 app = typer.Typer(
     name="gnflow",
@@ -41,13 +42,13 @@ def main() -> None:
     try:
         app(prog_name="gnflow")
     except GnflowError as error:
-        print(error, file=sys.stderr)
+        print(without_secrets(str(error)), file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception:
-        traceback.print_exc()
-        print("\nThis is a fault in gnflow. Please report it, with the lines above and the spec.", file=sys.stderr)
+        print(without_secrets(traceback.format_exc()), file=sys.stderr)
+        print("This is a fault in gnflow. Please report it, with the lines above and the spec.", file=sys.stderr)
         sys.exit(1)
 
 

@@ -21,6 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gnflow.errors import EnvironmentProblem
+from gnflow.secrets import without_secrets
 from gnflow.track import location
 from gnflow.workspace import Workspace
 
@@ -226,7 +227,7 @@ def _sqlite() -> Finding:
 
 def _tracking(workspace: Workspace) -> Finding:
     name, address = "MLflow store", location.tracking_uri(workspace)
-    shown = location.without_secrets(address)
+    shown = without_secrets(address)
     try:
         location.check_available()
     except EnvironmentProblem as problem:

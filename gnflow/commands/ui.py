@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from gnflow.secrets import without_secrets
 from gnflow.track import location, server
 from gnflow.workspace import Workspace
 
@@ -14,7 +15,7 @@ def ui(*, host: str = "127.0.0.1", port: int = 5000) -> int:
     location.check_available()
     workspace = Workspace.around(Path.cwd())
     uri = location.tracking_uri(workspace)
-    shown = location.without_secrets(uri)
+    shown = without_secrets(uri)
     if uri.startswith(("http://", "https://")):
         print(f"Runs are mirrored to {shown} ({location.VARIABLE}): open it in a browser.")
         return 0

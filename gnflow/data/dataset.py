@@ -68,6 +68,27 @@ def opened(directory: Path, key: str, digests: Digests) -> Dataset:
         )
 
 
+class Standing:
+    """The files of a prepared directory as they are now, while a run reads them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._seen = self._look()
+
+    def require(self) -> None:
+        """Raises DataError when one has been written to, replaced or removed since. Reads none of them."""
+        now = self._look()
+        for path in sorted(self._seen.keys() | now.keys()):
+            if self._seen.get(path) != now.get(path):
+                raise damaged(
+                    path, "it changed while the run read it, and the steps since the last checkpoint are lost"
+                )
+
+    def _look(self) -> dict[Path, tuple[int, int, int]]:
+        found = {path: path.stat() for path in self.directory.glob("*") if path.is_file()}
+        return {path: (stat.st_mtime_ns, stat.st_size, stat.st_ino) for path, stat in found.items()}
+
+
 @contextmanager
 def opening(directory: Path) -> Iterator[None]:
     """Turn whatever a damaged directory leads to into a DataError."""

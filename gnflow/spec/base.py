@@ -2,9 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Strict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Strict,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -53,6 +63,8 @@ Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
+LONGEST_NAME = 255  # bytes, of a file or a directory
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -74,6 +86,23 @@ def refuse(message: str, *at: str | int) -> PydanticCustomError:
     `at` names keys beside the one that is checked; the first that is written in the spec is pointed at.
     """
     return PydanticCustomError("gnflow", "{message}", {"message": message, "at": at})
+
+
+def _inside(name: str) -> str:
+    path = PurePath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise refuse(
+            f"`{name}` leads outside the project; write it relative to the project root, "
+            "and link or copy what lies elsewhere into it"
+        )
+    if "\0" in name or any(len(part.encode()) > LONGEST_NAME for part in path.parts):
+        raise refuse("no file can have such a name")
+    return name
+
+
+Name = Annotated[str, Field(min_length=1)]
+# Of a file in the project. A symbolic link may lead elsewhere (DVC links to its cache); a name may not.
+Path = Annotated[str, Field(min_length=1), AfterValidator(_inside)]
 
 
 def listed(names: Sequence[str]) -> str:

@@ -4,9 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from gnflow.spec.base import Count, Fraction, Listed, Shorthand, Spec, Unit, refuse
-
-Path = Annotated[str, Field(min_length=1)]
+from gnflow.spec.base import Count, Fraction, Listed, Name, Path, Shorthand, Spec, Unit, refuse
 
 
 class Shakespeare(Spec):
@@ -25,7 +23,7 @@ class Files(Spec):
     """Held-out files. Default: the last `held_out_fraction` of the documents of `paths`."""
     held_out_fraction: Annotated[Fraction, Field(gt=0)] = 0.05
     """Part of the documents (of the text, when there is one document) held out when `held_out` names no file."""
-    column: Annotated[str, Field(min_length=1)] = "text"
+    column: Name = "text"
     """The field of a JSONL or Parquet row that holds the text."""
 
 
@@ -33,9 +31,9 @@ class Package(Spec):
     """Text files of an installed distribution, at one version: source code that every machine has the same of."""
 
     kind: Literal["package"] = "package"
-    distribution: Path
+    distribution: Name
     """Its name, as `pip install` takes it."""
-    version: Path
+    version: Name
     """The version whose text this is; another one that is installed is refused."""
     paths: Annotated[Listed[Path], Field(min_length=1)]
     """Training files, one document each, named relative to where packages are installed; `*` is allowed."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from gnflow.spec.merge import merged
 from gnflow.spec.problems import Problem, SpecProblems, shown
-from gnflow.spec.source import parse, read
+from gnflow.spec.source import BYTES, parse, read
 from gnflow.spec.suggest import nearest
 from gnflow.spec.tree import Broken, Items, Node, Origin, Scalar, Source, Table
 
@@ -56,6 +56,7 @@ class _Assembly:
     def __init__(self, root: Path, problems: list[Problem]):
         self._root, self._problems = root, problems
         self._known: dict[Path, Node] = {}
+        self._size = 0
         self.complete = True
 
     @property
@@ -72,6 +73,7 @@ class _Assembly:
 
     def _read(self, path: Path, below: tuple[Path, ...]) -> Node:
         node = mapping(path, self._problems)
+        self._size += len(node.origin.source.text)
         own = Table({key: entry for key, entry in node.entries.items() if key != "extends"}, node.origin)
         extends = node.entries.get("extends")
         bases = extends.node.items if extends and isinstance(extends.node, Items) else [extends.node] if extends else []
@@ -91,6 +93,8 @@ class _Assembly:
                 raise _problem(named.origin, f"a file cannot extend itself: {circle}")
             if len(below) > GENERATIONS or len(self._known) > FILES:
                 raise _problem(named.origin, f"more than {GENERATIONS} files deep, or more than {FILES} files")
+            if self._size > BYTES:
+                raise _problem(named.origin, f"more than {BYTES:,} characters in the files before this one")
             if not file.is_file():
                 raise _problem(named.origin, f"no such file: `{shown(base)}`", _sibling(base))
             return self.tree(base, below)
@@ -114,6 +118,7 @@ def _opened(path: Path, name: str) -> Source:
 
 def _resolved(path: Path, named: Scalar) -> Path:
     try:
+        path.is_file()  # raises for a name that no file can have
         return path.resolve()
     except (OSError, RuntimeError, ValueError):
         raise _problem(named.origin, f"`{named.raw}` is not a path") from None

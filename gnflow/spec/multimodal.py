@@ -4,11 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from gnflow.spec.base import Count, DefaultKind, Fraction, Listed, Shorthand, Spec, Unit, refuse
-from gnflow.spec.data import BPE, Documents, Path, Text, Tokenizer, entries
+from gnflow.spec.base import Count, DefaultKind, Fraction, Listed, Name, Path, Shorthand, Spec, Unit, refuse
+from gnflow.spec.data import BPE, Documents, Text, Tokenizer, entries
 from gnflow.spec.specials import SPECIALS, Style
-
-Name = Annotated[str, Field(min_length=1)]
 
 
 class Digits(Spec):

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gnflow.errors import SpecError
+from gnflow.secrets import without_secrets
 from gnflow.spec.tree import Origin, Plain
 
+MOST = 100  # problems shown of one spec
 _WIDEST = 100
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufffe\uffff]")
 
@@ -40,15 +42,17 @@ class Problem:
     def to_json(self) -> dict[str, Plain]:
         """For `--json`."""
         origin = self.origin.to_json()
-        return {"origin": origin, "key": self.key, "message": self.message, "suggestion": self.suggestion}
+        return {"origin": origin, "key": self.key, "message": printable(self.message), "suggestion": self.suggestion}
 
 
 class SpecProblems(SpecError):
-    """A spec that is not valid; its text holds every problem."""
+    """A spec that is not valid; its text holds every problem, of very many the first."""
 
     def __init__(self, problems: Sequence[Problem]):
         ordered = sorted(problems, key=lambda p: (p.origin.kind, p.origin.source.name, p.origin.line, p.origin.column))
-        self.problems: tuple[Problem, ...] = tuple(dict.fromkeys(ordered))
+        different = tuple(dict.fromkeys(ordered))
+        more = (Problem(different[MOST].origin, "more problems follow"),) if len(different) > MOST else ()
+        self.problems: tuple[Problem, ...] = different[:MOST] + more
         super().__init__(self.problems)
 
     def __str__(self) -> str:
@@ -77,8 +81,8 @@ def shown(path: Path) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with what a terminal would act upon replaced."""
-    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+    """The text with what a terminal would act upon replaced, and no secret in it."""
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", without_secrets(text))
 
 
 def _cells(letter: str) -> int:

@@ -19,6 +19,7 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 
+from gnflow import secrets
 from gnflow.spec.problems import Problem, SpecProblems, printable
 from gnflow.spec.scalar import Refused, value_of
 from gnflow.spec.syntax import explained
@@ -164,6 +165,8 @@ class _Builder:
             return self._broken(origin, str(refusal))
         if _SURROGATE.search(event.value):
             return self._broken(origin, "half of a character (a surrogate escape)")
+        if secrets.written_in(event.value):
+            return self._broken(origin, "a password or an access token; a spec is stored with its run and shown")
         return Scalar(value, event.value, origin)
 
     def _items(self, events: Iterator[Event], origin: Origin) -> Node:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gnflow.spec.base import Count, Rate, Shorthand, Spec, Unit, refuse
+from gnflow.spec.base import Count, Path, Rate, Shorthand, Spec, Unit, refuse
 
 
 class Scratch(Spec):
@@ -27,7 +27,7 @@ class Checkpoint(Spec):
     """Start from the weights of a `params.safetensors`, named relative to the project root."""
 
     kind: Literal["checkpoint"] = "checkpoint"
-    path: Annotated[str, Field(min_length=1)]
+    path: Path
     """The file, or a directory that holds it."""
 
 

@@ -1,6 +1,7 @@
 """A tree of values to an Experiment; what pydantic finds, in plain sentences with their place."""
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -9,7 +10,7 @@ from pydantic_core import ErrorDetails
 from gnflow.spec.base import Spec, listed
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.grammar import Shape, help_of, shapes, step
-from gnflow.spec.problems import Problem
+from gnflow.spec.problems import MOST, Problem
 from gnflow.spec.scalar import Refused, value_of
 from gnflow.spec.suggest import for_key, nearest
 from gnflow.spec.tree import Broken, Items, KeyPath, Node, Origin, Scalar, Table, along, dotted, place_of, plain
@@ -36,9 +37,9 @@ def validated_as(model: type[Root], tree: Node, problems: list[Problem], complet
         return model.model_validate(plain(tree))
     except ValidationError as error:
         found: list[tuple[bool, Problem]] = []
-        for details in error.errors(include_url=False, include_input=False):
+        for details in islice(error.errors(include_url=False, include_input=False), 2 * MOST):
             place = _Place.of(model, tree, details["loc"])
-            if not _excused(place, details["type"]) and (complete or details["type"] not in _ABSENCES):
+            if not _excused(place, details) and (complete or details["type"] not in _ABSENCES):
                 found.append((details["type"] == "missing", _problem(place, details)))
         misspelt = {".".join([*problem.key.split(".")[:-1], problem.suggestion or ""]) for _, problem in found}
         problems += [problem for missing, problem in found if not (missing and problem.key in misspelt)]
@@ -95,13 +96,16 @@ class _Place:
         return self.origin
 
 
-def _excused(place: _Place, kind: str) -> bool:
+def _excused(place: _Place, details: ErrorDetails) -> bool:
     """Whether the error only follows from something whose problem is already known."""
+    kind = details["type"]
     match place.node:
         case Broken():
             return True
         case Table(entries=entries) if kind == "union_tag_invalid":
             return isinstance(entries["kind"].node, Broken)
+        case Items(items=items) if kind == "too_short":  # pydantic does not count the items that are wrong
+            return len(items) >= int(details["ctx"]["min_length"])
         case _:
             return kind == "gnflow" and any(_any_broken(node) for _, node in place.trail[-2:])
 

@@ -2,10 +2,10 @@
 
 import importlib.util
 import os
-import re
 from pathlib import Path
 
 from gnflow.errors import EnvironmentProblem
+from gnflow.secrets import without_secrets
 from gnflow.workspace import Workspace
 
 VARIABLE = "MLFLOW_TRACKING_URI"
@@ -38,11 +38,6 @@ def artifacts(uri: str) -> str | None:
     return (file.parent / "artifacts").as_uri() if file else None
 
 
-def without_secrets(text: str) -> str:
-    """`text` with the user and password cut out of any address in it."""
-    return re.sub(r"://[^/@\s]+@", "://", text)
-
-
 def settle_environment() -> None:
     """Turn MLflow's telemetry, chatter and long retries off, here and in subprocesses. Call it from the main thread."""
     for name, value in SETTINGS.items():
@@ -62,7 +57,7 @@ def check_available() -> None:
     is_directory = bool(uri) and ("://" not in uri or uri.startswith("file:")) and not uri.startswith("databricks")
     if is_directory and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() not in ("1", "true"):
         raise EnvironmentProblem(
-            f"{VARIABLE}={uri} names a directory of files, which MLflow no longer writes to.\n"
+            f"{VARIABLE}={without_secrets(uri)} names a directory of files, which MLflow no longer writes to.\n"
             f"Unset it to use the database of the project, or set it to an address like `http://host:5000` "
             f"or `sqlite:////absolute/path/{DATABASE}`."
         )

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from gnflow.errors import EnvironmentProblem, Interrupted, Preempted
+from gnflow.secrets import without_secrets
 from gnflow.track import description, location, tail
 from gnflow.train.journal import JOURNAL, Record, first_line
 from gnflow.workspace import Workspace
@@ -46,7 +47,7 @@ class Mirror:
         self.directory = directory
         self.problem: str | None = None
         self._uri = location.tracking_uri(workspace)
-        self._shown = f"MLflow at {location.without_secrets(self._uri)}"
+        self._shown = f"MLflow at {without_secrets(self._uri)}"
         self._report = report
         self._heard = 0
         self._ended: str | None = None
@@ -183,7 +184,7 @@ def replay(directory: Path, workspace: Workspace | None = None) -> str:
     except EnvironmentProblem:
         raise
     except Exception as error:
-        where = location.without_secrets(uri)
+        where = without_secrets(uri)
         raise EnvironmentProblem(f"MLflow at {where} did not take {directory}: {_reason(error)}") from error
     return link.run_id
 
@@ -203,4 +204,4 @@ def _reason(error: Exception) -> str:
             found = cause.strerror or str(cause)
         cause = cause.__cause__ or cause.__context__
     found = found or (str(error).strip() or type(error).__name__).splitlines()[0]
-    return location.without_secrets(found)[:300].rstrip(": .")
+    return without_secrets(found)[:300].rstrip(": .")

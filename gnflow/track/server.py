@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gnflow.errors import EnvironmentProblem
+from gnflow.secrets import without_secrets
 from gnflow.track import location
 
 PATIENCE = 180.0  # seconds until a server that does not answer is given up
@@ -34,11 +35,12 @@ def serving(uri: str, host: str, port: int, log: Path) -> Iterator[subprocess.Po
     for file in (log, location.database(uri)):
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-P", "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command = [sys.executable, "-P", "-m", "mlflow", "server"]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     if place := location.artifacts(uri):
         command += ["--default-artifact-root", place, "--artifacts-destination", place]
-    environment = location.SETTINGS | SETTINGS | dict(os.environ)
+    # Not among the arguments, which every user of the machine may read.
+    environment = location.SETTINGS | SETTINGS | dict(os.environ) | {"MLFLOW_BACKEND_STORE_URI": uri}
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=output, cwd=log.parent, env=environment, start_new_session=True
@@ -84,7 +86,7 @@ def _await(process: subprocess.Popen[bytes], host: str, port: int, log: Path) ->
     give_up = time.monotonic() + PATIENCE
     while time.monotonic() < give_up:
         if process.poll() is not None:
-            last = "\n".join(log.read_text(errors="replace").strip().splitlines()[-3:])
+            last = without_secrets("\n".join(log.read_text(errors="replace").strip().splitlines()[-3:]))
             raise EnvironmentProblem(f"MLflow's server stopped at once:\n{last}\nAll it said is in {log}.")
         with suppress(OSError), urllib.request.urlopen(f"{address(host, port)}/health", timeout=5):
             return

@@ -8,7 +8,7 @@ Made under a temporary name, every file synced, the manifest written last, then 
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -111,16 +111,19 @@ def seal(directory: Path, *names: str) -> None:
     files = {
         name: {"bytes": (directory / name).stat().st_size, "sha256": disk.sha256(directory / name)} for name in names
     }
-    disk.write_json(directory / MANIFEST, {"format": FORMAT, "files": files})
+    disk.write(directory / MANIFEST, _manifest(files))
 
 
 def damage_of(directory: Path) -> str | None:
     """What is wrong with a sealed directory, naming the file; None when every file is as its manifest says."""
     try:
-        manifest = json.loads((directory / MANIFEST).read_bytes())
-        files = {str(name): (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
+        content = (directory / MANIFEST).read_bytes()
+        named = json.loads(content)["files"]
+        files = {str(name): (entry["bytes"], entry["sha256"]) for name, entry in named.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} is missing or cannot be read"
+    if content != _manifest(named):
+        return f"{MANIFEST} is not as it was written"
     for name, (size, digest) in files.items():
         file = directory / name
         if not file.is_file():
@@ -130,6 +133,10 @@ def damage_of(directory: Path) -> str | None:
         if disk.sha256(file) != digest:
             return f"{name} does not match its SHA-256 digest"
     return None
+
+
+def _manifest(files: Mapping[str, object]) -> bytes:
+    return (json.dumps({"format": FORMAT, "files": files}, indent=2) + "\n").encode()
 
 
 def prune(parent: Path, newest_step: int, kept: Callable[[int], bool]) -> None:

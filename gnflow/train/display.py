@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gnflow.compiler.plan import Plan
+from gnflow.secrets import without_secrets
 from gnflow.train.journal import JOURNAL, Event, Record, Step, read
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -120,7 +121,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """One line, above the live part."""
-        self.console.print(escape(line), highlight=False, soft_wrap=True)
+        self.console.print(escape(without_secrets(line)), highlight=False, soft_wrap=True)
 
     @contextmanager
     def watch(self, plan: Plan, directory: Path) -> Iterator[Watcher]:

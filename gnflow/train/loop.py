@@ -11,6 +11,7 @@ from torch import Tensor
 from gnflow.compiler import build
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import compile as compile_plan
+from gnflow.data.dataset import Standing
 from gnflow.data.microbatches import Prepared, evaluation, training
 from gnflow.data.multimodal.dataset import MultimodalDataset
 from gnflow.data.prepare import prepare
@@ -123,6 +124,7 @@ def _work(
             Recorder(journal, planned, observers),
             stop,
             _sampler(planned, dataset, directory),
+            Standing(dataset.directory).require,
         )
         stop.patient = True
         state = session.begin(params) if source is None else session.resume(source)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from gnflow import secrets
+from gnflow.secrets import without_secrets
 from gnflow.train import disk
 
 FILE = "provenance.json"
@@ -28,7 +30,6 @@ VARIABLES = re.compile(
     r"|NVIDIA_TF32_OVERRIDE|PYTORCH_\w+|TORCH(INDUCTOR|DYNAMO)?_\w+|TRITON_\w+|CC|CXX|CXXFLAGS"
     r"|(LOCAL_|GROUP_)?RANK|(LOCAL_)?WORLD_SIZE|PYTHONHASHSEED|MLFLOW_TRACKING_URI|HF_HUB_OFFLINE|GNFLOW_\w+"
 )
-SECRET_NAMES = re.compile(r"(?i)token|secret|password|credential|api_?key")
 
 
 def record(
@@ -80,12 +81,6 @@ def data_digest(directory: Path) -> str | None:
             return None
 
 
-def without_secrets(text: str) -> str:
-    """User names and passwords taken out of URLs, and what has the form of an access token."""
-    text = re.sub(r"(?<=://)[^/\s'\"@]+@", "", text)
-    return re.sub(r"\b(?:hf|gh[pousr]|github_pat|glpat|sk|dapi)[_-][A-Za-z0-9_-]{16,}", "***", text)
-
-
 def _machine(device: torch.device) -> dict[str, object]:
     cuda = device.type == "cuda"
     return {
@@ -119,7 +114,7 @@ def _versions() -> dict[str, str]:
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     return {
-        name: "***" if SECRET_NAMES.search(name) else without_secrets(value)
+        name: secrets.HIDDEN if secrets.is_name(name) else without_secrets(value)
         for name, value in sorted(variables.items())
         if VARIABLES.fullmatch(name)
     }

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from gnflow.compiler.plan import Plan
 from gnflow.objective import Metrics
+from gnflow.secrets import without_secrets
 from gnflow.spec.training import Cost, UpdateNorms
 from gnflow.train.journal import Event, Journal, Record, Step
 
@@ -64,7 +65,9 @@ class Recorder:
                     observer.recorded(record)
             except Exception as error:
                 self._observers.remove(observer)
-                warnings.warn(f"{type(observer).__name__} failed and hears no more: {error}", stacklevel=2)
+                warnings.warn(
+                    f"{type(observer).__name__} failed and hears no more: {without_secrets(str(error))}", stacklevel=2
+                )
         return bool(written)
 
 

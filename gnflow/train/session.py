@@ -1,7 +1,7 @@
 """One process at work on a run: step, evaluate, record, save; stop when told to, or when a loss is not finite."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +36,8 @@ class Session:
     recorder: Recorder
     stop: Stop
     sampler: Sampler | None = None
+    require_data: Callable[[], None] = lambda: None
+    """Raises DataError when the data is no longer what it was; asked before every checkpoint."""
     saved: int | None = None
     """Step of the newest checkpoint."""
     saved_at: float = field(default_factory=time.monotonic)
@@ -116,6 +118,7 @@ class Session:
     def _save(self, state: State) -> None:
         if self.saved == state.step:
             return
+        self.require_data()
         self.journal.sync()
         checkpoint.save(self.checkpoints, state)
         checkpoint.prune(self.checkpoints, state.step, self._keeps)

@@ -4,6 +4,7 @@ Warmed weights are the same for every arm with this model, data, seed and batch:
 attention whatever the arm uses, and kept under the digest of all that shapes them.
 """
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import assert_never
@@ -27,7 +28,7 @@ from gnflow.spec.multimodal import VQ, Data
 from gnflow.spec.optimizer import AdamW
 from gnflow.spec.schedules import Constant
 from gnflow.spec.training import Checkpoint, Compile, Cost, Loss, NoTracking, Scratch, Warmup
-from gnflow.train import disk
+from gnflow.train import checkpoint, disk
 from gnflow.train.results import EXPERIMENT
 from gnflow.workspace import Workspace
 
@@ -60,7 +61,7 @@ def _warmed(plan: Plan, warmup: Warmup, dataset: Prepared, workspace: Workspace,
     }
     path = workspace.cache / "starts" / f"{digest(shaped_by)[:16]}.safetensors"
     device = torch.device(plan.device)
-    kept = _kept(path)
+    kept = _kept(path, report)
     if kept is None:
         report(f"warming the starting weights: {warmup.steps} AdamW steps")
         kept = {name: w.cpu().contiguous() for name, w in _train(experiment, dataset).items()}
@@ -106,17 +107,22 @@ def _digest_of(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _kept(path: Path) -> Params | None:
+def _kept(path: Path, report: Report) -> Params | None:
     """The cached weights, or None when they are absent or damaged: they can be made again."""
     try:
-        content, expected = path.read_bytes(), _digest_of(path).read_text()
+        content, expected = path.read_bytes(), _digest_of(path).read_bytes()
     except OSError:
         return None
-    return read_tensors(content) if disk.sha256(path) == expected else None
+    if hashlib.sha256(content).hexdigest().encode() != expected:
+        report(f"warning: {path} is not used: it does not match its SHA-256 digest")
+        return None
+    return read_tensors(content)
 
 
 def _fitted(plan: Plan, device: torch.device, path: Path) -> Params:
-    file = path / "params.safetensors" if path.is_dir() else path
+    file = path / checkpoint.PARAMS if path.is_dir() else path
+    if (file.parent / checkpoint.MANIFEST).exists() and (damage := checkpoint.damage_of(file.parent)):
+        raise DataError(f"training.start.path: {file.parent} is damaged: {damage}; bring a good copy")
     try:
         found = read_tensors(file.read_bytes())
     except OSError as error:

@@ -15,6 +15,8 @@ from gnflow.commands.ui import ui
 from gnflow.errors import EnvironmentProblem
 from gnflow.track import server
 
+LOOPBACK = "0100007F"  # 127.0.0.1 to the kernel
+
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -92,6 +94,12 @@ class Started:
         self.process.stdout.close()
 
 
+def listening(port: int) -> set[str]:
+    """The addresses that are listened on, as the kernel writes them; of both families."""
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")}
+
+
 @pytest.fixture
 def started(project: Path) -> Iterator[Started]:
     started = Started(free_port())
@@ -107,6 +115,7 @@ def test_it_serves_until_it_is_stopped_and_leaves_no_process(started: Started, p
         assert json.load(answer)["experiments"][0]["name"] == "Default"
     with urllib.request.urlopen(f"http://127.0.0.1:{started.port}/ajax-api/3.0/mlflow/ui-telemetry") as answer:
         assert json.load(answer)["disable_ui_telemetry"] is True
+    assert listening(started.port) == {LOOPBACK}
     [server_process] = started.children()
     started.process.send_signal(signal.SIGTERM)
     assert started.process.wait(20) == 0

@@ -79,8 +79,6 @@ def test_a_truncated_array_is_named(workspace: Workspace, kept: int) -> None:
 def test_a_missing_array_is_named(workspace: Workspace) -> None:
     with pytest.raises(DataError, match=r"data.source.train: there is no file `training.npy`"):
         ready(workspace, train="training.npy")
-    with pytest.raises(DataError, match=r"data.source.train: `../t.npy` leads outside the project root"):
-        ready(workspace, train="../t.npy")
 
 
 def test_an_empty_array_is_refused(workspace: Workspace) -> None:

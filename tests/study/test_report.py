@@ -5,9 +5,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import NamedTuple
 
+import hostile
 import numpy as np
 import polars
 import pytest
@@ -119,12 +121,30 @@ def test_json_on_the_page_cannot_end_its_script() -> None:
     assert tag("a", text("<x>"), href='" onclick="') == '<a href="&quot; onclick=&quot;">&lt;x&gt;</a>'
 
 
-def test_a_hostile_directory_is_shown_by_its_name(tmp_path: Path) -> None:
-    name = "<img src=x onerror=alert(1)>"
-    run = Run.load(finished(tmp_path / name, experiment(), steps([4.9, 3.3])))
-    page = write(compare([run], [3.4]), tmp_path / "report.html").page.read_text().replace(assets.vega(), "")
-    assert "<img src=x" not in page
-    assert text(name) in page
+class Elements(HTMLParser):
+    """Every element of a page with its attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_a_hostile_name_or_spec_adds_no_element_to_the_page(tmp_path: Path) -> None:
+    page = hostile.page(tmp_path).read_text().replace(assets.vega(), "")
+    found = Elements(page).found
+    assert not [name for _, attributes in found for name in attributes if name.startswith("on")]
+    assert [attributes for tag, attributes in found if tag == "script"] == [
+        {"type": "application/json", "id": "charts"}, {}, {},
+    ]  # fmt: skip
+    assert {attributes.get("class") for tag, attributes in found if tag == "img"} == {"still"}
+    assert not {"b", "svg", "iframe"} & {tag for tag, _ in found}
+    for name in hostile.NAMES:
+        assert text(name) in page
+    assert text(hostile.COMMENT) in page
 
 
 def test_tables_say_what_the_comparison_says(made: Made, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ pytestmark = [
 ]
 
 PATIENCE = 60  # seconds
+TITLE = "Two <arms><img src=x onerror=document.title='taken'></title><script>document.title='taken'</script>"
 # Charts whose marks are one symbol for each row of a table.
 POINTS = {
     "losses": "losses", "step_lengths": "step_lengths", "gain_ratios": "gain_ratios", "decreases": "decreases",
@@ -33,7 +34,7 @@ POINTS = {
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("project")
-    return write(comparison(root), root / "report.html", "Two <arms>").page
+    return write(comparison(root), root / "report.html", TITLE).page
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +159,8 @@ def test_the_legend_picks_an_arm(browser) -> None:
 
 
 def test_the_title_is_text(browser) -> None:
-    assert browser.title == "Two <arms>"
-    assert browser.execute_script("return document.querySelector('h1').textContent") == "Two <arms>"
+    assert browser.title == TITLE
+    assert browser.execute_script("return document.querySelector('h1').textContent") == TITLE
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from full_disk import no_file_beyond
+from rot import flip
 from torch import Tensor
 
 from gnflow import trees
@@ -117,6 +118,16 @@ def test_a_flipped_bit_in_any_file_is_found_and_the_newest_good_checkpoint_used(
     assert list(found.damage) == [15]
     # A flipped bit in the manifest may hit a digest, and then accuses the file that the digest is of.
     assert name in found.damage[15] or name == "manifest.json"
+
+
+def test_a_manifest_cannot_change_unnoticed_anywhere(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, state(5))
+    content = (path / "manifest.json").read_bytes()
+    for place in range(0, len(content), 3):
+        flip(path / "manifest.json", place)
+        assert checkpoint.damage_of(path), place
+        (path / "manifest.json").write_bytes(content)
+    assert checkpoint.damage_of(path) is None
 
 
 @pytest.mark.parametrize("name", FILES)
