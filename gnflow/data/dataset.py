@@ -1,5 +1,6 @@
 """Prepared shards, checked against their manifest when they are opened."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -69,24 +70,44 @@ def opened(directory: Path, key: str, digests: Digests) -> Dataset:
 
 
 class Standing:
-    """The files of a prepared directory as they are now, while a run reads them."""
+    """The files of a prepared directory, while a run reads them."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._manifest = (directory / MANIFEST).read_bytes()
+        self._files: dict[str, File] = json.loads(self._manifest)["files"]
         self._seen = self._look()
 
     def require(self) -> None:
-        """Raises DataError when one has been written to, replaced or removed since. Reads none of them."""
+        """Raises DataError when the content of one is no longer what it was. Reads those that were touched alone."""
         now = self._look()
-        for path in sorted(self._seen.keys() | now.keys()):
-            if self._seen.get(path) != now.get(path):
+        for name in sorted(now):
+            # DVC puts a link to the same content in the place of a file.
+            if now[name] != self._seen[name] and not self._same(name):
                 raise damaged(
-                    path, "it changed while the run read it, and the steps since the last checkpoint are lost"
+                    self.directory / name,
+                    "it changed while the run read it, and the steps since the last checkpoint are lost",
                 )
+        self._seen = now
 
-    def _look(self) -> dict[Path, tuple[int, int, int]]:
-        found = {path: path.stat() for path in self.directory.glob("*") if path.is_file()}
-        return {path: (stat.st_mtime_ns, stat.st_size, stat.st_ino) for path, stat in found.items()}
+    def _look(self) -> dict[str, tuple[int, int, int] | None]:
+        return {name: _mark(self.directory / name) for name in (MANIFEST, *self._files)}
+
+    def _same(self, name: str) -> bool:
+        path = self.directory / name
+        if not path.is_file():
+            return False
+        if name == MANIFEST:
+            return path.read_bytes() == self._manifest
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == self._files[name]["sha256"]
+
+
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    with contextlib.suppress(FileNotFoundError):
+        stat = path.stat()
+        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    return None
 
 
 @contextmanager

@@ -130,7 +130,7 @@ def shard(root: Path) -> Path:
 
 CHANGES: dict[str, Callable[[Path], object]] = {
     "written to": lambda path: path.write_bytes(path.read_bytes()[:-2] + b"!!"),
-    "replaced": lambda path: shutil.copy(path, path.with_name("new")).replace(path),
+    "replaced": lambda path: shutil.copy(path.with_name("held_out.npy"), path.with_name("new")).replace(path),
     "removed": lambda path: path.unlink(),
 }
 
@@ -150,6 +150,11 @@ def test_a_shard_that_changes_under_a_run_stops_it_before_the_next_checkpoint(
     ours, theirs = (root / "runs" / "tiny" / "model" / "params.safetensors" for root in (project, finished))
     assert ours.read_bytes() == theirs.read_bytes()
     assert list(read(directory / "journal.jsonl").steps) == list(range(7))
+
+
+def test_a_shard_that_is_linked_anew_under_a_run_does_not_stop_it(project: Path) -> None:
+    path = shard(project)
+    assert go(project, lambda: shutil.copy(path, path.with_name("new")).replace(path)).summary["status"] == "complete"
 
 
 def test_a_run_does_not_begin_on_a_shard_that_rotted(project: Path) -> None:
