@@ -50,6 +50,16 @@ class Dense:
         value = self.loss(self.logits) + slope @ v + 0.5 * v @ hessian @ v
         return self.jacobian.T @ (slope + hessian @ v), value
 
+    def whitened(self, params: Params) -> tuple[Tensor, Tensor]:
+        """(J'(l' + S J d), its value), S diagonal: the share of each target, on the ids of its softmax."""
+        v = self.jacobian @ (self.flat(params) - self.anchor)
+        weights = torch.ones(len(self.targets), dtype=v.dtype) if self.weights is None else self.weights
+        on = torch.ones(len(self.targets), self.vocabulary) if self.choice is None else self.choice
+        shares = (on.to(v) * (weights / weights.sum()).unsqueeze(-1)).flatten()
+        slope = torch.func.grad(self.loss)(self.logits)
+        value = self.loss(self.logits) + slope @ v + 0.5 * v @ (shares * v)
+        return self.jacobian.T @ (slope + shares * v), value
+
     def prox_linear(self, params: Params) -> tuple[Tensor, Tensor]:
         """(J' l'(z + J d), l(z + J d))."""
         moved = self.logits + self.jacobian @ (self.flat(params) - self.anchor)

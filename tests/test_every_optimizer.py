@@ -46,6 +46,7 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "layerwise fop_soap": {**GAUSS_NEWTON, "blocks": "layer", "inner": {**FOP, "precondition_frequency": 3}},
     "gauss_newton averaged": {**GAUSS_NEWTON, "average": 0.5},
     "prox_linear": {**GAUSS_NEWTON, "objective": "prox_linear", "search": "none"},
+    "whitened": {**GAUSS_NEWTON, "objective": "whitened", "blocks": "layer"},
     **{f"gauss_newton {schedule}": {**GAUSS_NEWTON, "schedule": schedule} for schedule in SCHEDULES},
 }  # fmt: skip
 COMPILED_HERE = ("soap fresh", "ml_fop_soap uneven", "gauss_newton rmnp")  # others: tests/compiler/test_program.py

@@ -3,6 +3,7 @@
     z = f(anchor),  v = J (params - anchor)
     quadratic      L(z) + <l', v> + <v, H v> / 2      gradient J' (l' + H v)
     prox_linear    L(z + v)                           gradient J' l'(z + v)
+    whitened       L(z) + <l', v> + <v, S v> / 2      gradient J' (l' + S v),  S v = w v / W
 
 J has a column for each of the `params` given: with a part of them, the others stay at the anchor, where they take
 neither tangent nor gradient, and nothing is propagated through what lies below that part.
@@ -14,6 +15,8 @@ Source:   Abreu et al. 2025, arXiv:2510.09378, sections 3-4
 Code:     github.com/natalieabreu/full-gauss-newton llama_train_gn.py @ 0c14e7e
 Differs:  closed forms of l' and H for cross-entropy; the reference's penalty on the displacement, which has no effect
           there, is left out
+
+Source:   McKay et al. 2026, arXiv:2605.11316 (whitened: the update (J'J)^-1 J' l' of a loss that is no square)
 """
 
 from collections.abc import Callable
@@ -31,6 +34,7 @@ from gnflow.models.loss import (
     logit_hessian_product,
     probabilities,
     split,
+    whitened_product,
 )
 from gnflow.objective import Params, Scalar, Tokens
 
@@ -42,8 +46,16 @@ Surrogate: TypeAlias = Callable[[Tensor, Tensor, Targets], tuple[Scalar, Tensor]
 def quadratic(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
     """(value, cotangent) of L(z) + <l', v> + <v, H v> / 2."""
     p = probabilities(logits, targets)
+    return _expansion(logits, tangent, targets, p, logit_hessian_product(p, tangent, targets))
+
+
+def whitened(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
+    """(value, cotangent) of L(z) + <l', v> + <v, S v> / 2."""
+    return _expansion(logits, tangent, targets, probabilities(logits, targets), whitened_product(tangent, targets))
+
+
+def _expansion(logits: Tensor, tangent: Tensor, targets: Targets, p: Tensor, bend: Tensor) -> tuple[Scalar, Tensor]:
     slope = logit_gradient(p, targets)
-    bend = logit_hessian_product(p, tangent, targets)
     value = cross_entropy(logits, targets) + (tangent * (slope + 0.5 * bend)).sum()
     return value, slope + bend
 
@@ -54,7 +66,11 @@ def prox_linear(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scal
     return cross_entropy(moved, targets), logit_gradient(probabilities(moved, targets), targets)
 
 
-SURROGATES: dict[Literal["quadratic", "prox_linear"], Surrogate] = {"quadratic": quadratic, "prox_linear": prox_linear}
+SURROGATES: dict[Literal["quadratic", "prox_linear", "whitened"], Surrogate] = {
+    "quadratic": quadratic,
+    "prox_linear": prox_linear,
+    "whitened": whitened,
+}
 
 
 def linearised(

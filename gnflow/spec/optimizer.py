@@ -120,8 +120,9 @@ class GaussNewton(Spec):
     """Gauss-Newton (arXiv:2510.09378): an inner optimizer on the model linearised at the iterate, then a search."""
 
     kind: Literal["gauss_newton"] = "gauss_newton"
-    objective: Literal["quadratic", "prox_linear"] = "quadratic"
-    """Loss of the linearised model: its second-order expansion in the logits, or the full cross-entropy."""
+    objective: Literal["quadratic", "prox_linear", "whitened"] = "quadratic"
+    """Loss of the linearised model: its second-order expansion in the logits, the full cross-entropy, or the expansion
+    with the identity for the Hessian in the logits (arXiv:2605.11316)."""
     blocks: Literal["full", "layer"] = "full"
     """Parameters solved for together: all, or embedding, each block and head side by side from the same anchor."""
     inner: Inner = Muon()

@@ -7,6 +7,7 @@ import torch
 from problems import experiment
 
 from gnflow import trees
+from gnflow.curvature.linearised import SURROGATES
 from gnflow.optim.adamw import adamw
 from gnflow.optim.descent import Descent
 from gnflow.optim.protocol import eager
@@ -251,7 +252,7 @@ def test_a_wrong_derivative_is_found(claim, changes, sentence):
 
 
 @pytest.mark.parametrize("claim", {**checks.GRADIENT, **checks.CURVATURE})
-@pytest.mark.parametrize("form", ["quadratic", "prox_linear"])
+@pytest.mark.parametrize("form", SURROGATES)
 @pytest.mark.parametrize("model", [{}, {"key_value_heads": 1, "qk_norm": "head", "feedforward": "swiglu"}])
 def test_the_derivatives_of_gnflow_hold(claim, form, model):
     shape = {"layers": 2, "width": 16, "heads": 2, **model}
