@@ -11,8 +11,12 @@ Tokens: TypeAlias = Tensor  # (rows, time + 1) of one micro-batch: inputs and, s
 Scalar: TypeAlias = Tensor  # 0-D
 
 
+def _unknown(direction: Params, anchor: Params, tokens: Tokens) -> Params:
+    raise NotImplementedError("this objective says nothing of its curvature")
+
+
 class Objective(NamedTuple):
-    """A loss, seen one micro-batch at a time. All three are pure and mean over the tokens of the micro-batch."""
+    """A loss, seen one micro-batch at a time. All parts are pure and mean over the tokens of the micro-batch."""
 
     value: Callable[[Params, Tokens], Scalar]
     """(params, tokens) -> loss"""
@@ -23,3 +27,5 @@ class Objective(NamedTuple):
 
     `params` may name a part of the anchor's parameters. The others stay at the anchor and have no gradient.
     """
+    product: Callable[[Params, Params, Tokens], Params] = _unknown
+    """(direction, anchor, tokens) -> the curvature at `anchor` of that model, times `direction`, of a part as above."""

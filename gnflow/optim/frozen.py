@@ -49,6 +49,7 @@ def among(objective: Objective, params: Params) -> Objective:
         lambda part, tokens: objective.value({**params, **part}, tokens),
         lambda part, tokens: _of(part, objective.gradient({**params, **part}, tokens)),
         lambda part, anchor, tokens: objective.curved(part, {**params, **anchor}, tokens),
+        lambda part, anchor, tokens: objective.product(part, {**params, **anchor}, tokens),
     )
 
 

@@ -16,23 +16,23 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.objective import Objective, Params, Scalar
+from gnflow.objective import Metrics, Objective, Params, Scalar
 from gnflow.optim.gauss_newton import Found
 
 
 class FullStep:
     """Always to the goal."""
 
-    microbatches = 0
-    passes = 0
+    microbatches, sees, passes = 0, 1, 0
 
     def __init__(self) -> None:
-        self.calls = {"value": 1}
+        self.calls = {"value": 2, "curved": 1}
 
     def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor) -> Found:
-        """The goal itself; the loss of the anchor on `batch` is recorded, not used."""
-        before = _mean_value(objective, anchor, batch)
-        metrics = {"loss/train": before, "gn/alpha": torch.ones_like(before)}
+        """The goal itself; losses on `batch` are recorded, not used."""
+        before, after = (_mean_value(objective, params, batch) for params in (anchor, goal))
+        gains = _gains(objective, anchor, goal, batch, before, after)
+        metrics = {"loss/train": before, "gn/alpha": torch.ones_like(before), **gains}
         return Found(goal, torch.ones_like(before, dtype=torch.bool), metrics)
 
 
@@ -43,7 +43,7 @@ class GeometricSearch:
 
     def __init__(self, trials: int = 5, microbatches: int = 8) -> None:
         self.alphas = [sqrt(0.5) ** i for i in range(trials)]
-        self.microbatches = microbatches
+        self.microbatches = self.sees = microbatches
         self.calls = {"value": (trials + 1) * microbatches, "curved": microbatches}
 
     def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor) -> Found:
@@ -56,16 +56,22 @@ class GeometricSearch:
         alpha = torch.tensor(self.alphas, dtype=before.dtype, device=before.device)[best]
         accepted = losses[best] < before
         candidate = trees.along(anchor, direction, alpha)
-        predicted = before - _mean_model(objective, candidate, anchor, batch)
-        actual = before - losses[best]
-        metrics = {
-            "loss/train": before,
-            "gn/alpha": torch.where(accepted, alpha, 0.0),
-            "gn/predicted_decrease": predicted,
-            "gn/actual_decrease": actual,
-            "gn/gain_ratio": torch.where(predicted == 0, 0.0, actual / predicted),
-        }
+        gains = _gains(objective, anchor, candidate, batch, before, losses[best])
+        metrics = {"loss/train": before, "gn/alpha": torch.where(accepted, alpha, 0.0), **gains}
         return Found(trees.chosen(accepted, candidate, anchor), accepted, metrics)
+
+
+def _gains(
+    objective: Objective, anchor: Params, candidate: Params, batch: Tensor, before: Scalar, after: Scalar
+) -> Metrics:
+    """What the model promised of `candidate`, and what the loss gave."""
+    predicted = before - _mean_model(objective, candidate, anchor, batch)
+    actual = before - after
+    return {
+        "gn/predicted_decrease": predicted,
+        "gn/actual_decrease": actual,
+        "gn/gain_ratio": torch.where(predicted == 0, 0.0, actual / predicted),
+    }
 
 
 def _mean_value(objective: Objective, params: Params, batch: Tensor) -> Scalar:

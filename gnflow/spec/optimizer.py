@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from gnflow.spec.base import Count, Listed, Rate, Shorthand, Spec, Unit, refuse
+from gnflow.spec.base import Count, Fraction, Listed, Rate, Shorthand, Spec, Unit, refuse
 from gnflow.spec.rules import AdamWRule, MuonRule, RmnpRule, Rule, SoapFields, SoapRule
 from gnflow.spec.schedules import Constant, ConstantWithInnerCosine, InnerSchedule, Schedule
 
@@ -93,8 +93,29 @@ class MlFopSoap(Projected):
         return self
 
 
+class ConjugateGradients(Spec):
+    """Inside Gauss-Newton: its model minimised by damped conjugate gradients, on one batch for each inner step."""
+
+    kind: Literal["cg"] = "cg"
+    microbatches: Annotated[Count, Unit("micro-batches")] = 1
+    """Micro-batches of one solve; every iteration sees all of them."""
+    iterations: Annotated[Count, Unit("curvature products")] = 16
+    """Most iterations of one solve. All are computed, and the later ones change nothing once it is truncated."""
+    tolerance: Fraction = 0.01
+    """Truncate when the residual is this part of the first one; negative curvature truncates too."""
+    preconditioner: Literal["none", "adam"] = "none"
+    """Diagonal: none, or the root of the mean of squared gradients, one of each solve."""
+    beta: Fraction = 0.95
+    """Decay of that mean."""
+    damping: Annotated[float, Field(ge=0)] = 0.1
+    """Factor of half the squared displacement in the model at first; it follows the gain ratio. 0 has no such term."""
+    carry: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """With `warm_start`: the part of the last solution that the next solve begins with."""
+
+
 FirstOrderMethod = AdamW | Muon | Rmnp | Soap | FopSoap | MlFopSoap
-Inner = Annotated[FirstOrderMethod, Field(discriminator="kind"), Shorthand]
+InnerMethod = FirstOrderMethod | ConjugateGradients
+Inner = Annotated[InnerMethod, Field(discriminator="kind"), Shorthand]
 
 
 class GeometricSearch(Spec):
@@ -140,7 +161,15 @@ class GaussNewton(Spec):
 
     @field_validator("inner")
     @classmethod
-    def _outer_schedule_rules(cls, inner: FirstOrderMethod) -> FirstOrderMethod:
+    def _fits(cls, inner: InnerMethod, info: ValidationInfo) -> InnerMethod:
+        if isinstance(inner, ConjugateGradients):
+            if info.data.get("objective") == "prox_linear":
+                raise refuse(
+                    "`cg` finds the minimum of a quadratic, which the model of objective `prox_linear` is not; "
+                    "set `objective: quadratic`, or take a first-order method inside",
+                    "kind",
+                )
+            return inner
         if inner.schedule != Constant():
             raise refuse("an inner optimizer has no schedule of its own; set `optimizer.schedule`", "schedule")
         return inner
@@ -149,7 +178,14 @@ class GaussNewton(Spec):
 Optimizer = Annotated[FirstOrderMethod | GaussNewton, Field(discriminator="kind"), Shorthand]
 
 
+def has_rate(optimizer: FirstOrderMethod | GaussNewton) -> bool:
+    """Whether there is a learning rate for a schedule to act on."""
+    return not (isinstance(optimizer, GaussNewton) and isinstance(optimizer.inner, ConjugateGradients))
+
+
 def has_momentum(optimizer: FirstOrderMethod | GaussNewton) -> bool:
     """Whether any part of the parameters follows the direction of a momentum."""
     method = optimizer.inner if isinstance(optimizer, GaussNewton) else optimizer
+    if isinstance(method, ConjugateGradients):
+        return False
     return any(isinstance(part, MuonRule | RmnpRule) for part in (method, *(rule.use for rule in method.rules)))

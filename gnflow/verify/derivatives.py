@@ -128,6 +128,16 @@ def the_product_equals_the_dense_matrix(experiment: Experiment, make: Make = par
     _require_trees_close(at.model(at.params), dense, EXACT, "the gradient of the model against the dense Jacobian")
 
 
+def the_product_is_the_bend_of_the_model(experiment: Experiment, make: Make = parts) -> None:
+    """At the anchor, by central differences of the model's gradient."""
+    at = _point(experiment, make)
+    for u in at.directions:
+        found = at.parts.objective.product(u, at.anchor, at.tokens)
+        after, before = (at.model(trees.along(at.anchor, u, h)) for h in (STEP, -STEP))
+        expected = trees.scale(trees.subtract(after, before), 0.5 / STEP)
+        _require_trees_close(found, expected, CLOSE, "the curvature product at the anchor")
+
+
 def the_product_is_symmetric(experiment: Experiment, make: Make = parts) -> None:
     """<u, H v> = <v, H u>"""
     at = _point(experiment, make)

@@ -223,6 +223,10 @@ def shifted(right):
     return curved
 
 
+def doubled(right):
+    return lambda direction, anchor, tokens: trees.scale(right.product(direction, anchor, tokens), 2)
+
+
 def asymmetric(right):
     def curved(params, anchor, tokens):
         slope, value = right.curved(params, anchor, tokens)
@@ -240,6 +244,7 @@ BROKEN_DERIVATIVES = [
     ("the product is that of finite differences", {"curved": slightly_too_bent}, "slope, its bend included, is"),
     ("the product equals the dense matrix", {"curved": slightly_too_bent}, "against the dense Jacobian is off by"),
     ("the product equals the dense matrix", {"curved": bent_the_wrong_way}, "against the dense Jacobian is off by"),
+    ("the product is the bend of the model", {"product": doubled}, "product at the anchor is off by 1 "),
     ("the product is symmetric", {"curved": asymmetric}, "<v, H u> against <u, H v>: is .*, expected"),
     ("the product is positive semi-definite", {"curved": bent_the_wrong_way}, r"<v, H v> is -.*, expected at least 0"),
 ]  # fmt: skip
