@@ -51,6 +51,9 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "cg": {**GAUSS_NEWTON, "inner": CG},
     "cg cold": {**GAUSS_NEWTON, "inner": {**CG, **ADAM}, "warm_start": False, "inner_steps": 1},
     "cg layerwise": {**GAUSS_NEWTON, "inner": CG, "inner_steps": 2, "blocks": "layer", "objective": "whitened"},
+    "gauss_newton decrement": {**GAUSS_NEWTON, "search": {"kind": "decrement", "adaptive": True, "microbatches": 2}},
+    "cg layerwise decrement": {**GAUSS_NEWTON, "inner": CG, "blocks": "layer", "search": "decrement"},
+    "gauss_newton bracket": {**GAUSS_NEWTON, "search": {"kind": "bracket", "microbatches": 2}},
     "whitened": {**GAUSS_NEWTON, "objective": "whitened", "blocks": "layer"},
     **{f"gauss_newton {schedule}": {**GAUSS_NEWTON, "schedule": schedule} for schedule in SCHEDULES},
 }  # fmt: skip

@@ -22,6 +22,7 @@ from gnflow.models.model import Model
 from gnflow.objective import Objective, Params, Scalar, Tokens
 from gnflow.optim import schedules
 from gnflow.optim.adamw import adamw
+from gnflow.optim.adaptive_steps import BracketSearch, Decrement
 from gnflow.optim.combine import chain, clip_by_global_norm, partition
 from gnflow.optim.conjugate_gradients import ConjugateGradients
 from gnflow.optim.descent import Descent, Probe
@@ -307,6 +308,10 @@ def _search(search: spec.Search) -> Search:
     match search:
         case spec.GeometricSearch(trials=trials, microbatches=microbatches):
             return GeometricSearch(trials, microbatches)
+        case spec.Decrement(kappa=kappa, adaptive=adaptive, microbatches=microbatches):
+            return Decrement(kappa, adaptive, microbatches)
+        case spec.BracketSearch(microbatches=microbatches):
+            return BracketSearch(microbatches)
         case spec.NoSearch():
             return FullStep()
         case _:

@@ -72,6 +72,7 @@ class Found(NamedTuple):
     """0-D; False when no trial improved on the anchor."""
     metrics: Metrics
     """With `gn/gain_ratio` among them."""
+    memory: Metrics
 
 
 class Search(Protocol):
@@ -83,8 +84,10 @@ class Search(Protocol):
     """That it decides on: those, or the last ones of the solve."""
     passes: int
     calls: dict[str, int]
+    memory: Mapping[str, float]
+    """The numbers that it hands from step to step, at first."""
 
-    def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor) -> Found:
+    def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor, memory: Metrics) -> Found:
         """The accepted params. The objective's `gradient` and `product` are those of the model at `anchor`."""
 
 
@@ -131,9 +134,8 @@ class GaussNewton:
     def init(self, params: Params) -> GaussNewtonState:
         """The first solve starts from the params themselves."""
         inner = {name: block.inner.init(trees.pick(params, block.names)) for name, block in self.blocks.items()}
-        return GaussNewtonState(
-            trees.clone(params), inner, {DAMPING: rate(self.damping, params)} if self.damping else {}
-        )
+        memory = {**self.search.memory, **({DAMPING: self.damping} if self.damping else {})}
+        return GaussNewtonState(trees.clone(params), inner, {name: rate(n, params) for name, n in memory.items()})
 
     def step(
         self, objective: Objective, params: Params, state: GaussNewtonState, batch: Tensor
@@ -153,7 +155,7 @@ class GaussNewton:
             trees.pick({name: w for part in parts for name, w in part.items()}, params)
             for parts in ([found.point for found in solved.values()], [found.goal for found in solved.values()])
         )
-        found = self.search(model, anchor, goal, batch[-self.search.sees :])
+        found = self.search(model, anchor, goal, batch[-self.search.sees :], state.memory)
         metrics = {
             **found.metrics,
             "norm/update": trees.norm(trees.subtract(found.params, anchor)),
@@ -164,7 +166,7 @@ class GaussNewton:
         rates = [block.first["learning_rate"] for block in solved.values() if "learning_rate" in block.first]
         if rates:
             metrics["learning_rate"] = rates[0]
-        memory = dict(state.memory)
+        memory = {**state.memory, **found.memory}
         if self.damping:
             metrics[DAMPING] = memory[DAMPING]
             memory[DAMPING] = adapted(memory[DAMPING], found.metrics["gn/gain_ratio"])

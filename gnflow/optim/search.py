@@ -10,6 +10,7 @@ Code:     github.com/natalieabreu/full-gauss-newton llama_train_gn.py @ 0c14e7e
 Differs:  alpha = 0 is a trial too: a step that does not improve on the anchor is refused
 """
 
+from collections.abc import Mapping
 from math import sqrt
 
 import torch
@@ -26,14 +27,17 @@ class FullStep:
     microbatches, sees, passes = 0, 1, 0
 
     def __init__(self) -> None:
+        self.memory: Mapping[str, float] = {}
         self.calls = {"value": 2, "curved": 1}
 
-    def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor) -> Found:
+    def __call__(
+        self, objective: Objective, anchor: Params, goal: Params, batch: Tensor, memory: Metrics | None = None
+    ) -> Found:
         """The goal itself; losses on `batch` are recorded, not used."""
-        before, after = (_mean_value(objective, params, batch) for params in (anchor, goal))
-        gains = _gains(objective, anchor, goal, batch, before, after)
-        metrics = {"loss/train": before, "gn/alpha": torch.ones_like(before), **gains}
-        return Found(goal, torch.ones_like(before, dtype=torch.bool), metrics)
+        before, after = (mean_value(objective, params, batch) for params in (anchor, goal))
+        found = gains(objective, anchor, goal, batch, before, after)
+        metrics = {"loss/train": before, "gn/alpha": torch.ones_like(before), **found}
+        return Found(goal, torch.ones_like(before, dtype=torch.bool), metrics, {})
 
 
 class GeometricSearch:
@@ -42,26 +46,36 @@ class GeometricSearch:
     passes = 1
 
     def __init__(self, trials: int = 5, microbatches: int = 8) -> None:
+        self.memory: Mapping[str, float] = {}
         self.alphas = [sqrt(0.5) ** i for i in range(trials)]
         self.microbatches = self.sees = microbatches
         self.calls = {"value": (trials + 1) * microbatches, "curved": microbatches}
 
-    def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor) -> Found:
+    def __call__(
+        self, objective: Objective, anchor: Params, goal: Params, batch: Tensor, memory: Metrics | None = None
+    ) -> Found:
         """Raises nothing: a non-finite trial loses, and with no finite improvement the step is refused."""
-        direction = trees.subtract(goal, anchor)
-        before = _mean_value(objective, anchor, batch)
-        trials = [_mean_value(objective, trees.along(anchor, direction, alpha), batch) for alpha in self.alphas]
-        losses = torch.stack(trials).nan_to_num(nan=torch.inf)
-        best = losses.argmin()
-        alpha = torch.tensor(self.alphas, dtype=before.dtype, device=before.device)[best]
-        accepted = losses[best] < before
-        candidate = trees.along(anchor, direction, alpha)
-        gains = _gains(objective, anchor, candidate, batch, before, losses[best])
-        metrics = {"loss/train": before, "gn/alpha": torch.where(accepted, alpha, 0.0), **gains}
-        return Found(trees.chosen(accepted, candidate, anchor), accepted, metrics)
+        return best_trial(
+            objective, anchor, goal, batch, torch.tensor(self.alphas, dtype=torch.float64, device=batch.device)
+        )
 
 
-def _gains(
+def best_trial(objective: Objective, anchor: Params, goal: Params, batch: Tensor, alphas: Tensor) -> Found:
+    """Of these step lengths and 0, the one with the smallest finite loss."""
+    direction = trees.subtract(goal, anchor)
+    before = mean_value(objective, anchor, batch)
+    alphas = alphas.to(before)
+    trials = [mean_value(objective, trees.along(anchor, direction, alpha), batch) for alpha in alphas]
+    losses = torch.stack(trials).nan_to_num(nan=torch.inf)
+    best = losses.argmin()
+    accepted = losses[best] < before
+    candidate = trees.along(anchor, direction, alphas[best])
+    found = gains(objective, anchor, candidate, batch, before, losses[best])
+    metrics = {"loss/train": before, "gn/alpha": torch.where(accepted, alphas[best], 0.0), **found}
+    return Found(trees.chosen(accepted, candidate, anchor), accepted, metrics, {})
+
+
+def gains(
     objective: Objective, anchor: Params, candidate: Params, batch: Tensor, before: Scalar, after: Scalar
 ) -> Metrics:
     """What the model promised of `candidate`, and what the loss gave."""
@@ -74,7 +88,8 @@ def _gains(
     }
 
 
-def _mean_value(objective: Objective, params: Params, batch: Tensor) -> Scalar:
+def mean_value(objective: Objective, params: Params, batch: Tensor) -> Scalar:
+    """The loss, over micro-batches."""
     return torch.stack([objective.value(params, tokens) for tokens in batch]).mean()
 
 

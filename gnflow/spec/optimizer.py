@@ -134,7 +134,27 @@ class NoSearch(Spec):
     kind: Literal["none"] = "none"
 
 
-Search = Annotated[GeometricSearch | NoSearch, Field(discriminator="kind"), Shorthand]
+class Decrement(Spec):
+    """No search: 1 / (1 + kappa nu) of the way, nu the Newton decrement of the step (arXiv:2511.15019)."""
+
+    kind: Literal["decrement"] = "decrement"
+    kappa: Rate = 1.0
+    """Self-concordance of the loss, as far as it is known."""
+    adaptive: bool = False
+    """Let kappa follow the gain ratio, from step to step."""
+    microbatches: Annotated[Count, Unit("micro-batches")] = 1
+    """The last micro-batches of the solve, on which nu is taken."""
+
+
+class BracketSearch(Spec):
+    """The best of three step lengths around the last one, by the true loss on fresh micro-batches, or none at all."""
+
+    kind: Literal["bracket"] = "bracket"
+    microbatches: Annotated[Count, Unit("micro-batches")] = 8
+    """Fresh micro-batches held aside for the search."""
+
+
+Search = Annotated[GeometricSearch | Decrement | BracketSearch | NoSearch, Field(discriminator="kind"), Shorthand]
 
 
 class GaussNewton(Spec):
@@ -173,6 +193,16 @@ class GaussNewton(Spec):
         if inner.schedule != Constant():
             raise refuse("an inner optimizer has no schedule of its own; set `optimizer.schedule`", "schedule")
         return inner
+
+    @field_validator("search")
+    @classmethod
+    def _sees_the_solve(cls, search: Search, info: ValidationInfo) -> Search:
+        inner, steps = info.data.get("inner"), info.data.get("inner_steps")
+        if isinstance(search, Decrement) and inner and steps and search.microbatches > steps * inner.microbatches:
+            raise refuse(
+                f"the solve has {steps * inner.microbatches} micro-batches; take at most those", "microbatches"
+            )
+        return search
 
 
 Optimizer = Annotated[FirstOrderMethod | GaussNewton, Field(discriminator="kind"), Shorthand]

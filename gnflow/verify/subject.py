@@ -76,7 +76,7 @@ def shrunken(experiment: Experiment) -> Experiment:
     method = experiment.optimizer
     if isinstance(method, spec.GaussNewton):
         search = method.search
-        if isinstance(search, spec.GeometricSearch):
+        if not isinstance(search, spec.NoSearch):
             search = search.model_copy(update={"microbatches": min(search.microbatches, SEARCHED)})
         smaller: spec.Optimizer = method.model_copy(
             update={
