@@ -17,8 +17,12 @@ def alike(tokens: Tokens) -> Scalar:
     return torch.ones((), device=tokens.device)
 
 
+def _unknown(direction: Params, anchor: Params, tokens: Tokens) -> Params:
+    raise NotImplementedError("this objective says nothing of its curvature")
+
+
 class Objective(NamedTuple):
-    """A loss, seen one micro-batch at a time. The first three are pure and mean over the tokens of the micro-batch."""
+    """A loss, seen one micro-batch at a time. All but the last are means over the tokens of the micro-batch."""
 
     value: Callable[[Params, Tokens], Scalar]
     """(params, tokens) -> loss"""
@@ -29,5 +33,7 @@ class Objective(NamedTuple):
 
     `params` may name a part of the anchor's parameters. The others stay at the anchor and have no gradient.
     """
+    product: Callable[[Params, Params, Tokens], Params] = _unknown
+    """(direction, anchor, tokens) -> the curvature at `anchor` of that model, times `direction`, of a part as above."""
     weight: Callable[[Tokens], Scalar] = alike
     """tokens -> what the micro-batch counts for in a mean over several."""

@@ -63,6 +63,17 @@ def zeros(a: Params) -> Params:
     return {name: torch.zeros_like(value) for name, value in a.items()}
 
 
+def flat(a: Params) -> Tensor:
+    """All entries, one after another."""
+    return torch.cat([value.flatten() for value in a.values()])
+
+
+def shaped(vector: Tensor, like: Params) -> Params:
+    """Undoes `flat`, as views."""
+    parts = torch.split(vector, [value.numel() for value in like.values()])
+    return {name: part.view(value.shape) for part, (name, value) in zip(parts, like.items(), strict=True)}
+
+
 def pick(a: Params, names: Iterable[str]) -> Params:
     """The named part of `a`."""
     return {name: a[name] for name in names}

@@ -50,6 +50,28 @@ class Dense:
         value = self.loss(self.logits) + slope @ v + 0.5 * v @ hessian @ v
         return self.jacobian.T @ (slope + hessian @ v), value
 
+    def whitened(self, params: Params) -> tuple[Tensor, Tensor]:
+        """(J'(l' + S J d), its value), S diagonal: the share of each target, on the ids of its softmax."""
+        v, shares = self.jacobian @ (self.flat(params) - self.anchor), self.shares()
+        slope = torch.func.grad(self.loss)(self.logits)
+        value = self.loss(self.logits) + slope @ v + 0.5 * v @ (shares * v)
+        return self.jacobian.T @ (slope + shares * v), value
+
+    def shares(self) -> Tensor:
+        """For each logit the share of its target, or 0 where the softmax is over other ids."""
+        weights = torch.ones(len(self.targets), dtype=self.logits.dtype) if self.weights is None else self.weights
+        on = torch.ones(len(self.targets), self.vocabulary) if self.choice is None else self.choice
+        return (on.to(weights) * (weights / weights.sum()).unsqueeze(-1)).flatten()
+
+    def slope(self) -> Tensor:
+        """J' l', at the anchor."""
+        return self.jacobian.T @ torch.func.grad(self.loss)(self.logits)
+
+    def curvature(self, form: str = "quadratic") -> Tensor:
+        """J' B J, a matrix of (weights) x (weights)."""
+        bend = torch.diag(self.shares()) if form == "whitened" else torch.func.hessian(self.loss)(self.logits)
+        return self.jacobian.T @ bend @ self.jacobian
+
     def prox_linear(self, params: Params) -> tuple[Tensor, Tensor]:
         """(J' l'(z + J d), l(z + J d))."""
         moved = self.logits + self.jacobian @ (self.flat(params) - self.anchor)

@@ -13,6 +13,7 @@ from gnflow.objective import Objective, Params, Scalar, Tokens
 from gnflow.optim.protocol import Cost
 
 Curved: TypeAlias = Callable[[Params, Params, Tokens], tuple[Params, Scalar]]
+Product: TypeAlias = Callable[[Params, Params, Tokens], Params]
 
 LARGEST_SHARE = 0.9
 """Of the FLOPs of `curved`: a region that costs more is not worth its compilation."""
@@ -42,9 +43,15 @@ def own(block: str) -> str:
     return f"curved.{block}"
 
 
+def as_product(region: str) -> str:
+    """Where a block is solved for with `region`, the region of its curvature."""
+    return region.replace("curved", "product", 1)
+
+
 def redirected(cost: Cost, blocks: Mapping[str, BlockRegion]) -> Cost:
-    """The cost with the calls of blocks without a region of their own counted as calls of `curved`."""
+    """The cost with the calls of blocks without a region of their own counted as calls of `curved` or `product`."""
     renamed = {own(block): found.region for block, found in blocks.items()}
+    renamed |= {as_product(mine): as_product(region) for mine, region in renamed.items()}
     calls: dict[str, float] = {}
     for name, n in cost.calls.items():
         region = renamed.get(name, name)
@@ -65,3 +72,16 @@ def dispatched(whole: Curved, parts: Mapping[frozenset[str], Curved], moving: Se
         return trees.pick(gradient, params), value
 
     return curved
+
+
+def dispatched_product(whole: Product, parts: Mapping[frozenset[str], Product], moving: Sequence[str]) -> Product:
+    """The same for `product`: of parameters without a region of their own, by `whole`, along zeros in all others."""
+
+    def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
+        region = whole if len(direction) == len(moving) else parts.get(frozenset(direction))
+        if region is not None:
+            return region(direction, anchor, tokens)
+        padded = {**trees.zeros(trees.pick(anchor, moving)), **direction}
+        return trees.pick(whole(padded, anchor, tokens), direction)
+
+    return product

@@ -1,13 +1,14 @@
 """Spec -> objects: models, objectives, transforms and optimizers, each by one closed `match`."""
 
 from collections.abc import Iterable
+from math import prod
 from typing import assert_never
 
 import torch
 
 from gnflow import trees
 from gnflow.compiler.routing import routing
-from gnflow.curvature.linearised import SURROGATES, linearised
+from gnflow.curvature.linearised import BENDS, SURROGATES, curvature, linearised
 from gnflow.metrics.conflict import conflict
 from gnflow.metrics.dominance import dominance
 from gnflow.metrics.evaluation import Measure, grouped_losses, held_out_loss, tallied
@@ -21,7 +22,9 @@ from gnflow.models.model import Model
 from gnflow.objective import Objective, Params, Scalar, Tokens
 from gnflow.optim import schedules
 from gnflow.optim.adamw import adamw
+from gnflow.optim.adaptive_steps import BracketSearch, Decrement
 from gnflow.optim.combine import chain, clip_by_global_norm, partition
+from gnflow.optim.conjugate_gradients import ConjugateGradients
 from gnflow.optim.descent import Descent, Probe
 from gnflow.optim.fisher_orthogonal import FisherOrthogonal, Projection
 from gnflow.optim.frozen import Frozen
@@ -95,6 +98,7 @@ def objective(network: Model, experiment: Experiment) -> Objective:
         value,
         gradient,
         linearised(network.logits, SURROGATES[form], network.split),
+        curvature(network.logits, BENDS[form], network.split),
         lambda tokens: weight(network.split(tokens)[1]),
     )
 
@@ -131,7 +135,9 @@ def optimizer(method: spec.Optimizer, network: Model, steps: int, jit: Jit, prob
 def _optimizer(method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None) -> Optimizer:
     if isinstance(method, spec.GaussNewton):
         blocks = _blocks(method, network, _inner_schedule(method, steps), jit, probe)
-        return GaussNewton(blocks, method.inner_steps, _search(method.search), method.warm_start, method.average)
+        search, inner = _search(method.search), method.inner
+        damping, carry = (inner.damping, inner.carry) if isinstance(inner, spec.ConjugateGradients) else (0.0, None)
+        return GaussNewton(blocks, method.inner_steps, search, method.warm_start, method.average, damping, carry)
     return _descent(method, network, _schedule(method.schedule, steps), jit, probe)
 
 
@@ -139,19 +145,47 @@ def _blocks(
     method: spec.GaussNewton, network: Model, schedule: schedules.Schedule, jit: Jit, probe: Probe | None
 ) -> dict[str, Block]:
     """One block, or those of the model; the first of each structure lends its regions to the others."""
+    if isinstance(method.inner, spec.ConjugateGradients):
+        return _solved_blocks(method.inner, method.blocks == "full", network, jit)
+    inner = method.inner
     if method.blocks == "full":
-        return {"all": Block(network.moving, _descent(method.inner, network, schedule, jit, probe))}
+        return {"all": Block(network.moving, _descent(inner, network, schedule, jit, probe))}
     blocks: dict[str, Block] = {}
     lenders: dict[tuple[tuple[str, int], ...], tuple[Descent, str]] = {}
     for name, names in network.moving_blocks.items():
-        stacks = _stacks(method.inner, network, names)
+        stacks = _stacks(inner, network, names)
         structure = tuple(stacks.sizes().items())
         if structure not in lenders:
             suffix = f".{name}"
-            lent = _descent(method.inner, network, schedule, _suffixed(jit, suffix), probe, names)
-            lenders[structure] = lent, suffix
-        inner, suffix = lenders[structure]
-        blocks[name] = Block(names, inner.over(stacks), suffix)
+            lenders[structure] = _descent(inner, network, schedule, _suffixed(jit, suffix), probe, names), suffix
+        lent, suffix = lenders[structure]
+        blocks[name] = Block(names, lent.over(stacks), suffix)
+    return blocks
+
+
+def _solved_blocks(method: spec.ConjugateGradients, full: bool, network: Model, jit: Jit) -> dict[str, Block]:
+    """The same for conjugate gradients, to which only the number of weights matters."""
+
+    def solver(suffix: str) -> ConjugateGradients:
+        return ConjugateGradients(
+            method.iterations,
+            method.tolerance,
+            method.microbatches,
+            method.preconditioner == "adam",
+            method.beta,
+            _suffixed(jit, suffix),
+        )
+
+    if full:
+        return {"all": Block(network.moving, solver(""))}
+    blocks: dict[str, Block] = {}
+    lenders: dict[int, tuple[ConjugateGradients, str]] = {}
+    for name, names in network.moving_blocks.items():
+        size = sum(prod(network.weights[weight].shape) for weight in names)
+        if size not in lenders:
+            lenders[size] = solver(f".{name}"), f".{name}"
+        inner, suffix = lenders[size]
+        blocks[name] = Block(names, inner, suffix)
     return blocks
 
 
@@ -275,6 +309,10 @@ def _search(search: spec.Search) -> Search:
     match search:
         case spec.GeometricSearch(trials=trials, microbatches=microbatches):
             return GeometricSearch(trials, microbatches)
+        case spec.Decrement(kappa=kappa, adaptive=adaptive, microbatches=microbatches):
+            return Decrement(kappa, adaptive, microbatches)
+        case spec.BracketSearch(microbatches=microbatches):
+            return BracketSearch(microbatches)
         case spec.NoSearch():
             return FullStep()
         case _:

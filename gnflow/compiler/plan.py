@@ -9,7 +9,7 @@ import torch
 
 from gnflow import trees
 from gnflow.compiler import build
-from gnflow.compiler.blocks import BlockRegion, block_regions, redirected
+from gnflow.compiler.blocks import BlockRegion, as_product, block_regions, redirected
 from gnflow.compiler.cost import RegionCost, nbytes, region_cost
 from gnflow.compiler.routing import routing
 from gnflow.models.attention import Kernel
@@ -161,21 +161,30 @@ def _measure(
         "value": (params, tokens),
         "gradient": (params, tokens),
         "curved": (moving, params, tokens),
-        **{b.region: (trees.pick(params, b.names), params, tokens) for b in blocks.values() if b.region != "curved"},
+        "product": (moving, params, tokens),
     }
+    for block in blocks.values():
+        for name in (block.region, as_product(block.region)):
+            arguments.setdefault(name, (trees.pick(params, block.names), params, tokens))
     for name in arguments:
         if name != "value" and name not in redirected(optimizer.cost, blocks).calls:
             continue
         region: Callable[..., object] = getattr(problem, name.split(".")[0])
         costs.regions[name] = region_cost(region, *arguments[name])
     state = optimizer.init(moving)
-    standing_in = problem._replace(gradient=lambda at, tokens: (trees.zeros(at), torch.empty((), device="meta")))
-    for descent, suffix, own, inner in _descents(optimizer, moving, state):
-        batch = tokens.expand(descent.microbatches, *tokens.shape)
-        slope, _, _ = descent.slope(standing_in, own, inner, batch)
-        descent.update(slope, inner, descent.stacks.stack(own))
-        if "refresh" in descent.cost.calls:
-            costs.regions[f"refresh{suffix}"] = region_cost(descent.refresh, slope.factors, inner)
+    standing_in = problem._replace(
+        gradient=lambda at, tokens: (trees.zeros(at), torch.empty((), device="meta")),
+        product=lambda direction, at, tokens: trees.zeros(direction),
+    )
+    for part, suffix, own, inner in _inner(optimizer, moving, state):
+        batch = tokens.expand(part.microbatches, *tokens.shape)
+        if not isinstance(part, Descent):
+            part.step(standing_in, own, inner, batch)
+            continue
+        slope, _, _ = part.slope(standing_in, own, inner, batch)
+        part.update(slope, inner, part.stacks.stack(own))
+        if "refresh" in part.cost.calls:
+            costs.regions[f"refresh{suffix}"] = region_cost(part.refresh, slope.factors, inner)
     return blocks, {
         "parameters": nbytes(params),
         "optimizer": nbytes(state),
@@ -185,14 +194,13 @@ def _measure(
     }
 
 
-def _descents(optimizer: Optimizer, params: Params, state: AnyState) -> Iterator[tuple[Descent, str, Params, AnyState]]:
-    """(descent, what the names of its regions end with, parameters, state), one for each block."""
-    if isinstance(optimizer, Descent):
-        yield optimizer, "", params, state
-    elif isinstance(optimizer, GaussNewton):
+def _inner(optimizer: Optimizer, params: Params, state: AnyState) -> Iterator[tuple[Optimizer, str, Params, AnyState]]:
+    """(optimizer, what the names of its regions end with, parameters, state), for each block."""
+    if isinstance(optimizer, GaussNewton):
         for name, block in optimizer.blocks.items():
-            if isinstance(block.inner, Descent):
-                yield block.inner, block.suffix, trees.pick(params, block.names), state.inner[name]
+            yield block.inner, block.suffix, trees.pick(params, block.names), state.inner[name]
+    else:
+        yield optimizer, "", params, state
 
 
 def _steps(experiment: Experiment, cost: Cost) -> int:
@@ -209,13 +217,17 @@ def _device(experiment: Experiment) -> str:
 
 def _table(experiment: Experiment, network: Model) -> tuple[Parameter, ...]:
     method = experiment.optimizer
-    rules, routes = routing(method.inner if isinstance(method, spec.GaussNewton) else method, network)
+    follows = method.inner if isinstance(method, spec.GaussNewton) else method
+    solved = isinstance(follows, spec.ConjugateGradients)
+    rules, routes = ({}, {}) if isinstance(follows, spec.ConjugateGradients) else routing(follows, network)
     block = {name: block for block, names in network.blocks.items() for name in names}
 
     def row(name: str) -> Parameter:
         shape = network.weights[name].shape
         if name in network.frozen:
             return Parameter(name, shape, block[name], "frozen", "none", 0.0)
+        if solved:
+            return Parameter(name, shape, block[name], "all", "cg", 1.0)
         rule = rules[routes[name]]
         return Parameter(name, shape, block[name], routes[name], rule.kind, rule.learning_rate)
 

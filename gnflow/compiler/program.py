@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gnflow.compiler import build
-from gnflow.compiler.blocks import dispatched
+from gnflow.compiler.blocks import as_product, dispatched, dispatched_product
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.regions import Compiler, can_compile
 from gnflow.errors import EnvironmentProblem
@@ -116,8 +116,10 @@ def _compiled(problem: Objective, plan: Plan, network: Model, jit: Jit) -> Objec
     regions = through(problem, jit)
     if not plan.blocks:
         return regions
-    parts = {
-        frozenset(block.names): jit(block.region, problem.curved)
-        for block in plan.blocks.values() if block.region != "curved"
-    }  # fmt: skip
-    return regions._replace(curved=dispatched(regions.curved, parts, network.moving))
+    own = {frozenset(block.names): block.region for block in plan.blocks.values() if block.region != "curved"}
+    curved = {names: jit(region, problem.curved) for names, region in own.items()}
+    product = {names: jit(as_product(region), problem.product) for names, region in own.items()}
+    return regions._replace(
+        curved=dispatched(regions.curved, curved, network.moving),
+        product=dispatched_product(regions.product, product, network.moving),
+    )

@@ -3,6 +3,7 @@
     z = f(anchor),  v = J (params - anchor)
     quadratic      L(z) + <l', v> + <v, H v> / 2      gradient J' (l' + H v)
     prox_linear    L(z + v)                           gradient J' l'(z + v)
+    whitened       L(z) + <l', v> + <v, S v> / 2      gradient J' (l' + S v),  S v = w v / W
 
 J has a column for each of the `params` given: with a part of them, the others stay at the anchor, where they take
 neither tangent nor gradient, and nothing is propagated through what lies below that part.
@@ -14,6 +15,8 @@ Source:   Abreu et al. 2025, arXiv:2510.09378, sections 3-4
 Code:     github.com/natalieabreu/full-gauss-newton llama_train_gn.py @ 0c14e7e
 Differs:  closed forms of l' and H for cross-entropy; the reference's penalty on the displacement, which has no effect
           there, is left out
+
+Source:   McKay et al. 2026, arXiv:2605.11316 (whitened: the update (J'J)^-1 J' l' of a loss that is no square)
 """
 
 from collections.abc import Callable
@@ -31,19 +34,40 @@ from gnflow.models.loss import (
     logit_hessian_product,
     probabilities,
     split,
+    whitened_product,
 )
 from gnflow.objective import Params, Scalar, Tokens
 
 Logits: TypeAlias = Callable[[Params, Tensor], Tensor]
 Pulled: TypeAlias = tuple[Tensor, Callable[[Tensor], tuple[Params]], Tensor]
 Surrogate: TypeAlias = Callable[[Tensor, Tensor, Targets], tuple[Scalar, Tensor]]
+Bend: TypeAlias = Callable[[Tensor, Tensor, Targets], Tensor]
+Form: TypeAlias = Literal["quadratic", "prox_linear", "whitened"]
 
 
 def quadratic(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
     """(value, cotangent) of L(z) + <l', v> + <v, H v> / 2."""
+    return _expansion(logits, tangent, targets, hessian)
+
+
+def whitened(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
+    """(value, cotangent) of L(z) + <l', v> + <v, S v> / 2."""
+    return _expansion(logits, tangent, targets, identity)
+
+
+def hessian(p: Tensor, tangent: Tensor, targets: Targets) -> Tensor:
+    """H v"""
+    return logit_hessian_product(p, tangent, targets)
+
+
+def identity(p: Tensor, tangent: Tensor, targets: Targets) -> Tensor:
+    """S v"""
+    return whitened_product(tangent, targets)
+
+
+def _expansion(logits: Tensor, tangent: Tensor, targets: Targets, bent: Bend) -> tuple[Scalar, Tensor]:
     p = probabilities(logits, targets)
-    slope = logit_gradient(p, targets)
-    bend = logit_hessian_product(p, tangent, targets)
+    slope, bend = logit_gradient(p, targets), bent(p, tangent, targets)
     value = cross_entropy(logits, targets) + (tangent * (slope + 0.5 * bend)).sum()
     return value, slope + bend
 
@@ -54,7 +78,9 @@ def prox_linear(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scal
     return cross_entropy(moved, targets), logit_gradient(probabilities(moved, targets), targets)
 
 
-SURROGATES: dict[Literal["quadratic", "prox_linear"], Surrogate] = {"quadratic": quadratic, "prox_linear": prox_linear}
+SURROGATES: dict[Form, Surrogate] = {"quadratic": quadratic, "prox_linear": prox_linear, "whitened": whitened}
+BENDS: dict[Form, Bend] = {"quadratic": hessian, "prox_linear": hessian, "whitened": identity}
+"""The second derivative of each in v, where v = 0."""
 
 
 def linearised(
@@ -64,18 +90,33 @@ def linearised(
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         inputs, targets = read(tokens)
-        origin = trees.pick(anchor, params)
-        displacement = trees.subtract(params, origin)
-
-        def pushed(point: Params) -> tuple[Tensor, Tensor]:
-            pushforward = torch.func.jvp(lambda p: logits({**anchor, **p}, inputs), (point,), (displacement,))
-            return cast("tuple[Tensor, Tensor]", pushforward)
-
-        # torch types neither transform by its arguments.
-        pulled = torch.func.vjp(pushed, origin, has_aux=True)
-        primal, pullback, tangent = cast("Pulled", pulled)
+        displacement = trees.subtract(params, trees.pick(anchor, params))
+        primal, pullback, tangent = _pulled(logits, anchor, displacement, inputs)
         value, cotangent = surrogate(primal, tangent, targets)
         (gradient,) = pullback(cotangent)
         return gradient, value
 
     return curved
+
+
+def curvature(logits: Logits, bend: Bend, read: Split = split) -> Callable[[Params, Params, Tokens], Params]:
+    """`Objective.product`: J' B J times a direction, B the bend in the logits."""
+
+    def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
+        inputs, targets = read(tokens)
+        primal, pullback, tangent = _pulled(logits, anchor, direction, inputs)
+        (image,) = pullback(bend(probabilities(primal, targets), tangent, targets))
+        return image
+
+    return product
+
+
+def _pulled(logits: Logits, anchor: Params, displacement: Params, inputs: Tensor) -> Pulled:
+    """(z, cotangent -> (J' cotangent,), J displacement)"""
+
+    def pushed(point: Params) -> tuple[Tensor, Tensor]:
+        pushforward = torch.func.jvp(lambda p: logits({**anchor, **p}, inputs), (point,), (displacement,))
+        return cast("tuple[Tensor, Tensor]", pushforward)
+
+    # torch types neither transform by its arguments.
+    return cast("Pulled", torch.func.vjp(pushed, trees.pick(anchor, displacement), has_aux=True))

@@ -3,9 +3,10 @@
 L(z)      = sum_t w_t (logsumexp(z_t) - z_t[y_t]) / W       W = sum_t w_t
 dL/dz     = w (p - y) / W                                   p = softmax(z)
 d2L/dz2 v = w (p v - p <p, v>) / W
+whitened  = w v / W                             in place of d2L/dz2 v
 
 Of text all tokens weigh the same. Where each modality has a softmax of its own, logits of the other one are -inf: p is
-0 there, and so is every derivative.
+0 there, and so is every derivative, the whitened one too.
 """
 
 from collections.abc import Callable
@@ -41,10 +42,7 @@ def split(tokens: Tokens) -> tuple[Tensor, Targets]:
 
 def within(logits: Tensor, targets: Targets) -> Tensor:
     """The logits that the softmax is over: -inf for ids of the other modality, where each has its own."""
-    if targets.apart is None:
-        return logits
-    codes = torch.arange(logits.shape[-1], device=logits.device) >= targets.apart
-    return logits.masked_fill(codes != (targets.ids >= targets.apart).unsqueeze(-1), float("-inf"))
+    return _filled(logits, targets, float("-inf"))
 
 
 def token_losses(logits: Tensor, targets: Targets) -> Tensor:
@@ -80,6 +78,19 @@ def logit_hessian_product(p: Tensor, tangent: Tensor, targets: Targets) -> Tenso
     """w (p v - p <p, v>) / W, shaped like the logits."""
     weighted = p * tangent
     return _averaged(weighted - p * weighted.sum(-1, keepdim=True), targets)
+
+
+def whitened_product(tangent: Tensor, targets: Targets) -> Tensor:
+    """w v / W, shaped like the logits; 0 outside the softmax."""
+    return _averaged(_filled(tangent, targets, 0.0), targets)
+
+
+def _filled(each: Tensor, targets: Targets, value: float) -> Tensor:
+    """`value` for ids that the softmax is not over."""
+    if targets.apart is None:
+        return each
+    codes = torch.arange(each.shape[-1], device=each.device) >= targets.apart
+    return each.masked_fill(codes != (targets.ids >= targets.apart).unsqueeze(-1), value)
 
 
 def _averaged(each: Tensor, targets: Targets) -> Tensor:

@@ -49,6 +49,7 @@ def among(objective: Objective, params: Params) -> Objective:
         value=lambda part, tokens: objective.value({**params, **part}, tokens),
         gradient=lambda part, tokens: _of(part, objective.gradient({**params, **part}, tokens)),
         curved=lambda part, anchor, tokens: objective.curved(part, {**params, **anchor}, tokens),
+        product=lambda part, anchor, tokens: objective.product(part, {**params, **anchor}, tokens),
     )
 
 

@@ -4,12 +4,17 @@
              layerwise: block by block, each with the other blocks at the anchor and all on the same micro-batches
     goal <- mean of the last part of the inner iterates, or `point` itself
     anchor <- anchor + alpha (goal - anchor)
-    the next solve starts from `point`, as it was before the search, with the inner state as it is
+    the next solve starts from `point`, as it was before the search, with the inner state as it is,
+    or with `carry` from the new anchor + carry (point - anchor)
 
-Source:   Abreu et al. 2025, arXiv:2510.09378
+With `damping` the model has a term lambda |params - anchor|^2 / 2 (Levenberg-Marquardt), and after every step
+
+    lambda <- 3/2 lambda  where the loss fell by less than 1/4 of what Q promised, 2/3 lambda  by more than 3/4
+
+Source:   Abreu et al. 2025, arXiv:2510.09378; Martens 2010 (damping and its rule, decayed start)
 Code:     github.com/natalieabreu/full-gauss-newton llama_train_gn.py, llama_train_gn_layerwise.py @ 0c14e7e
 Differs:  a search without any improvement refuses the step, and the next solve then starts from the anchor; the
-          reference always takes the best trial. The mean of the last iterates is ours
+          reference always takes the best trial. The mean of the last iterates is ours. The reference has no damping
 """
 
 from collections import defaultdict
@@ -20,8 +25,13 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.objective import Metrics, Objective, Params
-from gnflow.optim.protocol import AnyState, Cost, Optimizer
+from gnflow.objective import Metrics, Objective, Params, Scalar, Tokens
+from gnflow.optim.protocol import AnyState, Cost, Optimizer, rate
+
+MODEL = {"gradient": "curved", "product": "product"}
+"""What an inner optimizer asks of the model -> the region that answers."""
+DAMPING = "gn/damping"
+LEAST = 1e-8
 
 
 class Block(NamedTuple):
@@ -38,6 +48,8 @@ class GaussNewtonState(NamedTuple):
 
     point: Params
     inner: dict[str, AnyState]
+    memory: Metrics
+    """Numbers that follow how the steps went, of the damping and of the search; none where they keep none."""
 
 
 class Solved(NamedTuple):
@@ -59,20 +71,24 @@ class Found(NamedTuple):
     accepted: Tensor
     """0-D; False when no trial improved on the anchor."""
     metrics: Metrics
+    """With `gn/gain_ratio` among them."""
+    memory: Metrics
 
 
 class Search(Protocol):
-    """How far to go from `anchor` towards `goal`.
-
-    Decided on `batch`: the micro-batches held aside, or the last one of the solve where none is.
-    """
+    """How far to go from `anchor` towards `goal`, decided on the last micro-batches of a step."""
 
     microbatches: int
+    """Held aside for it."""
+    sees: int
+    """That it decides on: those, or the last ones of the solve."""
     passes: int
     calls: dict[str, int]
+    memory: Mapping[str, float]
+    """The numbers that it hands from step to step, at first."""
 
-    def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor) -> Found:
-        """The accepted params."""
+    def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor, memory: Metrics) -> Found:
+        """The accepted params. The objective's `gradient` and `product` are those of the model at `anchor`."""
 
 
 class GaussNewton:
@@ -85,7 +101,10 @@ class GaussNewton:
         search: Search,
         warm_start: bool = True,
         average: float = 0.0,
+        damping: float = 0.0,
+        carry: float | None = None,
     ) -> None:
+        self.damping, self.carry = damping, carry
         self.blocks, self.inner_steps, self.search, self.warm_start = blocks, inner_steps, search, warm_start
         self.averaged = max(round(average * inner_steps), 1)
         costs = [block.inner.cost for block in blocks.values()]
@@ -94,12 +113,13 @@ class GaussNewton:
         calls: defaultdict[str, float] = defaultdict(float)
         for name, block in blocks.items():
             for region, n in block.inner.cost.calls.items():
-                calls[self.region(name) if region == "gradient" else region + block.suffix] += inner_steps * n
+                calls[self.region(MODEL[region], name) if region in MODEL else region + block.suffix] += inner_steps * n
         for region, n in search.calls.items():
             calls[region] += n
         # Blocks see the same micro-batches and do not wait for one another.
         self.width = costs[0].solve
-        passes = inner_steps * max(cost.passes for cost in costs) + search.passes
+        # A step that takes no search waits for its gain ratio all the same where the damping does.
+        passes = inner_steps * max(cost.passes for cost in costs) + max(search.passes, int(damping > 0))
         self.cost = Cost(inner_steps * self.width, search.microbatches, passes, dict(calls))
 
     @property
@@ -107,14 +127,15 @@ class GaussNewton:
         """Micro-batches consumed by one step."""
         return self.cost.microbatches
 
-    def region(self, block: str) -> str:
-        """The region that solves for a block."""
-        return f"curved.{block}" if len(self.blocks) > 1 else "curved"
+    def region(self, name: str, block: str) -> str:
+        """`curved` or `product`, of one block among several."""
+        return f"{name}.{block}" if len(self.blocks) > 1 else name
 
     def init(self, params: Params) -> GaussNewtonState:
         """The first solve starts from the params themselves."""
         inner = {name: block.inner.init(trees.pick(params, block.names)) for name, block in self.blocks.items()}
-        return GaussNewtonState(trees.clone(params), inner)
+        memory = {**self.search.memory, **({DAMPING: self.damping} if self.damping else {})}
+        return GaussNewtonState(trees.clone(params), inner, {name: rate(n, params) for name, n in memory.items()})
 
     def step(
         self, objective: Objective, params: Params, state: GaussNewtonState, batch: Tensor
@@ -124,6 +145,8 @@ class GaussNewton:
         anchor = trees.clone(params)
         start = state.point if self.warm_start else params
         model, solve = model_at(objective, anchor), torch.split(batch[: self.cost.solve], self.width)
+        if self.damping:
+            model = damped(model, anchor, state.memory[DAMPING])
         solved = {
             name: self._solve(block.inner, model, trees.pick(start, block.names), state.inner[name], solve)
             for name, block in self.blocks.items()
@@ -132,19 +155,25 @@ class GaussNewton:
             trees.pick({name: w for part in parts for name, w in part.items()}, params)
             for parts in ([found.point for found in solved.values()], [found.goal for found in solved.values()])
         )
-        found = self.search(objective, anchor, goal, batch[-max(self.search.microbatches, 1) :])
+        found = self.search(model, anchor, goal, batch[-self.search.sees :], state.memory)
         metrics = {
             **found.metrics,
             "norm/update": trees.norm(trees.subtract(found.params, anchor)),
             # With several blocks, their mean: no block has seen the others move.
             "gn/model_loss": torch.stack([block.last["loss/train"] for block in solved.values()]).mean(),
-            **_dominance([block.last for block in solved.values()]),
+            **_means([block.last for block in solved.values()], "dominance/", "gn/"),
         }
         rates = [block.first["learning_rate"] for block in solved.values() if "learning_rate" in block.first]
         if rates:
             metrics["learning_rate"] = rates[0]
+        memory = {**state.memory, **found.memory}
+        if self.damping:
+            metrics[DAMPING] = memory[DAMPING]
+            memory[DAMPING] = adapted(memory[DAMPING], found.metrics["gn/gain_ratio"])
+        if self.carry is not None:
+            point = trees.along(found.params, trees.subtract(point, anchor), self.carry)
         inner = {name: block.inner for name, block in solved.items()}
-        return found.params, GaussNewtonState(trees.chosen(found.accepted, point, anchor), inner), metrics
+        return found.params, GaussNewtonState(trees.chosen(found.accepted, point, anchor), inner, memory), metrics
 
     def _solve(
         self, inner: Optimizer, model: Objective, point: Params, state: AnyState, solve: Sequence[Tensor]
@@ -159,12 +188,35 @@ class GaussNewton:
         return Solved(point, trees.scale(total, 1 / self.averaged), state, first, metrics)
 
 
-def _dominance(blocks: Sequence[Metrics]) -> Metrics:
-    """Over all matrices, as far as blocks that have any have equally many."""
-    names = sorted({name for metrics in blocks for name in metrics if name.startswith("dominance/")})
+def _means(blocks: Sequence[Metrics], *kinds: str) -> Metrics:
+    """Over blocks. Of dominance this is over all matrices, as far as blocks that have any have equally many."""
+    names = sorted({name for metrics in blocks for name in metrics if name.startswith(kinds)})
     return {name: torch.stack([metrics[name] for metrics in blocks if name in metrics]).mean() for name in names}
 
 
 def model_at(objective: Objective, anchor: Params) -> Objective:
-    """The Gauss-Newton model as an objective: its gradient is `curved` at this anchor."""
-    return objective._replace(gradient=lambda params, tokens: objective.curved(params, anchor, tokens))
+    """The Gauss-Newton model as an objective: its gradient is `curved`, its curvature that at this anchor."""
+    return objective._replace(
+        gradient=lambda params, tokens: objective.curved(params, anchor, tokens),
+        product=lambda direction, _, tokens: objective.product(direction, anchor, tokens),
+    )
+
+
+def damped(model: Objective, anchor: Params, damping: Scalar) -> Objective:
+    """The model + damping |params - anchor|^2 / 2; `value` and `curved` stay without it."""
+
+    def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
+        slope, value = model.gradient(params, tokens)
+        displacement = trees.subtract(params, trees.pick(anchor, params))
+        return trees.along(slope, displacement, damping), value + 0.5 * damping * trees.dot(displacement, displacement)
+
+    def product(direction: Params, at: Params, tokens: Tokens) -> Params:
+        return trees.along(model.product(direction, at, tokens), direction, damping)
+
+    return model._replace(gradient=gradient, product=product)
+
+
+def adapted(damping: Scalar, gain: Scalar) -> Scalar:
+    """More where the model promised too much or nothing that is a number, less where it kept its promise."""
+    grown = torch.where(gain >= 0.25, damping, 1.5 * damping)
+    return torch.where(gain > 0.75, damping / 1.5, grown).clamp(min=LEAST)

@@ -3,7 +3,7 @@
 x = sum_m W_m x_m / sum_m W_m       W_m = sum of the weights of the targets of micro-batch m
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -25,23 +25,41 @@ def mean_gradient(objective: Objective, params: Params, batch: Tensor) -> tuple[
     """Gradient and loss, holding a running sum and the current gradient."""
     if len(batch) == 1:
         return objective.gradient(params, batch[0])
-    counts = weights(objective, batch)
-    total: dict[str, Tensor] = {}
     losses = []
-    for tokens, count in zip(batch, counts, strict=True):
-        gradient, loss = objective.gradient(params, tokens)
-        torch._foreach_mul_(list(gradient.values()), count)
-        if total:
-            torch._foreach_add_(list(total.values()), list(gradient.values()))
-        total = total or gradient
-        losses.append(loss)
-    torch._foreach_div_(list(total.values()), positive(counts.sum()))
-    return total, _mean(torch.stack(losses), counts)
+
+    def gradients() -> Iterator[Params]:
+        for tokens in batch:
+            gradient, loss = objective.gradient(params, tokens)
+            losses.append(loss)
+            yield gradient
+
+    counts = weights(objective, batch)
+    return _mean_tree(gradients(), counts), _mean(torch.stack(losses), counts)
+
+
+def mean_product(objective: Objective, direction: Params, params: Params, batch: Tensor) -> Params:
+    """The curvature times `direction`, holding as much."""
+    if len(batch) == 1:
+        return objective.product(direction, params, batch[0])
+    products = (objective.product(direction, params, tokens) for tokens in batch)
+    return _mean_tree(products, weights(objective, batch))
 
 
 def positive(x: Tensor) -> Tensor:
     """Something to divide by."""
     return x.clamp(min=torch.finfo(x.dtype).tiny)
+
+
+def _mean_tree(trees: Iterable[Params], counts: Tensor) -> Params:
+    """Consumes them."""
+    total: Params = {}
+    for tree, count in zip(trees, counts, strict=True):
+        torch._foreach_mul_(list(tree.values()), count)
+        if total:
+            torch._foreach_add_(list(total.values()), list(tree.values()))
+        total = total or tree
+    torch._foreach_div_(list(total.values()), positive(counts.sum()))
+    return total
 
 
 def _mean(values: Tensor, counts: Tensor) -> Scalar:

@@ -69,11 +69,12 @@ def eager(name: str, region: Region, /) -> Region:
 
 
 def through(objective: Objective, jit: Jit) -> Objective:
-    """The same, its three regions passed through `jit`."""
+    """The same, its regions passed through `jit`."""
     return objective._replace(
         value=jit("value", objective.value),
         gradient=jit("gradient", objective.gradient),
         curved=jit("curved", objective.curved),
+        product=jit("product", objective.product),
     )
 
 

@@ -10,13 +10,14 @@ Code:     github.com/natalieabreu/full-gauss-newton llama_train_gn.py @ 0c14e7e
 Differs:  alpha = 0 is a trial too: a step that does not improve on the anchor is refused
 """
 
+from collections.abc import Mapping
 from math import sqrt
 
 import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.objective import Objective, Params, Scalar
+from gnflow.objective import Metrics, Objective, Params, Scalar
 from gnflow.optim.gauss_newton import Found
 from gnflow.optim.means import mean_value
 
@@ -24,17 +25,20 @@ from gnflow.optim.means import mean_value
 class FullStep:
     """Always to the goal."""
 
-    microbatches = 0
-    passes = 0
+    microbatches, sees, passes = 0, 1, 0
 
     def __init__(self) -> None:
-        self.calls = {"value": 1}
+        self.memory: Mapping[str, float] = {}
+        self.calls = {"value": 2, "curved": 1}
 
-    def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor) -> Found:
-        """The goal itself; the loss of the anchor on `batch` is recorded, not used."""
-        before = _mean_value(objective, anchor, batch)
-        metrics = {"loss/train": before, "gn/alpha": torch.ones_like(before)}
-        return Found(goal, torch.ones_like(before, dtype=torch.bool), metrics)
+    def __call__(
+        self, objective: Objective, anchor: Params, goal: Params, batch: Tensor, memory: Metrics | None = None
+    ) -> Found:
+        """The goal itself; losses on `batch` are recorded, not used."""
+        before, after = (mean_loss(objective, params, batch) for params in (anchor, goal))
+        found = gains(objective, anchor, goal, batch, before, after)
+        metrics = {"loss/train": before, "gn/alpha": torch.ones_like(before), **found}
+        return Found(goal, torch.ones_like(before, dtype=torch.bool), metrics, {})
 
 
 class GeometricSearch:
@@ -43,33 +47,50 @@ class GeometricSearch:
     passes = 1
 
     def __init__(self, trials: int = 5, microbatches: int = 8) -> None:
+        self.memory: Mapping[str, float] = {}
         self.alphas = [sqrt(0.5) ** i for i in range(trials)]
-        self.microbatches = microbatches
+        self.microbatches = self.sees = microbatches
         self.calls = {"value": (trials + 1) * microbatches, "curved": microbatches}
 
-    def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor) -> Found:
+    def __call__(
+        self, objective: Objective, anchor: Params, goal: Params, batch: Tensor, memory: Metrics | None = None
+    ) -> Found:
         """Raises nothing: a non-finite trial loses, and with no finite improvement the step is refused."""
-        direction = trees.subtract(goal, anchor)
-        before = _mean_value(objective, anchor, batch)
-        trials = [_mean_value(objective, trees.along(anchor, direction, alpha), batch) for alpha in self.alphas]
-        losses = torch.stack(trials).nan_to_num(nan=torch.inf)
-        best = losses.argmin()
-        alpha = torch.tensor(self.alphas, dtype=before.dtype, device=before.device)[best]
-        accepted = losses[best] < before
-        candidate = trees.along(anchor, direction, alpha)
-        predicted = before - _mean_model(objective, candidate, anchor, batch)
-        actual = before - losses[best]
-        metrics = {
-            "loss/train": before,
-            "gn/alpha": torch.where(accepted, alpha, 0.0),
-            "gn/predicted_decrease": predicted,
-            "gn/actual_decrease": actual,
-            "gn/gain_ratio": torch.where(predicted == 0, 0.0, actual / predicted),
-        }
-        return Found(trees.chosen(accepted, candidate, anchor), accepted, metrics)
+        return best_trial(
+            objective, anchor, goal, batch, torch.tensor(self.alphas, dtype=torch.float64, device=batch.device)
+        )
 
 
-def _mean_value(objective: Objective, params: Params, batch: Tensor) -> Scalar:
+def best_trial(objective: Objective, anchor: Params, goal: Params, batch: Tensor, alphas: Tensor) -> Found:
+    """Of these step lengths and 0, the one with the smallest finite loss."""
+    direction = trees.subtract(goal, anchor)
+    before = mean_loss(objective, anchor, batch)
+    alphas = alphas.to(before)
+    trials = [mean_loss(objective, trees.along(anchor, direction, alpha), batch) for alpha in alphas]
+    losses = torch.stack(trials).nan_to_num(nan=torch.inf)
+    best = losses.argmin()
+    accepted = losses[best] < before
+    candidate = trees.along(anchor, direction, alphas[best])
+    found = gains(objective, anchor, candidate, batch, before, losses[best])
+    metrics = {"loss/train": before, "gn/alpha": torch.where(accepted, alphas[best], 0.0), **found}
+    return Found(trees.chosen(accepted, candidate, anchor), accepted, metrics, {})
+
+
+def gains(
+    objective: Objective, anchor: Params, candidate: Params, batch: Tensor, before: Scalar, after: Scalar
+) -> Metrics:
+    """What the model promised of `candidate`, and what the loss gave."""
+    predicted = before - _mean_model(objective, candidate, anchor, batch)
+    actual = before - after
+    return {
+        "gn/predicted_decrease": predicted,
+        "gn/actual_decrease": actual,
+        "gn/gain_ratio": torch.where(predicted == 0, 0.0, actual / predicted),
+    }
+
+
+def mean_loss(objective: Objective, params: Params, batch: Tensor) -> Scalar:
+    """The loss, over micro-batches."""
     return mean_value(objective, lambda tokens: objective.value(params, tokens), batch)
 
 

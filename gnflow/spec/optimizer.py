@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from gnflow.spec.base import Count, Listed, Rate, Shorthand, Spec, Unit, refuse
+from gnflow.spec.base import Count, Fraction, Listed, Rate, Shorthand, Spec, Unit, refuse
 from gnflow.spec.rules import AdamWRule, MuonRule, RmnpRule, Rule, SoapFields, SoapRule
 from gnflow.spec.schedules import Constant, ConstantWithInnerCosine, InnerSchedule, Schedule
 
@@ -93,8 +93,29 @@ class MlFopSoap(Projected):
         return self
 
 
+class ConjugateGradients(Spec):
+    """Inside Gauss-Newton: its model minimised by damped conjugate gradients, on one batch for each inner step."""
+
+    kind: Literal["cg"] = "cg"
+    microbatches: Annotated[Count, Unit("micro-batches")] = 1
+    """Micro-batches of one solve; every iteration sees all of them."""
+    iterations: Annotated[Count, Unit("curvature products")] = 16
+    """Most iterations of one solve. All are computed, and the later ones change nothing once it is truncated."""
+    tolerance: Fraction = 0.01
+    """Truncate when the residual is this part of the first one; negative curvature truncates too."""
+    preconditioner: Literal["none", "adam"] = "none"
+    """Diagonal: none, or the root of the mean of squared gradients, one of each solve."""
+    beta: Fraction = 0.95
+    """Decay of that mean."""
+    damping: Annotated[float, Field(ge=0)] = 0.1
+    """Factor of half the squared displacement in the model at first; it follows the gain ratio. 0 has no such term."""
+    carry: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """With `warm_start`: the part of the last solution that the next solve begins with."""
+
+
 FirstOrderMethod = AdamW | Muon | Rmnp | Soap | FopSoap | MlFopSoap
-Inner = Annotated[FirstOrderMethod, Field(discriminator="kind"), Shorthand]
+InnerMethod = FirstOrderMethod | ConjugateGradients
+Inner = Annotated[InnerMethod, Field(discriminator="kind"), Shorthand]
 
 
 class GeometricSearch(Spec):
@@ -113,15 +134,36 @@ class NoSearch(Spec):
     kind: Literal["none"] = "none"
 
 
-Search = Annotated[GeometricSearch | NoSearch, Field(discriminator="kind"), Shorthand]
+class Decrement(Spec):
+    """No search: 1 / (1 + kappa nu) of the way, nu the Newton decrement of the step (arXiv:2511.15019)."""
+
+    kind: Literal["decrement"] = "decrement"
+    kappa: Rate = 1.0
+    """Self-concordance of the loss, as far as it is known."""
+    adaptive: bool = False
+    """Let kappa follow the gain ratio, from step to step."""
+    microbatches: Annotated[Count, Unit("micro-batches")] = 1
+    """The last micro-batches of the solve, on which nu is taken."""
+
+
+class BracketSearch(Spec):
+    """The best of three step lengths around the last one, by the true loss on fresh micro-batches, or none at all."""
+
+    kind: Literal["bracket"] = "bracket"
+    microbatches: Annotated[Count, Unit("micro-batches")] = 8
+    """Fresh micro-batches held aside for the search."""
+
+
+Search = Annotated[GeometricSearch | Decrement | BracketSearch | NoSearch, Field(discriminator="kind"), Shorthand]
 
 
 class GaussNewton(Spec):
     """Gauss-Newton (arXiv:2510.09378): an inner optimizer on the model linearised at the iterate, then a search."""
 
     kind: Literal["gauss_newton"] = "gauss_newton"
-    objective: Literal["quadratic", "prox_linear"] = "quadratic"
-    """Loss of the linearised model: its second-order expansion in the logits, or the full cross-entropy."""
+    objective: Literal["quadratic", "prox_linear", "whitened"] = "quadratic"
+    """Loss of the linearised model: its second-order expansion in the logits, the full cross-entropy, or the expansion
+    with the identity for the Hessian in the logits (arXiv:2605.11316)."""
     blocks: Literal["full", "layer"] = "full"
     """Parameters solved for together: all, or embedding, each block and head side by side from the same anchor."""
     inner: Inner = Muon()
@@ -139,16 +181,41 @@ class GaussNewton(Spec):
 
     @field_validator("inner")
     @classmethod
-    def _outer_schedule_rules(cls, inner: FirstOrderMethod) -> FirstOrderMethod:
+    def _fits(cls, inner: InnerMethod, info: ValidationInfo) -> InnerMethod:
+        if isinstance(inner, ConjugateGradients):
+            if info.data.get("objective") == "prox_linear":
+                raise refuse(
+                    "`cg` finds the minimum of a quadratic, which the model of objective `prox_linear` is not; "
+                    "set `objective: quadratic`, or take a first-order method inside",
+                    "kind",
+                )
+            return inner
         if inner.schedule != Constant():
             raise refuse("an inner optimizer has no schedule of its own; set `optimizer.schedule`", "schedule")
         return inner
+
+    @field_validator("search")
+    @classmethod
+    def _sees_the_solve(cls, search: Search, info: ValidationInfo) -> Search:
+        inner, steps = info.data.get("inner"), info.data.get("inner_steps")
+        if isinstance(search, Decrement) and inner and steps and search.microbatches > steps * inner.microbatches:
+            raise refuse(
+                f"the solve has {steps * inner.microbatches} micro-batches; take at most those", "microbatches"
+            )
+        return search
 
 
 Optimizer = Annotated[FirstOrderMethod | GaussNewton, Field(discriminator="kind"), Shorthand]
 
 
+def has_rate(optimizer: FirstOrderMethod | GaussNewton) -> bool:
+    """Whether there is a learning rate for a schedule to act on."""
+    return not (isinstance(optimizer, GaussNewton) and isinstance(optimizer.inner, ConjugateGradients))
+
+
 def has_momentum(optimizer: FirstOrderMethod | GaussNewton) -> bool:
     """Whether any part of the parameters follows the direction of a momentum."""
     method = optimizer.inner if isinstance(optimizer, GaussNewton) else optimizer
+    if isinstance(method, ConjugateGradients):
+        return False
     return any(isinstance(part, MuonRule | RmnpRule) for part in (method, *(rule.use for rule in method.rules)))

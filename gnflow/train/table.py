@@ -12,6 +12,7 @@ ORDER = (
     "time/seconds", "time/compile", "time/wall",
     "learning_rate", "norm/gradient", "norm/update",
     "gn/alpha", "gn/predicted_decrease", "gn/actual_decrease", "gn/gain_ratio",
+    "gn/damping", "gn/decrement", "gn/kappa", "gn/cg_iterations", "gn/residual",
 )  # fmt: skip
 INTEGERS = ("tokens/", "passes/")  # FLOPs outgrow 64 bits
 

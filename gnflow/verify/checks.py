@@ -16,6 +16,7 @@ class Check(Protocol):
         """Returns nothing when it holds."""
 
 
+SCHEDULE = "honours its schedule"
 OPTIMIZER: Mapping[str, Check] = {
     "descends on text": behaviour.descends_on_text,
     "descends a parabola": behaviour.descends_a_parabola,
@@ -26,7 +27,7 @@ OPTIMIZER: Mapping[str, Check] = {
     "is deterministic": state.is_deterministic,
     "resumes bit for bit": state.resumes_bit_for_bit,
     "keeps types and shapes": state.keeps_types_and_shapes,
-    "honours its schedule": state.honours_its_schedule,
+    SCHEDULE: state.honours_its_schedule,
     "counts its micro-batches": state.counts_its_microbatches,
 }
 GRADIENT: Mapping[str, Check] = {
@@ -37,6 +38,7 @@ CURVATURE: Mapping[str, Check] = {
     "the model's gradient is the slope of its value": derivatives.the_models_gradient_is_the_slope_of_its_value,
     "the product is that of finite differences": derivatives.the_product_is_that_of_finite_differences_of_the_logits,
     "the product equals the dense matrix": derivatives.the_product_equals_the_dense_matrix,
+    "the product is the bend of the model": derivatives.the_product_is_the_bend_of_the_model,
     "the product is symmetric": derivatives.the_product_is_symmetric,
     "the product is positive semi-definite": derivatives.the_product_is_positive_semidefinite,
 }
@@ -48,8 +50,9 @@ COMPILED: Mapping[str, Check] = {
 def checks(experiment: Experiment, *, compiling: bool) -> Iterator[tuple[str, Check]]:
     """Those that concern the experiment: of curvature where it is used, of compiled regions where there are any."""
     yield from GRADIENT.items()
-    if isinstance(experiment.optimizer, spec.GaussNewton):
+    method = experiment.optimizer
+    if isinstance(method, spec.GaussNewton):
         yield from CURVATURE.items()
-    yield from OPTIMIZER.items()
+    yield from ((claim, check) for claim, check in OPTIMIZER.items() if claim != SCHEDULE or spec.has_rate(method))
     if compiling:
         yield from COMPILED.items()

@@ -3,9 +3,9 @@
 z = f(anchor),  J = df/dw,  d = params - anchor
 quadratic      gradient of the model = J' (l'(z) + l''(z) J d)
 prox_linear    gradient of the model = J' l'(z + J d)
+whitened       gradient of the model = J' (l'(z) + S J d),  S the weight of each target, on the ids of its softmax
 """
 
-from collections.abc import Callable
 from typing import NamedTuple, assert_never, cast
 
 import torch
@@ -128,6 +128,16 @@ def the_product_equals_the_dense_matrix(experiment: Experiment, make: Make = par
     _require_trees_close(at.model(at.params), dense, EXACT, "the gradient of the model against the dense Jacobian")
 
 
+def the_product_is_the_bend_of_the_model(experiment: Experiment, make: Make = parts) -> None:
+    """At the anchor, by central differences of the model's gradient."""
+    at = _point(experiment, make)
+    for u in at.directions:
+        found = at.parts.objective.product(u, at.anchor, at.tokens)
+        after, before = (at.model(trees.along(at.anchor, u, h)) for h in (STEP, -STEP))
+        expected = trees.scale(trees.subtract(after, before), 0.5 / STEP)
+        _require_trees_close(found, expected, CLOSE, "the curvature product at the anchor")
+
+
 def the_product_is_symmetric(experiment: Experiment, make: Make = parts) -> None:
     """<u, H v> = <v, H u>"""
     at = _point(experiment, make)
@@ -147,37 +157,50 @@ def the_product_is_positive_semidefinite(experiment: Experiment, make: Make = pa
 
 
 def _cotangent(experiment: Experiment, logits: Tensor, tangent: Tensor, tokens: Tensor) -> Tensor:
-    """l'(z) + l''(z) v, or l'(z + v)"""
+    """l'(z) + l''(z) v, l'(z + v), or l'(z) + S v"""
     method = experiment.optimizer
     form = method.objective if isinstance(method, spec.GaussNewton) else "quadratic"
-    slope = torch.func.grad(_loss(experiment, tokens))
+    judged = _judged(experiment, tokens)
+    slope = torch.func.grad(judged.loss)
     match form:
         case "quadratic":
             at, bend = cast("tuple[Tensor, Tensor]", torch.func.jvp(slope, (logits,), (tangent,)))
             return at + bend
         case "prox_linear":
             return cast("Tensor", slope(logits + tangent))
+        case "whitened":
+            weights = (judged.weights / judged.weights.sum()).view(logits.shape[:-1])
+            shared = tangent.flatten(0, -2).masked_fill(judged.outside, 0.0).view_as(tangent)
+            return cast("Tensor", slope(logits)) + weights.unsqueeze(-1) * shared
         case _:
             assert_never(form)
 
 
-def _loss(experiment: Experiment, tokens: Tensor) -> Callable[[Tensor], Tensor]:
-    """The cross-entropy of logits, in words of its own."""
+class Judged(NamedTuple):
+    """The cross-entropy of logits, in words of its own: targets, their weights, and the ids outside of each softmax."""
+
+    ids: Tensor
+    weights: Tensor
+    outside: Tensor
+
+    def loss(self, logits: Tensor) -> Tensor:
+        """The weighted mean over all targets."""
+        allowed = logits.flatten(0, -2) - 1e9 * self.outside
+        losses = functional.cross_entropy(allowed, self.ids, reduction="none")
+        return losses @ self.weights / self.weights.sum()
+
+
+def _judged(experiment: Experiment, tokens: Tensor) -> Judged:
     shape, data = experiment.model, experiment.data
     if not isinstance(data, Multimodal):
-        return lambda z: functional.cross_entropy(z.flatten(0, -2), tokens[:, 1:].flatten())
+        ids = tokens[:, 1:].flatten()
+        return Judged(ids, torch.ones_like(ids, dtype=torch.float64), torch.zeros_like(ids, dtype=torch.bool)[:, None])
     ids, groups = tokens[:, 1:, 0].flatten(), tokens[:, 1:, 1].flatten()
     image = shape.image_weight if isinstance(shape, Emu3) else 1.0
     by_group = [0.0, *(image if group.modality == "image" else 1.0 for group in GROUPS)]
     weights = torch.tensor(by_group, dtype=torch.float64, device=tokens.device)[groups]
     codes = torch.arange(data.vocabulary, device=tokens.device) >= data.text_vocabulary
-    outside = (codes != (ids >= data.text_vocabulary).unsqueeze(-1)) & isinstance(shape, Janus)
-
-    def loss(z: Tensor) -> Tensor:
-        losses = functional.cross_entropy(z.flatten(0, -2) - 1e9 * outside, ids, reduction="none")
-        return losses @ weights / weights.sum()
-
-    return loss
+    return Judged(ids, weights, (codes != (ids >= data.text_vocabulary).unsqueeze(-1)) & isinstance(shape, Janus))
 
 
 def _unit(tree: Params) -> Params:

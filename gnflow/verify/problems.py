@@ -26,19 +26,26 @@ def bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> Objecti
         bent = {name: sides[name] * d if d.ndim == 1 else sides[name] @ d for name, d in displacement.items()}
         return {name: x + share(tokens).to(x) * tilt[name] for name, x in bent.items()}
 
+    def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
+        return {name: sides[name] * d if d.ndim == 1 else sides[name] @ d for name, d in direction.items()}
+
     def value(params: Params, tokens: Tokens) -> Scalar:
         displacement = trees.subtract(params, target)
         tilted = share(tokens).to(next(iter(tilt.values()))) * trees.dot(tilt, displacement)
         return (trees.dot(slope(params, tokens), displacement) + tilted) / 2
 
-    return _itself(value, slope)
+    return _itself(value, slope, product)
 
 
 def ramp(like: Params) -> Objective:
     """<a b', params>: every gradient of a matrix is the same matrix of rank one."""
     rows, columns = noise(like, 3), noise(like, 4)
     rank_one = {name: w if w.ndim == 1 else torch.outer(w[:, 0], columns[name][0]) for name, w in rows.items()}
-    return _itself(lambda params, tokens: trees.dot(rank_one, params), lambda params, tokens: trees.clone(rank_one))
+    return _itself(
+        lambda params, tokens: trees.dot(rank_one, params),
+        lambda params, tokens: trees.clone(rank_one),
+        lambda direction, anchor, tokens: trees.zeros(direction),
+    )
 
 
 def blind(objective: Objective, fixed: Params) -> Objective:
@@ -54,10 +61,18 @@ def blind(objective: Objective, fixed: Params) -> Objective:
         value=lambda params, tokens: objective.value(kept(params), tokens),
         gradient=lambda params, tokens: still(objective.gradient(kept(params), tokens)),
         curved=lambda params, anchor, tokens: still(objective.curved(kept(params), kept(anchor), tokens)),
+        product=lambda direction, anchor, tokens: {
+            name: torch.zeros_like(image) if name in fixed else image
+            for name, image in objective.product(direction, anchor, tokens).items()
+        },
     )
 
 
-def _itself(value: Callable[[Params, Tokens], Scalar], slope: Callable[[Params, Tokens], Params]) -> Objective:
+def _itself(
+    value: Callable[[Params, Tokens], Scalar],
+    slope: Callable[[Params, Tokens], Params],
+    product: Callable[[Params, Params, Tokens], Params],
+) -> Objective:
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         whole = {**anchor, **params}
         return trees.pick(slope(whole, tokens), params), value(whole, tokens)
@@ -66,6 +81,7 @@ def _itself(value: Callable[[Params, Tokens], Scalar], slope: Callable[[Params, 
         value,
         lambda params, tokens: (slope(params, tokens), value(params, tokens)),
         curved,
+        product,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from gnflow import trees
-from gnflow.objective import Params
+from gnflow.objective import Objective, Params
 from gnflow.optim.protocol import Jit, Region, eager, through
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
@@ -14,7 +14,7 @@ from gnflow.spec.schedules import Constant, Cosine, GlobalCosine
 from gnflow.verify.problems import bowl
 from gnflow.verify.subject import Make, Parts, Reached, advanced, initial, noise, parts, require, rounds, text
 
-RECORDED = {"loss/train", "norm/update", "learning_rate"}
+RECORDED = {"loss/train", "norm/update"}
 
 
 def is_deterministic(experiment: Experiment, make: Make = parts) -> None:
@@ -44,7 +44,8 @@ def keeps_types_and_shapes(experiment: Experiment, make: Make = parts) -> None:
         expected = _form((start, made.optimizer.init(trees.clone(start))))
         reached = advanced(experiment, made, start, 1)
         _require_form(_form((reached.params, reached.state)), expected, f"a step in {dtype} changes the form")
-        absent = sorted(RECORDED - set(reached.metrics))
+        rate = {"learning_rate"} if spec.has_rate(experiment.optimizer) else set()
+        absent = sorted((RECORDED | rate) - set(reached.metrics))
         require(not absent, f"metrics lack {', '.join(absent)}")
         for name, value in reached.metrics.items():
             require(value.ndim == 0, f"metric `{name}` has shape {tuple(value.shape)}, expected a single number")
@@ -103,9 +104,10 @@ def counts_its_microbatches(experiment: Experiment, make: Make = parts) -> None:
     )
     declared: Counter[str] = Counter()
     for name, count in optimizer.cost.calls.items():
-        # Amortised work is outside of regions, and not in every step; the program gives `curved` a region per block.
+        # Amortised work is outside of regions, and not in every step; the program gives the model a region per block.
         if not name.startswith("refresh"):
-            declared["curved" if name.startswith("curved.") else name] += round(count)
+            region, _, _ = name.partition(".")
+            declared[region if region in Objective._fields else name] += round(count)
     require(calls == declared, f"calls of regions: {_listed(calls)}; declared: {_listed(declared)}")
 
 

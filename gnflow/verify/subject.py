@@ -23,7 +23,7 @@ from gnflow.spec.training import Scratch
 
 WIDTH, VOCABULARY, CONTEXT, ROWS, STEPS = 16, 13, 8, 2, 12
 TEXT, CODES = 3, 4  # of multimodal data, marks aside
-MICROBATCHES, LEAVES, INNER_STEPS, SEARCHED, WARMUP = 6, 4, 4, 2, 2  # at most
+MICROBATCHES, LEAVES, INNER_STEPS, ITERATIONS, SEARCHED, WARMUP = 6, 4, 4, 8, 2, 2  # at most
 
 
 class Parts(NamedTuple):
@@ -76,11 +76,13 @@ def shrunken(experiment: Experiment) -> Experiment:
     method = experiment.optimizer
     if isinstance(method, spec.GaussNewton):
         search = method.search
-        if isinstance(search, spec.GeometricSearch):
+        if not isinstance(search, spec.NoSearch):
             search = search.model_copy(update={"microbatches": min(search.microbatches, SEARCHED)})
         smaller: spec.Optimizer = method.model_copy(
             update={
-                "inner": _few(method.inner, names, shape.width),
+                "inner": _few_iterations(method.inner)
+                if isinstance(method.inner, spec.ConjugateGradients)
+                else _few(method.inner, names, shape.width),
                 "inner_steps": min(method.inner_steps, INNER_STEPS),
                 "search": search,
                 "schedule": _short(method.schedule),
@@ -119,6 +121,11 @@ def _few(method: spec.FirstOrderMethod, names: list[str], width: int) -> spec.Fi
         # A side that was too long for an eigenbasis stays so.
         changed["max_precondition_dim"] = max(method.max_precondition_dim * WIDTH // width, 1)
     return method.model_copy(update=changed)
+
+
+def _few_iterations(method: spec.ConjugateGradients) -> spec.ConjugateGradients:
+    few = {"microbatches": min(method.microbatches, MICROBATCHES), "iterations": min(method.iterations, ITERATIONS)}
+    return method.model_copy(update=few)
 
 
 def _short(schedule: Schedule | InnerSchedule) -> Schedule | InnerSchedule:

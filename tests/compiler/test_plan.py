@@ -43,6 +43,20 @@ def test_a_layerwise_step_is_counted_exactly():
     assert set(planned.regions) == set(planned.cost.calls)
 
 
+@pytest.mark.parametrize("blocks", ["full", "layer"])
+def test_a_solve_by_conjugate_gradients_is_counted_exactly(blocks):
+    inner = {"kind": "cg", "microbatches": 3, "iterations": 7}
+    planned = plan(experiment({**GAUSS_NEWTON, "inner": inner, "inner_steps": 1, "blocks": blocks}))
+    assert (planned.cost.solve, planned.cost.search, planned.passes) == (3, 5, 1 + 7 + 1)
+    calls = planned.cost.calls
+    products = {name: calls[name] for name in calls if name.startswith("product")}
+    parts = ["product"] if blocks == "full" else ["product.embedding", "product.blocks.0", "product.head"]
+    assert products == dict.fromkeys(parts, 3 * 7)
+    assert set(planned.regions) == set(calls)
+    assert planned.regions[parts[0]].flops == planned.regions[parts[0].replace("product", "curved")].flops
+    assert {row.method for row in planned.parameters} == {"cg"}
+
+
 def test_blocks_of_one_structure_share_the_regions_of_their_inner_optimizer():
     model = {"layers": 4, "width": 16, "heads": 2}
     planned = plan(experiment({**GAUSS_NEWTON, "blocks": "layer", "inner": "soap"}, model=model))

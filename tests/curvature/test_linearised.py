@@ -9,7 +9,7 @@ from gnflow.models.loss import cross_entropy, split
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("objective", ["quadratic", "prox_linear"])
+@pytest.mark.parametrize("objective", SURROGATES)
 def test_gradient_and_value_equal_the_dense_model(objective, variant):
     problem = small(variant)
     params = trees.along(problem.params, noise(problem.params, 7), 0.3)
@@ -20,8 +20,23 @@ def test_gradient_and_value_equal_the_dense_model(objective, variant):
     torch.testing.assert_close(value, expected_value, atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whitened_it_is_least_squares_between_the_tangent_and_the_error(seed):
+    problem = small(seed=seed)
+    params, tokens = trees.along(problem.params, noise(problem.params, seed), 0.3), problem.tokens
+    curved = linearised(problem.model.logits, SURROGATES["whitened"])
+    gradient, value = curved(params, problem.params, tokens)
+    _, touching = curved(trees.clone(problem.params), problem.params, tokens)
+    dense, n = Dense(problem), tokens[:, 1:].numel()
+    target = torch.nn.functional.one_hot(dense.targets, dense.vocabulary).double().flatten()
+    error = dense.logits.view(n, -1).softmax(-1).flatten() - target
+    fit = dense.jacobian @ (dense.flat(params) - dense.anchor) + error
+    torch.testing.assert_close(dense.flat(gradient), dense.jacobian.T @ fit / n, atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(value - touching, (fit @ fit - error @ error) / (2 * n), atol=1e-10, rtol=1e-10)
+
+
 @pytest.mark.parametrize("variant", ["default", "tied"])
-@pytest.mark.parametrize("objective", ["quadratic", "prox_linear"])
+@pytest.mark.parametrize("objective", SURROGATES)
 def test_of_a_block_it_is_the_dense_model_with_all_else_at_the_anchor(objective, variant):
     problem = small(variant)
     curved, dense = linearised(problem.model.logits, SURROGATES[objective]), Dense(problem)
@@ -36,7 +51,7 @@ def test_of_a_block_it_is_the_dense_model_with_all_else_at_the_anchor(objective,
         torch.testing.assert_close(value, expected_value, atol=1e-10, rtol=1e-10)
 
 
-@pytest.mark.parametrize("objective", ["quadratic", "prox_linear"])
+@pytest.mark.parametrize("objective", SURROGATES)
 def test_at_the_anchor_it_is_the_loss_itself(objective):
     problem = small()
 

@@ -19,7 +19,7 @@ def setting(kind, objective, tokens=None):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("objective", ["quadratic", "prox_linear"])
+@pytest.mark.parametrize("objective", SURROGATES)
 def test_gradient_and_value_equal_the_dense_model_with_its_weights_and_mask(objective, kind):
     problem, curved, dense = setting(kind, objective)
     params = trees.along(problem.params, noise(problem.params, 7), 0.3)
@@ -30,7 +30,7 @@ def test_gradient_and_value_equal_the_dense_model_with_its_weights_and_mask(obje
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("objective", ["quadratic", "prox_linear"])
+@pytest.mark.parametrize("objective", SURROGATES)
 def test_of_a_block_it_is_the_dense_model_with_all_else_at_the_anchor(objective, kind):
     problem, curved, dense = setting(kind, objective)
     moved = trees.along(problem.params, noise(problem.params, 7), 0.3)

@@ -16,7 +16,10 @@ def objective(model):
         inputs, targets = model.split(tokens)
         return cross_entropy(model.logits(params, inputs), targets)
 
-    return Objective(value, torch.func.grad_and_value(value), None, lambda tokens: weight(model.split(tokens)[1]))
+    def heavy(tokens):
+        return weight(model.split(tokens)[1])
+
+    return Objective(value, torch.func.grad_and_value(value), None, weight=heavy)
 
 
 def gradient(problem, kind, batch, modality):

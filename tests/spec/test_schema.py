@@ -98,6 +98,7 @@ def test_the_schema_and_the_loader_agree_about_every_bad_part(tmp_path: Path) ->
         "regular expression", "no schedule of its own", "`12.0`; write",
         "do not tile", "reads images as codes", "before its caption", "a mix of nothing",
         "needs data of kind", "needs a model of that kind", "every part is frozen", "needs multimodal data",
+        "minimum of a quadratic", "take at most those",
     )  # fmt: skip
     rest = {"name": "trial", "data": "text", "optimizer": "adamw", "training": {"steps": 3}}
     seen = 0

@@ -2,6 +2,7 @@ import multimodal
 import pytest
 from multimodal import KINDS
 
+from gnflow.curvature.linearised import SURROGATES
 from gnflow.verify.checks import CURVATURE, GRADIENT, OPTIMIZER
 from gnflow.verify.subject import shrunken
 
@@ -10,7 +11,7 @@ GAUSS_NEWTON = {"kind": "gauss_newton", "inner_steps": 2, "search": {"kind": "ge
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("objective", ["quadratic", "prox_linear"])
+@pytest.mark.parametrize("objective", SURROGATES)
 @pytest.mark.parametrize("claim", [*GRADIENT, *CURVATURE])
 def test_derivatives_carry_weights_and_mask(claim, objective, kind):
     small = shrunken(multimodal.experiment(kind, {**GAUSS_NEWTON, "objective": objective}))

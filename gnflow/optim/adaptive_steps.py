@@ -1,0 +1,73 @@
+"""Step lengths that learn from the steps before.
+
+    decrement   alpha = 1 / (1 + kappa nu),  nu^2 = <d, A d>       A the curvature of the model, its damping included
+                kappa <- 3/2 kappa where the loss fell by less than 1/4 of what the model promised, 2/3 kappa by more
+                than 3/4, if it is to adapt
+    bracket     the best of alpha / sqrt 2, alpha and alpha sqrt 2, alpha the last step length; half of that after a
+                refusal
+
+Where the model was solved exactly, <d, A d> is g' A^-1 g, the squared Newton decrement. No trial is made for it: the
+step is taken whatever the loss says.
+
+Source:   Goldfarb et al. 2025, arXiv:2511.15019 (decrement, with the Gauss-Newton matrix and a Levenberg term)
+Differs:  the adaptive variant of the paper has another rule, of which only the abstract was at hand: ours is that of
+          Levenberg and Marquardt. bracket is ours
+"""
+
+from collections.abc import Mapping
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from gnflow import trees
+from gnflow.objective import Metrics, Objective, Params
+from gnflow.optim.gauss_newton import Found, adapted
+from gnflow.optim.means import mean_product
+from gnflow.optim.search import best_trial, gains, mean_loss
+
+KAPPA, LENGTH = "gn/kappa", "length"
+
+
+class Decrement:
+    """A length from the curvature along the step alone, on the last micro-batches of the solve."""
+
+    microbatches, passes = 0, 1
+
+    def __init__(self, kappa: float = 1.0, adaptive: bool = False, sees: int = 1) -> None:
+        self.kappa, self.adaptive, self.sees = kappa, adaptive, sees
+        self.calls = {"product": sees, "value": 2 * sees, "curved": sees}
+        self.memory: Mapping[str, float] = {KAPPA: kappa} if adaptive else {}
+
+    def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor, memory: Metrics) -> Found:
+        """Always accepted."""
+        direction = trees.subtract(goal, anchor)
+        bend = trees.dot(direction, mean_product(objective, direction, anchor, batch))
+        kappa, nu = memory[KAPPA] if self.adaptive else self.kappa, bend.clamp(min=0).sqrt()
+        alpha = 1 / (1 + kappa * nu)
+        candidate = trees.along(anchor, direction, alpha)
+        before, after = (mean_loss(objective, params, batch) for params in (anchor, candidate))
+        found = gains(objective, anchor, candidate, batch, before, after)
+        metrics = {"loss/train": before, "gn/alpha": alpha, "gn/decrement": nu, **found}
+        if self.adaptive:
+            metrics[KAPPA] = memory[KAPPA]
+        kept = {KAPPA: adapted(memory[KAPPA], found["gn/gain_ratio"])} if self.adaptive else {}
+        return Found(candidate, torch.ones_like(before, dtype=torch.bool), metrics, kept)
+
+
+class BracketSearch:
+    """Three trials around the last length, all one serial pass."""
+
+    passes = 1
+
+    def __init__(self, microbatches: int = 8) -> None:
+        self.memory: Mapping[str, float] = {LENGTH: 1.0}
+        self.microbatches = self.sees = microbatches
+        self.calls = {"value": 4 * microbatches, "curved": microbatches}
+
+    def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor, memory: Metrics) -> Found:
+        """Raises nothing: a non-finite trial loses, and with no finite improvement the step is refused."""
+        last = memory[LENGTH]
+        lengths = last * torch.tensor([1.0, sqrt(0.5), sqrt(2.0)], dtype=last.dtype, device=last.device)
+        found = best_trial(objective, anchor, goal, batch, lengths)
+        return found._replace(memory={LENGTH: torch.where(found.accepted, found.metrics["gn/alpha"], 0.5 * last)})

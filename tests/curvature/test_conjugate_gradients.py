@@ -1,0 +1,71 @@
+import pytest
+import torch
+
+from gnflow.curvature.conjugate_gradients import advance, begin
+
+ONE = torch.ones((), dtype=torch.float64)
+
+
+def system(size=12, condition=1e3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64)).Q
+    values = torch.logspace(0, -torch.log10(torch.tensor(condition)).item(), size, dtype=torch.float64)
+    return basis * values @ basis.mT, torch.randn(size, generator=generator, dtype=torch.float64)
+
+
+def solved(a, b, iterations, tolerance=0.0, preconditioner=ONE):
+    at = begin(b, preconditioner)
+    for _ in range(iterations):
+        at = advance(at, a @ at.direction, preconditioner, tolerance)
+    return at
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_it_finds_the_solution_of_the_system(preconditioned, seed):
+    a, b = system(seed=seed)
+    at = solved(a, b, 30, 1e-13, a.diagonal() if preconditioned else ONE)
+    torch.testing.assert_close(at.solution, torch.linalg.solve(a, b), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(at.residual, b - a @ at.solution, rtol=0, atol=1e-9)
+
+
+def test_after_k_iterations_it_is_the_best_point_of_the_krylov_space():
+    a, b = system(condition=50.0)
+    space = torch.stack([torch.linalg.matrix_power(a, k) @ b for k in range(4)], dim=1)
+    best = space @ torch.linalg.solve(space.mT @ a @ space, space.mT @ b)
+    torch.testing.assert_close(solved(a, b, 4).solution, best, rtol=1e-7, atol=1e-9)
+
+
+def test_a_diagonal_system_takes_one_iteration_with_its_own_diagonal():
+    a, b = torch.diag(torch.logspace(0, 5, 9, dtype=torch.float64)), torch.ones(9, dtype=torch.float64)
+    at = solved(a, b, 5, 1e-10, a.diagonal())
+    assert at.iterations.item() == 1
+    torch.testing.assert_close(at.solution, b / a.diagonal())
+
+
+def test_once_the_residual_is_small_nothing_changes():
+    a, b = system(condition=10.0)
+    at = solved(a, b, 20, 0.1)
+    count = int(at.iterations)
+    assert 1 < count < 12
+    earlier = solved(a, b, count, 0.1)
+    assert torch.equal(at.solution, earlier.solution)
+    assert at.residual.norm() <= 0.1 * b.norm() < solved(a, b, count - 1).residual.norm()
+
+
+@pytest.mark.parametrize("worst", [-1.0, 0.0, torch.nan, torch.inf])
+def test_a_direction_without_positive_curvature_is_not_taken(worst):
+    a = torch.diag(torch.tensor([1.0, 1.0, worst], dtype=torch.float64))
+    b = torch.tensor([1.0, 1.0, 1e-3], dtype=torch.float64)
+    at = solved(a, b, 6)
+    assert at.solution.isfinite().all()
+    bent = solved(a, torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64), 3)
+    assert torch.equal(bent.solution, torch.zeros(3, dtype=torch.float64))
+    assert bent.iterations.item() == 0
+
+
+def test_of_nothing_to_solve_the_solution_is_zero():
+    a, b = system()
+    at = solved(a, torch.zeros_like(b), 3)
+    assert torch.equal(at.solution, torch.zeros_like(b))
+    assert at.iterations.item() == 0

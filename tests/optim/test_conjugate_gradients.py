@@ -1,0 +1,168 @@
+"""Gauss-Newton by conjugate gradients, against dense systems in float64."""
+
+import pytest
+import torch
+from oracles import Dense
+from problems import Problem, noise
+
+from gnflow import trees
+from gnflow.curvature.linearised import BENDS, SURROGATES, curvature, linearised
+from gnflow.models.decoder import decoder
+from gnflow.models.loss import cross_entropy, split
+from gnflow.objective import Objective
+from gnflow.optim.conjugate_gradients import ConjugateGradients
+from gnflow.optim.gauss_newton import Block, GaussNewton, adapted
+from gnflow.optim.search import FullStep, GeometricSearch
+from gnflow.spec.model import Decoder
+
+DAMPING = 0.3
+
+
+def tiny(seed=0):
+    """A layer of width 4 in float64, every weight moved off its initial value."""
+    model = decoder(Decoder(layers=1, width=4, heads=2, hidden=5), 5, "plain")
+    params = trees.along(model.init(seed), noise(model.init(seed), seed + 1), 0.1)
+    tokens = torch.randint(5, (3, 4), generator=torch.Generator().manual_seed(seed))
+    return Problem(model, trees.mapped(lambda w: w.double(), params), tokens)
+
+
+def objective(model, form="quadratic"):
+    def value(params, tokens):
+        inputs, targets = split(tokens)
+        return cross_entropy(model.logits(params, inputs), targets)
+
+    return Objective(
+        value,
+        torch.func.grad_and_value(value),
+        linearised(model.logits, SURROGATES[form]),
+        curvature(model.logits, BENDS[form]),
+    )
+
+
+def batch(problem, microbatches=2):
+    return torch.stack([problem.tokens.roll(i, 0)[:2] for i in range(microbatches)])
+
+
+def dense(problem, tokens, form, names=None):
+    """(slope, curvature) of the mean over micro-batches, as vector and matrix, of the named parameters."""
+    oracles = [Dense(problem._replace(tokens=microbatch)) for microbatch in tokens]
+    slope = torch.stack([oracle.slope() for oracle in oracles]).mean(0)
+    matrix = torch.stack([oracle.curvature(form) for oracle in oracles]).mean(0)
+    kept = torch.cat([torch.full((w.numel(),), names is None or n in names) for n, w in problem.params.items()])
+    return slope[kept], matrix[kept][:, kept]
+
+
+def gauss_newton(blocks, search=None, iterations=60, damping=DAMPING, microbatches=2, preconditioned=False, **options):
+    solver = ConjugateGradients(iterations, 1e-11, microbatches, preconditioned)
+    made = {name: Block(names, solver) for name, names in blocks.items()}
+    return GaussNewton(made, 1, search or FullStep(), damping=damping, **options)
+
+
+@pytest.mark.parametrize(("form", "seed", "preconditioned"), [("quadratic", 0, True), ("whitened", 1, False)])
+def test_the_step_solves_the_damped_system(form, seed, preconditioned):
+    problem = tiny(seed)
+    tokens = batch(problem)
+    optimizer = gauss_newton({"all": tuple(problem.params)}, iterations=150, preconditioned=preconditioned)
+    params, _, metrics = optimizer.step(
+        objective(problem.model, form), problem.params, optimizer.init(problem.params), tokens
+    )
+    slope, matrix = dense(problem, tokens, form)
+    expected = torch.linalg.solve(matrix + DAMPING * torch.eye(len(slope), dtype=torch.float64), -slope)
+    step = trees.flat(trees.subtract(params, problem.params))
+    torch.testing.assert_close(step, expected, rtol=1e-6, atol=1e-8)
+    assert metrics["gn/residual"] <= 1e-10
+
+
+def test_layerwise_each_block_solves_the_system_of_its_own():
+    problem = tiny()
+    tokens = batch(problem)
+    optimizer = gauss_newton(problem.model.blocks)
+    params, _, _ = optimizer.step(objective(problem.model), problem.params, optimizer.init(problem.params), tokens)
+    for names in problem.model.blocks.values():
+        names = [name for name in problem.params if name in names]
+        slope, matrix = dense(problem, tokens, "quadratic", names)
+        expected = torch.linalg.solve(matrix + DAMPING * torch.eye(len(slope), dtype=torch.float64), -slope)
+        step = trees.flat(trees.pick(trees.subtract(params, problem.params), names))
+        torch.testing.assert_close(step, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_the_model_loss_is_that_of_the_damped_model_at_the_solution():
+    problem = tiny()
+    tokens, optimizer = batch(problem), gauss_newton({"all": tuple(problem.params)}, iterations=5)
+    whole = objective(problem.model)
+    params, _, metrics = optimizer.step(whole, problem.params, optimizer.init(problem.params), tokens)
+    step = trees.subtract(params, problem.params)
+    values = torch.stack([whole.curved(params, problem.params, microbatch)[1] for microbatch in tokens])
+    expected = values.mean() + 0.5 * DAMPING * trees.dot(step, step)
+    torch.testing.assert_close(metrics["gn/model_loss"], expected, rtol=1e-10, atol=1e-10)
+    assert metrics["gn/cg_iterations"].item() == 5
+    gradient = [whole.curved(params, problem.params, microbatch)[0] for microbatch in tokens]
+    left = trees.flat(trees.along(trees.scale(trees.add(*gradient), 0.5), step, DAMPING))
+    first = trees.flat(trees.scale(trees.add(*(whole.gradient(problem.params, t)[0] for t in tokens)), 0.5))
+    torch.testing.assert_close(metrics["gn/residual"], left.norm() / first.norm(), rtol=1e-8, atol=0)
+
+
+def test_a_carried_start_is_a_part_of_the_last_solution_from_the_new_anchor():
+    problem = tiny()
+    whole, names = objective(problem.model), {"all": tuple(problem.params)}
+    tokens = batch(problem, 3)
+    optimizer = gauss_newton(names, GeometricSearch(3, 1), iterations=4, carry=0.9)
+    params, state, metrics = optimizer.step(whole, problem.params, optimizer.init(problem.params), tokens)
+    assert metrics["gn/alpha"] > 0
+    goal, _, _ = gauss_newton(names, iterations=4).step(
+        whole, problem.params, optimizer.init(problem.params), tokens[:2]
+    )
+    expected = trees.along(params, trees.subtract(goal, problem.params), 0.9)
+    torch.testing.assert_close(state.point, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_a_better_start_reaches_the_same_solution():
+    problem = tiny()
+    whole, tokens = objective(problem.model), batch(problem)
+    optimizer = gauss_newton({"all": tuple(problem.params)})
+    state = optimizer.init(problem.params)
+    cold, _, _ = optimizer.step(whole, problem.params, state, tokens)
+    near = state._replace(point=trees.along(cold, noise(cold, 3), 1e-2))
+    warm, _, _ = optimizer.step(whole, problem.params, near, tokens)
+    torch.testing.assert_close(warm, cold, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("gain", "factor"),
+    [(0.1, 1.5), (-3.0, 1.5), (torch.nan, 1.5), (0.25, 1.0), (0.5, 1.0), (0.75, 1.0), (0.76, 2 / 3), (2.0, 2 / 3)],
+)
+def test_the_damping_follows_the_gain_ratio(gain, factor):
+    damping = adapted(torch.tensor(0.6, dtype=torch.float64), torch.tensor(gain))
+    assert damping.item() == pytest.approx(0.6 * factor)
+    assert adapted(torch.tensor(1e-8), torch.tensor(1.0)).item() == pytest.approx(1e-8)
+
+
+def test_the_damping_of_the_next_step_is_the_one_that_was_adapted():
+    problem = tiny()
+    whole, tokens = objective(problem.model), batch(problem)
+    optimizer = gauss_newton({"all": tuple(problem.params)}, iterations=3, damping=10.0)
+    params, state = problem.params, optimizer.init(problem.params)
+    damping = torch.tensor(10.0, dtype=torch.float64)
+    for _ in range(3):
+        params, state, metrics = optimizer.step(whole, params, state, tokens)
+        torch.testing.assert_close(metrics["gn/damping"], damping)
+        damping = adapted(damping, metrics["gn/gain_ratio"])
+    torch.testing.assert_close(state.memory["gn/damping"], damping)
+    assert damping < 10
+
+
+def test_every_iteration_is_a_serial_pass_and_a_product_with_every_microbatch():
+    blocks = {"a": ("x",), "b": ("y",)}
+    whole = gauss_newton({"all": ("x", "y")}, GeometricSearch(5, 2), iterations=7, microbatches=3)
+    assert (whole.cost.solve, whole.cost.search, whole.cost.passes) == (3, 2, 1 + 7 + 1)
+    assert whole.cost.calls == {"curved": 3 + 2, "begin": 1, "product": 21, "update": 7, "value": 12}
+    apart = gauss_newton(blocks, iterations=7, microbatches=3)
+    assert {name: apart.cost.calls[name] for name in ("product.a", "product.b", "curved.a", "curved")} == {
+        "product.a": 21, "product.b": 21, "curved.a": 3, "curved": 1,
+    }  # fmt: skip
+    assert apart.cost.passes == 1 + 7 + 1
+
+
+def test_without_damping_there_is_nothing_to_remember():
+    optimizer = gauss_newton({"all": ("x",)}, damping=0.0)
+    assert optimizer.init({"x": torch.ones(3)}).memory == {}
