@@ -86,7 +86,7 @@ def _machine(device: torch.device) -> dict[str, object]:
     return {
         "host": socket.gethostname(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if cuda else "cpu",
@@ -94,7 +94,8 @@ def _machine(device: torch.device) -> dict[str, object]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The model of the CPU."""
     try:
         names = re.findall(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     except OSError:

@@ -91,7 +91,7 @@ def test_what_is_wrong_is_refused(text: str) -> None:
 
 
 def test_the_schema_and_the_loader_agree_about_every_bad_part(tmp_path: Path) -> None:
-    """But for what spans keys, which JSON Schema has no words for, and whole numbers written as 64.0."""
+    """But for what spans keys or is about the world, for which JSON Schema has no words, and numbers such as 64.0."""
     blocks = (Path(__file__).with_name("bad_parts.txt").read_text("utf-8")).strip().split("\n\n")
     beyond = (
         "do not split", "do not divide", "give either", "ready tokens", "declared twice", "keeps none here",
@@ -99,6 +99,7 @@ def test_the_schema_and_the_loader_agree_about_every_bad_part(tmp_path: Path) ->
         "do not tile", "reads images as codes", "before its caption", "a mix of nothing",
         "needs data of kind", "needs a model of that kind", "every part is frozen", "needs multimodal data",
         "minimum of a quadratic", "take at most those",
+        "leads outside the project", "no file can have", "a password or an access token",
     )  # fmt: skip
     rest = {"name": "trial", "data": "text", "optimizer": "adamw", "training": {"steps": 3}}
     seen = 0
