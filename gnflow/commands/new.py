@@ -107,7 +107,7 @@ def _next(experiment: Experiment, file: Path, base: Path | None, workspace: Work
     """Three commands that lead from the spec to a comparison."""
     rival = _rival(experiment, base, workspace)
     ours, theirs = (_shown(workspace.runs / name) for name in (experiment.name, rival.name))
-    target = "" if experiment.training.target else " --target 3.4"
+    target = "" if experiment.training.target else " --target 3.6"
     commands = [
         (f"gnflow plan {_shown(file)}", "what it will do and cost"),
         (f"gnflow run {_shown(file)}", "minutes; Ctrl-C stops it, the same again resumes"),

@@ -92,7 +92,7 @@ def test_large_vocabularies_take_four_bytes_a_token(workspace: Workspace, writte
     written("a.txt", prose(500))
     file = prepare(section(tokenizer={"kind": "bpe", "vocabulary": 300}), workspace).directory / "tokenizer.json"
     for vocabulary, dtype in ((1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)):
-        ready = {"kind": "huggingface", "path": str(file), "vocabulary": vocabulary}
+        ready = {"kind": "huggingface", "path": str(file.relative_to(workspace.root)), "vocabulary": vocabulary}
         assert prepare(section(tokenizer=ready), workspace).train.dtype == dtype
 
 
