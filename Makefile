@@ -15,7 +15,7 @@ installed := $(VENV)/installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: setup run test check gpu clean help lock
+.PHONY: setup run test check gpu faults clean help lock
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "gnflow needs Python 3.11 or newer; none was found"; exit 7; }
@@ -41,6 +41,9 @@ check: setup ## format, lint, types and floors
 
 gpu: setup ## with a GPU: its tests, a short full_gn, benchmarks, and a dated note in docs/gpu.md
 	PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(python) pipelines/gpu/measure.py
+
+faults: setup ## every optimizer, compiled and eager, killed at twenty random moments; half an hour
+	$(python) -m pytest -n $(WORKERS) --dist worksteal -m faults
 
 clean: ## remove .venv and what tools left behind; runs/, data/ and mlflow/ stay
 	rm -rf $(if $(VENV),$(VENV)) build dist *.egg-info .gnflow .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

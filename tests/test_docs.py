@@ -31,3 +31,9 @@ def test_the_pure_functions_it_shows_are_called_so() -> None:
     scope = {"transform": soap(), "params": params, "gradients": gradients}
     exec(compile(PURE, "as_library.md", "exec"), scope)
     assert scope["updates"]["w"].shape == (4, 3)  # type: ignore[index]
+
+
+def test_every_fault_names_a_test_that_exists() -> None:
+    rows = re.findall(r"`(tests/[\w/]+\.py)` `(\w+)` \|$", (ROOT / "docs" / "reliability.md").read_text(), re.MULTILINE)
+    assert len(rows) > 20
+    assert not [(file, name) for file, name in rows if f"def {name}(" not in (ROOT / file).read_text()]

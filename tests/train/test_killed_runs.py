@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import golden
 import polars
 import pytest
 import tiny
@@ -20,11 +21,12 @@ STEPS = 14
 OPTIMIZERS = ["adamw", "muon", "gauss_newton"]
 
 
-def project(root: Path, optimizer: str) -> Path:
+def project(root: Path, optimizer: str, /, **changes: object) -> Path:
     """A project with the spec that all runs here follow; returns the spec."""
     tiny.write_project(root)
     path = root / "tiny.yaml"
-    YAML().dump(tiny.tiny(optimizer, steps=STEPS, checkpoint_every=4, temporary_checkpoint_minutes=0.002), path)
+    tree = tiny.tiny(optimizer, steps=STEPS, checkpoint_every=4, temporary_checkpoint_minutes=0.002)
+    YAML().dump(tree | changes, path)
     return path
 
 
@@ -79,6 +81,23 @@ def test_a_run_killed_again_and_again_equals_one_that_was_not(untouched: tuple[s
     directory = spec.parent / "runs" / "tiny"
     sessions = json.loads((directory / "provenance.json").read_text())["sessions"]
     assert [session["resumed_from"] for session in sessions if session["resumed_from"]], "it never resumed"
+    assert_equal_but_for_clocks(directory, expected)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("mode", ["off", "default"])
+@pytest.mark.parametrize("name", golden.OPTIMIZERS)
+def test_every_optimizer_killed_twenty_times_equals_one_that_was_not(name: str, mode: str, tmp_path: Path) -> None:
+    changes = {"optimizer": golden.OPTIMIZERS[name], "compile": {"mode": mode}}
+    specs = [project(tmp_path / where, "adamw", **changes) for where in ("untouched", "project")]
+    subprocess.run(command(specs[0]), check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, KILLER, specs[1], "2", "20"], capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 4, "too few kills to mean anything"
+    expected, directory = (spec.parent / "runs" / "tiny" for spec in specs)
     assert_equal_but_for_clocks(directory, expected)
 
 
