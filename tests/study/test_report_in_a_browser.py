@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import hostile
 import pytest
 from reports import TARGETS, comparison
 
@@ -42,7 +43,6 @@ def browser(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ob
     """Chromium with the page open and drawn."""
     from selenium.webdriver import Chrome, ChromeOptions
     from selenium.webdriver.chrome.service import Service
-    from selenium.webdriver.support.ui import WebDriverWait
 
     options = ChromeOptions()
     options.binary_location = str(CHROMIUM)
@@ -58,11 +58,17 @@ def browser(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ob
     chrome.get("about:blank")
     chrome.get_log("performance")  # what the browser's own first page asked for
     chrome.get(page.as_uri())
-    WebDriverWait(chrome, PATIENCE).until(
-        lambda driver: driver.execute_script("return 'ready' in document.documentElement.dataset")
-    )
+    wait_until_drawn(chrome)
     yield chrome
     chrome.quit()
+
+
+def wait_until_drawn(browser) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, PATIENCE).until(
+        lambda driver: driver.execute_script("return 'ready' in document.documentElement.dataset")
+    )
 
 
 def rows(page: Path) -> dict[str, int]:
@@ -156,6 +162,26 @@ def test_the_legend_picks_an_arm(browser) -> None:
     after = browser.execute_script(seen)
     assert "0.06" not in before
     assert after.count("0.06") == 3  # both seeds of the other arm, and its median
+
+
+def test_hostile_names_stay_text_even_where_they_are_pointed_at(browser, page: Path, tmp_path: Path) -> None:
+    try:
+        browser.get(hostile.page(tmp_path).as_uri())
+        wait_until_drawn(browser)
+        browser.execute_script(
+            "for (const mark of document.querySelectorAll('.live svg path')) "
+            "for (const kind of ['pointerover', 'mouseover', 'pointermove', 'mousemove']) "
+            "mark.dispatchEvent(new PointerEvent(kind, {bubbles: true, clientX: 200, clientY: 200}))"
+        )
+        tooltip = browser.execute_script("return document.querySelector('#vg-tooltip-element').textContent")
+        assert any(name in tooltip for name in hostile.NAMES)
+        assert browser.title == hostile.NAMES[0]
+        added = "return document.querySelectorAll('[onerror], [onload], iframe, b').length"
+        assert browser.execute_script(added) == 0
+        assert browser.get_log("browser") == []
+    finally:
+        browser.get(page.as_uri())
+        wait_until_drawn(browser)
 
 
 def test_the_title_is_text(browser) -> None:
