@@ -36,3 +36,16 @@ def default_dtype_stays() -> Iterator[None]:
     yield
     if torch := sys.modules.get("torch"):
         assert torch.get_default_dtype() is torch.float32
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose run is finished; copy it before changing it."""
+    import tiny
+
+    from gnflow.train.loop import run
+    from gnflow.workspace import Workspace
+
+    root = tiny.write_project(tmp_path_factory.mktemp("finished") / "project")
+    run(tiny.experiment(), Workspace(root))
+    return root

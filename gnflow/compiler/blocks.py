@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from gnflow.optim.protocol import Cost
 
 Curved: TypeAlias = Callable[[Params, Params, Tokens], tuple[Params, Scalar]]
 Product: TypeAlias = Callable[[Params, Params, Tokens], Params]
+R = TypeVar("R")
 
 LARGEST_SHARE = 0.9
 """Of the FLOPs of `curved`: a region that costs more is not worth its compilation."""
@@ -63,10 +64,8 @@ def dispatched(whole: Curved, parts: Mapping[frozenset[str], Curved], moving: Se
     """`curved` by the parameters it is asked about: those of a region among `parts`, others that move by `whole`."""
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        if len(params) == len(moving):
-            return whole(params, anchor, tokens)
-        if part := parts.get(frozenset(params)):
-            return part(params, anchor, tokens)
+        if region := _region(whole, parts, moving, params):
+            return region(params, anchor, tokens)
         # Clones, since params that alias the anchor would compile `whole` a second time.
         gradient, value = whole({**trees.clone(trees.pick(anchor, moving)), **params}, anchor, tokens)
         return trees.pick(gradient, params), value
@@ -78,10 +77,13 @@ def dispatched_product(whole: Product, parts: Mapping[frozenset[str], Product], 
     """The same for `product`: of parameters without a region of their own, by `whole`, along zeros in all others."""
 
     def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
-        region = whole if len(direction) == len(moving) else parts.get(frozenset(direction))
-        if region is not None:
+        if region := _region(whole, parts, moving, direction):
             return region(direction, anchor, tokens)
         padded = {**trees.zeros(trees.pick(anchor, moving)), **direction}
         return trees.pick(whole(padded, anchor, tokens), direction)
 
     return product
+
+
+def _region(whole: R, parts: Mapping[frozenset[str], R], moving: Sequence[str], asked: Params) -> R | None:
+    return whole if len(asked) == len(moving) else parts.get(frozenset(asked))

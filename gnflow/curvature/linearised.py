@@ -47,22 +47,12 @@ Form: TypeAlias = Literal["quadratic", "prox_linear", "whitened"]
 
 def quadratic(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
     """(value, cotangent) of L(z) + <l', v> + <v, H v> / 2."""
-    return _expansion(logits, tangent, targets, hessian)
+    return _expansion(logits, tangent, targets, logit_hessian_product)
 
 
 def whitened(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
     """(value, cotangent) of L(z) + <l', v> + <v, S v> / 2."""
-    return _expansion(logits, tangent, targets, identity)
-
-
-def hessian(p: Tensor, tangent: Tensor, targets: Targets) -> Tensor:
-    """H v"""
-    return logit_hessian_product(p, tangent, targets)
-
-
-def identity(p: Tensor, tangent: Tensor, targets: Targets) -> Tensor:
-    """S v"""
-    return whitened_product(tangent, targets)
+    return _expansion(logits, tangent, targets, whitened_product)
 
 
 def _expansion(logits: Tensor, tangent: Tensor, targets: Targets, bent: Bend) -> tuple[Scalar, Tensor]:
@@ -79,7 +69,11 @@ def prox_linear(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scal
 
 
 SURROGATES: dict[Form, Surrogate] = {"quadratic": quadratic, "prox_linear": prox_linear, "whitened": whitened}
-BENDS: dict[Form, Bend] = {"quadratic": hessian, "prox_linear": hessian, "whitened": identity}
+BENDS: dict[Form, Bend] = {
+    "quadratic": logit_hessian_product,
+    "prox_linear": logit_hessian_product,
+    "whitened": whitened_product,
+}
 """The second derivative of each in v, where v = 0."""
 
 

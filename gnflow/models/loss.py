@@ -80,8 +80,8 @@ def logit_hessian_product(p: Tensor, tangent: Tensor, targets: Targets) -> Tenso
     return _averaged(weighted - p * weighted.sum(-1, keepdim=True), targets)
 
 
-def whitened_product(tangent: Tensor, targets: Targets) -> Tensor:
-    """w v / W, shaped like the logits; 0 outside the softmax."""
+def whitened_product(p: Tensor, tangent: Tensor, targets: Targets) -> Tensor:
+    """w v / W, shaped like the logits; 0 outside the softmax. Of p nothing is needed."""
     return _averaged(_filled(tangent, targets, 0.0), targets)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import polars
 import pytest
 import tiny
+from acting import at
 from corpora import lines, prose
 from rot import flip
 from tokenizers import Tokenizer
@@ -17,7 +18,7 @@ from tokenizers.models import WordLevel
 
 from gnflow.cli import main
 from gnflow.errors import DataError
-from gnflow.train.journal import Record, Step, read
+from gnflow.train.journal import read
 from gnflow.train.loop import run
 from gnflow.train.run import Run
 from gnflow.workspace import Workspace
@@ -87,13 +88,6 @@ def test_bad_data_is_named_with_its_place(
     assert "Traceback" not in error
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tiny.write_project(tmp_path_factory.mktemp("finished") / "project")
-    run(tiny.experiment(), Workspace(root))
-    return root
-
-
 @pytest.fixture
 def project(finished: Path, tmp_path: Path) -> Path:
     """A project with prepared data and warmed weights, and no run."""
@@ -102,25 +96,8 @@ def project(finished: Path, tmp_path: Path) -> Path:
     return root
 
 
-class Change:
-    """Does something to the data once a step is recorded."""
-
-    def __init__(self, act: Callable[[], object], step: int = 3) -> None:
-        self.act, self.step = act, step
-
-    def __enter__(self) -> "Change":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def recorded(self, record: Record) -> None:
-        if isinstance(record, Step) and record.step == self.step:
-            self.act()
-
-
 def go(root: Path, act: Callable[[], object] = lambda: None) -> Run:
-    return run(tiny.experiment(), Workspace(root), watches=[lambda plan, directory: Change(act)])
+    return run(tiny.experiment(), Workspace(root), watches=[at(3, act)])
 
 
 def shard(root: Path) -> Path:

@@ -21,14 +21,6 @@ from gnflow.train.run import Run
 from gnflow.workspace import Workspace
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose run is finished; copy it before changing it."""
-    root = tiny.write_project(tmp_path_factory.mktemp("finished") / "project")
-    run(tiny.experiment(), Workspace(root))
-    return root
-
-
 @pytest.fixture
 def project(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "project"))

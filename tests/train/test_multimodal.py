@@ -1,35 +1,17 @@
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import multimodal
 import polars
 import pytest
+from acting import Crash, at
 from multimodal import KINDS
 from safetensors.torch import load_file
 
-from gnflow.compiler.plan import Plan
-from gnflow.train.journal import Record, Step
 from gnflow.train.loop import run
 from gnflow.workspace import Workspace
 
 METRICS = [{"kind": "loss", "microbatches": 2}, "cost", {"kind": "modality_conflict", "microbatches": 1}]
 WEIGHTS = "model/params.safetensors"
-
-
-class Crash(BaseException):
-    pass
-
-
-class Crashing:
-    def recorded(self, record: Record) -> None:
-        if isinstance(record, Step) and record.step == 3:
-            raise Crash
-
-
-@contextmanager
-def crashing(plan: Plan, directory: Path) -> Iterator[Crashing]:
-    yield Crashing()
 
 
 def experiment(kind: str, **training: object):
@@ -43,7 +25,7 @@ def test_a_run_has_its_columns_and_resumes_bit_for_bit(kind: str, tmp_path: Path
     start = {"kind": "warmup", "steps": 2}
     whole = run(experiment(kind, start=start), workspace, tmp_path / "whole")
     with pytest.raises(Crash):
-        run(experiment(kind, start=start), workspace, tmp_path / "again", watches=[crashing])
+        run(experiment(kind, start=start), workspace, tmp_path / "again", watches=[at(3)])
     run(experiment(kind, start=start), workspace, tmp_path / "again")
     assert (tmp_path / "whole" / WEIGHTS).read_bytes() == (tmp_path / "again" / WEIGHTS).read_bytes()
     columns = set(whole.metrics.columns)

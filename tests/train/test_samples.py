@@ -2,8 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import gallery
@@ -11,13 +10,12 @@ import multimodal
 import numpy as np
 import polars
 import pytest
+from acting import Crash, at
 from multimodal import KINDS
 from PIL import Image
 
-from gnflow.compiler.plan import Plan
 from gnflow.data.multimodal import digits
 from gnflow.spec.experiment import Experiment
-from gnflow.train.journal import Record, Step
 from gnflow.train.loop import run
 from gnflow.train.run import Run
 from gnflow.workspace import Workspace
@@ -26,21 +24,6 @@ WEIGHTS = "model/params.safetensors"
 LOSS = {"kind": "loss", "microbatches": 1}
 FIGURES = {"samples/recognised", "samples/captioned", "samples/classifier_accuracy"}
 DIGITS = {"source": {"kind": "digits", "captions": 1}}
-
-
-class Crash(BaseException):
-    pass
-
-
-class Crashing:
-    def recorded(self, record: Record) -> None:
-        if isinstance(record, Step) and record.step == 3:
-            raise Crash
-
-
-@contextmanager
-def crashing(plan: Plan, directory: Path) -> Iterator[Crashing]:
-    yield Crashing()
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +63,7 @@ def test_a_killed_run_ends_with_the_same_sheets_and_none_touch_the_training(
 ) -> None:
     whole = run(sampled(kind, every=3), workspace, tmp_path / "whole")
     with pytest.raises(Crash):
-        run(sampled(kind, every=3), workspace, tmp_path / "again", watches=[crashing])
+        run(sampled(kind, every=3), workspace, tmp_path / "again", watches=[at(3)])
     there = files(tmp_path / "again")
     assert max(there) == "step_00000003.png"  # recorded, so it has a sheet; its checkpoint is that of step 2
     run(sampled(kind, every=3), workspace, tmp_path / "again")

@@ -1,13 +1,13 @@
 import json
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import polars
 import pytest
 import torch
+from acting import Acting, Crash, crash
 from quadratic import POISON, Momentum, Quadratic, computed, quadratic_plan, tokens, trained
 
 from gnflow import trees
@@ -15,7 +15,7 @@ from gnflow.compiler.program import State
 from gnflow.data.batches import Batches
 from gnflow.errors import Diverged, Interrupted, Preempted
 from gnflow.train import checkpoint, results
-from gnflow.train.journal import Record, Step, read
+from gnflow.train.journal import Record, read
 from gnflow.train.signals import Stop
 
 
@@ -26,25 +26,6 @@ class Heard(list[Record]):
 
 def saved_steps(directory: Path) -> list[int]:
     return [checkpoint.step_of(path) for path in checkpoint.all_in(directory / "checkpoints")]
-
-
-class Interruption:
-    """Does something to this process once a step is recorded, as something outside might."""
-
-    def __init__(self, step: int, act: Callable[[], object]) -> None:
-        self.step, self.act = step, act
-
-    def recorded(self, record: Record) -> None:
-        if isinstance(record, Step) and record.step == self.step:
-            self.act()
-
-
-class Crash(BaseException):
-    pass
-
-
-def crash() -> None:
-    raise Crash
 
 
 def test_a_run_records_every_step_from_the_starting_weights_on(tmp_path: Path) -> None:
@@ -93,7 +74,7 @@ def test_kept_checkpoints_follow_the_schedule_and_the_last_step_is_always_saved(
 
 def test_a_temporary_checkpoint_is_made_often_and_replaced_by_the_next(tmp_path: Path) -> None:
     seen: list[list[int]] = []
-    watchers = [Interruption(step, lambda: seen.append(saved_steps(tmp_path / "run"))) for step in range(1, 13)]
+    watchers = [Acting(step, lambda: seen.append(saved_steps(tmp_path / "run"))) for step in range(1, 13)]
     trained(tmp_path / "run", quadratic_plan(temporary_checkpoint_minutes=1e-9), *watchers)
     assert seen == [
         [0], [1], [2], [3], [4], [5], [5, 6], [5, 7], [5, 8], [5, 9], [5, 10], [5, 10, 11],
@@ -120,7 +101,7 @@ def test_a_run_that_crashes_anywhere_and_goes_on_equals_one_that_does_not(tmp_pa
     plan = quadratic_plan(checkpoint_every=4)
     whole = trained(tmp_path / "whole", plan)
     with pytest.raises(Crash):
-        trained(tmp_path / "run", plan, Interruption(at, crash))
+        trained(tmp_path / "run", plan, Acting(at, crash))
     again = trained(tmp_path / "run", plan)
     assert computed(tmp_path / "run") == computed(tmp_path / "whole")
     for name in ("params.safetensors", "optimizer.safetensors"):
@@ -132,7 +113,7 @@ def test_a_run_that_crashes_anywhere_and_goes_on_equals_one_that_does_not(tmp_pa
 
 def test_a_step_that_is_recomputed_keeps_its_first_timings_and_the_clock_goes_on(tmp_path: Path) -> None:
     with pytest.raises(Crash):
-        trained(tmp_path, quadratic_plan(), Interruption(8, crash))
+        trained(tmp_path, quadratic_plan(), Acting(8, crash))
     before = read(tmp_path / "journal.jsonl").steps
     heard = Heard()
     trained(tmp_path, quadratic_plan(), heard)
@@ -145,7 +126,7 @@ def test_a_step_that_is_recomputed_keeps_its_first_timings_and_the_clock_goes_on
 def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(tmp_path: Path) -> None:
     trained(tmp_path / "whole", quadratic_plan())
     with pytest.raises(Crash):
-        trained(tmp_path / "run", quadratic_plan(), Interruption(11, crash))
+        trained(tmp_path / "run", quadratic_plan(), Acting(11, crash))
     os.truncate(tmp_path / "run/checkpoints/step_00000010/optimizer.safetensors", 100)
     program = Quadratic()
     trained(tmp_path / "run", quadratic_plan(), program=program)
@@ -163,7 +144,7 @@ def test_a_signal_finishes_the_step_saves_and_leaves(
     plan = quadratic_plan()
     trained(tmp_path / "whole", plan)
     with pytest.raises(error, match="stopped after step 7 of 12; the same command resumes") as raised:
-        trained(tmp_path / "run", plan, Interruption(7, lambda: signal.raise_signal(number)))
+        trained(tmp_path / "run", plan, Acting(7, lambda: signal.raise_signal(number)))
     assert raised.value.exit_code == code
     assert saved_steps(tmp_path / "run") == [5, 7]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -274,5 +255,5 @@ def test_an_observer_hears_only_what_is_already_on_disk(tmp_path: Path) -> None:
 
 def test_the_table_is_written_at_every_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(Crash):
-        trained(tmp_path, quadratic_plan(), Interruption(8, crash))
+        trained(tmp_path, quadratic_plan(), Acting(8, crash))
     assert polars.read_parquet(tmp_path / "metrics.parquet")["step"].to_list() == list(range(6))
