@@ -1,6 +1,6 @@
 """Spec -> objects: models, objectives, transforms and optimizers, each by one closed `match`."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from math import prod
 from typing import assert_never
 
@@ -145,48 +145,43 @@ def _blocks(
     method: spec.GaussNewton, network: Model, schedule: schedules.Schedule, jit: Jit, probe: Probe | None
 ) -> dict[str, Block]:
     """One block, or those of the model; the first of each structure lends its regions to the others."""
-    if isinstance(method.inner, spec.ConjugateGradients):
-        return _solved_blocks(method.inner, method.blocks == "full", network, jit)
-    inner = method.inner
     if method.blocks == "full":
-        return {"all": Block(network.moving, _descent(inner, network, schedule, jit, probe))}
+        return {"all": Block(network.moving, _inner(method.inner, network, schedule, jit, probe, network.moving))}
     blocks: dict[str, Block] = {}
-    lenders: dict[tuple[tuple[str, int], ...], tuple[Descent, str]] = {}
+    lenders: dict[Hashable, tuple[Descent | ConjugateGradients, str]] = {}
     for name, names in network.moving_blocks.items():
-        stacks = _stacks(inner, network, names)
-        structure = tuple(stacks.sizes().items())
+        structure = _structure(method.inner, network, names)
         if structure not in lenders:
             suffix = f".{name}"
-            lenders[structure] = _descent(inner, network, schedule, _suffixed(jit, suffix), probe, names), suffix
+            lenders[structure] = _inner(method.inner, network, schedule, _suffixed(jit, suffix), probe, names), suffix
         lent, suffix = lenders[structure]
-        blocks[name] = Block(names, lent.over(stacks), suffix)
+        if isinstance(method.inner, spec.FirstOrderMethod) and isinstance(lent, Descent):
+            lent = lent.over(_stacks(method.inner, network, names))
+        blocks[name] = Block(names, lent, suffix)
     return blocks
 
 
-def _solved_blocks(method: spec.ConjugateGradients, full: bool, network: Model, jit: Jit) -> dict[str, Block]:
-    """The same for conjugate gradients, to which only the number of weights matters."""
+def _inner(
+    method: spec.FirstOrderMethod | spec.ConjugateGradients,
+    network: Model,
+    schedule: schedules.Schedule,
+    jit: Jit,
+    probe: Probe | None,
+    names: Iterable[str],
+) -> Descent | ConjugateGradients:
+    if not isinstance(method, spec.ConjugateGradients):
+        return _descent(method, network, schedule, jit, probe, names)
+    adam = method.preconditioner == "adam"
+    return ConjugateGradients(method.iterations, method.tolerance, method.microbatches, adam, method.beta, jit)
 
-    def solver(suffix: str) -> ConjugateGradients:
-        return ConjugateGradients(
-            method.iterations,
-            method.tolerance,
-            method.microbatches,
-            method.preconditioner == "adam",
-            method.beta,
-            _suffixed(jit, suffix),
-        )
 
-    if full:
-        return {"all": Block(network.moving, solver(""))}
-    blocks: dict[str, Block] = {}
-    lenders: dict[int, tuple[ConjugateGradients, str]] = {}
-    for name, names in network.moving_blocks.items():
-        size = sum(prod(network.weights[weight].shape) for weight in names)
-        if size not in lenders:
-            lenders[size] = solver(f".{name}"), f".{name}"
-        inner, suffix = lenders[size]
-        blocks[name] = Block(names, inner, suffix)
-    return blocks
+def _structure(
+    method: spec.FirstOrderMethod | spec.ConjugateGradients, network: Model, names: Iterable[str]
+) -> Hashable:
+    """What is the same of blocks that share regions. To conjugate gradients only the number of weights matters."""
+    if isinstance(method, spec.ConjugateGradients):
+        return sum(prod(network.weights[name].shape) for name in names)
+    return tuple(_stacks(method, network, names).sizes().items())
 
 
 def _suffixed(jit: Jit, suffix: str) -> Jit:

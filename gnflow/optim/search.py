@@ -31,9 +31,7 @@ class FullStep:
         self.memory: Mapping[str, float] = {}
         self.calls = {"value": 2, "curved": 1}
 
-    def __call__(
-        self, objective: Objective, anchor: Params, goal: Params, batch: Tensor, memory: Metrics | None = None
-    ) -> Found:
+    def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor, memory: Metrics) -> Found:
         """The goal itself; losses on `batch` are recorded, not used."""
         before, after = (mean_loss(objective, params, batch) for params in (anchor, goal))
         found = gains(objective, anchor, goal, batch, before, after)
@@ -52,9 +50,7 @@ class GeometricSearch:
         self.microbatches = self.sees = microbatches
         self.calls = {"value": (trials + 1) * microbatches, "curved": microbatches}
 
-    def __call__(
-        self, objective: Objective, anchor: Params, goal: Params, batch: Tensor, memory: Metrics | None = None
-    ) -> Found:
+    def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor, memory: Metrics) -> Found:
         """Raises nothing: a non-finite trial loses, and with no finite improvement the step is refused."""
         return best_trial(
             objective, anchor, goal, batch, torch.tensor(self.alphas, dtype=torch.float64, device=batch.device)

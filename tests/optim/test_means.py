@@ -45,7 +45,7 @@ def test_a_search_decides_on_all_rows_together(given):
     loss = mean_value(objective, lambda tokens: objective.value(params, tokens), batch)
     torch.testing.assert_close(loss, objective.value(params, rows))
     downhill = trees.subtract(params, objective.gradient(params, rows)[0])
-    apart, together = (GeometricSearch(3)(objective, params, downhill, each) for each in (batch, rows[None]))
+    apart, together = (GeometricSearch(3)(objective, params, downhill, each, {}) for each in (batch, rows[None]))
     assert apart.accepted
     torch.testing.assert_close(apart.metrics, together.metrics)
 
