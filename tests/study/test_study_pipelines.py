@@ -45,6 +45,16 @@ def test_another_arm_leaves_the_stages_of_the_others_as_they_are(tmp_path: Path)
     ]  # fmt: skip
 
 
+def test_a_spec_of_another_name_is_chosen_for_again(tmp_path: Path) -> None:
+    folder = project(tmp_path)
+    before = stages(pipeline.text(load(folder)))
+    (tmp_path / "specs" / "muon.yaml").rename(tmp_path / "specs" / "other.yaml")
+    (folder / "study.yaml").write_text(STUDY.replace("specs/muon.yaml", "specs/other.yaml"))
+    after = stages(pipeline.text(load(folder)))
+    assert before["choose_muon"] != after["choose_muon"]
+    assert before["choose_adamw"] == after["choose_adamw"]
+
+
 def test_a_pipeline_that_is_stale_missing_or_edited_is_refused(tmp_path: Path) -> None:
     folder = project(tmp_path)
     with pytest.raises(SpecError, match=r"dvc\.yaml is missing\nrun: gnflow study pipeline pipelines/tiny"):

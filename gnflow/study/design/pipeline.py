@@ -109,6 +109,7 @@ def _choose(design: Design, arm: ArmDesign) -> list[str]:
     return _stage(
         design, f"choose_{arm.name}", [f"gnflow study choose {design.relative(design.folder)} {arm.name}"],
         deps=[_summary(design, arm, trial.job) for trial in arm.trials],
+        params=[*map(design.relative, arm.files)],  # tuned/<arm>.yaml extends the spec by its name
         outs=[design.relative(design.tuned(arm))], keep="cache: false",
     )  # fmt: skip
 
