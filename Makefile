@@ -42,7 +42,7 @@ check: setup ## format, lint, types and floors
 gpu: setup ## with a GPU: its tests, a short full_gn, benchmarks, and a dated note in docs/gpu.md
 	PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(python) pipelines/gpu/measure.py
 
-faults: setup ## every optimizer, compiled and eager, killed at twenty random moments; half an hour
+faults: setup ## every optimizer, compiled and eager, killed at up to twenty random moments; minutes
 	$(python) -m pytest -n $(WORKERS) --dist worksteal -m faults
 
 clean: ## remove .venv and what tools left behind; runs/, data/ and mlflow/ stay
