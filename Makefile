@@ -5,6 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 VENV   ?= .venv
 SPEC   ?= specs/full_gn.yaml
 WORKERS ?= 2
+SECONDS_EACH ?= 600
 
 ifeq ($(VENV),)
 python    := $(PYTHON)
@@ -15,7 +16,7 @@ installed := $(VENV)/installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: setup run test check gpu faults clean help lock
+.PHONY: setup run test check gpu faults fuzz clean help lock
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "gnflow needs Python 3.11 or newer; none was found"; exit 7; }
@@ -44,6 +45,14 @@ gpu: setup ## with a GPU: its tests, a short full_gn, benchmarks, and a dated no
 
 faults: setup ## every optimizer, compiled and eager, killed at up to twenty random moments; minutes
 	$(python) -m pytest -n $(WORKERS) --dist worksteal -m faults
+
+fuzz: setup ## ten minutes of coverage-guided fuzzing each of spec loading and shard reading; installs atheris in .gnflow/
+	test -x .gnflow/fuzz/bin/python || $(PYTHON) -m venv .gnflow/fuzz
+	.gnflow/fuzz/bin/pip install -qq 'atheris>=3,<4'
+	for target in spec_loading shard_reading; do \
+		PYTHONPATH="$(CURDIR):$$($(python) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+		.gnflow/fuzz/bin/python tests/fuzz/fuzz.py $$target $(SECONDS_EACH) .gnflow/fuzzed || exit 1; \
+	done
 
 clean: ## remove .venv and what tools left behind; runs/, data/ and mlflow/ stay
 	rm -rf $(if $(VENV),$(VENV)) build dist *.egg-info .gnflow .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from gnflow import faults
 from gnflow.errors import GnflowError
 from gnflow.secrets import without_secrets
 
@@ -67,6 +68,10 @@ def gnflow(
     ] = False,
 ) -> None:
     """Declarative experiments with second-order optimizers for LLM pretraining."""
+    try:
+        faults.arm(os.environ.get(faults.VARIABLE, ""))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=faults.VARIABLE) from None
 
 
 @app.command()

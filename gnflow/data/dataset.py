@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
-import numpy as np
+from numpy.typing import NDArray
 
 from gnflow.data.batches import Tokens
 from gnflow.data.digests import Digests
-from gnflow.data.shards import MANIFEST
+from gnflow.data.shards import MANIFEST, mapped
 from gnflow.errors import DataError
 
 FORMAT = 2
@@ -63,10 +63,18 @@ def opened(directory: Path, key: str, digests: Digests) -> Dataset:
             directory,
             manifest["vocabulary"],
             over(manifest),
-            np.load(directory / "train.npy", mmap_mode="r"),
-            np.load(directory / "held_out.npy", mmap_mode="r"),
+            array(directory / "train.npy", 1),
+            array(directory / "held_out.npy", 1),
             text["bytes"] / text["tokens"] if text["bytes"] else None,
         )
+
+
+def array(path: Path, axes: int) -> NDArray[Any]:
+    """A file of a prepared directory, memory-mapped. Raises DataError when it is none of ours."""
+    try:
+        return mapped(path, axes)
+    except ValueError as error:
+        raise damaged(path, str(error)) from None
 
 
 class Standing:
@@ -117,7 +125,7 @@ def opening(directory: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise damaged(Path(error.filename or directory), error.strerror or str(error)) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise damaged(directory / MANIFEST, f"{type(error).__name__}: {error}") from None
 
 
@@ -128,6 +136,8 @@ def verified(directory: Path, key: str, form: int, digests: Digests) -> Manifest
         raise damaged(directory / MANIFEST, "it belongs to another corpus or format")
     files = manifest["files"]
     for name in sorted(files):
+        if Path(name).name != name:
+            raise damaged(directory / MANIFEST, f"it names `{name}`, which is no file beside it")
         _verify(directory / name, files[name]["bytes"], files[name]["sha256"], digests)
     return manifest
 
@@ -147,6 +157,8 @@ def damaged(path: Path, reason: str) -> DataError:
 
 def _verify(path: Path, size: int, sha256: str, digests: Digests) -> None:
     found = path.stat().st_size
+    if not path.is_file():
+        raise damaged(path, "it is no regular file")
     if found != size:
         raise damaged(path, f"it has {found} bytes, and the manifest says {size}")
     digest = digests.sha256(path, REMEMBER_FROM)

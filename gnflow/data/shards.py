@@ -8,14 +8,16 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gnflow import faults
 from gnflow.data.sources.corpus import Json
 
 MANIFEST = "manifest.json"
+WRITTEN = ("|u1", "<u2", "<u4")
 
 
 Append = Callable[[NDArray[np.integer]], None]
@@ -44,7 +46,9 @@ def growing(path: Path, dtype: str, tail: tuple[int, ...] = ()) -> Iterator[Appe
 
     def append(values: NDArray[np.integer]) -> None:
         nonlocal length
-        file.write(values.astype(dtype).tobytes())
+        content = values.astype(dtype).tobytes()
+        faults.at("shards.in_write", lambda: os.write(file.fileno(), content[: len(content) // 2]))
+        file.write(content)
         length += len(values)
 
     with path.open("wb") as file:
@@ -54,6 +58,20 @@ def growing(path: Path, dtype: str, tail: tuple[int, ...] = ()) -> Iterator[Appe
         file.seek(0)
         _write_header(file, dtype, (length, *tail))
         _flush(file)
+    faults.at("shards.after_file")
+
+
+def mapped(path: Path, axes: int) -> NDArray[Any]:
+    """What `growing` has written, memory-mapped. Raises OSError, and ValueError for another file."""
+    try:
+        found = np.lib.format.open_memmap(path, mode="r")
+    except OSError:
+        raise
+    except Exception as error:  # reading a header, numpy lets through whatever Python's tokenizer and parser raise
+        raise ValueError(f"it is no .npy file: {error}") from None
+    if found.ndim != axes or found.dtype.str not in WRITTEN or not found.flags.c_contiguous:
+        raise ValueError(f"it holds {found.dtype.str} with {found.ndim} axes; expected unsigned integers with {axes}")
+    return found
 
 
 def write_text(path: Path, text: str) -> None:
@@ -73,12 +91,15 @@ def make(directory: Path, write: Callable[[Path], dict[str, Json]], waiting: Cal
         if partial.exists():
             shutil.rmtree(partial)
         partial.mkdir()
+        faults.at("shards.before_write")
         try:
             manifest = write(partial)
             manifest["files"] = {path.name: _entry(path) for path in sorted(partial.iterdir())}
             write_text(partial / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
             _flush_names(partial)
+            faults.at("shards.after_write")
             partial.rename(directory)
+            faults.at("shards.after_rename")
             _flush_names(directory.parent)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)

@@ -65,14 +65,15 @@ class _Place:
         path: KeyPath = ()
         shape = around = Shape("a mapping", {"": root})
         inside = kind = ""
+        chosen = True
         for part in location:
-            if len(shape.models) > 1 and part in shape.models:
-                inside = str(part)
+            if not chosen and len(shape.models) > 1 and part in shape.models:
+                inside, chosen = str(part), True  # the next one is a key, though a kind may be called so too
                 continue
             path, around, kind = (*path, part), shape, inside
             below = shapes(shape.models[inside]).get(str(part)) if inside in shape.models else step(shape, None, part)
             shape = below or Shape("", {})
-            inside = next(iter(shape.models), "")
+            inside, chosen = next(iter(shape.models), ""), False
         return cls(path, tuple(along(tree, path)), shape, around, kind, root)
 
     @property

@@ -6,6 +6,7 @@ Made under a temporary name, every file synced, the manifest written last, then 
 """
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gnflow import trees
+from gnflow import faults, trees
 from gnflow.compiler.program import State
 from gnflow.errors import DiskProblem
 from gnflow.train import disk
@@ -62,16 +63,24 @@ def save(parent: Path, state: State) -> Path:
         _require_room(parent, sum(tensor.nbytes for named in tensors.values() for tensor in named.values()))
         try:
             partial.mkdir()
+            faults.at("checkpoint.before_write")
             for name, named in tensors.items():
-                save_file(_own_storage(named), partial / name, metadata={"format": "pt"})
-                (partial / name).chmod(0o644)  # safetensors makes files that only their owner may read
-                disk.sync(partial / name)
+                file = partial / name
+                save_file(_own_storage(named), file, metadata={"format": "pt"})
+                faults.at("checkpoint.in_file", lambda: os.truncate(file, file.stat().st_size // 2))  # noqa: B023
+                file.chmod(0o644)  # safetensors makes files that only their owner may read
+                disk.sync(file)
+                faults.at("checkpoint.after_file")
             disk.write_json(partial / STATE, {"format": FORMAT, "step": state.step})
             seal(partial, PARAMS, OPTIMIZER, STATE)
+            faults.at("checkpoint.after_write")
             if path.exists():
                 path.rename(partial.with_name(PARTIAL + "replaced"))
+                faults.at("checkpoint.after_removal")
             partial.rename(path)
+            faults.at("checkpoint.after_rename")
             disk.sync(parent)
+            faults.at("checkpoint.after_sync")
         finally:
             sweep(parent)
     return path
@@ -145,6 +154,7 @@ def prune(parent: Path, newest_step: int, kept: Callable[[int], bool]) -> None:
         if step_of(path) < newest_step and not kept(step_of(path)):
             doomed = path.with_name(PARTIAL + path.name)
             path.rename(doomed)
+            faults.at("checkpoint.in_prune")
             shutil.rmtree(doomed, ignore_errors=True)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from gnflow import faults
 from gnflow.errors import DiskProblem
 
 
@@ -25,15 +26,19 @@ def writing(path: Path) -> Iterator[None]:
 
 def write(path: Path, content: bytes) -> None:
     """Replaces `path` in one move: readers see the old content or the new. Raises DiskProblem."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial, name = path.with_name(f".{path.name}.partial"), path.stem
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        faults.at(f"{name}.before_write")
         try:
             with partial.open("wb") as file:
+                faults.at(f"{name}.in_write", lambda: os.write(file.fileno(), content[: len(content) // 2]))
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            faults.at(f"{name}.after_write")
             partial.replace(path)
+            faults.at(f"{name}.after_rename")
         except BaseException:
             partial.unlink(missing_ok=True)
             raise

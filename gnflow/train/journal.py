@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+from gnflow import faults
 from gnflow.train import disk
 
 JOURNAL = "journal.jsonl"  # in the run directory
@@ -139,6 +140,7 @@ class Journal:
         """Waits until everything is on the disk itself. Raises DiskProblem."""
         with disk.writing(self.path):
             os.fsync(self._descriptor)
+        faults.at("journal.after_sync")
 
     def close(self) -> None:
         """Syncs and closes."""
@@ -165,6 +167,8 @@ class Journal:
     def _append(self, content: bytes) -> None:
         with disk.writing(self.path):
             written = 0
+            faults.at("journal.before_write")
+            faults.at("journal.in_write", lambda: os.write(self._descriptor, content[: len(content) // 2]))
             try:
                 while written < len(content):
                     written += os.write(self._descriptor, content[written:])
@@ -172,6 +176,7 @@ class Journal:
                 os.ftruncate(self._descriptor, self._length)
                 raise
             self._length += written
+        faults.at("journal.after_write")
 
 
 def _differences(old: Step, new: Step) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars
 
+from gnflow import faults
 from gnflow.compiler.plan import Plan
 from gnflow.train import checkpoint, disk
 from gnflow.train.journal import JOURNAL, Step, first_line, identity
@@ -79,9 +80,13 @@ def write_model(directory: Path, source: Path) -> None:
         for file in (source / checkpoint.PARAMS, directory / EXPERIMENT):
             shutil.copyfile(file, partial / file.name)
             disk.sync(partial / file.name)
+            faults.at("model.after_file")
         checkpoint.seal(partial, checkpoint.PARAMS, EXPERIMENT)
+        faults.at("model.after_write")
         shutil.rmtree(path, ignore_errors=True)
+        faults.at("model.after_removal")
         partial.rename(path)
+        faults.at("model.after_rename")
         disk.sync(directory)
 
 

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensor_bytes
 
+from gnflow import faults
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.plan import plan as make_plan
 from gnflow.compiler.program import Program
@@ -67,6 +68,7 @@ def _warmed(plan: Plan, warmup: Warmup, dataset: Prepared, workspace: Workspace,
         kept = {name: w.cpu().contiguous() for name, w in _train(experiment, dataset).items()}
         content = tensor_bytes(kept)
         disk.write(path, content)
+        faults.at("start.after_weights")
         disk.write(_digest_of(path), disk.sha256(path).encode())
     return {name: kept[name].to(device) for name in kept}
 

@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 
 import golden
-import polars
 import pytest
 import tiny
-from quadratic import computed
+from equal_runs import assert_equal_but_for_clocks
 from ruamel.yaml import YAML
 
 from gnflow.train.run import Run
@@ -40,34 +39,6 @@ def untouched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     spec = project(tmp_path_factory.mktemp("untouched") / "project", request.param)
     subprocess.run(command(spec), check=True, capture_output=True)
     return request.param, spec.parent / "runs" / "tiny"
-
-
-def assert_equal_but_for_clocks(directory: Path, untouched: Path) -> None:
-    names = [path.relative_to(untouched) for path in untouched.rglob("*") if path.is_file()]
-    assert sorted(names) == sorted(path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
-    clocks = {"journal.jsonl", "metrics.parquet", "summary.json", "provenance.json", ".lock"}
-    for name in names:
-        if str(name) == "plan.json":
-            assert Run.load(directory).plan == Run.load(untouched).plan
-        elif str(name) not in clocks:
-            assert (directory / name).read_bytes() == (untouched / name).read_bytes(), name
-    assert (directory / "checkpoints" / f"step_{STEPS:08d}" / "optimizer.safetensors").stat().st_size > 100
-    assert computed(directory) == computed(untouched)
-    ours, theirs = (polars.read_parquet(path / "metrics.parquet") for path in (directory, untouched))
-    assert ours["step"].to_list() == list(range(STEPS + 1))
-    assert ours.select(polars.exclude("^time/.*$")).equals(theirs.select(polars.exclude("^time/.*$")))
-    for name in ("time/seconds", "time/wall"):
-        assert ours[name].is_sorted()
-    summaries = [Run.load(path).summary for path in (directory, untouched)]
-    ours_summary, theirs_summary = (
-        {
-            name: value
-            for name, value in summary.items()
-            if "seconds" not in name and name != "run/id" and not name.startswith("time/")
-        }
-        for summary in summaries
-    )
-    assert ours_summary == theirs_summary
 
 
 def test_a_run_killed_again_and_again_equals_one_that_was_not(untouched: tuple[str, Path], tmp_path: Path) -> None:

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gnflow.data.dataset import damaged, opening, over, verified
+from gnflow.data.dataset import array, damaged, opening, over, verified
 from gnflow.data.digests import Digests
 from gnflow.data.multimodal.checks import problem
 from gnflow.data.multimodal.codec import Reconstruction, codec
@@ -142,21 +141,17 @@ def opened(directory: Path, key: str, data: Multimodal, root: Path, digests: Dig
 def _split(directory: Path, name: str, data: Multimodal) -> Split:
     janus = data.style == "janus"
     split = Split(
-        ids=_array(directory / f"{name}.ids.npy"),
-        groups=_array(directory / f"{name}.groups.npy"),
-        tasks=_array(directory / f"{name}.tasks.npy"),
-        patches=_array(directory / f"{name}.patches.npy") if janus else None,
-        pixels=_array(directory / f"{name}.pixels.npy") if janus else None,
+        ids=array(directory / f"{name}.ids.npy", 2),
+        groups=array(directory / f"{name}.groups.npy", 2),
+        tasks=array(directory / f"{name}.tasks.npy", 1),
+        patches=array(directory / f"{name}.patches.npy", 2) if janus else None,
+        pixels=array(directory / f"{name}.pixels.npy", 2) if janus else None,
     )
     rows = (len(split.tasks), data.context + 1)
     for part, found in (("ids", split.ids), ("groups", split.groups), ("patches", split.patches)):
         if found is not None and found.shape != rows:
             raise damaged(directory / f"{name}.{part}.npy", f"its shape is {found.shape}; expected {rows}")
     return split
-
-
-def _array(path: Path) -> Any:
-    return np.load(path, mmap_mode="r")
 
 
 def _check(dataset: MultimodalDataset, name: str, split: Split) -> None:
