@@ -1,9 +1,10 @@
-"""Runs a spec in processes that are killed at random moments, until one ends by itself.
+"""Runs a spec in processes that are killed at random moments, until the kill has hit so many of them.
 
     python killer.py SPEC SEED KILLS
 
 Each attempt is a fork of this process, which has imported everything already: a real process, killed by SIGKILL from
-outside, at a tenth of the cost of a new interpreter. Prints how many attempts the kill has hit.
+outside, at a tenth of the cost of a new interpreter. A run that ends before that is moved aside, to NAME_1, NAME_2 ...,
+and the next begins; the last ends undisturbed. Prints how many ended.
 """
 
 import os
@@ -42,8 +43,9 @@ def main(spec: Path, seed: int, kills: int) -> None:
     import gnflow.train.loop  # noqa: F401
 
     drawn = random.Random(seed)
-    journal = spec.parent / "runs" / spec.stem / "journal.jsonl"
-    hits = 0
+    directory = spec.parent / "runs" / spec.stem
+    journal = directory / "journal.jsonl"
+    hits = ended = 0
     while hits < kills:
         child = attempt(spec)
         size = journal.stat().st_size if journal.exists() else 0
@@ -57,10 +59,10 @@ def main(spec: Path, seed: int, kills: int) -> None:
         hits += os.WIFSIGNALED(status)
         if os.WIFEXITED(status):
             assert os.WEXITSTATUS(status) == 0
-            break
-    else:
-        assert os.waitstatus_to_exitcode(os.waitpid(attempt(spec), 0)[1]) == 0
-    print(hits)
+            ended += 1
+            directory.rename(directory.with_name(f"{directory.name}_{ended}"))
+    assert os.waitstatus_to_exitcode(os.waitpid(attempt(spec), 0)[1]) == 0
+    print(ended + 1)
 
 
 if __name__ == "__main__":

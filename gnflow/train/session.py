@@ -21,6 +21,8 @@ from gnflow.train.recorder import Recorder, diverging, numbers
 from gnflow.train.samples import Sampler
 from gnflow.train.signals import Stop
 
+REQUEST = "save"  # in the run directory: who touches it asks for a checkpoint after this step; then it is gone
+
 
 @dataclass
 class Session:
@@ -91,6 +93,7 @@ class Session:
         if (
             self._keeps(state.step)
             or results.finished(self.plan, record)
+            or (self.directory / REQUEST).is_file()
             or minutes >= self.plan.experiment.training.temporary_checkpoint_minutes
         ):
             self._save(state)
@@ -123,6 +126,7 @@ class Session:
         checkpoint.save(self.checkpoints, state)
         checkpoint.prune(self.checkpoints, state.step, self._keeps)
         results.write_metrics(self.directory, self.journal.steps)
+        (self.directory / REQUEST).unlink(missing_ok=True)
         self.saved, self.saved_at = state.step, time.monotonic()
 
     def _left(self, state: State) -> GnflowError:

@@ -41,18 +41,24 @@ def untouched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return request.param, spec.parent / "runs" / "tiny"
 
 
+def killed(spec: Path, seed: int, kills: int) -> list[Path]:
+    """The directories of runs that were killed so many times, all together."""
+    done = subprocess.run(
+        [sys.executable, KILLER, spec, str(seed), str(kills)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    directories = sorted((spec.parent / "runs").iterdir())
+    assert len(directories) == int(done.stdout)
+    sessions = [json.loads((path / "provenance.json").read_text())["sessions"] for path in directories]
+    resumed = [session["resumed_from"] for some in sessions for session in some if session["resumed_from"]]
+    assert len(resumed) >= kills // 4, "it hardly ever resumed"
+    return directories
+
+
 def test_a_run_killed_again_and_again_equals_one_that_was_not(untouched: tuple[str, Path], tmp_path: Path) -> None:
     optimizer, expected = untouched
-    spec = project(tmp_path / "project", optimizer)
-    done = subprocess.run(
-        [sys.executable, KILLER, spec, "1", "10"], capture_output=True, text=True, check=False
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 4, "too few kills to mean anything"
-    directory = spec.parent / "runs" / "tiny"
-    sessions = json.loads((directory / "provenance.json").read_text())["sessions"]
-    assert [session["resumed_from"] for session in sessions if session["resumed_from"]], "it never resumed"
-    assert_equal_but_for_clocks(directory, expected)
+    for directory in killed(project(tmp_path / "project", optimizer), seed=1, kills=10):
+        assert_equal_but_for_clocks(directory, expected)
 
 
 @pytest.mark.faults
@@ -63,13 +69,8 @@ def test_every_optimizer_killed_twenty_times_equals_one_that_was_not(name: str, 
     changes = {"optimizer": golden.OPTIMIZERS[name], "compile": {"mode": mode}}
     specs = [project(tmp_path / where, "adamw", **changes) for where in ("untouched", "project")]
     subprocess.run(command(specs[0]), check=True, capture_output=True)
-    done = subprocess.run(
-        [sys.executable, KILLER, specs[1], "2", "20"], capture_output=True, text=True, check=False
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 4, "too few kills to mean anything"
-    expected, directory = (spec.parent / "runs" / "tiny" for spec in specs)
-    assert_equal_but_for_clocks(directory, expected)
+    for directory in killed(specs[1], seed=2, kills=20):
+        assert_equal_but_for_clocks(directory, specs[0].parent / "runs" / "tiny")
 
 
 def started(spec: Path, lines: int) -> subprocess.Popen[str]:
@@ -102,7 +103,7 @@ def test_a_run_that_is_killed_interrupted_and_preempted_equals_one_that_was_not(
         assert "Traceback" not in err
         assert Run.load(directory).summary.get("status") == status
         if status:
-            assert "finishing this step and saving; once more to stop at once" in out
+            assert "finishing this step and saving, for at most 25 s; once more to stop at once" in out
             assert "the same command resumes" in err
     subprocess.run(command(specs[1]), check=True, capture_output=True)
     assert_equal_but_for_clocks(directory, expected)

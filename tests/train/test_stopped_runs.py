@@ -1,0 +1,129 @@
+"""Signals, and a file that asks for a checkpoint, met by real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import tiny
+from equal_runs import assert_equal_but_for_clocks
+from mirroring import wait_until
+from ruamel.yaml import YAML
+
+from gnflow.errors import EnvironmentProblem
+from gnflow.train import provenance, signals
+from gnflow.train.run import Run
+
+SIGNALS = pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 6), (signal.SIGINT, 130)])
+
+
+def project(root: Path, microbatches: int, **training: object) -> Path:
+    """A project with a spec whose steps take so many micro-batches, some milliseconds each."""
+    path = tiny.write_project(root) / "tiny.yaml"
+    tree = tiny.tiny(start="scratch", checkpoint_every=10_000, **training)
+    YAML().dump(tree | {"optimizer": {"kind": "adamw", "microbatches": microbatches}}, path)
+    return path
+
+
+def directory_of(spec: Path) -> Path:
+    return spec.parent / "runs" / "tiny"
+
+
+@contextmanager
+def running(spec: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A run in its first step, or resumed."""
+    journal = directory_of(spec) / "journal.jsonl"
+    before = journal.stat().st_size if journal.exists() else -1
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gnflow", "run", spec],
+        env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        if before > 0:
+            wait_until(lambda: len(sessions(spec)) > 1)
+        else:
+            wait_until((directory_of(spec) / "metrics.parquet").exists)
+            time.sleep(0.3)  # into the first step
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def sessions(spec: Path) -> list[dict[str, object]]:
+    found = provenance.read(directory_of(spec)).get("sessions", [])
+    assert isinstance(found, list)
+    return found
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one long step that nobody disturbed."""
+    spec = project(tmp_path_factory.mktemp("untouched") / "project", 500, steps=1)
+    subprocess.run([sys.executable, "-m", "gnflow", "run", spec], check=True, capture_output=True)
+    return directory_of(spec)
+
+
+@SIGNALS
+def test_a_step_that_takes_longer_than_the_deadline_is_left(
+    number: signal.Signals, code: int, untouched: Path, tmp_path: Path
+) -> None:
+    spec = project(tmp_path / "project", 500, steps=1)
+    with running(spec, GNFLOW_STOP_SECONDS="0.2") as process:
+        sent = time.monotonic()
+        process.send_signal(number)
+        out, err = process.communicate()
+        assert time.monotonic() - sent < Run.load(untouched).metrics["time/seconds"][-1]
+    assert process.returncode == code, out + err
+    assert "for at most 0.2 s" in out
+    assert "0.2 s after the signal (GNFLOW_STOP_SECONDS may allow more); the same command resumes" in err
+    assert "Traceback" not in err
+    assert [path.name for path in (directory_of(spec) / "checkpoints").iterdir()] == ["step_00000000"]
+    if number is signal.SIGTERM:
+        subprocess.run([sys.executable, "-m", "gnflow", "run", spec], check=True, capture_output=True)
+        assert_equal_but_for_clocks(directory_of(spec), untouched)
+
+
+@SIGNALS
+def test_a_second_signal_stops_a_run_at_once(
+    number: signal.Signals, code: int, untouched: Path, tmp_path: Path
+) -> None:
+    spec = project(tmp_path / "project", 500, steps=1)
+    with running(spec) as process:
+        process.send_signal(number)
+        assert process.stdout
+        for line in process.stdout:
+            if "once more to stop at once" in line:
+                break
+        sent = time.monotonic()
+        process.send_signal(number)
+        process.wait()
+        assert time.monotonic() - sent < Run.load(untouched).metrics["time/seconds"][-1]
+    assert process.returncode == -number
+    assert [path.name for path in (directory_of(spec) / "checkpoints").iterdir()] == ["step_00000000"]
+
+
+def test_a_touched_file_asks_for_a_checkpoint(tmp_path: Path) -> None:
+    spec = project(tmp_path / "project", 20, steps=400)
+    request = directory_of(spec) / "save"
+    with running(spec) as process:
+        request.touch()
+        wait_until(lambda: not request.exists())
+        process.kill()
+    saved = [path.name for path in (directory_of(spec) / "checkpoints").iterdir() if path.name.startswith("step_")]
+    assert len(saved) == 1
+    assert saved[0] > "step_00000000"
+    with running(spec):
+        assert sessions(spec)[-1]["resumed_from"] == int(saved[0].removeprefix("step_"))
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "soon", ""])
+def test_a_deadline_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GNFLOW_STOP_SECONDS", text)
+    with pytest.raises(EnvironmentProblem, match=f"GNFLOW_STOP_SECONDS={text}: expected a number of seconds"):
+        signals.Stop(lambda line: None)
