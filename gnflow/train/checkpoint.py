@@ -192,4 +192,4 @@ def _require_room(parent: Path, size: int) -> None:
     free = shutil.disk_usage(parent).free
     needed = size + (1 << 16)
     if free < needed:
-        raise DiskProblem(f"a checkpoint needs {needed:,} bytes, {parent} has {free:,} left; the last good one is safe")
+        raise DiskProblem(f"a checkpoint needs {needed:,} bytes, {parent} has {free:,} left; earlier ones are safe")

@@ -3,12 +3,14 @@
 import os
 import shutil
 import signal
+import sqlite3
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 import torch
+from full_disk import no_file_beyond
 from mirroring import client, expected, free_port, mlflow_warnings, points, run_id, train, wait_until
 from run_directories import BEGAN, begin, end, experiment, steps
 from safetensors.torch import save_file
@@ -94,10 +96,11 @@ def test_a_slow_server_slows_nothing_down(proxy, run: Watched, served: int) -> N
 def test_what_is_not_sent_in_time_is_mirrored_later(proxy, run: Watched, served: int, monkeypatch) -> None:
     monkeypatch.setattr(mirroring, "FLUSH", 2.0)
     proxy.up()
-    proxy.delay = 3.0
+    proxy.delay = 10.0  # for every request, and again for its answer
     before = time.monotonic()
     with run.mirror:
-        train(run.mirror, run.records)
+        took = train(run.mirror, run.records)
+    assert_at_once(took)
     assert 2 <= time.monotonic() - before < 3
     assert run.said == [
         f"MLflow at http://127.0.0.1:{proxy.port} does not have the whole run "
@@ -106,6 +109,80 @@ def test_what_is_not_sent_in_time_is_mirrored_later(proxy, run: Watched, served:
     proxy.delay = 0.0
     replay(run.directory, run.workspace)
     assert run.points(served) == expected(run.records)
+
+
+class Local:
+    """A run whose store is a database file of its own."""
+
+    def __init__(self, root: Path, database: Path) -> None:
+        self.database = Path(shutil.copy(database, root))
+        self.uri = f"sqlite:///{self.database}"
+        self.records = steps([5.0 - 0.1 * index for index in range(12)])
+        self.said: list[str] = []
+        self.workspace = Workspace(root)
+        self.directory = begin(self.workspace.runs / "full_gn", experiment())
+
+    def mirror(self) -> Mirror:
+        return Mirror(self.directory, self.workspace, report=self.said.append)
+
+    def assert_has_every_point_once(self) -> None:
+        assert points(self.uri, run_id(self.directory)) == expected(self.records)
+        assert len(client(self.uri).search_runs(["1"])) == 1
+
+
+@pytest.fixture
+def local(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Local:
+    run = Local(tmp_path, empty_database)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", run.uri)
+    return run
+
+
+def test_a_database_locked_by_another_connection_is_waited_for_by_nobody(local: Local) -> None:
+    with closing(sqlite3.connect(local.database, isolation_level=None)) as other, local.mirror() as mirror:
+        other.execute("BEGIN EXCLUSIVE")
+        took = train(mirror, local.records[:8])
+        wait_until(lambda: local.said)
+        other.execute("ROLLBACK")
+        took += train(mirror, local.records[8:])
+        end(local.directory, local.records)
+    assert_at_once(took)
+    assert "locked" in local.said[0]
+    local.assert_has_every_point_once()
+
+
+def test_a_database_locked_to_the_end_gets_everything_afterwards(local: Local, monkeypatch) -> None:
+    monkeypatch.setattr(mirroring, "FLUSH", 1.0)
+    monkeypatch.setattr(mirroring, "HURRIED_FLUSH", 1.0)
+    with closing(sqlite3.connect(local.database, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with local.mirror() as mirror:
+            took = train(mirror, local.records)
+            end(local.directory, local.records)
+            leaving = time.monotonic()
+        assert time.monotonic() - leaving < 3
+        other.execute("ROLLBACK")
+    assert_at_once(took)
+    assert "mirrors it later" in local.said[-1]
+    mirror._thread.join()  # what it was at when it was left may still arrive
+    for _ in range(2):
+        replay(local.directory, local.workspace)
+        local.assert_has_every_point_once()
+
+
+def test_a_full_store_harms_nothing_and_gets_everything_when_there_is_room(local: Local, monkeypatch) -> None:
+    monkeypatch.setattr(mirroring, "FLUSH", 5.0)
+    monkeypatch.setattr(mirroring, "HURRIED_FLUSH", 5.0)
+    with no_file_beyond(local.database.stat().st_size), local.mirror() as mirror:
+        took = train(mirror, local.records)
+        wait_until(lambda: local.said)
+        end(local.directory, local.records)
+    assert_at_once(took)
+    assert "disk I/O error" in local.said[0]
+    assert "mirrors it later" in local.said[-1]
+    mirror._thread.join()
+    for _ in range(2):
+        replay(local.directory, local.workspace)
+        local.assert_has_every_point_once()
 
 
 def test_being_stopped_does_not_wait_for_a_dead_server(proxy, run: Watched, monkeypatch) -> None:
