@@ -43,7 +43,7 @@ check: setup ## format, lint, types and floors
 gpu: setup ## with a GPU: its tests, a short full_gn, benchmarks, and a dated note in docs/gpu.md
 	PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(python) pipelines/gpu/measure.py
 
-faults: setup ## every optimizer, compiled and eager, killed at up to twenty random moments; minutes
+faults: setup ## every optimizer killed twenty times, kills at every fault point, small disks, long runs; twenty minutes
 	$(python) -m pytest -n $(WORKERS) --dist worksteal -m faults
 
 fuzz: setup ## ten minutes of coverage-guided fuzzing each of spec loading and shard reading; installs atheris in .gnflow/
