@@ -4,9 +4,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pydantic import BaseModel
 
+from gnflow.spec.base import Later
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.problems import UNPRINTABLE
 from gnflow.spec.scalar import Refused, value_of
@@ -25,10 +27,27 @@ def lines(tree: Mapping[str, object]) -> list[str]:
 
 
 def digest(value: BaseModel | Mapping[str, object]) -> str:
-    """SHA-256 of the values, whatever the order of their keys."""
+    """SHA-256 of the values, whatever the order of their keys, those aside that are `Later` and as by default."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else dict(value)
+    if isinstance(value, BaseModel):
+        _forget_later(value, plain)
     canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _forget_later(value: object, told: Any) -> None:
+    """Takes out of `told`, the plain tree of `value`."""
+    match value:
+        case BaseModel():
+            for name, field in type(value).model_fields.items():
+                held = getattr(value, name)
+                if Later() in field.metadata and held == field.default:
+                    del told[name]
+                else:
+                    _forget_later(held, told[name])
+        case tuple():
+            for item, inner in zip(value, told, strict=True):
+                _forget_later(item, inner)
 
 
 def _block(values: Mapping[str, object], indent: str) -> Iterator[str]:
