@@ -8,6 +8,7 @@ newton         gradient of the model = l'(w) + l''(w) d,  l the loss as a functi
 """
 
 from collections.abc import Callable
+from itertools import product
 from typing import NamedTuple, assert_never, cast
 
 import torch
@@ -69,23 +70,26 @@ def _point(experiment: Experiment, make: Make) -> Point:
 
 
 def the_gradient_is_the_slope_of_the_loss(experiment: Experiment, make: Make = parts) -> None:
-    """<gradient, u> is the central difference of the loss along u."""
+    """<gradient, u> is the central difference of the loss along u, with two sets of weights."""
     at = _point(experiment, make)
-    value, (gradient, loss) = at.parts.objective.value, at.parts.objective.gradient(at.anchor, at.tokens)
-    _require_close(loss, value(at.anchor, at.tokens), EXACT, "the loss that comes with the gradient")
-    for u in (_unit(gradient), *at.directions):
-        after, before = (value(trees.along(at.anchor, u, h), at.tokens) for h in (STEP, -STEP))
-        difference = (after - before) / (2 * STEP)
-        _require_close(trees.dot(gradient, u), difference, CLOSE, "the slope of the loss", trees.norm(gradient))
+    value = at.parts.objective.value
+    for weights in (at.anchor, at.params):
+        gradient, loss = at.parts.objective.gradient(weights, at.tokens)
+        _require_close(loss, value(weights, at.tokens), EXACT, "the loss that comes with the gradient")
+        for u in (_unit(gradient), *at.directions):
+            after, before = (value(trees.along(weights, u, h), at.tokens) for h in (STEP, -STEP))
+            difference = (after - before) / (2 * STEP)
+            _require_close(trees.dot(gradient, u), difference, CLOSE, "the slope of the loss", trees.norm(gradient))
 
 
 def the_model_touches_the_loss_at_its_anchor(experiment: Experiment, make: Make = parts) -> None:
-    """Value and gradient of the convex model at its anchor are those of the loss."""
+    """Value and gradient of the model at its anchor are those of the loss, at two anchors."""
     at = _point(experiment, make)
-    gradient, loss = at.parts.objective.gradient(at.anchor, at.tokens)
-    touching, value = at.parts.objective.curved(trees.clone(at.anchor), at.anchor, at.tokens)
-    _require_close(value, loss, EXACT, "the value of the model at its anchor")
-    _require_trees_close(touching, gradient, EXACT, "the gradient of the model at its anchor")
+    for anchor in (at.anchor, at.params):
+        gradient, loss = at.parts.objective.gradient(anchor, at.tokens)
+        touching, value = at.parts.objective.curved(trees.clone(anchor), anchor, at.tokens)
+        _require_close(value, loss, EXACT, "the value of the model at its anchor")
+        _require_trees_close(touching, gradient, EXACT, "the gradient of the model at its anchor")
 
 
 def the_models_gradient_is_the_slope_of_its_value(experiment: Experiment, make: Make = parts) -> None:
@@ -169,9 +173,9 @@ def _dense(experiment: Experiment, at: Point) -> Params:
 
 
 def the_product_is_the_bend_of_the_model(experiment: Experiment, make: Make = parts) -> None:
-    """At the anchor, by central differences of the model's gradient."""
-    at = _point(experiment, make)
-    for u in at.directions:
+    """At two anchors, by central differences of the model's gradient."""
+    first = _point(experiment, make)
+    for at, u in product((first, first._replace(anchor=first.params)), first.directions):
         found = at.parts.objective.product(u, at.anchor, at.tokens)
         after, before = (at.model(trees.along(at.anchor, u, h)) for h in (STEP, -STEP))
         expected = trees.scale(trees.subtract(after, before), 0.5 / STEP)
