@@ -12,7 +12,7 @@ from gnflow.compiler import build
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import compile as compile_plan
 from gnflow.data.dataset import Standing
-from gnflow.data.microbatches import Prepared, evaluation, training
+from gnflow.data.microbatches import Prepared, evaluation, reader, training
 from gnflow.data.multimodal.dataset import MultimodalDataset
 from gnflow.data.prepare import prepare
 from gnflow.errors import DataError, DiskProblem
@@ -125,6 +125,7 @@ def _work(
             stop,
             _sampler(planned, dataset, directory),
             Standing(dataset.directory).require,
+            reader(dataset, experiment.data),
         )
         stop.patient = True
         state = session.begin(params) if source is None else session.resume(source)
