@@ -11,11 +11,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from gnflow import trees
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.program import Program, State
 from gnflow.data.batches import Batches
 from gnflow.data.multimodal.mixture import MixedBatches
 from gnflow.errors import DiskProblem
+from gnflow.objective import Params
 from gnflow.train import checkpoint
 
 SKIPPED, ROLLED_BACK = "skipped", "rolled_back"  # names of events
@@ -65,3 +67,9 @@ class Past:
     def scheduled(self, step: int) -> int:
         """The last step up to this one after which a checkpoint is kept; 0 is the start."""
         return step - step % self.plan.experiment.training.checkpoint_every
+
+
+def beginning(program: Program, params: Params) -> State:
+    """The state before the first step."""
+    # In one order, since sums over all weights follow it; aligned as torch aligns, wherever they were read from.
+    return program.init(trees.clone(trees.pick(params, program.template().params)))

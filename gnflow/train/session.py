@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gnflow import trees
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.program import Program, State
 from gnflow.data.batches import Batches
@@ -19,7 +18,7 @@ from gnflow.errors import Diverged, GnflowError
 from gnflow.objective import Params
 from gnflow.train import checkpoint, divergence, offending, results
 from gnflow.train.journal import Journal, Step
-from gnflow.train.past import ROLLED_BACK, SKIPPED, Past
+from gnflow.train.past import ROLLED_BACK, SKIPPED, Past, beginning
 from gnflow.train.recorder import UNDONE, Recorder, diverging, numbers
 from gnflow.train.samples import Sampler
 from gnflow.train.signals import Stop
@@ -189,9 +188,3 @@ class Session:
         results.write_summary(self.directory, self.plan, self.journal.steps, max(step - 1, 0), results.DIVERGED)
         cure = "a smaller learning rate is the usual cure, under another name or with --fresh"
         return Diverged(f"{message}.\nThe weights before it are saved; {cure}.")
-
-
-def beginning(program: Program, params: Params) -> State:
-    """The state before the first step."""
-    # In one order, since sums over all weights follow it; aligned as torch aligns, wherever they were read from.
-    return program.init(trees.clone(trees.pick(params, program.template().params)))

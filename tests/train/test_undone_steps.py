@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from acting import Acting, Crash, crash
-from quadratic import POISON, Quadratic, computed, experiment, quadratic_plan, tokens, trained
+from quadratic import MICROBATCHES, POISON, Quadratic, computed, experiment, poisoned, quadratic_plan, tokens, trained
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -20,16 +20,6 @@ from gnflow.train import checkpoint, results
 from gnflow.train.journal import Event, Step, read
 
 EVERY = 4
-MICROBATCHES = 3
-
-
-def poisoned(*steps: int, row: int = 2) -> np.ndarray:
-    """A text with one poisoned token in the second micro-batch of each of these steps."""
-    train = tokens()
-    for step in steps:
-        number = int(Batches(tokens(), 4, 8, seed=0).row_numbers((step - 1) * MICROBATCHES + 1, 1)[0][row])
-        train[number * 8 + 4] = POISON
-    return train
 
 
 def by_hand(train: np.ndarray, policy: str, *undone: int) -> State:
@@ -108,7 +98,7 @@ def test_an_event_names_step_microbatch_row_and_what_was_done(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("policy", ["skip", "rollback"])
-@pytest.mark.parametrize("at", range(12))
+@pytest.mark.parametrize("at", [2, 3, 5, 6, 7])  # around the steps that are undone
 def test_a_run_that_undoes_steps_and_crashes_anywhere_equals_one_that_does_not(
     tmp_path: Path, policy: str, at: int
 ) -> None:
