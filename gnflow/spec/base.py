@@ -15,6 +15,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     Strict,
 )
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -53,6 +54,11 @@ class DefaultKind:
     def _told(self, value: object) -> object:
         told = _expand(value)
         return {"kind": self.kind, **told} if isinstance(told, Mapping) else told
+
+
+def later(default: object) -> FieldInfo:
+    """Marks a key that came after the first specs had been digested: at its default it is in no digest."""
+    return FieldInfo(exclude_if=lambda value: value == default)
 
 
 Item = TypeVar("Item")

@@ -7,16 +7,33 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import BaseModel
 
+from gnflow.spec.base import Spec
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.problems import UNPRINTABLE
 from gnflow.spec.scalar import Refused, value_of
+from gnflow.spec.tree import Plain
 
 _BARE = re.compile(r"[A-Za-z][A-Za-z0-9_./+-]*")
 
 
 def resolved(experiment: Experiment) -> str:
     """The spec with every default written out, as YAML that `load` takes back."""
-    return "\n".join(_block(experiment.model_dump(mode="json"), "")) + "\n"
+    return "\n".join(_block(tree(experiment), "")) + "\n"
+
+
+def tree(spec: Spec) -> dict[str, Plain]:
+    """Every key with its value, those at their default too."""
+    return {name: plain(getattr(spec, name)) for name in type(spec).model_fields}
+
+
+def plain(value: object) -> Plain:
+    """A value of a spec in terms of mappings, lists and scalars."""
+    if isinstance(value, Spec):
+        return tree(value)
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    assert value is None or isinstance(value, (str, int, float, bool))
+    return value
 
 
 def lines(tree: Mapping[str, object]) -> list[str]:
@@ -25,7 +42,7 @@ def lines(tree: Mapping[str, object]) -> list[str]:
 
 
 def digest(value: BaseModel | Mapping[str, object]) -> str:
-    """SHA-256 of the values, whatever the order of their keys."""
+    """SHA-256 of the values, whatever the order of their keys; of a spec without keys that are `later`."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else dict(value)
     canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

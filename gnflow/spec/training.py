@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gnflow.spec.base import Count, Path, Rate, Shorthand, Spec, Unit, refuse
+from gnflow.spec.base import Count, Path, Rate, Shorthand, Spec, Unit, later, refuse
 
 
 class Scratch(Spec):
@@ -43,6 +43,15 @@ class Target(Spec):
     """The value to reach."""
 
 
+class Spike(Spec):
+    """Which losses are spikes: those far above the ones before, in their standard deviations."""
+
+    above: Rate = 6.0
+    """Standard deviations that `loss/train` may lie above the mean of the last `window` of them."""
+    window: Annotated[int, Field(ge=2), Unit("steps")] = 128
+    """Losses of steps that were not undone; the rule holds once there are so many."""
+
+
 class Training(Spec):
     """How long, on what, and what is kept."""
 
@@ -68,6 +77,13 @@ class Training(Spec):
     """Steps between checkpoints that are kept."""
     temporary_checkpoint_minutes: Annotated[Rate, Unit("minutes")] = 5.0
     """A further checkpoint, replaced by the next one, at least this often."""
+    on_nonfinite: Annotated[Literal["raise", "skip", "rollback"], later("raise")] = "raise"
+    """A step with a loss, gradient or update that is not finite, or with a `spike`, ends the run (`raise`), is not
+    taken (`skip`), or takes the weights back to the last scheduled checkpoint (`rollback`). Its batch is used up."""
+    spike: Annotated[Spike | None, later(None)] = None
+    """The losses that `on_nonfinite` is for though they are finite. Default: none."""
+    max_undone: Annotated[Count, Unit("steps"), later(10)] = 10
+    """Steps that `skip` or `rollback` may undo in one run; one more ends it as `raise` does."""
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Training":

@@ -12,10 +12,10 @@ from gnflow.compiler import build
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import compile as compile_plan
 from gnflow.data.dataset import Standing
-from gnflow.data.microbatches import Prepared, evaluation, training
+from gnflow.data.microbatches import Prepared, evaluation, reader, training
 from gnflow.data.multimodal.dataset import MultimodalDataset
 from gnflow.data.prepare import prepare
-from gnflow.errors import DataError, DiskProblem
+from gnflow.errors import DiskProblem
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import digest
 from gnflow.spec.training import Loss, ModalityConflict, Samples
@@ -102,7 +102,7 @@ def _work(
         return
     experiment = planned.experiment
     dataset = prepare(experiment.data, workspace, report)
-    _require_same_data(directory, dataset)
+    provenance.require_same_data(directory, dataset.digest, dataset.directory)
     program = compile_plan(planned)
     provenance.record(
         directory,
@@ -125,6 +125,7 @@ def _work(
             stop,
             _sampler(planned, dataset, directory),
             Standing(dataset.directory).require,
+            reader(dataset, experiment.data),
         )
         stop.patient = True
         state = session.begin(params) if source is None else session.resume(source)
@@ -151,15 +152,6 @@ def _resume_point(checkpoints: Path, journal: Journal, report: Report) -> Path |
     if found.path is None and found.damage:
         raise DiskProblem(f"{checkpoints} has no good checkpoint left; --fresh starts the run again")
     return found.path
-
-
-def _require_same_data(directory: Path, dataset: Prepared) -> None:
-    known = provenance.data_digest(directory)
-    if known is not None and known != dataset.digest:
-        raise DataError(
-            f"the data in {dataset.directory} changed since this run began (SHA-256 {known[:12]}, now "
-            f"{dataset.digest[:12]}); bring the old data back, or --fresh starts the run again"
-        )
 
 
 def _evaluation(planned: Plan, dataset: Prepared) -> Tensor | None:

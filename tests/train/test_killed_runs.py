@@ -13,6 +13,7 @@ import tiny
 from equal_runs import assert_equal_but_for_clocks
 from ruamel.yaml import YAML
 
+from gnflow.train.journal import read
 from gnflow.train.run import Run
 
 KILLER = Path(__file__).parents[1] / "killer.py"
@@ -59,6 +60,27 @@ def test_a_run_killed_again_and_again_equals_one_that_was_not(untouched: tuple[s
     optimizer, expected = untouched
     for directory in killed(project(tmp_path / "project", optimizer), seed=1, kills=10):
         assert_equal_but_for_clocks(directory, expected)
+
+
+@pytest.mark.parametrize("policy", ["skip", "rollback"])
+def test_a_run_that_undoes_steps_and_is_killed_again_and_again_equals_one_that_was_not(
+    policy: str, tmp_path: Path
+) -> None:
+    # A rule so strict that a loss with a little bad luck is a spike.
+    rule = {"on_nonfinite": policy, "spike": {"above": 0.01, "window": 2}, "max_undone": STEPS, "rows": 1}
+    specs = []
+    for name in ("untouched", "project"):
+        specs.append(project(tmp_path / name, "adamw"))
+        tree = YAML(typ="safe").load(specs[-1])
+        YAML().dump(tree | {"training": tree["training"] | rule}, specs[-1])
+    subprocess.run(command(specs[0]), check=True, capture_output=True)
+    expected, directory = (spec.parent / "runs" / "tiny" for spec in specs)
+    undone = read(expected / "journal.jsonl").events
+    assert 2 <= len(undone) <= STEPS - 4, "too few or too many to mean anything"
+    done = subprocess.run([sys.executable, KILLER, specs[1], "3", "10"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 3, "too few kills to mean anything"
+    assert_equal_but_for_clocks(directory, expected)
 
 
 @pytest.mark.faults
@@ -109,8 +131,9 @@ def test_a_run_that_is_killed_interrupted_and_preempted_equals_one_that_was_not(
     assert_equal_but_for_clocks(directory, expected)
 
 
-def test_a_kill_at_any_file_operation_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("policy", ["raise", "skip", "rollback"])
+def test_a_kill_at_any_file_operation_changes_nothing(policy: str, tmp_path: Path) -> None:
     script = KILLER.with_name("crash_matrix.py")
-    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, script, tmp_path, policy], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 80, "the operations were not seen"
