@@ -1,13 +1,14 @@
 """Spec -> objects: models, objectives, transforms and optimizers, each by one closed `match`."""
 
 from collections.abc import Hashable, Iterable
-from math import prod
+from math import ceil, prod
 from typing import assert_never
 
 import torch
 
 from gnflow import trees
 from gnflow.compiler.routing import routing
+from gnflow.curvature import pieces
 from gnflow.curvature.linearised import BENDS, SURROGATES, curvature, linearised
 from gnflow.metrics.conflict import conflict
 from gnflow.metrics.dominance import dominance
@@ -45,6 +46,9 @@ from gnflow.spec.specials import specials
 from gnflow.spec.training import Dominance, Loss, Metric, ModalityConflict
 
 
+LOGITS, MOST_PIECES = 2**25, 32  # 128 MiB of float32; every piece makes a graph longer
+
+
 def kernel(optimizer: spec.Optimizer) -> Kernel:
     """The fastest attention that has the derivatives this optimizer takes."""
     return "plain" if isinstance(optimizer, spec.GaussNewton) else "flash"
@@ -74,11 +78,16 @@ def microbatch_shape(experiment: Experiment) -> tuple[int, ...]:
 def objective(network: Model, experiment: Experiment) -> Objective:
     """Next-token cross-entropy, weighted as the model says; frozen weights have no gradient.
 
+    Where all logits of a micro-batch would take more than LOGITS, those of a piece of it are there at a time.
+
     In bfloat16, where the spec says so, are gradients alone. Values decide about step lengths and targets and are set
     against the convex model: they keep float32.
     """
     reduced = torch.bfloat16 if experiment.training.precision == "bfloat16" else None
     form = experiment.optimizer.objective if isinstance(experiment.optimizer, spec.GaussNewton) else "quadratic"
+    lower = network if reduced is None else _rounded(network, reduced)
+    if (count := _pieces(experiment)) > 1:
+        return pieces.objective(network, count, SURROGATES[form], BENDS[form], lower)
 
     def value(params: Params, tokens: Tokens) -> Scalar:
         inputs, targets = network.split(tokens)
@@ -86,7 +95,7 @@ def objective(network: Model, experiment: Experiment) -> Objective:
 
     def rounded(params: Params, tokens: Tokens) -> Scalar:
         inputs, targets = network.split(tokens)
-        return cross_entropy(network.logits(trees.mapped(lambda w: w.to(reduced), params), inputs).float(), targets)
+        return cross_entropy(lower.logits(params, inputs), targets)
 
     def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         of = value if reduced is None else rounded
@@ -101,6 +110,23 @@ def objective(network: Model, experiment: Experiment) -> Objective:
         curvature(network.logits, BENDS[form], network.split),
         lambda tokens: weight(network.split(tokens)[1]),
     )
+
+
+def _rounded(network: Model, dtype: torch.dtype) -> Model:
+    """The network in a type of fewer bits, but for its logits."""
+
+    def low(params: Params) -> Params:
+        return trees.mapped(lambda w: w.to(dtype), params)
+
+    features = network.features._replace(run=lambda params, inputs: network.features.run(low(params), inputs))
+    head = network.head._replace(run=lambda params, x: network.head.run(low(params), x).float())
+    return network._replace(features=features, head=head)
+
+
+def _pieces(experiment: Experiment) -> int:
+    """Of a micro-batch, so that no more than LOGITS are there at a time."""
+    tokens = experiment.training.rows * experiment.data.context
+    return min(ceil(tokens * experiment.data.vocabulary / LOGITS), MOST_PIECES, tokens)
 
 
 def probe(experiment: Experiment) -> Probe | None:
