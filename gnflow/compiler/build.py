@@ -45,7 +45,6 @@ from gnflow.spec.multimodal import Multimodal
 from gnflow.spec.specials import specials
 from gnflow.spec.training import Dominance, Loss, Metric, ModalityConflict
 
-
 LOGITS, MOST_PIECES = 2**25, 32  # 128 MiB of float32; every piece makes a graph longer
 
 
@@ -86,22 +85,20 @@ def objective(network: Model, experiment: Experiment) -> Objective:
     reduced = torch.bfloat16 if experiment.training.precision == "bfloat16" else None
     form = experiment.optimizer.objective if isinstance(experiment.optimizer, spec.GaussNewton) else "quadratic"
     lower = network if reduced is None else _rounded(network, reduced)
-    if (count := _pieces(experiment)) > 1:
+    if (count := logit_pieces(experiment)) > 1:
         return pieces.objective(network, count, SURROGATES[form], BENDS[form], lower)
 
-    def value(params: Params, tokens: Tokens) -> Scalar:
-        inputs, targets = network.split(tokens)
-        return cross_entropy(network.logits(params, inputs), targets)
+    def loss(of: Model, params: Params, tokens: Tokens) -> Scalar:
+        inputs, targets = of.split(tokens)
+        return cross_entropy(of.logits(params, inputs), targets)
 
-    def rounded(params: Params, tokens: Tokens) -> Scalar:
-        inputs, targets = network.split(tokens)
-        return cross_entropy(lower.logits(params, inputs), targets)
+    def value(params: Params, tokens: Tokens) -> Scalar:
+        return loss(network, params, tokens)
 
     def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        of = value if reduced is None else rounded
         moving = {name: weight for name, weight in params.items() if name not in network.frozen}
-        slope, loss = torch.func.grad_and_value(lambda part: of({**params, **part}, tokens))(moving)
-        return slope, loss
+        slope, at = torch.func.grad_and_value(lambda part: loss(lower, {**params, **part}, tokens))(moving)
+        return slope, at
 
     return Objective(
         value,
@@ -123,7 +120,7 @@ def _rounded(network: Model, dtype: torch.dtype) -> Model:
     return network._replace(features=features, head=head)
 
 
-def _pieces(experiment: Experiment) -> int:
+def logit_pieces(experiment: Experiment) -> int:
     """Of a micro-batch, so that no more than LOGITS are there at a time."""
     tokens = experiment.training.rows * experiment.data.context
     return min(ceil(tokens * experiment.data.vocabulary / LOGITS), MOST_PIECES, tokens)
