@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,7 +22,6 @@ sys.path.insert(0, str(HERE))
 
 from measure import machine, quartiles, timed  # noqa: E402  # a script's neighbour
 
-from gnflow.compiler.cost import nbytes  # noqa: E402
 from gnflow.compiler.plan import Plan, plan  # noqa: E402
 from gnflow.compiler.program import compile as make_program  # noqa: E402
 from gnflow.spec.experiment import Experiment  # noqa: E402
@@ -63,7 +62,7 @@ def main(folder: Path = HERE, time: dict[Size, float] = TIME, memory: dict[Size,
 
 
 def times(size: Size, threads: int) -> dict[str, object]:
-    """Milliseconds of interleaved calls, and the ratio of their medians; beside it that of their matrix products."""
+    """Milliseconds of interleaved calls, the ratio of their medians, and that of their FLOPs."""
     torch.set_num_threads(threads)
     planned, calls = _regions(size)
     seconds: dict[str, list[float]] = {name: [] for name in REGIONS}
@@ -76,6 +75,7 @@ def times(size: Size, threads: int) -> dict[str, object]:
         "size": str(size),
         "threads": threads,
         "runs": RUNS,
+        "load": os.getloadavg()[0],
         **milliseconds,
         "ratio": medians["curved"] / medians["gradient"],
         # A gradient is three passes of products, one forward and two backward.
@@ -84,17 +84,24 @@ def times(size: Size, threads: int) -> dict[str, object]:
 
 
 def peak(size: Size, region: str) -> dict[str, object]:
-    """Bytes at the highest point of one call, beyond what was there before."""
+    """Bytes at the highest point of one call."""
     _, calls = _regions(size)
     for _ in range(2):
         calls[region]()
+    return {"bytes": held(calls[region])}
+
+
+def held(function: Callable[[], object]) -> int:
+    """Bytes resident at the highest point of a call, beyond those before it."""
     before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
-    results = calls[region]()
-    return {"bytes": _status("VmHWM") - before, "of_them_results": nbytes(results)}
+    result = function()
+    top = _status("VmHWM")
+    del result
+    return top - before
 
 
-def _memory(size: Size, target: float) -> dict[str, object]:
+def _memory(size: Size, target: float) -> dict[str, Any]:
     found = {region: _child("peak", size, region)["bytes"] for region in REGIONS}
     return {"size": str(size), **found, "ratio": found["curved"] / found["gradient"], "target": target}
 
@@ -118,7 +125,7 @@ def _regions(size: Size) -> tuple[Plan, dict[str, Callable[[], object]]]:
     }
 
 
-def _child(function: str, size: Size, argument: int | str) -> dict[str, float]:
+def _child(function: str, size: Size, argument: int | str) -> dict[str, Any]:
     """`function(size, argument)` in a fresh process."""
     done = subprocess.run(
         [sys.executable, __file__, function, json.dumps(size), str(argument)],
@@ -128,7 +135,7 @@ def _child(function: str, size: Size, argument: int | str) -> dict[str, float]:
         check=True,
     )
     print(function, size, argument, done.stdout.strip(), flush=True)
-    found: dict[str, float] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
@@ -138,41 +145,40 @@ def _status(name: str) -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
-def report(result: dict[str, object]) -> str:
+def report(result: dict[str, Any]) -> str:
     """The results in Markdown."""
-    about, time, memory = result["machine"], result["time"], result["memory"]
-    assert isinstance(about, dict) and isinstance(time, list)
-    assert isinstance(memory, list)
+    about = result["machine"]
     lines = [
         "# curved and gradient",
         "",
-        f"{about['date']}, {about['cpu']}, {about['cores']} cores, load {about['load_before']:.1f} before, "
-        f"torch {about['torch']}. Both compiled, float32, plain attention.",
+        f"{about['date']}, {about['cpu']}, {about['cores']} cores, torch {about['torch']}. Both compiled, float32, "
+        "plain attention.",
         "",
         "## Time",
         "",
-        "Milliseconds: median, and quartiles in brackets, of interleaved calls in one process.",
+        "Milliseconds: median, and quartiles in brackets, of interleaved calls in one process; the load of the machine "
+        "(of all its processes) after them. Five products against three are 1.67 times the FLOPs.",
         "",
-        *_table("size | threads | runs | curved | gradient | ratio | aimed at | FLOPs of products", map(_timed, time)),
+        *_table("size | threads | load | runs | curved | gradient | ratio | aimed at", map(_timed, result["time"])),
         "",
         "## Peak memory",
         "",
         "MiB beyond the arguments, each in a process of its own.",
         "",
-        *_table("size | curved | gradient | ratio | aimed at", map(_held, memory)),
+        *_table("size | curved | gradient | ratio | aimed at", map(_held, result["memory"])),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _timed(row: dict[str, object]) -> str:
-    curved, gradient = (f"{m:.0f} ({low:.0f} to {high:.0f})" for low, m, high in (row["curved"], row["gradient"]))  # type: ignore[misc, has-type]
+def _timed(row: dict[str, Any]) -> str:
+    curved, gradient = (f"{middle:.0f} ({low:.0f} to {high:.0f})" for low, middle, high in map(row.get, REGIONS))
     return (
-        f"{row['size']} | {row['threads']} | {row['runs']} | {curved} | {gradient} | "
-        f"{row['ratio']:.2f} | {row['target']} | {row['flops']:.2f}"
+        f"{row['size']} | {row['threads']} | {row['load']:.1f} | {row['runs']} | {curved} | {gradient} | "
+        f"{row['ratio']:.2f} | {row['target']}"
     )
 
 
-def _held(row: dict[str, float]) -> str:
+def _held(row: dict[str, Any]) -> str:
     curved, gradient = (f"{row[name] / 2**20:.0f}" for name in REGIONS)
     return f"{row['size']} | {curved} | {gradient} | {row['ratio']:.2f} | {row['target']}"
 
