@@ -1,13 +1,14 @@
 """Spec -> objects: models, objectives, transforms and optimizers, each by one closed `match`."""
 
 from collections.abc import Hashable, Iterable
-from math import prod
+from math import ceil, prod
 from typing import assert_never
 
 import torch
 
 from gnflow import trees
 from gnflow.compiler.routing import routing
+from gnflow.curvature import pieces
 from gnflow.curvature.linearised import BENDS, SURROGATES, curvature, linearised
 from gnflow.metrics.conflict import conflict
 from gnflow.metrics.dominance import dominance
@@ -44,6 +45,8 @@ from gnflow.spec.multimodal import Multimodal
 from gnflow.spec.specials import specials
 from gnflow.spec.training import Dominance, Loss, Metric, ModalityConflict
 
+LOGITS, MOST_PIECES = 2**25, 32  # 128 MiB of float32; every piece makes a graph longer
+
 
 def kernel(optimizer: spec.Optimizer) -> Kernel:
     """The fastest attention that has the derivatives this optimizer takes."""
@@ -74,25 +77,28 @@ def microbatch_shape(experiment: Experiment) -> tuple[int, ...]:
 def objective(network: Model, experiment: Experiment) -> Objective:
     """Next-token cross-entropy, weighted as the model says; frozen weights have no gradient.
 
+    Where all logits of a micro-batch would take more than LOGITS, those of a piece of it are there at a time.
+
     In bfloat16, where the spec says so, are gradients alone. Values decide about step lengths and targets and are set
     against the convex model: they keep float32.
     """
     reduced = torch.bfloat16 if experiment.training.precision == "bfloat16" else None
     form = experiment.optimizer.objective if isinstance(experiment.optimizer, spec.GaussNewton) else "quadratic"
+    lower = network if reduced is None else _rounded(network, reduced)
+    if (count := logit_pieces(experiment)) > 1:
+        return pieces.objective(network, count, SURROGATES[form], BENDS[form], lower)
+
+    def loss(of: Model, params: Params, tokens: Tokens) -> Scalar:
+        inputs, targets = of.split(tokens)
+        return cross_entropy(of.logits(params, inputs), targets)
 
     def value(params: Params, tokens: Tokens) -> Scalar:
-        inputs, targets = network.split(tokens)
-        return cross_entropy(network.logits(params, inputs), targets)
-
-    def rounded(params: Params, tokens: Tokens) -> Scalar:
-        inputs, targets = network.split(tokens)
-        return cross_entropy(network.logits(trees.mapped(lambda w: w.to(reduced), params), inputs).float(), targets)
+        return loss(network, params, tokens)
 
     def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        of = value if reduced is None else rounded
         moving = {name: weight for name, weight in params.items() if name not in network.frozen}
-        slope, loss = torch.func.grad_and_value(lambda part: of({**params, **part}, tokens))(moving)
-        return slope, loss
+        slope, at = torch.func.grad_and_value(lambda part: loss(lower, {**params, **part}, tokens))(moving)
+        return slope, at
 
     return Objective(
         value,
@@ -101,6 +107,23 @@ def objective(network: Model, experiment: Experiment) -> Objective:
         curvature(network.logits, BENDS[form], network.split),
         lambda tokens: weight(network.split(tokens)[1]),
     )
+
+
+def _rounded(network: Model, dtype: torch.dtype) -> Model:
+    """The network in a type of fewer bits, but for its logits."""
+
+    def low(params: Params) -> Params:
+        return trees.mapped(lambda w: w.to(dtype), params)
+
+    features = network.features._replace(run=lambda params, inputs: network.features.run(low(params), inputs))
+    head = network.head._replace(run=lambda params, x: network.head.run(low(params), x).float())
+    return network._replace(features=features, head=head)
+
+
+def logit_pieces(experiment: Experiment) -> int:
+    """Of a micro-batch, so that no more than LOGITS are there at a time."""
+    tokens = experiment.training.rows * experiment.data.context
+    return min(ceil(tokens * experiment.data.vocabulary / LOGITS), MOST_PIECES, tokens)
 
 
 def probe(experiment: Experiment) -> Probe | None:
