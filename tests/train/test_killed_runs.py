@@ -68,19 +68,14 @@ def test_a_run_that_undoes_steps_and_is_killed_again_and_again_equals_one_that_w
 ) -> None:
     # A rule so strict that a loss with a little bad luck is a spike.
     rule = {"on_nonfinite": policy, "spike": {"above": 0.01, "window": 2}, "max_undone": STEPS, "rows": 1}
-    specs = []
-    for name in ("untouched", "project"):
-        specs.append(project(tmp_path / name, "adamw"))
-        tree = YAML(typ="safe").load(specs[-1])
-        YAML().dump(tree | {"training": tree["training"] | rule}, specs[-1])
+    training = tiny.tiny(steps=STEPS, checkpoint_every=4, temporary_checkpoint_minutes=0.002, **rule)["training"]
+    specs = [project(tmp_path / name, "adamw", training=training) for name in ("untouched", "project")]
     subprocess.run(command(specs[0]), check=True, capture_output=True)
-    expected, directory = (spec.parent / "runs" / "tiny" for spec in specs)
+    expected = specs[0].parent / "runs" / "tiny"
     undone = read(expected / "journal.jsonl").events
     assert 2 <= len(undone) <= STEPS - 4, "too few or too many to mean anything"
-    done = subprocess.run([sys.executable, KILLER, specs[1], "3", "10"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 3, "too few kills to mean anything"
-    assert_equal_but_for_clocks(directory, expected)
+    for directory in killed(specs[1], seed=3, kills=6):
+        assert_equal_but_for_clocks(directory, expected)
 
 
 @pytest.mark.faults
