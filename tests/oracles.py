@@ -1,5 +1,7 @@
 """Dense references: Jacobians and Hessians written out as matrices, and nothing shared with what they check."""
 
+from collections.abc import Callable
+
 import torch
 from problems import Problem
 from torch import Tensor
@@ -72,7 +74,27 @@ class Dense:
         bend = torch.diag(self.shares()) if form == "whitened" else torch.func.hessian(self.loss)(self.logits)
         return self.jacobian.T @ bend @ self.jacobian
 
+    def hessian(self, problem: Problem) -> Tensor:
+        """Of the loss itself, (weights) x (weights)."""
+
+        def loss(flat: Tensor) -> Tensor:
+            return self.loss(problem.model.logits(self.tree(flat), problem.tokens[:, :-1]).flatten())
+
+        return torch.func.hessian(loss)(self.anchor)
+
+    def operator(self, matrix: Tensor) -> Callable[[Params], Params]:
+        """The matrix as a function of a direction."""
+        return lambda direction: self.tree(matrix @ self.flat(direction))
+
     def prox_linear(self, params: Params) -> tuple[Tensor, Tensor]:
         """(J' l'(z + J d), l(z + J d))."""
         moved = self.logits + self.jacobian @ (self.flat(params) - self.anchor)
         return self.jacobian.T @ torch.func.grad(self.loss)(moved), self.loss(moved)
+
+
+def orthogonal_signs(dense: Dense) -> list[Params]:
+    """Vectors of -1 and 1 with mean v v' = 1: over them, what is quadratic in a probe has exactly its expectation."""
+    signs = torch.ones(1, 1, dtype=dense.anchor.dtype)
+    while len(signs) < len(dense.anchor):
+        signs = torch.cat([torch.cat([signs, signs], 1), torch.cat([signs, -signs], 1)])
+    return [dense.tree(row) for row in signs[:, : len(dense.anchor)]]

@@ -8,8 +8,10 @@ import torch
 
 from gnflow import trees
 from gnflow.compiler.routing import routing
-from gnflow.curvature.linearised import BENDS, SURROGATES, curvature, linearised
+from gnflow.curvature.hessian import hessian
+from gnflow.curvature.linearised import BENDS, SURROGATES, Form, curvature, linearised
 from gnflow.metrics.conflict import conflict
+from gnflow.metrics.curvature import Curvature
 from gnflow.metrics.dominance import dominance
 from gnflow.metrics.evaluation import Measure, grouped_losses, held_out_loss, tallied
 from gnflow.models.attention import Kernel
@@ -38,6 +40,7 @@ from gnflow.optim.stacks import Stacks
 from gnflow.spec import optimizer as spec
 from gnflow.spec import rules
 from gnflow.spec import schedules as spec_schedules
+from gnflow.spec import training as spec_training
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.model import Decoder, Emu3, Janus
 from gnflow.spec.multimodal import Multimodal
@@ -79,7 +82,10 @@ def objective(network: Model, experiment: Experiment) -> Objective:
     """
     reduced = torch.bfloat16 if experiment.training.precision == "bfloat16" else None
     form = experiment.optimizer.objective if isinstance(experiment.optimizer, spec.GaussNewton) else "quadratic"
+    return _objective(network, form, reduced)
 
+
+def _objective(network: Model, form: Form = "quadratic", reduced: torch.dtype | None = None) -> Objective:
     def value(params: Params, tokens: Tokens) -> Scalar:
         inputs, targets = network.split(tokens)
         return cross_entropy(network.logits(params, inputs), targets)
@@ -124,6 +130,17 @@ def measures(experiment: Experiment, network: Model, jit: Jit) -> tuple[Measure,
                 return None
 
     return tuple(filter(None, map(measure, experiment.metrics)))
+
+
+def probed(experiment: Experiment, optimizer: Optimizer) -> Curvature | None:
+    """What measures the curvature, where a metric asks for it: eager, in full precision, as it is seldom called."""
+    wanted = next((metric for metric in experiment.metrics if isinstance(metric, spec_training.Curvature)), None)
+    if wanted is None:
+        return None
+    network = model(experiment, "plain")  # the one kernel that has all derivatives
+    loss = _objective(network)
+    second = loss._replace(product=hessian(loss.value))
+    return Curvature(wanted, loss, second, network.moving_blocks, optimizer, experiment.training.seed)
 
 
 def optimizer(method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None = None) -> Optimizer:

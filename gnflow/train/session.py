@@ -14,6 +14,7 @@ from gnflow.compiler.program import Program, State
 from gnflow.data.batches import Batches
 from gnflow.data.multimodal.mixture import MixedBatches
 from gnflow.errors import DiskProblem, Diverged, GnflowError
+from gnflow.metrics.evaluation import due
 from gnflow.objective import Params
 from gnflow.train import checkpoint, divergence, results
 from gnflow.train.journal import Journal, Step
@@ -54,7 +55,7 @@ class Session:
         # In one order, since sums over all weights follow it; aligned as torch aligns, wherever they were read from.
         ordered = trees.pick(params, self.program.template().params)
         state = self.program.init(trees.clone(ordered))
-        self._conclude(state, {}, 0.0)
+        self._conclude(state, {}, {}, 0.0)
         self._save(state)
         return state
 
@@ -73,7 +74,8 @@ class Session:
         return state
 
     def _advance(self, state: State) -> State:
-        step, start, compiled = state.step + 1, time.perf_counter(), self.program.compile_seconds()
+        step, before = state.step + 1, self._kept(state)
+        start, compiled = time.perf_counter(), self.program.compile_seconds()
         state, metrics = self.program.step(state, self._batch(state.step))
         values = numbers(metrics)
         if self.program.device.type == "cuda":
@@ -82,12 +84,17 @@ class Session:
         problem = diverging(values) or _unusable(state.params)
         if problem:
             raise self._diverged(step, problem)
-        self._conclude(state, values, seconds)
+        self._conclude(state, before, values, seconds)
         return state
 
-    def _conclude(self, state: State, values: Mapping[str, float], seconds: float) -> None:
+    def _kept(self, state: State) -> Params:
+        """A copy of the weights, where a measurement of the step that consumes them may ask for it."""
+        asked = self.program.curvature is not None and self._evaluates(state.step + 1)
+        return trees.clone(state.params) if asked else {}
+
+    def _conclude(self, state: State, before: Params, values: Mapping[str, float], seconds: float) -> None:
         if self._evaluates(state.step):
-            values = {**values, **self._evaluated(state)}
+            values = {**values, **self._evaluated(state, before)}
         record = self.recorder.step(state.step, values, seconds, self.program.compile_seconds())
         minutes = (time.monotonic() - self.saved_at) / 60
         if (
@@ -98,13 +105,16 @@ class Session:
         ):
             self._save(state)
 
-    def _evaluated(self, state: State) -> Mapping[str, float]:
+    def _evaluated(self, state: State, before: Params) -> Mapping[str, float]:
         """What is measured of these weights besides their training. Raises Diverged, DiskProblem."""
         values = {} if self.evaluation is None else numbers(self.program.evaluate(state.params, self.evaluation))
         if problem := diverging(values):
             raise self._diverged(state.step, problem)
         number = state.step // self.plan.experiment.training.evaluate_every
         last = results.finished(self.plan, Step(state.step, 0.0, values))
+        curvature = self.program.curvature
+        if self.evaluation is not None and curvature is not None and due(curvature.spec.every, number, last):
+            values = {**values, **numbers(self.program.inspect(state, before, self.evaluation))}
         if self.sampler is None or not self.sampler.due(number, last):
             return values
         return {**values, **self.sampler.write(state.step, state.params)}
