@@ -14,8 +14,8 @@ def hessian(value: Callable[[Params, Tokens], Scalar]) -> Callable[[Params, Para
 
     def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
         slope = torch.func.grad(lambda part: value({**anchor, **part}, tokens))
-        _, image = torch.func.jvp(slope, (trees.pick(anchor, direction),), (direction,))
+        pushforward = torch.func.jvp(slope, (trees.pick(anchor, direction),), (direction,))
         # torch does not type the transform by its arguments.
-        return cast("Params", image)
+        return cast("tuple[Params, Params]", pushforward)[1]
 
     return product

@@ -11,14 +11,15 @@ curvature/gn_cosine, gn_norm_ratio     between the last update u and x of (G + d
                                        <u, x> / |u| |x| and |u| / |x|
 curvature/gn_residual                  of that x, over the gradient's norm
 
-G is the generalised Gauss-Newton matrix J' H J of the cross-entropy, whatever model the optimizer takes; only what moves
-has rows. P is 1, V^1/2 as in the optimizer's own step, or V, the diagonal `Fisher.diagonal` of its transform; G has then
-the rows of the parameters that V has. A condition number is a bound from below, since the smallest Ritz value is one
-from above; where that is 0 but for rounding it is 1 / eps. It is missing of transforms without such statistics
-(AdamW, Muon, RMNP, conjugate gradients), gn_* before the first step.
+G is the generalised Gauss-Newton matrix J' H J of the cross-entropy, whatever model the optimizer takes; what is frozen
+has no rows. P is 1, V^1/2 as in the optimizer's own step, or V, the diagonal that `Fisher.diagonal` of its transform
+has; G has then the rows of the parameters that V has. A condition number is a bound from below, as the smallest Ritz
+value is one from above; where that is 0 but for rounding it is 1 / eps. There is none of transforms without such
+statistics (AdamW, Muon, RMNP, conjugate gradients), and gn_* is missing before the first step.
 
-Cost, in products with G or H, for m iterations, k probes and B blocks: 3 m + 6 k + k B, and 3 m more for the condition
-numbers. It is in no count of passes, tokens, FLOPs or seconds of a step, as evaluation is not. Holds max(m, 3 k) vectors.
+Cost, in products with G or H, for m iterations, k probes and B blocks: 3 m + 6 k + k B and one gradient, and 3 m more
+for condition numbers. Like evaluation it is no part of a step's passes, tokens, FLOPs or seconds. Holds max(m, 3 k)
+vectors.
 """
 
 import hashlib

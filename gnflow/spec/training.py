@@ -139,9 +139,9 @@ class Samples(Spec):
 
 
 class Curvature(Spec):
-    """Of the Gauss-Newton matrix G and of the Hessian on held-out text: largest eigenvalues, trace, smallest Ritz value.
+    """Largest eigenvalues and trace of the Gauss-Newton matrix G and of the Hessian, on held-out micro-batches.
 
-    Of G also the part in its layers' blocks, the condition number seen through the optimizer's second moments where it
+    Of G also the part in its layers' blocks, its condition number seen through the optimizer's second moments where it
     keeps any, and the cosine between the last update and the Gauss-Newton step.
     """
 
@@ -162,7 +162,9 @@ class Curvature(Spec):
     @model_validator(mode="after")
     def _enough_iterations(self) -> "Curvature":
         if self.eigenvalues > self.iterations:
-            raise refuse(f"{self.eigenvalues} eigenvalues need as many `iterations`, not {self.iterations}", "iterations")
+            raise refuse(
+                f"{self.eigenvalues} eigenvalues need at least as many iterations, not {self.iterations}", "iterations"
+            )
         return self
 
 

@@ -1,49 +1,38 @@
 import pytest
 import torch
-from oracles import Dense, orthogonal_signs
+from oracles import Dense, Symmetric
 from problems import noise, small
 
 from gnflow.curvature.energy import energies
 
 
-@pytest.fixture(scope="module")
-def problem():
-    return small()
+def test_over_signs_that_span_everything_both_sums_are_exact():
+    symmetric = Symmetric()
+    within, whole = energies(symmetric, symmetric.blocks, symmetric.orthogonal_signs())
+    torch.testing.assert_close(whole, symmetric.matrix.square().sum(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(within, (symmetric.matrix * symmetric.within).square().sum(), rtol=1e-12, atol=0)
+    assert 0.2 < within / whole < 0.9
 
 
-@pytest.fixture(scope="module")
-def dense(problem):
-    return Dense(problem)
-
-
-def of_each_weight(dense, blocks):
-    """The number of its block."""
-    block = {name: float(i) for i, names in enumerate(blocks.values()) for name in names}
-    return dense.flat({n: torch.full(s, block[n]) for n, s in zip(dense.names, dense.shapes, strict=True)})
-
-
-def test_over_signs_that_span_everything_both_sums_are_exact(problem, dense):
-    matrix, blocks = dense.curvature(), problem.model.blocks
-    within, whole = energies(dense.operator(matrix), blocks, orthogonal_signs(dense))
-    owner = of_each_weight(dense, blocks)
-    same = owner[:, None] == owner
-    torch.testing.assert_close(whole, matrix.square().sum(), rtol=1e-10, atol=0)
-    torch.testing.assert_close(within, (matrix * same).square().sum(), rtol=1e-10, atol=0)
-    assert 0.05 < within / whole < 0.95
-
-
-def test_of_a_block_diagonal_matrix_any_probe_says_so(problem, dense):
-    owner = of_each_weight(dense, problem.model.blocks)
-    matrix = dense.curvature() * (owner[:, None] == owner)
-    within, whole = energies(dense.operator(matrix), problem.model.blocks, [noise(problem.params, 1)])
+def test_of_a_block_diagonal_matrix_or_of_one_block_any_probe_says_so():
+    symmetric = Symmetric()
+    probe = [noise(symmetric.tree(symmetric.eigenvalues), 1)]
+    within, whole = energies(symmetric, {"all": tuple(symmetric.shapes)}, probe)
+    assert within == whole > 0
+    symmetric.matrix = symmetric.matrix * symmetric.within
+    within, whole = energies(symmetric, symmetric.blocks, probe)
     torch.testing.assert_close(within, whole, rtol=1e-12, atol=0)
 
 
-def test_few_probes_are_never_outside_and_come_close(problem, dense):
-    matrix, blocks = dense.curvature(), problem.model.blocks
-    owner = of_each_weight(dense, blocks)
+def test_of_a_network_few_probes_come_close_and_no_share_is_above_one():
+    problem = small()
+    dense, blocks = Dense(problem), problem.model.blocks
+    matrix = dense.curvature()
+    number = {name: float(i) for i, names in enumerate(blocks.values()) for name in names}
+    owner = dense.flat({name: torch.full_like(w, number[name]) for name, w in problem.params.items()})
     expected = (matrix * (owner[:, None] == owner)).square().sum() / matrix.square().sum()
-    signs = [{n: v.sign() for n, v in noise(problem.params, i).items()} for i in range(16)]
+    signs = [{name: v.sign() for name, v in noise(problem.params, i).items()} for i in range(16)]
+    each = [within / whole for within, whole in (energies(dense.operator(matrix), blocks, [v]) for v in signs)]
     within, whole = energies(dense.operator(matrix), blocks, signs)
-    assert 0 <= within / whole <= 1
+    assert all(0 < share < 1 for share in each)
     assert within / whole == pytest.approx(expected.item(), abs=0.1)
