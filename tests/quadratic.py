@@ -56,6 +56,7 @@ class Quadratic:
         self.device = torch.device("cpu")
         self.learning_rate = learning_rate
         self.objective = Objective(self._value, torch.func.grad_and_value(self._value), None)
+        self.curvature = None
         self.steps_taken = 0
 
     def _value(self, params: Params, tokens: Tokens) -> Tensor:

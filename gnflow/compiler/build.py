@@ -9,8 +9,10 @@ import torch
 from gnflow import trees
 from gnflow.compiler.routing import routing
 from gnflow.curvature import pieces
-from gnflow.curvature.linearised import BENDS, SURROGATES, curvature, linearised
+from gnflow.curvature.hessian import hessian
+from gnflow.curvature.linearised import BENDS, SURROGATES, Form, curvature, linearised
 from gnflow.metrics.conflict import conflict
+from gnflow.metrics.curvature import Curvature
 from gnflow.metrics.dominance import dominance
 from gnflow.metrics.evaluation import Measure, grouped_losses, held_out_loss, tallied
 from gnflow.models.attention import Kernel
@@ -39,6 +41,7 @@ from gnflow.optim.stacks import Stacks
 from gnflow.spec import optimizer as spec
 from gnflow.spec import rules
 from gnflow.spec import schedules as spec_schedules
+from gnflow.spec import training as spec_training
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.model import Decoder, Emu3, Janus
 from gnflow.spec.multimodal import Multimodal
@@ -87,6 +90,11 @@ def objective(network: Model, experiment: Experiment) -> Objective:
     lower = network if reduced is None else _rounded(network, reduced)
     if (count := logit_pieces(experiment)) > 1:
         return pieces.objective(network, count, SURROGATES[form], BENDS[form], lower)
+    return _objective(network, form, lower)
+
+
+def _objective(network: Model, form: Form = "quadratic", lower: Model | None = None) -> Objective:
+    """All logits at once; gradients are those of `lower`, where it is given."""
 
     def loss(of: Model, params: Params, tokens: Tokens) -> Scalar:
         inputs, targets = of.split(tokens)
@@ -97,7 +105,7 @@ def objective(network: Model, experiment: Experiment) -> Objective:
 
     def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         moving = {name: weight for name, weight in params.items() if name not in network.frozen}
-        slope, at = torch.func.grad_and_value(lambda part: loss(lower, {**params, **part}, tokens))(moving)
+        slope, at = torch.func.grad_and_value(lambda part: loss(lower or network, {**params, **part}, tokens))(moving)
         return slope, at
 
     return Objective(
@@ -147,6 +155,17 @@ def measures(experiment: Experiment, network: Model, jit: Jit) -> tuple[Measure,
                 return None
 
     return tuple(filter(None, map(measure, experiment.metrics)))
+
+
+def probed(experiment: Experiment, optimizer: Optimizer) -> Curvature | None:
+    """What measures the curvature, where a metric asks for it: eager, in full precision, as it is seldom called."""
+    wanted = next((metric for metric in experiment.metrics if isinstance(metric, spec_training.Curvature)), None)
+    if wanted is None:
+        return None
+    network = model(experiment, "plain")  # the one kernel that has all derivatives
+    loss = _objective(network)
+    second = loss._replace(product=hessian(loss.value))
+    return Curvature(wanted, loss, second, network.moving_blocks, optimizer, experiment.training.seed)
 
 
 def optimizer(method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None = None) -> Optimizer:

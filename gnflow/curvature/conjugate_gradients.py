@@ -14,6 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gnflow import trees
+from gnflow.curvature.lanczos import Operator
+from gnflow.objective import Params, Scalar
+
 
 class Iterate(NamedTuple):
     """Where the iteration stands; the last four are 0-D."""
@@ -55,3 +59,14 @@ def advance(at: Iterate, image: Tensor, preconditioner: Tensor, tolerance: float
         going & (torch.linalg.vector_norm(residual) > tolerance * at.size),
         at.iterations + going,
     )
+
+
+def solved(operator: Operator, b: Params, damping: float, iterations: int) -> tuple[Params, Scalar]:
+    """(x, |r| / |b|) of (A + damping) x = b: one product for each iteration, none truncated by the residual."""
+    right = trees.flat(b)
+    unit = torch.ones_like(right)
+    at = begin(right, unit)
+    for _ in range(iterations):
+        image = operator(trees.shaped(at.direction, b))
+        at = advance(at, trees.flat(trees.pick(image, b)) + damping * at.direction, unit, 0.0)
+    return trees.shaped(at.solution, b), torch.linalg.vector_norm(at.residual) / at.size

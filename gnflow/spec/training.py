@@ -154,8 +154,40 @@ class Samples(Spec):
     """Evaluations from one sheet to the next. Default: one sheet, at the end of the run."""
 
 
+class Curvature(Spec):
+    """Largest eigenvalues and trace of the Gauss-Newton matrix G and of the Hessian, on held-out micro-batches.
+
+    Of G also the part in its layers' blocks, its condition number seen through the optimizer's second moments where it
+    keeps any, and the cosine between the last update and the Gauss-Newton step.
+    """
+
+    kind: Literal["curvature"] = "curvature"
+    every: Annotated[Count, Unit("evaluations")] = 10
+    """Evaluations from one measurement to the next; the last evaluation of the run has one as well."""
+    microbatches: Annotated[Count, Unit("micro-batches")] = 1
+    """Held-out micro-batches that the loss is taken on: always the first."""
+    eigenvalues: Count = 4
+    """How many of each matrix."""
+    iterations: Annotated[Count, Unit("curvature products")] = 32
+    """Of each Lanczos process, and of conjugate gradients for the Gauss-Newton step."""
+    probes: Annotated[Count, Unit("random vectors")] = 8
+    """Behind a trace, three products each; behind the part in the blocks, one product for each block."""
+    damping: Annotated[float, Field(ge=0)] = 0.1
+    """Added to the diagonal of G for the Gauss-Newton step."""
+
+    @model_validator(mode="after")
+    def _enough_iterations(self) -> "Curvature":
+        if self.eigenvalues > self.iterations:
+            raise refuse(
+                f"{self.eigenvalues} eigenvalues need at least as many iterations, not {self.iterations}", "iterations"
+            )
+        return self
+
+
 Metric = Annotated[
-    Loss | Cost | UpdateNorms | Dominance | ModalityConflict | Samples, Field(discriminator="kind"), Shorthand
+    Loss | Cost | UpdateNorms | Dominance | ModalityConflict | Samples | Curvature,
+    Field(discriminator="kind"),
+    Shorthand,
 ]
 
 

@@ -18,7 +18,7 @@ from gnflow.data.prepare import prepare
 from gnflow.errors import DiskProblem
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import digest
-from gnflow.spec.training import Loss, ModalityConflict, Samples
+from gnflow.spec.training import Curvature, Loss, ModalityConflict, Samples
 from gnflow.train import checkpoint, lock, provenance, results
 from gnflow.train.directory import (
     CHECKPOINTS,
@@ -40,6 +40,7 @@ from gnflow.train.signals import Stop
 from gnflow.train.start import start
 from gnflow.workspace import Workspace
 
+ON_HELD_OUT = Loss | ModalityConflict | Curvature
 Report: TypeAlias = Callable[[str], None]
 Watch: TypeAlias = Callable[[Plan, Path], AbstractContextManager[Observer]]
 """Opens an observer on (plan, run directory) for as long as this process works on the run."""
@@ -157,7 +158,7 @@ def _resume_point(checkpoints: Path, journal: Journal, report: Report) -> Path |
 def _evaluation(planned: Plan, dataset: Prepared) -> Tensor | None:
     """As many held-out micro-batches as the metric that asks for most."""
     experiment = planned.experiment
-    counts = [metric.microbatches for metric in experiment.metrics if isinstance(metric, Loss | ModalityConflict)]
+    counts = [metric.microbatches for metric in experiment.metrics if isinstance(metric, ON_HELD_OUT)]
     return evaluation(dataset, experiment.training.rows, experiment.data.context, max(counts)) if counts else None
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gnflow import trees
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.program import Program, State
 from gnflow.data.batches import Batches
 from gnflow.data.microbatches import ids_of
 from gnflow.data.multimodal.mixture import MixedBatches
 from gnflow.errors import Diverged, GnflowError
+from gnflow.metrics.evaluation import due
 from gnflow.objective import Params
 from gnflow.train import checkpoint, divergence, offending, results
 from gnflow.train.journal import Journal, Step
@@ -61,7 +63,7 @@ class Session:
     def begin(self, params: Params) -> State:
         """The state before the first step, recorded and saved. Raises Diverged."""
         state = beginning(self.program, params)
-        values = self._evaluated(state)
+        values = self._evaluated(state, {})
         if problem := diverging(values):
             raise self._diverged(0, f"{problem}; the starting weights are to blame")
         self._conclude(state, values, 0.0)
@@ -83,7 +85,8 @@ class Session:
         return state
 
     def _advance(self, state: State) -> State:
-        step, start, compiled = state.step + 1, time.perf_counter(), self.program.compile_seconds()
+        step, before = state.step + 1, self._kept(state)
+        start, compiled = time.perf_counter(), self.program.compile_seconds()
         state, metrics = self.program.step(state, self.past.batch(step))
         values = numbers(metrics)
         if self.program.device.type == "cuda":
@@ -92,18 +95,23 @@ class Session:
         rule, loss = self.plan.experiment.training.spike, values.get(divergence.LOSS)
         problem = diverging(values) or divergence.unusable(state.params)
         spike = None if problem else divergence.spike(rule, step, loss, self.journal.steps, self._undone())
-        evaluated = {} if problem or spike else self._evaluated(state)
+        evaluated = {} if problem or spike else self._evaluated(state, before)
         problem = problem or diverging(evaluated)
         # What is on record as undone stays so, even where a step computed again has other bits.
         if problem or spike or step in self._undone():
             state = self._undo(step, problem, spike)
             # Of a step that was not taken, its losses are known, and no more.
             values = {name: value for name, value in values.items() if name.startswith("loss/")}
-            evaluated = self._evaluated(state)
+            evaluated = self._evaluated(state, {})
             if problem := diverging(evaluated):
                 raise self._diverged(step, f"{problem}, though the step was undone")
         self._conclude(state, {**values, **evaluated}, seconds)
         return state
+
+    def _kept(self, state: State) -> Params:
+        """A copy of the weights, where a measurement of the step that consumes them may ask for it."""
+        asked = self.program.curvature is not None and self._evaluates(state.step + 1)
+        return trees.clone(state.params) if asked else {}
 
     def _conclude(self, state: State, values: Mapping[str, float], seconds: float) -> None:
         if self.plan.experiment.training.on_nonfinite != "raise":
@@ -118,14 +126,19 @@ class Session:
         ):
             self._save(state)
 
-    def _evaluated(self, state: State) -> dict[str, float]:
+    def _evaluated(self, state: State, before: Params) -> dict[str, float]:
         """What is measured of these weights besides their training, when it is due. Raises DiskProblem."""
         if not self._evaluates(state.step):
             return {}
         values = {} if self.evaluation is None else numbers(self.program.evaluate(state.params, self.evaluation))
         number = state.step // self.plan.experiment.training.evaluate_every
         last = results.finished(self.plan, Step(state.step, 0.0, values))
-        if diverging(values) or self.sampler is None or not self.sampler.due(number, last):
+        if diverging(values):
+            return values
+        curvature = self.program.curvature
+        if self.evaluation is not None and curvature is not None and due(curvature.spec.every, number, last):
+            values |= numbers(self.program.inspect(state, before, self.evaluation))
+        if self.sampler is None or not self.sampler.due(number, last):
             return values
         return {**values, **self.sampler.write(state.step, state.params)}
 
