@@ -248,6 +248,18 @@ def rerun(
 
 
 @app.command()
+def replay(
+    run: Run,
+    step: Annotated[int, typer.Argument(metavar="STEP", help="The step, from 1.", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Take one step of a run again, eagerly; name the first tensor that is not finite."""
+    from gnflow.commands.replay import replay
+
+    raise typer.Exit(replay(run, step, json=json))
+
+
+@app.command()
 def track(runs: Runs) -> None:
     """Mirror runs to MLflow, or all below a directory; refills it."""
     from gnflow.commands.track import track

@@ -1,6 +1,8 @@
 """Kills a small training run at each of its file operations in turn, goes on, and compares with a run left alone.
 
-    python crash_matrix.py DIRECTORY
+    python crash_matrix.py DIRECTORY [POLICY]
+
+With a policy for steps gone wrong, one of its steps is poisoned.
 
 Every attempt is a fork that counts Python's audit events (open, rename, remove, truncate, mkdir, ...) and sends itself
 SIGKILL just before the n-th that concerns its run directory. Prints the number of operations tried.
@@ -14,18 +16,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import polars
-from quadratic import computed, quadratic_plan, trained
+from quadratic import computed, poisoned, quadratic_plan, tokens, trained
 
 from gnflow.train import checkpoint, results
 from gnflow.train.journal import read
 
-PLAN = quadratic_plan(steps=3, checkpoint_every=2)
+POLICY = sys.argv[2] if len(sys.argv) > 2 else "raise"
+PLAN = quadratic_plan(steps=3, checkpoint_every=2, on_nonfinite=POLICY)
+TRAIN = tokens() if POLICY == "raise" else poisoned(2)
 
 
 def whole_run(directory: Path) -> None:
     """As the loop does it, up to the last output."""
     checkpoint.sweep(directory / "checkpoints")
-    state = trained(directory, PLAN)
+    state = trained(directory, PLAN, train=TRAIN)
     steps = read(directory / "journal.jsonl").steps
     results.write_all(directory, PLAN, steps, checkpoint.path_of(directory / "checkpoints", state.step))
 
@@ -61,7 +65,7 @@ def outcome(directory: Path) -> dict[str, object]:
     """All that must be the same, whatever happened on the way."""
     files = {
         str(path.relative_to(directory)): path.read_bytes()
-        for name in ("checkpoints", "model")
+        for name in ("checkpoints", "model", "offending")
         for path in (directory / name).rglob("*")
         if path.is_file()
     }

@@ -1,5 +1,8 @@
 """Dense references: Jacobians and Hessians written out as matrices, and nothing shared with what they check."""
 
+from collections.abc import Callable
+from math import prod
+
 import torch
 from problems import Problem
 from torch import Tensor
@@ -72,7 +75,48 @@ class Dense:
         bend = torch.diag(self.shares()) if form == "whitened" else torch.func.hessian(self.loss)(self.logits)
         return self.jacobian.T @ bend @ self.jacobian
 
+    def hessian(self, problem: Problem) -> Tensor:
+        """Of the loss itself, (weights) x (weights)."""
+
+        def loss(flat: Tensor) -> Tensor:
+            return self.loss(problem.model.logits(self.tree(flat), problem.tokens[:, :-1]).flatten())
+
+        return torch.func.hessian(loss)(self.anchor)
+
+    def operator(self, matrix: Tensor) -> Callable[[Params], Params]:
+        """The matrix as a function of a direction."""
+        return lambda direction: self.tree(matrix @ self.flat(direction))
+
     def prox_linear(self, params: Params) -> tuple[Tensor, Tensor]:
         """(J' l'(z + J d), l(z + J d))."""
         moved = self.logits + self.jacobian @ (self.flat(params) - self.anchor)
         return self.jacobian.T @ torch.func.grad(self.loss)(moved), self.loss(moved)
+
+
+class Symmetric:
+    """A random symmetric matrix over a few tensors, with eigenvalues of its own; blocks `one` and `two`."""
+
+    def __init__(self, eigenvalues: Tensor | None = None, seed: int = 0) -> None:
+        self.shapes = {"one/a": (3, 4), "one/b": (5,), "two/c": (4, 2)}
+        self.blocks = {"one": ("one/a", "one/b"), "two": ("two/c",)}
+        n = sum(prod(shape) for shape in self.shapes.values())
+        generator = torch.Generator().manual_seed(seed)
+        basis = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64)).Q
+        self.eigenvalues = torch.linspace(-2, 5, n, dtype=torch.float64) if eigenvalues is None else eigenvalues
+        self.matrix = basis * self.eigenvalues @ basis.T
+        owner = torch.cat([torch.full((prod(s),), name.startswith("one")) for name, s in self.shapes.items()])
+        self.within = owner[:, None] == owner
+
+    def tree(self, flat: Tensor) -> Params:
+        parts = flat.split([prod(shape) for shape in self.shapes.values()])
+        return {name: part.view(shape) for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)}
+
+    def __call__(self, direction: Params) -> Params:
+        return self.tree(self.matrix @ torch.cat([direction[name].flatten() for name in self.shapes]))
+
+    def orthogonal_signs(self) -> list[Params]:
+        """Vectors of -1 and 1 with mean v v' = 1: over them what is quadratic in v has exactly its expectation."""
+        signs = torch.ones(1, 1, dtype=torch.float64)
+        while len(signs) < len(self.matrix):
+            signs = torch.cat([torch.cat([signs, signs], 1), torch.cat([signs, -signs], 1)])
+        return [self.tree(row) for row in signs[:, : len(self.matrix)]]

@@ -20,7 +20,7 @@ from gnflow.train.recorder import Observer, Recorder
 from gnflow.train.session import Session
 from gnflow.train.signals import Stop
 
-VOCABULARY = 257
+VOCABULARY, MICROBATCHES = 257, 3
 POISON = 256  # a token whose loss is infinite
 
 
@@ -30,7 +30,7 @@ def experiment(**training: object) -> Experiment:
             "name": "quadratic",
             "model": {"kind": "decoder", "layers": 1, "width": 16, "heads": 2},
             "data": {"source": {"kind": "files", "paths": ["text.txt"]}, "tokenizer": "bytes", "context": 8},
-            "optimizer": {"kind": "adamw", "microbatches": 3},
+            "optimizer": {"kind": "adamw", "microbatches": MICROBATCHES},
             "training": {"rows": 4, "start": {"kind": "scratch"}, "device": "cpu", "steps": 12, **training},
             "metrics": [{"kind": "loss", "microbatches": 2}, "cost", "update_norms"],
             "compile": {"mode": "off"},
@@ -56,6 +56,7 @@ class Quadratic:
         self.device = torch.device("cpu")
         self.learning_rate = learning_rate
         self.objective = Objective(self._value, torch.func.grad_and_value(self._value), None)
+        self.curvature = None
         self.steps_taken = 0
 
     def _value(self, params: Params, tokens: Tokens) -> Tensor:
@@ -96,6 +97,14 @@ class Quadratic:
 
 def tokens(count: int = 20_000) -> np.ndarray:
     return np.random.default_rng(0).integers(0, POISON, count).astype(np.uint16)
+
+
+def poisoned(*steps: int, row: int = 2) -> np.ndarray:
+    """A text with one poisoned token in this row of the second micro-batch of each of these steps."""
+    train, order = tokens(), Batches(tokens(), 4, 8, seed=0)
+    for step in steps:
+        train[int(order.row_numbers((step - 1) * MICROBATCHES + 1, 1)[0][row]) * 8 + 4] = POISON
+    return train
 
 
 def trained(

@@ -61,6 +61,8 @@ def probed(step: int) -> dict[str, float]:
         "loss/text": 4.0,
         "loss/image": 3.0 + 1 / step,
         "conflict/cosine": 0.1 * step,
+        "curvature/eigenvalue/ggn_1": 3.0 + step,
+        "curvature/eigenvalue/hessian_1": 4.0 + step,
     }
 
 

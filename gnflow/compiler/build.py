@@ -1,15 +1,19 @@
 """Spec -> objects: models, objectives, transforms and optimizers, each by one closed `match`."""
 
 from collections.abc import Hashable, Iterable
-from typing import assert_never
+from math import ceil
+from typing import Literal, assert_never
 
 import torch
 
 from gnflow import trees
 from gnflow.compiler.routing import routing
-from gnflow.curvature.linearised import BENDS, SURROGATES, curvature, linearised
-from gnflow.curvature.newton import expanded, hessian
+from gnflow.curvature import pieces
+from gnflow.curvature.hessian import hessian
+from gnflow.curvature.linearised import BENDS, SURROGATES, Form, curvature, linearised
+from gnflow.curvature.newton import expanded
 from gnflow.metrics.conflict import conflict
+from gnflow.metrics.curvature import Curvature
 from gnflow.metrics.dominance import dominance
 from gnflow.metrics.evaluation import Measure, grouped_losses, held_out_loss, tallied
 from gnflow.models.attention import Kernel
@@ -30,20 +34,23 @@ from gnflow.optim.fisher_orthogonal import FisherOrthogonal, Projection
 from gnflow.optim.frozen import Frozen
 from gnflow.optim.gauss_newton import Block, GaussNewton, Search
 from gnflow.optim.muon import muon
-from gnflow.optim.preconditioners import Preconditioner, stacks
 from gnflow.optim.protocol import AnyState, AnyTransform, Jit, Optimizer, Region
 from gnflow.optim.rmnp import rmnp
 from gnflow.optim.search import FullStep, GeometricSearch
 from gnflow.optim.soap import soap
 from gnflow.optim.stacks import Stacks
+from gnflow.optim.statistics import Statistics, stacks
 from gnflow.spec import optimizer as spec
 from gnflow.spec import rules
 from gnflow.spec import schedules as spec_schedules
+from gnflow.spec import training as spec_training
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.model import Decoder, Emu3, Janus
 from gnflow.spec.multimodal import Multimodal
 from gnflow.spec.specials import specials
 from gnflow.spec.training import Dominance, Loss, Metric, ModalityConflict
+
+LOGITS, MOST_PIECES = 2**25, 32  # 128 MiB of float32; every piece makes a graph longer
 
 
 def kernel(optimizer: spec.Optimizer) -> Kernel:
@@ -75,25 +82,33 @@ def microbatch_shape(experiment: Experiment) -> tuple[int, ...]:
 def objective(network: Model, experiment: Experiment) -> Objective:
     """Next-token cross-entropy, weighted as the model says; frozen weights have no gradient.
 
+    Where all logits of a micro-batch would take more than LOGITS, those of a piece of it are there at a time.
+
     In bfloat16, where the spec says so, are gradients alone. Values decide about step lengths and targets and are set
     against the convex model: they keep float32.
     """
     reduced = torch.bfloat16 if experiment.training.precision == "bfloat16" else None
     form = experiment.optimizer.objective if isinstance(experiment.optimizer, spec.GaussNewton) else "quadratic"
+    lower = network if reduced is None else _rounded(network, reduced)
+    if form != "newton" and (count := logit_pieces(experiment)) > 1:
+        return pieces.objective(network, count, SURROGATES[form], BENDS[form], lower)
+    return _objective(network, form, lower)
+
+
+def _objective(network: Model, form: Form | Literal["newton"] = "quadratic", lower: Model | None = None) -> Objective:
+    """All logits at once; gradients are those of `lower`, where it is given."""
+
+    def loss(of: Model, params: Params, tokens: Tokens) -> Scalar:
+        inputs, targets = of.split(tokens)
+        return cross_entropy(of.logits(params, inputs), targets)
 
     def value(params: Params, tokens: Tokens) -> Scalar:
-        inputs, targets = network.split(tokens)
-        return cross_entropy(network.logits(params, inputs), targets)
-
-    def rounded(params: Params, tokens: Tokens) -> Scalar:
-        inputs, targets = network.split(tokens)
-        return cross_entropy(network.logits(trees.mapped(lambda w: w.to(reduced), params), inputs).float(), targets)
+        return loss(network, params, tokens)
 
     def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        of = value if reduced is None else rounded
         moving = {name: weight for name, weight in params.items() if name not in network.frozen}
-        slope, loss = torch.func.grad_and_value(lambda part: of({**params, **part}, tokens))(moving)
-        return slope, loss
+        slope, at = torch.func.grad_and_value(lambda part: loss(lower or network, {**params, **part}, tokens))(moving)
+        return slope, at
 
     if form == "newton":
         curved, product = expanded(value), hessian(value)
@@ -101,6 +116,23 @@ def objective(network: Model, experiment: Experiment) -> Objective:
         curved = linearised(network.logits, SURROGATES[form], network.split)
         product = curvature(network.logits, BENDS[form], network.split)
     return Objective(value, gradient, curved, product, lambda tokens: weight(network.split(tokens)[1]))
+
+
+def _rounded(network: Model, dtype: torch.dtype) -> Model:
+    """The network in a type of fewer bits, but for its logits."""
+
+    def low(params: Params) -> Params:
+        return trees.mapped(lambda w: w.to(dtype), params)
+
+    features = network.features._replace(run=lambda params, inputs: network.features.run(low(params), inputs))
+    head = network.head._replace(run=lambda params, x: network.head.run(low(params), x).float())
+    return network._replace(features=features, head=head)
+
+
+def logit_pieces(experiment: Experiment) -> int:
+    """Of a micro-batch, so that no more than LOGITS are there at a time."""
+    tokens = experiment.training.rows * experiment.data.context
+    return min(ceil(tokens * experiment.data.vocabulary / LOGITS), MOST_PIECES, tokens)
 
 
 def probe(experiment: Experiment) -> Probe | None:
@@ -124,6 +156,17 @@ def measures(experiment: Experiment, network: Model, jit: Jit) -> tuple[Measure,
                 return None
 
     return tuple(filter(None, map(measure, experiment.metrics)))
+
+
+def probed(experiment: Experiment, optimizer: Optimizer) -> Curvature | None:
+    """What measures the curvature, where a metric asks for it: eager, in full precision, as it is seldom called."""
+    wanted = next((metric for metric in experiment.metrics if isinstance(metric, spec_training.Curvature)), None)
+    if wanted is None:
+        return None
+    network = model(experiment, "plain")  # the one kernel that has all derivatives
+    loss = _objective(network)
+    second = loss._replace(product=hessian(loss.value))
+    return Curvature(wanted, loss, second, network.moving_blocks, optimizer, experiment.training.seed)
 
 
 def optimizer(method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None = None) -> Optimizer:
@@ -181,10 +224,8 @@ def _inner(
 ) -> Descent | ConjugateGradients:
     if not isinstance(method, spec.ConjugateGradients):
         return _descent(method, network, schedule, jit, probe, names)
-    preconditioner = None
-    if method.preconditioner != "none":
-        preconditioner = Preconditioner(method.beta, _turned(method, network))
-    return ConjugateGradients(method.iterations, method.tolerance, method.microbatches, preconditioner, jit)
+    kept = None if method.preconditioner == "none" else Statistics(method.beta, _turned(method, network))
+    return ConjugateGradients(method.iterations, method.tolerance, method.microbatches, kept, jit)
 
 
 def _turned(method: spec.ConjugateGradients, network: Model) -> frozenset[str]:

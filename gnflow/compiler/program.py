@@ -13,6 +13,7 @@ from gnflow.compiler.blocks import as_product, dispatched, dispatched_product
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.regions import Compiler, can_compile
 from gnflow.errors import EnvironmentProblem
+from gnflow.metrics.curvature import Curvature, Moment
 from gnflow.metrics.evaluation import Measure
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Objective, Params
@@ -38,6 +39,8 @@ class Program:
     initial: Callable[[], Params]
     compiler: Compiler | None
     measures: tuple[Measure, ...] = ()
+    curvature: Curvature | None = None
+    """Measures what an evaluation may ask for besides: it looks at the last step, too."""
 
     def init(self, params: Params) -> State:
         """The state before the first step."""
@@ -61,6 +64,12 @@ class Program:
         batch = batch.to(self.device)
         found = [measure(self.objective, params, batch) for measure in self.measures]
         return {name: value for metrics in found for name, value in metrics.items()}
+
+    def inspect(self, state: State, before: Params, batch: Tensor) -> Metrics:
+        """The curvature on held-out micro-batches; `before` has the weights that the last step started from, if any."""
+        if self.curvature is None:
+            return {}
+        return self.curvature.measure(Moment(state.params, before, state.optimizer), batch.to(self.device))
 
     def graphs(self) -> dict[str, int]:
         """Compiled graphs by region."""
@@ -108,8 +117,15 @@ def compile(plan: Plan, compiled: bool = True) -> Program:  # noqa: A001  # the 
     device = torch.device(plan.device)
     measures = build.measures(experiment, network, jit)
     return Program(
-        plan, device, problem, optimizer, lambda: network.init(experiment.training.seed, device), compiler, measures
-    )  # fmt: skip
+        plan,
+        device,
+        problem,
+        optimizer,
+        lambda: network.init(experiment.training.seed, device),
+        compiler,
+        measures,
+        build.probed(experiment, optimizer),
+    )
 
 
 def _compiled(problem: Objective, plan: Plan, network: Model, jit: Jit) -> Objective:

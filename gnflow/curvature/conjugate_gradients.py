@@ -20,6 +20,10 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from gnflow import trees
+from gnflow.curvature.lanczos import Operator
+from gnflow.objective import Params, Scalar
+
 Inverse: TypeAlias = Callable[[Tensor], Tensor]
 """r -> P^-1 r"""
 
@@ -65,3 +69,17 @@ def advance(at: Iterate, image: Tensor, inverse: Inverse, tolerance: float) -> I
         going & (bend > 0) & (torch.linalg.vector_norm(residual) > tolerance * at.size),
         at.iterations + going,
     )
+
+
+def solved(operator: Operator, b: Params, damping: float, iterations: int) -> tuple[Params, Scalar]:
+    """(x, |r| / |b|) of (A + damping) x = b: one product for each iteration, none truncated by the residual."""
+    right = trees.flat(b)
+    at = begin(right, _unchanged)
+    for _ in range(iterations):
+        image = operator(trees.shaped(at.direction, b))
+        at = advance(at, trees.flat(trees.pick(image, b)) + damping * at.direction, _unchanged, 0.0)
+    return trees.shaped(at.solution, b), torch.linalg.vector_norm(at.residual) / at.size
+
+
+def _unchanged(residual: Tensor) -> Tensor:
+    return residual

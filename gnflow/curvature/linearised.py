@@ -85,7 +85,7 @@ def linearised(
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         inputs, targets = read(tokens)
         displacement = trees.subtract(params, trees.pick(anchor, params))
-        primal, pullback, tangent = _pulled(logits, anchor, displacement, inputs)
+        primal, pullback, tangent = pushed(lambda p: logits(p, inputs), anchor, displacement)
         value, cotangent = surrogate(primal, tangent, targets)
         (gradient,) = pullback(cotangent)
         return gradient, value
@@ -98,19 +98,19 @@ def curvature(logits: Logits, bend: Bend, read: Split = split) -> Callable[[Para
 
     def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
         inputs, targets = read(tokens)
-        primal, pullback, tangent = _pulled(logits, anchor, direction, inputs)
+        primal, pullback, tangent = pushed(lambda p: logits(p, inputs), anchor, direction)
         (image,) = pullback(bend(probabilities(primal, targets), tangent, targets))
         return image
 
     return product
 
 
-def _pulled(logits: Logits, anchor: Params, displacement: Params, inputs: Tensor) -> Pulled:
-    """(z, cotangent -> (J' cotangent,), J displacement)"""
+def pushed(function: Callable[[Params], Tensor], anchor: Params, displacement: Params) -> Pulled:
+    """(z, cotangent -> (J' cotangent,), J displacement) of a part of what the function takes."""
 
-    def pushed(point: Params) -> tuple[Tensor, Tensor]:
-        pushforward = torch.func.jvp(lambda p: logits({**anchor, **p}, inputs), (point,), (displacement,))
+    def forward(point: Params) -> tuple[Tensor, Tensor]:
+        pushforward = torch.func.jvp(lambda p: function({**anchor, **p}), (point,), (displacement,))
         return cast("tuple[Tensor, Tensor]", pushforward)
 
     # torch types neither transform by its arguments.
-    return cast("Pulled", torch.func.vjp(pushed, trees.pick(anchor, displacement), has_aux=True))
+    return cast("Pulled", torch.func.vjp(forward, trees.pick(anchor, displacement), has_aux=True))

@@ -18,33 +18,18 @@ import torch
 from gnflow import trees
 from gnflow.objective import Params, Scalar, Tokens
 
-Loss: TypeAlias = Callable[[Params, Tokens], Scalar]
 Sloped: TypeAlias = tuple[Params, Scalar]
 
 
-def expanded(loss: Loss) -> Callable[[Params, Params, Tokens], Sloped]:
-    """`Objective.curved` of Newton's model."""
+def expanded(loss: Callable[[Params, Tokens], Scalar]) -> Callable[[Params, Params, Tokens], Sloped]:
+    """`Objective.curved` of Newton's model; its `product` is that of `curvature.hessian`."""
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> Sloped:
         displacement = trees.subtract(params, trees.pick(anchor, params))
-        (slope, value), (bend, fall) = _pushed(loss, anchor, displacement, tokens)
+        sloped = torch.func.grad_and_value(lambda part: loss({**anchor, **part}, tokens))
+        pushforward = torch.func.jvp(sloped, (trees.pick(anchor, params),), (displacement,))
+        # torch does not type the transform by its arguments.
+        (slope, value), (bend, fall) = cast("tuple[Sloped, Sloped]", pushforward)
         return trees.add(slope, bend), value + fall + 0.5 * trees.dot(displacement, bend)
 
     return curved
-
-
-def hessian(loss: Loss) -> Callable[[Params, Params, Tokens], Params]:
-    """`Objective.product`: H times a direction."""
-
-    def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
-        _, (bend, _) = _pushed(loss, anchor, direction, tokens)
-        return bend
-
-    return product
-
-
-def _pushed(loss: Loss, anchor: Params, direction: Params, tokens: Tokens) -> tuple[Sloped, Sloped]:
-    """((g, L), (H direction, <g, direction>)), of the parameters that `direction` names."""
-    sloped = torch.func.grad_and_value(lambda part: loss({**anchor, **part}, tokens))
-    pushed = torch.func.jvp(sloped, (trees.pick(anchor, direction),), (direction,))
-    return cast("tuple[Sloped, Sloped]", pushed)

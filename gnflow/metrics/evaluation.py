@@ -25,6 +25,11 @@ LOSS, COUNT, WEIGHTED, WEIGHT, RIGHT = range(5)
 TASKS = {"text": "text_only", "understanding": "understanding", "generation": "generation"}
 
 
+def due(every: int | None, evaluation: int, last: bool) -> bool:
+    """Whether evaluation number `evaluation`, from 0, has what is measured at every so many, and at the last."""
+    return last or (every is not None and evaluation % every == 0)
+
+
 def held_out_loss(count: int) -> Measure:
     """The mean loss of `count` micro-batches."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gnflow.models.attention import Kernel
-from gnflow.models.model import Model, Weight
+from gnflow.models.model import Model, Stage, Weight
 from gnflow.models.trunk import declared, trunk
 from gnflow.objective import Params
 from gnflow.spec.model import Transformer
@@ -24,8 +24,13 @@ def decoder(spec: Transformer, vocabulary: int, kernel: Kernel) -> Model:
         weights["head.weight"] = declared("head.weight", (vocabulary, spec.width))
         blocks["head"] = ("head.weight",)
 
-    def logits(params: Params, inputs: Tensor) -> Tensor:
-        x = base.run(params, functional.embedding(inputs, params["embedding.weight"]))
-        return functional.linear(x, params["embedding.weight" if spec.tie_embeddings else "head.weight"])
+    read = "embedding.weight" if spec.tie_embeddings else "head.weight"
 
-    return Model(weights, blocks, base.hidden, logits)
+    def features(params: Params, inputs: Tensor) -> Tensor:
+        return base.run(params, functional.embedding(inputs, params["embedding.weight"]))
+
+    def head(params: Params, x: Tensor) -> Tensor:
+        return functional.linear(x, params[read])
+
+    below = Stage(frozenset({"embedding.weight", *base.weights}), features)
+    return Model(weights, blocks, base.hidden, below, Stage(frozenset({read}), head))

@@ -18,7 +18,7 @@ def emu3(spec: Emu3, vocabulary: int, kernel: Kernel) -> Model:
     """The model for `vocabulary` tokens, image codes among them."""
     base = decoder(spec, vocabulary, kernel)
 
-    def logits(params: Params, inputs: Tensor) -> Tensor:
-        return base.logits(params, inputs[..., IDS])
+    def features(params: Params, inputs: Tensor) -> Tensor:
+        return base.features.run(params, inputs[..., IDS])
 
-    return base._replace(logits=logits, split=weighted(spec.image_weight))
+    return base._replace(features=base.features._replace(run=features), split=weighted(spec.image_weight))

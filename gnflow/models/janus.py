@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from gnflow.models.attention import Kernel
 from gnflow.models.modality import IDS, PIXELS, weighted
-from gnflow.models.model import Model, Weight
+from gnflow.models.model import Model, Stage, Weight
 from gnflow.models.trunk import declared, trunk
 from gnflow.objective import Params
 from gnflow.spec.model import Janus, Part
@@ -49,7 +49,9 @@ def janus(
     def named(*parts: Part) -> tuple[str, ...]:
         return tuple(name for name in weights if name.startswith(tuple(p for part in parts for p in PARTS[part])))
 
-    def logits(params: Params, inputs: Tensor) -> Tensor:
+    read = "embedding.weight" if spec.tie_embeddings else "head.weight"
+
+    def features(params: Params, inputs: Tensor) -> Tensor:
         ids, pixels = inputs[..., IDS], inputs[..., PIXELS:]
         text = functional.embedding(ids.clamp(max=text_vocabulary - 1), params["embedding.weight"])
         table = _mlp(params, "generation.adaptor", params["generation.codes.weight"])
@@ -58,9 +60,10 @@ def janus(
         read = _mlp(params, "understanding.adaptor", _linear(params, "understanding.encoder", patches))
         kind = ids.unsqueeze(-1)
         x = torch.where(kind >= text_vocabulary, written, torch.where(kind == placeholder, read, text))
-        x = base.run(params, x)
-        head = params["embedding.weight" if spec.tie_embeddings else "head.weight"]
-        return torch.cat((functional.linear(x, head), _mlp(params, "image_head", x)), dim=-1)
+        return base.run(params, x)
+
+    def head(params: Params, x: Tensor) -> Tensor:
+        return torch.cat((functional.linear(x, params[read]), _mlp(params, "image_head", x)), dim=-1)
 
     blocks = {
         "embedding": ("embedding.weight",),
@@ -74,7 +77,9 @@ def janus(
     inner = {"understanding.adaptor.first.weight", "understanding.adaptor.second.weight",
              "generation.adaptor.second.weight", "image_head.first.weight"}  # fmt: skip
     frozen = frozenset(named(*spec.freeze)) if spec.freeze else frozenset()
-    return Model(weights, blocks, base.hidden | inner, logits, weighted(1.0, apart=text_vocabulary), frozen)
+    above = Stage(frozenset({read, *named("image_head")}), head)
+    below = Stage(frozenset(weights) - (above.reads - {"embedding.weight"}), features)
+    return Model(weights, blocks, base.hidden | inner, below, above, weighted(1.0, apart=text_vocabulary), frozen)
 
 
 def _weights(spec: Janus, codebook: int, patch_values: int) -> dict[str, Weight]:

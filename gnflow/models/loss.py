@@ -30,6 +30,8 @@ class Targets(NamedTuple):
     """(rows, time), of multimodal data: 1 + index into GROUPS, or 0 for a token that bears no loss."""
     apart: int | None = None
     """Where image codes begin, if the softmax is over the ids of the target's modality alone."""
+    total: Tensor | None = None
+    """W, where it is not the sum of the weights here: of targets that are a part of more."""
 
 
 Split: TypeAlias = Callable[[Tokens], tuple[Tensor, Targets]]
@@ -55,12 +57,20 @@ def cross_entropy(logits: Tensor, targets: Targets) -> Scalar:
     """Weighted mean over all tokens, in nats; 0 where none has a weight."""
     if targets.weights is None:
         return functional.cross_entropy(within(logits, targets).flatten(0, -2), targets.ids.flatten())
-    return (_shares(targets.weights, logits) * token_losses(logits, targets)).sum()
+    return (_shares(targets.weights, targets.total, logits) * token_losses(logits, targets)).sum()
 
 
 def weight(targets: Targets) -> Scalar:
     """Of a micro-batch among others: that of its targets; of text, which has as many everywhere, 1."""
     return alike(targets.ids) if targets.weights is None else targets.weights.sum()
+
+
+def pieces(targets: Targets, count: int) -> list[Targets]:
+    """`count` parts of (tokens,) each, whose losses and derivatives add up to those of all the targets."""
+    ids, weights = targets.ids, targets.weights
+    weights = torch.ones(ids.shape, device=ids.device) if weights is None else weights
+    parts = (each.flatten().tensor_split(count) for each in (ids, weights))
+    return [Targets(i, w, apart=targets.apart, total=weights.sum()) for i, w in zip(*parts, strict=True)]
 
 
 def probabilities(logits: Tensor, targets: Targets) -> Tensor:
@@ -96,10 +106,11 @@ def _filled(each: Tensor, targets: Targets, value: float) -> Tensor:
 def _averaged(each: Tensor, targets: Targets) -> Tensor:
     if targets.weights is None:
         return each / targets.ids.numel()
-    return each * _shares(targets.weights, each).unsqueeze(-1)
+    return each * _shares(targets.weights, targets.total, each).unsqueeze(-1)
 
 
-def _shares(weights: Tensor, like: Tensor) -> Tensor:
+def _shares(weights: Tensor, total: Tensor | None, like: Tensor) -> Tensor:
     """w / W"""
     weights = weights.to(like.dtype)
-    return weights / weights.sum().clamp(min=torch.finfo(like.dtype).tiny)
+    total = weights.sum() if total is None else total.to(like.dtype)
+    return weights / total.clamp(min=torch.finfo(like.dtype).tiny)

@@ -19,6 +19,13 @@ class Weight(NamedTuple):
     value: float = 0.0
 
 
+class Stage(NamedTuple):
+    """One half of a model: a pure function, and the names of the weights that it reads."""
+
+    reads: frozenset[str]
+    run: Callable[[Params, Tensor], Tensor]
+
+
 class Model(NamedTuple):
     """Declared weights, the blocks they belong to in order of depth, and logits as a pure function of both inputs."""
 
@@ -27,12 +34,18 @@ class Model(NamedTuple):
     """Block -> names of its weights; `embedding` first, heads last."""
     hidden: frozenset[str]
     """Matrices inside the blocks, or else from features to features: what matrix optimizers are meant for."""
-    logits: Callable[[Params, Tensor], Tensor]
-    """(params, inputs (rows, time), or (rows, time, channels)) -> (rows, time, vocabulary)"""
+    features: Stage
+    """(params, inputs (rows, time), or (rows, time, channels)) -> (rows, time, width)"""
+    head: Stage
+    """(params, (..., width)) -> logits (..., vocabulary)"""
     split: Split = split
     """A micro-batch -> inputs, and what the logits are judged by."""
     frozen: frozenset[str] = frozenset()
     """Weights that take no update."""
+
+    def logits(self, params: Params, inputs: Tensor) -> Tensor:
+        """(params, inputs) -> (rows, time, vocabulary)"""
+        return self.head.run(params, self.features.run(params, inputs))
 
     @property
     def moving(self) -> tuple[str, ...]:

@@ -17,9 +17,9 @@ from gnflow import trees
 from gnflow.curvature.conjugate_gradients import Iterate, advance, begin
 from gnflow.objective import Metrics, Objective, Params, Scalar
 from gnflow.optim.means import mean_gradient, mean_product
-from gnflow.optim.preconditioners import Preconditioner, stacks
 from gnflow.optim.protocol import AnyState, Cost, Jit, counter, eager
 from gnflow.optim.stacks import Stacks
+from gnflow.optim.statistics import Statistics, stacks
 
 
 class ConjugateGradientsState(NamedTuple):
@@ -37,7 +37,7 @@ class ConjugateGradients:
         iterations: int = 16,
         tolerance: float = 0.0,
         microbatches: int = 1,
-        preconditioner: Preconditioner | None = None,
+        preconditioner: Statistics | None = None,
         jit: Jit = eager,
     ) -> None:
         def inverse(roots: Params, statistics: AnyState) -> Callable[[Tensor], Tensor]:

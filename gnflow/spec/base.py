@@ -16,6 +16,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     Strict,
 )
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -78,6 +79,11 @@ class OrPlain:
         return kind if isinstance(kind, str) else None
 
 
+def later(default: object) -> FieldInfo:
+    """Marks a key that came after the first specs had been digested: at its default it is in no digest."""
+    return FieldInfo(exclude_if=lambda value: value == default)
+
+
 Item = TypeVar("Item")
 # A YAML list, kept as a tuple.
 Listed = Annotated[tuple[Item, ...], Strict(False)]
@@ -94,11 +100,6 @@ class Unit:
     """What a number counts or measures, for `gnflow explain`."""
 
     name: str
-
-
-@dataclass(frozen=True)
-class Later:
-    """Marks a key that was added to a grammar in use: at its default it has no part in the digest of a spec."""
 
 
 @dataclass(frozen=True)

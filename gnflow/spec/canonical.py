@@ -4,21 +4,36 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from pydantic import BaseModel
 
-from gnflow.spec.base import Later
+from gnflow.spec.base import Spec
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.problems import UNPRINTABLE
 from gnflow.spec.scalar import Refused, value_of
+from gnflow.spec.tree import Plain
 
 _BARE = re.compile(r"[A-Za-z][A-Za-z0-9_./+-]*")
 
 
 def resolved(experiment: Experiment) -> str:
     """The spec with every default written out, as YAML that `load` takes back."""
-    return "\n".join(_block(experiment.model_dump(mode="json"), "")) + "\n"
+    return "\n".join(_block(tree(experiment), "")) + "\n"
+
+
+def tree(spec: Spec) -> dict[str, Plain]:
+    """Every key with its value, those at their default too."""
+    return {name: plain(getattr(spec, name)) for name in type(spec).model_fields}
+
+
+def plain(value: object) -> Plain:
+    """A value of a spec in terms of mappings, lists and scalars."""
+    if isinstance(value, Spec):
+        return tree(value)
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    assert value is None or isinstance(value, (str, int, float, bool))
+    return value
 
 
 def lines(tree: Mapping[str, object]) -> list[str]:
@@ -27,27 +42,10 @@ def lines(tree: Mapping[str, object]) -> list[str]:
 
 
 def digest(value: BaseModel | Mapping[str, object]) -> str:
-    """SHA-256 of the values, whatever the order of their keys, those aside that are `Later` and as by default."""
+    """SHA-256 of the values, whatever the order of their keys; of a spec without keys that are `later`."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else dict(value)
-    if isinstance(value, BaseModel):
-        _forget_later(value, plain)
     canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _forget_later(value: object, told: Any) -> None:
-    """Takes out of `told`, the plain tree of `value`."""
-    match value:
-        case BaseModel():
-            for name, field in type(value).model_fields.items():
-                held = getattr(value, name)
-                if Later() in field.metadata and held == field.default:
-                    del told[name]
-                else:
-                    _forget_later(held, told[name])
-        case tuple():
-            for item, inner in zip(value, told, strict=True):
-                _forget_later(item, inner)
 
 
 def _block(values: Mapping[str, object], indent: str) -> Iterator[str]:

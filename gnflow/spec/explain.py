@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel
-
 from gnflow.errors import GnflowError
 from gnflow.spec.base import Spec
+from gnflow.spec.canonical import plain
 from gnflow.spec.grammar import ROOT, Shape, about, help_of, kind_of, shapes
 from gnflow.spec.load import Loaded
 from gnflow.spec.origins import values
@@ -49,7 +48,7 @@ class Explanation:
         """For `--json`."""
         return {
             "key": self.key,
-            "value": _plain(self.value),
+            "value": plain(self.value),
             "unit": self.shape.unit,
             "help": self.help,
             "allowed": self.allowed,
@@ -115,12 +114,3 @@ def _unknown(experiment: Spec, path: Sequence[str]) -> str:
             return f"`{known}` is {what}; it holds no `{step}`"
         known = f"{known}.{step}" if known else step
     raise AssertionError(f"{'.'.join(path)} is known")
-
-
-def _plain(value: object) -> Plain:
-    if isinstance(value, BaseModel):
-        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    assert value is None or isinstance(value, (str, int, float, bool))
-    return value

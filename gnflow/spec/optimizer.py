@@ -8,13 +8,13 @@ from gnflow.spec.base import (
     PLAIN,
     Count,
     Fraction,
-    Later,
     Listed,
     OrPlain,
     Rate,
     Shorthand,
     Spec,
     Unit,
+    later,
     refuse,
 )
 from gnflow.spec.rules import AdamWRule, MuonRule, RmnpRule, Rule, SoapFields, SoapRule
@@ -138,7 +138,7 @@ InnerMethod = FirstOrderMethod | ConjugateGradients
 Inner = Annotated[InnerMethod, Field(discriminator="kind"), Shorthand]
 
 
-Fresh = Annotated[bool, Later()]
+Fresh = Annotated[bool, later(True)]
 
 
 class GeometricSearch(Spec):
@@ -219,9 +219,9 @@ class GaussNewton(Spec):
     `ema`, a mean of all that fades."""
     warm_start: bool = True
     """Begin the next inner solve at the point found before the search, not at the iterate."""
-    inner_state: Annotated[Literal["kept", "reset"], Later()] = "kept"
+    inner_state: Annotated[Literal["kept", "reset"], later("kept")] = "kept"
     """Of the inner optimizer, its count of updates included: kept from one solve to the next, or new for each."""
-    damping: Annotated[float, Field(ge=0), Later()] = 0.0
+    damping: Annotated[float, Field(ge=0), later(0.0)] = 0.0
     """Factor of half the squared displacement in the model at first; it follows the gain ratio. 0 has no such term."""
 
     @field_validator("inner")

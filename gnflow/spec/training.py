@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gnflow.spec.base import Count, Path, Rate, Shorthand, Spec, Unit, refuse
+from gnflow.spec.base import Count, Path, Rate, Shorthand, Spec, Unit, later, refuse
 
 
 class Scratch(Spec):
@@ -43,6 +43,15 @@ class Target(Spec):
     """The value to reach."""
 
 
+class Spike(Spec):
+    """Which losses are spikes: those far above the ones before, in their standard deviations."""
+
+    above: Rate = 6.0
+    """Standard deviations that `loss/train` may lie above the mean of the last `window` of them."""
+    window: Annotated[int, Field(ge=2), Unit("steps")] = 128
+    """Losses of steps that were not undone; the rule holds once there are so many."""
+
+
 class Training(Spec):
     """How long, on what, and what is kept."""
 
@@ -68,6 +77,13 @@ class Training(Spec):
     """Steps between checkpoints that are kept."""
     temporary_checkpoint_minutes: Annotated[Rate, Unit("minutes")] = 5.0
     """A further checkpoint, replaced by the next one, at least this often."""
+    on_nonfinite: Annotated[Literal["raise", "skip", "rollback"], later("raise")] = "raise"
+    """A step with a loss, gradient or update that is not finite, or with a `spike`, ends the run (`raise`), is not
+    taken (`skip`), or takes the weights back to the last scheduled checkpoint (`rollback`). Its batch is used up."""
+    spike: Annotated[Spike | None, later(None)] = None
+    """The losses that `on_nonfinite` is for though they are finite. Default: none."""
+    max_undone: Annotated[Count, Unit("steps"), later(10)] = 10
+    """Steps that `skip` or `rollback` may undo in one run; one more ends it as `raise` does."""
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Training":
@@ -138,8 +154,40 @@ class Samples(Spec):
     """Evaluations from one sheet to the next. Default: one sheet, at the end of the run."""
 
 
+class Curvature(Spec):
+    """Largest eigenvalues and trace of the Gauss-Newton matrix G and of the Hessian, on held-out micro-batches.
+
+    Of G also the part in its layers' blocks, its condition number seen through the optimizer's second moments where it
+    keeps any, and the cosine between the last update and the Gauss-Newton step.
+    """
+
+    kind: Literal["curvature"] = "curvature"
+    every: Annotated[Count, Unit("evaluations")] = 10
+    """Evaluations from one measurement to the next; the last evaluation of the run has one as well."""
+    microbatches: Annotated[Count, Unit("micro-batches")] = 1
+    """Held-out micro-batches that the loss is taken on: always the first."""
+    eigenvalues: Count = 4
+    """How many of each matrix."""
+    iterations: Annotated[Count, Unit("curvature products")] = 32
+    """Of each Lanczos process, and of conjugate gradients for the Gauss-Newton step."""
+    probes: Annotated[Count, Unit("random vectors")] = 8
+    """Behind a trace, three products each; behind the part in the blocks, one product for each block."""
+    damping: Annotated[float, Field(ge=0)] = 0.1
+    """Added to the diagonal of G for the Gauss-Newton step."""
+
+    @model_validator(mode="after")
+    def _enough_iterations(self) -> "Curvature":
+        if self.eigenvalues > self.iterations:
+            raise refuse(
+                f"{self.eigenvalues} eigenvalues need at least as many iterations, not {self.iterations}", "iterations"
+            )
+        return self
+
+
 Metric = Annotated[
-    Loss | Cost | UpdateNorms | Dominance | ModalityConflict | Samples, Field(discriminator="kind"), Shorthand
+    Loss | Cost | UpdateNorms | Dominance | ModalityConflict | Samples | Curvature,
+    Field(discriminator="kind"),
+    Shorthand,
 ]
 
 

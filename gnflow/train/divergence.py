@@ -1,40 +1,110 @@
-"""Which micro-batch, and which rows of it, made a loss non-finite."""
+"""Which step went wrong, and which micro-batch and rows made it: losses that are not finite, updates, spikes."""
 
 import math
+import statistics
+from collections.abc import Mapping
+from itertools import islice
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from gnflow.compiler.program import Program
 from gnflow.data.batches import Batches
 from gnflow.data.multimodal.mixture import MixedBatches
 from gnflow.objective import Params
+from gnflow.spec.training import Spike
+from gnflow.train.journal import Step
+
+LOSS = "loss/train"
 
 
-def cause(program: Program, params: Params, batches: Batches | MixedBatches, first: int, count: int) -> str:
+class Cause(NamedTuple):
+    """Where to look: a micro-batch, rows of it, and why."""
+
+    microbatch: int
+    rows: list[int]
+    """Empty where no row is to blame."""
+    row_numbers: list[int]
+    """The same rows in the training data."""
+    words: str
+
+
+def unusable(params: Params) -> str | None:
+    """The first weight that is not finite, in words."""
+    finite = torch.stack([value.isfinite().all() for value in params.values()])
+    if bool(finite.all()):
+        return None
+    return f"the update makes `{list(params)[int(finite.int().argmin())]}` non-finite"
+
+
+def spike(rule: Spike | None, step: int, loss: float | None, steps: Mapping[int, Step], undone: set[int]) -> str | None:
+    """Whether the training loss of `step` lies too far above those before it, in words.
+
+    loss > mean + above * deviation, over the last `window` steps that were not undone.
+
+    Source: the rule of OLMo-core's SkipStepOptimizer. Differs: losses that were undone stay out of the mean, a step
+    waits for a whole window, and gradient norms have no rule.
+    """
+    if rule is None or loss is None:
+        return None
+    kept = (steps[earlier].values.get(LOSS) for earlier in range(step - 1, 0, -1) if earlier not in undone)
+    losses = list(islice((value for value in kept if value is not None), rule.window))
+    if len(losses) < rule.window:
+        return None
+    bound = statistics.fmean(losses) + rule.above * statistics.stdev(losses)
+    if loss <= bound:
+        return None
+    return f"{LOSS} is {loss:.4g}, a spike: the last {rule.window} losses allow {bound:.4g}"
+
+
+def cause(program: Program, params: Params, batches: Batches | MixedBatches, first: int, count: int) -> Cause:
     """Looks at micro-batches first ... first + count - 1, one by one, at the weights before the step."""
     largest, where = -math.inf, first
     for number in range(first, first + count):
-        tokens = batches.take(number, 1)[0].to(program.device)
-        loss = program.objective.value(params, tokens).item()
+        loss = program.objective.value(params, batches.take(number, 1)[0].to(program.device)).item()
         if not math.isfinite(loss):
-            places = _rows(program, params, tokens)
-            rows = batches.row_numbers(number, 1)[0]
-            named = ", ".join(str(rows[place]) for place in places)
-            return (
+            losses = _rows(program, params, batches.take(number, 1)[0])
+            rows = [row for row, alone in enumerate(losses) if not math.isfinite(alone)] or list(range(len(losses)))
+            numbers = _numbers(batches, number, rows)
+            words = (
                 f"micro-batch {number} has loss {loss} already at the weights before the step, "
-                f"in its rows {', '.join(map(str, places))} (rows {named} of the training text)"
+                f"in its rows {', '.join(map(str, rows))} (rows {', '.join(map(str, numbers))} of the training text)"
             )
+            return Cause(number, rows, numbers, words)
         if loss > largest:
             largest, where = loss, number
-    return (
+    words = (
         f"micro-batches {first} to {first + count - 1} all have a finite loss at the weights before the step "
         f"(largest: {largest:.4g}, micro-batch {where}), so it is the update that went too far; "
         "a lower learning rate or `clip` may help"
     )
+    return Cause(where, [], [], words)
 
 
-def _rows(program: Program, params: Params, tokens: Tensor) -> list[int]:
-    """Rows whose own loss is not finite; each fills a micro-batch of the usual shape, so nothing is compiled anew."""
-    alone = [row.expand_as(tokens).contiguous() for row in tokens]
-    bad = [i for i, rows in enumerate(alone) if not math.isfinite(program.objective.value(params, rows).item())]
-    return bad or list(range(len(tokens)))
+def highest(program: Program, params: Params, batches: Batches | MixedBatches, first: int, count: int) -> Cause:
+    """The micro-batch with the largest loss, and the row of it with the largest: where a spike comes from."""
+    found = {
+        number: program.objective.value(params, batches.take(number, 1)[0].to(program.device)).item()
+        for number in range(first, first + count)
+    }
+    where = max(found, key=found.__getitem__)
+    losses = _rows(program, params, batches.take(where, 1)[0])
+    row = max(range(len(losses)), key=losses.__getitem__)
+    (number,) = _numbers(batches, where, [row])
+    words = (
+        f"of its micro-batches {where} has the largest loss at the weights before the step, {found[where]:.4g}, "
+        f"and there row {row} (row {number} of the training text), {losses[row]:.4g}"
+    )
+    return Cause(where, [row], [number], words)
+
+
+def _numbers(batches: Batches | MixedBatches, microbatch: int, rows: list[int]) -> list[int]:
+    numbers = batches.row_numbers(microbatch, 1)[0]
+    return [int(numbers[row]) for row in rows]
+
+
+def _rows(program: Program, params: Params, tokens: Tensor) -> list[float]:
+    """The loss of each row; each fills a micro-batch of the usual shape, so nothing is compiled anew."""
+    tokens = tokens.to(program.device)
+    return [program.objective.value(params, row.expand_as(tokens).contiguous()).item() for row in tokens]

@@ -132,6 +132,10 @@ class Journal:
                     self._events.add((record.step, record.name, record.message))
         return news
 
+    def happened(self, *names: str) -> set[int]:
+        """The steps with an event of one of these names."""
+        return {step for step, name, _ in self._events if name in names}
+
     def reaches(self, step: int) -> bool:
         """Whether the journal holds every step up to this one."""
         return all(number in self.steps for number in range(step + 1))

@@ -12,13 +12,13 @@ from gnflow.compiler import build
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import compile as compile_plan
 from gnflow.data.dataset import Standing
-from gnflow.data.microbatches import Prepared, evaluation, training
+from gnflow.data.microbatches import Prepared, evaluation, reader, training
 from gnflow.data.multimodal.dataset import MultimodalDataset
 from gnflow.data.prepare import prepare
-from gnflow.errors import DataError, DiskProblem
+from gnflow.errors import DiskProblem
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import digest
-from gnflow.spec.training import Loss, ModalityConflict, Samples
+from gnflow.spec.training import Curvature, Loss, ModalityConflict, Samples
 from gnflow.train import checkpoint, lock, provenance, results
 from gnflow.train.directory import (
     CHECKPOINTS,
@@ -40,6 +40,7 @@ from gnflow.train.signals import Stop
 from gnflow.train.start import start
 from gnflow.workspace import Workspace
 
+ON_HELD_OUT = Loss | ModalityConflict | Curvature
 Report: TypeAlias = Callable[[str], None]
 Watch: TypeAlias = Callable[[Plan, Path], AbstractContextManager[Observer]]
 """Opens an observer on (plan, run directory) for as long as this process works on the run."""
@@ -102,7 +103,7 @@ def _work(
         return
     experiment = planned.experiment
     dataset = prepare(experiment.data, workspace, report)
-    _require_same_data(directory, dataset)
+    provenance.require_same_data(directory, dataset.digest, dataset.directory)
     program = compile_plan(planned)
     provenance.record(
         directory,
@@ -125,6 +126,7 @@ def _work(
             stop,
             _sampler(planned, dataset, directory),
             Standing(dataset.directory).require,
+            reader(dataset, experiment.data),
         )
         stop.patient = True
         state = session.begin(params) if source is None else session.resume(source)
@@ -153,19 +155,10 @@ def _resume_point(checkpoints: Path, journal: Journal, report: Report) -> Path |
     return found.path
 
 
-def _require_same_data(directory: Path, dataset: Prepared) -> None:
-    known = provenance.data_digest(directory)
-    if known is not None and known != dataset.digest:
-        raise DataError(
-            f"the data in {dataset.directory} changed since this run began (SHA-256 {known[:12]}, now "
-            f"{dataset.digest[:12]}); bring the old data back, or --fresh starts the run again"
-        )
-
-
 def _evaluation(planned: Plan, dataset: Prepared) -> Tensor | None:
     """As many held-out micro-batches as the metric that asks for most."""
     experiment = planned.experiment
-    counts = [metric.microbatches for metric in experiment.metrics if isinstance(metric, Loss | ModalityConflict)]
+    counts = [metric.microbatches for metric in experiment.metrics if isinstance(metric, ON_HELD_OUT)]
     return evaluation(dataset, experiment.training.rows, experiment.data.context, max(counts)) if counts else None
 
 

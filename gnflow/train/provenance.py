@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from gnflow import secrets
+from gnflow.errors import DataError
 from gnflow.secrets import without_secrets
 from gnflow.train import disk
 
@@ -79,6 +80,16 @@ def data_digest(directory: Path) -> str | None:
             return digest
         case _:
             return None
+
+
+def require_same_data(directory: Path, digest: str, shards: Path) -> None:
+    """Raises DataError when the run in `directory` has seen other data than those `shards`."""
+    known = data_digest(directory)
+    if known is not None and known != digest:
+        raise DataError(
+            f"the data in {shards} changed since this run began (SHA-256 {known[:12]}, now {digest[:12]}); "
+            "bring the old data back, or --fresh starts the run again"
+        )
 
 
 def _machine(device: torch.device) -> dict[str, object]:

@@ -12,6 +12,8 @@ from gnflow.secrets import without_secrets
 from gnflow.spec.training import Cost, UpdateNorms
 from gnflow.train.journal import Event, Journal, Record, Step
 
+UNDONE = "steps/undone"  # how many, so far; recorded where the spec lets steps be undone
+
 
 class Observer(Protocol):
     """Hears of every record once the journal holds it. Must return at once."""

@@ -12,7 +12,7 @@ from gnflow import faults
 from gnflow.compiler.plan import Plan
 from gnflow.train import checkpoint, disk
 from gnflow.train.journal import JOURNAL, Step, first_line, identity
-from gnflow.train.recorder import cumulative
+from gnflow.train.recorder import UNDONE, cumulative
 from gnflow.train.table import table
 
 METRICS, SUMMARY, MODEL, EXPERIMENT = "metrics.parquet", "summary.json", "model", "experiment.yaml"
@@ -52,6 +52,7 @@ def summary(plan: Plan, steps: Mapping[int, Step], step: int, status: str) -> di
         "loss/held_out": losses[-1] if losses else None,
         "loss/train": last.values.get("loss/train"),
         **cumulative(plan, last.step),
+        **{name: last.values[name] for name in (UNDONE,) if name in last.values},
         **{clock: last.values.get(clock, 0.0) for clock in ("time/seconds", "time/compile", "time/wall")},
         **{f"target/{axis}": value for axis, value in target.items()},
     }

@@ -13,6 +13,7 @@ import numpy as np
 
 from gnflow.data.multimodal.dataset import MultimodalDataset
 from gnflow.data.multimodal.samples import Captioned
+from gnflow.metrics.evaluation import due
 from gnflow.metrics.recognition import figures
 from gnflow.metrics.samples import described, drawn, pairs, sheet
 from gnflow.models.generation import Sampling
@@ -38,7 +39,7 @@ class Sampler:
 
     def due(self, evaluation: int, last: bool) -> bool:
         """Whether evaluation number `evaluation`, from 0, has a sheet."""
-        return last or (self.spec.every is not None and evaluation % self.spec.every == 0)
+        return due(self.spec.every, evaluation, last)
 
     def write(self, step: int, params: Params) -> Mapping[str, float]:
         """Writes the sheet of a step; returns its figures. Raises DiskProblem."""

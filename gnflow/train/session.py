@@ -1,5 +1,6 @@
-"""One process at work on a run: step, evaluate, record, save; stop when told to, or when a loss is not finite."""
+"""One process at work on a run: step, evaluate, record, save; stop when told to; end at or undo a step gone wrong."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,12 +13,15 @@ from gnflow import trees
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.program import Program, State
 from gnflow.data.batches import Batches
+from gnflow.data.microbatches import ids_of
 from gnflow.data.multimodal.mixture import MixedBatches
-from gnflow.errors import DiskProblem, Diverged, GnflowError
+from gnflow.errors import Diverged, GnflowError
+from gnflow.metrics.evaluation import due
 from gnflow.objective import Params
-from gnflow.train import checkpoint, divergence, results
+from gnflow.train import checkpoint, divergence, offending, results
 from gnflow.train.journal import Journal, Step
-from gnflow.train.recorder import Recorder, diverging, numbers
+from gnflow.train.past import ROLLED_BACK, SKIPPED, Past, beginning
+from gnflow.train.recorder import UNDONE, Recorder, diverging, numbers
 from gnflow.train.samples import Sampler
 from gnflow.train.signals import Stop
 
@@ -40,6 +44,8 @@ class Session:
     sampler: Sampler | None = None
     require_data: Callable[[], None] = lambda: None
     """Raises DataError when the data is no longer what it was; asked before every checkpoint."""
+    read: offending.Read = ids_of
+    """A row of tokens as text."""
     saved: int | None = None
     """Step of the newest checkpoint."""
     saved_at: float = field(default_factory=time.monotonic)
@@ -49,12 +55,18 @@ class Session:
         """The run's journal."""
         return self.recorder.journal
 
+    @property
+    def past(self) -> Past:
+        """What the run has done so far."""
+        return Past(self.plan, self.program, self.batches, self.checkpoints, self._undone)
+
     def begin(self, params: Params) -> State:
-        """The state before the first step, recorded and saved."""
-        # In one order, since sums over all weights follow it; aligned as torch aligns, wherever they were read from.
-        ordered = trees.pick(params, self.program.template().params)
-        state = self.program.init(trees.clone(ordered))
-        self._conclude(state, {}, 0.0)
+        """The state before the first step, recorded and saved. Raises Diverged."""
+        state = beginning(self.program, params)
+        values = self._evaluated(state, {})
+        if problem := diverging(values):
+            raise self._diverged(0, f"{problem}; the starting weights are to blame")
+        self._conclude(state, values, 0.0)
         self._save(state)
         return state
 
@@ -73,21 +85,37 @@ class Session:
         return state
 
     def _advance(self, state: State) -> State:
-        step, start, compiled = state.step + 1, time.perf_counter(), self.program.compile_seconds()
-        state, metrics = self.program.step(state, self._batch(state.step))
+        step, before = state.step + 1, self._kept(state)
+        start, compiled = time.perf_counter(), self.program.compile_seconds()
+        state, metrics = self.program.step(state, self.past.batch(step))
         values = numbers(metrics)
         if self.program.device.type == "cuda":
             torch.cuda.synchronize(self.program.device)
         seconds = time.perf_counter() - start - (self.program.compile_seconds() - compiled)
-        problem = diverging(values) or _unusable(state.params)
-        if problem:
-            raise self._diverged(step, problem)
-        self._conclude(state, values, seconds)
+        rule, loss = self.plan.experiment.training.spike, values.get(divergence.LOSS)
+        problem = diverging(values) or divergence.unusable(state.params)
+        spike = None if problem else divergence.spike(rule, step, loss, self.journal.steps, self._undone())
+        evaluated = {} if problem or spike else self._evaluated(state, before)
+        problem = problem or diverging(evaluated)
+        # What is on record as undone stays so, even where a step computed again has other bits.
+        if problem or spike or step in self._undone():
+            state = self._undo(step, problem, spike)
+            # Of a step that was not taken, its losses are known, and no more.
+            values = {name: value for name, value in values.items() if name.startswith("loss/")}
+            evaluated = self._evaluated(state, {})
+            if problem := diverging(evaluated):
+                raise self._diverged(step, f"{problem}, though the step was undone")
+        self._conclude(state, {**values, **evaluated}, seconds)
         return state
 
+    def _kept(self, state: State) -> Params:
+        """A copy of the weights, where a measurement of the step that consumes them may ask for it."""
+        asked = self.program.curvature is not None and self._evaluates(state.step + 1)
+        return trees.clone(state.params) if asked else {}
+
     def _conclude(self, state: State, values: Mapping[str, float], seconds: float) -> None:
-        if self._evaluates(state.step):
-            values = {**values, **self._evaluated(state)}
+        if self.plan.experiment.training.on_nonfinite != "raise":
+            values = {**values, UNDONE: len(self._undone(state.step))}
         record = self.recorder.step(state.step, values, seconds, self.program.compile_seconds())
         minutes = (time.monotonic() - self.saved_at) / 60
         if (
@@ -98,13 +126,18 @@ class Session:
         ):
             self._save(state)
 
-    def _evaluated(self, state: State) -> Mapping[str, float]:
-        """What is measured of these weights besides their training. Raises Diverged, DiskProblem."""
+    def _evaluated(self, state: State, before: Params) -> dict[str, float]:
+        """What is measured of these weights besides their training, when it is due. Raises DiskProblem."""
+        if not self._evaluates(state.step):
+            return {}
         values = {} if self.evaluation is None else numbers(self.program.evaluate(state.params, self.evaluation))
-        if problem := diverging(values):
-            raise self._diverged(state.step, problem)
         number = state.step // self.plan.experiment.training.evaluate_every
         last = results.finished(self.plan, Step(state.step, 0.0, values))
+        if diverging(values):
+            return values
+        curvature = self.program.curvature
+        if self.evaluation is not None and curvature is not None and due(curvature.spec.every, number, last):
+            values |= numbers(self.program.inspect(state, before, self.evaluation))
         if self.sampler is None or not self.sampler.due(number, last):
             return values
         return {**values, **self.sampler.write(state.step, state.params)}
@@ -113,10 +146,13 @@ class Session:
         return step % self.plan.experiment.training.evaluate_every == 0 or step >= self.plan.steps
 
     def _keeps(self, step: int) -> bool:
-        return step > 0 and step % self.plan.experiment.training.checkpoint_every == 0
+        """What is on the schedule, with the start where a rollback may go there, and the states before undone steps."""
+        training = self.plan.experiment.training
+        scheduled = step % training.checkpoint_every == 0 and (step > 0 or training.on_nonfinite == "rollback")
+        return scheduled or step + 1 in self._undone()
 
-    def _batch(self, step: int) -> Tensor:
-        return self.batches.take(step * self.plan.microbatches, self.plan.microbatches)
+    def _undone(self, up_to: float = math.inf) -> set[int]:
+        return {step for step in self.journal.happened(SKIPPED, ROLLED_BACK) if step <= up_to}
 
     def _save(self, state: State) -> None:
         if self.saved == state.step:
@@ -134,35 +170,34 @@ class Session:
         results.write_summary(self.directory, self.plan, self.journal.steps, state.step, results.PREEMPTED)
         return self.stop.error(f"stopped after step {state.step} of {self.plan.steps}; the same command resumes")
 
+    def _undo(self, step: int, problem: str | None, spike: str | None) -> State:
+        """The state to go on with in place of that after `step`. Raises Diverged where none is, or none any more."""
+        training = self.plan.experiment.training
+        before = self.past.state(step - 1)
+        self._save(before)
+        if step not in self._undone():
+            first, count = (step - 1) * self.plan.microbatches, self.plan.microbatches
+            find = divergence.cause if problem else divergence.highest
+            cause = find(self.program, before.params, self.batches, first, count)
+            what = problem or spike or ""
+            offending.write(self.directory, step, what, cause, self.batches, count, self.read)
+            told, undone = f"{what}; {cause.words}", len(self._undone(step))
+            if training.on_nonfinite == "raise":
+                raise self._diverged(step, told)
+            if undone >= training.max_undone:
+                raise self._diverged(step, f"{told}; training.max_undone is {training.max_undone}, so it is not undone")
+            back = self.past.scheduled(step - 1)
+            name, then = {
+                "skip": (SKIPPED, "the step is not taken"),
+                "rollback": (ROLLED_BACK, f"the weights are those after step {back} again"),
+            }[training.on_nonfinite]
+            self.recorder.event(step, name, f"{told}; {then} ({undone + 1} of at most {training.max_undone})")
+        return self.past.instead(step, before)
+
     def _diverged(self, step: int, problem: str) -> Diverged:
-        """Goes back to the weights before `step`, saves them, and asks which micro-batch it was."""
-        count = self.plan.microbatches
         message = f"step {step}: {problem}"
-        if step == 0:
-            message += "; the starting weights are to blame"
-        else:
-            before = self._replayed(step - 1)
-            found = divergence.cause(self.program, before.params, self.batches, (step - 1) * count, count)
-            message += f"; {found}"
-            self._save(before)
         self.recorder.event(step, "diverged", message)
         self.journal.sync()
         results.write_summary(self.directory, self.plan, self.journal.steps, max(step - 1, 0), results.DIVERGED)
         cure = "a smaller learning rate is the usual cure, under another name or with --fresh"
         return Diverged(f"{message}.\nThe weights before it are saved; {cure}.")
-
-    def _replayed(self, step: int) -> State:
-        found = checkpoint.newest(self.checkpoints, lambda saved: saved <= step)
-        if found.path is None:
-            raise DiskProblem(f"{self.checkpoints} has no good checkpoint up to step {step}")
-        state = checkpoint.load(found.path, self.program.template(), self.program.device)
-        while state.step < step:
-            state, _ = self.program.step(state, self._batch(state.step))
-        return state
-
-
-def _unusable(params: Params) -> str | None:
-    finite = torch.stack([value.isfinite().all() for value in params.values()])
-    if bool(finite.all()):
-        return None
-    return f"the update makes `{list(params)[int(finite.int().argmin())]}` non-finite"

@@ -14,7 +14,7 @@ ORDER = (
     "gn/alpha", "gn/predicted_decrease", "gn/actual_decrease", "gn/gain_ratio",
     "gn/damping", "gn/decrement", "gn/kappa", "gn/cg_iterations", "gn/residual",
 )  # fmt: skip
-INTEGERS = ("tokens/", "passes/")  # FLOPs outgrow 64 bits
+INTEGERS = ("tokens/", "passes/", "steps/")  # FLOPs outgrow 64 bits
 
 
 def table(steps: Iterable[Step]) -> polars.DataFrame:

@@ -131,7 +131,7 @@ def _differences(experiment: Experiment, at: Point) -> Callable[[Params], Tensor
 
     moved = pushed(trees.subtract(at.params, at.anchor))
     cotangent = _cotangent(experiment, at.logits(at.anchor), moved, at.tokens)
-    return lambda u: (cotangent * pushed(u)).sum()
+    return lambda u: cast("Tensor", (cotangent * pushed(u)).sum())
 
 
 def _differences_of_the_loss(experiment: Experiment, at: Point) -> Callable[[Params], Tensor]:

@@ -13,7 +13,7 @@ from gnflow.cli import main
 
 GOOD = "name: a\ndata: text\noptimizer: adamw\ntraining: {steps: 3}\n"
 HEAVY = "torch mlflow polars numpy dvc datasets transformers tokenizers safetensors rich pandas"
-READING = {"check", "plan", "rerun", "explain", "verify", "show", "list", "compare", "doctor"}
+READING = {"check", "plan", "rerun", "replay", "explain", "verify", "show", "list", "compare", "doctor"}
 VERBS = [
     "run",
     "new",
@@ -28,6 +28,7 @@ VERBS = [
     "compare",
     "report",
     "rerun",
+    "replay",
     "track",
     "doctor",
     "ui",

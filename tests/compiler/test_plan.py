@@ -1,11 +1,16 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from problems import experiment
 
+from gnflow.compiler.build import MOST_PIECES, logit_pieces
 from gnflow.compiler.plan import plan
 from gnflow.errors import SpecError
+from gnflow.spec.load import load
+
+SPECS = Path(__file__).parents[2] / "specs"
 
 GAUSS_NEWTON = {
     "kind": "gauss_newton",
@@ -163,3 +168,24 @@ def test_planning_a_large_model_allocates_nothing_and_its_json_is_plain():
     assert planned.memory["parameters"] == 4 * text["parameters"]
     assert planned.memory["optimizer"] > planned.memory["parameters"]
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_only_a_micro_batch_with_many_logits_is_taken_in_pieces():
+    shipped = [path for path in SPECS.rglob("*.yaml") if not {"paper", "common"} & set(path.parts)]
+    assert len(shipped) > 20
+    assert {logit_pieces(load(path).experiment) for path in shipped} == {1}
+    assert logit_pieces(load(SPECS / "paper" / "full_gn_45m.yaml").experiment) == MOST_PIECES
+    wide = {"kind": "text", "tokenizer": {"kind": "bpe", "vocabulary": 4096}, "context": 1024}
+    assert [
+        logit_pieces(experiment(GAUSS_NEWTON, data=wide, training={"steps": 1, "rows": rows})) for rows in (8, 9, 17)
+    ] == [1, 2, 3]
+
+
+def test_the_activations_of_a_piece_are_those_of_its_logits():
+    wide = {"kind": "text", "tokenizer": {"kind": "bpe", "vocabulary": 32000}, "context": 64}
+    whole, half = (
+        plan(experiment(GAUSS_NEWTON, data=wide, training={"steps": 1, "rows": rows})).regions for rows in (16, 32)
+    )
+    for region in ("value", "curved"):
+        assert half[region].flops == pytest.approx(2 * whole[region].flops)
+        assert half[region].peak_bytes < 1.2 * whole[region].peak_bytes

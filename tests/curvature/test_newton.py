@@ -6,8 +6,9 @@ from oracles import Dense
 from problems import VARIANTS, Problem, noise
 
 from gnflow import trees
+from gnflow.curvature.hessian import hessian
 from gnflow.curvature.linearised import BENDS, curvature
-from gnflow.curvature.newton import expanded, hessian
+from gnflow.curvature.newton import expanded
 from gnflow.models.decoder import decoder
 from gnflow.models.loss import cross_entropy, split
 from gnflow.spec.model import Decoder

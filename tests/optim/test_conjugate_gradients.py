@@ -6,15 +6,16 @@ from oracles import Dense
 from problems import Problem, noise
 
 from gnflow import trees
+from gnflow.curvature.hessian import hessian
 from gnflow.curvature.linearised import BENDS, SURROGATES, curvature, linearised
-from gnflow.curvature.newton import expanded, hessian
+from gnflow.curvature.newton import expanded
 from gnflow.models.decoder import decoder
 from gnflow.models.loss import cross_entropy, split
 from gnflow.objective import Objective
 from gnflow.optim.conjugate_gradients import ConjugateGradients
 from gnflow.optim.gauss_newton import Block, GaussNewton, adapted
-from gnflow.optim.preconditioners import Preconditioner
 from gnflow.optim.search import FullStep, GeometricSearch
+from gnflow.optim.statistics import Statistics
 from gnflow.spec.model import Decoder
 
 DAMPING = 0.3
@@ -67,7 +68,7 @@ def test_the_step_solves_the_damped_system(form, seed, preconditioner):
     problem = tiny(seed)
     tokens = batch(problem)
     turned = problem.model.hidden if preconditioner == "soap" else ()
-    made = Preconditioner(0.9, turned) if preconditioner else None
+    made = Statistics(0.9, turned) if preconditioner else None
     optimizer = gauss_newton({"all": tuple(problem.params)}, iterations=150, preconditioner=made)
     params, _, metrics = optimizer.step(
         objective(problem.model, form), problem.params, optimizer.init(problem.params), tokens

@@ -1,9 +1,13 @@
+import importlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
+import pytest
 import torch
 from ruamel.yaml import YAML
 
@@ -42,3 +46,40 @@ def test_the_stage_writes_what_the_script_does() -> None:
     stage = YAML(typ="safe").load((FOLDER / "dvc.yaml").read_text())["stages"]["measure"]
     assert all((FOLDER / path).exists() for path in stage["deps"])
     assert [next(iter(each)) for each in (*stage["outs"], *stage["metrics"])] == ["results.md", "results.json"]
+
+
+@pytest.fixture
+def curved(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield importlib.import_module("curved")
+    for name in ("curved", "measure", "cases"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux only")
+def test_what_a_call_held_is_counted_at_its_highest_point_and_nothing_before_it(curved: ModuleType) -> None:
+    mib = 2**20
+    large = torch.ones(2**26)  # 256 MiB, gone before the call
+    del large
+
+    def call() -> torch.Tensor:
+        passing = torch.ones(2**24)
+        return passing[: 2**22] + 1  # 64 MiB and, at the same time, 16 MiB
+
+    assert 80 * mib == pytest.approx(curved.held(call), rel=0.05)
+
+
+def test_the_published_page_is_the_report_of_the_published_figures(curved: ModuleType) -> None:
+    stored = json.loads((FOLDER / "curved.json").read_text())
+    assert curved.report(stored) == (FOLDER / "curved.md").read_text()
+    for row in stored["time"]:
+        assert row["ratio"] == pytest.approx(row["curved"][1] / row["gradient"][1])
+        assert row["flops"] == pytest.approx(5 / 3)
+    for row in stored["memory"]:
+        assert row["ratio"] == pytest.approx(row["curved"] / row["gradient"])
+
+
+def test_the_stage_of_curved_writes_what_the_script_does() -> None:
+    stage = YAML(typ="safe").load((FOLDER / "dvc.yaml").read_text())["stages"]["curved"]
+    assert all((FOLDER / path).exists() for path in stage["deps"])
+    assert [next(iter(each)) for each in (*stage["outs"], *stage["metrics"])] == ["curved.md", "curved.json"]

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from gnflow.spec.canonical import digest, lines, resolved
+from gnflow.spec.canonical import digest, lines, resolved, tree
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load
 from gnflow.spec.source import parse
@@ -137,3 +137,16 @@ def test_the_digest_is_the_same_forever() -> None:
 def test_the_digest_has_no_place_for_what_is_not_a_number() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         digest({"a": float("nan")})
+
+
+def test_keys_that_came_later_are_in_no_digest_at_their_default() -> None:
+    """Runs, trials and cached weights of specs from before such a key stay theirs."""
+    base = {"name": "a", "data": "text", "optimizer": "muon", "training": {"steps": 3}}
+    one = Experiment.model_validate(base)
+    before = tree(one)
+    for key in ("on_nonfinite", "spike", "max_undone"):
+        del before["training"][key]  # type: ignore[union-attr, arg-type, call-overload]
+        assert f"  {key}: " in resolved(one)
+    assert digest(one) == digest(before)
+    for key, value in (("on_nonfinite", "skip"), ("spike", {"above": 4.0}), ("max_undone", 3)):
+        assert digest(Experiment.model_validate(base | {"training": {"steps": 3, key: value}})) != digest(one)

@@ -13,6 +13,7 @@ import tiny
 from equal_runs import assert_equal_but_for_clocks
 from ruamel.yaml import YAML
 
+from gnflow.train.journal import read
 from gnflow.train.run import Run
 
 KILLER = Path(__file__).parents[1] / "killer.py"
@@ -58,6 +59,22 @@ def killed(spec: Path, seed: int, kills: int) -> list[Path]:
 def test_a_run_killed_again_and_again_equals_one_that_was_not(untouched: tuple[str, Path], tmp_path: Path) -> None:
     optimizer, expected = untouched
     for directory in killed(project(tmp_path / "project", optimizer), seed=1, kills=10):
+        assert_equal_but_for_clocks(directory, expected)
+
+
+@pytest.mark.parametrize("policy", ["skip", "rollback"])
+def test_a_run_that_undoes_steps_and_is_killed_again_and_again_equals_one_that_was_not(
+    policy: str, tmp_path: Path
+) -> None:
+    # A rule so strict that a loss with a little bad luck is a spike.
+    rule = {"on_nonfinite": policy, "spike": {"above": 0.01, "window": 2}, "max_undone": STEPS, "rows": 1}
+    training = tiny.tiny(steps=STEPS, checkpoint_every=4, temporary_checkpoint_minutes=0.002, **rule)["training"]
+    specs = [project(tmp_path / name, "adamw", training=training) for name in ("untouched", "project")]
+    subprocess.run(command(specs[0]), check=True, capture_output=True)
+    expected = specs[0].parent / "runs" / "tiny"
+    undone = read(expected / "journal.jsonl").events
+    assert 2 <= len(undone) <= STEPS - 4, "too few or too many to mean anything"
+    for directory in killed(specs[1], seed=3, kills=6):
         assert_equal_but_for_clocks(directory, expected)
 
 
@@ -109,8 +126,9 @@ def test_a_run_that_is_killed_interrupted_and_preempted_equals_one_that_was_not(
     assert_equal_but_for_clocks(directory, expected)
 
 
-def test_a_kill_at_any_file_operation_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("policy", ["raise", "skip", "rollback"])
+def test_a_kill_at_any_file_operation_changes_nothing(policy: str, tmp_path: Path) -> None:
     script = KILLER.with_name("crash_matrix.py")
-    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, script, tmp_path, policy], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 80, "the operations were not seen"

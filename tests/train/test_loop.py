@@ -136,6 +136,17 @@ def test_another_spec_is_refused_key_by_key_and_nothing_is_touched(project: Path
     assert contents(project / "runs") == before
 
 
+def test_a_finished_run_from_before_a_key_existed_is_finished_still(project: Path) -> None:
+    spec = project / "runs" / "tiny" / "experiment.yaml"
+    lines = spec.read_text().splitlines(keepends=True)
+    old = [line for line in lines if line.strip().partition(":")[0] not in ("on_nonfinite", "spike", "max_undone")]
+    assert len(old) == len(lines) - 3
+    spec.write_text("".join(old))
+    said: list[str] = []
+    go(project, said)
+    assert said[0].endswith("runs/tiny is finished; --fresh would run it again")
+
+
 def test_fresh_deletes_the_run_and_nothing_else(project: Path) -> None:
     directory = project / "runs" / "tiny"
     (directory / "notes.md").write_text("mine")

@@ -24,7 +24,7 @@ def page(comparison: Comparison, charts: Sequence[Chart], stills: Mapping[str, s
         *_section("batch", "Batch size", drawn, ("batch_size",)),
         *_section("profile", "Profile", drawn, ("profiles",)),
         *_section("gauss-newton", "Gauss-Newton", drawn, ("step_lengths", "gain_ratios", "decreases")),
-        *_section("probes", "Probes", drawn, ("dominance", "conflict", "modalities")),
+        *_section("probes", "Probes", drawn, ("dominance", "curvature", "conflict", "modalities")),
         *_section("samples", "Samples", drawn, (), samples(comparison)),
         ("costs", "Costs", tag("div", *results.costs(comparison))),
         ("provenance", "Provenance", tag("div", *provenance(comparison))),

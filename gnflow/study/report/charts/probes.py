@@ -1,4 +1,4 @@
-"""What was measured along the way: dominance of the diagonal, the modalities and their conflict."""
+"""What was measured along the way: dominance of the diagonal, the curvature, the modalities and their conflict."""
 
 from collections.abc import Iterator, Sequence
 
@@ -20,6 +20,10 @@ def probes(comparison: Comparison) -> Iterator[Chart]:
         comparison, "dominance", "dominance/", "Dominance of the diagonal", "dominance ratio", "log",
         "Of the momentum's Gram matrix: smallest, mean and largest over the rows of a matrix, averaged over matrices. "
         "RMNP takes for granted that it is large.",
+    )  # fmt: skip
+    yield from _family(
+        comparison, "curvature", "curvature/eigenvalue/", "Largest eigenvalues", "eigenvalue", "log",
+        "Of the Gauss-Newton matrix (ggn) and of the Hessian of the loss on held-out text, the largest first.",
     )  # fmt: skip
     yield from _family(
         comparison, "conflict", "conflict/", "Conflict between modalities", "measure", "linear",

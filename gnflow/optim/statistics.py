@@ -26,24 +26,24 @@ from gnflow.optim.stacks import Stacks
 FLOOR = 0.1
 
 
-class Preconditioner:
+class Statistics:
     """SOAP's for parameters that are `turned`, Adam's for all others. Trees are by stack."""
 
     def __init__(self, beta: float = 0.95, turned: Collection[str] = ()) -> None:
         self.turned = turned
-        self.statistics = soap(betas=(0.0, beta), weight_decay=0.0, precondition_frequency=1, fresh_factors=True)
-        assert self.statistics.metric is not None
-        self.fisher: Fisher[SoapState] = self.statistics.metric
+        self.soap = soap(betas=(0.0, beta), weight_decay=0.0, precondition_frequency=1, fresh_factors=True)
+        assert self.soap.metric is not None
+        self.fisher: Fisher[SoapState] = self.soap.metric
 
     def init(self, stacked: Params) -> SoapState:
         """Nothing seen."""
-        return self.statistics.init(stacked)._replace(first={})
+        return self.soap.init(stacked)._replace(first={})
 
     def refresh(self, gradient: Params, state: SoapState) -> SoapState:
         """The gradient of one more solve seen."""
         first = not state.updates.is_meta and int(state.updates) == 0
         for _ in range(2 if first else 1):
-            turned = self.statistics.refresh(gradient, state) if self.statistics.refresh else state
+            turned = self.soap.refresh(gradient, state) if self.soap.refresh else state
             _, state = self.fisher.update(gradient, gradient, gradient, turned, gradient)
         return state
 

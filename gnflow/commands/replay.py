@@ -1,0 +1,80 @@
+"""`gnflow replay RUN STEP`: take one step of a run again, and say what in it is not finite."""
+
+import json as encoder
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from gnflow.study import tables
+from gnflow.study.find import find
+from gnflow.workspace import Workspace
+
+if TYPE_CHECKING:
+    from gnflow.train.replay import Replay
+
+COLUMNS = ("weight", "gradient", "update", "output")
+
+
+def replay(run: Path, step: int, *, json: bool = False) -> int:
+    """Prints the size of every weight, gradient, update and output. Raises the errors of `gnflow.train.replay`."""
+    found = find(run)
+    workspace = Workspace.holding(found.directory)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(workspace.cache / "inductor"))  # torch sets a default
+    from gnflow.train.display import Display
+    from gnflow.train.replay import replay as take
+
+    taken = take(found, step, workspace, Display(Console(stderr=json)).say)
+    if json:
+        print(encoder.dumps({"run": str(found.directory), **_content(taken)}, indent=2))
+        return 0
+    console = tables.console()
+    for line in _told(taken):
+        console.print(line)
+    table = tables.table(None, ("", "|weight|", "|gradient|", "|update|", "output rms"), words=1)
+    for layer in taken.layers:
+        table.add_row(layer.name, *(_figure(getattr(layer, column)) for column in COLUMNS))
+    console.print(table)
+    return 0
+
+
+def _told(taken: "Replay") -> list[str]:
+    here, recorded = taken.metrics.get("loss/train"), taken.recorded.get("loss/train")
+    spread = f"{_figure(min(taken.losses))} to {_figure(max(taken.losses))}"
+    lines = [
+        f"step {taken.step}, eagerly on {taken.device}, {len(taken.losses)} micro-batches; losses before it {spread}",
+        f"loss/train {_figure(here)}, on record {_figure(recorded)}",
+        *taken.events,
+    ]
+    match taken.first:
+        case None:
+            return [*lines, "every tensor is finite"]
+        case (kind, name, None):
+            return [*lines, f"first that is not finite: {kind} of `{name}`"]
+        case (kind, name, microbatch):
+            what = "the loss" if kind == "loss" else f"{kind} of `{name}`"
+            return [*lines, f"first that is not finite: {what}, in micro-batch {microbatch}"]
+
+
+def _content(taken: "Replay") -> dict[str, object]:
+    return {
+        **taken._asdict(),
+        "losses": [_plain(loss) for loss in taken.losses],
+        "metrics": {name: _plain(value) for name, value in taken.metrics.items()},
+        "layers": [
+            {"name": layer.name, **{column: _plain(getattr(layer, column)) for column in COLUMNS}}
+            for layer in taken.layers
+        ],
+        "first": None if taken.first is None else taken.first._asdict(),
+    }
+
+
+def _plain(value: float | None) -> float | str | None:
+    """JSON has no infinity: the word for it."""
+    return value if value is None or math.isfinite(value) else str(value)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

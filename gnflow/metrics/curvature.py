@@ -1,0 +1,160 @@
+"""What the loss looks like around the weights, and what an optimizer makes of it: on a fixed batch, with fixed probes.
+
+curvature/eigenvalue/ggn_i, hessian_i  the largest, by Lanczos; i = 1, 2, ..
+curvature/error/ggn, hessian           bound on the distance from one of these to an eigenvalue, over the largest
+curvature/least/hessian                its smallest Ritz value: no eigenvalue is known to be larger than the least
+curvature/trace/ggn, hessian           by Hutch++
+curvature/block_share                  part of |G|^2 that lies in the blocks of layerwise Gauss-Newton
+curvature/condition/none, root, second_moment
+                                       largest by smallest Ritz value of P^-1/2 G P^-1/2, in the optimizer's coordinates
+curvature/gn_cosine, gn_norm_ratio     between the last update u and x of (G + damping) x = -gradient, where it started:
+                                       <u, x> / |u| |x| and |u| / |x|
+curvature/gn_residual                  of that x, over the gradient's norm
+
+G is the generalised Gauss-Newton matrix J' H J of the cross-entropy, whatever model the optimizer takes; what is frozen
+has no rows. P is 1, V^1/2 as in the optimizer's own step, or V, the diagonal that `Fisher.diagonal` of its transform
+has; G has then the rows of the parameters that V has. A condition number is a bound from below, as the smallest Ritz
+value is one from above; where that is 0 but for rounding it is 1 / eps. There is none of transforms without such
+statistics (AdamW, Muon, RMNP, conjugate gradients), and gn_* is missing before the first step.
+
+Cost, in products with G or H, for m iterations, k probes and B blocks: 3 m + 6 k + k B and one gradient, and 3 m more
+for condition numbers. Like evaluation it is no part of a step's passes, tokens, FLOPs or seconds. Holds max(m, 3 k)
+vectors.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gnflow import trees
+from gnflow.curvature.conjugate_gradients import solved
+from gnflow.curvature.energy import energies
+from gnflow.curvature.lanczos import Operator, Ritz, lanczos
+from gnflow.curvature.trace import trace
+from gnflow.objective import Metrics, Objective, Params, Scalar
+from gnflow.optim.means import mean_gradient, mean_product, positive
+from gnflow.optim.preconditioner import Preconditioner, preconditioners
+from gnflow.optim.protocol import AnyState, Optimizer
+from gnflow.spec import training as spec
+
+FLOOR = 1e-8
+"""Added to P, as a part of its mean."""
+POWERS = {"none": 0.0, "root": 0.5, "second_moment": 1.0}
+
+
+class Moment(NamedTuple):
+    """The weights after a step, those before it (none before the first), and the optimizer's state."""
+
+    params: Params
+    before: Params
+    optimizer: AnyState
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """The measurements of one run. `ggn` and `hessian` are the loss, each with that curvature as its product."""
+
+    spec: spec.Curvature
+    ggn: Objective
+    hessian: Objective
+    blocks: Mapping[str, tuple[str, ...]]
+    optimizer: Optimizer
+    seed: int
+
+    def measure(self, at: Moment, batch: Tensor) -> Metrics:
+        """On the first of these micro-batches, (micro-batches, rows, time + 1)."""
+        batch = batch[: self.spec.microbatches]
+        names = [name for names in self.blocks.values() for name in names]
+        moving = trees.pick(at.params, [name for name in at.params if name in names])
+        found: Metrics = {}
+        for kind, objective in (("ggn", self.ggn), ("hessian", self.hessian)):
+            operator = _operator(objective, at.params, batch)
+            ritz = lanczos(operator, self._signs("start", moving), self.spec.iterations)
+            found |= _ends(kind, ritz, self.spec.eigenvalues)
+            sketch, probes = ([self._signs(f"{what}/{i}", moving) for i in range(self.spec.probes)] for what in "sg")
+            found[f"curvature/trace/{kind}"] = trace(operator, sketch, probes)
+        operator = _operator(self.ggn, at.params, batch)
+        within, whole = energies(
+            operator, self.blocks, (self._signs(f"g/{i}", moving) for i in range(self.spec.probes))
+        )
+        found["curvature/block_share"] = within / positive(whole)
+        for name, power in POWERS.items():
+            if conditioned := preconditioned(operator, preconditioners(self.optimizer, at.optimizer), power):
+                ritz = lanczos(conditioned.operator, self._signs("start", conditioned.like), self.spec.iterations)
+                found[f"curvature/condition/{name}"] = condition(ritz, next(iter(moving.values())).dtype)
+        return {**found, **(self._alignment(at, list(moving), batch) if at.before else {})}
+
+    def _alignment(self, at: Moment, names: list[str], batch: Tensor) -> Metrics:
+        before = at.before
+        update = trees.subtract(trees.pick(at.params, names), trees.pick(before, names))
+        gradient, _ = mean_gradient(self.ggn, before, batch)
+        downhill = trees.scale(trees.pick(gradient, names), -1)
+        step, residual = solved(
+            _operator(self.ggn, before, batch), downhill, self.spec.damping, self.spec.iterations
+        )  # fmt: skip
+        one, two = trees.norm(update), trees.norm(step)
+        return {
+            "curvature/gn_cosine": trees.dot(update, step) / (one * two),
+            "curvature/gn_norm_ratio": one / two,
+            "curvature/gn_residual": residual,
+        }
+
+    def _signs(self, name: str, like: Params) -> Params:
+        """-1 and 1, a function of the run's seed and the name; drawn on the CPU."""
+        digest = hashlib.sha256(f"curvature/{self.seed}/{name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+        drawn = {n: torch.randint(2, w.shape, generator=generator) for n, w in like.items()}
+        return {n: (2 * drawn[n] - 1).to(w) for n, w in like.items()}
+
+
+class Conditioned(NamedTuple):
+    """P^-1/2 A P^-1/2 in the optimizer's coordinates, and a vector of its shape."""
+
+    operator: Operator
+    like: Params
+
+
+def preconditioned(operator: Operator, parts: list[Preconditioner], power: float) -> Conditioned | None:
+    """P = V^power. The rows of A are those of the parameters that have a V; None where there are none."""
+    if not parts:
+        return None
+    diagonal = {f"{i}/{stack}": v for i, part in enumerate(parts) for stack, v in part.diagonal.items()}
+    raised = {name: v**power for name, v in diagonal.items()}
+    floor = FLOOR * trees.flat(raised).mean()
+    root = {name: (p + floor).sqrt() for name, p in raised.items()}
+
+    def conditioned(vector: Params) -> Params:
+        scaled = {name: x / root[name] for name, x in vector.items()}
+        direction: Params = {}
+        for i, part in enumerate(parts):
+            direction |= part.back({stack: scaled[f"{i}/{stack}"] for stack in part.diagonal})
+        image = operator(direction)
+        turned = [part.into(trees.pick(image, part.names)) for part in parts]
+        return {
+            f"{i}/{stack}": x / root[f"{i}/{stack}"] for i, part in enumerate(turned) for stack, x in part.items()
+        }  # fmt: skip
+
+    return Conditioned(conditioned, diagonal)
+
+
+def condition(ritz: Ritz, dtype: torch.dtype) -> Scalar:
+    """Largest by smallest Ritz value, at most 1 / eps of the type in which they were computed."""
+    largest, smallest = ritz.values[0], ritz.values[-1]
+    return largest / torch.maximum(smallest, torch.finfo(dtype).eps * largest)
+
+
+def _operator(objective: Objective, params: Params, batch: Tensor) -> Operator:
+    return lambda direction: mean_product(objective, direction, params, batch)
+
+
+def _ends(kind: str, ritz: Ritz, count: int) -> Metrics:
+    values, errors = ritz.values[:count], ritz.errors[:count]
+    found = {f"curvature/eigenvalue/{kind}_{i}": value for i, value in enumerate(values, start=1)}
+    found[f"curvature/error/{kind}"] = errors.max() / ritz.values[0].abs()
+    if kind == "hessian":
+        found["curvature/least/hessian"] = ritz.values[-1]
+    return found

@@ -1,0 +1,52 @@
+"""The batch of a step that went wrong, kept in the run directory for whoever wants to see it.
+
+offending/step_00000012/batch.safetensors   tokens, numbers of its micro-batches and of their rows in the data,
+                                                which (micro-batch, row) are to blame
+offending/step_00000012/batch.json          what went wrong and where; the rows to blame as text
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from gnflow.data.batches import Batches
+from gnflow.data.multimodal.mixture import MixedBatches
+from gnflow.train import disk
+from gnflow.train.divergence import Cause
+
+OFFENDING, BATCH, WORDS = "offending", "batch.safetensors", "batch.json"  # in the run directory
+
+Read = Callable[[Tensor], str]
+"""A row of a micro-batch -> its text."""
+
+
+def write(
+    directory: Path, step: int, problem: str, cause: Cause, batches: Batches | MixedBatches, count: int, read: Read
+) -> Path:
+    """Keeps the `count` micro-batches of a step. Raises DiskProblem."""
+    path, first = directory / OFFENDING / f"step_{step:08d}", (step - 1) * count
+    tokens = batches.take(first, count)
+    tensors = {
+        "tokens": tokens,
+        "microbatches": torch.arange(first, first + count),
+        "rows": torch.from_numpy(batches.row_numbers(first, count)),
+        # Not as metadata, which safetensors writes in another order every time.
+        "step": torch.tensor(step),
+        "to_blame": torch.tensor([[cause.microbatch, row] for row in cause.rows], dtype=torch.int64).view(-1, 2),
+    }
+    disk.write(path / BATCH, save(tensors))
+    found = {
+        "step": step,
+        "problem": problem,
+        "cause": cause.words,
+        "microbatch": cause.microbatch,
+        "rows": [
+            {"row": row, "in_the_data": number, "text": read(tokens[cause.microbatch - first, row])}
+            for row, number in zip(cause.rows, cause.row_numbers, strict=True)
+        ],
+    }
+    disk.write_json(path / WORDS, found)
+    return path

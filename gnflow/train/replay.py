@@ -1,0 +1,207 @@
+"""One step of a run taken again, eagerly: the size of everything in it, and the first tensor that is not finite."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from gnflow import trees
+from gnflow.compiler.plan import plan
+from gnflow.compiler.program import Program, State
+from gnflow.compiler.program import compile as compile_plan
+from gnflow.data.microbatches import training
+from gnflow.data.prepare import prepare
+from gnflow.errors import GnflowError
+from gnflow.objective import Params
+from gnflow.optim import means
+from gnflow.train import checkpoint, provenance
+from gnflow.train.directory import CHECKPOINTS
+from gnflow.train.journal import JOURNAL, Reading, read
+from gnflow.train.past import ROLLED_BACK, SKIPPED, Past, beginning
+from gnflow.train.recorder import numbers
+from gnflow.train.reproducible import reproducible
+from gnflow.train.run import Run
+from gnflow.train.start import start
+from gnflow.workspace import Workspace
+
+Report = Callable[[str], None]
+
+
+class NoSuchStep(GnflowError):
+    """The run has not taken this step."""
+
+    exit_code = 2
+
+
+class Layer(NamedTuple):
+    """One weight, and what the step does with it."""
+
+    name: str
+    weight: float
+    """2-norm before the step, as are the next two."""
+    gradient: float | None
+    """Of the mean over the step's micro-batches; None for a frozen weight."""
+    update: float
+    """Of the difference that the step makes."""
+    output: float | None
+    """Root mean square of what the weight is first applied to yield, in the last micro-batch looked at."""
+
+
+class NonFinite(NamedTuple):
+    """The first tensor that is not finite, in the order in which a step computes them."""
+
+    kind: str
+    """`weight`, `output`, `loss`, `gradient`, `update`."""
+    name: str
+    microbatch: int | None
+    """Its number in the run."""
+
+
+class Replay(NamedTuple):
+    """A step taken again."""
+
+    step: int
+    device: str
+    origin: int
+    """The step of the checkpoint that the state before was computed from."""
+    losses: list[float]
+    """Of each micro-batch, at the weights before the step."""
+    metrics: dict[str, float]
+    recorded: dict[str, float]
+    """What the run has on record of the step; empty for one that ended it."""
+    events: list[str]
+    layers: list[Layer]
+    first: NonFinite | None
+
+
+def replay(run: Run, step: int, workspace: Workspace, report: Report = lambda line: None) -> Replay:
+    """Takes `step` of a run again. The state before it is computed as the run did, from its newest good checkpoint.
+
+    Raises NoSuchStep, DataError when the data changed, DiskProblem, EnvironmentProblem, and what `start` raises.
+    """
+    reading = read(run.directory / JOURNAL)
+    with reproducible(workspace):
+        planned = plan(run.experiment)
+        _require_step(run, step, reading, planned.steps)
+        training_, data = run.experiment.training, run.experiment.data
+        dataset = prepare(data, workspace, report)
+        provenance.require_same_data(run.directory, dataset.digest, dataset.directory)
+        program = compile_plan(planned)
+        past = Past(
+            planned,
+            program,
+            training(dataset, training_.rows, data.context, training_.seed),
+            run.directory / CHECKPOINTS,
+            lambda: {event.step for event in reading.events if event.name in (SKIPPED, ROLLED_BACK)},
+            lambda: beginning(program, start(planned, program, dataset, workspace, report)),
+        )
+        origin = _origin(past, step - 1, report)
+        before = past.state(step - 1)
+        found = taken(
+            compile_plan(planned, compiled=False), before, past.batch(step), (step - 1) * planned.microbatches
+        )
+        recorded = reading.steps.get(step)
+        events = [f"{event.name}: {event.message}" for event in reading.events if event.step == step]
+        values = dict(recorded.values) if recorded else {}
+        return found._replace(origin=origin, recorded=values, events=events)
+
+
+def _require_step(run: Run, step: int, reading: Reading, steps: int) -> None:
+    # The step after the last one on record is the one that ended a run that diverged.
+    last = min(max(reading.steps, default=0) + 1, steps)
+    if not 1 <= step <= last:
+        raise NoSuchStep(f"{run.directory} has no step {step}; it can be asked for steps 1 to {last}")
+
+
+def _origin(past: Past, step: int, report: Report) -> int:
+    found = checkpoint.newest(past.checkpoints, lambda saved: saved <= step)
+    for damaged, problem in found.damage.items():
+        if damaged <= step:
+            report(f"warning: checkpoint {checkpoint.path_of(past.checkpoints, damaged).name} is not used: {problem}")
+    origin = 0 if found.path is None else checkpoint.step_of(found.path)
+    if origin < step:
+        named = "the starting weights" if found.path is None else f"checkpoint {found.path.name}"
+        report(f"computing what came before again: {step - origin} steps from {named}")
+    return origin
+
+
+def taken(program: Program, before: State, batch: Tensor, number: int) -> Replay:
+    """The step on `batch`, whose first micro-batch is `number`; the state stays."""
+    batch = batch.to(program.device)
+    slopes, losses, outputs, first = _looked_at(program, before.params, batch, number)
+    weights = trees.clone(before.params)
+    after, metrics = program.step(State(before.step, *trees.clone((before.params, before.optimizer))), batch)
+    updates = trees.subtract(after.params, weights)
+    for name, update in updates.items():
+        first = first or _unless_finite("update", name, update)
+    layers = [
+        Layer(
+            name,
+            _norm(weight),
+            _norm(slopes[name]) if name in slopes else None,
+            _norm(updates[name]),
+            outputs.get(name),
+        )
+        for name, weight in weights.items()
+    ]
+    return Replay(before.step + 1, str(program.device), 0, losses, numbers(metrics), {}, [], layers, first)
+
+
+def _looked_at(
+    program: Program, params: Params, batch: Tensor, number: int
+) -> tuple[Params, list[float], dict[str, float], NonFinite | None]:
+    """Gradient, losses, sizes of outputs, and the first that is not finite, before the step."""
+    first: NonFinite | None = None
+    for name, weight in params.items():
+        first = first or _unless_finite("weight", name, weight)
+    counts = means.weights(program.objective, batch)
+    slopes: Params = {}
+    losses: list[float] = []
+    sizes: dict[str, float] = {}
+    for microbatch, (tokens, count) in enumerate(zip(batch, counts, strict=True), start=number):
+        with torch.no_grad(), Outputs(params) as outputs:
+            loss = program.objective.value(params, tokens)
+        losses.append(loss.item())
+        if first is None or first.kind == "weight":
+            sizes = {name: output.float().square().mean().sqrt().item() for name, output in outputs.found.items()}
+        slope, _ = program.objective.gradient(params, tokens)
+        for kind, tensors in (("output", outputs.found), ("loss", {"loss": loss}), ("gradient", _backwards(slope))):
+            for name, tensor in tensors.items():
+                first = first or _unless_finite(kind, name, tensor, microbatch)
+        share = count / means.positive(counts.sum())
+        slopes = {name: slopes.get(name, 0) + share * tensor for name, tensor in slope.items()}
+    return slopes, losses, sizes, first
+
+
+def _backwards(slope: Params) -> Params:
+    """The last weights first, as their gradients come."""
+    return dict(reversed(slope.items()))
+
+
+class Outputs(TorchFunctionMode):
+    """Notes, for each weight, the first floating-point tensor that is computed with it, in the order of the pass."""
+
+    def __init__(self, params: Params) -> None:
+        self._names = {id(weight): name for name, weight in params.items()}
+        self.found: Params = {}
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Calls `function`, and looks at what it is given."""
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.is_floating_point():
+            for argument in (*args, *(kwargs or {}).values()):
+                if (name := self._names.get(id(argument))) is not None:
+                    self.found.setdefault(name, result)
+        return result
+
+
+def _unless_finite(kind: str, name: str, tensor: Tensor, microbatch: int | None = None) -> NonFinite | None:
+    return None if bool(tensor.isfinite().all()) else NonFinite(kind, name, microbatch)
+
+
+def _norm(tensor: Tensor) -> float:
+    return float(tensor.double().norm())

@@ -1,0 +1,90 @@
+"""Logits in pieces give what all of them at once do: values, gradients, models and products."""
+
+from itertools import accumulate
+
+import multimodal
+import pytest
+import torch
+from multimodal import KINDS
+from problems import VARIANTS, noise, small
+from torch.profiler import ProfilerActivity, profile
+
+from gnflow import trees
+from gnflow.curvature import pieces
+from gnflow.curvature.linearised import BENDS, SURROGATES, curvature, linearised
+from gnflow.models.decoder import decoder
+from gnflow.models.loss import cross_entropy
+from gnflow.optim.protocol import through
+from gnflow.spec.model import Decoder
+
+NAMES = [*VARIANTS, *KINDS]
+SEVERAL = [1, 3, 20]  # the last one: a token each
+
+
+def problem_of(name):
+    return multimodal.small(name) if name in KINDS else small(name)
+
+
+def close(found, expected):
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-10)
+
+
+@pytest.mark.parametrize("count", SEVERAL)
+@pytest.mark.parametrize("name", NAMES)
+def test_value_and_gradient_are_those_of_the_loss(name, count):
+    model, params, tokens = problem_of(name)
+    inputs, targets = model.split(tokens)
+    found = pieces.objective(model, count, SURROGATES["quadratic"], BENDS["quadratic"])
+    moving = trees.pick(params, model.moving)
+    expected, loss = torch.func.grad_and_value(
+        lambda part: cross_entropy(model.logits({**params, **part}, inputs), targets)
+    )(moving)
+    close(found.value(params, tokens), loss)
+    gradient, value = found.gradient(params, tokens)
+    assert list(gradient) == list(moving)
+    close((gradient, value), (expected, loss))
+
+
+@pytest.mark.parametrize("count", SEVERAL)
+@pytest.mark.parametrize("form", SURROGATES)
+@pytest.mark.parametrize("name", ["default", "tied", *KINDS])
+def test_models_and_products_are_those_of_all_logits_and_of_every_block(name, form, count):
+    model, anchor, tokens = problem_of(name)
+    found = pieces.objective(model, count, SURROGATES[form], BENDS[form])
+    curved = linearised(model.logits, SURROGATES[form], model.split)
+    product = curvature(model.logits, BENDS[form], model.split)
+    direction = noise(anchor, 7)
+    params = trees.along(anchor, direction, 0.3)
+    for names in (model.moving, *model.blocks.values()):
+        part = trees.pick(params, names)
+        close(found.curved(part, anchor, tokens), curved(part, anchor, tokens))
+        along = trees.pick(direction, names)
+        close(found.product(along, anchor, tokens), product(along, anchor, tokens))
+
+
+def test_compiled_they_follow_one_another_and_no_buffer_has_all_logits():
+    shape = Decoder.model_validate({"layers": 1, "width": 8, "heads": 2, "qk_norm": "none"})
+    model, (rows, time), vocabulary = decoder(shape, 2048, "plain"), (4, 64), 2048
+    anchor = model.init(0)
+    found = pieces.objective(model, 8, SURROGATES["quadratic"], BENDS["quadratic"])
+    compiled = through(found, lambda _, region: torch.compile(region, fullgraph=True, dynamic=False))
+    for seed in (0, 1):
+        tokens = torch.randint(vocabulary, (rows, time + 1), generator=torch.Generator().manual_seed(seed))
+        params = trees.along(anchor, noise(anchor, seed), 0.1)
+        for region, arguments in {"gradient": (params, tokens), "curved": (params, anchor, tokens)}.items():
+            expected = getattr(found, region)(*arguments)
+            torch.testing.assert_close(getattr(compiled, region)(*arguments), expected, atol=1e-6, rtol=1e-4)
+            held = highest(lambda region=region, arguments=arguments: getattr(compiled, region)(*arguments))
+            assert held < 4 * rows * time * vocabulary
+        anchor = params
+
+
+def highest(function):
+    """Bytes allocated at the highest point of a call, by the allocator's own events."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        kept = function()
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    del kept
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    assert changes
+    return max(accumulate(changes))
