@@ -54,6 +54,12 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "gauss_newton decrement": {**GAUSS_NEWTON, "search": {"kind": "decrement", "adaptive": True, "microbatches": 2}},
     "cg layerwise decrement": {**GAUSS_NEWTON, "inner": CG, "blocks": "layer", "search": "decrement"},
     "gauss_newton bracket": {**GAUSS_NEWTON, "search": {"kind": "bracket", "microbatches": 2}},
+    "cg soap": {**GAUSS_NEWTON, "inner": {**CG, "preconditioner": "soap"}, "inner_steps": 2},
+    "cg layerwise soap": {**GAUSS_NEWTON, "inner": {**CG, "preconditioner": "soap"}, "blocks": "layer"},
+    "newton": {**GAUSS_NEWTON, "objective": "newton", "average": {"kind": "ema", "decay": 0.5}},
+    "newton cg": {**GAUSS_NEWTON, "objective": "newton", "inner": CG, "blocks": "layer"},
+    "gauss_newton reset": {**GAUSS_NEWTON, "inner_state": "reset", "damping": 0.1},
+    "gauss_newton reused": {**GAUSS_NEWTON, "search": {**SEARCH, "fresh": False}},
     "whitened": {**GAUSS_NEWTON, "objective": "whitened", "blocks": "layer"},
     **{f"gauss_newton {schedule}": {**GAUSS_NEWTON, "schedule": schedule} for schedule in SCHEDULES},
 }  # fmt: skip
@@ -62,6 +68,9 @@ COMPILED_HERE = (
     "ml_fop_soap uneven",
     "gauss_newton rmnp",
     "cg cold",
+    "cg",
+    "cg layerwise soap",
+    "newton cg",
 )  # others: tests/compiler/test_program.py
 # The least that the descents must reach: nats of text, and parts of a quadratic.
 LEAST = {

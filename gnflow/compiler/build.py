@@ -1,8 +1,8 @@
 """Spec -> objects: models, objectives, transforms and optimizers, each by one closed `match`."""
 
 from collections.abc import Hashable, Iterable
-from math import ceil, prod
-from typing import assert_never
+from math import ceil
+from typing import Literal, assert_never
 
 import torch
 
@@ -11,6 +11,7 @@ from gnflow.compiler.routing import routing
 from gnflow.curvature import pieces
 from gnflow.curvature.hessian import hessian
 from gnflow.curvature.linearised import BENDS, SURROGATES, Form, curvature, linearised
+from gnflow.curvature.newton import expanded
 from gnflow.metrics.conflict import conflict
 from gnflow.metrics.curvature import Curvature
 from gnflow.metrics.dominance import dominance
@@ -23,7 +24,7 @@ from gnflow.models.loss import cross_entropy, weight
 from gnflow.models.modality import by_modality
 from gnflow.models.model import Model
 from gnflow.objective import Objective, Params, Scalar, Tokens
-from gnflow.optim import schedules
+from gnflow.optim import averages, schedules
 from gnflow.optim.adamw import adamw
 from gnflow.optim.adaptive_steps import BracketSearch, Decrement
 from gnflow.optim.combine import chain, clip_by_global_norm, partition
@@ -38,6 +39,7 @@ from gnflow.optim.rmnp import rmnp
 from gnflow.optim.search import FullStep, GeometricSearch
 from gnflow.optim.soap import soap
 from gnflow.optim.stacks import Stacks
+from gnflow.optim.statistics import Statistics, stacks
 from gnflow.spec import optimizer as spec
 from gnflow.spec import rules
 from gnflow.spec import schedules as spec_schedules
@@ -88,12 +90,12 @@ def objective(network: Model, experiment: Experiment) -> Objective:
     reduced = torch.bfloat16 if experiment.training.precision == "bfloat16" else None
     form = experiment.optimizer.objective if isinstance(experiment.optimizer, spec.GaussNewton) else "quadratic"
     lower = network if reduced is None else _rounded(network, reduced)
-    if (count := logit_pieces(experiment)) > 1:
+    if form != "newton" and (count := logit_pieces(experiment)) > 1:
         return pieces.objective(network, count, SURROGATES[form], BENDS[form], lower)
     return _objective(network, form, lower)
 
 
-def _objective(network: Model, form: Form = "quadratic", lower: Model | None = None) -> Objective:
+def _objective(network: Model, form: Form | Literal["newton"] = "quadratic", lower: Model | None = None) -> Objective:
     """All logits at once; gradients are those of `lower`, where it is given."""
 
     def loss(of: Model, params: Params, tokens: Tokens) -> Scalar:
@@ -108,13 +110,12 @@ def _objective(network: Model, form: Form = "quadratic", lower: Model | None = N
         slope, at = torch.func.grad_and_value(lambda part: loss(lower or network, {**params, **part}, tokens))(moving)
         return slope, at
 
-    return Objective(
-        value,
-        gradient,
-        linearised(network.logits, SURROGATES[form], network.split),
-        curvature(network.logits, BENDS[form], network.split),
-        lambda tokens: weight(network.split(tokens)[1]),
-    )
+    if form == "newton":
+        curved, product = expanded(value), hessian(value)
+    else:
+        curved = linearised(network.logits, SURROGATES[form], network.split)
+        product = curvature(network.logits, BENDS[form], network.split)
+    return Objective(value, gradient, curved, product, lambda tokens: weight(network.split(tokens)[1]))
 
 
 def _rounded(network: Model, dtype: torch.dtype) -> Model:
@@ -177,9 +178,19 @@ def optimizer(method: spec.Optimizer, network: Model, steps: int, jit: Jit, prob
 def _optimizer(method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None) -> Optimizer:
     if isinstance(method, spec.GaussNewton):
         blocks = _blocks(method, network, _inner_schedule(method, steps), jit, probe)
-        search, inner = _search(method.search), method.inner
-        damping, carry = (inner.damping, inner.carry) if isinstance(inner, spec.ConjugateGradients) else (0.0, None)
-        return GaussNewton(blocks, method.inner_steps, search, method.warm_start, method.average, damping, carry)
+        inner, damping, carry = method.inner, method.damping, None
+        if isinstance(inner, spec.ConjugateGradients):
+            damping, carry = inner.damping, inner.carry
+        return GaussNewton(
+            blocks,
+            method.inner_steps,
+            _search(method.search),
+            method.warm_start,
+            _average(method.average),
+            damping,
+            carry,
+            reset=method.inner_state == "reset",
+        )
     return _descent(method, network, _schedule(method.schedule, steps), jit, probe)
 
 
@@ -213,17 +224,24 @@ def _inner(
 ) -> Descent | ConjugateGradients:
     if not isinstance(method, spec.ConjugateGradients):
         return _descent(method, network, schedule, jit, probe, names)
-    adam = method.preconditioner == "adam"
-    return ConjugateGradients(method.iterations, method.tolerance, method.microbatches, adam, method.beta, jit)
+    kept = None if method.preconditioner == "none" else Statistics(method.beta, _turned(method, network))
+    return ConjugateGradients(method.iterations, method.tolerance, method.microbatches, kept, jit)
+
+
+def _turned(method: spec.ConjugateGradients, network: Model) -> frozenset[str]:
+    """The matrices that are preconditioned in eigenbases of their own."""
+    return network.hidden if method.preconditioner == "soap" else frozenset()
 
 
 def _structure(
     method: spec.FirstOrderMethod | spec.ConjugateGradients, network: Model, names: Iterable[str]
 ) -> Hashable:
-    """What is the same of blocks that share regions. To conjugate gradients only the number of weights matters."""
+    """What is the same of blocks that share regions."""
     if isinstance(method, spec.ConjugateGradients):
-        return sum(prod(network.weights[name].shape) for name in names)
-    return tuple(_stacks(method, network, names).sizes().items())
+        own = stacks({name: network.weights[name].shape for name in names}, _turned(method, network))
+    else:
+        own = _stacks(method, network, names)
+    return tuple(own.sizes().items())
 
 
 def _suffixed(jit: Jit, suffix: str) -> Jit:
@@ -342,14 +360,18 @@ def _inner_schedule(method: spec.GaussNewton, steps: int) -> schedules.Schedule:
             assert_never(method.schedule)
 
 
+def _average(average: float | spec.Ema) -> averages.Average:
+    return averages.faded(average.decay) if isinstance(average, spec.Ema) else averages.last(average)
+
+
 def _search(search: spec.Search) -> Search:
     match search:
-        case spec.GeometricSearch(trials=trials, microbatches=microbatches):
-            return GeometricSearch(trials, microbatches)
+        case spec.GeometricSearch(trials=trials, microbatches=microbatches, fresh=fresh):
+            return GeometricSearch(trials, microbatches, fresh)
         case spec.Decrement(kappa=kappa, adaptive=adaptive, microbatches=microbatches):
             return Decrement(kappa, adaptive, microbatches)
-        case spec.BracketSearch(microbatches=microbatches):
-            return BracketSearch(microbatches)
+        case spec.BracketSearch(microbatches=microbatches, fresh=fresh):
+            return BracketSearch(microbatches, fresh)
         case spec.NoSearch():
             return FullStep()
         case _:

@@ -15,6 +15,7 @@ from gnflow.compiler.routing import routing
 from gnflow.models.attention import Kernel
 from gnflow.models.model import Model
 from gnflow.objective import Params
+from gnflow.optim.conjugate_gradients import ConjugateGradients
 from gnflow.optim.descent import Descent
 from gnflow.optim.frozen import Frozen
 from gnflow.optim.gauss_newton import GaussNewton
@@ -177,14 +178,15 @@ def _measure(
         product=lambda direction, at, tokens: trees.zeros(direction),
     )
     for part, suffix, own, inner in _inner(optimizer, moving, state):
-        batch = tokens.expand(part.microbatches, *tokens.shape)
-        if not isinstance(part, Descent):
+        batch, seen = tokens.expand(part.microbatches, *tokens.shape), own
+        if isinstance(part, Descent):
+            slope, _, _ = part.slope(standing_in, own, inner, batch)
+            part.update(slope, inner, part.stacks.stack(own))
+            seen = slope.factors
+        else:
             part.step(standing_in, own, inner, batch)
-            continue
-        slope, _, _ = part.slope(standing_in, own, inner, batch)
-        part.update(slope, inner, part.stacks.stack(own))
-        if "refresh" in part.cost.calls:
-            costs.regions[f"refresh{suffix}"] = region_cost(part.refresh, slope.factors, inner)
+        if isinstance(part, Descent | ConjugateGradients) and "refresh" in part.cost.calls:
+            costs.regions[f"refresh{suffix}"] = region_cost(part.refresh, seen, inner)
     return blocks, {
         "parameters": nbytes(params),
         "optimizer": nbytes(state),

@@ -1,15 +1,21 @@
 """Conjugate gradients on A x = b, one iteration at a time, on vectors that hold all parameters.
 
-    a = <r, z> / <p, A p>     x <- x + a p     r <- r - a A p     z = r / m     p <- z + <r, z>_new / <r, z> p
+    a = <r, z> / <p, A p>     x <- x + a p     r <- r - a A p     z = P^-1 r     p <- z + <r, z>_new / <r, z> p
 
-m is the diagonal of a preconditioner. x begins at 0. Once |r| <= tolerance |b|, or <p, A p> <= 0, x stays: further
-iterations change nothing, so none has to wait for the host to decide.
+P is a preconditioner. x begins at 0. Once |r| <= tolerance |b|, or <p, A p> <= 0, x stays: further iterations change
+nothing, so none has to wait for the host to decide. If A is bent downwards along the very first direction, that of
+steepest descent, x goes along it and stays there, as far as if the bend were |p| |A p|: that is at least as much as the
+bend with its signs turned up, so the step is no longer than the one that this would take.
 
-Source:   Hestenes & Stiefel 1952; Martens 2010, "Deep learning via Hessian-free optimization", section 4 (truncation)
-Differs:  truncation by the residual, not by the progress of the quadratic
+Source:   Hestenes & Stiefel 1952; Dembo & Steihaug 1983, "Truncated-Newton algorithms", and Nocedal & Wright 2006,
+          algorithm 7.1 (negative curvature); Martens 2010, "Deep learning via Hessian-free optimization", section 4
+          (truncation)
+Differs:  truncation by the residual, not by the progress of the quadratic; the length of a first step along negative
+          curvature, which algorithm 7.1 leaves to its line search
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,6 +23,9 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.curvature.lanczos import Operator
 from gnflow.objective import Params, Scalar
+
+Inverse: TypeAlias = Callable[[Tensor], Tensor]
+"""r -> P^-1 r"""
 
 
 class Iterate(NamedTuple):
@@ -33,22 +42,23 @@ class Iterate(NamedTuple):
     iterations: Tensor
 
 
-def begin(b: Tensor, preconditioner: Tensor) -> Iterate:
-    """x = 0. No two tensors share storage: `advance` would be compiled a second time."""
-    direction = b / preconditioner
+def begin(b: Tensor, inverse: Inverse) -> Iterate:
+    """x = 0."""
+    direction = inverse(b)
     size = torch.linalg.vector_norm(b)
     return Iterate(
         torch.zeros_like(b), b.clone(), direction, b @ direction, size, size > 0, torch.zeros_like(size)
     )  # fmt: skip
 
 
-def advance(at: Iterate, image: Tensor, preconditioner: Tensor, tolerance: float) -> Iterate:
+def advance(at: Iterate, image: Tensor, inverse: Inverse, tolerance: float) -> Iterate:
     """One iteration; `image` is A times the direction."""
     bend = at.direction @ image
-    going = at.going & (bend > 0) & bend.isfinite()
-    length = at.slope / bend
+    steepest = torch.linalg.vector_norm(at.direction) * torch.linalg.vector_norm(image)
+    going = at.going & ((bend > 0) | (bend < 0) & (at.iterations == 0)) & steepest.isfinite()
+    length = at.slope / torch.where(bend > 0, bend, steepest)
     residual = torch.where(going, at.residual - length * image, at.residual)
-    conjugate = residual / preconditioner
+    conjugate = inverse(residual)
     slope = residual @ conjugate
     return Iterate(
         torch.where(going, at.solution + length * at.direction, at.solution),
@@ -56,7 +66,7 @@ def advance(at: Iterate, image: Tensor, preconditioner: Tensor, tolerance: float
         torch.where(going, conjugate + slope / at.slope * at.direction, at.direction),
         torch.where(going, slope, at.slope),
         at.size,
-        going & (torch.linalg.vector_norm(residual) > tolerance * at.size),
+        going & (bend > 0) & (torch.linalg.vector_norm(residual) > tolerance * at.size),
         at.iterations + going,
     )
 
@@ -64,9 +74,12 @@ def advance(at: Iterate, image: Tensor, preconditioner: Tensor, tolerance: float
 def solved(operator: Operator, b: Params, damping: float, iterations: int) -> tuple[Params, Scalar]:
     """(x, |r| / |b|) of (A + damping) x = b: one product for each iteration, none truncated by the residual."""
     right = trees.flat(b)
-    unit = torch.ones_like(right)
-    at = begin(right, unit)
+    at = begin(right, _unchanged)
     for _ in range(iterations):
         image = operator(trees.shaped(at.direction, b))
-        at = advance(at, trees.flat(trees.pick(image, b)) + damping * at.direction, unit, 0.0)
+        at = advance(at, trees.flat(trees.pick(image, b)) + damping * at.direction, _unchanged, 0.0)
     return trees.shaped(at.solution, b), torch.linalg.vector_norm(at.residual) / at.size
+
+
+def _unchanged(residual: Tensor) -> Tensor:
+    return residual

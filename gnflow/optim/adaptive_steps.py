@@ -60,9 +60,9 @@ class BracketSearch:
 
     passes = 1
 
-    def __init__(self, microbatches: int = 8) -> None:
+    def __init__(self, microbatches: int = 8, fresh: bool = True) -> None:
         self.memory: Mapping[str, float] = {LENGTH: 1.0}
-        self.microbatches = self.sees = microbatches
+        self.microbatches, self.sees = microbatches if fresh else 0, microbatches
         self.calls = {"value": 4 * microbatches, "curved": microbatches}
 
     def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor, memory: Metrics) -> Found:

@@ -1,15 +1,13 @@
 """The minimum of a quadratic objective on one batch, by preconditioned conjugate gradients.
 
     A x = -gradient(params)      params <- params + x
-    m = 1, or sqrt(v) + floor    v the bias-corrected mean of squared gradients, as in Adam, one for each solve
 
 The batch is frozen: every iteration sums the products of the same micro-batches. The number of iterations is the same
-for every solve, so that its cost is known; `curvature.conjugate_gradients` says when they stop to matter.
-
-Code:     github.com/gmbabreu/full-gauss-newton (preconditioning by Adam's second moment)
-Differs:  the floor is a part of the root mean square of sqrt(v) and not a number, since only ratios within m matter
+for every solve, so that its cost is known; `curvature.conjugate_gradients` says when they stop to matter, and what a
+matrix that is not positive does to them.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -19,16 +17,16 @@ from gnflow import trees
 from gnflow.curvature.conjugate_gradients import Iterate, advance, begin
 from gnflow.objective import Metrics, Objective, Params, Scalar
 from gnflow.optim.means import mean_gradient, mean_product
-from gnflow.optim.protocol import Cost, Jit, counter, eager
-
-FLOOR = 0.1
+from gnflow.optim.protocol import AnyState, Cost, Jit, counter, eager
+from gnflow.optim.stacks import Stacks
+from gnflow.optim.statistics import Statistics, stacks
 
 
 class ConjugateGradientsState(NamedTuple):
-    """Solves so far, and the mean of squared gradients; empty without a preconditioner."""
+    """Solves so far, and what the preconditioner has seen; empty without one."""
 
     solves: Tensor
-    second: Params
+    statistics: AnyState
 
 
 class ConjugateGradients:
@@ -39,25 +37,27 @@ class ConjugateGradients:
         iterations: int = 16,
         tolerance: float = 0.0,
         microbatches: int = 1,
-        preconditioned: bool = False,
-        beta: float = 0.95,
+        preconditioner: Statistics | None = None,
         jit: Jit = eager,
     ) -> None:
-        def started(gradient: Tensor, second: Tensor | None, solves: Tensor) -> tuple[Iterate, Tensor, Tensor | None]:
-            if second is None:
-                unit = torch.ones_like(gradient[0])
-                return begin(-gradient, unit), unit, None
-            second = beta * second + (1 - beta) * gradient.square()
-            root = (second / (1 - beta ** (solves + 1))).sqrt()
-            floor = FLOOR * root.square().mean().sqrt() + torch.finfo(root.dtype).tiny
-            return begin(-gradient, root + floor), root + floor, second
+        def inverse(roots: Params, statistics: AnyState) -> Callable[[Tensor], Tensor]:
+            if preconditioner is None:
+                return lambda residual: residual
+            return lambda r: trees.flat(preconditioner.inverse(trees.shaped(r, roots), roots, statistics))
 
-        def moved(at: Iterate, image: Tensor, preconditioner: Tensor) -> Iterate:
-            return advance(at, image, preconditioner, tolerance)
+        def started(gradient: Tensor, statistics: AnyState) -> tuple[Iterate, Params]:
+            roots = {} if preconditioner is None else preconditioner.roots(statistics)
+            return begin(-gradient, inverse(roots, statistics)), roots
 
-        self.iterations, self.preconditioned = iterations, preconditioned
+        def moved(at: Iterate, image: Tensor, roots: Params, statistics: AnyState) -> Iterate:
+            return advance(at, image, inverse(roots, statistics), tolerance)
+
+        self.iterations, self.preconditioner = iterations, preconditioner
         self.begin, self.update = jit("begin", started), jit("update", moved)
-        calls = {"gradient": microbatches, "begin": 1, "product": iterations * microbatches, "update": iterations}
+        calls: dict[str, float] = {"gradient": microbatches, "begin": 1}
+        calls |= {"product": iterations * microbatches, "update": iterations}
+        if preconditioner is not None:
+            calls["refresh"] = 1
         self.cost = Cost(solve=microbatches, search=0, passes=1 + iterations, calls=calls)
 
     @property
@@ -65,29 +65,56 @@ class ConjugateGradients:
         """Micro-batches consumed by one step."""
         return self.cost.microbatches
 
+    def stacks(self, params: Params) -> Stacks:
+        """In which order its vectors hold the parameters."""
+        shapes = {name: tuple(weight.shape) for name, weight in params.items()}
+        return stacks(shapes, self.preconditioner.turned if self.preconditioner else ())
+
     def init(self, params: Params) -> ConjugateGradientsState:
         """No solve yet."""
-        return ConjugateGradientsState(counter(params), trees.zeros(params) if self.preconditioned else {})
+        kept = self.preconditioner.init(self.stacks(params).stack(params)) if self.preconditioner else {}
+        return ConjugateGradientsState(counter(params), kept)
+
+    def refresh(self, gradient: Params, state: ConjugateGradientsState) -> ConjugateGradientsState:
+        """A new solve, whose gradient the preconditioner sees. Its work is rare, and is not compiled."""
+        seen = state.statistics
+        if self.preconditioner is not None:
+            seen = self.preconditioner.refresh(self.stacks(gradient).stack(gradient), seen)
+        return ConjugateGradientsState(state.solves + 1, seen)
 
     def step(
         self, objective: Objective, params: Params, state: ConjugateGradientsState, batch: Tensor
     ) -> tuple[Params, ConjugateGradientsState, Metrics]:
         """From `params` to the minimum, as far as the iterations go; the loss is that of the objective there."""
+        order = self.stacks(params)
+        empty = order.stack(params)
+
+        def flat(tree: Params) -> Tensor:
+            return trees.flat(order.stack(tree))
+
+        def shaped(vector: Tensor) -> Params:
+            by_name = order.unstack(trees.shaped(vector, empty))
+            return {name: by_name[name].view_as(weight) for name, weight in params.items()}
+
         gradient, value = mean_gradient(objective, params, batch)
-        second = trees.flat(state.second) if self.preconditioned else None
-        at, preconditioner, second = self.begin(trees.flat(gradient), second, state.solves)
-        first = at.residual
-        for _ in range(self.iterations):
-            image = mean_product(objective, trees.shaped(at.direction, params), params, batch)
-            at = self.update(at, trees.flat(image), preconditioner)
+        state = self.refresh(gradient, state)
+        at, roots = self.begin(flat(gradient), state.statistics)
+        # Without a preconditioner direction and residual are equal: a compiled region gives one tensor for both, and
+        # the next would be compiled a second time.
+        at = at._replace(direction=at.direction.clone())
+        first, curve = at.residual, {}
+        for count in range(1, self.iterations + 1):
+            image = mean_product(objective, shaped(at.direction), params, batch)
+            at = self.update(at, flat(image), roots, state.statistics)
+            if count & (count - 1) == 0:
+                curve[f"gn/residual_{count}"] = _part(torch.linalg.vector_norm(at.residual), at.size)
         metrics = {
             "loss/train": value - 0.5 * at.solution @ (first + at.residual),
             "gn/cg_iterations": at.iterations,
             "gn/residual": _part(torch.linalg.vector_norm(at.residual), at.size),
+            **curve,
         }
-        kept = {} if second is None else trees.shaped(second, params)
-        after = ConjugateGradientsState(state.solves + 1, kept)
-        return trees.add(params, trees.shaped(at.solution, params)), after, metrics
+        return trees.add(params, shaped(at.solution)), state, metrics
 
 
 def _part(part: Scalar, whole: Scalar) -> Scalar:

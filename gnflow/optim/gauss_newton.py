@@ -2,9 +2,9 @@
 
     point <- inner optimizer on Q( . ; anchor), fresh micro-batches at every inner step;
              layerwise: block by block, each with the other blocks at the anchor and all on the same micro-batches
-    goal <- mean of the last part of the inner iterates, or `point` itself
+    goal <- a mean of the inner iterates, by `averages`: the last one, a last part of them, or one that fades
     anchor <- anchor + alpha (goal - anchor)
-    the next solve starts from `point`, as it was before the search, with the inner state as it is,
+    the next solve starts from `point`, as it was before the search, with the inner state as it is or a new one,
     or with `carry` from the new anchor + carry (point - anchor)
 
 With `damping` the model has a term lambda |params - anchor|^2 / 2 (Levenberg-Marquardt), and after every step
@@ -14,7 +14,7 @@ With `damping` the model has a term lambda |params - anchor|^2 / 2 (Levenberg-Ma
 Source:   Abreu et al. 2025, arXiv:2510.09378; Martens 2010 (damping and its rule, decayed start)
 Code:     github.com/natalieabreu/full-gauss-newton llama_train_gn.py, llama_train_gn_layerwise.py @ 0c14e7e
 Differs:  a search without any improvement refuses the step, and the next solve then starts from the anchor; the
-          reference always takes the best trial. The mean of the last iterates is ours. The reference has no damping
+          reference always takes the best trial. Means of the iterates are ours. The reference has no damping
 """
 
 from collections import defaultdict
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Metrics, Objective, Params, Scalar, Tokens
+from gnflow.optim.averages import Average, last
 from gnflow.optim.protocol import AnyState, Cost, Optimizer, rate
 
 MODEL = {"gradient": "curved", "product": "product"}
@@ -100,13 +101,14 @@ class GaussNewton:
         inner_steps: int,
         search: Search,
         warm_start: bool = True,
-        average: float = 0.0,
+        average: Average | None = None,
         damping: float = 0.0,
         carry: float | None = None,
+        reset: bool = False,
     ) -> None:
-        self.damping, self.carry = damping, carry
+        self.damping, self.carry, self.reset = damping, carry, reset
         self.blocks, self.inner_steps, self.search, self.warm_start = blocks, inner_steps, search, warm_start
-        self.averaged = max(round(average * inner_steps), 1)
+        self.weights = (average or last())(inner_steps)
         costs = [block.inner.cost for block in blocks.values()]
         if len({cost.solve for cost in costs}) != 1:
             raise ValueError("the inner optimizers of all blocks must take the same number of micro-batches")
@@ -148,7 +150,7 @@ class GaussNewton:
         if self.damping:
             model = damped(model, anchor, state.memory[DAMPING])
         solved = {
-            name: self._solve(block.inner, model, trees.pick(start, block.names), state.inner[name], solve)
+            name: self._solve(block, model, trees.pick(start, block.names), state.inner[name], solve)
             for name, block in self.blocks.items()
         }
         point, goal = (
@@ -175,17 +177,17 @@ class GaussNewton:
         inner = {name: block.inner for name, block in solved.items()}
         return found.params, GaussNewtonState(trees.chosen(found.accepted, point, anchor), inner, memory), metrics
 
-    def _solve(
-        self, inner: Optimizer, model: Objective, point: Params, state: AnyState, solve: Sequence[Tensor]
-    ) -> Solved:
+    def _solve(self, block: Block, model: Objective, point: Params, state: AnyState, solve: Sequence[Tensor]) -> Solved:
         total: Params = {}
         first: Metrics = {}
-        for i, microbatches in enumerate(solve, start=1):
-            point, state, metrics = inner.step(model, point, state, microbatches)
+        if self.reset:
+            state = block.inner.init(point)
+        for weight, microbatches in zip(self.weights, solve, strict=True):
+            point, state, metrics = block.inner.step(model, point, state, microbatches)
             first = first or metrics
-            if i > len(solve) - self.averaged:
-                total = trees.add(total, point) if total else point
-        return Solved(point, trees.scale(total, 1 / self.averaged), state, first, metrics)
+            if weight:
+                total = trees.along(total, point, weight) if total else trees.scale(point, weight)
+        return Solved(point, trees.scale(total, 1 / sum(self.weights)), state, first, metrics)
 
 
 def _means(blocks: Sequence[Metrics], *kinds: str) -> Metrics:

@@ -1,6 +1,7 @@
 """How far to go along a Gauss-Newton direction.
 
-    geometric   alpha in {1, 1/sqrt 2, 1/2, ...}: the smallest true loss on micro-batches that the solve has not seen
+    geometric   alpha in {1, 1/sqrt 2, 1/2, ...}: the smallest true loss on micro-batches that the solve has not seen,
+                or, not `fresh`, on the last ones of the solve
     full        alpha = 1
 
 All decisions stay on the device.
@@ -44,10 +45,10 @@ class GeometricSearch:
 
     passes = 1
 
-    def __init__(self, trials: int = 5, microbatches: int = 8) -> None:
+    def __init__(self, trials: int = 5, microbatches: int = 8, fresh: bool = True) -> None:
         self.memory: Mapping[str, float] = {}
         self.alphas = [sqrt(0.5) ** i for i in range(trials)]
-        self.microbatches = self.sees = microbatches
+        self.microbatches, self.sees = microbatches if fresh else 0, microbatches
         self.calls = {"value": (trials + 1) * microbatches, "curved": microbatches}
 
     def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor, memory: Metrics) -> Found:

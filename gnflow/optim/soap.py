@@ -146,14 +146,16 @@ def _rotated(state: SoapState, left: Params, right: Params, from_nothing: bool) 
             else:
                 new, order = next_basis(factor, old)
             if side == 0:
-                first[name] = _carried(first[name], old, new)
+                if name in first:
+                    first[name] = _carried(first[name], old, new)
                 second[name] = (
                     second[name]
                     if order is None
                     else second[name].gather(-2, order.unsqueeze(-1).expand_as(second[name]))
                 )
             else:
-                first[name] = _carried(first[name].mT, old, new).mT.contiguous()
+                if name in first:
+                    first[name] = _carried(first[name].mT, old, new).mT.contiguous()
                 second[name] = (
                     second[name]
                     if order is None

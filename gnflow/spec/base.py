@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -54,6 +55,28 @@ class DefaultKind:
     def _told(self, value: object) -> object:
         told = _expand(value)
         return {"kind": self.kind, **told} if isinstance(told, Mapping) else told
+
+
+PLAIN = "plain"
+"""The tag of a plain value where a mapping may stand as well."""
+
+
+@dataclass(frozen=True)
+class OrPlain:
+    """The shorthand for a union of mappings, each tagged with its kind, and of a plain value, tagged `PLAIN`."""
+
+    kinds: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        tagged = handler.generate_schema(Annotated[source, Discriminator(self._tag)])
+        return core_schema.no_info_before_validator_function(self._told, tagged)
+
+    def _told(self, value: object) -> object:
+        return _expand(value) if value in self.kinds else value
+
+    def _tag(self, value: object) -> str | None:
+        kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", PLAIN)
+        return kind if isinstance(kind, str) else None
 
 
 def later(default: object) -> FieldInfo:

@@ -36,6 +36,13 @@ class Shape:
     """For a mapping whose keys are free: the shape of every value."""
     default: str = ""
     """The kind of a mapping that names none."""
+    plain: bool = False
+    """Whether a plain value may stand here beside the mappings."""
+
+    @property
+    def tagged(self) -> bool:
+        """Whether there is a choice, whose tag pydantic puts into the places of errors."""
+        return len(self.models) > 1 or self.plain
 
     def item(self, index: int) -> "Shape | None":
         """The shape of one item."""
@@ -135,7 +142,9 @@ def _shape(annotation: object, marks: Sequence[object]) -> Shape:
                 return replace(members[0], nullable=nullable)
             models = {kind: model for member in members for kind, model in member.models.items()}
             default = next((mark.kind for mark in marks if isinstance(mark, DefaultKind)), "")
-            return Shape(_mapping(tuple(models)), models, unit=unit, nullable=nullable, default=default)
+            plain = [member.words for member in members if not member.models]
+            words = ", or ".join([*plain, _mapping(tuple(models))])
+            return Shape(words, models, unit=unit, nullable=nullable, default=default, plain=bool(plain))
         case special if special is Literal:
             return Shape(listed([f"`{choice}`" for choice in parameters]), {}, parameters, unit=unit)
         case special if special is dict:

@@ -2,11 +2,30 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, Tag, ValidationInfo, field_validator, model_validator
 
-from gnflow.spec.base import Count, Fraction, Listed, Rate, Shorthand, Spec, Unit, refuse
+from gnflow.spec.base import (
+    PLAIN,
+    Count,
+    Fraction,
+    Listed,
+    OrPlain,
+    Rate,
+    Shorthand,
+    Spec,
+    Unit,
+    later,
+    refuse,
+)
 from gnflow.spec.rules import AdamWRule, MuonRule, RmnpRule, Rule, SoapFields, SoapRule
-from gnflow.spec.schedules import Constant, ConstantWithInnerCosine, InnerSchedule, Schedule
+from gnflow.spec.schedules import (
+    Constant,
+    ConstantWithInnerCosine,
+    GlobalCosine,
+    InnerCosine,
+    InnerSchedule,
+    Schedule,
+)
 
 
 class FirstOrder(Spec):
@@ -103,10 +122,11 @@ class ConjugateGradients(Spec):
     """Most iterations of one solve. All are computed, and the later ones change nothing once it is truncated."""
     tolerance: Fraction = 0.01
     """Truncate when the residual is this part of the first one; negative curvature truncates too."""
-    preconditioner: Literal["none", "adam"] = "none"
-    """Diagonal: none, or the root of the mean of squared gradients, one of each solve."""
+    preconditioner: Literal["none", "adam", "soap"] = "none"
+    """None, or the root of the mean of squared gradients, one of each solve: `adam` entry by entry, `soap` in the
+    eigenbases of Shampoo's factors for the matrices inside the blocks."""
     beta: Fraction = 0.95
-    """Decay of that mean."""
+    """Decay of that mean, and of the factors."""
     damping: Annotated[float, Field(ge=0)] = 0.1
     """Factor of half the squared displacement in the model at first; it follows the gain ratio. 0 has no such term."""
     carry: Annotated[float, Field(ge=0, le=1)] = 0.95
@@ -118,14 +138,19 @@ InnerMethod = FirstOrderMethod | ConjugateGradients
 Inner = Annotated[InnerMethod, Field(discriminator="kind"), Shorthand]
 
 
+Fresh = Annotated[bool, later(True)]
+
+
 class GeometricSearch(Spec):
-    """The best of alpha = 1, 1/sqrt 2, 1/2, ... by the true loss on fresh micro-batches, or no step at all."""
+    """The best of alpha = 1, 1/sqrt 2, 1/2, ... by the true loss, or no step at all."""
 
     kind: Literal["geometric"] = "geometric"
     trials: Annotated[int, Field(ge=1, le=64)] = 5
     """Step lengths tried."""
     microbatches: Annotated[Count, Unit("micro-batches")] = 8
-    """Fresh micro-batches held aside for the search."""
+    """That the loss is taken on."""
+    fresh: Fresh = True
+    """Held aside for the search; otherwise they are the last ones of the solve, which has seen them."""
 
 
 class NoSearch(Spec):
@@ -147,23 +172,38 @@ class Decrement(Spec):
 
 
 class BracketSearch(Spec):
-    """The best of three step lengths around the last one, by the true loss on fresh micro-batches, or none at all."""
+    """The best of three step lengths around the last one, by the true loss, or none at all."""
 
     kind: Literal["bracket"] = "bracket"
     microbatches: Annotated[Count, Unit("micro-batches")] = 8
-    """Fresh micro-batches held aside for the search."""
+    """That the loss is taken on."""
+    fresh: Fresh = True
+    """Held aside for the search; otherwise they are the last ones of the solve, which has seen them."""
 
 
 Search = Annotated[GeometricSearch | Decrement | BracketSearch | NoSearch, Field(discriminator="kind"), Shorthand]
+
+
+class Ema(Spec):
+    """An exponential moving average of the inner iterates of a solve, without its bias towards the first."""
+
+    kind: Literal["ema"] = "ema"
+    decay: Fraction = 0.95
+    """Weight of an iterate against that of the one after it."""
+
+
+Part = Annotated[float, Field(ge=0, le=1)]
+Average = Annotated[Annotated[Part, Tag(PLAIN)] | Annotated[Ema, Tag("ema")], OrPlain(("ema",))]
 
 
 class GaussNewton(Spec):
     """Gauss-Newton (arXiv:2510.09378): an inner optimizer on the model linearised at the iterate, then a search."""
 
     kind: Literal["gauss_newton"] = "gauss_newton"
-    objective: Literal["quadratic", "prox_linear", "whitened"] = "quadratic"
+    objective: Literal["quadratic", "prox_linear", "whitened", "newton"] = "quadratic"
     """Loss of the linearised model: its second-order expansion in the logits, the full cross-entropy, or the expansion
-    with the identity for the Hessian in the logits (arXiv:2605.11316)."""
+    with the identity for the Hessian in the logits (arXiv:2605.11316); or of no linearised model, `newton`: the loss to
+    second order, whose Hessian need not be positive, a reference for small problems."""
     blocks: Literal["full", "layer"] = "full"
     """Parameters solved for together: all, or embedding, each block and head side by side from the same anchor."""
     inner: Inner = Muon()
@@ -174,10 +214,15 @@ class GaussNewton(Spec):
     """Factor on the inner learning rates."""
     search: Search = GeometricSearch()
     """How far to go towards the point that the inner optimizer found."""
-    average: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Part of the inner iterates, the last ones, whose mean the search goes towards; 0 is the last iterate alone."""
+    average: Average = 0.0
+    """Part of the inner iterates, the last ones, whose mean the search goes towards; 0 is the last iterate alone. Or
+    `ema`, a mean of all that fades."""
     warm_start: bool = True
     """Begin the next inner solve at the point found before the search, not at the iterate."""
+    inner_state: Annotated[Literal["kept", "reset"], later("kept")] = "kept"
+    """Of the inner optimizer, its count of updates included: kept from one solve to the next, or new for each."""
+    damping: Annotated[float, Field(ge=0), later(0.0)] = 0.0
+    """Factor of half the squared displacement in the model at first; it follows the gain ratio. 0 has no such term."""
 
     @field_validator("inner")
     @classmethod
@@ -198,11 +243,31 @@ class GaussNewton(Spec):
     @classmethod
     def _sees_the_solve(cls, search: Search, info: ValidationInfo) -> Search:
         inner, steps = info.data.get("inner"), info.data.get("inner_steps")
-        if isinstance(search, Decrement) and inner and steps and search.microbatches > steps * inner.microbatches:
+        if isinstance(search, NoSearch) or getattr(search, "fresh", False) or not inner or not steps:
+            return search
+        if search.microbatches > steps * inner.microbatches:
             raise refuse(
                 f"the solve has {steps * inner.microbatches} micro-batches; take at most those", "microbatches"
             )
         return search
+
+    @field_validator("inner_state")
+    @classmethod
+    def _counts_go_on(cls, state: str, info: ValidationInfo) -> str:
+        schedule = info.data.get("schedule")
+        if state == "reset" and isinstance(schedule, GlobalCosine | InnerCosine):
+            raise refuse(
+                f"a reset takes the count of updates along, and `{schedule.kind}` goes on from one solve to the next; "
+                "set `schedule: constant` or `constant_with_inner_cosine`, or keep the state"
+            )
+        return state
+
+    @field_validator("damping")
+    @classmethod
+    def _damps_once(cls, damping: float, info: ValidationInfo) -> float:
+        if damping and isinstance(info.data.get("inner"), ConjugateGradients):
+            raise refuse("`cg` has a damping of its own; set `optimizer.inner.damping`")
+        return damping
 
 
 Optimizer = Annotated[FirstOrderMethod | GaussNewton, Field(discriminator="kind"), Shorthand]

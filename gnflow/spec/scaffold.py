@@ -110,7 +110,7 @@ def _sentence(text: str, shape: Shape, model: type[Spec], name: str) -> str:
     if len(shape.kinds) > 1:
         allowed = f"kinds {', '.join(f'`{kind}`' for kind in shape.kinds)}"
     field = model.model_fields[name]
-    facts = [allowed if not shape.models or len(shape.kinds) > 1 else "", f"in {shape.unit}" if shape.unit else ""]
+    facts = [allowed if not shape.models or shape.tagged else "", f"in {shape.unit}" if shape.unit else ""]
     facts.append("" if field.is_required() else f"default {_default(field.get_default())}")
     told = "; ".join(filter(None, facts))
     return f"{text} ({told})" if told else text

@@ -64,8 +64,9 @@ def _rewritten(body: JsonSchemaValue, definitions: _Definitions, partial: bool) 
         elif key == "items" and isinstance(value, dict):
             rewritten[key] = _rewritten(value, definitions, partial)
         elif key == "oneOf":
-            names, default = [inner["$ref"] for inner in value], body.get("defaultKind")
-            rewritten["anyOf"] = _alternatives(names, definitions, partial, tagged=True, default=default)
+            names, default = [inner["$ref"] for inner in value if "$ref" in inner], body.get("defaultKind")
+            plain = [inner for inner in value if "$ref" not in inner]
+            rewritten["anyOf"] = plain + _alternatives(names, definitions, partial, tagged=True, default=default)
         elif key == "$ref":
             alternatives = _alternatives([value], definitions, partial, tagged=False)
             rewritten |= alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives}

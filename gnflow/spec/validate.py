@@ -7,7 +7,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from gnflow.spec.base import Spec, listed
+from gnflow.spec.base import PLAIN, Spec, listed
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.grammar import Shape, help_of, shapes, step
 from gnflow.spec.problems import MOST, Problem
@@ -67,7 +67,7 @@ class _Place:
         inside = kind = ""
         chosen = True
         for part in location:
-            if not chosen and len(shape.models) > 1 and part in shape.models:
+            if not chosen and shape.tagged and part in (*shape.models, PLAIN):
                 inside, chosen = str(part), True  # the next one is a key, though a kind may be called so too
                 continue
             path, around, kind = (*path, part), shape, inside

@@ -4,8 +4,11 @@ z = f(anchor),  J = df/dw,  d = params - anchor
 quadratic      gradient of the model = J' (l'(z) + l''(z) J d)
 prox_linear    gradient of the model = J' l'(z + J d)
 whitened       gradient of the model = J' (l'(z) + S J d),  S the weight of each target, on the ids of its softmax
+newton         gradient of the model = l'(w) + l''(w) d,  l the loss as a function of the weights
 """
 
+from collections.abc import Callable
+from itertools import product
 from typing import NamedTuple, assert_never, cast
 
 import torch
@@ -67,23 +70,26 @@ def _point(experiment: Experiment, make: Make) -> Point:
 
 
 def the_gradient_is_the_slope_of_the_loss(experiment: Experiment, make: Make = parts) -> None:
-    """<gradient, u> is the central difference of the loss along u."""
+    """<gradient, u> is the central difference of the loss along u, with two sets of weights."""
     at = _point(experiment, make)
-    value, (gradient, loss) = at.parts.objective.value, at.parts.objective.gradient(at.anchor, at.tokens)
-    _require_close(loss, value(at.anchor, at.tokens), EXACT, "the loss that comes with the gradient")
-    for u in (_unit(gradient), *at.directions):
-        after, before = (value(trees.along(at.anchor, u, h), at.tokens) for h in (STEP, -STEP))
-        difference = (after - before) / (2 * STEP)
-        _require_close(trees.dot(gradient, u), difference, CLOSE, "the slope of the loss", trees.norm(gradient))
+    value = at.parts.objective.value
+    for weights in (at.anchor, at.params):
+        gradient, loss = at.parts.objective.gradient(weights, at.tokens)
+        _require_close(loss, value(weights, at.tokens), EXACT, "the loss that comes with the gradient")
+        for u in (_unit(gradient), *at.directions):
+            after, before = (value(trees.along(weights, u, h), at.tokens) for h in (STEP, -STEP))
+            difference = (after - before) / (2 * STEP)
+            _require_close(trees.dot(gradient, u), difference, CLOSE, "the slope of the loss", trees.norm(gradient))
 
 
 def the_model_touches_the_loss_at_its_anchor(experiment: Experiment, make: Make = parts) -> None:
-    """Value and gradient of the convex model at its anchor are those of the loss."""
+    """Value and gradient of the model at its anchor are those of the loss, at two anchors."""
     at = _point(experiment, make)
-    gradient, loss = at.parts.objective.gradient(at.anchor, at.tokens)
-    touching, value = at.parts.objective.curved(trees.clone(at.anchor), at.anchor, at.tokens)
-    _require_close(value, loss, EXACT, "the value of the model at its anchor")
-    _require_trees_close(touching, gradient, EXACT, "the gradient of the model at its anchor")
+    for anchor in (at.anchor, at.params):
+        gradient, loss = at.parts.objective.gradient(anchor, at.tokens)
+        touching, value = at.parts.objective.curved(trees.clone(anchor), anchor, at.tokens)
+        _require_close(value, loss, EXACT, "the value of the model at its anchor")
+        _require_trees_close(touching, gradient, EXACT, "the gradient of the model at its anchor")
 
 
 def the_models_gradient_is_the_slope_of_its_value(experiment: Experiment, make: Make = parts) -> None:
@@ -97,9 +103,26 @@ def the_models_gradient_is_the_slope_of_its_value(experiment: Experiment, make: 
         _require_close(trees.dot(gradient, u), difference, CLOSE, "the slope of the model", trees.norm(gradient))
 
 
-def the_product_is_that_of_finite_differences_of_the_logits(experiment: Experiment, make: Make = parts) -> None:
-    """<gradient of the model, u> is <cotangent, J u>, with J d and J u by central differences of the logits."""
+def the_product_is_that_of_finite_differences(experiment: Experiment, make: Make = parts) -> None:
+    """<gradient of the model, u>, by central differences of the logits; of Newton's model, of the loss."""
     at = _point(experiment, make)
+    expected = _differences_of_the_loss(experiment, at) if _newton(experiment) else _differences(experiment, at)
+    gradient = at.model(at.params)
+    for u in (_unit(gradient), *at.directions):
+        _require_close(
+            trees.dot(gradient, u), expected(u), CLOSE, "the model's slope, its bend included,", trees.norm(gradient)
+        )
+
+
+def the_product_equals_the_dense_matrix(experiment: Experiment, make: Make = parts) -> None:
+    """The gradient of the model against a Jacobian written out; of Newton's, against reverse mode taken twice."""
+    at = _point(experiment, make)
+    expected = _twice_reversed(experiment, at) if _newton(experiment) else _dense(experiment, at)
+    _require_trees_close(at.model(at.params), expected, EXACT, "the gradient of the model against the dense Jacobian")
+
+
+def _differences(experiment: Experiment, at: Point) -> Callable[[Params], Tensor]:
+    """u -> <cotangent, J u>, with J d and J u by central differences of the logits."""
 
     def pushed(direction: Params) -> Tensor:
         length = trees.norm(direction)
@@ -108,30 +131,51 @@ def the_product_is_that_of_finite_differences_of_the_logits(experiment: Experime
 
     moved = pushed(trees.subtract(at.params, at.anchor))
     cotangent = _cotangent(experiment, at.logits(at.anchor), moved, at.tokens)
-    gradient = at.model(at.params)
-    for u in (_unit(gradient), *at.directions):
-        expected = (cotangent * pushed(u)).sum()
-        _require_close(
-            trees.dot(gradient, u), expected, CLOSE, "the model's slope, its bend included,", trees.norm(gradient)
-        )
+    return lambda u: cast("Tensor", (cotangent * pushed(u)).sum())
 
 
-def the_product_equals_the_dense_matrix(experiment: Experiment, make: Make = parts) -> None:
+def _differences_of_the_loss(experiment: Experiment, at: Point) -> Callable[[Params], Tensor]:
+    """u -> <g, u> + <u, H d>, by first and by mixed second differences of the loss."""
+    judged, displacement = _judged(experiment, at.tokens), trees.subtract(at.params, at.anchor)
+    length, along = trees.norm(displacement), _unit(displacement)
+    far = STEP**0.5 / 10  # of second differences, whose rounding is divided by its square
+
+    def loss(u: Params, along_u: float, along_d: float) -> Tensor:
+        return judged.loss(at.logits(trees.along(trees.along(at.anchor, u, along_u), along, along_d)))
+
+    def expected(u: Params) -> Tensor:
+        slope = (loss(u, STEP, 0) - loss(u, -STEP, 0)) / (2 * STEP)
+        corners = loss(u, far, far) - loss(u, far, -far) - loss(u, -far, far) + loss(u, -far, -far)
+        return slope + length * corners / (4 * far**2)
+
+    return expected
+
+
+def _twice_reversed(experiment: Experiment, at: Point) -> Params:
+    """g + H d, as the gradients of the loss and of <g, d>."""
+    judged, displacement = _judged(experiment, at.tokens), trees.subtract(at.params, at.anchor)
+
+    def slope(params: Params) -> Params:
+        return cast("Params", torch.func.grad(lambda p: judged.loss(at.logits(p)))(params))
+
+    bend = torch.func.grad(lambda params: trees.dot(slope(params), displacement))(at.anchor)
+    return trees.add(slope(at.anchor), cast("Params", bend))
+
+
+def _dense(experiment: Experiment, at: Point) -> Params:
     """J' times the cotangent of J d, with J written out by reverse mode, row by row."""
-    at = _point(experiment, make)
     jacobian = cast("Params", torch.func.jacrev(lambda params: at.logits(params).flatten())(at.anchor))
     displacement = trees.subtract(at.params, at.anchor)
     logits = at.logits(at.anchor)
     moved = sum(j.flatten(1) @ displacement[name].flatten() for name, j in jacobian.items())
     cotangent = _cotangent(experiment, logits, cast("Tensor", moved).view_as(logits), at.tokens).flatten()
-    dense = {name: (cotangent @ j.flatten(1)).view_as(at.anchor[name]) for name, j in jacobian.items()}
-    _require_trees_close(at.model(at.params), dense, EXACT, "the gradient of the model against the dense Jacobian")
+    return {name: (cotangent @ j.flatten(1)).view_as(at.anchor[name]) for name, j in jacobian.items()}
 
 
 def the_product_is_the_bend_of_the_model(experiment: Experiment, make: Make = parts) -> None:
-    """At the anchor, by central differences of the model's gradient."""
-    at = _point(experiment, make)
-    for u in at.directions:
+    """At two anchors, by central differences of the model's gradient."""
+    first = _point(experiment, make)
+    for at, u in product((first, first._replace(anchor=first.params)), first.directions):
         found = at.parts.objective.product(u, at.anchor, at.tokens)
         after, before = (at.model(trees.along(at.anchor, u, h)) for h in (STEP, -STEP))
         expected = trees.scale(trees.subtract(after, before), 0.5 / STEP)
@@ -156,6 +200,11 @@ def the_product_is_positive_semidefinite(experiment: Experiment, make: Make = pa
         require(bend >= -EXACT * trees.norm(product).item(), f"<v, H v> is {bend:.6g}, expected at least 0")
 
 
+def _newton(experiment: Experiment) -> bool:
+    method = experiment.optimizer
+    return isinstance(method, spec.GaussNewton) and method.objective == "newton"
+
+
 def _cotangent(experiment: Experiment, logits: Tensor, tangent: Tensor, tokens: Tensor) -> Tensor:
     """l'(z) + l''(z) v, l'(z + v), or l'(z) + S v"""
     method = experiment.optimizer
@@ -172,6 +221,8 @@ def _cotangent(experiment: Experiment, logits: Tensor, tangent: Tensor, tokens: 
             weights = (judged.weights / judged.weights.sum()).view(logits.shape[:-1])
             shared = tangent.flatten(0, -2).masked_fill(judged.outside, 0.0).view_as(tangent)
             return cast("Tensor", slope(logits)) + weights.unsqueeze(-1) * shared
+        case "newton":
+            raise AssertionError("Newton's model is not one of the linearised logits")
         case _:
             assert_never(form)
 

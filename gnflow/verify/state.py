@@ -130,7 +130,7 @@ def _scheduled(experiment: Experiment, falling: bool, steps: int) -> Experiment:
     method = experiment.optimizer
     if isinstance(method, spec.GaussNewton):
         changed: dict[str, object] = {"schedule": GlobalCosine() if falling else Constant()}
-        changed |= {"search": spec.NoSearch(), "warm_start": False, "average": 0.0}
+        changed |= {"search": spec.NoSearch(), "warm_start": False, "average": 0.0, "inner_state": "kept"}
     else:
         changed = {"schedule": Cosine() if falling else Constant()}
     training = experiment.training.model_copy(update={"steps": steps})

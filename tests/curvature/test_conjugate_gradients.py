@@ -6,8 +6,6 @@ from problems import noise
 from gnflow.curvature import conjugate_gradients
 from gnflow.curvature.conjugate_gradients import advance, begin
 
-ONE = torch.ones((), dtype=torch.float64)
-
 
 def system(size=12, condition=1e3, seed=0):
     generator = torch.Generator().manual_seed(seed)
@@ -16,10 +14,17 @@ def system(size=12, condition=1e3, seed=0):
     return basis * values @ basis.mT, torch.randn(size, generator=generator, dtype=torch.float64)
 
 
-def solved(a, b, iterations, tolerance=0.0, preconditioner=ONE):
-    at = begin(b, preconditioner)
+def solved(a, b, iterations, tolerance=0.0, preconditioner=None):
+    """The diagonal of a preconditioner, or its matrix."""
+
+    def inverse(r):
+        if preconditioner is None:
+            return r
+        return r / preconditioner if preconditioner.ndim == 1 else torch.linalg.solve(preconditioner, r)
+
+    at = begin(b, inverse)
     for _ in range(iterations):
-        at = advance(at, a @ at.direction, preconditioner, tolerance)
+        at = advance(at, a @ at.direction, inverse, tolerance)
     return at
 
 
@@ -27,7 +32,7 @@ def solved(a, b, iterations, tolerance=0.0, preconditioner=ONE):
 @pytest.mark.parametrize("preconditioned", [False, True])
 def test_it_finds_the_solution_of_the_system(preconditioned, seed):
     a, b = system(seed=seed)
-    at = solved(a, b, 30, 1e-13, a.diagonal() if preconditioned else ONE)
+    at = solved(a, b, 30, 1e-13, a.diagonal() if preconditioned else None)
     torch.testing.assert_close(at.solution, torch.linalg.solve(a, b), rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(at.residual, b - a @ at.solution, rtol=0, atol=1e-9)
 
@@ -46,6 +51,13 @@ def test_a_diagonal_system_takes_one_iteration_with_its_own_diagonal():
     torch.testing.assert_close(at.solution, b / a.diagonal())
 
 
+def test_with_the_matrix_itself_for_a_preconditioner_it_takes_one_iteration():
+    a, b = system()
+    at = solved(a, b, 5, 1e-10, a)
+    assert at.iterations.item() == 1
+    torch.testing.assert_close(at.solution, torch.linalg.solve(a, b), rtol=1e-8, atol=1e-8)
+
+
 def test_once_the_residual_is_small_nothing_changes():
     a, b = system(condition=10.0)
     at = solved(a, b, 20, 0.1)
@@ -56,8 +68,8 @@ def test_once_the_residual_is_small_nothing_changes():
     assert at.residual.norm() <= 0.1 * b.norm() < solved(a, b, count - 1).residual.norm()
 
 
-@pytest.mark.parametrize("worst", [-1.0, 0.0, torch.nan, torch.inf])
-def test_a_direction_without_positive_curvature_is_not_taken(worst):
+@pytest.mark.parametrize("worst", [0.0, torch.nan, torch.inf])
+def test_a_direction_without_curvature_is_not_taken(worst):
     a = torch.diag(torch.tensor([1.0, 1.0, worst], dtype=torch.float64))
     b = torch.tensor([1.0, 1.0, 1e-3], dtype=torch.float64)
     at = solved(a, b, 6)
@@ -65,6 +77,47 @@ def test_a_direction_without_positive_curvature_is_not_taken(worst):
     bent = solved(a, torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64), 3)
     assert torch.equal(bent.solution, torch.zeros(3, dtype=torch.float64))
     assert bent.iterations.item() == 0
+
+
+def indefinite(size=9, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64)).Q
+    values = torch.tensor([4.0, 3.0, 2.0, 1.0, 0.5, 0.2, 0.1, -0.3, -2.0], dtype=torch.float64)
+    return basis * values @ basis.mT, basis, torch.randn(size, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_negative_curvature_later_on_ends_it_where_it_is(seed):
+    """At the iterate before, which is the minimum over the directions so far and goes down."""
+    a, basis, _ = indefinite(seed=seed)
+    b = basis @ torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2], dtype=torch.float64)
+    at = solved(a, b, 30)
+    count = int(at.iterations)
+    assert 1 <= count < 9
+    directions = [begin(b, lambda r: r)]
+    for _ in range(count):
+        directions.append(advance(directions[-1], a @ directions[-1].direction, lambda r: r, 0.0))
+    bends = [one.direction @ a @ one.direction for one in directions]
+    assert all(bend > 0 for bend in bends[:-1])
+    assert bends[-1] < 0
+    assert torch.equal(at.solution, directions[-1].solution)
+    assert b @ at.solution > 0
+    assert 0.5 * at.solution @ a @ at.solution - b @ at.solution < 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_bent_downwards_at_once_it_takes_one_step_no_longer_than_with_all_bends_turned_up(seed):
+    a, basis, _ = indefinite(seed=seed)
+    b = basis @ torch.tensor([0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 1.0, 1.0], dtype=torch.float64)
+    assert b @ a @ b < 0
+    at = solved(a, b, 5)
+    assert at.iterations.item() == 1
+    length = at.solution @ b / (b @ b)
+    torch.testing.assert_close(at.solution, length * b)
+    upright = basis * torch.linalg.eigvalsh(a).flip(0).abs() @ basis.mT
+    assert 0 < length <= b @ b / (b @ upright @ b) * (1 + 1e-12)
+    assert 0.5 * at.solution @ a @ at.solution < b @ at.solution
+    torch.testing.assert_close(at.residual, b - a @ at.solution)
 
 
 def test_of_nothing_to_solve_the_solution_is_zero():

@@ -6,13 +6,16 @@ from oracles import Dense
 from problems import Problem, noise
 
 from gnflow import trees
+from gnflow.curvature.hessian import hessian
 from gnflow.curvature.linearised import BENDS, SURROGATES, curvature, linearised
+from gnflow.curvature.newton import expanded
 from gnflow.models.decoder import decoder
 from gnflow.models.loss import cross_entropy, split
 from gnflow.objective import Objective
 from gnflow.optim.conjugate_gradients import ConjugateGradients
 from gnflow.optim.gauss_newton import Block, GaussNewton, adapted
 from gnflow.optim.search import FullStep, GeometricSearch
+from gnflow.optim.statistics import Statistics
 from gnflow.spec.model import Decoder
 
 DAMPING = 0.3
@@ -52,17 +55,21 @@ def dense(problem, tokens, form, names=None):
     return slope[kept], matrix[kept][:, kept]
 
 
-def gauss_newton(blocks, search=None, iterations=60, damping=DAMPING, microbatches=2, preconditioned=False, **options):
-    solver = ConjugateGradients(iterations, 1e-11, microbatches, preconditioned)
+def gauss_newton(blocks, search=None, iterations=60, damping=DAMPING, microbatches=2, preconditioner=None, **options):
+    solver = ConjugateGradients(iterations, 1e-11, microbatches, preconditioner)
     made = {name: Block(names, solver) for name, names in blocks.items()}
     return GaussNewton(made, 1, search or FullStep(), damping=damping, **options)
 
 
-@pytest.mark.parametrize(("form", "seed", "preconditioned"), [("quadratic", 0, True), ("whitened", 1, False)])
-def test_the_step_solves_the_damped_system(form, seed, preconditioned):
+@pytest.mark.parametrize(
+    ("form", "seed", "preconditioner"), [("quadratic", 0, "adam"), ("quadratic", 1, "soap"), ("whitened", 1, None)]
+)
+def test_the_step_solves_the_damped_system(form, seed, preconditioner):
     problem = tiny(seed)
     tokens = batch(problem)
-    optimizer = gauss_newton({"all": tuple(problem.params)}, iterations=150, preconditioned=preconditioned)
+    turned = problem.model.hidden if preconditioner == "soap" else ()
+    made = Statistics(0.9, turned) if preconditioner else None
+    optimizer = gauss_newton({"all": tuple(problem.params)}, iterations=150, preconditioner=made)
     params, _, metrics = optimizer.step(
         objective(problem.model, form), problem.params, optimizer.init(problem.params), tokens
     )
@@ -71,6 +78,35 @@ def test_the_step_solves_the_damped_system(form, seed, preconditioned):
     step = trees.flat(trees.subtract(params, problem.params))
     torch.testing.assert_close(step, expected, rtol=1e-6, atol=1e-8)
     assert metrics["gn/residual"] <= 1e-10
+
+
+@pytest.mark.parametrize("damping", [8.0, 0.02])
+def test_newtons_step_is_that_of_the_damped_hessian_where_this_is_positive_and_goes_down_where_not(damping):
+    problem = tiny()
+    tokens = batch(problem)
+
+    def loss(params, microbatch):
+        inputs, targets = split(microbatch)
+        return cross_entropy(problem.model.logits(params, inputs), targets)
+
+    def mean(flat):
+        return torch.stack([loss(trees.shaped(flat, problem.params), microbatch) for microbatch in tokens]).mean()
+
+    newton = objective(problem.model)._replace(curved=expanded(loss), product=hessian(loss))
+    optimizer = gauss_newton({"all": tuple(problem.params)}, iterations=150, damping=damping)
+    params, _, metrics = optimizer.step(newton, problem.params, optimizer.init(problem.params), tokens)
+    step, at = trees.flat(trees.subtract(params, problem.params)), trees.flat(problem.params)
+    slope, matrix = torch.func.grad(mean)(at), torch.func.hessian(mean)(at)
+    matrix = matrix + damping * torch.eye(len(at), dtype=torch.float64)
+    least = torch.linalg.eigvalsh(matrix)[0]
+    assert slope @ step < 0
+    if damping > 1:
+        assert least > 0
+        torch.testing.assert_close(step, torch.linalg.solve(matrix, -slope), rtol=1e-6, atol=1e-8)
+    else:
+        assert least < 0
+        assert metrics["gn/residual"] > 1e-6
+        assert slope @ step + 0.5 * step @ matrix @ step < 0
 
 
 def test_layerwise_each_block_solves_the_system_of_its_own():
@@ -100,6 +136,20 @@ def test_the_model_loss_is_that_of_the_damped_model_at_the_solution():
     left = trees.flat(trees.along(trees.scale(trees.add(*gradient), 0.5), step, DAMPING))
     first = trees.flat(trees.scale(trees.add(*(whole.gradient(problem.params, t)[0] for t in tokens)), 0.5))
     torch.testing.assert_close(metrics["gn/residual"], left.norm() / first.norm(), rtol=1e-8, atol=0)
+
+
+def test_the_curve_has_the_residual_of_a_solve_that_ends_there():
+    problem = tiny()
+    tokens, names = batch(problem), {"all": tuple(problem.params)}
+
+    def metrics(iterations):
+        optimizer = gauss_newton(names, iterations=iterations)
+        return optimizer.step(objective(problem.model), problem.params, optimizer.init(problem.params), tokens)[2]
+
+    long = metrics(9)
+    assert {name for name in long if name.startswith("gn/residual_")} == {f"gn/residual_{n}" for n in (1, 2, 4, 8)}
+    for count in (1, 2, 4, 8):
+        assert torch.equal(long[f"gn/residual_{count}"], metrics(count)["gn/residual"])
 
 
 def test_a_carried_start_is_a_part_of_the_last_solution_from_the_new_anchor():

@@ -8,6 +8,8 @@ import torch
 from gnflow import trees
 from gnflow.objective import Objective
 from gnflow.optim import adamw
+from gnflow.optim.adaptive_steps import BracketSearch
+from gnflow.optim.averages import faded, last
 from gnflow.optim.descent import Descent
 from gnflow.optim.gauss_newton import Block, GaussNewton
 from gnflow.optim.search import FullStep, GeometricSearch
@@ -92,14 +94,60 @@ def test_a_refused_step_leaves_the_iterate_and_the_next_solve_starts_there():
 
 
 def test_the_search_goes_towards_the_mean_of_the_last_iterates():
-    last, mean = (GaussNewton(whole(), 4, FullStep(), average=average) for average in (0.0, 0.5))
+    alone, mean = (GaussNewton(whole(), 4, FullStep(), average=last(part)) for part in (0.0, 0.5))
     params = {"w": torch.ones(3)}
-    end, state, _ = last.step(bowl(), params, last.init(params), batch(4))
+    end, state, _ = alone.step(bowl(), params, alone.init(params), batch(4))
     earlier = GaussNewton(whole(), 3, FullStep())
     before, _, _ = earlier.step(bowl(), params, earlier.init(params), batch(3))
     averaged, averaged_state, _ = mean.step(bowl(), params, mean.init(params), batch(4))
     torch.testing.assert_close(averaged["w"], (end["w"] + before["w"]) / 2)
     torch.testing.assert_close(averaged_state.point["w"], state.point["w"])
+
+
+def test_a_mean_that_fades_is_a_moving_average_without_its_bias():
+    params, decay = {"w": torch.ones(3)}, 0.7
+    iterates = []
+    for steps in range(1, 6):
+        optimizer = GaussNewton(whole(), steps, FullStep())
+        iterates.append(optimizer.step(bowl(), params, optimizer.init(params), batch(steps))[0]["w"].double())
+    moving = torch.zeros(3, dtype=torch.float64)
+    for iterate in iterates:
+        moving = decay * moving + (1 - decay) * iterate
+    optimizer = GaussNewton(whole(), 5, FullStep(), average=faded(decay))
+    found, state, _ = optimizer.step(bowl(), params, optimizer.init(params), batch(5))
+    torch.testing.assert_close(found["w"].double(), moving / (1 - decay**5))
+    torch.testing.assert_close(state.point["w"].double(), iterates[-1])
+
+
+@pytest.mark.parametrize("search", [GeometricSearch(3, 2, fresh=False), BracketSearch(2, fresh=False)])
+def test_a_search_that_is_not_fresh_decides_on_the_last_microbatches_of_the_solve(search):
+    log = []
+    optimizer = GaussNewton(whole(), 5, search)
+    assert (optimizer.cost.solve, optimizer.cost.search, optimizer.cost.passes) == (5, 0, 6)
+    params = {"w": torch.ones(3)}
+    optimizer.step(bowl(log), params, optimizer.init(params), batch(5))
+    assert [tokens for region, tokens in log if region == "curved"][:5] == [0, 1, 2, 3, 4]
+    assert {tokens for region, tokens in log if region == "value"} == {3, 4}
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_the_inner_state_goes_on_or_begins_anew_with_each_solve(reset):
+    params = {"w": torch.ones(3)}
+    optimizer = GaussNewton(whole(), 3, FullStep(), warm_start=False, reset=reset)
+    once, state, _ = optimizer.step(bowl(), params, optimizer.init(params), batch(3))
+    again, later, _ = optimizer.step(bowl(), params, state, batch(3))
+    assert later.inner["all"].updates.item() == (3 if reset else 6)
+    assert torch.equal(again["w"], once["w"]) == reset
+
+
+def test_with_damping_a_first_order_solve_ends_at_the_damped_minimum():
+    anchor, damping = {"w": torch.tensor([1.0, 1.0, 1.0])}, 50.0
+    optimizer = GaussNewton(whole(0.02), 400, FullStep(), average=last(0.5), damping=damping)
+    found, state, metrics = optimizer.step(bowl(), anchor, optimizer.init(anchor), batch(400))
+    expected = damping / (SCALES.square() + damping)
+    torch.testing.assert_close(found["w"], expected, rtol=1e-2, atol=1e-3)
+    assert metrics["gn/damping"].item() == damping
+    assert state.memory["gn/damping"].item() == pytest.approx(damping / 1.5)
 
 
 def test_the_next_solve_starts_from_the_point_before_the_search():

@@ -256,11 +256,95 @@ def test_a_wrong_derivative_is_found(claim, changes, sentence):
         ALL[claim](GAUSS_NEWTON, objective(**changes))
 
 
+def ignores_its_params(region):
+    """The region as it is at the weights that it saw first."""
+    seen = []
+
+    def make(small, jit):
+        made = parts(small, jit)
+        right = made.objective
+
+        def value(params, tokens):
+            seen.append(params)
+            return right.value(seen[0], tokens)
+
+        def gradient(params, tokens):
+            seen.append(params)
+            return right.gradient(seen[0], tokens)
+
+        def curved(params, anchor, tokens):
+            seen.append(params)
+            return right.curved(seen[0], anchor, tokens)
+
+        def product(direction, anchor, tokens):
+            seen.append(direction)
+            return right.product(seen[0], anchor, tokens)
+
+        every = {"value": value, "gradient": gradient, "curved": curved, "product": product}
+        return made._replace(objective=right._replace(**{region: every[region]}))
+
+    return make
+
+
+IGNORED = [
+    ("the gradient is the slope of the loss", "value"),
+    ("the gradient is the slope of the loss", "gradient"),
+    ("the model's gradient is the slope of its value", "curved"),
+    ("the product is the bend of the model", "product"),
+]
+
+
+@pytest.mark.parametrize(("claim", "region"), IGNORED)
+def test_a_region_that_ignores_its_parameters_is_found(claim, region):
+    with pytest.raises(CheckFailed):
+        ALL[claim](GAUSS_NEWTON, ignores_its_params(region))
+
+
+@pytest.mark.parametrize(
+    ("claim", "region"),
+    [("the model touches the loss at its anchor", "curved"), ("the product is the bend of the model", "product")],
+)
+def test_a_region_that_keeps_its_first_anchor_is_found(claim, region):
+    def kept(right):
+        seen = []
+
+        def of_the_first(params, anchor, tokens):
+            seen.append(anchor)
+            return getattr(right, region)(params, seen[0], tokens)
+
+        return of_the_first
+
+    with pytest.raises(CheckFailed):
+        ALL[claim](GAUSS_NEWTON, objective(**{region: kept}))
+
+
+def test_a_compiled_region_that_keeps_the_weights_it_saw_first_is_found():
+    """The trap of a compiled closure over a module's own parameters."""
+
+    def keeping(small, jit):
+        kept = []
+
+        def made_of(name, region, /):
+            def first(params, *others):
+                kept.append(params)
+                return region(kept[0] if torch.compiler.is_compiling() else params, *others)
+
+            return jit(name, first if name == "gradient" else region)
+
+        return parts(small, made_of)
+
+    torch._dynamo.reset()
+    with pytest.raises(CheckFailed):
+        ALL["compiled regions equal eager ones, one graph each"](ADAMW, keeping)
+
+
 @pytest.mark.parametrize("claim", {**checks.GRADIENT, **checks.CURVATURE})
-@pytest.mark.parametrize("form", SURROGATES)
+@pytest.mark.parametrize("form", [*SURROGATES, "newton"])
 @pytest.mark.parametrize("model", [{}, {"key_value_heads": 1, "qk_norm": "head", "feedforward": "swiglu"}])
 def test_the_derivatives_of_gnflow_hold(claim, form, model):
     shape = {"layers": 2, "width": 16, "heads": 2, **model}
+    if (claim, form) == (checks.POSITIVE, "newton"):
+        pytest.skip("the Hessian of the loss is not positive")
     method = {"kind": "gauss_newton", "objective": form}
     ALL[claim](shrunken(experiment(method, model=shape, training={"precision": "bfloat16"})))
 

@@ -1,0 +1,35 @@
+"""The loss to second order at an anchor: the model of Newton's method, which need not be convex.
+
+    L(w) + <g, d> + <d, H d> / 2      gradient g + H d,  d = params - w,  H the Hessian of the loss itself
+
+H = G + the curvature of the network along the error: G is what Gauss-Newton keeps. A product is forward mode over
+reverse mode, about twice the work of one with G: a reference for small problems. The model may have no minimum. A
+first-order inner optimizer only takes its few steps on it, conjugate gradients stop at negative curvature, and the
+search decides on the loss.
+
+Source:   Pearlmutter 1994, "Fast exact multiplication by the Hessian"
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias, cast
+
+import torch
+
+from gnflow import trees
+from gnflow.objective import Params, Scalar, Tokens
+
+Sloped: TypeAlias = tuple[Params, Scalar]
+
+
+def expanded(loss: Callable[[Params, Tokens], Scalar]) -> Callable[[Params, Params, Tokens], Sloped]:
+    """`Objective.curved` of Newton's model; its `product` is that of `curvature.hessian`."""
+
+    def curved(params: Params, anchor: Params, tokens: Tokens) -> Sloped:
+        displacement = trees.subtract(params, trees.pick(anchor, params))
+        sloped = torch.func.grad_and_value(lambda part: loss({**anchor, **part}, tokens))
+        pushforward = torch.func.jvp(sloped, (trees.pick(anchor, params),), (displacement,))
+        # torch does not type the transform by its arguments.
+        (slope, value), (bend, fall) = cast("tuple[Sloped, Sloped]", pushforward)
+        return trees.add(slope, bend), value + fall + 0.5 * trees.dot(displacement, bend)
+
+    return curved
