@@ -52,6 +52,8 @@ class Momentum(NamedTuple):
 class Quadratic:
     """As a Program: `step` consumes its arguments, all state is in the State."""
 
+    curvature = None
+
     def __init__(self, learning_rate: float = 5.0) -> None:
         self.device = torch.device("cpu")
         self.learning_rate = learning_rate

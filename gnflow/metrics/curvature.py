@@ -1,7 +1,8 @@
 """What the loss looks like around the weights, and what an optimizer makes of it: on a fixed batch, with fixed probes.
 
 curvature/eigenvalue/ggn_i, hessian_i  the largest, by Lanczos; i = 1, 2, ..
-curvature/error/ggn, hessian           bound on the distance from one of these to an eigenvalue, over the largest
+curvature/error/ggn, hessian           bound, but for rounding, on how far one of these is from an eigenvalue, over the
+                                       largest
 curvature/least/hessian                its smallest Ritz value: no eigenvalue is known to be larger than the least
 curvature/trace/ggn, hessian           by Hutch++
 curvature/block_share                  part of |G|^2 that lies in the blocks of layerwise Gauss-Newton
@@ -9,7 +10,7 @@ curvature/condition/none, root, second_moment
                                        largest by smallest Ritz value of P^-1/2 G P^-1/2, in the optimizer's coordinates
 curvature/gn_cosine, gn_norm_ratio     between the last update u and x of (G + damping) x = -gradient, where it started:
                                        <u, x> / |u| |x| and |u| / |x|
-curvature/gn_residual                  of that x, over the gradient's norm
+curvature/gn_residual                  of that x over the gradient's norm, as the iteration keeps it
 
 G is the generalised Gauss-Newton matrix J' H J of the cross-entropy, whatever model the optimizer takes; what is frozen
 has no rows. P is 1, V^1/2 as in the optimizer's own step, or V, the diagonal that `Fisher.diagonal` of its transform

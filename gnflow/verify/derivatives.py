@@ -131,14 +131,14 @@ def _differences(experiment: Experiment, at: Point) -> Callable[[Params], Tensor
 
     moved = pushed(trees.subtract(at.params, at.anchor))
     cotangent = _cotangent(experiment, at.logits(at.anchor), moved, at.tokens)
-    return lambda u: cast("Tensor", (cotangent * pushed(u)).sum())
+    return lambda u: (cotangent * pushed(u)).sum()
 
 
 def _differences_of_the_loss(experiment: Experiment, at: Point) -> Callable[[Params], Tensor]:
     """u -> <g, u> + <u, H d>, by first and by mixed second differences of the loss."""
     judged, displacement = _judged(experiment, at.tokens), trees.subtract(at.params, at.anchor)
     length, along = trees.norm(displacement), _unit(displacement)
-    far = STEP**0.5 / 10  # of second differences, whose rounding is divided by its square
+    far: float = STEP**0.5 / 10  # of second differences, whose rounding is divided by its square
 
     def loss(u: Params, along_u: float, along_d: float) -> Tensor:
         return judged.loss(at.logits(trees.along(trees.along(at.anchor, u, along_u), along, along_d)))

@@ -140,7 +140,9 @@ def test_the_template_has_the_form_of_a_state():
         assert set(state.params) == set(template.params)
 
 
-def test_bfloat16_is_for_gradients_only():
+@pytest.mark.parametrize("logits", [2**25, 257], ids=["whole", "in pieces"])
+def test_bfloat16_is_for_gradients_only(logits, monkeypatch):
+    monkeypatch.setattr("gnflow.compiler.build.LOGITS", logits)
     full, reduced = (
         build(plan(experiment(OPTIMIZERS["gauss_newton"], training={"precision": p})), compiled=False)
         for p in ("float32", "bfloat16")

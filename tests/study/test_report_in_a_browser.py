@@ -28,7 +28,7 @@ TITLE = "Two <arms><img src=x onerror=document.title='taken'></title><script>doc
 # Charts whose marks are one symbol for each row of a table.
 POINTS = {
     "losses": "losses", "step_lengths": "step_lengths", "gain_ratios": "gain_ratios", "decreases": "decreases",
-    "dominance": "dominance", "conflict": "conflict", "modalities": "modalities",
+    "dominance": "dominance", "curvature": "curvature", "conflict": "conflict", "modalities": "modalities",
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ FAMILIES: tuple[Callable[[Comparison], Iterator[Chart]], ...] = (
 )  # fmt: skip
 NAMES = (
     "ratios", "losses", "batch_size", "profiles",
-    "step_lengths", "gain_ratios", "decreases", "dominance", "conflict", "modalities",
+    "step_lengths", "gain_ratios", "decreases", "dominance", "curvature", "conflict", "modalities",
 )  # fmt: skip
 
 
