@@ -69,8 +69,8 @@ COMPILED_HERE = (
     "gauss_newton rmnp",
     "cg cold",
     "cg",
-    "cg layerwise soap",
-    "newton cg",
+    "cg soap",
+    "newton",
 )  # others: tests/compiler/test_program.py
 # The least that the descents must reach: nats of text, and parts of a quadratic.
 LEAST = {
