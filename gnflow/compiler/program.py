@@ -1,7 +1,7 @@
 """Plan -> Program: the regions compiled, the step around them in plain Python."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -129,12 +129,15 @@ def compile(plan: Plan, compiled: bool = True) -> Program:  # noqa: A001  # the 
 
 
 def _compiled(problem: Objective, plan: Plan, network: Model, jit: Jit) -> Objective:
+    own = {block.names: block.region for block in plan.blocks.values() if block.region != "curved"}
+    return blockwise(problem, own, network, jit) if plan.blocks else through(problem, jit)
+
+
+def blockwise(problem: Objective, own: Mapping[tuple[str, ...], str], network: Model, jit: Jit) -> Objective:
+    """The regions of an optimizer that solves block by block: `own` has the blocks with one to themselves."""
     regions = through(problem, jit)
-    if not plan.blocks:
-        return regions
-    own = {frozenset(block.names): block.region for block in plan.blocks.values() if block.region != "curved"}
-    curved = {names: jit(region, problem.curved) for names, region in own.items()}
-    product = {names: jit(as_product(region), problem.product) for names, region in own.items()}
+    curved = {frozenset(names): jit(region, problem.curved) for names, region in own.items()}
+    product = {frozenset(names): jit(as_product(region), problem.product) for names, region in own.items()}
     return regions._replace(
         curved=dispatched(regions.curved, curved, network.moving),
         product=dispatched_product(regions.product, product, network.moving),
