@@ -1,6 +1,5 @@
 """Tokens on disk: `.npy` files and a manifest of their SHA-256, in a directory that is whole or absent."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from gnflow import faults
 from gnflow.data.sources.corpus import Json
+from gnflow.locks import locked
 
 MANIFEST = "manifest.json"
 WRITTEN = ("|u1", "<u2", "<u4")
@@ -84,7 +84,7 @@ def write_text(path: Path, text: str) -> None:
 def make(directory: Path, write: Callable[[Path], dict[str, Json]], waiting: Callable[[], None]) -> None:
     """Fill `directory` by `write`, which returns the manifest, unless another process has done so meanwhile."""
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(directory.parent / f".{directory.name}.lock", waiting):
+    with locked(directory.parent / f".{directory.name}.lock", waiting):
         if directory.exists():
             return
         partial = directory.parent / f".{directory.name}.partial"
@@ -104,33 +104,6 @@ def make(directory: Path, write: Callable[[Path], dict[str, Json]], waiting: Cal
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-
-
-@contextmanager
-def _locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock that the kernel drops when the process ends, however it ends; remove its file afterwards."""
-    while True:
-        with path.open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting()
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if not _is_still(path, file):
-                continue
-            try:
-                yield
-            finally:
-                path.unlink()
-            return
-
-
-def _is_still(path: Path, file: BinaryIO) -> bool:
-    """Whether `file` is the one that `path` names: whoever held the lock before may have removed it."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
 
 
 def _write_header(file: BinaryIO, descr: str, shape: tuple[int, ...]) -> None:

@@ -10,7 +10,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from gnflow.secrets import without_secrets
-from gnflow.track import description, location, store, study, tail
+from gnflow.track import description, store, study, tail
 from gnflow.track.datasets import datasets
 from gnflow.train.journal import JOURNAL, Step, first_line, identity
 
@@ -42,9 +42,7 @@ class Link:
         if line is None:
             return None
         name = identity(line)
-        if file := location.database(uri):
-            file.parent.mkdir(parents=True, exist_ok=True)
-        client = MlflowClient(tracking_uri=uri)
+        client = store.opened(uri)
         run, position = _remembered(directory, client, uri, name)
         if run is None:
             group = store.experiment(description.group(directory), client, uri)

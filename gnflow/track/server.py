@@ -32,9 +32,11 @@ def serving(uri: str, host: str, port: int, log: Path) -> Iterator[subprocess.Po
     Raises EnvironmentProblem when the port is taken or the server does not come up.
     """
     _require_free(host, port)
-    for file in (log, location.database(uri)):
-        if file:
-            file.parent.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if (file := location.database(uri)) and not file.exists():
+        from gnflow.track import store  # imports MLflow, which takes seconds
+
+        store.make(file)
     command = [sys.executable, "-P", "-m", "mlflow", "server"]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     if place := location.artifacts(uri):

@@ -2,17 +2,45 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
+from gnflow.locks import locked
 from gnflow.track import description, location
 
 PARENT = "mlflow.parentRunId"
 
 Item = TypeVar("Item")
+
+
+def opened(uri: str) -> MlflowClient:
+    """A client of the store, which is there, with all its tables."""
+    if file := location.database(uri):
+        make(file)
+    return MlflowClient(tracking_uri=uri)
+
+
+def make(file: Path) -> None:
+    """An sqlite store, whole or absent.
+
+    MLflow builds its tables in many steps when a store is first used. Two processes at once, or one that is killed,
+    would leave a store that no one can open again.
+    """
+    if file.exists():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with locked(file.with_name(f".{file.name}.lock")):
+        if file.exists():
+            return
+        partial = file.with_name(f".{file.name}.partial")
+        for rest in file.parent.glob(f"{partial.name}*"):
+            rest.unlink()
+        MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
+        partial.replace(file)
 
 
 def experiment(name: str, client: MlflowClient, uri: str) -> str:

@@ -1,5 +1,6 @@
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from mirroring import client, expected, mlflow_warnings, points, run_id, train, 
 from run_directories import BEGAN, append, begin, end, experiment, finished, steps
 
 from gnflow.errors import Diverged, EnvironmentProblem, Preempted
-from gnflow.track import location
+from gnflow.track import location, store
 from gnflow.track.mirror import Mirror, replay
 from gnflow.workspace import Workspace
 
@@ -242,6 +243,20 @@ assert "mlflow" in sys.modules
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (run / "mlflow.json").exists()
+
+
+def test_a_store_whose_making_was_killed_is_made_again(tmp_path: Path) -> None:
+    file = tmp_path / "mlflow" / "mlflow.db"
+    code = f"from pathlib import Path; from gnflow.track import store; store.make(Path({str(file)!r}))"
+    making = subprocess.Popen([sys.executable, "-c", code])
+    partial = file.with_name(".mlflow.db.partial")
+    while making.poll() is None and not (partial.exists() and partial.stat().st_size):
+        time.sleep(0.005)
+    making.kill()
+    assert making.wait() == -signal.SIGKILL
+    assert not file.exists()
+    assert len(store.opened(f"sqlite:///{file}").search_experiments()) == 1
+    assert {path.name for path in file.parent.iterdir()} == {"mlflow.db"}
 
 
 def test_two_first_runs_at_once_share_a_new_store(tmp_path: Path) -> None:
