@@ -2,9 +2,11 @@
 
     python soak.py DIRECTORY OPTIMIZER compiled|eager STEPS
 
-Prints a JSON list of [step, bytes of resident memory, open files, threads], after a collection of garbage each.
+Prints a JSON list of [step, bytes of resident memory, open files, threads], each after a collection of garbage and
+after the allocator has given back what it holds for nobody.
 """
 
+import ctypes
 import gc
 import json
 import sys
@@ -35,6 +37,7 @@ class Watcher:
     def recorded(self, record: Record) -> None:
         if isinstance(record, Step) and record.step % self.period == 0:
             gc.collect()
+            ctypes.CDLL(None).malloc_trim(0)
             resident = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
             self.seen.append(
                 (record.step, resident, len(list(Path("/proc/self/fd").iterdir())), threading.active_count())
@@ -42,7 +45,7 @@ class Watcher:
 
 
 def main(root: Path, optimizer: str, mode: str, steps: int) -> None:
-    tree = tiny.tiny(optimizer, steps=steps, checkpoint_every=steps, temporary_checkpoint_minutes=0.02)
+    tree = tiny.tiny(optimizer, steps=steps, checkpoint_every=steps // MOMENTS, temporary_checkpoint_minutes=0.02)
     tree["compile"] = {"mode": "default" if mode == "compiled" else "off"}
     watcher = Watcher(steps // MOMENTS)
 

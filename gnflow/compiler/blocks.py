@@ -10,7 +10,9 @@ from gnflow import trees
 from gnflow.compiler.cost import region_cost
 from gnflow.models.model import Model
 from gnflow.objective import Objective, Params, Scalar, Tokens
-from gnflow.optim.protocol import Cost
+from gnflow.optim.frozen import Frozen
+from gnflow.optim.gauss_newton import GaussNewton
+from gnflow.optim.protocol import Cost, Optimizer
 
 Curved: TypeAlias = Callable[[Params, Params, Tokens], tuple[Params, Scalar]]
 Product: TypeAlias = Callable[[Params, Params, Tokens], Params]
@@ -26,6 +28,12 @@ class BlockRegion(NamedTuple):
     names: tuple[str, ...]
     region: str
     share: float
+
+
+def layerwise(optimizer: Optimizer) -> bool:
+    """Whether it solves block by block."""
+    method = optimizer.inner if isinstance(optimizer, Frozen) else optimizer
+    return isinstance(method, GaussNewton) and len(method.blocks) > 1
 
 
 def block_regions(network: Model, problem: Objective, params: Params, tokens: Tensor) -> dict[str, BlockRegion]:

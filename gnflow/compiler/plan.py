@@ -9,7 +9,7 @@ import torch
 
 from gnflow import trees
 from gnflow.compiler import build
-from gnflow.compiler.blocks import BlockRegion, as_product, block_regions, redirected
+from gnflow.compiler.blocks import BlockRegion, as_product, block_regions, layerwise, redirected
 from gnflow.compiler.cost import RegionCost, nbytes, region_cost
 from gnflow.compiler.routing import routing
 from gnflow.models.attention import Kernel
@@ -156,8 +156,7 @@ def _measure(
     problem = build.objective(network, experiment)
     if isinstance(optimizer, Frozen):
         optimizer = optimizer.inner
-    layerwise = isinstance(optimizer, GaussNewton) and len(optimizer.blocks) > 1
-    blocks = block_regions(network, problem, params, tokens) if layerwise else {}
+    blocks = block_regions(network, problem, params, tokens) if layerwise(optimizer) else {}
     arguments: dict[str, tuple[object, ...]] = {
         "value": (params, tokens),
         "gradient": (params, tokens),

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.compiler import build
-from gnflow.compiler.blocks import own
+from gnflow.compiler.blocks import layerwise, own
 from gnflow.compiler.program import blockwise
 from gnflow.models.modality import numbered
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Objective, Params
-from gnflow.optim.gauss_newton import GaussNewton
 from gnflow.optim.protocol import AnyState, Jit, Optimizer, through
 from gnflow.spec import optimizer as spec
 from gnflow.spec.data import PretrainedTokenizer, Text, Tokens
@@ -49,7 +48,7 @@ def parts(experiment: Experiment, jit: Jit) -> Parts:
     network = build.model(experiment, build.kernel(experiment.optimizer))
     problem = build.objective(network, experiment)
     optimizer = build.optimizer(experiment.optimizer, network, experiment.training.steps or STEPS, jit)
-    if not (isinstance(optimizer, GaussNewton) and len(optimizer.blocks) > 1):
+    if not layerwise(optimizer):
         return Parts(network, through(problem, jit), optimizer)
     regions = {tuple(names): own(block) for block, names in network.moving_blocks.items()}
     return Parts(network, blockwise(problem, regions, network, jit), optimizer)

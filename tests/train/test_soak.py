@@ -9,7 +9,7 @@ import pytest
 
 SOAK = Path(__file__).parents[1] / "soak.py"
 # The journal keeps what it has written, to compare what is computed again: about 1.5 kB a step.
-BYTES_A_STEP, NOISE = 2_500, 4 << 20
+BYTES_A_STEP, NOISE = 2_500, 1 << 20
 
 
 def assert_flat(root: Path, optimizer: str, mode: str, steps: int) -> None:
