@@ -7,12 +7,12 @@ the points all of them, the untouched one too, find the last checkpoint of an ea
 Prints the points that were never passed.
 """
 
-import os
 import signal
 import sys
 from pathlib import Path
 
 import tiny
+from forks import begun, ended
 from rot import flip
 from ruamel.yaml import YAML
 
@@ -32,16 +32,12 @@ def project(root: Path) -> Path:
 
 def forked(spec: Path, fault: str = "") -> int:
     """Exit code of a run in a process of its own."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    status = 1
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+    def work() -> int:
         faults.arm(fault)
-        status = run(spec)
-    finally:
-        os._exit(status)
+        return run(spec)
+
+    return ended(begun(work))
 
 
 def rotted(root: Path) -> Path:

@@ -7,10 +7,11 @@ of the run that then went on is in OUT/KIBIBYTES, and OUT/untouched is that of o
 """
 
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
+
+from forks import begun, ended
 
 from gnflow.commands.run import run
 from gnflow.errors import GnflowError
@@ -18,18 +19,15 @@ from gnflow.errors import GnflowError
 
 def forked(spec: Path, directory: Path, said: Path) -> int:
     """Exit code of a run in a process of its own."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    status = 1
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        status = run(spec, run_dir=directory)
-    except GnflowError as error:
-        said.write_text(str(error))
-        status = error.exit_code
-    finally:
-        os._exit(status)
+
+    def work() -> int:
+        try:
+            return run(spec, run_dir=directory)
+        except GnflowError as error:
+            said.write_text(str(error))
+            return error.exit_code
+
+    return ended(begun(work))
 
 
 def main(spec: Path, disk: Path, out: Path, *rooms: str) -> None:

@@ -14,19 +14,9 @@ import sys
 import time
 from pathlib import Path
 
+from forks import begun
+
 from gnflow.commands.run import run
-
-
-def attempt(spec: Path) -> int:
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            status = run(spec)
-        finally:
-            os._exit(status)
-    return child
 
 
 def wait_for(child: int, journal: Path, size: int) -> None:
@@ -47,7 +37,7 @@ def main(spec: Path, seed: int, kills: int) -> None:
     journal = directory / "journal.jsonl"
     hits = ended = 0
     while hits < kills:
-        child = attempt(spec)
+        child = begun(lambda: run(spec))
         size = journal.stat().st_size if journal.exists() else 0
         if drawn.random() < 0.2:
             time.sleep(drawn.uniform(0.0, 1.5))
@@ -61,7 +51,7 @@ def main(spec: Path, seed: int, kills: int) -> None:
             assert os.WEXITSTATUS(status) == 0
             ended += 1
             directory.rename(directory.with_name(f"{directory.name}_{ended}"))
-    assert os.waitstatus_to_exitcode(os.waitpid(attempt(spec), 0)[1]) == 0
+    assert os.waitstatus_to_exitcode(os.waitpid(begun(lambda: run(spec)), 0)[1]) == 0
     print(ended + 1)
 
 
