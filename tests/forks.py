@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 def begun(work: Callable[[], int]) -> int:
-    """The id of a process that ends with the exit code that `work` returns, and writes nothing to its standard output."""
+    """The id of a process that ends with the exit code of `work` and is silent on its standard output."""
     child = os.fork()
     if child == 0:
         status = 1

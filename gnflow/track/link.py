@@ -74,14 +74,16 @@ class Link:
             if run.data.tags.get(key) != value
         ]
         self.client.log_batch(self.run_id, tags=tags)
-        self.client.log_inputs(self.run_id, datasets(self.directory))
+        store.again(lambda: self.client.log_inputs(self.run_id, datasets(self.directory)))
 
     def _nest(self, run: Run) -> None:
         if name := description.study(self.directory):
-            parent = study.parent(name, self.experiment, run.info.start_time, self.client)
-            if run.data.tags.get(store.PARENT) != parent:
-                self.client.set_tag(self.run_id, store.PARENT, parent)
-            study.settle(parent, self.experiment, self.client)
+            store.again(lambda: self._nest_under(name, run.info.start_time))
+
+    def _nest_under(self, name: str, began: int) -> None:
+        parent = study.parent(name, self.experiment, began, self.client)
+        self.client.set_tag(self.run_id, store.PARENT, parent)
+        study.settle(parent, self.experiment, self.client)
 
     def advance(self) -> bool:
         """Send what follows in the journal; False when nothing did."""

@@ -1,6 +1,6 @@
 """What is looked for in an MLflow store, and made when it is not there."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +15,9 @@ from gnflow.track import description, location
 PARENT = "mlflow.parentRunId"
 
 Item = TypeVar("Item")
+
+CONTENDED = {"BAD_REQUEST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS"}
+ATTEMPTS = 10
 
 
 def opened(uri: str) -> MlflowClient:
@@ -45,17 +48,27 @@ def make(file: Path) -> None:
 
 def experiment(name: str, client: MlflowClient, uri: str) -> str:
     """The id of an MLflow experiment."""
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
-    try:
-        return client.create_experiment(name, location.artifacts(uri))
-    except MlflowException as error:
-        # Another run was quicker.
+
+    def get_or_create() -> str:
         found = client.get_experiment_by_name(name)
-        if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
-            raise
-        return str(found.experiment_id)
+        return str(found.experiment_id if found else client.create_experiment(name, location.artifacts(uri)))
+
+    return again(get_or_create)
+
+
+def again(action: Callable[[], Item]) -> Item:
+    """The result of an action that looks and then writes, and may be repeated without harm.
+
+    MLflow does not do the two in one, so another process may write in between: the same dataset, or the end of the
+    parent that was found. Each refusal means that one of them is through, so as many attempts do as there are rivals.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return action()
+        except MlflowException as error:
+            if error.error_code not in CONTENDED:
+                raise
+    return action()
 
 
 def known_as(identity: str, experiment: str, client: MlflowClient) -> list[Run]:

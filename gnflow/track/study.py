@@ -11,8 +11,9 @@ def parent(study: str, experiment: str, began: int, client: MlflowClient) -> str
     """The id of the run of a study, which is made when there is none (`began` in milliseconds).
 
     MLflow has nothing against two of them, so runs that begin at once may each make one. Whoever looks next repairs it:
-    the oldest stays, the others hand over their children and are deleted. A run looks when it begins and when it ends,
-    so what slips through at the beginning is found in the end.
+    the oldest stays, the others are deleted and hand over their children, in this order: who would be nested under one
+    that is gone is refused, and looks again. A run looks when it begins and when it ends, so what slips through at the
+    beginning is found in the end.
     """
     identity = hashlib.sha256(f"study/{study}".encode()).hexdigest()[:32]
     found = store.known_as(identity, experiment, client)
@@ -22,9 +23,9 @@ def parent(study: str, experiment: str, began: int, client: MlflowClient) -> str
         found = store.known_as(identity, experiment, client) or [made]
     kept, *others = (run.info.run_id for run in found)
     for other in others:
+        client.delete_run(other)
         for child in store.children(other, experiment, client):
             client.set_tag(child.info.run_id, store.PARENT, kept)
-        client.delete_run(other)
     return str(kept)
 
 
