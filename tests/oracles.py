@@ -61,10 +61,10 @@ class Dense:
         return self.jacobian.T @ (slope + shares * v), value
 
     def shares(self) -> Tensor:
-        """For each logit the share of its target, or 0 where the softmax is over other ids."""
+        """For each of V logits the share of its target, over V, or 0 where the softmax is over other ids."""
         weights = torch.ones(len(self.targets), dtype=self.logits.dtype) if self.weights is None else self.weights
         on = torch.ones(len(self.targets), self.vocabulary) if self.choice is None else self.choice
-        return (on.to(weights) * (weights / weights.sum()).unsqueeze(-1)).flatten()
+        return (on.to(weights) * (weights / weights.sum()).unsqueeze(-1)).flatten() / self.vocabulary
 
     def slope(self) -> Tensor:
         """J' l', at the anchor."""

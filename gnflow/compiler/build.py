@@ -268,9 +268,11 @@ def _descent(
     labels, routes = routing(method, network)
     stacks = _stacks(method, network, routes if names is None else names)
     transforms = {label: _transform(rule, schedule) for label, rule in labels.items()}
-    if isinstance(method, spec.Projected):
-        # `others` keeps to the mean: the published projections are of matrices.
-        transforms["others"] = transforms["others"]._replace(metric=None)
+    if not isinstance(method, spec.AdamW):
+        # Where matrices have a method of their own, the statistics are its own: published projections are of matrices.
+        for label, rule in labels.items():
+            if label == "others" or isinstance(rule, rules.AdamWRule):
+                transforms[label] = transforms[label]._replace(metric=None)
     combined = partition(transforms, stacks.rules())
     clipped = combined if method.clip is None else chain(clip_by_global_norm(method.clip), combined)
     main = method.kind if method.kind in routes.values() else next(iter(routes.values()))

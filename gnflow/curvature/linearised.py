@@ -3,7 +3,7 @@
     z = f(anchor),  v = J (params - anchor)
     quadratic      L(z) + <l', v> + <v, H v> / 2      gradient J' (l' + H v)
     prox_linear    L(z + v)                           gradient J' l'(z + v)
-    whitened       L(z) + <l', v> + <v, S v> / 2      gradient J' (l' + S v),  S v = w v / W
+    whitened       L(z) + <l', v> + <v, S v> / 2      gradient J' (l' + S v),  S v = w v / (V W)
 
 J has a column for each of the `params` given: with a part of them, the others stay at the anchor, where they take
 neither tangent nor gradient, and nothing is propagated through what lies below that part.

@@ -15,8 +15,8 @@ curvature/gn_residual                  of that x over the gradient's norm, as th
 G is the generalised Gauss-Newton matrix J' H J of the cross-entropy, whatever model the optimizer takes; what is frozen
 has no rows. P is 1, V^1/2 as in the optimizer's own step, or V, the diagonal that `Fisher.diagonal` of its transform
 has; G has then the rows of the parameters that V has. A condition number is a bound from below, as the smallest Ritz
-value is one from above; where that is 0 but for rounding it is 1 / eps. There is none of transforms without such
-statistics (AdamW, Muon, RMNP, conjugate gradients), and gn_* is missing before the first step.
+value is one from above; where that is 0 but for rounding it is 1 / eps. There is none of methods without such
+statistics (Muon, RMNP, conjugate gradients), and gn_* is missing before the first step.
 
 Cost, in products with G or H, for m iterations, k probes and B blocks: 3 m + 6 k + k B and one gradient, and 3 m more
 for condition numbers. Like evaluation it is no part of a step's passes, tokens, FLOPs or seconds. Holds max(m, 3 k)

@@ -3,7 +3,7 @@
 L(z)      = sum_t w_t (logsumexp(z_t) - z_t[y_t]) / W       W = sum_t w_t
 dL/dz     = w (p - y) / W                                   p = softmax(z)
 d2L/dz2 v = w (p v - p <p, v>) / W
-whitened  = w v / W                             in place of d2L/dz2 v
+whitened  = w v / (V W)                         in place of d2L/dz2 v, of V logits
 
 Of text all tokens weigh the same. Where each modality has a softmax of its own, logits of the other one are -inf: p is
 0 there, and so is every derivative, the whitened one too.
@@ -91,8 +91,12 @@ def logit_hessian_product(p: Tensor, tangent: Tensor, targets: Targets) -> Tenso
 
 
 def whitened_product(p: Tensor, tangent: Tensor, targets: Targets) -> Tensor:
-    """w v / W, shaped like the logits; 0 outside the softmax. Of p nothing is needed."""
-    return _averaged(_filled(tangent, targets, 0.0), targets)
+    """w v / (V W), shaped like the logits; 0 outside the softmax. Of p nothing is needed.
+
+    1 / V is the curvature where all words are as likely: with it a step, its damping and the rates inside are of the
+    size that they have with the Hessian itself.
+    """
+    return _averaged(_filled(tangent, targets, 0.0), targets) / tangent.shape[-1]
 
 
 def _filled(each: Tensor, targets: Targets, value: float) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Params
-from gnflow.optim.protocol import Transform, counter, rate
+from gnflow.optim.protocol import Fisher, Transform, counter, rate
 from gnflow.optim.schedules import Schedule, constant
 
 
@@ -43,15 +43,27 @@ def adamw(
         return AdamWState(counter(params), rate(learning_rate, params), trees.zeros(params), trees.zeros(params))
 
     def update(gradients: Params, state: AdamWState, params: Params) -> tuple[Params, AdamWState]:
+        return fed(gradients, gradients, gradients, state, params)
+
+    def fed(
+        direction: Params, factors: Params, second: Params, state: AdamWState, params: Params
+    ) -> tuple[Params, AdamWState]:
         count = state.updates + 1
         lr = state.learning_rate * factor(state.updates)
         correction1, correction2 = 1 - b1 ** count.double(), 1 - b2 ** count.double()
-        first = {name: b1 * state.first[name] + (1 - b1) * g for name, g in gradients.items()}
-        second = {name: b2 * state.second[name] + (1 - b2) * g * g for name, g in gradients.items()}
+        first = {name: b1 * state.first[name] + (1 - b1) * g for name, g in direction.items()}
+        square = {name: b2 * state.second[name] + (1 - b2) * g * g for name, g in second.items()}
         updates = {}
         for name, w in params.items():
-            root = (second[name] / correction2).sqrt() + eps
+            root = (square[name] / correction2).sqrt() + eps
             updates[name] = -lr * (first[name] / correction1 / root + weight_decay * w)
-        return updates, AdamWState(count, state.learning_rate, first, second)
+        return updates, AdamWState(count, state.learning_rate, first, square)
 
-    return Transform(init, update)
+    def diagonal(state: AdamWState) -> Params:
+        correction = 1 - b2 ** state.updates.clamp(min=1).double()
+        return {name: v / correction for name, v in state.second.items()}
+
+    def same(tree: Params, state: AdamWState) -> Params:
+        return tree
+
+    return Transform(init, update, metric=Fisher(same, same, diagonal, fed))

@@ -202,8 +202,8 @@ class GaussNewton(Spec):
     kind: Literal["gauss_newton"] = "gauss_newton"
     objective: Literal["quadratic", "prox_linear", "whitened", "newton"] = "quadratic"
     """Loss of the linearised model: its second-order expansion in the logits, the full cross-entropy, or the expansion
-    with the identity for the Hessian in the logits (arXiv:2605.11316); or of no linearised model, `newton`: the loss to
-    second order, whose Hessian need not be positive, a reference for small problems."""
+    with the identity over the vocabulary for the Hessian in the logits (arXiv:2605.11316); or of no linearised model,
+    `newton`: the loss to second order, whose Hessian need not be positive, a reference for small problems."""
     blocks: Literal["full", "layer"] = "full"
     """Parameters solved for together: all, or embedding, each block and head side by side from the same anchor."""
     inner: Inner = Muon()

@@ -3,7 +3,7 @@
 z = f(anchor),  J = df/dw,  d = params - anchor
 quadratic      gradient of the model = J' (l'(z) + l''(z) J d)
 prox_linear    gradient of the model = J' l'(z + J d)
-whitened       gradient of the model = J' (l'(z) + S J d),  S the weight of each target, on the ids of its softmax
+whitened       gradient of the model = J' (l'(z) + S J d),  S each target's weight over V, on the ids of its softmax
 newton         gradient of the model = l'(w) + l''(w) d,  l the loss as a function of the weights
 """
 
@@ -218,7 +218,7 @@ def _cotangent(experiment: Experiment, logits: Tensor, tangent: Tensor, tokens: 
         case "prox_linear":
             return cast("Tensor", slope(logits + tangent))
         case "whitened":
-            weights = (judged.weights / judged.weights.sum()).view(logits.shape[:-1])
+            weights = (judged.weights / judged.weights.sum() / logits.shape[-1]).view(logits.shape[:-1])
             shared = tangent.flatten(0, -2).masked_fill(judged.outside, 0.0).view_as(tangent)
             return cast("Tensor", slope(logits)) + weights.unsqueeze(-1) * shared
         case "newton":

@@ -21,7 +21,7 @@ def test_gradient_and_value_equal_the_dense_model(objective, variant):
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_whitened_it_is_least_squares_between_the_tangent_and_the_error(seed):
+def test_whitened_it_is_least_squares_between_the_tangent_and_so_many_times_the_error_as_there_are_words(seed):
     problem = small(seed=seed)
     params, tokens = trees.along(problem.params, noise(problem.params, seed), 0.3), problem.tokens
     curved = linearised(problem.model.logits, SURROGATES["whitened"])
@@ -30,9 +30,11 @@ def test_whitened_it_is_least_squares_between_the_tangent_and_the_error(seed):
     dense, n = Dense(problem), tokens[:, 1:].numel()
     target = torch.nn.functional.one_hot(dense.targets, dense.vocabulary).double().flatten()
     error = dense.logits.view(n, -1).softmax(-1).flatten() - target
-    fit = dense.jacobian @ (dense.flat(params) - dense.anchor) + error
-    torch.testing.assert_close(dense.flat(gradient), dense.jacobian.T @ fit / n, atol=1e-10, rtol=1e-10)
-    torch.testing.assert_close(value - touching, (fit @ fit - error @ error) / (2 * n), atol=1e-10, rtol=1e-10)
+    words = dense.vocabulary
+    fit = dense.jacobian @ (dense.flat(params) - dense.anchor) + words * error
+    torch.testing.assert_close(dense.flat(gradient), dense.jacobian.T @ fit / (words * n), atol=1e-10, rtol=1e-10)
+    least = (fit @ fit - words**2 * error @ error) / (2 * words * n)
+    torch.testing.assert_close(value - touching, least, atol=1e-10, rtol=1e-10)
 
 
 @pytest.mark.parametrize("variant", ["default", "tied"])

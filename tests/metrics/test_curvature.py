@@ -7,6 +7,7 @@ from oracles import Symmetric
 from problems import noise, token_batch
 
 from gnflow import trees
+from gnflow.compiler import build
 from gnflow.compiler.plan import plan
 from gnflow.compiler.program import compile as compile_plan
 from gnflow.metrics.curvature import FLOOR, Curvature, Moment
@@ -16,6 +17,8 @@ from gnflow.optim.combine import partition
 from gnflow.optim.descent import Descent
 from gnflow.optim.frozen import Frozen
 from gnflow.optim.gauss_newton import Block, GaussNewton
+from gnflow.optim.muon import muon
+from gnflow.optim.protocol import eager
 from gnflow.optim.search import FullStep
 from gnflow.optim.soap import soap
 from gnflow.optim.stacks import Stacks
@@ -53,7 +56,7 @@ def descent(names, routes=MATRICES):
     """SOAP on the matrices among them, AdamW on the vector."""
     rules = {name: "soap" if name in routes else "others" for name in names}
     stacks = Stacks.by_rule(rules, {name: GGN.shapes[name] for name in names})
-    transforms = {"soap": soap(precondition_frequency=1), "others": adamw()}
+    transforms = {"soap": soap(precondition_frequency=1), "others": adamw()._replace(metric=None)}
     return Descent(partition(transforms, stacks.rules()), stacks)
 
 
@@ -114,6 +117,18 @@ def coordinates(state, rule, stack, name):
     return torch.stack(columns, 1), torch.stack(v)
 
 
+def check_conditions(found, basis, v):
+    """Against those of P^-1/2 B' G B P^-1/2, P = 1, V^1/2 or V."""
+    for name, power in (("none", 0.0), ("root", 0.5), ("second_moment", 1.0)):
+        # The correction of V's bias is one number: it is no part of a condition number.
+        p = v**power
+        root = (p + FLOOR * p.mean()).sqrt()
+        eigenvalues = torch.linalg.eigvalsh(basis.T @ GGN.matrix @ basis / root / root[:, None])
+        expected = (eigenvalues[-1] / eigenvalues[0]).item()
+        assert found[f"curvature/condition/{name}"].item() == pytest.approx(expected, rel=1e-6)
+    assert len({found[name].item() for name in CONDITIONS}) == 3
+
+
 @pytest.mark.parametrize("blocks", ["full", "layerwise", "frozen"])
 def test_the_condition_is_that_of_the_dense_matrix_in_the_coordinates_of_soap(blocks):
     optimizer = {"full": descent(GGN.shapes), "layerwise": layerwise(), "frozen": None}[blocks]
@@ -129,20 +144,33 @@ def test_the_condition_is_that_of_the_dense_matrix_in_the_coordinates_of_soap(bl
     basis, v = torch.cat([part[0] for part in parts], 1), torch.cat([part[1] for part in parts])
     torch.testing.assert_close(basis.T @ basis, torch.eye(len(v), dtype=torch.float64))
     assert (basis.abs() > 0.99).sum() < len(v) / 2, "the coordinates are turned"
-    for name, power in (("none", 0.0), ("root", 0.5), ("second_moment", 1.0)):
-        # The correction of V's bias is one number: it is no part of a condition number.
-        p = v**power
-        root = (p + FLOOR * p.mean()).sqrt()
-        eigenvalues = torch.linalg.eigvalsh(basis.T @ GGN.matrix @ basis / root / root[:, None])
-        expected = (eigenvalues[-1] / eigenvalues[0]).item()
-        assert found[f"curvature/condition/{name}"].item() == pytest.approx(expected, rel=1e-6)
-    assert len({found[name].item() for name in CONDITIONS}) == 3
+    check_conditions(found, basis, v)
 
 
 def test_a_transform_without_statistics_has_no_condition():
-    stacks = Stacks.by_rule(dict.fromkeys(GGN.shapes, "all"), GGN.shapes)
-    plain = Descent(partition({"all": adamw()}, stacks.rules()), stacks)
+    rules = {name: "muon" if name in MATRICES else "others" for name in GGN.shapes}
+    stacks = Stacks.by_rule(rules, GGN.shapes)
+    plain = Descent(partition({"muon": muon(), "others": adamw()._replace(metric=None)}, stacks.rules()), stacks)
     assert not CONDITIONS & set(measured(plain, stepped(plain)))
+
+
+def test_of_adamw_it_is_that_of_the_dense_matrix_over_its_second_moments():
+    stacks = Stacks.by_rule(dict.fromkeys(GGN.shapes, "all"), GGN.shapes)
+    optimizer = Descent(partition({"all": adamw()}, stacks.rules()), stacks)
+    state = stepped(optimizer)
+    found = measured(optimizer, state)
+    check_conditions(found, torch.eye(25, dtype=torch.float64), flat(stacks.unstack(state["all"].second)))
+
+
+@pytest.mark.parametrize(("kind", "share"), [("adamw", 1.0), ("soap", 0.4), ("fop_soap", 0.4), ("muon", 0.0)])
+def test_a_condition_is_that_of_the_method_of_the_matrices(kind, share):
+    made = problems.experiment({"kind": kind, "microbatches": 2})
+    optimizer = build.optimizer(made.optimizer, build.model(made, "plain"), 4, eager)
+    params = build.model(made, "plain").init(0)
+    metric = optimizer.transform.metric
+    seen = {} if metric is None else metric.diagonal(optimizer.init(params))
+    weights = sum(value.numel() for value in seen.values()), sum(w.numel() for w in params.values())
+    assert weights[0] / weights[1] == pytest.approx(share, abs=0.2)
 
 
 def test_the_last_update_is_compared_with_the_gauss_newton_step_where_it_started():
