@@ -43,8 +43,9 @@ check: setup ## format, lint, types and floors
 gpu: setup ## with a GPU: its tests, a short full_gn, benchmarks, and a dated note in docs/gpu.md
 	PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(python) pipelines/gpu/measure.py
 
-faults: setup ## every optimizer killed twenty times, kills at every fault point, small disks, long runs; twenty minutes
-	$(python) -m pytest -n $(WORKERS) --dist worksteal -m faults
+faults: setup ## every fault of docs/reliability.md, with every kill point, small disk and long run; half an hour
+	$(python) -m pytest -n $(WORKERS) --dist worksteal -m "not gpu and not slow" \
+		$$(grep -o 'tests/[a-z_/]*test_[a-z_]*\.py' docs/reliability.md | sort -u)
 
 fuzz: setup ## ten minutes of coverage-guided fuzzing each of spec loading and shard reading; installs atheris in .gnflow/
 	test -x .gnflow/fuzz/bin/python || $(PYTHON) -m venv .gnflow/fuzz

@@ -37,3 +37,6 @@ def test_every_fault_names_a_test_that_exists() -> None:
     rows = re.findall(r"`(tests/[\w/]+\.py)` `(\w+)` \|$", (ROOT / "docs" / "reliability.md").read_text(), re.MULTILINE)
     assert len(rows) > 20
     assert not [(file, name) for file, name in rows if f"def {name}(" not in (ROOT / file).read_text()]
+    marked = {path for path in (ROOT / "tests").rglob("test_*.py") if "\n@pytest.mark.faults\n" in path.read_text()}
+    assert len(marked) > 3
+    assert marked <= {ROOT / file for file, _ in rows}, "`make faults` runs the files of this table"
