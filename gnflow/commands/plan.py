@@ -70,7 +70,8 @@ def _blocks(planned: "Plan") -> Iterator[str]:
 
 
 def _memory(planned: "Plan") -> Table:
-    table = Table(title="memory (activations as if run eagerly)", title_justify="left")
+    taken = ", blocks taken again in the reverse pass" if planned.recomputed else ""
+    table = Table(title=f"memory (activations as if run eagerly{taken})", title_justify="left")
     table.add_column("class")
     table.add_column("MB", justify="right")
     for name, size in planned.memory.items():

@@ -5,13 +5,14 @@ from math import ceil
 from typing import Literal, assert_never
 
 import torch
+from torch import Tensor
 
-from gnflow import trees
 from gnflow.compiler.routing import routing
 from gnflow.curvature import pieces
 from gnflow.curvature.hessian import hessian
 from gnflow.curvature.linearised import BENDS, SURROGATES, Form, curvature, linearised
 from gnflow.curvature.newton import expanded
+from gnflow.curvature.pieces import Thrift
 from gnflow.metrics.conflict import conflict
 from gnflow.metrics.curvature import Curvature
 from gnflow.metrics.dominance import dominance
@@ -22,7 +23,7 @@ from gnflow.models.emu3 import emu3
 from gnflow.models.janus import janus
 from gnflow.models.loss import cross_entropy, weight
 from gnflow.models.modality import by_modality
-from gnflow.models.model import Model
+from gnflow.models.model import Model, Stage
 from gnflow.objective import Objective, Params, Scalar, Tokens
 from gnflow.optim import averages, schedules
 from gnflow.optim.adamw import adamw
@@ -79,10 +80,11 @@ def microbatch_shape(experiment: Experiment) -> tuple[int, ...]:
     return (experiment.training.rows, data.context + 1, *channels)
 
 
-def objective(network: Model, experiment: Experiment) -> Objective:
+def objective(network: Model, experiment: Experiment, recomputed: bool = False) -> Objective:
     """Next-token cross-entropy, weighted as the model says; frozen weights have no gradient.
 
-    Where all logits of a micro-batch would take more than LOGITS, those of a piece of it are there at a time.
+    Where all logits of a micro-batch would take more than LOGITS, those of a piece of it are there at a time; and where
+    blocks are `recomputed`, the activations of one of them.
 
     In bfloat16, where the spec says so, are gradients alone. Values decide about step lengths and targets and are set
     against the convex model: they keep float32.
@@ -90,8 +92,9 @@ def objective(network: Model, experiment: Experiment) -> Objective:
     reduced = torch.bfloat16 if experiment.training.precision == "bfloat16" else None
     form = experiment.optimizer.objective if isinstance(experiment.optimizer, spec.GaussNewton) else "quadratic"
     lower = network if reduced is None else _rounded(network, reduced)
-    if form != "newton" and (count := logit_pieces(experiment)) > 1:
-        return pieces.objective(network, count, SURROGATES[form], BENDS[form], lower)
+    thrift = Thrift(logit_pieces(experiment), recomputed)
+    if form != "newton" and thrift != Thrift():
+        return pieces.objective(network, thrift, SURROGATES[form], BENDS[form], lower)
     return _objective(network, form, lower)
 
 
@@ -121,12 +124,15 @@ def _objective(network: Model, form: Form | Literal["newton"] = "quadratic", low
 def _rounded(network: Model, dtype: torch.dtype) -> Model:
     """The network in a type of fewer bits, but for its logits."""
 
-    def low(params: Params) -> Params:
-        return trees.mapped(lambda w: w.to(dtype), params)
+    def low(stage: Stage) -> Stage:
+        def run(params: Params, x: Tensor) -> Tensor:
+            return stage.run({name: w.to(dtype) for name, w in params.items() if name in stage.reads}, x)
 
-    features = network.features._replace(run=lambda params, inputs: network.features.run(low(params), inputs))
-    head = network.head._replace(run=lambda params, x: network.head.run(low(params), x).float())
-    return network._replace(features=features, head=head)
+        return stage._replace(run=run)
+
+    head = low(network.head)
+    exact = head._replace(run=lambda params, x: head.run(params, x).float())
+    return network._replace(layers=tuple(map(low, network.layers)), head=exact)
 
 
 def logit_pieces(experiment: Experiment) -> int:

@@ -12,9 +12,10 @@ from gnflow.compiler import build
 from gnflow.compiler.blocks import BlockRegion, as_product, block_regions, layerwise, redirected
 from gnflow.compiler.cost import RegionCost, nbytes, region_cost
 from gnflow.compiler.routing import routing
+from gnflow.errors import SpecError
 from gnflow.models.attention import Kernel
 from gnflow.models.model import Model
-from gnflow.objective import Params
+from gnflow.objective import Objective, Params
 from gnflow.optim.conjugate_gradients import ConjugateGradients
 from gnflow.optim.descent import Descent
 from gnflow.optim.frozen import Frozen
@@ -22,6 +23,8 @@ from gnflow.optim.gauss_newton import GaussNewton
 from gnflow.optim.protocol import AnyState, Cost, Optimizer, Region
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
+
+MIB = 2**20
 
 
 class Parameter(NamedTuple):
@@ -50,6 +53,8 @@ class Plan:
     """Of layerwise Gauss-Newton alone."""
     memory: dict[str, int]
     """Bytes by class. Activations are those of an eager run: compiled regions stay below."""
+    recomputed: bool
+    """Whether the reverse pass takes the blocks of the model again, to keep within `compile.activations`."""
 
     @property
     def microbatches(self) -> int:
@@ -106,6 +111,7 @@ class Plan:
             "regions": {name: cost._asdict() for name, cost in self.regions.items()},
             "blocks": {name: {"region": b.region, "share": b.share} for name, b in self.blocks.items()},
             "memory": self.memory,
+            "recomputed": self.recomputed,
             "table": [row._asdict() for row in self.parameters],
         }
 
@@ -115,9 +121,12 @@ def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
     attention = attention or build.kernel(experiment.optimizer)
     network = build.model(experiment, attention)
     steps = _steps(experiment, build.optimizer(experiment.optimizer, network, 1, _Costs()).cost)
-    costs = _Costs()
-    optimizer = build.optimizer(experiment.optimizer, network, steps, costs, build.probe(experiment))
-    blocks, memory = _measure(experiment, network, optimizer, costs)
+    optimizer, costs, blocks, memory = _measured(experiment, network, steps, recomputed=False)
+    recomputed = not _fits(experiment, memory)
+    if recomputed:
+        optimizer, costs, blocks, memory = _measured(experiment, network, steps, recomputed=True)
+        if not _fits(experiment, memory):
+            raise _too_large(experiment, costs)
     return Plan(
         experiment=experiment,
         device=_device(experiment),
@@ -128,6 +137,34 @@ def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
         regions=costs.regions,
         blocks=blocks,
         memory=memory,
+        recomputed=recomputed,
+    )
+
+
+class _Measured(NamedTuple):
+    optimizer: Optimizer
+    costs: "_Costs"
+    blocks: dict[str, BlockRegion]
+    memory: dict[str, int]
+
+
+def _measured(experiment: Experiment, network: Model, steps: int, recomputed: bool) -> _Measured:
+    costs = _Costs()
+    optimizer = build.optimizer(experiment.optimizer, network, steps, costs, build.probe(experiment))
+    problem = build.objective(network, experiment, recomputed)
+    return _Measured(optimizer, costs, *_measure(experiment, network, problem, optimizer, costs))
+
+
+def _fits(experiment: Experiment, memory: dict[str, int]) -> bool:
+    most = experiment.compile.activations
+    return most is None or memory["activations"] <= most * MIB
+
+
+def _too_large(experiment: Experiment, costs: "_Costs") -> SpecError:
+    region, cost = max(costs.regions.items(), key=lambda each: each[1].peak_bytes)
+    return SpecError(
+        f"compile.activations is {experiment.compile.activations} MiB; `{region}` needs {ceil(cost.peak_bytes / MIB)} "
+        "with the blocks taken again. Allow that, or take fewer `training.rows` and more micro-batches"
     )
 
 
@@ -147,13 +184,12 @@ class _Costs:
 
 
 def _measure(
-    experiment: Experiment, network: Model, optimizer: Optimizer, costs: _Costs
+    experiment: Experiment, network: Model, problem: Objective, optimizer: Optimizer, costs: _Costs
 ) -> tuple[dict[str, BlockRegion], dict[str, int]]:
     """Runs each region that the optimizer calls once, on the meta device -> (regions of blocks, memory)."""
     params = network.init(experiment.training.seed, "meta")
     moving = trees.pick(params, network.moving)
     tokens = torch.empty(build.microbatch_shape(experiment), dtype=torch.int64, device="meta")
-    problem = build.objective(network, experiment)
     if isinstance(optimizer, Frozen):
         optimizer = optimizer.inner
     blocks = block_regions(network, problem, params, tokens) if layerwise(optimizer) else {}

@@ -112,7 +112,7 @@ def compile(plan: Plan, compiled: bool = True) -> Program:  # noqa: A001  # the 
     compiler = None if mode == "off" or not compiled else Compiler(mode, experiment.compile.max_graph_breaks == 0)
     jit: Jit = compiler or eager
     network = build.model(experiment, plan.attention)
-    problem = _compiled(build.objective(network, experiment), plan, network, jit)
+    problem = _compiled(build.objective(network, experiment, plan.recomputed), plan, network, jit)
     optimizer = build.optimizer(experiment.optimizer, network, plan.steps, jit, build.probe(experiment))
     device = torch.device(plan.device)
     measures = build.measures(experiment, network, jit)

@@ -26,11 +26,11 @@ def decoder(spec: Transformer, vocabulary: int, kernel: Kernel) -> Model:
 
     read = "embedding.weight" if spec.tie_embeddings else "head.weight"
 
-    def features(params: Params, inputs: Tensor) -> Tensor:
-        return base.run(params, functional.embedding(inputs, params["embedding.weight"]))
+    def embed(params: Params, inputs: Tensor) -> Tensor:
+        return functional.embedding(inputs, params["embedding.weight"])
 
     def head(params: Params, x: Tensor) -> Tensor:
         return functional.linear(x, params[read])
 
-    below = Stage(frozenset({"embedding.weight", *base.weights}), features)
-    return Model(weights, blocks, base.hidden, below, Stage(frozenset({read}), head))
+    layers = (Stage(frozenset({"embedding.weight"}), embed), *base.layers)
+    return Model(weights, blocks, base.hidden, layers, Stage(frozenset({read}), head))

@@ -18,7 +18,9 @@ def emu3(spec: Emu3, vocabulary: int, kernel: Kernel) -> Model:
     """The model for `vocabulary` tokens, image codes among them."""
     base = decoder(spec, vocabulary, kernel)
 
-    def features(params: Params, inputs: Tensor) -> Tensor:
-        return base.features.run(params, inputs[..., IDS])
+    embedding, *others = base.layers
 
-    return base._replace(features=base.features._replace(run=features), split=weighted(spec.image_weight))
+    def embed(params: Params, inputs: Tensor) -> Tensor:
+        return embedding.run(params, inputs[..., IDS])
+
+    return base._replace(layers=(embedding._replace(run=embed), *others), split=weighted(spec.image_weight))

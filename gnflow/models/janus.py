@@ -51,7 +51,7 @@ def janus(
 
     read = "embedding.weight" if spec.tie_embeddings else "head.weight"
 
-    def features(params: Params, inputs: Tensor) -> Tensor:
+    def embed(params: Params, inputs: Tensor) -> Tensor:
         ids, pixels = inputs[..., IDS], inputs[..., PIXELS:]
         text = functional.embedding(ids.clamp(max=text_vocabulary - 1), params["embedding.weight"])
         table = _mlp(params, "generation.adaptor", params["generation.codes.weight"])
@@ -59,8 +59,7 @@ def janus(
         patches = pixels.to(text.dtype) / 127.5 - 1
         read = _mlp(params, "understanding.adaptor", _linear(params, "understanding.encoder", patches))
         kind = ids.unsqueeze(-1)
-        x = torch.where(kind >= text_vocabulary, written, torch.where(kind == placeholder, read, text))
-        return base.run(params, x)
+        return torch.where(kind >= text_vocabulary, written, torch.where(kind == placeholder, read, text))
 
     def head(params: Params, x: Tensor) -> Tensor:
         return torch.cat((functional.linear(x, params[read]), _mlp(params, "image_head", x)), dim=-1)
@@ -78,8 +77,9 @@ def janus(
              "generation.adaptor.second.weight", "image_head.first.weight"}  # fmt: skip
     frozen = frozenset(named(*spec.freeze)) if spec.freeze else frozenset()
     above = Stage(frozenset({read, *named("image_head")}), head)
-    below = Stage(frozenset(weights) - (above.reads - {"embedding.weight"}), features)
-    return Model(weights, blocks, base.hidden | inner, below, above, weighted(1.0, apart=text_vocabulary), frozen)
+    paths_in = Stage(frozenset(named("understanding", "generation")) | {"embedding.weight"}, embed)
+    layers = (paths_in, *base.layers)
+    return Model(weights, blocks, base.hidden | inner, layers, above, weighted(1.0, apart=text_vocabulary), frozen)
 
 
 def _weights(spec: Janus, codebook: int, patch_values: int) -> dict[str, Weight]:

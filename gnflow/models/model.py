@@ -1,7 +1,7 @@
 """What a model is to the rest of gnflow: a table of weights and a pure function to logits."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,10 +20,21 @@ class Weight(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """One half of a model: a pure function, and the names of the weights that it reads."""
+    """A part of a model: a pure function, and the names of the weights that it reads."""
 
     reads: frozenset[str]
     run: Callable[[Params, Tensor], Tensor]
+
+
+def joined(stages: Sequence[Stage]) -> Stage:
+    """One after another."""
+
+    def run(params: Params, x: Tensor) -> Tensor:
+        for stage in stages:
+            x = stage.run(params, x)
+        return x
+
+    return Stage(frozenset().union(*(stage.reads for stage in stages)), run)
 
 
 class Model(NamedTuple):
@@ -34,8 +45,8 @@ class Model(NamedTuple):
     """Block -> names of its weights; `embedding` first, heads last."""
     hidden: frozenset[str]
     """Matrices inside the blocks, or else from features to features: what matrix optimizers are meant for."""
-    features: Stage
-    """(params, inputs (rows, time), or (rows, time, channels)) -> (rows, time, width)"""
+    layers: tuple[Stage, ...]
+    """(params, inputs (rows, time), or (rows, time, channels)) -> (rows, time, width), and from there block by block"""
     head: Stage
     """(params, (..., width)) -> logits (..., vocabulary)"""
     split: Split = split
@@ -46,6 +57,11 @@ class Model(NamedTuple):
     def logits(self, params: Params, inputs: Tensor) -> Tensor:
         """(params, inputs) -> (rows, time, vocabulary)"""
         return self.head.run(params, self.features.run(params, inputs))
+
+    @property
+    def features(self) -> Stage:
+        """All that is below the head."""
+        return joined(self.layers)
 
     @property
     def moving(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ Code:     github.com/natalieabreu/full-gauss-newton llama_model.py @ 0c14e7e
 Differs:  rotary pairs are (i, i + size/2), not neighbours; grouped heads, SwiGLU and per-head QK norm are options
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gnflow.models.attention import KERNELS, Attention, Kernel, rotate
-from gnflow.models.model import Weight
+from gnflow.models.model import Stage, Weight
 from gnflow.objective import Params
 from gnflow.spec.model import Transformer
 
@@ -30,8 +30,8 @@ class Trunk(NamedTuple):
     """The last one has the final norm."""
     hidden: frozenset[str]
     """Its matrices."""
-    run: Callable[[Params, Tensor], Tensor]
-    """(params, x (rows, time, width)) -> the same shape, normalised"""
+    layers: tuple[Stage, ...]
+    """(params, x (rows, time, width)) -> the same shape, of each block; the last one normalises it"""
 
 
 def trunk(spec: Transformer, kernel: Kernel) -> Trunk:
@@ -45,14 +45,17 @@ def trunk(spec: Transformer, kernel: Kernel) -> Trunk:
     hidden = frozenset(name for name, weight in weights.items() if len(weight.shape) > 1)
     attend = KERNELS[kernel]
 
-    def run(params: Params, x: Tensor) -> Tensor:
-        for layer in range(spec.layers):
-            block = {name: params[f"blocks.{layer}.{name}"] for name in _BLOCK if f"blocks.{layer}.{name}" in params}
+    def layer(prefix: str, last: bool) -> Stage:
+        def run(params: Params, x: Tensor) -> Tensor:
+            block = {name: params[f"{prefix}.{name}"] for name in _BLOCK if f"{prefix}.{name}" in params}
             x = x + _attention(spec, attend, block, _rms_norm(x, block["attention.norm.scale"], spec.norm_epsilon))
             x = x + _feedforward(block, _rms_norm(x, block["feedforward.norm.scale"], spec.norm_epsilon))
-        return _rms_norm(x, params["norm.scale"], spec.norm_epsilon)
+            return _rms_norm(x, params["norm.scale"], spec.norm_epsilon) if last else x
 
-    return Trunk(weights, blocks, hidden, run)
+        return Stage(frozenset(blocks[prefix]), run)
+
+    layers = tuple(layer(prefix, "norm.scale" in names) for prefix, names in blocks.items())
+    return Trunk(weights, blocks, hidden, layers)
 
 
 _BLOCK = (

@@ -196,6 +196,9 @@ class Compile(Spec):
 
     mode: Literal["off", "default", "max-autotune"] = "default"
     """`off` runs the same code eagerly."""
+    activations: Annotated[Count | None, later(None), Unit("MiB")] = None
+    """Most that the activations of a micro-batch may take, as the plan counts them. Above it the reverse pass takes the
+    blocks of the model again, one at a time; where that is still too much, the plan is refused."""
     max_recompiles: Annotated[int, Field(ge=0)] = 0
     """Recompilations tolerated after the first step; one more stops the run."""
     max_graph_breaks: Annotated[int, Field(ge=0)] = 0

@@ -46,7 +46,7 @@ class CheckFailed(Exception):
 def parts(experiment: Experiment, jit: Jit) -> Parts:
     """The same parts as those of the program of a run."""
     network = build.model(experiment, build.kernel(experiment.optimizer))
-    problem = build.objective(network, experiment)
+    problem = build.objective(network, experiment, recomputed=experiment.compile.activations is not None)
     optimizer = build.optimizer(experiment.optimizer, network, experiment.training.steps or STEPS, jit)
     if not layerwise(optimizer):
         return Parts(network, through(problem, jit), optimizer)

@@ -1,4 +1,5 @@
 import json
+from math import ceil
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,26 @@ def test_the_activations_of_a_piece_are_those_of_its_logits():
     for region in ("value", "curved"):
         assert half[region].flops == pytest.approx(2 * whole[region].flops)
         assert half[region].peak_bytes < 1.2 * whole[region].peak_bytes
+
+
+@pytest.mark.parametrize("optimizer", [GAUSS_NEWTON, {"kind": "adamw"}])
+def test_within_a_budget_of_activations_the_blocks_are_taken_again(optimizer):
+    model = {"layers": 6, "width": 32, "heads": 2}
+    training = {"steps": 1, "rows": 16}
+
+    def planned(**budget):
+        return plan(experiment(optimizer, model=model, training=training, compile=budget))
+
+    free = planned()
+    needed = free.memory["activations"] / 2**20
+    assert not free.recomputed
+    assert free.to_json() == planned(activations=ceil(needed)).to_json(), "where it fits, nothing changes"
+    tight = planned(activations=ceil(needed / 2))
+    assert tight.recomputed
+    assert tight.to_json()["recomputed"]
+    assert tight.memory["activations"] <= ceil(needed / 2) * 2**20
+    region = "gradient" if optimizer["kind"] == "adamw" else "curved"
+    more, body = tight.regions[region].flops - free.regions[region].flops, free.regions["value"].flops
+    assert 0.5 * body < more < body, "one more pass through the blocks, and none through the head"
+    with pytest.raises(SpecError, match=rf"compile.activations is 1 MiB; `{region}.*` needs \d+ with the blocks"):
+        planned(activations=1)

@@ -171,3 +171,17 @@ def test_the_recorded_learning_rate_is_that_of_the_main_rule():
     solver = {"kind": "gauss_newton", "inner": INNER, "inner_steps": 3, "search": SEARCH}
     _, history = run(build(plan(experiment(solver)), compiled=False), steps=2)
     assert [row["learning_rate"] for row in history] == pytest.approx([0.02, 0.02])
+
+
+@pytest.mark.parametrize("name", ["adamw", "prox_linear", "layerwise"])
+def test_a_run_within_a_budget_of_activations_takes_the_same_steps(name):
+    model, training = {"layers": 3, "width": 16, "heads": 2}, {"rows": 14}
+    free, tight = (
+        plan(experiment(OPTIMIZERS[name], model=model, training=training, compile={"mode": "off", **budget}))
+        for budget in ({}, {"activations": 1})
+    )
+    assert (free.recomputed, tight.recomputed) == (False, True)
+    (state, history), (again, history_again) = (run(build(planned), steps=2) for planned in (free, tight))
+    for ours, theirs in zip(history_again, history, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    torch.testing.assert_close(again.params, state.params, rtol=1e-4, atol=1e-5)

@@ -12,12 +12,13 @@ from torch.profiler import ProfilerActivity, profile
 from gnflow import trees
 from gnflow.curvature import pieces
 from gnflow.curvature.linearised import BENDS, SURROGATES, curvature, linearised
+from gnflow.curvature.pieces import Thrift
 from gnflow.models.decoder import decoder
 from gnflow.models.loss import cross_entropy
 from gnflow.spec.model import Decoder
 
 NAMES = [*VARIANTS, *KINDS]
-SEVERAL = [1, 3, 20]  # the last one: a token each
+SEVERAL = [Thrift(1), Thrift(3), Thrift(20), Thrift(1, recomputed=True), Thrift(3, recomputed=True)]  # 20: a token each
 
 
 def problem_of(name):
@@ -28,12 +29,12 @@ def close(found, expected):
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-10)
 
 
-@pytest.mark.parametrize("count", SEVERAL)
+@pytest.mark.parametrize("thrift", SEVERAL)
 @pytest.mark.parametrize("name", NAMES)
-def test_value_and_gradient_are_those_of_the_loss(name, count):
+def test_value_and_gradient_are_those_of_the_loss(name, thrift):
     model, params, tokens = problem_of(name)
     inputs, targets = model.split(tokens)
-    found = pieces.objective(model, count, SURROGATES["quadratic"], BENDS["quadratic"])
+    found = pieces.objective(model, thrift, SURROGATES["quadratic"], BENDS["quadratic"])
     moving = trees.pick(params, model.moving)
     expected, loss = torch.func.grad_and_value(
         lambda part: cross_entropy(model.logits({**params, **part}, inputs), targets)
@@ -44,12 +45,12 @@ def test_value_and_gradient_are_those_of_the_loss(name, count):
     close((gradient, value), (expected, loss))
 
 
-@pytest.mark.parametrize("count", SEVERAL)
+@pytest.mark.parametrize("thrift", SEVERAL)
 @pytest.mark.parametrize("form", SURROGATES)
 @pytest.mark.parametrize("name", ["default", "tied", *KINDS])
-def test_models_and_products_are_those_of_all_logits_and_of_every_block(name, form, count):
+def test_models_and_products_are_those_of_all_logits_and_of_every_block(name, form, thrift):
     model, anchor, tokens = problem_of(name)
-    found = pieces.objective(model, count, SURROGATES[form], BENDS[form])
+    found = pieces.objective(model, thrift, SURROGATES[form], BENDS[form])
     curved = linearised(model.logits, SURROGATES[form], model.split)
     product = curvature(model.logits, BENDS[form], model.split)
     direction = noise(anchor, 7)
@@ -65,7 +66,7 @@ def test_models_and_products_are_those_of_all_logits_and_of_every_block(name, fo
 def test_compiled_they_follow_one_another_and_no_buffer_has_all_logits(region):
     shape = Decoder.model_validate({"layers": 1, "width": 8, "heads": 2, "qk_norm": "none"})
     model, (rows, time), vocabulary = decoder(shape, 2048, "plain"), (4, 64), 2048
-    found = getattr(pieces.objective(model, 6, SURROGATES["quadratic"], BENDS["quadratic"]), region)
+    found = getattr(pieces.objective(model, Thrift(6), SURROGATES["quadratic"], BENDS["quadratic"]), region)
     compiled, anchor = torch.compile(found, fullgraph=True, dynamic=False), model.init(0)
     for seed in (0, 1):
         tokens = torch.randint(vocabulary, (rows, time + 1), generator=torch.Generator().manual_seed(seed))
@@ -74,6 +75,28 @@ def test_compiled_they_follow_one_another_and_no_buffer_has_all_logits(region):
         torch.testing.assert_close(compiled(*arguments), found(*arguments), atol=1e-6, rtol=1e-4)
         assert highest(lambda arguments=arguments: compiled(*arguments)) < 4 * rows * time * vocabulary
         anchor = params
+
+
+@pytest.mark.parametrize("region", ["curved", pytest.param("gradient", marks=pytest.mark.slow)])
+def test_compiled_the_blocks_are_taken_again_and_their_activations_are_never_there_together(region):
+    shape = Decoder.model_validate({"layers": 3, "width": 16, "heads": 2, "qk_norm": "none"})
+    model, anchor = decoder(shape, 32, "plain"), None
+    kept, again = (
+        getattr(pieces.objective(model, Thrift(1, recomputed), SURROGATES["quadratic"], BENDS["quadratic"]), region)
+        for recomputed in (False, True)
+    )
+    compiled = torch.compile(again, fullgraph=True, dynamic=False)
+    for seed in (0, 1):
+        tokens = torch.randint(32, (4, 65), generator=torch.Generator().manual_seed(seed))
+        params = trees.along(model.init(seed), noise(model.init(seed), seed), 0.1)
+        anchor = anchor or model.init(5)
+        arguments = (params, anchor, tokens) if region == "curved" else (params, tokens)
+        torch.testing.assert_close(compiled(*arguments), kept(*arguments), atol=1e-6, rtol=1e-4)
+        anchor = params
+    whole = torch.compile(kept, fullgraph=True, dynamic=False)
+    whole(*arguments)
+    most, least = (highest(lambda function=function: function(*arguments)) for function in (whole, compiled))
+    assert least < 0.7 * most, (least, most)
 
 
 def highest(function):

@@ -1,0 +1,84 @@
+"""Derivatives of a chain of stages that keep only what goes from one to the next; the reverse pass takes each again.
+
+    forward    x, x' <- f x, J (w', x')         for each stage f, w' the displacement of its weights
+    reverse    w_, x_ <- J' x_                  J that of f taken again at its own x, the last stage first
+
+One more pass of the primal, and the activations of one stage at a time: those of all stages are never there together.
+
+Source:   Chen et al. 2016, arXiv:1604.06174
+Differs:  pure functions under torch.func, which refuses torch.utils.checkpoint; one stage is one segment
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeAlias, cast
+
+import torch
+from torch import Tensor
+
+from gnflow import trees
+from gnflow.curvature.linearised import Pulled
+from gnflow.models.model import Stage
+from gnflow.objective import Params
+
+Pull: TypeAlias = Callable[[Callable[[Params], Tensor], Params, Params], Pulled]
+"""(function, point, displacement of a part of it) -> (value, cotangent -> (gradient of the part,), tangent)"""
+
+X = "x"
+"""What a stage takes beside its weights, as if it were one of them."""
+
+
+def through(stages: Sequence[Stage], pull: Pull, anchor: Params, moving: Params, inputs: Tensor) -> Pulled:
+    """As `pull` of all the stages at once. Something of `moving` is read by one of them."""
+    x, tangent, seen = inputs, None, []
+    for stage in stages:
+        seen.append(x)
+        own = read(stage, moving)
+        if tangent is not None:
+            own[X] = tangent
+        if own:
+            x, _, tangent = pull(_of(stage), {**read(stage, anchor), X: x}, own)
+        else:
+            x = stage.run(anchor, x)
+    return x, partial(_pullback, stages, seen, anchor, moving), cast("Tensor", tangent)
+
+
+def _pullback(
+    stages: Sequence[Stage], seen: Sequence[Tensor], anchor: Params, moving: Params, cotangent: Tensor
+) -> tuple[Params]:
+    lowest = next(i for i, stage in enumerate(stages) if read(stage, moving))
+    gradient: Params = {}
+    for i in reversed(range(lowest, len(stages))):
+        point = {**read(stages[i], anchor), X: after(seen[i], [cotangent])}
+        wanted = [*read(stages[i], moving), *([X] if i > lowest else [])]
+        _, back, _ = at_rest(_of(stages[i]), point, trees.pick(point, wanted))
+        (slope,) = back(cotangent)
+        cotangent = slope.pop(X, cotangent)
+        gradient |= {name: gradient[name] + s if name in gradient else s for name, s in slope.items()}
+    return (trees.pick(gradient, [name for name in moving if name in gradient]),)
+
+
+def at_rest(function: Callable[[Params], Tensor], point: Params, part: Params) -> Pulled:
+    """A `Pull` without a tangent: in its place is the value."""
+    value, pullback = torch.func.vjp(lambda p: function({**point, **p}), trees.pick(point, part))  # type: ignore[misc]  # torch types the form with an auxiliary output
+    return cast("Pulled", (value, pullback, value))
+
+
+def read(stage: Stage, params: Params) -> Params:
+    """Those that the stage reads."""
+    return {name: value for name, value in params.items() if name in stage.reads}
+
+
+def _of(stage: Stage) -> Callable[[Params], Tensor]:
+    return lambda point: stage.run(point, point[X])
+
+
+@torch.library.custom_op("gnflow::after", mutates_args=())
+def after(x: Tensor, done: Sequence[Tensor]) -> Tensor:
+    """A copy of x that is not made before all of `done` are there: a compiler would work on all pieces at once."""
+    return x.clone()
+
+
+@after.register_fake
+def _(x: Tensor, done: Sequence[Tensor]) -> Tensor:
+    return torch.empty_like(x)
