@@ -70,12 +70,12 @@ def _blocks(planned: "Plan") -> Iterator[str]:
 
 
 def _memory(planned: "Plan") -> Table:
-    taken = ", blocks taken again in the reverse pass" if planned.recomputed else ""
-    table = Table(title=f"memory (activations as if run eagerly{taken})", title_justify="left")
+    table = Table(title="memory (activations as if run eagerly)", title_justify="left")
     table.add_column("class")
     table.add_column("MB", justify="right")
     for name, size in planned.memory.items():
-        table.add_row(name, f"{size / 1e6:,.1f}")
+        again = ", blocks taken again" if planned.recomputed and name == "activations" else ""
+        table.add_row(name + again, f"{size / 1e6:,.1f}")
     table.add_row("total", f"{sum(planned.memory.values()) / 1e6:,.1f}")
     return table
 
