@@ -144,9 +144,16 @@ def test_keys_that_came_later_are_in_no_digest_at_their_default() -> None:
     base = {"name": "a", "data": "text", "optimizer": "muon", "training": {"steps": 3}}
     one = Experiment.model_validate(base)
     before = tree(one)
-    for key in ("on_nonfinite", "spike", "max_undone"):
-        del before["training"][key]  # type: ignore[union-attr, arg-type, call-overload]
+    later: list[tuple[str, str, object]] = [
+        ("training", "on_nonfinite", "skip"),
+        ("training", "spike", {"above": 4.0}),
+        ("training", "max_undone", 3),
+        ("compile", "activations", 64),
+    ]
+    for section, key, _ in later:
+        del before[section][key]  # type: ignore[union-attr, arg-type, call-overload, index]
         assert f"  {key}: " in resolved(one)
     assert digest(one) == digest(before)
-    for key, value in (("on_nonfinite", "skip"), ("spike", {"above": 4.0}), ("max_undone", 3)):
-        assert digest(Experiment.model_validate(base | {"training": {"steps": 3, key: value}})) != digest(one)
+    for section, key, value in later:
+        given: dict[str, object] = {"steps": 3} if section == "training" else {}
+        assert digest(Experiment.model_validate(base | {section: given | {key: value}})) != digest(one)
