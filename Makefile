@@ -43,7 +43,7 @@ check: setup ## format, lint, types and floors
 gpu: setup ## with a GPU: its tests, a short full_gn, benchmarks, and a dated note in docs/gpu.md
 	PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(python) pipelines/gpu/measure.py
 
-faults: setup ## every fault of docs/reliability.md, with every kill point, small disk and long run; half an hour
+faults: setup ## every fault of docs/reliability.md, with every kill point, small disk and long run
 	$(python) -m pytest -n $(WORKERS) --dist worksteal -m "not gpu and not slow" \
 		$$(grep -o 'tests/[a-z_/]*test_[a-z_]*\.py' docs/reliability.md | sort -u)
 
