@@ -163,8 +163,8 @@ def _fits(experiment: Experiment, memory: dict[str, int]) -> bool:
 def _too_large(experiment: Experiment, costs: "_Costs") -> SpecError:
     region, cost = max(costs.regions.items(), key=lambda each: each[1].peak_bytes)
     return SpecError(
-        f"compile.activations is {experiment.compile.activations} MiB; `{region}` needs {ceil(cost.peak_bytes / MIB)} "
-        "with the blocks taken again. Allow that, or take fewer `training.rows` and more micro-batches"
+        f"compile.activations is {experiment.compile.activations} MiB; `{region}` needs at least "
+        f"{ceil(cost.peak_bytes / MIB)}. Allow that, or take fewer `training.rows` and more micro-batches"
     )
 
 
