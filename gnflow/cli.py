@@ -141,11 +141,11 @@ def explain(
 
 
 @app.command()
-def verify(spec: Spec, sets: Sets = None, json: Json = False) -> None:
-    """Check a spec's derivatives and optimizer on a small copy."""
+def verify(specs: Specs, sets: Sets = None, json: Json = False) -> None:
+    """Check derivatives and optimizers of specs, on small copies."""
     from gnflow.commands.verify import verify
 
-    raise typer.Exit(verify(spec, sets=sets or (), json=json))
+    raise typer.Exit(verify(specs, sets=sets or (), json=json))
 
 
 @app.command()

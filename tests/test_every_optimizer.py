@@ -61,12 +61,15 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "gauss_newton reset": {**GAUSS_NEWTON, "inner_state": "reset", "damping": 0.1},
     "gauss_newton reused": {**GAUSS_NEWTON, "search": {**SEARCH, "fresh": False}},
     "whitened": {**GAUSS_NEWTON, "objective": "whitened", "blocks": "layer"},
+    "difference": {**GAUSS_NEWTON, "tangent": "difference"},
+    "layerwise difference": {**GAUSS_NEWTON, "objective": "prox_linear", "blocks": "layer", "tangent": "difference"},
     **{f"gauss_newton {schedule}": {**GAUSS_NEWTON, "schedule": schedule} for schedule in SCHEDULES},
 }  # fmt: skip
 COMPILED_HERE = (
     "soap fresh",
     "ml_fop_soap uneven",
     "gauss_newton rmnp",
+    "difference",
     "cg cold",
     "cg",
     "cg soap",

@@ -1,4 +1,4 @@
-"""`gnflow verify`: derivatives and optimizer of a spec, checked on a small copy of its model."""
+"""`gnflow verify`: derivatives and optimizer of specs, checked on a small copy of the model of each."""
 
 import json as encoder
 import os
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load
+from gnflow.spec.problems import shown
 
 FAILED = 1  # as of anything that is wrong with gnflow or what is plugged into it, and not with the spec or the machine
 
@@ -22,29 +23,40 @@ class Finding(NamedTuple):
     seconds: float
 
 
-def verify(spec: Path, *, sets: Sequence[str] = (), json: bool) -> int:
-    """Prints one line for each check; 1 when one does not hold. Raises SpecError for a bad spec or idle rules."""
-    loaded = load(spec, sets)
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(loaded.workspace.cache / "inductor"))  # torch sets a default
-    # After the spec is known to be good: torch takes seconds to import.
+def verify(specs: Sequence[Path], *, sets: Sequence[str] = (), json: bool) -> int:
+    """Prints one line for each check; 1 when one does not hold. Raises SpecError for a bad spec or idle rules.
+
+    All specs are read before anything is checked. The JSON of several is a list of that of each, with its file.
+    """
+    every = [load(spec, sets) for spec in specs]
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(every[0].workspace.cache / "inductor"))  # torch sets one
+    found = [_verified(loaded.experiment, aloud=not json) for loaded in every]
+    told = [{"ok": all(f.ok for f in findings), "checks": [f._asdict() for f in findings]} for findings in found]
+    ok = all(one["ok"] for one in told)
+    if json:
+        several = {"ok": ok, "specs": [{"spec": shown(spec), **one} for spec, one in zip(specs, told, strict=True)]}
+        print(encoder.dumps(told[0] if len(told) == 1 else several, indent=2))
+    return 0 if ok else FAILED
+
+
+def _verified(experiment: Experiment, *, aloud: bool) -> list[Finding]:
+    # After the specs are known to be good: torch takes seconds to import.
     from gnflow.compiler.regions import can_compile
     from gnflow.verify.subject import device
 
-    compiler = can_compile(device(loaded.experiment).type)
-    compiling = compiler and loaded.experiment.compile.mode != "off"
+    compiler = can_compile(device(experiment).type)
+    compiling = compiler and experiment.compile.mode != "off"
     found = []
-    for finding in _findings(loaded.experiment, compiling):
+    for finding in _findings(experiment, compiling):
         found.append(finding)
-        if not json:
+        if aloud:
             print(_line(finding), flush=True)
-    failed = [finding for finding in found if not finding.ok]
-    if json:
-        print(encoder.dumps({"ok": not failed, "checks": [finding._asdict() for finding in found]}, indent=2))
-    else:
+    if aloud:
+        failed = [finding for finding in found if not finding.ok]
         seconds = sum(finding.seconds for finding in found)
         verdict = f"{len(failed)} of {len(found)} checks failed" if failed else f"all {len(found)} checks hold"
-        print(f"{loaded.experiment.name}: {verdict}, {seconds:.0f} s{_left_out(loaded.experiment, compiler)}")
-    return FAILED if failed else 0
+        print(f"{experiment.name}: {verdict}, {seconds:.0f} s{_left_out(experiment, compiler)}", flush=True)
+    return found
 
 
 def _findings(experiment: Experiment, compiling: bool) -> Iterator[Finding]:

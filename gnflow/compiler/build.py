@@ -13,6 +13,7 @@ from gnflow.curvature.hessian import hessian
 from gnflow.curvature.linearised import BENDS, SURROGATES, Form, curvature, linearised
 from gnflow.curvature.newton import expanded
 from gnflow.curvature.pieces import Thrift
+from gnflow.curvature.tangents import PULLS, Pull, pushed
 from gnflow.metrics.conflict import conflict
 from gnflow.metrics.curvature import Curvature
 from gnflow.metrics.dominance import dominance
@@ -56,7 +57,10 @@ LOGITS, MOST_PIECES = 2**25, 32  # 128 MiB of float32; every piece makes a graph
 
 def kernel(optimizer: spec.Optimizer) -> Kernel:
     """The fastest attention that has the derivatives this optimizer takes."""
-    return "plain" if isinstance(optimizer, spec.GaussNewton) else "flash"
+    if not isinstance(optimizer, spec.GaussNewton):
+        return "flash"
+    forward_mode = optimizer.tangent == "exact" or isinstance(optimizer.search, spec.Decrement)
+    return "plain" if forward_mode else "flash"
 
 
 def model(experiment: Experiment, attention: Kernel) -> Model:
@@ -90,15 +94,22 @@ def objective(network: Model, experiment: Experiment, recomputed: bool = False) 
     against the convex model: they keep float32.
     """
     reduced = torch.bfloat16 if experiment.training.precision == "bfloat16" else None
-    form = experiment.optimizer.objective if isinstance(experiment.optimizer, spec.GaussNewton) else "quadratic"
+    method = experiment.optimizer
+    form = method.objective if isinstance(method, spec.GaussNewton) else "quadratic"
+    pull = PULLS[method.tangent] if isinstance(method, spec.GaussNewton) else pushed
     lower = network if reduced is None else _rounded(network, reduced)
     thrift = Thrift(logit_pieces(experiment), recomputed)
     if form != "newton" and thrift != Thrift():
-        return pieces.objective(network, thrift, SURROGATES[form], BENDS[form], lower)
-    return _objective(network, form, lower)
+        return pieces.objective(network, thrift, SURROGATES[form], BENDS[form], lower, pull)
+    return _objective(network, form, lower, pull)
 
 
-def _objective(network: Model, form: Form | Literal["newton"] = "quadratic", lower: Model | None = None) -> Objective:
+def _objective(
+    network: Model,
+    form: Form | Literal["newton"] = "quadratic",
+    lower: Model | None = None,
+    pull: Pull = pushed,
+) -> Objective:
     """All logits at once; gradients are those of `lower`, where it is given."""
 
     def loss(of: Model, params: Params, tokens: Tokens) -> Scalar:
@@ -116,7 +127,7 @@ def _objective(network: Model, form: Form | Literal["newton"] = "quadratic", low
     if form == "newton":
         curved, product = expanded(value), hessian(value)
     else:
-        curved = linearised(network.logits, SURROGATES[form], network.split)
+        curved = linearised(network.logits, SURROGATES[form], network.split, pull)
         product = curvature(network.logits, BENDS[form], network.split)
     return Objective(value, gradient, curved, product, lambda tokens: weight(network.split(tokens)[1]))
 

@@ -1,4 +1,4 @@
-"""Convex models of the loss around an anchor, by one jvp, one product in logit space and one vjp.
+"""Convex models of the loss around an anchor: a tangent, a product in logit space and one vjp.
 
     z = f(anchor),  v = J (params - anchor)
     quadratic      L(z) + <l', v> + <v, H v> / 2      gradient J' (l' + H v)
@@ -20,12 +20,12 @@ Source:   McKay et al. 2026, arXiv:2605.11316 (whitened: the update (J'J)^-1 J' 
 """
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 
-import torch
 from torch import Tensor
 
 from gnflow import trees
+from gnflow.curvature.tangents import Pull, pushed
 from gnflow.models.loss import (
     Split,
     Targets,
@@ -39,7 +39,6 @@ from gnflow.models.loss import (
 from gnflow.objective import Params, Scalar, Tokens
 
 Logits: TypeAlias = Callable[[Params, Tensor], Tensor]
-Pulled: TypeAlias = tuple[Tensor, Callable[[Tensor], tuple[Params]], Tensor]
 Surrogate: TypeAlias = Callable[[Tensor, Tensor, Targets], tuple[Scalar, Tensor]]
 Bend: TypeAlias = Callable[[Tensor, Tensor, Targets], Tensor]
 Form: TypeAlias = Literal["quadratic", "prox_linear", "whitened"]
@@ -78,14 +77,14 @@ BENDS: dict[Form, Bend] = {
 
 
 def linearised(
-    logits: Logits, surrogate: Surrogate, read: Split = split
+    logits: Logits, surrogate: Surrogate, read: Split = split, pull: Pull = pushed
 ) -> Callable[[Params, Params, Tokens], tuple[Params, Scalar]]:
     """`Objective.curved` for a model and a surrogate loss of its linearised logits; `read` splits micro-batches."""
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         inputs, targets = read(tokens)
         displacement = trees.subtract(params, trees.pick(anchor, params))
-        primal, pullback, tangent = pushed(lambda p: logits(p, inputs), anchor, displacement)
+        primal, pullback, tangent = pull(lambda p: logits(p, inputs), anchor, displacement)
         value, cotangent = surrogate(primal, tangent, targets)
         (gradient,) = pullback(cotangent)
         return gradient, value
@@ -103,14 +102,3 @@ def curvature(logits: Logits, bend: Bend, read: Split = split) -> Callable[[Para
         return image
 
     return product
-
-
-def pushed(function: Callable[[Params], Tensor], anchor: Params, displacement: Params) -> Pulled:
-    """(z, cotangent -> (J' cotangent,), J displacement) of a part of what the function takes."""
-
-    def forward(point: Params) -> tuple[Tensor, Tensor]:
-        pushforward = torch.func.jvp(lambda p: function({**anchor, **p}), (point,), (displacement,))
-        return cast("tuple[Tensor, Tensor]", pushforward)
-
-    # torch types neither transform by its arguments.
-    return cast("Pulled", torch.func.vjp(forward, trees.pick(anchor, displacement), has_aux=True))

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.curvature.linearised import Bend, Surrogate, pushed
-from gnflow.curvature.recompute import Pull, X, after, at_rest, read, through
+from gnflow.curvature.linearised import Bend, Surrogate
+from gnflow.curvature.recompute import X, after, read, through
+from gnflow.curvature.tangents import Pull, at_rest, pushed
 from gnflow.models.loss import Targets, cross_entropy, logit_gradient, pieces, probabilities, weight
 from gnflow.models.model import Model
 from gnflow.objective import Objective, Params, Scalar, Tokens
@@ -33,9 +34,14 @@ class Thrift(NamedTuple):
 
 
 def objective(
-    network: Model, thrift: Thrift, surrogate: Surrogate, bend: Bend, reduced: Model | None = None
+    network: Model,
+    thrift: Thrift,
+    surrogate: Surrogate,
+    bend: Bend,
+    reduced: Model | None = None,
+    pull: Pull = pushed,
 ) -> Objective:
-    """So that less is in memory at a time; gradients are those of `reduced`, where it is given."""
+    """So that less is in memory at a time; gradients are those of `reduced`, where it is given, models by `pull`."""
     count = thrift.pieces
 
     def value(params: Params, tokens: Tokens) -> Scalar:
@@ -53,7 +59,7 @@ def objective(
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         displacement = trees.subtract(params, trees.pick(anchor, params))
-        return _pulled(network, thrift, pushed, surrogate, anchor, displacement, tokens)
+        return _pulled(network, thrift, pull, surrogate, anchor, displacement, tokens)
 
     def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
         def bent(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:

@@ -11,18 +11,15 @@ Differs:  pure functions under torch.func, which refuses torch.utils.checkpoint;
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeAlias, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.curvature.linearised import Pulled
+from gnflow.curvature.tangents import Pull, Pulled, at_rest
 from gnflow.models.model import Stage
 from gnflow.objective import Params
-
-Pull: TypeAlias = Callable[[Callable[[Params], Tensor], Params, Params], Pulled]
-"""(function, point, displacement of a part of it) -> (value, cotangent -> (gradient of the part,), tangent)"""
 
 X = "x"
 """What a stage takes beside its weights, as if it were one of them."""
@@ -56,12 +53,6 @@ def _pullback(
         cotangent = slope.pop(X, cotangent)
         gradient |= {name: gradient[name] + s if name in gradient else s for name, s in slope.items()}
     return (trees.pick(gradient, [name for name in moving if name in gradient]),)
-
-
-def at_rest(function: Callable[[Params], Tensor], point: Params, part: Params) -> Pulled:
-    """A `Pull` without a tangent: in its place is the value."""
-    value, pullback = torch.func.vjp(lambda p: function({**point, **p}), trees.pick(point, part))  # type: ignore[misc]  # torch types the form with an auxiliary output
-    return cast("Pulled", (value, pullback, value))
 
 
 def read(stage: Stage, params: Params) -> Params:

@@ -63,6 +63,17 @@ class Experiment(Spec):
             raise refuse("granularity `modality` needs multimodal data; text has one modality", "granularity")
         return optimizer
 
+    @field_validator("training")
+    @classmethod
+    def _differences_have_digits(cls, training: Training, info: ValidationInfo) -> Training:
+        optimizer = info.data.get("optimizer")
+        if training.precision == "tf32" and isinstance(optimizer, GaussNewton) and optimizer.tangent == "difference":
+            raise refuse(
+                "a difference of logits has no digits left in `tf32`; set `float32`, or `optimizer.tangent: exact`",
+                "precision",
+            )
+        return training
+
     @field_validator("metrics")
     @classmethod
     def _metrics_agree(cls, metrics: tuple[Metric, ...], info: ValidationInfo) -> tuple[Metric, ...]:

@@ -223,6 +223,9 @@ class GaussNewton(Spec):
     """Of the inner optimizer, its count of updates included: kept from one solve to the next, or new for each."""
     damping: Annotated[float, Field(ge=0), later(0.0)] = 0.0
     """Factor of half the squared displacement in the model at first; it follows the gain ratio. 0 has no such term."""
+    tangent: Annotated[Literal["exact", "difference"], later("exact")] = "exact"
+    """Change of the logits along a displacement: by forward mode, or by one difference of two forward passes, which is
+    off by about 1e-3 of it and takes four passes where the exact one takes five."""
 
     @field_validator("inner")
     @classmethod
@@ -268,6 +271,15 @@ class GaussNewton(Spec):
         if damping and isinstance(info.data.get("inner"), ConjugateGradients):
             raise refuse("`cg` has a damping of its own; set `optimizer.inner.damping`")
         return damping
+
+    @field_validator("tangent")
+    @classmethod
+    def _linearised_roughly(cls, tangent: str, info: ValidationInfo) -> str:
+        if tangent == "difference" and info.data.get("objective") == "newton":
+            raise refuse("Newton's model linearises no logits, so there is no tangent of them; set `tangent: exact`")
+        if tangent == "difference" and isinstance(info.data.get("inner"), ConjugateGradients):
+            raise refuse("directions of `cg` lose their conjugacy by rough products; set `tangent: exact`")
+        return tangent
 
 
 Optimizer = Annotated[FirstOrderMethod | GaussNewton, Field(discriminator="kind"), Shorthand]

@@ -43,6 +43,9 @@ CURVATURE: Mapping[str, Check] = {
     "the product is symmetric": derivatives.the_product_is_symmetric,
     POSITIVE: derivatives.the_product_is_positive_semidefinite,
 }
+DIFFERENCE: Mapping[str, Check] = {
+    "the difference stands for the tangent": derivatives.the_difference_stands_for_the_tangent,
+}
 COMPILED: Mapping[str, Check] = {
     "compiled regions equal eager ones, one graph each": compiled.compiled_regions_equal_eager_ones,
 }
@@ -55,6 +58,8 @@ def checks(experiment: Experiment, *, compiling: bool) -> Iterator[tuple[str, Ch
     if isinstance(method, spec.GaussNewton):
         convex = method.objective != "newton"
         yield from ((claim, check) for claim, check in CURVATURE.items() if convex or claim != POSITIVE)
+        if method.tangent == "difference":
+            yield from DIFFERENCE.items()
     yield from ((claim, check) for claim, check in OPTIMIZER.items() if claim != SCHEDULE or spec.has_rate(method))
     if compiling:
         yield from COMPILED.items()

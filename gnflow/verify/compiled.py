@@ -8,9 +8,11 @@ from gnflow import trees
 from gnflow.compiler.regions import Compiler
 from gnflow.optim.protocol import Region
 from gnflow.spec.experiment import Experiment
+from gnflow.spec.optimizer import GaussNewton
 from gnflow.verify.subject import Make, advanced, initial, noise, parts, require, rounds
 
 ALLOWED = {"float32": 1e-3, "tf32": 1e-3, "bfloat16": 5e-2}
+ROUGH = 1e-2  # of models whose tangent is a difference, which enlarges rounding
 SMALLEST = 1e-3  # entries of tensors smaller than this are compared as if they were of this size
 
 
@@ -18,7 +20,9 @@ def compiled_regions_equal_eager_ones(experiment: Experiment, make: Make = parts
     """Region by region on the same arguments, from two sets of weights; each is one graph, compiled once."""
     mode = "default" if experiment.compile.mode == "off" else experiment.compile.mode
     compiler = Compiler(mode, fullgraph=True)
-    allowed = ALLOWED[experiment.training.precision]
+    method = experiment.optimizer
+    rough = isinstance(method, GaussNewton) and method.tangent == "difference"
+    allowed = max(ALLOWED[experiment.training.precision], ROUGH if rough else 0.0)
 
     def both(name: str, region: Region, /) -> Region:
         compiled = compiler(name, region)

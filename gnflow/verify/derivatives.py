@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gnflow import trees
+from gnflow.curvature.tangents import Tangent
 from gnflow.groups import GROUPS
 from gnflow.objective import Params
 from gnflow.optim.protocol import eager
@@ -28,6 +29,7 @@ from gnflow.verify.subject import Make, Parts, device, dressed, initial, noise, 
 STEP = 1e-4  # of finite differences, along directions of norm 1: errors of 1e-8
 CLOSE = 1e-5
 EXACT = 1e-9
+ROUGH = {torch.float32: 1e-2, torch.float64: 1e-6}  # of models whose tangent is a difference
 
 
 class Point(NamedTuple):
@@ -54,12 +56,15 @@ class Point(NamedTuple):
         return self.parts.network.logits(params, self.parts.network.split(self.tokens)[0])
 
 
-def _point(experiment: Experiment, make: Make) -> Point:
+def _point(experiment: Experiment, make: Make, tangent: Tangent = "exact") -> Point:
     exact = experiment.training.model_copy(update={"precision": "float32"})
     model = experiment.model
     if isinstance(model, Janus):
         model = model.model_copy(update={"freeze": ()})
-    made = make(experiment.model_copy(update={"training": exact, "model": model}), eager)
+    method = experiment.optimizer
+    if isinstance(method, spec.GaussNewton):
+        method = method.model_copy(update={"tangent": tangent})
+    made = make(experiment.model_copy(update={"training": exact, "model": model, "optimizer": method}), eager)
     anchor = trees.mapped(lambda w: w.double(), initial(experiment, made.network))
     shape = (experiment.training.rows, experiment.data.context + 1)
     ids = torch.randint(experiment.data.vocabulary, shape, generator=torch.Generator().manual_seed(0))
@@ -198,6 +203,18 @@ def the_product_is_positive_semidefinite(experiment: Experiment, make: Make = pa
         product = at.product(v)
         bend = trees.dot(v, product).item()
         require(bend >= -EXACT * trees.norm(product).item(), f"<v, H v> is {bend:.6g}, expected at least 0")
+
+
+def the_difference_stands_for_the_tangent(experiment: Experiment, make: Make = parts) -> None:
+    """Gradients of models whose tangent is a difference, in float32 as in float64, against those of exact ones."""
+    rough, exact = _point(experiment, make, "difference"), _point(experiment, make)
+    expected = exact.model(exact.params)
+    for dtype, allowed in ROUGH.items():
+        anchor, params = ({n: w.to(dtype) for n, w in tree.items()} for tree in (rough.anchor, rough.params))
+        gradient, _ = rough.parts.objective.curved(params, anchor, rough.tokens)
+        found = trees.mapped(lambda w: w.double(), gradient)
+        what = f"the gradient of the model, its tangent a difference in {str(dtype).removeprefix('torch.')},"
+        _require_trees_close(found, expected, allowed, what)
 
 
 def _newton(experiment: Experiment) -> bool:

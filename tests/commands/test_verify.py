@@ -19,7 +19,7 @@ def spec(tmp_path: Path) -> Path:
 
 
 def test_a_good_spec_holds_line_by_line(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify(spec, json=False) == 0
+    assert verify([spec], json=False) == 0
     *lines, verdict = capsys.readouterr().out.splitlines()
     assert lines == [f"ok      {claim}" for claim in (*checks.GRADIENT, *checks.OPTIMIZER)]
     assert verdict.startswith("a: all 12 checks hold, ")
@@ -40,7 +40,7 @@ def one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("one_that_fails")
 def test_a_check_that_fails_says_what_and_the_others_go_on(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify(spec, json=False) == 1
+    assert verify([spec], json=False) == 1
     out = capsys.readouterr().out.splitlines()
     assert out[:3] == [
         "failed  is right: the slope is 2, expected 1",
@@ -52,7 +52,7 @@ def test_a_check_that_fails_says_what_and_the_others_go_on(spec: Path, capsys: p
 
 @pytest.mark.usefixtures("one_that_fails")
 def test_json_for_machines(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify(spec, sets=["training.seed=3"], json=True) == 1
+    assert verify([spec], sets=["training.seed=3"], json=True) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["ok"] is False
     assert [finding["check"] for finding in told["checks"] if finding["ok"]] == ["is deterministic"]
@@ -61,10 +61,28 @@ def test_json_for_machines(spec: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_a_bad_spec_is_refused_before_anything_is_checked(spec: Path) -> None:
     with pytest.raises(SpecError, match="seed"):
-        verify(spec, sets=["training.sede=3"], json=False)
+        verify([spec], sets=["training.sede=3"], json=False)
 
 
 def test_a_rule_that_owns_nothing_is_refused_too(spec: Path) -> None:
     spec.write_text(GOOD.replace("microbatches: 64", "rules: [{match: nothing, use: adamw}]"))
     with pytest.raises(SpecError, match="owns no parameter"):
-        verify(spec, json=False)
+        verify([spec], json=False)
+
+
+@pytest.mark.usefixtures("one_that_fails")
+def test_several_specs_are_checked_one_after_another(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = spec.with_name("b.yaml")
+    other.write_text(GOOD.replace("name: a", "name: b"))
+    assert verify([spec, other], json=False) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in out if "checks" in line] == ["a", "b"]
+    assert verify([spec, other], json=True) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["ok"] is False
+    assert [Path(one["spec"]).name for one in told["specs"]] == ["a.yaml", "b.yaml"]
+    assert {"spec", "ok", "checks"} == set(told["specs"][1])
+    other.write_text("name: b\n")
+    with pytest.raises(SpecError, match="data"):
+        verify([spec, other], json=False)
+    assert not capsys.readouterr().out

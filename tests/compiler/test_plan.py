@@ -109,6 +109,14 @@ def test_the_curved_region_costs_five_forward_passes():
     assert planned.regions["curved"].flops / planned.regions["value"].flops == pytest.approx(5, rel=0.02)
 
 
+def test_with_a_difference_for_the_tangent_it_costs_four_and_takes_fused_attention():
+    planned = plan(experiment({**GAUSS_NEWTON, "tangent": "difference"}))
+    assert planned.attention == "flash"
+    assert planned.regions["curved"].flops / planned.regions["value"].flops == pytest.approx(4, rel=0.1)
+    exact_products = {**GAUSS_NEWTON, "tangent": "difference", "search": "decrement"}
+    assert plan(experiment(exact_products)).attention == "plain"
+
+
 def test_attention_follows_from_the_derivatives_taken():
     assert plan(experiment(GAUSS_NEWTON)).attention == "plain"
     assert plan(experiment({"kind": "muon"})).attention == "flash"

@@ -82,8 +82,8 @@ def unmarked(text: str) -> tuple[str, int, int]:
 
 
 def completed(part: str) -> str:
-    given = part.replace("«", "").partition(":")[0]
-    return "\n".join([part, *(line for key, line in REST.items() if key != given), ""])
+    given = {line.partition(":")[0] for line in part.replace("«", "").splitlines()}
+    return "\n".join([part, *(line for key, line in REST.items() if key not in given), ""])
 
 
 @pytest.mark.parametrize(("part", "sentence"), BAD_PARTS)

@@ -16,7 +16,7 @@ from gnflow.verify.subject import CheckFailed, parts, shrunken
 
 ADAMW = shrunken(experiment({"kind": "adamw", "learning_rate": 0.01, "microbatches": 2}))
 GAUSS_NEWTON = shrunken(experiment({"kind": "gauss_newton", "inner_steps": 2, "search": "none"}))
-ALL = {**checks.GRADIENT, **checks.CURVATURE, **checks.OPTIMIZER, **checks.COMPILED}
+ALL = {**checks.GRADIENT, **checks.CURVATURE, **checks.DIFFERENCE, **checks.OPTIMIZER, **checks.COMPILED}
 
 
 def following(change):
@@ -349,8 +349,22 @@ def test_the_derivatives_of_gnflow_hold(claim, form, model):
     ALL[claim](shrunken(experiment(method, model=shape, training={"precision": "bfloat16"})))
 
 
+@pytest.mark.parametrize("claim", checks.DIFFERENCE)
+@pytest.mark.parametrize("form", SURROGATES)
+def test_a_difference_that_stands_for_no_tangent_is_found(claim, form):
+    small = shrunken(experiment({"kind": "gauss_newton", "objective": form, "tangent": "difference"}))
+
+    def make(asked, jit):
+        return (objective(curved=slightly_too_bent) if asked.optimizer.tangent == "difference" else parts)(asked, jit)
+
+    ALL[claim](small)
+    with pytest.raises(CheckFailed, match="its tangent a difference in float64, is off by"):
+        ALL[claim](small, make)
+
+
 def test_every_check_has_something_that_breaks_it():
-    found = {claim for claim, *_ in (*BROKEN_OPTIMIZERS, *BROKEN_DERIVATIVES)} | set(checks.COMPILED)
+    found = {claim for claim, *_ in (*BROKEN_OPTIMIZERS, *BROKEN_DERIVATIVES)}
+    found |= {*checks.COMPILED, *checks.DIFFERENCE}
     assert found == set(ALL)
 
 
