@@ -54,9 +54,10 @@ from gnflow.spec.training import Dominance, Loss, Metric, ModalityConflict
 LOGITS, MOST_PIECES = 2**25, 32  # 128 MiB of float32; every piece makes a graph longer
 
 
-def kernel(optimizer: spec.Optimizer) -> Kernel:
-    """The fastest attention that has the derivatives this optimizer takes."""
-    return "plain" if isinstance(optimizer, spec.GaussNewton) else "flash"
+def kernel(experiment: Experiment) -> Kernel:
+    """The attention that the spec asks for, or else one that has the derivatives its optimizer takes."""
+    usual: Kernel = "plain" if isinstance(experiment.optimizer, spec.GaussNewton) else "flash"
+    return experiment.compile.attention or usual
 
 
 def model(experiment: Experiment, attention: Kernel) -> Model:
