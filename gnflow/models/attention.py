@@ -31,13 +31,14 @@ def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 def flash(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """(rows, heads, time, size) each -> the same, with a tangent where one of them has any."""
-    duals = [forward_ad.unpack_dual(part) for part in (query, key, value)]
+    duals = [forward_ad.unpack_dual(part) for part in (query, key, value)]  # type: ignore[no-untyped-call]  # torch leaves it untyped
     if all(dual.tangent is None for dual in duals):
         return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-    primals = [dual.primal for dual in duals]
-    tangents = [torch.zeros_like(dual.primal) if dual.tangent is None else dual.tangent for dual in duals]
-    out = functional.scaled_dot_product_attention(*primals, is_causal=True)
-    return forward_ad.make_dual(out, attention_tangent(*primals, *tangents, out))
+    query, key, value = (dual.primal for dual in duals)
+    dquery, dkey, dvalue = (torch.zeros_like(d.primal) if d.tangent is None else d.tangent for d in duals)
+    out = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    tangent = attention_tangent(query, key, value, dquery, dkey, dvalue, out)
+    return forward_ad.make_dual(out, tangent)  # type: ignore[no-untyped-call, no-any-return]  # torch leaves it untyped
 
 
 KERNELS: dict[Kernel, Attention] = {"plain": plain, "flash": flash}

@@ -44,26 +44,27 @@ def tiled(
 def _on_cuda(
     query: Tensor, key: Tensor, value: Tensor, dquery: Tensor, dkey: Tensor, dvalue: Tensor, out: Tensor
 ) -> Tensor:
+    if query.dtype == torch.float64:
+        return tiled(query, key, value, dquery, dkey, dvalue, out)
     from gnflow.models.tangent_triton import fused  # triton comes with torch's builds for CUDA alone
 
     return fused(query, key, value, dquery, dkey, dvalue, out)
 
 
-_library = torch.library.Library("gnflow", "FRAGMENT")
-_library.define(
-    "attention_tangent(Tensor query, Tensor key, Tensor value, Tensor dquery, Tensor dkey, Tensor dvalue, Tensor out)"
-    " -> Tensor"
+_NAME = "gnflow::attention_tangent"
+torch.library.define(
+    _NAME, "(Tensor query, Tensor key, Tensor value, Tensor dquery, Tensor dkey, Tensor dvalue, Tensor out) -> Tensor"
 )
-_library.impl("attention_tangent", tiled, "CPU")
-_library.impl("attention_tangent", _on_cuda, "CUDA")
+torch.library.impl(_NAME, "cpu", tiled)
+torch.library.impl(_NAME, "cuda", _on_cuda)
 
 
-@torch.library.register_fake("gnflow::attention_tangent", lib=_library)
+@torch.library.register_fake(_NAME)  # type: ignore[untyped-decorator]  # torch leaves it untyped
 def _(query: Tensor, key: Tensor, value: Tensor, dquery: Tensor, dkey: Tensor, dvalue: Tensor, out: Tensor) -> Tensor:
     return torch.empty_like(out)
 
 
-@register_flop_formula(torch.ops.gnflow.attention_tangent)  # type: ignore[untyped-decorator]  # torch leaves it untyped
+@register_flop_formula(torch.ops.gnflow.attention_tangent)
 def _flops(query: torch.Size, *_: object, **__: object) -> int:
     """Five products: p once more, two of s., two of out.; of all of time x time, as torch counts attention."""
     rows, heads, time, size = query

@@ -99,7 +99,7 @@ def test_the_schema_and_the_loader_agree_about_every_bad_part(tmp_path: Path) ->
         "do not tile", "reads images as codes", "before its caption", "a mix of nothing",
         "needs data of kind", "needs a model of that kind", "every part is frozen", "needs multimodal data",
         "minimum of a quadratic", "take at most those", "goes on from one solve", "damping of its own",
-        "at least as many iterations",
+        "at least as many iterations", "takes second derivatives",
         "leads outside the project", "no file can have", "a password or an access token",
     )  # fmt: skip
     rest = {"name": "trial", "data": "text", "optimizer": "adamw", "training": {"steps": 3}}
