@@ -349,6 +349,11 @@ def test_the_derivatives_of_gnflow_hold(claim, form, model):
     ALL[claim](shrunken(experiment(method, model=shape, training={"precision": "bfloat16"})))
 
 
+@pytest.mark.parametrize("claim", {**checks.GRADIENT, **checks.CURVATURE})
+def test_they_hold_with_flash_attention_too(claim):
+    ALL[claim](shrunken(experiment({"kind": "gauss_newton"}, compile={"attention": "flash"})))
+
+
 def test_every_check_has_something_that_breaks_it():
     found = {claim for claim, *_ in (*BROKEN_OPTIMIZERS, *BROKEN_DERIVATIVES)} | set(checks.COMPILED)
     assert found == set(ALL)
