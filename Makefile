@@ -16,7 +16,7 @@ installed := $(VENV)/installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: setup run test check gpu faults fuzz clean help lock
+.PHONY: setup run test check gpu kernels faults fuzz clean help lock
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "gnflow needs Python 3.11 or newer; none was found"; exit 7; }
@@ -54,6 +54,14 @@ fuzz: setup ## ten minutes of coverage-guided fuzzing each of spec loading and s
 		PYTHONPATH="$(CURDIR):$$($(python) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 		.gnflow/fuzz/bin/python tests/fuzz/fuzz.py $$target $(SECONDS_EACH) .gnflow/fuzzed || exit 1; \
 	done
+
+kernels: setup ## the GPU's attention kernel without a GPU: interpreted, and compiled for A100 and H100; installs triton in .gnflow/
+	test -x .gnflow/triton/bin/python || $(PYTHON) -m venv .gnflow/triton
+	.gnflow/triton/bin/pip install -qq 'triton>=3.3,<4'
+	export TRITON_CACHE_DIR="$(CURDIR)/.gnflow/triton/cache" \
+		PYTHONPATH="$(CURDIR):$$($(python) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"; \
+	TRITON_INTERPRET=1 .gnflow/triton/bin/python -m pytest tests/models/test_triton_interpreted.py && \
+	.gnflow/triton/bin/python -m pytest -rP tests/models/test_triton_compiled.py
 
 clean: ## remove .venv and what tools left behind; runs/, data/ and mlflow/ stay
 	rm -rf $(if $(VENV),$(VENV)) build dist *.egg-info .gnflow .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,3 +1,4 @@
+import importlib.util
 import pkgutil
 import statistics
 import subprocess
@@ -16,6 +17,7 @@ MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages([str(ROOT / "gnflow")], prefix="gnflow.")
     if not module.name.endswith("__main__")
+    and (module.name != "gnflow.models.tangent_triton" or importlib.util.find_spec("triton"))
 )
 
 

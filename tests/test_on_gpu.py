@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 import gnflow
 from gnflow.compiler.program import Program
+from gnflow.models.attention import Attention, flash, plain
 from gnflow.objective import Params, Tokens
 from gnflow.train.reproducible import reproducible
 from gnflow.workspace import Workspace
@@ -17,7 +19,7 @@ model: {{kind: decoder, layers: 2, width: 32, heads: 2}}
 data: {{kind: text, tokenizer: bytes, context: 16}}
 optimizer: {optimizer}
 training: {{steps: 3, rows: 4, device: {device}, start: scratch}}
-compile: {{mode: {mode}}}
+compile: {{mode: {mode}, attention: {attention}}}
 tracking: none
 """
 OPTIMIZERS = {
@@ -35,9 +37,11 @@ def nothing_compiled_before() -> None:
     torch.compiler.reset()
 
 
-def program(directory: Path, optimizer: str, device: str = "cuda", mode: str = "default") -> Program:
+def program(
+    directory: Path, optimizer: str, device: str = "cuda", mode: str = "default", attention: str = "null"
+) -> Program:
     path = directory / "small.yaml"
-    path.write_text(SPEC.format(optimizer=OPTIMIZERS[optimizer], device=device, mode=mode))
+    path.write_text(SPEC.format(optimizer=OPTIMIZERS[optimizer], device=device, mode=mode, attention=attention))
     return gnflow.compile(gnflow.plan(gnflow.load(path)))
 
 
@@ -91,3 +95,56 @@ def test_the_curved_gradient_on_the_gpu_equals_the_one_on_the_cpu(tmp_path: Path
         torch.testing.assert_close(found.cpu(), value, rtol=1e-4, atol=1e-5)
         for name in expected:
             torch.testing.assert_close(gradient[name].cpu(), expected[name], rtol=1e-3, atol=1e-4)
+
+
+SHAPES = [(2, 3, 1, 16), (2, 2, 65, 24), (1, 4, 128, 48), (1, 2, 200, 64), (1, 2, 70, 128), (1, 1, 40, 256)]
+"""(rows, heads, time, size) of attention."""
+
+
+def pushed(attention: Attention, parts: list[Tensor]) -> Tensor:
+    """The tangent of attention, all six laid out as the trunk lays them out."""
+    laid = [part.transpose(1, 2).contiguous().transpose(1, 2) for part in parts]
+    return torch.func.jvp(attention, tuple(laid[:3]), tuple(laid[3:]))[1]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_tangent_of_flash_attention_on_the_gpu_is_that_of_plain(shape: tuple[int, ...]) -> None:
+    parts = [torch.randn(shape, device="cuda") for _ in range(6)]
+    expected = pushed(plain, [part.double() for part in parts])
+    torch.testing.assert_close(pushed(flash, parts).double(), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(pushed(flash, [part.double() for part in parts]), expected, rtol=1e-10, atol=1e-12)
+    rounded = [part.bfloat16() for part in parts]
+    expected = pushed(plain, [part.double() for part in rounded])
+    torch.testing.assert_close(pushed(flash, rounded).double(), expected, rtol=3e-2, atol=4e-2)
+
+
+def test_the_curved_gradient_with_flash_attention_on_the_gpu_is_that_with_plain(tmp_path: Path) -> None:
+    expected, eager, compiled = (
+        program(tmp_path, "gauss_newton", mode=mode, attention=kernel)
+        for mode, kernel in (("off", "plain"), ("off", "flash"), ("default", "flash"))
+    )
+    anchor, tokens = expected.initial(), drawn(expected, steps=1)[0, 0].cuda()
+    for distance in (0.01, 0.02):
+        point = {name: weight + distance * torch.randn_like(weight) for name, weight in anchor.items()}
+        gradient, value = expected.objective.curved(point, anchor, tokens)
+        for other in (eager, compiled):
+            found, at = other.objective.curved(point, anchor, tokens)
+            torch.testing.assert_close(at, value, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(found, gradient, rtol=1e-3, atol=1e-4)
+    assert compiled.graphs()["curved"] == 1
+
+
+def test_flash_attention_and_its_tangent_take_no_memory_of_time_times_time_on_the_gpu() -> None:
+    def peak(attention: Attention, time: int) -> int:
+        parts = [torch.randn(1, 2, time, 64, device="cuda") for _ in range(6)]
+        pushed(attention, parts)
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        pushed(attention, parts)
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+
+    assert peak(flash, 4096) < 3 * peak(flash, 2048)
+    assert peak(plain, 4096) > 3 * peak(plain, 2048)
+    assert peak(flash, 4096) < peak(plain, 4096) / 4

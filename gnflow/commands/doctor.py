@@ -144,10 +144,16 @@ def _devices() -> Iterator[Finding]:
         detail = f"{device.name}, {device.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
         yield Finding(f"cuda:{index}", "ok", detail)
     yield Finding("attention on cuda", "ok", _kernels("cuda"))
+    yield _package(
+        "triton", "3.3", "torch's builds for CUDA bring it; Gauss-Newton needs it for flash attention on a GPU"
+    )
 
 
 def _kernels(device: str) -> str:
-    """The attention kernels that run here, and those that have the forward mode which Gauss-Newton needs."""
+    """The kernels of torch's attention that run here, and those with a forward mode of torch's own.
+
+    Gauss-Newton needs one: it takes plain attention, or gnflow's own tangent beside a fused kernel.
+    """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.nn.functional import scaled_dot_product_attention as attention
@@ -169,7 +175,7 @@ def _kernels(device: str) -> str:
                 forward_mode.append(name)
             except (RuntimeError, NotImplementedError):
                 continue
-    return f"{', '.join(works)}; with forward mode: {', '.join(forward_mode)}"
+    return f"{', '.join(works)}; with torch's own forward mode: {', '.join(forward_mode)}"
 
 
 def _compiler() -> Finding:

@@ -55,12 +55,13 @@ from gnflow.spec.training import Dominance, Loss, Metric, ModalityConflict
 LOGITS, MOST_PIECES = 2**25, 32  # 128 MiB of float32; every piece makes a graph longer
 
 
-def kernel(optimizer: spec.Optimizer) -> Kernel:
-    """The fastest attention that has the derivatives this optimizer takes."""
-    if not isinstance(optimizer, spec.GaussNewton):
-        return "flash"
-    forward_mode = optimizer.tangent == "exact" or isinstance(optimizer.search, spec.Decrement)
-    return "plain" if forward_mode else "flash"
+def kernel(experiment: Experiment) -> Kernel:
+    """The attention that the spec asks for, or else one that has the derivatives its optimizer takes."""
+    method = experiment.optimizer
+    forward_mode = isinstance(method, spec.GaussNewton) and (
+        method.tangent == "exact" or isinstance(method.search, spec.Decrement)
+    )
+    return experiment.compile.attention or ("plain" if forward_mode else "flash")
 
 
 def model(experiment: Experiment, attention: Kernel) -> Model:

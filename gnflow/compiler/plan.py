@@ -118,7 +118,7 @@ class Plan:
 
 def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
     """Pure but for the question whether there is a GPU. Raises SpecError for rules that do not fit the model."""
-    attention = attention or build.kernel(experiment.optimizer)
+    attention = attention or build.kernel(experiment)
     network = build.model(experiment, attention)
     steps = _steps(experiment, build.optimizer(experiment.optimizer, network, 1, _Costs()).cost)
     optimizer, costs, blocks, memory = _measured(experiment, network, steps, recomputed=False)

@@ -1,9 +1,10 @@
 """Causal attention in two kernels with the same mathematics, and rotary positions.
 
-    plain   softmax(q k' / sqrt(d) + mask) v, written out: has forward-mode derivatives
-    flash   the fused kernel: faster and smaller, but jvp through it raises NotImplementedError
+    plain   softmax(q k' / sqrt(d) + mask) v, written out: has every derivative
+    flash   the fused kernel, no time x time matrix: has a gradient, and a tangent (`models.tangent`) beside it, but no
+            second derivative: to take one raises NotImplementedError
 
-Which one is used follows from the derivatives an optimizer takes; the plan decides.
+Which one is used follows from the derivatives an optimizer takes, or the spec says it; the plan decides.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,10 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import functional
+
+from gnflow.models.tangent import attention_tangent
 
 Kernel: TypeAlias = Literal["plain", "flash"]
 Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -26,8 +30,15 @@ def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def flash(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """(rows, heads, time, size) each -> the same."""
-    return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    """(rows, heads, time, size) each -> the same, with a tangent where one of them has any."""
+    duals = [forward_ad.unpack_dual(part) for part in (query, key, value)]  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    if all(dual.tangent is None for dual in duals):
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    query, key, value = (dual.primal for dual in duals)
+    dquery, dkey, dvalue = (torch.zeros_like(d.primal) if d.tangent is None else d.tangent for d in duals)
+    out = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    tangent = attention_tangent(query, key, value, dquery, dkey, dvalue, out)
+    return forward_ad.make_dual(out, tangent)  # type: ignore[no-untyped-call, no-any-return]  # torch leaves it untyped
 
 
 KERNELS: dict[Kernel, Attention] = {"plain": plain, "flash": flash}

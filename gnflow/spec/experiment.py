@@ -74,6 +74,17 @@ class Experiment(Spec):
             )
         return training
 
+    @field_validator("compile")
+    @classmethod
+    def _has_the_derivatives(cls, compile: Compile, info: ValidationInfo) -> Compile:  # noqa: A002  # the section's name
+        optimizer = info.data.get("optimizer")
+        newton = isinstance(optimizer, GaussNewton) and optimizer.objective == "newton"
+        if newton and compile.attention == "flash":
+            raise refuse(
+                "objective `newton` takes second derivatives, which `flash` has none of; use `plain`", "attention"
+            )
+        return compile
+
     @field_validator("metrics")
     @classmethod
     def _metrics_agree(cls, metrics: tuple[Metric, ...], info: ValidationInfo) -> tuple[Metric, ...]:

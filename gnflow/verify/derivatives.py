@@ -169,7 +169,9 @@ def _twice_reversed(experiment: Experiment, at: Point) -> Params:
 
 def _dense(experiment: Experiment, at: Point) -> Params:
     """J' times the cotangent of J d, with J written out by reverse mode, row by row."""
-    jacobian = cast("Params", torch.func.jacrev(lambda params: at.logits(params).flatten())(at.anchor))
+    # Rows are not batched, since the fused attention has no rule for that.
+    rows = torch.func.jacrev(lambda params: at.logits(params).flatten(), chunk_size=1)
+    jacobian = cast("Params", rows(at.anchor))
     displacement = trees.subtract(at.params, at.anchor)
     logits = at.logits(at.anchor)
     moved = sum(j.flatten(1) @ displacement[name].flatten() for name, j in jacobian.items())

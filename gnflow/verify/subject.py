@@ -45,7 +45,7 @@ class CheckFailed(Exception):
 
 def parts(experiment: Experiment, jit: Jit) -> Parts:
     """The same parts as those of the program of a run."""
-    network = build.model(experiment, build.kernel(experiment.optimizer))
+    network = build.model(experiment, build.kernel(experiment))
     problem = build.objective(network, experiment, recomputed=experiment.compile.activations is not None)
     optimizer = build.optimizer(experiment.optimizer, network, experiment.training.steps or STEPS, jit)
     if not layerwise(optimizer):

@@ -66,8 +66,8 @@ def test_versions_compare_by_their_numbers(version: str, release: tuple[int, ...
     assert module._release(version) == release
 
 
-def test_plain_attention_is_the_one_with_forward_mode() -> None:
-    kernels, forward_mode = finding("attention on cpu").detail.split("; with forward mode: ")
+def test_plain_attention_is_the_one_with_a_forward_mode_of_torchs_own() -> None:
+    kernels, forward_mode = finding("attention on cpu").detail.split("; with torch's own forward mode: ")
     assert "plain" in kernels.split(", ")
     assert forward_mode == "plain"
 

@@ -122,6 +122,22 @@ def test_attention_follows_from_the_derivatives_taken():
     assert plan(experiment({"kind": "muon"})).attention == "flash"
 
 
+@pytest.mark.parametrize("optimizer", [GAUSS_NEWTON, {"kind": "muon"}, {**GAUSS_NEWTON, "blocks": "layer"}])
+@pytest.mark.parametrize("kernel", ["plain", "flash"])
+def test_attention_may_be_declared(optimizer, kernel):
+    planned = plan(experiment(optimizer, compile={"attention": kernel}))
+    assert planned.attention == planned.to_json()["attention"] == kernel
+
+
+def test_with_flash_attention_the_curved_region_makes_one_product_again_in_every_block():
+    model = {"layers": 2, "width": 16, "heads": 2}
+    plain, flash = (
+        plan(experiment(GAUSS_NEWTON, model=model, compile={"attention": kernel})).regions["curved"].flops
+        for kernel in ("plain", "flash")
+    )
+    assert flash - plain == 2 * (2 * 2 * 8 * 8 * 16)  # blocks, rows, time, time, width
+
+
 def test_steps_follow_from_a_budget_in_tokens_search_included():
     budget = {"steps": None, "tokens": 1000.0}
     assert plan(experiment({"kind": "adamw", "microbatches": 2}, training=budget)).steps == 32

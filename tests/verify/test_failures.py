@@ -362,6 +362,11 @@ def test_a_difference_that_stands_for_no_tangent_is_found(claim, form):
         ALL[claim](small, make)
 
 
+@pytest.mark.parametrize("claim", {**checks.GRADIENT, **checks.CURVATURE})
+def test_they_hold_with_flash_attention_too(claim):
+    ALL[claim](shrunken(experiment({"kind": "gauss_newton"}, compile={"attention": "flash"})))
+
+
 def test_every_check_has_something_that_breaks_it():
     found = {claim for claim, *_ in (*BROKEN_OPTIMIZERS, *BROKEN_DERIVATIVES)}
     found |= {*checks.COMPILED, *checks.DIFFERENCE}
