@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from gnflow import trees
-from gnflow.compiler import build
+from gnflow.compiler import build, methods
 from gnflow.compiler.blocks import BlockRegion, as_product, block_regions, layerwise, redirected
 from gnflow.compiler.cost import RegionCost, nbytes, region_cost
 from gnflow.compiler.routing import routing
@@ -120,7 +120,7 @@ def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
     """Pure but for the question whether there is a GPU. Raises SpecError for rules that do not fit the model."""
     attention = attention or build.kernel(experiment)
     network = build.model(experiment, attention)
-    steps = _steps(experiment, build.optimizer(experiment.optimizer, network, 1, _Costs()).cost)
+    steps = _steps(experiment, methods.optimizer(experiment.optimizer, network, 1, _Costs()).cost)
     optimizer, costs, blocks, memory = _measured(experiment, network, steps, recomputed=False)
     recomputed = not _fits(experiment, memory)
     if recomputed:
@@ -150,7 +150,7 @@ class _Measured(NamedTuple):
 
 def _measured(experiment: Experiment, network: Model, steps: int, recomputed: bool) -> _Measured:
     costs = _Costs()
-    optimizer = build.optimizer(experiment.optimizer, network, steps, costs, build.probe(experiment))
+    optimizer = methods.optimizer(experiment.optimizer, network, steps, costs, build.probe(experiment))
     problem = build.objective(network, experiment, recomputed)
     return _Measured(optimizer, costs, *_measure(experiment, network, problem, optimizer, costs))
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gnflow.compiler import build
+from gnflow.compiler import build, methods
 from gnflow.compiler.blocks import as_product, dispatched, dispatched_product
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.regions import Compiler, can_compile
@@ -113,7 +113,7 @@ def compile(plan: Plan, compiled: bool = True) -> Program:  # noqa: A001  # the 
     jit: Jit = compiler or eager
     network = build.model(experiment, plan.attention)
     problem = _compiled(build.objective(network, experiment, plan.recomputed), plan, network, jit)
-    optimizer = build.optimizer(experiment.optimizer, network, plan.steps, jit, build.probe(experiment))
+    optimizer = methods.optimizer(experiment.optimizer, network, plan.steps, jit, build.probe(experiment))
     device = torch.device(plan.device)
     measures = build.measures(experiment, network, jit)
     return Program(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.compiler import build
+from gnflow.compiler import build, methods
 from gnflow.compiler.blocks import layerwise, own
 from gnflow.compiler.program import blockwise
 from gnflow.models.modality import numbered
@@ -47,7 +47,7 @@ def parts(experiment: Experiment, jit: Jit) -> Parts:
     """The same parts as those of the program of a run."""
     network = build.model(experiment, build.kernel(experiment))
     problem = build.objective(network, experiment, recomputed=experiment.compile.activations is not None)
-    optimizer = build.optimizer(experiment.optimizer, network, experiment.training.steps or STEPS, jit)
+    optimizer = methods.optimizer(experiment.optimizer, network, experiment.training.steps or STEPS, jit)
     if not layerwise(optimizer):
         return Parts(network, through(problem, jit), optimizer)
     regions = {tuple(names): own(block) for block, names in network.moving_blocks.items()}

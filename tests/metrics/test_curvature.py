@@ -7,7 +7,7 @@ from oracles import Symmetric
 from problems import noise, token_batch
 
 from gnflow import trees
-from gnflow.compiler import build
+from gnflow.compiler import build, methods
 from gnflow.compiler.plan import plan
 from gnflow.compiler.program import compile as compile_plan
 from gnflow.metrics.curvature import FLOOR, Curvature, Moment
@@ -165,7 +165,7 @@ def test_of_adamw_it_is_that_of_the_dense_matrix_over_its_second_moments():
 @pytest.mark.parametrize(("kind", "share"), [("adamw", 1.0), ("soap", 0.4), ("fop_soap", 0.4), ("muon", 0.0)])
 def test_a_condition_is_that_of_the_method_of_the_matrices(kind, share):
     made = problems.experiment({"kind": kind, "microbatches": 2})
-    optimizer = build.optimizer(made.optimizer, build.model(made, "plain"), 4, eager)
+    optimizer = methods.optimizer(made.optimizer, build.model(made, "plain"), 4, eager)
     params = build.model(made, "plain").init(0)
     metric = optimizer.transform.metric
     seen = {} if metric is None else metric.diagonal(optimizer.init(params))
