@@ -176,7 +176,7 @@ def _end_of_text(model: "tokenizers.Tokenizer", file: Path) -> int:
     if config.is_file():
         try:
             named = json.loads(config.read_bytes()).get("eos_token")
-        except (ValueError, AttributeError, OSError) as error:
+        except (ValueError, RecursionError, AttributeError, OSError) as error:
             raise DataError(f"{config}: not a JSON object: {error}") from None
     named = named.get("content") if isinstance(named, dict) else named
     for token in (named,) if named else ENDS_OF_TEXT:

@@ -129,7 +129,7 @@ def damage_of(directory: Path) -> str | None:
         content = (directory / MANIFEST).read_bytes()
         named = json.loads(content)["files"]
         files = {str(name): (entry["bytes"], entry["sha256"]) for name, entry in named.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} is missing or cannot be read"
     if content != _manifest(named):
         return f"{MANIFEST} is not as it was written"

@@ -117,6 +117,10 @@ def no_json(directory: Path) -> None:
     (directory / "config.json").write_text("{")
 
 
+def json_without_end(directory: Path) -> None:
+    (directory / "config.json").write_text("[" * 100_000)
+
+
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
@@ -125,6 +129,7 @@ def no_json(directory: Path) -> None:
         (cut_weights, "not a whole JanusVQVAE"),
         (fewer_weights, "not a whole JanusVQVAE: it lacks encoder.conv_in.weight"),
         (no_json, "not a JSON object"),
+        (json_without_end, "not a JSON object"),
     ],
 )
 def test_a_damaged_model_is_named(damage: Callable[[Path], None], problem: str, tmp_path: Path) -> None:

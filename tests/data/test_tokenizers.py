@@ -157,9 +157,10 @@ def test_the_end_of_text_is_the_one_its_configuration_names(written: Written) ->
     written("tokenizer_config.json", json.dumps({"eos_token": "<gone>"}))
     with pytest.raises(DataError, match="no end-of-text token: looked for <gone>"):
         pretrained(path, VOCABULARY)
-    written("tokenizer_config.json", "[")
-    with pytest.raises(DataError, match=r"tokenizer_config\.json: not a JSON object"):
-        pretrained(path, VOCABULARY)
+    for broken in ("[", "[]", "[" * 100_000):
+        written("tokenizer_config.json", broken)
+        with pytest.raises(DataError, match=r"tokenizer_config\.json: not a JSON object"):
+            pretrained(path, VOCABULARY)
 
 
 def test_a_tokenizer_without_an_end_of_text_says_what_to_write(written: Written) -> None:

@@ -128,6 +128,8 @@ def test_a_manifest_cannot_change_unnoticed_anywhere(tmp_path: Path) -> None:
         assert checkpoint.damage_of(path), place
         (path / "manifest.json").write_bytes(content)
     assert checkpoint.damage_of(path) is None
+    (path / "manifest.json").write_text("[" * 100_000)
+    assert checkpoint.damage_of(path) == "manifest.json is missing or cannot be read"
 
 
 @pytest.mark.parametrize("name", FILES)

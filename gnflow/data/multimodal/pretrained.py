@@ -143,7 +143,7 @@ def _agree(directory: Path, key: str, said: int, found: object) -> None:
 def _json(path: Path) -> dict[str, object]:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a JSON object: {error}") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: not a JSON object")
