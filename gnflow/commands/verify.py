@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.load import load
-from gnflow.spec.problems import shown
+from gnflow.spec.load import Loaded, load
+from gnflow.spec.problems import Problem, SpecProblems, shown
 
 FAILED = 1  # as of anything that is wrong with gnflow or what is plugged into it, and not with the spec or the machine
 
@@ -24,12 +24,15 @@ class Finding(NamedTuple):
 
 
 def verify(specs: Sequence[Path], *, sets: Sequence[str] = (), json: bool) -> int:
-    """Prints one line for each check; 1 when one does not hold. Raises SpecError for a bad spec or idle rules.
+    """Prints one line for each check; 1 when one does not hold. Raises SpecError for bad specs or idle rules.
 
-    All specs are read before anything is checked. The JSON of several is a list of that of each, with its file.
+    All specs are read and built before anything is checked. The JSON of several is a list of that of each, with its
+    file.
     """
-    every = [load(spec, sets) for spec in specs]
+    every = _read(specs, sets)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(every[0].workspace.cache / "inductor"))  # torch sets one
+    for loaded in every:
+        _build(loaded.experiment)
     found = [_verified(loaded.experiment, aloud=not json) for loaded in every]
     told = [{"ok": all(f.ok for f in findings), "checks": [f._asdict() for f in findings]} for findings in found]
     ok = all(one["ok"] for one in told)
@@ -37,6 +40,28 @@ def verify(specs: Sequence[Path], *, sets: Sequence[str] = (), json: bool) -> in
         several = {"ok": ok, "specs": [{"spec": shown(spec), **one} for spec, one in zip(specs, told, strict=True)]}
         print(encoder.dumps(told[0] if len(told) == 1 else several, indent=2))
     return 0 if ok else FAILED
+
+
+def _read(specs: Sequence[Path], sets: Sequence[str]) -> list[Loaded]:
+    """Raises SpecProblems with those of every spec."""
+    read: list[Loaded] = []
+    problems: list[Problem] = []
+    for spec in specs:
+        try:
+            read.append(load(spec, sets))
+        except SpecProblems as invalid:
+            problems += invalid.problems
+    if problems:
+        raise SpecProblems(problems)
+    return read
+
+
+def _build(experiment: Experiment) -> None:
+    """Refuses rules that do not fit the model as it is written."""
+    from gnflow.optim.protocol import eager
+    from gnflow.verify.subject import parts
+
+    parts(experiment, eager)
 
 
 def _verified(experiment: Experiment, *, aloud: bool) -> list[Finding]:
@@ -60,11 +85,9 @@ def _verified(experiment: Experiment, *, aloud: bool) -> list[Finding]:
 
 
 def _findings(experiment: Experiment, compiling: bool) -> Iterator[Finding]:
-    from gnflow.optim.protocol import eager
     from gnflow.verify.checks import checks
-    from gnflow.verify.subject import CheckFailed, parts, shrunken
+    from gnflow.verify.subject import CheckFailed, shrunken
 
-    parts(experiment, eager)  # refuses rules that do not fit the model as it is written
     small = shrunken(experiment)
     for claim, check in checks(small, compiling=compiling):
         start, detail = time.perf_counter(), ""

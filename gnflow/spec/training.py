@@ -197,8 +197,8 @@ class Compile(Spec):
     mode: Literal["off", "default", "max-autotune"] = "default"
     """`off` runs the same code eagerly."""
     attention: Annotated[Literal["plain", "flash"] | None, later(None)] = None
-    """`flash` never has a matrix of time x time, `plain` writes it out. Default: `plain` for Gauss-Newton, `flash` for
-    the others."""
+    """`flash` never has a matrix of time x time, `plain` writes it out. Default: `plain` for Gauss-Newton with an exact
+    tangent or `decrement`, `flash` for the others."""
     activations: Annotated[Count | None, later(None), Unit("MiB")] = None
     """Most that the activations of a micro-batch may take, as the plan counts them. Above it the reverse pass takes the
     blocks of the model again, one at a time; where that is still too much, the plan is refused."""

@@ -94,6 +94,9 @@ def _facts(runs: Sequence[Run]) -> dict[str, list[str]]:
         "the data that was prepared": [str(_dig(p, "digests", "data"))[:12] for p in provenances],
         f"the device{SECONDS_ONLY}": [_device(run, p) for run, p in zip(runs, provenances, strict=True)],
         f"the attention kernel{SECONDS_ONLY}": [str(run.plan.get("attention")) for run in runs],
+        "whether blocks are taken again to save memory (matters for seconds and FLOPs only)": [
+            "yes" if run.plan.get("recomputed") else "no" for run in runs
+        ],
     }
 
 

@@ -86,3 +86,21 @@ def test_several_specs_are_checked_one_after_another(spec: Path, capsys: pytest.
     with pytest.raises(SpecError, match="data"):
         verify([spec, other], json=False)
     assert not capsys.readouterr().out
+
+
+def test_every_bad_spec_is_named_at_once(spec: Path) -> None:
+    other = spec.with_name("b.yaml")
+    spec.write_text(GOOD.replace("steps: 3", "step: 3"))
+    other.write_text(GOOD.replace("kind: adamw", "kind: adam"))
+    with pytest.raises(SpecError, match=r"(?s)a\.yaml.*b\.yaml"):
+        verify([spec, other], json=False)
+
+
+def test_a_later_spec_with_idle_rules_is_refused_before_the_first_is_checked(
+    spec: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = spec.with_name("b.yaml")
+    other.write_text(GOOD.replace("microbatches: 64", "rules: [{match: nothing, use: adamw}]"))
+    with pytest.raises(SpecError, match="owns no parameter"):
+        verify([spec, other], json=False)
+    assert not capsys.readouterr().out

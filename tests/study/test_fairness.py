@@ -74,6 +74,10 @@ def test_many_differences_are_summed_up(tmp_path: Path) -> None:
         ({"step": {"tokens/solve": 65536}}, "the tokens that one step solves on: 131072 in one; 65536 in two"),
         ({"device": "cuda"}, "the device (matters for seconds only): cpu in one; cuda in two"),
         ({"attention": "flash"}, "the attention kernel (matters for seconds only): plain in one; flash in two"),
+        (
+            {"recomputed": True},
+            "whether blocks are taken again to save memory (matters for seconds and FLOPs only): no in one; yes in two",
+        ),
     ],
 )
 def test_what_only_the_plan_knows_is_compared_too(tmp_path: Path, plan: dict, fact: str) -> None:
