@@ -1,16 +1,17 @@
 """A function and its Jacobian J at a point, both ways: J d pushed forward, and a cotangent pulled back.
 
     pushed         J d by forward mode, exact
-    differenced    J d = (f(point + h d) - f(point)) / h,   h |d| = sqrt(eps) |point| / 4
+    differenced    J d = (f(point + h d) - f(point)) / h,   h^2 sum over matrices (|d_i| / |point_i|)^2 = 4 eps
     at_rest        no d
 
 The difference costs one more value of f, forward mode two: the tangent of W x is W x' and W' x. No exact scheme gets by
-with less. Three is the rank of the product of dual numbers, two is their border rank, which the difference takes. Of
-the logits of small decoders in float32 it is off by about 1e-3 of J d, as much by what bends in h as by rounding.
+with less. Three is the rank of the product of dual numbers, two is their border rank, which the difference takes. In
+float32 it is off by up to 1e-3 of J d, as much by what bends in h as by rounding.
 
 Source:   Alder and Strassen 1981, doi:10.1016/0304-3975(81)90070-0 (the rank)
 Source:   Knoll and Keyes 2004, doi:10.1016/j.jcp.2003.08.010, section 2.1 (J d by differences, and their step)
-Differs:  the step is relative to |point|, not to 1 + |point|
+Differs:  the step is relative to each matrix, not to 1 + |point|, so that a large embedding that hardly moves makes it
+          no longer; where there are only vectors, to them
 """
 
 from collections.abc import Callable
@@ -42,12 +43,21 @@ def pushed(function: Callable[[Params], Tensor], point: Params, displacement: Pa
 def differenced(function: Callable[[Params], Tensor], point: Params, displacement: Params) -> Pulled:
     """The second value keeps no activations."""
     value, pullback, _ = at_rest(function, point, displacement)
-    part = trees.pick(point, displacement)
-    size, length = trees.norm(part), trees.norm(displacement)
-    least = torch.finfo(value.dtype).tiny ** 0.5
-    h = 0.25 * torch.finfo(value.dtype).eps ** 0.5 * torch.where(size > 0, size, 1.0) / length.clamp(min=least)
+    part, limits = trees.pick(point, displacement), torch.finfo(value.dtype)
+    h = 2 * limits.eps**0.5 / _relative(displacement, part).clamp(min=limits.tiny**0.5)
     beside = function({**point, **trees.along(part, displacement, h)})
     return value, pullback, (beside - value) / h
+
+
+def _relative(displacement: Params, part: Params) -> Tensor:
+    """How far it goes in parts of each matrix, or of each vector where there are no matrices; 0-D."""
+    names = [name for name, d in displacement.items() if d.ndim > 1] or list(displacement)
+    sizes = [part[name].square().sum() for name in names]
+    shares = [
+        displacement[name].square().sum() / torch.where(size > 0, size, 1.0)
+        for name, size in zip(names, sizes, strict=True)
+    ]
+    return torch.stack(shares).sum().sqrt()
 
 
 def at_rest(function: Callable[[Params], Tensor], point: Params, part: Params) -> Pulled:
