@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
+from gnflow.curvature.barrier import after
 from gnflow.curvature.linearised import Bend, Surrogate
-from gnflow.curvature.recompute import X, after, read, through
+from gnflow.curvature.recompute import X, read, through
 from gnflow.curvature.tangents import Pull, at_rest, pushed
 from gnflow.models.loss import Targets, cross_entropy, logit_gradient, pieces, probabilities, weight
 from gnflow.models.model import Model

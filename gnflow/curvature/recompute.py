@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
-import torch
 from torch import Tensor
 
 from gnflow import trees
+from gnflow.curvature.barrier import after
 from gnflow.curvature.tangents import Pull, Pulled, at_rest
 from gnflow.models.model import Stage
 from gnflow.objective import Params
@@ -62,14 +62,3 @@ def read(stage: Stage, params: Params) -> Params:
 
 def _of(stage: Stage) -> Callable[[Params], Tensor]:
     return lambda point: stage.run(point, point[X])
-
-
-@torch.library.custom_op("gnflow::after", mutates_args=())
-def after(x: Tensor, done: Sequence[Tensor]) -> Tensor:
-    """A copy of x that is not made before all of `done` are there: a compiler would work on all pieces at once."""
-    return x.clone()
-
-
-@after.register_fake
-def _(x: Tensor, done: Sequence[Tensor]) -> Tensor:
-    return torch.empty_like(x)

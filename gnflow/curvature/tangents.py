@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
+from gnflow.curvature.barrier import after
 from gnflow.objective import Params
 
 Pulled: TypeAlias = tuple[Tensor, Callable[[Tensor], tuple[Params]], Tensor]
@@ -44,7 +45,7 @@ def differenced(function: Callable[[Params], Tensor], point: Params, displacemen
     """The second value keeps no activations."""
     value, pullback, _ = at_rest(function, point, displacement)
     part, limits = trees.pick(point, displacement), torch.finfo(value.dtype)
-    h = 2 * limits.eps**0.5 / _relative(displacement, part).clamp(min=limits.tiny**0.5)
+    h = after(2 * limits.eps**0.5 / _relative(displacement, part).clamp(min=limits.tiny**0.5), [])
     beside = function({**point, **trees.along(part, displacement, h)})
     return value, pullback, (beside - value) / h
 
