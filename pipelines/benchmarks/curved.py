@@ -1,9 +1,11 @@
 """Time and peak memory of the region `curved` in parts of `gradient`'s; writes curved.json and curved.md.
 
-Both are compiled, with plain attention and the same weights and tokens; every measurement has a process of its own.
-Memory is what the kernel counted as resident at the highest point of one call after two others (VmHWM, set back before
-it), less what was resident before it: arguments are not in it, results are. Blocks are mapped, and unmapped when they
-are freed, so that no memory of earlier calls is used again unseen. Linux only.
+`difference` is `curved` with `optimizer.tangent: difference`. All are compiled, with plain attention and the same
+weights and tokens; every measurement has a process of its own. Memory is what the kernel counted as resident at the
+highest point of one call after two others (VmHWM, set back before it), less what was resident before it: arguments are
+not in it, results are. Blocks are mapped, and unmapped when they are freed, so that no memory of earlier calls is used
+again unseen. Where time is measured the process keeps what it frees: by default glibc hands it back, and page faults of
+the next call cost what the machine pleases. Linux only.
 """
 
 import json
@@ -26,9 +28,12 @@ from gnflow.compiler.plan import Plan, plan  # noqa: E402
 from gnflow.compiler.program import compile as make_program  # noqa: E402
 from gnflow.spec.experiment import Experiment  # noqa: E402
 
-RUNS, THREADS = 15, (1, 2)
+RUNS, THREADS = 25, (1, 2)
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-REGIONS = ("curved", "gradient")
+KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**33)}
+MODELS = ("curved", "difference")
+REGIONS = ("curved", "difference", "gradient")
+COLUMNS = " | ".join((*REGIONS, *(f"{region} / gradient" for region in MODELS)))
 
 
 class Size(NamedTuple):
@@ -64,7 +69,7 @@ def main(folder: Path = HERE, time: dict[Size, float] = TIME, memory: dict[Size,
 def times(size: Size, threads: int) -> dict[str, object]:
     """Milliseconds of interleaved calls, the ratio of their medians, and that of their FLOPs."""
     torch.set_num_threads(threads)
-    planned, calls = _regions(size)
+    flops, calls = _regions(size)
     seconds: dict[str, list[float]] = {name: [] for name in REGIONS}
     for i in range(RUNS + 2):
         for name in REGIONS if i % 2 else reversed(REGIONS):
@@ -77,9 +82,9 @@ def times(size: Size, threads: int) -> dict[str, object]:
         "runs": RUNS,
         "load": os.getloadavg()[0],
         **milliseconds,
-        "ratio": medians["curved"] / medians["gradient"],
+        "ratio": {region: medians[region] / medians["gradient"] for region in MODELS},
         # A gradient is three passes of products, one forward and two backward.
-        "flops": planned.regions["curved"].flops / (3 * planned.regions["value"].flops),
+        "flops": {region: flops[region] / (3 * flops["value"]) for region in MODELS},
     }
 
 
@@ -103,33 +108,45 @@ def held(function: Callable[[], object]) -> int:
 
 def _memory(size: Size, target: float) -> dict[str, Any]:
     found = {region: _child("peak", size, region)["bytes"] for region in REGIONS}
-    return {"size": str(size), **found, "ratio": found["curved"] / found["gradient"], "target": target}
+    return {
+        "size": str(size),
+        **found,
+        "ratio": {region: found[region] / found["gradient"] for region in MODELS},
+        "target": target,
+    }
 
 
-def _regions(size: Size) -> tuple[Plan, dict[str, Callable[[], object]]]:
+def _regions(size: Size) -> tuple[dict[str, int], dict[str, Callable[[], object]]]:
+    """FLOPs, and a call of each."""
+    exact, rough = _planned(size, "exact"), _planned(size, "difference")
+    program, roughly = make_program(exact), make_program(rough)
+    anchor, generator = program.initial(), torch.Generator().manual_seed(0)
+    params = {name: w + 0.01 * torch.randn(w.shape, generator=generator) for name, w in anchor.items()}
+    tokens = torch.randint(size.vocabulary, (size.rows, size.context + 1), generator=generator)
+    flops = {name: region.flops for name, region in exact.regions.items()}
+    return flops | {"difference": rough.regions["curved"].flops}, {
+        "curved": lambda: program.objective.curved(params, anchor, tokens),
+        "difference": lambda: roughly.objective.curved(params, anchor, tokens),
+        "gradient": lambda: program.objective.gradient(anchor, tokens),
+    }
+
+
+def _planned(size: Size, tangent: str) -> Plan:
     tree = {
         "name": "curved",
         "model": {"kind": "decoder", "layers": size.layers, "width": size.width, "heads": 4},
         "data": {"tokenizer": {"kind": "bpe", "vocabulary": size.vocabulary}, "context": size.context},
-        "optimizer": "gauss_newton",
+        "optimizer": {"kind": "gauss_newton", "tangent": tangent},
         "training": {"steps": 1, "rows": size.rows, "device": "cpu"},
     }
-    planned = plan(Experiment.model_validate(tree), "plain")
-    program = make_program(planned)
-    anchor, generator = program.initial(), torch.Generator().manual_seed(0)
-    params = {name: w + 0.01 * torch.randn(w.shape, generator=generator) for name, w in anchor.items()}
-    tokens = torch.randint(size.vocabulary, (size.rows, size.context + 1), generator=generator)
-    return planned, {
-        "curved": lambda: program.objective.curved(params, anchor, tokens),
-        "gradient": lambda: program.objective.gradient(anchor, tokens),
-    }
+    return plan(Experiment.model_validate(tree), "plain")
 
 
 def _child(function: str, size: Size, argument: int | str) -> dict[str, Any]:
     """`function(size, argument)` in a fresh process."""
     done = subprocess.run(
         [sys.executable, __file__, function, json.dumps(size), str(argument)],
-        env={**os.environ, **(ALLOCATOR if function == "peak" else {})},
+        env={**os.environ, **(ALLOCATOR if function == "peak" else KEPT)},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -151,36 +168,47 @@ def report(result: dict[str, Any]) -> str:
     lines = [
         "# curved and gradient",
         "",
-        f"{about['date']}, {about['cpu']}, {about['cores']} cores, torch {about['torch']}. Both compiled, float32, "
+        f"{about['date']}, {about['cpu']}, {about['cores']} cores, torch {about['torch']}. All compiled, float32, "
         "plain attention.",
         "",
         "## Time",
         "",
         "Milliseconds: median, and quartiles in brackets, of interleaved calls in one process; the load of the machine "
-        "(of all its processes) after them. Five products against three are 1.67 times the FLOPs.",
+        "(of all its processes) after them. `curved` takes five products where `gradient` takes three, 1.67 times as "
+        "many, and with a difference for the tangent four, 1.33 times as many.",
         "",
-        *_table("size | threads | load | runs | curved | gradient | ratio | aimed at", map(_timed, result["time"])),
+        *_table(
+            f"size | threads | load | runs | {COLUMNS} | aimed at",
+            map(_timed, result["time"]),
+        ),
         "",
         "## Peak memory",
         "",
         "MiB beyond the arguments, each in a process of its own.",
         "",
-        *_table("size | curved | gradient | ratio | aimed at", map(_held, result["memory"])),
+        *_table(
+            f"size | {COLUMNS} | aimed at",
+            map(_held, result["memory"]),
+        ),
     ]
     return "\n".join(lines) + "\n"
 
 
 def _timed(row: dict[str, Any]) -> str:
-    curved, gradient = (f"{middle:.0f} ({low:.0f} to {high:.0f})" for low, middle, high in map(row.get, REGIONS))
-    return (
-        f"{row['size']} | {row['threads']} | {row['load']:.1f} | {row['runs']} | {curved} | {gradient} | "
-        f"{row['ratio']:.2f} | {row['target']}"
-    )
+    found = [f"{middle:.0f} ({low:.0f} to {high:.0f})" for low, middle, high in map(row.get, REGIONS)]
+    return _joined(row["size"], row["threads"], f"{row['load']:.1f}", row["runs"], *found, *_ratios(row), row["target"])
 
 
 def _held(row: dict[str, Any]) -> str:
-    curved, gradient = (f"{row[name] / 2**20:.0f}" for name in REGIONS)
-    return f"{row['size']} | {curved} | {gradient} | {row['ratio']:.2f} | {row['target']}"
+    return _joined(row["size"], *(f"{row[name] / 2**20:.0f}" for name in REGIONS), *_ratios(row), row["target"])
+
+
+def _ratios(row: dict[str, Any]) -> list[str]:
+    return [f"{row['ratio'][region]:.2f}" for region in MODELS]
+
+
+def _joined(*cells: object) -> str:
+    return " | ".join(map(str, cells))
 
 
 def _table(head: str, rows: Iterable[str]) -> list[str]:

@@ -81,10 +81,10 @@ def test_the_published_page_is_the_report_of_the_published_figures(curved: Modul
     stored = json.loads((FOLDER / "curved.json").read_text())
     assert curved.report(stored) == (FOLDER / "curved.md").read_text()
     for row in stored["time"]:
-        assert row["ratio"] == pytest.approx(row["curved"][1] / row["gradient"][1])
-        assert row["flops"] == pytest.approx(5 / 3)
+        assert row["ratio"] == {name: pytest.approx(row[name][1] / row["gradient"][1]) for name in curved.MODELS}
+        assert row["flops"] == {"curved": pytest.approx(5 / 3), "difference": pytest.approx(4 / 3)}
     for row in stored["memory"]:
-        assert row["ratio"] == pytest.approx(row["curved"] / row["gradient"])
+        assert row["ratio"] == {name: pytest.approx(row[name] / row["gradient"]) for name in curved.MODELS}
 
 
 def test_the_stage_of_curved_writes_what_the_script_does() -> None:
