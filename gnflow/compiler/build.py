@@ -129,9 +129,10 @@ def _rounded(network: Model, dtype: torch.dtype) -> Model:
 
 
 def logit_pieces(experiment: Experiment) -> int:
-    """Of a micro-batch, so that no more than LOGITS are there at a time."""
-    tokens = experiment.training.rows * experiment.data.context
-    return min(ceil(tokens * experiment.data.vocabulary / LOGITS), MOST_PIECES, tokens)
+    """Of a micro-batch, so that no more than LOGITS are there at a time; a difference has those of two passes."""
+    method, tokens = experiment.optimizer, experiment.training.rows * experiment.data.context
+    passes = 2 if isinstance(method, spec.GaussNewton) and method.tangent == "difference" else 1
+    return min(ceil(passes * tokens * experiment.data.vocabulary / LOGITS), MOST_PIECES, tokens)
 
 
 def probe(experiment: Experiment) -> Probe | None:

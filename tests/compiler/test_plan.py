@@ -204,6 +204,12 @@ def test_only_a_micro_batch_with_many_logits_is_taken_in_pieces():
     assert [
         logit_pieces(experiment(GAUSS_NEWTON, data=wide, training={"steps": 1, "rows": rows})) for rows in (8, 9, 17)
     ] == [1, 2, 3]
+    rough = {**GAUSS_NEWTON, "tangent": "difference"}
+    assert [logit_pieces(experiment(rough, data=wide, training={"steps": 1, "rows": r})) for r in (4, 8, 9)] == [
+        1,
+        2,
+        3,
+    ]
 
 
 def test_the_activations_of_a_piece_are_those_of_its_logits():
