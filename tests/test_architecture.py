@@ -17,7 +17,7 @@ MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages([str(ROOT / "gnflow")], prefix="gnflow.")
     if not module.name.endswith("__main__")
-    and (module.name != "gnflow.models.tangent_triton" or importlib.util.find_spec("triton"))
+    and (module.name != "gnflow.models.attention_tangent_triton" or importlib.util.find_spec("triton"))
 )
 
 

@@ -1,8 +1,8 @@
 """Causal attention in two kernels with the same mathematics, and rotary positions.
 
     plain   softmax(q k' / sqrt(d) + mask) v, written out: has every derivative
-    flash   the fused kernel, no time x time matrix: has a gradient, and a tangent (`models.tangent`) beside it, but no
-            second derivative: to take one raises NotImplementedError
+    flash   the fused kernel, no time x time matrix: has a gradient, and a tangent (`models.attention_tangent`) beside
+            it, but no second derivative: to take one raises NotImplementedError, or RuntimeError by way of the tangent
 
 Which one is used follows from the derivatives an optimizer takes, or the spec says it; the plan decides.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional
 
-from gnflow.models.tangent import attention_tangent
+from gnflow.models.attention_tangent import attention_tangent
 
 Kernel: TypeAlias = Literal["plain", "flash"]
 Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -12,7 +12,7 @@ from gnflow.spec.optimizer import GaussNewton
 from gnflow.verify.subject import Make, advanced, initial, noise, parts, require, rounds
 
 ALLOWED = {"float32": 1e-3, "tf32": 1e-3, "bfloat16": 5e-2}
-ROUGH = 1e-2  # of models whose tangent is a difference, which enlarges rounding
+ROUGH = 1e-2  # of regions `curved` whose tangent is a difference, which enlarges rounding
 SMALLEST = 1e-3  # entries of tensors smaller than this are compared as if they were of this size
 
 
@@ -22,7 +22,7 @@ def compiled_regions_equal_eager_ones(experiment: Experiment, make: Make = parts
     compiler = Compiler(mode, fullgraph=True)
     method = experiment.optimizer
     rough = isinstance(method, GaussNewton) and method.tangent == "difference"
-    allowed = max(ALLOWED[experiment.training.precision], ROUGH if rough else 0.0)
+    allowed = ALLOWED[experiment.training.precision]
 
     def both(name: str, region: Region, /) -> Region:
         compiled = compiler(name, region)
@@ -30,7 +30,9 @@ def compiled_regions_equal_eager_ones(experiment: Experiment, make: Make = parts
         def called(*arguments: object) -> object:
             expected = region(*trees.clone(arguments))
             found = _unbroken(name, compiled, arguments)
-            _require_close(name, found, expected, allowed)
+            _require_close(
+                name, found, expected, max(allowed, ROUGH) if rough and name.startswith("curved") else allowed
+            )
             return found
 
         return called  # type: ignore[return-value]  # a wrapper of the same signature

@@ -14,7 +14,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from gnflow.models.tangent_triton import kernel, launch  # noqa: E402
+from gnflow.models.attention_tangent_triton import kernel, launch  # noqa: E402
 
 SHARED = {80: 163 * 1024, 90: 227 * 1024}
 """Bytes that a block may have, by compute capability: A100, H100."""

@@ -15,7 +15,7 @@ import numpy as np
 import triton.language as tl
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-from gnflow.models.tangent_triton import fused
+from gnflow.models.attention_tangent_triton import fused
 
 SHAPES = [(1, 1, 1, 4), (2, 2, 5, 16), (1, 2, 64, 64), (2, 1, 65, 24), (1, 1, 130, 48), (1, 2, 33, 96), (1, 1, 20, 256)]
 """(rows, heads, time, size)"""

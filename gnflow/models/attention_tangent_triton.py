@@ -1,7 +1,7 @@
 """The tangent of causal attention on a GPU: one pass over the keys for a tile of queries, by an online softmax.
 
-The mathematics and names are those of `models.tangent`. Sums of p are those of exp(s - top), and where a later key
-raises the top of a row, what was summed before shrinks.
+The mathematics and names are those of `models.attention_tangent`. Sums of p are those of exp(s - top), and where a
+later key raises the top of a row, what was summed before shrinks.
 """
 
 from typing import NamedTuple

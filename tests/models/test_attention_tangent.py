@@ -15,9 +15,9 @@ from gnflow.curvature.linearised import BENDS, SURROGATES, linearised
 from gnflow.curvature.pieces import Thrift
 from gnflow.models import trunk
 from gnflow.models.attention import flash, plain
+from gnflow.models.attention_tangent import TILE, attention_tangent, tiled
 from gnflow.models.decoder import decoder
 from gnflow.models.loss import cross_entropy
-from gnflow.models.tangent import TILE, attention_tangent, tiled
 from gnflow.spec.model import Decoder
 
 SHAPES = [(2, 2, 5, 8), (1, 1, 1, 4), (1, 3, TILE, 16), (2, 1, TILE + 1, 24), (1, 2, 2 * TILE + 2, 48)]

@@ -46,7 +46,7 @@ def _on_cuda(
 ) -> Tensor:
     if query.dtype == torch.float64:
         return tiled(query, key, value, dquery, dkey, dvalue, out)
-    from gnflow.models.tangent_triton import fused  # triton comes with torch's builds for CUDA alone
+    from gnflow.models.attention_tangent_triton import fused  # triton comes with torch's builds for CUDA alone
 
     return fused(query, key, value, dquery, dkey, dvalue, out)
 
