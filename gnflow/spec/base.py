@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Annotated, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -30,6 +30,13 @@ class Spec(BaseModel):
         extra="forbid",
         allow_inf_nan=False,
     )
+
+
+class Kind(Spec):
+    """A mapping that its `kind` selects among others, and that says what makes an object of it."""
+
+    factory: ClassVar[str] = ""
+    """`module:function`. It is imported when the object is built, not when a spec is checked."""
 
 
 def _expand(value: object) -> object:

@@ -4,16 +4,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from gnflow.spec.base import Count, Fraction, Listed, Name, Path, Shorthand, Spec, Unit, refuse
+from gnflow.spec.base import Count, Fraction, Kind, Listed, Name, Path, Shorthand, Spec, Unit, refuse
 
 
-class Shakespeare(Spec):
+class SourceKind(Kind):
+    """A source of text. `factory` takes the source and the root of the project."""
+
+
+class Shakespeare(SourceKind):
     """The complete plays (5.0 MB, public domain); three of them are held out."""
 
     kind: Literal["shakespeare"] = "shakespeare"
 
 
-class Files(Spec):
+class Files(SourceKind):
     """Text, JSONL or Parquet files, named relative to the project root; `*` is allowed."""
 
     kind: Literal["files"] = "files"
@@ -27,7 +31,7 @@ class Files(Spec):
     """The field of a JSONL or Parquet row that holds the text."""
 
 
-class Package(Spec):
+class Package(SourceKind):
     """Text files of an installed distribution, at one version: source code that every machine has the same of."""
 
     kind: Literal["package"] = "package"
@@ -41,7 +45,7 @@ class Package(Spec):
     """Held-out files; a file named here is never trained on."""
 
 
-class HuggingFace(Spec):
+class HuggingFace(SourceKind):
     """A dataset that `datasets.load_dataset` can open."""
 
     kind: Literal["huggingface"] = "huggingface"
@@ -59,7 +63,7 @@ class HuggingFace(Spec):
     """Take only the first so many documents."""
 
 
-class Tokens(Spec):
+class Tokens(SourceKind):
     """Ready token ids: one-dimensional integer `.npy` arrays, named relative to the project root."""
 
     kind: Literal["tokens"] = "tokens"

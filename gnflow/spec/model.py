@@ -4,12 +4,16 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from gnflow.spec.base import Count, DefaultKind, Listed, Rate, Spec, Unit, refuse
+from gnflow.spec.base import Count, DefaultKind, Kind, Listed, Rate, Unit, refuse
 
 Part = Literal["decoder", "text", "understanding", "generation", "image_head"]
 
 
-class Transformer(Spec):
+class ModelKind(Kind):
+    """A model. `factory` takes the model's section, the data's section and the attention kernel."""
+
+
+class Transformer(ModelKind):
     """A causal transformer; the defaults are the block of arXiv:2510.09378.
 
     Pre-RMSNorm, rotary positions, LayerNorm of queries and keys over the full width, no biases, plain GELU, own head.

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gnflow.spec.base import Count, Path, Rate, Shorthand, Spec, Unit, later, refuse
+from gnflow.spec.base import Count, Kind, Path, Rate, Shorthand, Spec, Unit, later, refuse
 
 
 class Scratch(Spec):
@@ -100,7 +100,11 @@ class Tuning(Spec):
     """Configurations tried, this one included; 0 when none was."""
 
 
-class Loss(Spec):
+class MetricKind(Kind):
+    """A metric."""
+
+
+class Loss(MetricKind):
     """`loss/train` at every step and `loss/held_out` at every evaluation; of images and text also by part.
 
     `loss/text` and `loss/image`, `loss/text_only`, `loss/understanding` and `loss/generation`, and `image_accuracy`.
@@ -111,25 +115,25 @@ class Loss(Spec):
     """Held-out micro-batches of one evaluation: always the first of the held-out text, at most all of it."""
 
 
-class Cost(Spec):
+class Cost(MetricKind):
     """Tokens, serial passes, FLOPs and seconds, all cumulative."""
 
     kind: Literal["cost"] = "cost"
 
 
-class UpdateNorms(Spec):
+class UpdateNorms(MetricKind):
     """Global norms: `norm/update`, and `norm/gradient` where the method has one mean gradient."""
 
     kind: Literal["update_norms"] = "update_norms"
 
 
-class Dominance(Spec):
+class Dominance(MetricKind):
     """`dominance/r_min`, `r_avg`, `r_max` of the momentum's Gram matrix (arXiv:2603.20527); for muon and rmnp."""
 
     kind: Literal["dominance"] = "dominance"
 
 
-class ModalityConflict(Spec):
+class ModalityConflict(MetricKind):
     """`conflict/cosine` and `conflict/norm_ratio` of the gradients of text and image loss, at every evaluation."""
 
     kind: Literal["modality_conflict"] = "modality_conflict"
@@ -137,7 +141,7 @@ class ModalityConflict(Spec):
     """Held-out micro-batches behind each of the two mean gradients."""
 
 
-class Samples(Spec):
+class Samples(MetricKind):
     """A sheet of images drawn for held-out captions beside the held-out images, and captions given to these.
 
     In `samples/`. Of digits also `samples/recognised`, `samples/captioned` and `samples/classifier_accuracy`.
@@ -154,7 +158,7 @@ class Samples(Spec):
     """Evaluations from one sheet to the next. Default: one sheet, at the end of the run."""
 
 
-class Curvature(Spec):
+class Curvature(MetricKind):
     """Largest eigenvalues and trace of the Gauss-Newton matrix G and of the Hessian, on held-out micro-batches.
 
     Of G also the part in its layers' blocks, its condition number seen through the optimizer's second moments where it
