@@ -66,8 +66,17 @@ def gnflow(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Try the kinds of a Python file. Repeatable.", show_default=False),
+    ] = None,
 ) -> None:
     """Declarative experiments with second-order optimizers for LLM pretraining."""
+    if plugin:
+        from gnflow.spec.kinds import try_out
+
+        for file in plugin:
+            try_out(file)
     try:
         faults.arm(os.environ.get(faults.VARIABLE, ""))
     except ValueError as error:

@@ -1,19 +1,23 @@
-"""What an optimizer may ask of a problem, and the types that the whole package shares."""
+"""What an optimizer may ask of a problem, and the types that the whole package shares. Torch is not imported for it."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-Params: TypeAlias = dict[str, Tensor]  # also gradients, updates, displacements
-Metrics: TypeAlias = dict[str, Tensor]  # 0-D, left on the device
-Tokens: TypeAlias = Tensor  # (rows, time + 1) of one micro-batch: inputs and, shifted by one, targets
-Scalar: TypeAlias = Tensor  # 0-D
+Params: TypeAlias = dict[str, "Tensor"]  # also gradients, updates, displacements
+Metrics: TypeAlias = dict[str, "Tensor"]  # 0-D, left on the device
+Tokens: TypeAlias = "Tensor"  # (rows, time + 1) of one micro-batch: inputs and, shifted by one, targets
+Scalar: TypeAlias = "Tensor"  # 0-D
 
 
 def alike(tokens: Tokens) -> Scalar:
     """The weight of a micro-batch where all have the same."""
+    import torch
+
     return torch.ones((), device=tokens.device)
 
 

@@ -33,6 +33,11 @@ class Workspace:
         return found if found.root != run.resolve() else cls.around(Path.cwd())
 
     @property
+    def marked(self) -> bool:
+        """Whether a `dvc.yaml` or `.git` makes the root a project."""
+        return any((self.root / mark).exists() for mark in MARKS)
+
+    @property
     def runs(self) -> Path:
         """Run directories."""
         return self.root / "runs"

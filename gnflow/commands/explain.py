@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gnflow.spec.canonical import written
 from gnflow.spec.explain import Explanation, below, explained
+from gnflow.spec.kinds import within
 from gnflow.spec.load import load
 from gnflow.spec.problems import excerpt
 
@@ -14,7 +15,11 @@ from gnflow.spec.problems import excerpt
 def explain(spec: Path, key: str | None, *, sets: Sequence[str], json: bool) -> int:
     """Prints `key` and all inside it; without a key, everything."""
     loaded = load(spec, sets)
-    rows = below(loaded, key) if key else explained(loaded)
+    with within(loaded.workspace):
+        return _printed(below(loaded, key) if key else explained(loaded), key, json)
+
+
+def _printed(rows: Sequence[Explanation], key: str | None, json: bool) -> int:
     if json:
         found = rows[0].to_json() if key else [row.to_json() for row in rows if row.single]
         print(encoder.dumps(found, indent=2, ensure_ascii=False))

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from gnflow.errors import DiskProblem, EnvironmentProblem, GnflowError, SpecError
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.grammar import shapes
+from gnflow.spec.kinds import within
 from gnflow.spec.load import load
 from gnflow.spec.scaffold import BUDGET, BUDGETS, derived, example, kinds, whole
 from gnflow.track.description import read_json
@@ -39,7 +40,11 @@ def new(name: str, *, optimizer: str | None = None, base: Path | None = None) ->
 
     Raises Refused for a name or optimizer that there cannot be and for a file that there is; SpecError for a bad base.
     """
-    name = name.removesuffix(".yaml")
+    with within(Workspace.around(Path.cwd())):
+        return _made(name.removesuffix(".yaml"), optimizer, base)
+
+
+def _made(name: str, optimizer: str | None, base: Path | None) -> int:
     if optimizer is not None and optimizer not in kinds():
         near = get_close_matches(optimizer, kinds(), n=1)
         hint = f"; did you mean `{near[0]}`?" if near else f"; there are {', '.join(kinds())}"

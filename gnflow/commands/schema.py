@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+from gnflow.spec.kinds import within
 from gnflow.spec.schema import schema as schema_of_specs
+from gnflow.workspace import Workspace
 
 
 def schema(output: Path | None) -> int:
-    """Prints it, or writes it to `output`."""
-    text = json.dumps(schema_of_specs(), indent=2, ensure_ascii=False) + "\n"
+    """Prints it, with the kinds of the project around, or writes it to `output`."""
+    with within(Workspace.around(Path.cwd())):
+        text = json.dumps(schema_of_specs(), indent=2, ensure_ascii=False) + "\n"
     if output is None:
         print(text, end="")
     else:

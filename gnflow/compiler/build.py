@@ -1,4 +1,4 @@
-"""Spec -> objects: models, objectives and what is measured, each by one closed `match`."""
+"""Spec -> objects: models, objectives and what is measured."""
 
 from math import ceil
 from typing import Literal
@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gnflow.compiler.factory import made_by, unfit
 from gnflow.curvature import pieces
 from gnflow.curvature.hessian import hessian
 from gnflow.curvature.linearised import BENDS, SURROGATES, Form, curvature, linearised
@@ -17,9 +18,6 @@ from gnflow.metrics.curvature import Curvature
 from gnflow.metrics.dominance import dominance
 from gnflow.metrics.evaluation import Measure, grouped_losses, held_out_loss, tallied
 from gnflow.models.attention import Kernel
-from gnflow.models.decoder import decoder
-from gnflow.models.emu3 import emu3
-from gnflow.models.janus import janus
 from gnflow.models.loss import cross_entropy, weight
 from gnflow.models.model import Model, Stage
 from gnflow.objective import Objective, Params, Scalar, Tokens
@@ -28,9 +26,7 @@ from gnflow.optim.protocol import Jit, Optimizer
 from gnflow.spec import optimizer as spec
 from gnflow.spec import training as spec_training
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.model import Decoder, Emu3, Janus
 from gnflow.spec.multimodal import Multimodal
-from gnflow.spec.specials import specials
 from gnflow.spec.training import Dominance, Loss, Metric, ModalityConflict
 
 LOGITS, MOST_PIECES = 2**25, 32  # 128 MiB of float32; every piece makes a graph longer
@@ -47,16 +43,10 @@ def kernel(experiment: Experiment) -> Kernel:
 
 def model(experiment: Experiment, attention: Kernel) -> Model:
     """The declared network."""
-    match experiment.model, experiment.data:
-        case Decoder() as shape, data:
-            return decoder(shape, data.vocabulary, attention)
-        case Emu3() as shape, data:
-            return emu3(shape, data.vocabulary, attention)
-        case Janus() as shape, Multimodal() as data:
-            placeholder = specials(data.style, data.text_vocabulary)["PLACEHOLDER"]
-            return janus(shape, data.text_vocabulary, data.codebook, data.patch_values, placeholder, attention)
-        case shape, data:
-            raise AssertionError(f"{shape.kind} does not read {data.kind}")
+    made = made_by(experiment.model, {}, experiment.model, experiment.data, attention)
+    if not isinstance(made, Model):
+        raise unfit(experiment.model, made, "a Model")
+    return made
 
 
 def microbatch_shape(experiment: Experiment) -> tuple[int, ...]:

@@ -1,14 +1,14 @@
-"""Spec -> optimizers and the transforms inside them, each by one closed `match`."""
+"""Spec -> optimizers and the transforms inside them."""
 
 from collections.abc import Hashable, Iterable
 from typing import assert_never
 
+from gnflow.compiler.factory import made_by, parameters, unfit
 from gnflow.compiler.routing import routing
 from gnflow.models.modality import by_modality
 from gnflow.models.model import Model
 from gnflow.objective import Scalar
 from gnflow.optim import averages, schedules
-from gnflow.optim.adamw import adamw
 from gnflow.optim.adaptive_steps import BracketSearch, Decrement
 from gnflow.optim.combine import chain, clip_by_global_norm, partition
 from gnflow.optim.conjugate_gradients import ConjugateGradients
@@ -16,11 +16,8 @@ from gnflow.optim.descent import Descent, Probe
 from gnflow.optim.fisher_orthogonal import FisherOrthogonal, Projection
 from gnflow.optim.frozen import Frozen
 from gnflow.optim.gauss_newton import Block, GaussNewton, Search
-from gnflow.optim.muon import muon
-from gnflow.optim.protocol import AnyState, AnyTransform, Jit, Optimizer, Region
-from gnflow.optim.rmnp import rmnp
+from gnflow.optim.protocol import AnyState, AnyTransform, Jit, Optimizer, Region, Transform
 from gnflow.optim.search import FullStep, GeometricSearch
-from gnflow.optim.soap import soap
 from gnflow.optim.stacks import Stacks
 from gnflow.optim.statistics import Statistics, stacks
 from gnflow.spec import optimizer as spec
@@ -67,14 +64,14 @@ def _blocks(
             suffix = f".{name}"
             lenders[structure] = _inner(method.inner, network, schedule, _suffixed(jit, suffix), probe, names), suffix
         lent, suffix = lenders[structure]
-        if isinstance(method.inner, spec.FirstOrderMethod) and isinstance(lent, Descent):
+        if isinstance(method.inner, spec.Method) and isinstance(lent, Descent):
             lent = lent.over(_stacks(method.inner, network, names))
         blocks[name] = Block(names, lent, suffix)
     return blocks
 
 
 def _inner(
-    method: spec.FirstOrderMethod | spec.ConjugateGradients,
+    method: spec.InnerMethod,
     network: Model,
     schedule: schedules.Schedule,
     jit: Jit,
@@ -92,9 +89,7 @@ def _turned(method: spec.ConjugateGradients, network: Model) -> frozenset[str]:
     return network.hidden if method.preconditioner == "soap" else frozenset()
 
 
-def _structure(
-    method: spec.FirstOrderMethod | spec.ConjugateGradients, network: Model, names: Iterable[str]
-) -> Hashable:
+def _structure(method: spec.InnerMethod, network: Model, names: Iterable[str]) -> Hashable:
     """What is the same of blocks that share regions."""
     if isinstance(method, spec.ConjugateGradients):
         own = stacks({name: network.weights[name].shape for name in names}, _turned(method, network))
@@ -110,13 +105,13 @@ def _suffixed(jit: Jit, suffix: str) -> Jit:
     return named
 
 
-def _stacks(method: spec.FirstOrderMethod, network: Model, names: Iterable[str]) -> Stacks:
+def _stacks(method: spec.Method, network: Model, names: Iterable[str]) -> Stacks:
     routes = routing(method, network).routes
     return Stacks.by_rule({name: routes[name] for name in names}, {name: network.weights[name].shape for name in names})
 
 
 def _descent(
-    method: spec.FirstOrderMethod,
+    method: spec.Method,
     network: Model,
     schedule: schedules.Schedule,
     jit: Jit,
@@ -127,10 +122,10 @@ def _descent(
     labels, routes = routing(method, network)
     stacks = _stacks(method, network, routes if names is None else names)
     transforms = {label: _transform(rule, schedule) for label, rule in labels.items()}
-    if not isinstance(method, spec.AdamW):
+    if method.matrices:
         # Where matrices have a method of their own, the statistics are its own: published projections are of matrices.
         for label, rule in labels.items():
-            if label == "others" or isinstance(rule, rules.AdamWRule):
+            if not rule.matrices:
                 transforms[label] = transforms[label]._replace(metric=None)
     combined = partition(transforms, stacks.rules())
     clipped = combined if method.clip is None else chain(clip_by_global_norm(method.clip), combined)
@@ -144,7 +139,6 @@ def _descent(
     rate = main_rate if main in stacks.rules().values() else None
     # A block without matrices has nothing to project.
     if isinstance(method, spec.Projected) and (names is None or clipped.metric is not None):
-        modalities = isinstance(method, spec.MlFopSoap) and method.granularity == "modality"
         return FisherOrthogonal(
             clipped,
             stacks,
@@ -152,49 +146,21 @@ def _descent(
             jit,
             rate,
             probe,
-            leaves=method.leaves if isinstance(method, spec.MlFopSoap) and not modalities else 2,
+            leaves=2 if method.by_modality else method.leaves,
             projection=Projection(method.beta, method.beta_bound, method.damping, method.metric),
             statistics=method.statistics,
             second_moment=method.second_moment,
             layer_step=method.layer_step,
-            parts=by_modality if modalities else None,
+            parts=by_modality if method.by_modality else None,
         )
     return Descent(clipped, stacks, method.microbatches, jit, rate, probe)
 
 
-def _transform(rule: rules.RuleUse | spec.FirstOrderMethod, schedule: schedules.Schedule) -> AnyTransform:
-    match rule:
-        case rules.AdamWRule():
-            return adamw(rule.learning_rate, rule.betas, rule.eps, rule.weight_decay, schedule)
-        case rules.MuonRule():
-            return muon(
-                rule.learning_rate,
-                rule.momentum,
-                rule.nesterov,
-                rule.weight_decay,
-                rule.ns_steps,
-                rule.scale,
-                schedule,
-                coefficients=rule.coefficients,
-                split=rule.split,
-            )
-        case rules.RmnpRule():
-            return rmnp(rule.learning_rate, rule.momentum, rule.nesterov, rule.weight_decay, rule.scale, schedule)
-        case rules.SoapFields():
-            return soap(
-                rule.learning_rate,
-                rule.betas,
-                rule.eps,
-                rule.weight_decay,
-                rule.precondition_frequency,
-                rule.max_precondition_dim,
-                rule.shampoo_beta,
-                rule.normalize_gradients,
-                rule.fresh_factors,
-                schedule,
-            )
-        case _:
-            assert_never(rule)
+def _transform(rule: rules.FirstOrder, schedule: schedules.Schedule) -> AnyTransform:
+    made = made_by(rule, parameters(rule), schedule=schedule)
+    if not isinstance(made, Transform):
+        raise unfit(rule, made, "a Transform")
+    return made
 
 
 def _schedule(schedule: spec_schedules.Schedule, updates: int) -> schedules.Schedule:

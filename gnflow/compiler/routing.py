@@ -13,53 +13,44 @@ from gnflow.spec import rules
 class Routing(NamedTuple):
     """Which rule owns which parameter."""
 
-    rules: Mapping[str, rules.RuleUse | spec.FirstOrderMethod]
+    rules: Mapping[str, rules.FirstOrder]
     """Label -> method, in order of precedence."""
     routes: Mapping[str, str]
     """Parameter -> label. Frozen ones have none."""
 
 
-def routing(method: spec.FirstOrderMethod, network: Model) -> Routing:
+def routing(method: spec.Method, network: Model) -> Routing:
     """First match wins.
 
     Raises SpecError for a method of matrices that is left without any, and for a rule that owns nothing, that has
-    vectors under a method of matrices, that catches embedding or head along with matrices inside the blocks, or whose
-    `split` does not divide the rows of a weight.
+    vectors under a method of matrices, that catches embedding or head along with matrices inside the blocks, or that
+    cannot be followed by a weight of this shape.
     """
-    labels: dict[str, rules.RuleUse | spec.FirstOrderMethod] = {
-        f"rules.{i}": rule.use for i, rule in enumerate(method.rules)
-    }
+    labels: dict[str, rules.FirstOrder] = {f"rules.{i}": rule.use for i, rule in enumerate(method.rules)}
     labels[method.kind] = method
-    if isinstance(method, spec.MatrixMethod):
+    if isinstance(method, spec.MethodOfMatrices):
         labels["others"] = method.others
 
     def owner(name: str) -> str:
         for i, rule in enumerate(method.rules):
             if re.search(rule.match, name):
                 return f"rules.{i}"
-        return method.kind if _suits(method, network, name) else "others"
+        inside, shape = name in network.hidden, network.weights[name].shape
+        return method.kind if method.takes(shape, inside) else "others"
 
     routes = {name: owner(name) for name in network.moving}
     for i, rule in enumerate(method.rules):
         _require_sense(i, rule, [name for name, label in routes.items() if label == f"rules.{i}"], network)
     _require_matrices(method, [labels[label] for label in routes.values()], network)
-    _require_even_splits(labels, routes, network)
+    _require_fit(labels, routes, network)
     return Routing(labels, routes)
-
-
-def _suits(method: spec.FirstOrderMethod, network: Model, name: str) -> bool:
-    if not isinstance(method, spec.MatrixMethod):
-        return True
-    if isinstance(method, spec.Rmnp) and method.routing == "all":
-        return len(network.weights[name].shape) == 2
-    return name in network.hidden
 
 
 def _require_sense(index: int, rule: rules.Rule, owned: list[str], network: Model) -> None:
     where = f"optimizer rule {index} (match: {rule.match})"
     if not owned:
         raise SpecError(f"{where} owns no parameter; see `gnflow plan` for names")
-    if not isinstance(rule.use, rules.MatrixRule):
+    if not rule.use.matrices:
         return
     vectors = [name for name in owned if len(network.weights[name].shape) != 2]
     if vectors:
@@ -72,22 +63,14 @@ def _require_sense(index: int, rule: rules.Rule, owned: list[str], network: Mode
         )
 
 
-def _require_matrices(
-    method: spec.FirstOrderMethod, used: Sequence[rules.RuleUse | spec.FirstOrderMethod], network: Model
-) -> None:
-    wanted = rules.SoapFields if isinstance(method, spec.Projected) else rules.MatrixRule
-    if isinstance(method, spec.MatrixMethod) and not any(isinstance(rule, wanted) for rule in used):
+def _require_matrices(method: spec.Method, used: Sequence[rules.FirstOrder], network: Model) -> None:
+    projected = isinstance(method, spec.Projected)
+    if method.matrices and not any(rule.has_metric if projected else rule.matrices for rule in used):
         why = "all of them are frozen (model.freeze)" if network.hidden <= network.frozen else "rules take them all"
         raise SpecError(f"optimizer {method.kind} is left without any matrix: {why}; use `kind: adamw`")
 
 
-def _require_even_splits(
-    labels: Mapping[str, rules.RuleUse | spec.FirstOrderMethod], routes: Mapping[str, str], network: Model
-) -> None:
+def _require_fit(labels: Mapping[str, rules.FirstOrder], routes: Mapping[str, str], network: Model) -> None:
     for name, label in routes.items():
-        rule, rows = labels[label], network.weights[name].shape[0]
-        if isinstance(rule, rules.MuonRule) and rows % rule.split:
-            raise SpecError(
-                f"muon's `split: {rule.split}` does not divide the {rows} rows of {name}; "
-                "give fused weights a rule of their own"
-            )
+        if problem := labels[label].problem_with(network.weights[name].shape):
+            raise SpecError(f"{problem} of {name}; give such weights a rule of their own")

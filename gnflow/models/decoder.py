@@ -13,6 +13,12 @@ from gnflow.models.model import Model, Stage, Weight
 from gnflow.models.trunk import declared, trunk
 from gnflow.objective import Params
 from gnflow.spec.model import Transformer
+from gnflow.spec.multimodal import Data
+
+
+def for_data(spec: Transformer, data: Data, attention: Kernel) -> Model:
+    """The model for the vocabulary of a `data:` section."""
+    return decoder(spec, data.vocabulary, attention)
 
 
 def decoder(spec: Transformer, vocabulary: int, kernel: Kernel) -> Model:

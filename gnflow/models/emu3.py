@@ -12,6 +12,12 @@ from gnflow.models.modality import IDS, weighted
 from gnflow.models.model import Model
 from gnflow.objective import Params
 from gnflow.spec.model import Emu3
+from gnflow.spec.multimodal import Data
+
+
+def for_data(spec: Emu3, data: Data, attention: Kernel) -> Model:
+    """The model for the ids of a `data:` section."""
+    return emu3(spec, data.vocabulary, attention)
 
 
 def emu3(spec: Emu3, vocabulary: int, kernel: Kernel) -> Model:

@@ -24,6 +24,8 @@ from gnflow.models.model import Model, Stage, Weight
 from gnflow.models.trunk import declared, trunk
 from gnflow.objective import Params
 from gnflow.spec.model import Janus, Part
+from gnflow.spec.multimodal import Multimodal
+from gnflow.spec.specials import specials
 
 PARTS: dict[Part, tuple[str, ...]] = {
     "decoder": ("blocks.", "norm."),
@@ -33,6 +35,12 @@ PARTS: dict[Part, tuple[str, ...]] = {
     "image_head": ("image_head.",),
 }
 """What the names of each part's weights begin with."""
+
+
+def for_data(spec: Janus, data: Multimodal, attention: Kernel) -> Model:
+    """The model for the ids and the patches of a `data:` section."""
+    placeholder = specials(data.style, data.text_vocabulary)["PLACEHOLDER"]
+    return janus(spec, data.text_vocabulary, data.codebook, data.patch_values, placeholder, attention)
 
 
 def janus(

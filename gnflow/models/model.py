@@ -1,14 +1,19 @@
-"""What a model is to the rest of gnflow: a table of weights and a pure function to logits."""
+"""What a model is to the rest of gnflow: a table of weights and a pure function to logits.
 
-import hashlib
+Torch is not imported for it, so that a plug-in need not.
+"""
+
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
-
-from gnflow.models.loss import Split, split
+from gnflow.models.targets import Split, split
 from gnflow.objective import Params
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 class Weight(NamedTuple):
@@ -76,14 +81,6 @@ class Model(NamedTuple):
 
     def init(self, seed: int, device: torch.device | str = "cpu") -> Params:
         """Initial weights, each a function of (seed, name) alone; on `meta` only shapes."""
-        return {name: _drawn(weight, seed, name, torch.device(device)) for name, weight in self.weights.items()}
+        from gnflow.models.initial import drawn
 
-
-def _drawn(weight: Weight, seed: int, name: str, device: torch.device) -> Tensor:
-    if device.type == "meta":
-        return torch.empty(weight.shape, device=device)
-    if weight.std is None:
-        return torch.full(weight.shape, weight.value, device=device)
-    digest = hashlib.sha256(f"init/{seed}/{name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-    return torch.randn(weight.shape, generator=generator).mul_(weight.std).to(device)
+        return {name: drawn(weight, seed, name, device) for name, weight in self.weights.items()}

@@ -3,55 +3,17 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import FunctionType
-from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
-import torch
 from torch import Tensor
 
 from gnflow.objective import Metrics, Objective, Params
-
-State = TypeVar("State")
-# A nested NamedTuple or dict of tensors, of a shape that only its own transform knows.
-AnyState: TypeAlias = Any
-
-
-class Fisher(NamedTuple, Generic[State]):
-    """Coordinates in which a transform takes the Fisher matrix to be diagonal. Unnamed parameters have none."""
-
-    into: Callable[[Params, State], Params]
-    """(gradients, state) -> gradients in these coordinates"""
-    back: Callable[[Params, State], Params]
-    """Its inverse."""
-    diagonal: Callable[[State], Params]
-    """The diagonal, by its estimate so far; zero before the first update."""
-    update: Callable[[Params, Params, Params, State, Params], tuple[Params, State]]
-    """(direction, factors, second, state, params) -> (updates, state): the momentum is fed with `direction`, the
-    coordinates with the gradients `factors`, and the diagonal with `second`."""
-
-
-class Transform(NamedTuple, Generic[State]):
-    """Gradient -> update. The update carries its sign and learning rate: params_new = params + updates.
-
-    A vector may be several of one rule, joined; three axes are a stack of matrices.
-    """
-
-    init: Callable[[Params], State]
-    """params -> state"""
-    update: Callable[[Params, State, Params], tuple[Params, State]]
-    """(gradients, state, params) -> (updates, state)"""
-    refresh: Callable[[Params, State], State] | None = None
-    """(gradients, state) -> state. Amortised work, called before every update; returns at once when none is due."""
-    period: int = 1
-    """Updates from one refresh to the next."""
-    metric: Fisher[State] | None = None
-    """For Fisher-orthogonal projection."""
-    momentum: Callable[[Params, State], Params] | None = None
-    """(gradients, state) -> the matrices whose direction the next update takes"""
-    rule: Callable[[str], str] | None = None
-    """parameter -> its part, for transforms that treat some apart; tensors of one part may be stacked"""
-
-
-AnyTransform: TypeAlias = Transform[AnyState]
+from gnflow.transform import AnyState as AnyState
+from gnflow.transform import AnyTransform as AnyTransform
+from gnflow.transform import Fisher as Fisher
+from gnflow.transform import Transform as Transform
+from gnflow.transform import counter as counter
+from gnflow.transform import rate as rate
 
 Region = TypeVar("Region", bound=Callable[..., object])
 
@@ -123,13 +85,3 @@ class Optimizer(Protocol):
         self, objective: Objective, params: Params, state: AnyState, batch: Tensor
     ) -> tuple[Params, AnyState, Metrics]:
         """Batch is (microbatches, rows, time + 1) -> (params, state, 0-D metrics left on the device)."""
-
-
-def counter(params: Params) -> Tensor:
-    """A 0-D count of updates, an input of the compiled update and never a constant of it."""
-    return torch.zeros((), dtype=torch.int64, device=next(iter(params.values())).device)
-
-
-def rate(value: float, params: Params) -> Tensor:
-    """A 0-D learning rate, for the same reason."""
-    return torch.full((), value, dtype=torch.float64, device=next(iter(params.values())).device)

@@ -6,13 +6,10 @@ Code:     github.com/natalieabreu/full-gauss-newton `lr_sched` @ 0c14e7e
 Differs:  `inner_cosine` is not shifted by one outer step, as the reference's `cosine_with_global_schedule` is
 """
 
-from collections.abc import Callable
-from typing import TypeAlias
-
 import torch
 from torch import Tensor
 
-Schedule: TypeAlias = Callable[[Tensor], Tensor]
+from gnflow.transform import Schedule as Schedule
 
 
 def _cosine(progress: Tensor, final: float) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gnflow.spec.extends import assembled
+from gnflow.spec.kinds import within
 from gnflow.spec.merge import overridden
 from gnflow.spec.problems import Problem, SpecProblems
 from gnflow.spec.tree import Entry, Items, Node, Plain, Scalar, Table, plain
@@ -16,8 +17,10 @@ def additions(path: Path, sets: Sequence[str]) -> dict[str, Plain]:
     Raises SpecProblems.
     """
     problems: list[Problem] = []
-    tree, _ = assembled(path, Workspace.around(path).root, problems)
-    tree = overridden(tree, sets, problems)
+    workspace = Workspace.around(path)
+    with within(workspace):
+        tree, _ = assembled(path, workspace.root, problems)
+        tree = overridden(tree, sets, problems)
     if problems or not isinstance(tree, Table):
         raise SpecProblems(problems)
     return {key: plain(kept) for key, entry in tree.entries.items() if (kept := _added(entry.node))}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Annotated, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -38,13 +38,26 @@ class Kind(Spec):
     factory: ClassVar[str] = ""
     """`module:function`. It is imported when the object is built, not when a spec is checked."""
 
+    if TYPE_CHECKING:
 
-def _expand(value: object) -> object:
+        @property
+        def kind(self) -> str:
+            """The name that selects it, a field of every class below."""
+
+
+def kind_of(model: type[Spec]) -> str:
+    """The `kind` that selects `model`; empty where it has none."""
+    field = model.model_fields.get("kind")
+    return field.default if field is not None and isinstance(field.default, str) else ""
+
+
+def expanded(value: object) -> object:
+    """The mapping that the name of a kind alone stands for; anything else as it is."""
     return {"kind": value} if isinstance(value, str) else value
 
 
 # `inner: muon` reads as `inner: {kind: muon}`.
-Shorthand = BeforeValidator(_expand)
+Shorthand = BeforeValidator(expanded)
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,7 @@ class DefaultKind:
         return {**handler(schema), "defaultKind": self.kind}
 
     def _told(self, value: object) -> object:
-        told = _expand(value)
+        told = expanded(value)
         return {"kind": self.kind, **told} if isinstance(told, Mapping) else told
 
 
@@ -79,7 +92,7 @@ class OrPlain:
         return core_schema.no_info_before_validator_function(self._told, tagged)
 
     def _told(self, value: object) -> object:
-        return _expand(value) if value in self.kinds else value
+        return expanded(value) if value in self.kinds else value
 
     def _tag(self, value: object) -> str | None:
         kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", PLAIN)

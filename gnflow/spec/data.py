@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from gnflow.spec.base import Count, Fraction, Kind, Listed, Name, Path, Shorthand, Spec, Unit, refuse
+from gnflow.spec.open import Open
 
 
 class SourceKind(Kind):
@@ -104,8 +105,7 @@ def entries(tokenizer: BPE | PretrainedTokenizer | Bytes) -> int:
     return 257 if isinstance(tokenizer, Bytes) else tokenizer.vocabulary
 
 
-Documents = Shakespeare | Files | Package | HuggingFace
-Source = Annotated[Shakespeare | Files | Package | HuggingFace | Tokens, Field(discriminator="kind"), Shorthand]
+Source = Annotated[SourceKind, Open("sources")]
 Tokenizer = Annotated[BPE | PretrainedTokenizer | Bytes, Field(discriminator="kind"), Shorthand]
 
 

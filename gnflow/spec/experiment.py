@@ -8,7 +8,7 @@ from gnflow.spec.base import Expects, Listed, Spec, refuse
 from gnflow.spec.data import Text
 from gnflow.spec.model import Decoder, Model
 from gnflow.spec.multimodal import Data, Multimodal
-from gnflow.spec.optimizer import GaussNewton, MlFopSoap, Optimizer, has_momentum
+from gnflow.spec.optimizer import GaussNewton, Method, Optimizer, has_momentum
 from gnflow.spec.training import Compile, Cost, Loss, Metric, Mlflow, Tracking, Training, Tuning, UpdateNorms
 
 # Metrics that text has none of, and why.
@@ -46,8 +46,8 @@ class Experiment(Spec):
     def _the_model_reads_it(cls, data: Data, info: ValidationInfo) -> Data:
         if (model := info.data.get("model")) is None:
             return data
-        if isinstance(data, Text) and not isinstance(model, Decoder):
-            raise refuse(f"`model.kind` is `{model.kind}`, which needs data of kind `multimodal`", "kind")
+        if isinstance(data, Text) and model.reads != "text":
+            raise refuse(f"`model.kind` is `{model.kind}`, which needs data of kind `{model.reads}`", "kind")
         if isinstance(data, Multimodal) and data.style != model.kind:
             raise refuse(
                 f"data of style `{data.style}` needs a model of that kind, and `model.kind` is `{model.kind}`", "style"
@@ -58,7 +58,7 @@ class Experiment(Spec):
     @classmethod
     def _modalities_exist(cls, optimizer: Optimizer, info: ValidationInfo) -> Optimizer:
         first_order = optimizer.inner if isinstance(optimizer, GaussNewton) else optimizer
-        by_modality = isinstance(first_order, MlFopSoap) and first_order.granularity == "modality"
+        by_modality = isinstance(first_order, Method) and first_order.by_modality
         if by_modality and isinstance(info.data.get("data"), Text):
             raise refuse("granularity `modality` needs multimodal data; text has one modality", "granularity")
         return optimizer

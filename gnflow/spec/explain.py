@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gnflow.errors import GnflowError
-from gnflow.spec.base import Spec
+from gnflow.spec.base import Spec, kind_of
 from gnflow.spec.canonical import plain
-from gnflow.spec.grammar import ROOT, Shape, about, help_of, kind_of, shapes
+from gnflow.spec.grammar import ROOT, Shape, about, help_of, shapes
 from gnflow.spec.load import Loaded
 from gnflow.spec.origins import values
 from gnflow.spec.suggest import for_key

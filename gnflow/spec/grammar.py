@@ -13,8 +13,9 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic.fields import FieldInfo
 
-from gnflow.spec.base import DefaultKind, Expects, Spec, Unit, listed
+from gnflow.spec.base import DefaultKind, Expects, Spec, Unit, kind_of, listed
 from gnflow.spec.experiment import Experiment
+from gnflow.spec.open import Choices, Open, usable
 from gnflow.spec.tree import KeyPath, Node, Table, expanded
 
 
@@ -22,8 +23,8 @@ from gnflow.spec.tree import KeyPath, Node, Table, expanded
 class Shape:
     """What may stand in one place of a spec."""
 
-    words: str
-    """For example `a number greater than 0`."""
+    said: str
+    """What may stand here, in words, but for kinds that are not known before a project is read."""
     models: Mapping[str, type[Spec]]
     """The mappings that may stand here, by `kind` (empty text where a mapping has no kind)."""
     choices: tuple[str, ...] = ()
@@ -40,9 +41,19 @@ class Shape:
     """Whether a plain value may stand here beside the mappings."""
 
     @property
+    def words(self) -> str:
+        """For example `a number greater than 0`."""
+        return self.said or _mapping(tuple(self.models))
+
+    @property
+    def open(self) -> bool:
+        """Whether a project may add kinds."""
+        return isinstance(self.models, Choices)
+
+    @property
     def tagged(self) -> bool:
         """Whether there is a choice, whose tag pydantic puts into the places of errors."""
-        return len(self.models) > 1 or self.plain
+        return self.plain or self.open or len(self.models) > 1
 
     def item(self, index: int) -> "Shape | None":
         """The shape of one item."""
@@ -55,7 +66,7 @@ class Shape:
 
     def model(self, node: Node | None) -> type[Spec] | None:
         """The model that `node` must follow, as far as its `kind` tells."""
-        if len(self.models) == 1:
+        if not self.open and len(self.models) == 1:
             return next(iter(self.models.values()))
         mapping = expanded(node) if node is not None else None
         return self.models.get(mapping.kind or self.default) if isinstance(mapping, Table) else None
@@ -97,12 +108,6 @@ def about(model: type[Spec]) -> str:
     return (model.__doc__ or "").strip().partition("\n")[0]
 
 
-def kind_of(model: type[Spec]) -> str:
-    """The `kind` that selects `model`; empty where it has none."""
-    field = model.model_fields.get("kind")
-    return str(field.default) if field else ""
-
-
 def step(shape: Shape | None, node: Node | None, key: str | int) -> Shape | None:
     """The shape of what stands under `key`, given what stands here; None where the grammar has no such place."""
     if shape is None:
@@ -121,7 +126,7 @@ def everywhere(shape: Shape = ROOT, path: KeyPath = ()) -> Iterator[tuple[KeyPat
     while level:
         below: list[tuple[Shape, KeyPath]] = []
         for here, to_here in level:
-            for model in here.models.values():
+            for _, model in usable(here.models):
                 yield to_here, model
                 below += [(inner, (*to_here, name)) for name, inner in shapes(model).items()]
             below += [(item, (*to_here, 0)) for item in here.items[:1]]
@@ -132,6 +137,8 @@ def everywhere(shape: Shape = ROOT, path: KeyPath = ()) -> Iterator[tuple[KeyPat
 def _shape(annotation: object, marks: Sequence[object]) -> Shape:
     parameters = get_args(annotation)
     unit = next((mark.name for mark in marks if isinstance(mark, Unit)), None)
+    if place := next((mark for mark in marks if isinstance(mark, Open)), None):
+        return Shape("", place.choices, unit=unit, default=place.default)
     match get_origin(annotation):
         case special if special is Annotated:
             return _shape(parameters[0], [*marks, *_flat(parameters[1:])])

@@ -8,6 +8,7 @@ from gnflow.spec.canonical import digest as digest
 from gnflow.spec.canonical import resolved as resolved
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.extends import assembled
+from gnflow.spec.kinds import within
 from gnflow.spec.merge import overridden
 from gnflow.spec.origins import origins_of
 from gnflow.spec.problems import Problem, SpecProblems
@@ -30,17 +31,19 @@ class Loaded:
 def load(path: Path | str, sets: Sequence[str] = ()) -> Loaded:
     """The experiment that a file describes, with `key=value` overrides.
 
-    Raises SpecProblems, a SpecError that holds every problem found.
+    Raises SpecProblems, a SpecError that holds every problem found, and EnvironmentProblem for a plug-in that cannot
+    be used.
     """
     path = Path(path)
     workspace = Workspace.around(path)
-    problems: list[Problem] = []
-    try:
-        tree, complete = assembled(path, workspace.root, problems)
-    except SpecProblems as fatal:
-        raise SpecProblems([*problems, *fatal.problems]) from None
-    tree = overridden(tree, sets, problems)
-    experiment = validated(tree, problems, complete)
-    if problems or experiment is None:
-        raise SpecProblems(problems)
-    return Loaded(experiment, origins_of(experiment, tree), path, workspace)
+    with within(workspace):
+        problems: list[Problem] = []
+        try:
+            tree, complete = assembled(path, workspace.root, problems)
+        except SpecProblems as fatal:
+            raise SpecProblems([*problems, *fatal.problems]) from None
+        tree = overridden(tree, sets, problems)
+        experiment = validated(tree, problems, complete)
+        if problems or experiment is None:
+            raise SpecProblems(problems)
+        return Loaded(experiment, origins_of(experiment, tree), path, workspace)

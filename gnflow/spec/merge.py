@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from gnflow.spec.base import Spec
-from gnflow.spec.grammar import ROOT, Shape, kind_of, step
+from gnflow.spec.base import Spec, kind_of
+from gnflow.spec.grammar import ROOT, Shape, step
 from gnflow.spec.problems import Problem, SpecProblems
 from gnflow.spec.source import parse
 from gnflow.spec.tree import (

@@ -1,16 +1,29 @@
 """`model:`: the architectures a spec may name."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from gnflow.spec.base import Count, DefaultKind, Kind, Listed, Rate, Unit, refuse
+from gnflow.spec.base import Count, Kind, Listed, Rate, Unit, refuse
+from gnflow.spec.open import Open
 
 Part = Literal["decoder", "text", "understanding", "generation", "image_head"]
 
 
 class ModelKind(Kind):
-    """A model. `factory` takes the model's section, the data's section and the attention kernel."""
+    """A model. `factory` takes the model's section, the data's section and the attention kernel; it returns a Model."""
+
+    reads: ClassVar[Literal["text", "multimodal"]] = "text"
+    """The kind of data that it is a model of."""
+
+    @property
+    def side(self) -> int:
+        """A length that the sides of its matrices go with; 1 where there is none."""
+        return 1
+
+    def smaller(self, side: int) -> Self:
+        """The same with one layer and sides of this length, for `gnflow verify`; itself where nothing can be cut."""
+        return self
 
 
 class Transformer(ModelKind):
@@ -41,6 +54,22 @@ class Transformer(ModelKind):
     norm_epsilon: Rate = 1e-6
     """Added to the mean square in every RMSNorm and to the variance in every LayerNorm."""
 
+    @property
+    def side(self) -> int:
+        """The width."""
+        return self.width
+
+    def smaller(self, side: int) -> Self:
+        """One layer of this width with two heads; every other choice is kept."""
+        sizes = {
+            "layers": 1,
+            "width": side,
+            "heads": 2,
+            "key_value_heads": None if self.key_value_heads in (None, self.heads) else 1,
+            "hidden": None if self.hidden is None else 3 * side // 2,
+        }
+        return self.model_copy(update=sizes)
+
     @field_validator("heads")
     @classmethod
     def _splits_the_width(cls, heads: int, info: ValidationInfo) -> int:
@@ -64,12 +93,14 @@ class Decoder(Transformer):
     Pre-RMSNorm, rotary positions, LayerNorm of queries and keys over the full width, no biases, plain GELU, own head.
     """
 
+    factory = "gnflow.models.decoder:for_data"
     kind: Literal["decoder"] = "decoder"
 
 
 class Emu3(Transformer):
     """One decoder and one head over text and image codes, as Emu3 has it."""
 
+    factory, reads = "gnflow.models.emu3:for_data", "multimodal"
     kind: Literal["emu3"] = "emu3"
     image_weight: Annotated[float, Field(ge=0)] = 0.5
     """Weight of an image code in the loss; a token of text has 1."""
@@ -78,6 +109,7 @@ class Emu3(Transformer):
 class Janus(Transformer):
     """Images are read as pixels and written as codes, each by a path of its own into one decoder, as Janus has it."""
 
+    factory, reads = "gnflow.models.janus:for_data", "multimodal"
     kind: Literal["janus"] = "janus"
     code_width: Annotated[Count, Unit("features")] = 8
     """Features of an image code before the adaptor."""
@@ -92,4 +124,4 @@ class Janus(Transformer):
         return freeze
 
 
-Model = Annotated[Decoder | Emu3 | Janus, Field(discriminator="kind"), DefaultKind("decoder")]
+Model = Annotated[ModelKind, Open("models", default="decoder")]

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from gnflow.spec.base import Count, DefaultKind, Fraction, Listed, Name, Path, Shorthand, Spec, Unit, refuse
-from gnflow.spec.data import BPE, Documents, Text, Tokenizer, entries
+from gnflow.spec.data import BPE, SourceKind, Text, Tokenizer, entries
+from gnflow.spec.open import Open
 from gnflow.spec.specials import SPECIALS, Style
 
 
@@ -113,7 +114,7 @@ class Mix(Spec):
 
 
 ImageSource = Annotated[Digits | ImageFiles | ImageHub, Field(discriminator="kind"), Shorthand]
-TextSource = Annotated[Documents, Field(discriminator="kind"), Shorthand]
+TextSource = Annotated[SourceKind, Open("sources", without=("tokens",))]
 ImageTokenizer = Annotated[VQ | PretrainedVQ, Field(discriminator="kind"), Shorthand]
 
 

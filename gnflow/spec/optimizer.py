@@ -1,6 +1,8 @@
 """`optimizer:`: the methods a spec may name."""
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, Tag, ValidationInfo, field_validator, model_validator
 
@@ -17,7 +19,8 @@ from gnflow.spec.base import (
     later,
     refuse,
 )
-from gnflow.spec.rules import AdamWRule, MuonRule, RmnpRule, Rule, SoapFields, SoapRule
+from gnflow.spec.open import Open
+from gnflow.spec.rules import AdamWRule, FirstOrder, MuonRule, RmnpRule, Rule, SoapFields, SoapRule
 from gnflow.spec.schedules import (
     Constant,
     ConstantWithInnerCosine,
@@ -28,8 +31,8 @@ from gnflow.spec.schedules import (
 )
 
 
-class FirstOrder(Spec):
-    """What every method that follows a mean gradient shares."""
+class Method(FirstOrder):
+    """A rule as the optimizer of a run, or inside Gauss-Newton: what every one has besides the fields of the rule."""
 
     microbatches: Annotated[Count, Unit("micro-batches")] = 1
     """Micro-batches averaged into one update."""
@@ -40,35 +43,58 @@ class FirstOrder(Spec):
     rules: Listed[Rule] = ()
     """Finer routing by parameter name, tried before the method's own."""
 
+    @property
+    def by_modality(self) -> bool:
+        """Whether it needs the losses of text and of images apart."""
+        return False
 
-class AdamW(FirstOrder, AdamWRule):
+    def takes(self, shape: Sequence[int], inside: bool) -> bool:
+        """Whether a parameter follows the method's own rule; `inside` says that it is a matrix inside the blocks."""
+        return True
+
+
+class AdamW(Method, AdamWRule):
     """AdamW on every parameter."""
 
 
-class MatrixMethod(FirstOrder):
-    """A method for the matrices inside the blocks."""
+class MethodOfMatrices(Method):
+    """A rule for the matrices inside the blocks, as an optimizer."""
 
     others: Annotated[AdamWRule, Field(), Shorthand] = AdamWRule()
     """The method for embedding, head and vectors."""
 
+    def takes(self, shape: Sequence[int], inside: bool) -> bool:
+        """Matrices inside the blocks."""
+        return inside
 
-class Muon(MatrixMethod, MuonRule):
+
+class Muon(MethodOfMatrices, MuonRule):
     """Muon on the matrices inside the blocks; `others` on embedding, head and vectors."""
 
 
-class Rmnp(MatrixMethod, RmnpRule):
+class Rmnp(MethodOfMatrices, RmnpRule):
     """RMNP on matrices; `others` on the rest. Both published routings are here."""
 
     routing: Literal["matrices", "all"] = "matrices"
     """`matrices` inside the blocks, as the paper says, or `all` with embedding and head, as its GPT-2 code does."""
 
+    def takes(self, shape: Sequence[int], inside: bool) -> bool:
+        """Matrices inside the blocks, or all of them."""
+        return len(shape) == 2 if self.routing == "all" else inside
 
-class Soap(MatrixMethod, SoapRule):
+
+class Soap(MethodOfMatrices, SoapRule):
     """SOAP on the matrices inside the blocks; `others` on embedding, head and vectors."""
 
 
-class Projected(MatrixMethod, SoapFields):
+class Projected(MethodOfMatrices, SoapFields):
     """SOAP on what is left of several mean gradients after a Fisher-orthogonal projection."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def leaves(self) -> int:
+            """Mean gradients that are projected."""
 
     microbatches: Annotated[int, Field(ge=2), Unit("micro-batches")] = 2
     """Micro-batches of one update, dealt out evenly to the mean gradients."""
@@ -91,6 +117,7 @@ class Projected(MatrixMethod, SoapFields):
 class FopSoap(Projected):
     """Fisher-orthogonal projection of two half-batches (arXiv:2508.13898), with SOAP's metric and step."""
 
+    leaves: ClassVar[int] = 2
     kind: Literal["fop_soap"] = "fop_soap"
 
 
@@ -104,6 +131,11 @@ class MlFopSoap(Projected):
     """Mean gradients at the bottom of the tree; powers of two make it even. With `modality` there are two."""
     granularity: Literal["matrix", "modality"] = "matrix"
     """Leaves are groups of micro-batches, or the image loss and the text loss of all of them (multimodal data only)."""
+
+    @property
+    def by_modality(self) -> bool:
+        """Where the leaves are the losses of the modalities."""
+        return self.granularity == "modality"
 
     @model_validator(mode="after")
     def _every_leaf_has_a_microbatch(self) -> "MlFopSoap":
@@ -133,9 +165,25 @@ class ConjugateGradients(Spec):
     """With `warm_start`: the part of the last solution that the next solve begins with."""
 
 
-FirstOrderMethod = AdamW | Muon | Rmnp | Soap | FopSoap | MlFopSoap
-InnerMethod = FirstOrderMethod | ConjugateGradients
-Inner = Annotated[InnerMethod, Field(discriminator="kind"), Shorthand]
+WRITTEN_OUT: dict[type[FirstOrder], type[Method]] = {AdamWRule: AdamW, MuonRule: Muon, RmnpRule: Rmnp, SoapRule: Soap}
+"""Rules whose optimizer has a class of its own above."""
+
+
+@cache
+def as_method(rule: type[FirstOrder]) -> type[Method]:
+    """The optimizer of a rule: its fields, and those that every optimizer has."""
+    if issubclass(rule, Method):
+        return rule
+    if rule in WRITTEN_OUT:
+        return WRITTEN_OUT[rule]
+    base = MethodOfMatrices if rule.matrices else Method
+    named = {"__module__": rule.__module__, "__qualname__": rule.__qualname__, "__doc__": rule.__doc__}
+    made: type[Method] = type(f"{rule.__name__}Method", (base, rule), named)
+    return made
+
+
+InnerMethod = Method | ConjugateGradients
+Inner = Annotated[InnerMethod, Open("optimizers", (FopSoap, MlFopSoap, ConjugateGradients), seen_as=as_method)]
 
 
 Fresh = Annotated[bool, later(True)]
@@ -282,17 +330,17 @@ class GaussNewton(Spec):
         return tangent
 
 
-Optimizer = Annotated[FirstOrderMethod | GaussNewton, Field(discriminator="kind"), Shorthand]
+Optimizer = Annotated[Method | GaussNewton, Open("optimizers", (FopSoap, MlFopSoap, GaussNewton), seen_as=as_method)]
 
 
-def has_rate(optimizer: FirstOrderMethod | GaussNewton) -> bool:
+def has_rate(optimizer: Method | GaussNewton) -> bool:
     """Whether there is a learning rate for a schedule to act on."""
     return not (isinstance(optimizer, GaussNewton) and isinstance(optimizer.inner, ConjugateGradients))
 
 
-def has_momentum(optimizer: FirstOrderMethod | GaussNewton) -> bool:
+def has_momentum(optimizer: Method | GaussNewton) -> bool:
     """Whether any part of the parameters follows the direction of a momentum."""
     method = optimizer.inner if isinstance(optimizer, GaussNewton) else optimizer
     if isinstance(method, ConjugateGradients):
         return False
-    return any(isinstance(part, MuonRule | RmnpRule) for part in (method, *(rule.use for rule in method.rules)))
+    return any(part.has_momentum for part in (method, *(rule.use for rule in method.rules)))

@@ -1,19 +1,56 @@
 """What one group of parameters follows, and how groups are chosen by name."""
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, Strict, field_validator
 
-from gnflow.spec.base import Count, Fraction, Rate, Shorthand, Spec, Unit, refuse
+from gnflow.spec.base import Count, Fraction, Kind, Rate, Spec, Unit, refuse
+from gnflow.spec.open import Open
 
 Beta = Fraction
 Decay = Annotated[float, Field(ge=0)]
 
 
-class AdamWRule(Spec):
+class FirstOrder(Kind):
+    """A rule that turns gradients into updates.
+
+    `factory` takes the fields of the class that names it, by name, and `schedule`; it returns a Transform.
+    """
+
+    matrices: ClassVar[bool] = False
+    """Whether it is for matrices alone, and leaves embedding, head and vectors to `others`."""
+    has_momentum: ClassVar[bool] = False
+    """Whether its transform says which momentum an update follows."""
+    has_metric: ClassVar[bool] = False
+    """Whether its transform has coordinates for a Fisher-orthogonal projection of matrices."""
+
+    @property
+    def rate(self) -> float | None:
+        """The learning rate, where the rule has one."""
+        rate = getattr(self, "learning_rate", None)
+        return rate if isinstance(rate, float) else None
+
+    def problem_with(self, shape: Sequence[int]) -> str | None:
+        """Why a parameter of this shape cannot follow the rule; None where it can."""
+        return None
+
+    def smaller(self, part: float) -> Self:
+        """The same for a model whose sides are only this part as long."""
+        return self
+
+
+class MatrixMethod(FirstOrder):
+    """A rule for matrices alone."""
+
+    matrices = True
+
+
+class AdamWRule(FirstOrder):
     """Adam with decoupled weight decay (arXiv:1711.05101)."""
 
+    factory = "gnflow.optim.adamw:adamw"
     kind: Literal["adamw"] = "adamw"
     learning_rate: Rate = 3e-3
     """Step size."""
@@ -25,9 +62,11 @@ class AdamWRule(Spec):
     """Decoupled decay, multiplied by the learning rate."""
 
 
-class MuonRule(Spec):
+class MuonRule(MatrixMethod):
     """Momentum orthogonalised by Newton-Schulz; for matrices only."""
 
+    factory = "gnflow.optim.muon:muon"
+    has_momentum = True
     kind: Literal["muon"] = "muon"
     learning_rate: Rate = 0.02
     """Step size."""
@@ -46,10 +85,18 @@ class MuonRule(Spec):
     split: Count = 1
     """Matrices fused along the rows of each weight, orthogonalised one by one: 3 for a fused query, key and value."""
 
+    def problem_with(self, shape: Sequence[int]) -> str | None:
+        """Rows that `split` does not divide."""
+        if shape[0] % self.split == 0:
+            return None
+        return f"muon's `split: {self.split}` does not divide the {shape[0]} rows"
 
-class RmnpRule(Spec):
+
+class RmnpRule(MatrixMethod):
     """Momentum with every row, one output neuron, scaled to norm 1 (arXiv:2603.20527); for matrices only."""
 
+    factory = "gnflow.optim.rmnp:rmnp"
+    has_momentum = True
     kind: Literal["rmnp"] = "rmnp"
     learning_rate: Rate = 0.02
     """Step size."""
@@ -63,9 +110,11 @@ class RmnpRule(Spec):
     """Size of the update of an (m, n) matrix: `original` sqrt(max(1, m/n)), `match_rms` 0.2 sqrt(n) for each row."""
 
 
-class SoapFields(Spec):
+class SoapFields(MatrixMethod):
     """What SOAP and the methods built on it share."""
 
+    factory = "gnflow.optim.soap:soap"
+    has_metric = True
     learning_rate: Rate = 3e-3
     """Step size."""
     betas: Annotated[tuple[Beta, Beta], Strict(False)] = (0.95, 0.95)
@@ -85,6 +134,10 @@ class SoapFields(Spec):
     fresh_factors: bool = False
     """Let a renewal of the eigenbasis see the current gradient before that is projected (arXiv:2607.20548)."""
 
+    def smaller(self, part: float) -> Self:
+        """A side that is too long for an eigenbasis stays so."""
+        return self.model_copy(update={"max_precondition_dim": max(int(self.max_precondition_dim * part), 1)})
+
 
 class SoapRule(SoapFields):
     """Adam in the eigenbasis of Shampoo's factors (arXiv:2409.11321); for matrices only."""
@@ -92,9 +145,7 @@ class SoapRule(SoapFields):
     kind: Literal["soap"] = "soap"
 
 
-# Methods of matrices alone.
-MatrixRule = MuonRule | RmnpRule | SoapRule
-RuleUse = Annotated[AdamWRule | MuonRule | RmnpRule | SoapRule, Field(discriminator="kind"), Shorthand]
+RuleUse = Annotated[FirstOrder, Open("optimizers")]
 
 
 class Rule(Spec):

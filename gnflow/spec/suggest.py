@@ -7,6 +7,8 @@ from functools import cache
 from gnflow.spec.base import Spec, listed
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.grammar import Shape, everywhere, shapes
+from gnflow.spec.kinds import Kinds, current
+from gnflow.spec.open import usable
 from gnflow.spec.tree import dotted
 
 _SURE, _LIKELY = 0.75, 0.6
@@ -45,17 +47,17 @@ def nearest(word: str, names: Iterable[str], cutoff: float = _LIKELY) -> str | N
 def for_key(key: str, shape: Shape, kind: str, root: type[Spec] = Experiment) -> tuple[str, str | None]:
     """For a `key` unknown to the `kind` that stands here: what to add to the message, and the name to suggest."""
     here = shapes(shape.models[kind])
-    if owners := [f"`{other}`" for other, model in shape.models.items() if key in shapes(model)]:
+    if owners := [f"`{other}`" for other, model in usable(shape.models) if key in shapes(model)]:
         return f"; `{key}` belongs to {listed(owners)}", None
     if ":" in key:
         return "; write a space after the colon", None
     known = _ELSEWHERE.get(key.lower(), key)
     if near := known if known in here else nearest(key, here, _SURE):
         return "", near
-    for other, model in shape.models.items():
+    for other, model in usable(shape.models):
         if near := nearest(key, shapes(model), _SURE):
             return f"; `{other}` has `{near}`", None
-    if places := _places(root).get(known):
+    if places := _places(root, current()).get(known):
         name = "it" if known == key else f"gnflow calls it `{known}`, which"
         return f"; {name} belongs {listed(places[:3])}", None
     if near := nearest(key, here):
@@ -65,7 +67,7 @@ def for_key(key: str, shape: Shape, kind: str, root: type[Spec] = Experiment) ->
 
 
 @cache
-def _places(root: type[Spec]) -> dict[str, tuple[str, ...]]:
+def _places(root: type[Spec], kinds: Kinds) -> dict[str, tuple[str, ...]]:
     """For every key, the mappings that have it, the nearest to the root first."""
     places: dict[str, dict[str, None]] = {}
     for path, model in everywhere(Shape("a mapping", {"": root})):

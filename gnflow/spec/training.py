@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from gnflow.spec.base import Count, Kind, Path, Rate, Shorthand, Spec, Unit, later, refuse
+from gnflow.spec.open import Open
 
 
 class Scratch(Spec):
@@ -188,11 +189,7 @@ class Curvature(MetricKind):
         return self
 
 
-Metric = Annotated[
-    Loss | Cost | UpdateNorms | Dominance | ModalityConflict | Samples | Curvature,
-    Field(discriminator="kind"),
-    Shorthand,
-]
+Metric = Annotated[MetricKind, Open("metrics")]
 
 
 class Compile(Spec):

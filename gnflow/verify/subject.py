@@ -19,7 +19,6 @@ from gnflow.spec import optimizer as spec
 from gnflow.spec.data import PretrainedTokenizer, Text, Tokens
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.multimodal import VQ, Data, Digits, Multimodal
-from gnflow.spec.rules import SoapFields
 from gnflow.spec.schedules import InnerSchedule, Schedule
 from gnflow.spec.training import Scratch
 
@@ -60,15 +59,8 @@ def shrunken(experiment: Experiment) -> Experiment:
     Rules by parameter name that own nothing in the smaller model are left out.
     """
     shape = experiment.model
-    model = shape.model_copy(
-        update={
-            "layers": 1,
-            "width": WIDTH,
-            "heads": 2,
-            "key_value_heads": None if shape.key_value_heads in (None, shape.heads) else 1,
-            "hidden": None if shape.hidden is None else 3 * WIDTH // 2,
-        }
-    )
+    model = shape.smaller(WIDTH)
+    part = model.side / shape.side
     training = {"steps": STEPS, "tokens": None, "rows": ROWS, "start": Scratch(), "target": None}
     small = experiment.model_copy(
         update={
@@ -87,14 +79,14 @@ def shrunken(experiment: Experiment) -> Experiment:
             update={
                 "inner": _few_iterations(method.inner)
                 if isinstance(method.inner, spec.ConjugateGradients)
-                else _few(method.inner, names, shape.width),
+                else _few(method.inner, names, part),
                 "inner_steps": min(method.inner_steps, INNER_STEPS),
                 "search": search,
                 "schedule": _short(method.schedule),
             }
         )
     else:
-        smaller = _few(method, names, shape.width)
+        smaller = _few(method, names, part)
     return small.model_copy(update={"optimizer": smaller})
 
 
@@ -108,7 +100,7 @@ def _few_ids(data: Data) -> Data:
     return Text(source=Tokens(train="none", held_out="none", vocabulary=VOCABULARY), context=CONTEXT)
 
 
-def _few(method: spec.FirstOrderMethod, names: list[str], width: int) -> spec.FirstOrderMethod:
+def _few(method: spec.Method, names: list[str], part: float) -> spec.Method:
     """Few micro-batches, a short warm-up, and the rules that own one of `names`."""
     rules, free = [], names
     for rule in method.rules:
@@ -122,10 +114,7 @@ def _few(method: spec.FirstOrderMethod, names: list[str], width: int) -> spec.Fi
     }
     if isinstance(method, spec.MlFopSoap):
         changed["leaves"] = min(method.leaves, LEAVES)
-    if isinstance(method, SoapFields):
-        # A side that was too long for an eigenbasis stays so.
-        changed["max_precondition_dim"] = max(method.max_precondition_dim * WIDTH // width, 1)
-    return method.model_copy(update=changed)
+    return method.model_copy(update=changed).smaller(part)
 
 
 def _few_iterations(method: spec.ConjugateGradients) -> spec.ConjugateGradients:

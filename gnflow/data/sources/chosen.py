@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import assert_never
 
 from gnflow.data.sources import files, huggingface, package, shakespeare
 from gnflow.data.sources.corpus import Corpus, Json
-from gnflow.spec.data import Documents, Files, HuggingFace, Package, Shakespeare
+from gnflow.spec.data import Files, HuggingFace, Package, Shakespeare, SourceKind
 
 
-def identity(source: Documents, root: Path, sha256: Callable[[Path], str]) -> Json:
+def identity(source: SourceKind, root: Path, sha256: Callable[[Path], str]) -> Json:
     """What distinguishes this corpus from any other. Raises DataError."""
     match source:
         case Shakespeare():
@@ -21,10 +20,10 @@ def identity(source: Documents, root: Path, sha256: Callable[[Path], str]) -> Js
         case HuggingFace():
             return huggingface.identity(source, root, sha256)
         case _:
-            assert_never(source)
+            raise AssertionError(source.kind)
 
 
-def corpus(source: Documents, root: Path) -> Corpus:
+def corpus(source: SourceKind, root: Path) -> Corpus:
     """Its documents. Raises DataError, and EnvironmentProblem when a package is missing."""
     match source:
         case Shakespeare():
@@ -36,4 +35,4 @@ def corpus(source: Documents, root: Path) -> Corpus:
         case HuggingFace():
             return huggingface.corpus(source, root)
         case _:
-            assert_never(source)
+            raise AssertionError(source.kind)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gnflow.spec.extends import mapping
+from gnflow.spec.kinds import within
 from gnflow.spec.problems import Problem, SpecProblems
 from gnflow.spec.study import Study
 from gnflow.spec.suggest import nearest
@@ -22,6 +23,11 @@ def load(path: Path) -> Design:
     """The study in a folder or a file. Raises SpecProblems, a SpecError that holds every problem found."""
     path = path / STUDY if path.is_dir() else path
     workspace = Workspace.around(path)
+    with within(workspace):
+        return _loaded(path, workspace)
+
+
+def _loaded(path: Path, workspace: Workspace) -> Design:
     problems: list[Problem] = []
     try:
         tree = _written_out(mapping(path, problems))

@@ -1,0 +1,35 @@
+"""All that a plug-in needs, in one module that does not import torch. See docs/plugins.md.
+
+A kind is a class derived from one of the four bases, and the function that its `factory` names. The classes and types
+below are those that gnflow's own kinds are made of.
+"""
+
+from gnflow.models.model import Model as Model
+from gnflow.models.model import Stage as Stage
+from gnflow.models.model import Weight as Weight
+from gnflow.objective import Metrics as Metrics
+from gnflow.objective import Objective as Objective
+from gnflow.objective import Params as Params
+from gnflow.objective import Scalar as Scalar
+from gnflow.objective import Tokens as Tokens
+from gnflow.spec.base import Count as Count
+from gnflow.spec.base import Fraction as Fraction
+from gnflow.spec.base import Listed as Listed
+from gnflow.spec.base import Name as Name
+from gnflow.spec.base import Path as Path
+from gnflow.spec.base import Rate as Rate
+from gnflow.spec.base import Spec as Spec
+from gnflow.spec.base import Unit as Unit
+from gnflow.spec.base import refuse as refuse
+from gnflow.spec.data import SourceKind as SourceKind
+from gnflow.spec.model import ModelKind as ModelKind
+from gnflow.spec.rules import Beta as Beta
+from gnflow.spec.rules import Decay as Decay
+from gnflow.spec.rules import FirstOrder as FirstOrder
+from gnflow.spec.rules import MatrixMethod as MatrixMethod
+from gnflow.spec.training import MetricKind as MetricKind
+from gnflow.transform import Fisher as Fisher
+from gnflow.transform import Schedule as Schedule
+from gnflow.transform import Transform as Transform
+from gnflow.transform import counter as counter
+from gnflow.transform import rate as rate

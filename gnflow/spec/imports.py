@@ -1,0 +1,88 @@
+"""Modules of plug-ins: those beside the project's `pyproject.toml` first, then what is installed."""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from gnflow.errors import EnvironmentProblem
+
+
+def module(name: str, folder: Path | None, who: str) -> ModuleType:
+    """The module `name`, in `folder` if it is there. `who` begins the sentence of an error.
+
+    Raises EnvironmentProblem for a module that is nowhere, or that fails while it is imported.
+    """
+    file = _file(name.partition(".")[0], folder) if folder else None
+    try:
+        if file is not None:
+            _require_free(name.partition(".")[0], file, who)
+            _placed(name.partition(".")[0], file)
+        return importlib.import_module(name)
+    except EnvironmentProblem:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name and f"{name}.".startswith(f"{error.name}."):
+            places = f"beside {folder / 'pyproject.toml'} or among the installed packages" if folder else "installed"
+            raise EnvironmentProblem(f"{who}: there is no module `{name}` {places}") from None
+        raise EnvironmentProblem(f"{who}: {file or name} cannot be imported: {error}") from None
+    except SyntaxError as error:
+        raise EnvironmentProblem(f"{who}: {error.filename}:{error.lineno}: {error.msg}") from None
+    except Exception as error:
+        raise EnvironmentProblem(f"{who}: {file or name} cannot be imported: {told(error)}") from None
+
+
+def told(error: BaseException) -> str:
+    """An exception on one line, with the line of the plug-in that raised it last."""
+    frames, place = error.__traceback__, ""
+    while frames is not None:
+        file = frames.tb_frame.f_code.co_filename
+        if not file.startswith("<") and "site-packages" not in file and f"{Path(__file__).parents[1]}/" not in file:
+            place = f" ({Path(file).name}:{frames.tb_lineno})"
+        frames = frames.tb_next
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"
+
+
+def file_of(loaded: ModuleType) -> Path | None:
+    """Where a module was read from."""
+    return Path(loaded.__file__).resolve() if loaded.__file__ else None
+
+
+def _file(top: str, folder: Path) -> Path | None:
+    for path in (folder / f"{top}.py", folder / top / "__init__.py"):
+        if path.is_file():
+            return path.resolve()
+    return None
+
+
+def _require_free(top: str, file: Path, who: str) -> None:
+    if top in sys.stdlib_module_names or top in ("gnflow", "torch", "numpy", "pydantic"):
+        raise EnvironmentProblem(f"{who}: {file} has the name of a module that gnflow needs itself; rename it")
+
+
+def _placed(top: str, file: Path) -> None:
+    """Reads a top-level module from `file`, unless it was read from there already.
+
+    The folder comes last in the search path, so that a plug-in finds the modules beside it and hides none.
+    """
+    known = sys.modules.get(top)
+    if known is not None and file_of(known) == file:
+        return
+    for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
+        del sys.modules[name]
+    folder = file.parent.parent if file.name == "__init__.py" else file.parent
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    places = [str(file.parent)] if file.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(top, file, submodule_search_locations=places)
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[top] = made
+    try:
+        spec.loader.exec_module(made)
+    except BaseException:
+        sys.modules.pop(top, None)
+        raise

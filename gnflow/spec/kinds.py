@@ -1,0 +1,238 @@
+"""Which kinds a project has: those built in, those of its `pyproject.toml`, and those of what is installed.
+
+A kind is known by its name. The module that has its class is imported when a spec uses the kind.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import get_args
+
+from gnflow.errors import EnvironmentProblem
+from gnflow.spec.base import Kind, kind_of
+from gnflow.spec.built_in import BUILT_IN
+from gnflow.spec.imports import module
+from gnflow.workspace import Workspace
+
+ONE = {"optimizers": "optimizer", "models": "model", "sources": "source", "metrics": "metric"}
+"""Group -> what one of its kinds is called."""
+GNFLOW = "gnflow"
+"""The place of what is built in."""
+_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class Named:
+    """A kind by its name, and where the class is."""
+
+    group: str
+    kind: str
+    target: str
+    """`module:class`"""
+    place: str
+    """Where the name is given, for sentences."""
+    folder: Path | None = None
+    """Where modules are looked for first."""
+    distribution: str = ""
+    """What was installed with it, by name and version."""
+
+    @property
+    def who(self) -> str:
+        """The beginning of a sentence about it."""
+        return f"{ONE[self.group]} `{self.kind}` ({self.place}, {self.target})"
+
+
+class Kinds:
+    """The kinds of one project, by group. What is installed is looked at only when a name is not found before."""
+
+    def __init__(self, project: Path | None, tried: tuple[Named, ...] = ()) -> None:
+        self.project = project
+        own = [*(_rows(project) if project else ()), *tried]
+        self._near = {group: dict(_built_in(group)) for group in ONE}
+        for named in own:
+            _add(self._near[named.group], named)
+
+    def find(self, group: str, kind: str) -> Named | None:
+        """The kind of this name."""
+        return self._near[group].get(kind) or self.all(group).get(kind)
+
+    def all(self, group: str) -> Mapping[str, Named]:
+        """Every kind of a group; the built-in ones first."""
+        return self._every[group]
+
+    @cached_property
+    def _every(self) -> dict[str, dict[str, Named]]:
+        every = {group: dict(kinds) for group, kinds in self._near.items()}
+        for group in ONE:
+            for point in entry_points(group=f"gnflow.{group}"):
+                _add(every[group], _installed(group, point))
+        return every
+
+
+_TRIED: list[Named] = []
+_current: ContextVar[Kinds | None] = ContextVar("kinds", default=None)
+
+
+def current() -> Kinds:
+    """The kinds of the project that is being read; outside of any, those that are built in or installed."""
+    return _current.get() or _known(None, 0, tuple(_TRIED))
+
+
+@contextmanager
+def within(workspace: Workspace) -> Iterator[Kinds]:
+    """Inside, the kinds are those of this project. Raises EnvironmentProblem for a table that cannot be used."""
+    project = _project_file(workspace)
+    known = _known(project, project.stat().st_mtime_ns if project else 0, tuple(_TRIED))
+    token = _current.set(known)
+    try:
+        yield known
+    finally:
+        _current.reset(token)
+
+
+def try_out(file: Path) -> None:
+    """Adds the kinds of a file for as long as this process lives. Raises EnvironmentProblem where it has none."""
+    who = f"--plugin {file}"
+    if not file.is_file() or file.suffix != ".py":
+        raise EnvironmentProblem(f"{who}: expected a Python file (.py)")
+    loaded = module(file.stem, file.resolve().parent, who)
+    found = []
+    for name, member in vars(loaded).items():
+        if isinstance(member, type) and issubclass(member, Kind) and member.__module__ == loaded.__name__:
+            group = group_of(member)
+            kind = kind_of(member)
+            if group and kind:
+                found.append(Named(group, kind, f"{file.stem}:{name}", str(file), file.resolve().parent))
+    if not found:
+        raise EnvironmentProblem(f"{who}: no class in it is a kind; derive one from the classes of gnflow.plugin")
+    _TRIED.extend(found)
+
+
+def class_of(named: Named) -> type[Kind]:
+    """The class of a kind. Raises EnvironmentProblem for one that cannot be imported or is no kind of its group."""
+    found = _class(named)
+    _ORIGINS.setdefault(found, named)
+    return found
+
+
+def origin_of(kind: type[Kind]) -> Named | None:
+    """How the class of a plug-in was named, or a class that it is a base of; None for what is built in."""
+    found = next((_ORIGINS[base] for base in kind.__mro__ if base in _ORIGINS), None)
+    return None if found is None or found.place == GNFLOW else found
+
+
+def group_of(model: type[Kind]) -> str:
+    """The group that a class belongs to by its base."""
+    return next((group for group in ONE if issubclass(model, base_of(group))), "")
+
+
+@cache
+def base_of(group: str) -> type[Kind]:
+    """The class that all kinds of a group derive from."""
+    from gnflow.spec import data, model, rules, training
+
+    bases: dict[str, type[Kind]] = {
+        "optimizers": rules.FirstOrder,
+        "models": model.ModelKind,
+        "sources": data.SourceKind,
+        "metrics": training.MetricKind,
+    }
+    return bases[group]
+
+
+_ORIGINS: dict[type, Named] = {}
+
+
+@cache
+def _class(named: Named) -> type[Kind]:
+    name, _, attribute = named.target.partition(":")
+    found = getattr(module(name, named.folder, named.who), attribute, None)
+    base = base_of(named.group)
+    if found is None:
+        raise EnvironmentProblem(f"{named.who}: the module has no `{attribute}`")
+    if not isinstance(found, type) or not issubclass(found, base):
+        raise EnvironmentProblem(
+            f"{named.who}: `{attribute}` is not a class derived from gnflow.plugin.{_public(base)}"
+        )
+    own = kind_of(found)
+    field = found.model_fields.get("kind")
+    if not own or field is None or own not in get_args(field.annotation):
+        line = f'kind: Literal["{named.kind}"] = "{named.kind}"'
+        raise EnvironmentProblem(f"{named.who}: the class has no `kind`; write `{line}` in it")
+    if own != named.kind:
+        raise EnvironmentProblem(f"{named.who}: the class calls itself `{own}`; give both the same name")
+    if named.place != GNFLOW and not _TARGET.fullmatch(found.factory):
+        raise EnvironmentProblem(f'{named.who}: the class has no `factory`; write `factory = "module:function"` in it')
+    return found
+
+
+def _public(base: type) -> str:
+    return base.__name__
+
+
+@cache
+def _known(project: Path | None, changed: int, tried: tuple[Named, ...]) -> Kinds:
+    return Kinds(project, tried)
+
+
+def _project_file(workspace: Workspace) -> Path | None:
+    """`pyproject.toml` at the root; around a folder that no mark makes a project, the nearest one above."""
+    folders = (workspace.root,) if workspace.marked else (workspace.root, *workspace.root.parents)
+    return next((file for folder in folders if (file := folder / "pyproject.toml").is_file()), None)
+
+
+def _built_in(group: str) -> Iterator[tuple[str, Named]]:
+    for kind, target in BUILT_IN[group].items():
+        yield kind, Named(group, kind, target, GNFLOW)
+
+
+def _rows(project: Path) -> Iterator[Named]:
+    try:
+        text = project.read_text(encoding="utf-8")
+        tables = tomllib.loads(text).get("tool", {}).get("gnflow", {})
+    except (OSError, ValueError) as error:
+        raise EnvironmentProblem(f"{project} cannot be read: {error}") from None
+    for group, rows in tables.items() if isinstance(tables, dict) else ():
+        if group not in ONE or not isinstance(rows, dict):
+            raise EnvironmentProblem(
+                f"{project}: [tool.gnflow.{group}] is none of the tables that gnflow reads: {', '.join(ONE)}"
+            )
+        for kind, target in rows.items():
+            place = f"{project.name}:{_line(text, group, kind)}"
+            if not isinstance(target, str) or not _TARGET.fullmatch(target):
+                raise EnvironmentProblem(f'{place}: expected `{kind} = "module:class"`, got `{target}`')
+            yield Named(group, kind, target, place, project.parent)
+
+
+def _line(text: str, group: str, kind: str) -> int:
+    inside = False
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.lstrip().startswith("["):
+            inside = re.fullmatch(rf"\s*\[\s*tool\.gnflow\.{group}\s*\].*", line) is not None
+        elif inside and re.match(rf"\s*[\"']?{re.escape(kind)}[\"']?\s*=", line):
+            return number
+    return 1
+
+
+def _installed(group: str, point: EntryPoint) -> Named:
+    owner = f"{point.dist.name} {point.dist.version}" if point.dist else ""
+    return Named(group, point.name, point.value, f"entry point of {owner}", None, owner)
+
+
+def _add(kinds: dict[str, Named], named: Named) -> None:
+    if other := kinds.get(named.kind):
+        raise EnvironmentProblem(
+            f"the {ONE[named.group]} `{named.kind}` is named twice: by {_where(other)} and by {_where(named)}; "
+            "rename one of them"
+        )
+    kinds[named.kind] = named
+
+
+def _where(named: Named) -> str:
+    return f"{named.place} ({named.target})"

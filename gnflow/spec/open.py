@@ -1,0 +1,133 @@
+"""Places of a spec where any kind of a group may stand, also one that gnflow does not know."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, SerializationInfo, TypeAdapter
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+
+from gnflow.errors import EnvironmentProblem
+from gnflow.spec import kinds
+from gnflow.spec.base import Kind, Spec, expanded, kind_of
+
+
+def itself(kind: type[Kind]) -> type[Spec]:
+    """The class as the kind declares it."""
+    return kind
+
+
+@dataclass(frozen=True)
+class Open:
+    """The mark of such a place; a `kind` alone means its defaults."""
+
+    group: str
+    closed: tuple[type[Spec], ...] = ()
+    """Kinds that may stand here besides and are in no group."""
+    without: tuple[str, ...] = ()
+    """Kinds of the group that may not stand here."""
+    default: str = ""
+    """The kind of a mapping that names none."""
+    seen_as: Callable[[type[Kind]], type[Spec]] = itself
+    """The class of a kind -> the mapping that stands here."""
+
+    @property
+    def choices(self) -> "Choices":
+        """What may stand here, in the project that is being read."""
+        return Choices(self)
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self._validated,
+            serialization=core_schema.plain_serializer_function_ser_schema(_dumped, info_arg=True),
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        found = handler(_tagged(tuple(self.choices.values())).core_schema)
+        return {**found, "defaultKind": self.default} if self.default else found
+
+    def _validated(self, value: object) -> object:
+        told = expanded(value)
+        choices = self.choices
+        if isinstance(told, Spec):
+            if isinstance(told, (*self.closed, kinds.base_of(self.group))):
+                return self._in_place(told)
+            raise PydanticKnownError("model_attributes_type")
+        if not isinstance(told, Mapping):
+            raise PydanticKnownError("model_attributes_type")
+        kind = told.get("kind", self.default)
+        if kind == "" and "kind" not in told:
+            raise PydanticKnownError("union_tag_not_found", {"discriminator": "'kind'"})
+        if not isinstance(kind, str) or kind not in choices:
+            expected = ", ".join(f"'{name}'" for name in choices)
+            tag = {"discriminator": "'kind'", "tag": str(kind), "expected_tags": expected}
+            raise PydanticKnownError("union_tag_invalid", tag)
+        return _tagged((choices[kind],)).validate_python({**told, "kind": kind})
+
+    def _in_place(self, value: Spec) -> Spec:
+        """A value that was made by a class, as the class that stands here."""
+        wanted = self.seen_as(type(value)) if isinstance(value, Kind) else type(value)
+        return value if isinstance(value, wanted) else wanted.model_validate(dict(value))
+
+
+class Choices(Mapping[str, type[Spec]]):
+    """Kind -> the class that stands in an open place. A class is imported when it is asked for."""
+
+    def __init__(self, place: Open) -> None:
+        self._place = place
+        self._closed = {kind_of(model): model for model in place.closed}
+
+    def __getitem__(self, kind: str) -> type[Spec]:
+        if kind in self._closed:
+            return self._closed[kind]
+        if (named := self._named(kind)) is None:
+            raise KeyError(kind)
+        return self._place.seen_as(kinds.class_of(named))
+
+    def __contains__(self, kind: object) -> bool:
+        # Not by __getitem__: that would import the module of the kind.
+        return kind in self._closed or (isinstance(kind, str) and self._named(kind) is not None)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (kind for kind in kinds.current().all(self._place.group) if kind not in self._place.without)
+        yield from self._closed
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def _named(self, kind: str) -> kinds.Named | None:
+        return None if kind in self._place.without else kinds.current().find(self._place.group, kind)
+
+
+def usable(models: Mapping[str, type[Spec]]) -> Iterator[tuple[str, type[Spec]]]:
+    """The kinds whose class can be had: a broken plug-in is no reason to say nothing of the others."""
+    for kind in models:
+        try:
+            yield kind, models[kind]
+        except EnvironmentProblem:
+            continue
+
+
+class _Nothing(Spec):
+    """A second member for a union of one, which pydantic would not tag."""
+
+    kind: Literal["-"] = "-"
+
+
+@cache
+def _tagged(models: tuple[type[Spec], ...]) -> TypeAdapter[Any]:
+    union: Any = _Nothing if len(models) == 1 else models[0]
+    for model in models if len(models) == 1 else models[1:]:
+        union = union | model
+    return TypeAdapter(Annotated[union, Field(discriminator="kind")])
+
+
+def _dumped(value: Spec, info: SerializationInfo) -> object:
+    return value.model_dump(
+        mode=info.mode,
+        exclude_unset=info.exclude_unset,
+        exclude_defaults=info.exclude_defaults,
+        exclude_none=info.exclude_none,
+    )
