@@ -3,7 +3,8 @@
 from collections.abc import Hashable, Iterable
 from typing import assert_never
 
-from gnflow.compiler.factory import made_by, parameters, unfit
+from gnflow.compiler.checked import checked
+from gnflow.compiler.factory import made_by, parameters, unfit, who
 from gnflow.compiler.routing import routing
 from gnflow.models.modality import by_modality
 from gnflow.models.model import Model
@@ -23,6 +24,7 @@ from gnflow.optim.statistics import Statistics, stacks
 from gnflow.spec import optimizer as spec
 from gnflow.spec import rules
 from gnflow.spec import schedules as spec_schedules
+from gnflow.spec.kinds import origin_of
 
 
 def optimizer(method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None = None) -> Optimizer:
@@ -160,7 +162,7 @@ def _transform(rule: rules.FirstOrder, schedule: schedules.Schedule) -> AnyTrans
     made = made_by(rule, parameters(rule), schedule=schedule)
     if not isinstance(made, Transform):
         raise unfit(rule, made, "a Transform")
-    return made
+    return checked(made, who(rule)) if origin_of(type(rule)) else made
 
 
 def _schedule(schedule: spec_schedules.Schedule, updates: int) -> schedules.Schedule:

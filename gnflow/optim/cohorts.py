@@ -14,6 +14,7 @@ from gnflow import trees
 from gnflow.objective import Params
 from gnflow.optim.protocol import AnyState, AnyTransform
 from gnflow.optim.stacks import Stacks, stacked_shape
+from gnflow.optim.states import problem_within
 
 Update: TypeAlias = Callable[[Params, AnyState, Params], tuple[Params, AnyState]]
 Own: TypeAlias = dict[str, Tensor]
@@ -95,11 +96,15 @@ def rates(state: AnyState) -> dict[str, float]:
 
 
 def first_rate(transform: AnyTransform, params: Params) -> float:
-    """The learning rate of the first part that has one. Raises what the transform's `init` raises for such shapes."""
+    """The learning rate of the first part that has one. Raises what the transform's `init` raises for such shapes,
+    and ValueError for a state without a count or a rate.
+    """
     shapes = {name: stacked_shape(tuple(w.shape)) for name, w in params.items()}
     if not shapes:
         return 0.0
-    transform.init({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
+    state = transform.init({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
+    if problem := problem_within(state):
+        raise ValueError(f"as_torch cannot use this transform: {problem}")
     small = transform.init({name: torch.zeros((1,) * len(shape)) for name, shape in shapes.items()})
     return next(iter(rates(small).values()), 0.0)
 

@@ -17,6 +17,8 @@ Changes = dict[str, tuple[str, str]]
 def changes(there: Run, here: Path) -> Changes:
     """Name -> how it was, how it is now; the last session of a run that several machines worked on need not tell."""
     old, new = _circumstances(there.directory), _circumstances(here)
+    for name in {**_plugins(there.directory), **_plugins(here)}:
+        old[name], new[name] = (_plugins(place).get(name, UNKNOWN) for place in (there.directory, here))
     old["spec"], new["spec"] = _digest(there.directory, "spec"), digest(there.experiment)[:12]
     return {name: (old[name], new[name]) for name in new if old[name] != new[name]}
 
@@ -28,6 +30,17 @@ def _circumstances(directory: Path) -> dict[str, str]:
     found = {name: _distinct([_part(entry.get("versions"), name) for entry in entries]) for name in VERSIONS}
     found |= {name: _distinct([_part(entry, name) for entry in entries]) for name in MACHINE}
     return found | {"commit": _commit(directory, content.get("git")), "data": _digest(directory, "data")}
+
+
+def _plugins(directory: Path) -> dict[str, str]:
+    """The plug-ins of all sessions: the name of each, and what its code was."""
+    found: dict[str, list[str]] = {}
+    sessions = provenance.read(directory).get("sessions")
+    for session in sessions if isinstance(sessions, list) else ():
+        for plugin in session.get("plugins", ()) if isinstance(session, dict) else ():
+            code = f"{plugin['file']} {plugin['version'] or ''}".strip()
+            found.setdefault(f"plug-in {plugin['kind']}", []).append(f"{code} ({plugin['sha256'][:12]})")
+    return {name: _distinct(codes) for name, codes in found.items()}
 
 
 def _distinct(values: list[str]) -> str:

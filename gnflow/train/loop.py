@@ -31,6 +31,7 @@ from gnflow.train.directory import (
     set_aside,
 )
 from gnflow.train.journal import JOURNAL, Event, Journal
+from gnflow.train.plugins import plugins_of
 from gnflow.train.recorder import Observer, Recorder
 from gnflow.train.reproducible import reproducible
 from gnflow.train.run import Run
@@ -112,6 +113,7 @@ def _work(
         seeds={"training": experiment.training.seed},
         device=program.device,
         resumed_from=None if source is None else checkpoint.step_of(source),
+        plugins=plugins_of(experiment),
     )
     params = start(planned, program, dataset, workspace, report) if source is None else {}
     with _watching(watches, planned, directory) as observers:

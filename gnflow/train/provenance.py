@@ -19,6 +19,7 @@ from gnflow import secrets
 from gnflow.errors import DataError
 from gnflow.secrets import without_secrets
 from gnflow.train import disk
+from gnflow.train.plugins import Plugin
 
 FILE = "provenance.json"
 DIFF = "dirty.diff"
@@ -41,6 +42,7 @@ def record(
     seeds: Mapping[str, int],
     device: torch.device,
     resumed_from: int | None,
+    plugins: Sequence[Plugin] = (),
 ) -> None:
     """Adds this session to provenance.json. Raises DiskProblem."""
     known = read(directory)
@@ -51,6 +53,7 @@ def record(
         "resumed_from": resumed_from,
         **_machine(device),
         "versions": _versions(),
+        **({"plugins": [plugin._asdict() for plugin in plugins]} if plugins else {}),
         "environment": _environment(os.environ),
     }
     disk.write_json(

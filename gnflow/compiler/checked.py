@@ -1,0 +1,99 @@
+"""A transform from outside, held to what a transform promises while a run is planned.
+
+The plan runs every function of a transform on the meta device, where nothing is computed: there a wrong shape or state
+is found before a byte is allocated. On a real device the functions are called as they are.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from gnflow.errors import EnvironmentProblem, GnflowError
+from gnflow.objective import Params
+from gnflow.optim.protocol import AnyState, AnyTransform
+from gnflow.optim.states import problem_with
+from gnflow.spec.imports import told
+
+Result = TypeVar("Result")
+
+
+def checked(transform: AnyTransform, who: str) -> AnyTransform:
+    """The same transform. `who` begins the sentence of an error.
+
+    `init`, `update` and `refresh` raise EnvironmentProblem on the meta device for what does not fit or raises itself.
+    """
+
+    def asked(name: str, function: Callable[..., Result], *arguments: object) -> Result:
+        try:
+            return function(*arguments)
+        except GnflowError:
+            raise
+        except Exception as error:
+            raise EnvironmentProblem(f"{who}: `{name}` raised {told(error)}") from None
+
+    def init(params: Params) -> AnyState:
+        if not _planned(params):
+            return transform.init(params)
+        state = asked("init", transform.init, params)
+        if problem := problem_with(state):
+            raise EnvironmentProblem(f"{who}: {problem}")
+        return state
+
+    def update(gradients: Params, state: AnyState, params: Params) -> tuple[Params, AnyState]:
+        if not _planned(params):
+            return transform.update(gradients, state, params)
+        found: object = asked("update", transform.update, gradients, state, params)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise EnvironmentProblem(f"{who}: `update` returned a {type(found).__name__}, expected (updates, state)")
+        updates, after = found
+        _require_like(who, "update", updates, params)
+        _require_form(who, "update", after, state)
+        return updates, after
+
+    def refresh(gradients: Params, state: AnyState) -> AnyState:
+        assert transform.refresh is not None
+        if not _planned(gradients):
+            return transform.refresh(gradients, state)
+        after = asked("refresh", transform.refresh, gradients, state)
+        _require_form(who, "refresh", after, state)
+        return after
+
+    return transform._replace(init=init, update=update, refresh=None if transform.refresh is None else refresh)
+
+
+def _planned(params: Params) -> bool:
+    return any(value.is_meta for value in params.values())
+
+
+def _require_like(who: str, name: str, updates: object, params: Params) -> None:
+    if not isinstance(updates, dict) or set(updates) != set(params):
+        given = ", ".join(updates) if isinstance(updates, dict) else type(updates).__name__
+        raise EnvironmentProblem(f"{who}: `{name}` returned updates of {given}, expected those of {', '.join(params)}")
+    for parameter, value in params.items():
+        shape = tuple(updates[parameter].shape) if isinstance(updates[parameter], Tensor) else updates[parameter]
+        if shape != tuple(value.shape):
+            raise EnvironmentProblem(
+                f"{who}: the update of `{parameter}` has shape {shape}, expected {tuple(value.shape)}"
+            )
+
+
+def _require_form(who: str, name: str, after: AnyState, before: AnyState) -> None:
+    if problem := problem_with(after):
+        raise EnvironmentProblem(f"{who}: after `{name}` {problem}")
+    (new, form), (old, expected) = pytree.tree_flatten_with_path(after), pytree.tree_flatten_with_path(before)
+    if form != expected:
+        raise EnvironmentProblem(
+            f"{who}: `{name}` returned a state of another structure than the one that it was given"
+        )
+    for (path, one), (_, two) in zip(new, old, strict=True):
+        if one.shape != two.shape or one.dtype != two.dtype:
+            raise EnvironmentProblem(
+                f"{who}: `{name}` turned `{pytree.keystr(path).lstrip('.')}` of its state from {_form(two)} "
+                f"into {_form(one)}"
+            )
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

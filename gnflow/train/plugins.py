@@ -1,0 +1,51 @@
+"""Which plug-ins an experiment uses: the files that they are in, as they are now."""
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from gnflow.spec import kinds
+from gnflow.spec.base import Kind
+from gnflow.spec.experiment import Experiment
+from gnflow.spec.imports import file_of
+from gnflow.spec.origins import values
+
+
+class Plugin(NamedTuple):
+    """A kind from outside of gnflow."""
+
+    group: str
+    kind: str
+    file: str
+    """Where its class is."""
+    version: str | None
+    """Of the distribution that it was installed with, with its name; None for a file of the project."""
+    sha256: str
+    """Of this file and of that of the factory; of all Python files of a package."""
+
+
+def plugins_of(experiment: Experiment) -> list[Plugin]:
+    """Every plug-in that the experiment names, each once."""
+    used = {type(value): value for _, value in values(experiment) if isinstance(value, Kind)}
+    found = [_plugin(kind, named) for model, kind in used.items() if (named := kinds.origin_of(model))]
+    return list(dict.fromkeys(found))
+
+
+def _plugin(kind: Kind, named: kinds.Named) -> Plugin:
+    modules = [name.partition(":")[0] for name in (named.target, kind.factory)]
+    files = sorted({file for name in modules for file in _files(name)})
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    home = file_of(sys.modules[modules[0]])
+    return Plugin(named.group, named.kind, str(home or modules[0]), named.distribution or None, digest.hexdigest())
+
+
+def _files(name: str) -> Iterator[Path]:
+    """The file of a module; of one in a package, all of the package."""
+    top = sys.modules.get(name.partition(".")[0])
+    file = file_of(top) if top else None
+    if file is not None:
+        yield from file.parent.rglob("*.py") if file.name == "__init__.py" else (file,)
