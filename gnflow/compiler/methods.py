@@ -123,7 +123,7 @@ def _descent(
     """Over all parameters, or those named."""
     labels, routes = routing(method, network)
     stacks = _stacks(method, network, routes if names is None else names)
-    transforms = {label: _transform(rule, schedule) for label, rule in labels.items()}
+    transforms = {label: transform(rule, schedule) for label, rule in labels.items()}
     if method.matrices:
         # Where matrices have a method of their own, the statistics are its own: published projections are of matrices.
         for label, rule in labels.items():
@@ -158,7 +158,8 @@ def _descent(
     return Descent(clipped, stacks, method.microbatches, jit, rate, probe)
 
 
-def _transform(rule: rules.FirstOrder, schedule: schedules.Schedule) -> AnyTransform:
+def transform(rule: rules.FirstOrder, schedule: schedules.Schedule) -> AnyTransform:
+    """The transform of one rule. Raises EnvironmentProblem for a plug-in whose factory does not make one."""
     made = made_by(rule, parameters(rule), schedule=schedule)
     if not isinstance(made, Transform):
         raise unfit(rule, made, "a Transform")

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Params
+from gnflow.optim.arguments import described_by
 from gnflow.optim.protocol import Fisher, Transform, counter, rate
 from gnflow.optim.schedules import Schedule, constant
+from gnflow.spec.rules import AdamWRule
 
 
 class AdamWState(NamedTuple):
@@ -28,6 +30,7 @@ class AdamWState(NamedTuple):
     second: Params
 
 
+@described_by(AdamWRule)
 def adamw(
     learning_rate: float = 3e-3,
     betas: tuple[float, float] = (0.9, 0.95),

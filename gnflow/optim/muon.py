@@ -19,12 +19,15 @@ from math import sqrt
 from torch import Tensor
 
 from gnflow.objective import Params
+from gnflow.optim.arguments import described_by
 from gnflow.optim.momentum import MomentumState, Scale, along_momentum, require_scale
 from gnflow.optim.newton_schulz import ITERATIONS, Coefficients, orthogonalised
 from gnflow.optim.protocol import Transform
 from gnflow.optim.schedules import Schedule
+from gnflow.spec.rules import MuonRule
 
 
+@described_by(MuonRule)
 def muon(
     learning_rate: float = 0.02,
     momentum: float = 0.95,

@@ -18,13 +18,16 @@ import torch
 from torch import Tensor
 
 from gnflow.objective import Params
+from gnflow.optim.arguments import described_by
 from gnflow.optim.momentum import MomentumState, Scale, along_momentum, require_scale
 from gnflow.optim.protocol import Transform
 from gnflow.optim.schedules import Schedule
+from gnflow.spec.rules import RmnpRule
 
 SMALLEST_NORM = 1e-12
 
 
+@described_by(RmnpRule)
 def rmnp(
     learning_rate: float = 0.02,
     momentum: float = 0.95,

@@ -21,9 +21,11 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Params
+from gnflow.optim.arguments import described_by
 from gnflow.optim.eigenbasis import first_basis, next_basis
 from gnflow.optim.protocol import Fisher, Transform, counter, rate
 from gnflow.optim.schedules import Schedule, constant
+from gnflow.spec.rules import SoapRule
 
 
 class SoapState(NamedTuple):
@@ -39,6 +41,7 @@ class SoapState(NamedTuple):
     right_basis: Params
 
 
+@described_by(SoapRule)
 def soap(
     learning_rate: float = 3e-3,
     betas: tuple[float, float] = (0.95, 0.95),

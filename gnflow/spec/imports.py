@@ -14,11 +14,14 @@ def module(name: str, folder: Path | None, who: str) -> ModuleType:
 
     Raises EnvironmentProblem for a module that is nowhere, or that fails while it is imported.
     """
-    file = _file(name.partition(".")[0], folder) if folder else None
+    top = name.partition(".")[0]
+    if folder is not None:
+        _enter(folder)
+    file = _file(top, folder) if folder else None
     try:
         if file is not None:
-            _require_free(name.partition(".")[0], file, who)
-            _placed(name.partition(".")[0], file)
+            _require_free(top, file, who)
+            _place(top, file)
         return importlib.import_module(name)
     except EnvironmentProblem:
         raise
@@ -62,19 +65,35 @@ def _require_free(top: str, file: Path, who: str) -> None:
         raise EnvironmentProblem(f"{who}: {file} has the name of a module that gnflow needs itself; rename it")
 
 
-def _placed(top: str, file: Path) -> None:
-    """Reads a top-level module from `file`, unless it was read from there already.
+_FOLDERS: list[Path] = []
+"""The folder of the project whose plug-ins were imported last; it is in the search path."""
+_PLACED: set[str] = set()
+"""The top-level modules that were read from it."""
 
-    The folder comes last in the search path, so that a plug-in finds the modules beside it and hides none.
+
+def _enter(folder: Path) -> None:
+    """Makes `folder` the one whose modules are found, and forgets those of another project, which may share names.
+
+    It comes last in the search path, so that a plug-in finds the modules beside it and hides none.
     """
+    if [folder] == _FOLDERS:
+        return
+    for top in tuple(_PLACED):
+        _forget(top)
+    for old in _FOLDERS:
+        if sys.path[-1:] == [str(old)]:
+            sys.path.pop()
+    _FOLDERS[:] = [folder]
+    sys.path.append(str(folder))
+
+
+def _place(top: str, file: Path) -> None:
+    """Reads a top-level module from `file`, unless it was read from there already."""
     known = sys.modules.get(top)
     if known is not None and file_of(known) == file:
         return
-    for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
-        del sys.modules[name]
-    folder = file.parent.parent if file.name == "__init__.py" else file.parent
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
+    _forget(top)
+    _PLACED.add(top)
     places = [str(file.parent)] if file.name == "__init__.py" else None
     spec = importlib.util.spec_from_file_location(top, file, submodule_search_locations=places)
     assert spec is not None
@@ -84,5 +103,13 @@ def _placed(top: str, file: Path) -> None:
     try:
         spec.loader.exec_module(made)
     except BaseException:
-        sys.modules.pop(top, None)
+        _forget(top)
         raise
+
+
+def _forget(top: str) -> None:
+    """Undoes `_place`."""
+    for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
+        del sys.modules[name]
+    _PLACED.discard(top)
+    importlib.invalidate_caches()

@@ -1,0 +1,302 @@
+"""A kind from outside has everything that a built-in one has, and a bad one is named in a line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import acting
+import plugged
+import pytest
+import torch
+
+from gnflow import compile as compile_plan
+from gnflow.commands.new import new
+from gnflow.compiler import methods
+from gnflow.compiler.plan import plan
+from gnflow.errors import EnvironmentProblem, SpecError
+from gnflow.optim import as_torch
+from gnflow.spec.explain import below
+from gnflow.spec.kinds import within
+from gnflow.spec.load import load
+from gnflow.spec.schema import schema
+from gnflow.train.loop import run
+from gnflow.train.run import Run
+from gnflow.verify.checks import checks
+from gnflow.verify.subject import shrunken
+from gnflow.workspace import Workspace
+
+LION = plugged.FILES["my_optimizers.py"]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return plugged.write_project(tmp_path / "project")
+
+
+def problem(spec: Path, *sets: str) -> str:
+    with pytest.raises(SpecError) as caught:
+        load(spec, sets)
+    return str(caught.value)
+
+
+def test_checking_a_spec_of_a_plug_in_imports_no_torch(project: Path) -> None:
+    code = (
+        f"from gnflow.spec.load import load; import sys; load({str(plugged.write_spec(project))!r}); "
+        "import gnflow.plugin; print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_its_kind_and_its_keys_are_suggested_where_they_are_misspelt(project: Path) -> None:
+    spec = plugged.write_spec(project)
+    assert "own.yaml" in problem(plugged.write_spec(project, "{kind: lyon}"))
+    assert "did you mean `lion`?" in problem(spec, "optimizer=lyon")
+    found = problem(plugged.write_spec(project, "{kind: lion, bet: 0.9}"))
+    assert "own.yaml:4:25: unknown key `bet` in `optimizer` (lion); did you mean `beta`?" in found
+    assert "expected a number of at least 0 and less than 1, got `2`" in problem(spec, "optimizer.beta=2")
+
+
+def test_explain_says_what_its_class_says(project: Path) -> None:
+    loaded = load(plugged.write_spec(project))
+    with within(loaded.workspace):
+        [row] = below(loaded, "optimizer.memory")
+        assert row.help == "Weight of the old momentum in the new one."
+        assert "`lion`" in str(below(loaded, "optimizer")[0].allowed) or "lion" in below(loaded, "optimizer")[0].allowed
+
+
+def test_the_schema_of_the_project_has_it_and_the_committed_one_has_not(project: Path) -> None:
+    with within(Workspace(project)):
+        assert "memory" in schema()["$defs"]["LionMethod"]["properties"]
+    assert "LionMethod" not in schema()["$defs"]
+
+
+def test_a_spec_is_scaffolded_for_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    assert new("idea", optimizer="lion") == 0
+    text = (project / "idea.yaml").read_text()
+    assert "# Weight of the old momentum in the new one." in text
+    assert load(project / "idea.yaml").experiment.optimizer.kind == "lion"
+
+
+def test_the_plan_has_its_costs_and_its_routes(project: Path) -> None:
+    planned = plan(load(plugged.write_spec(project)).experiment)
+    assert {row.method for row in planned.parameters} == {"lion"}
+    assert planned.memory["optimizer"] >= planned.memory["parameters"]  # its momentum
+    mixed = "{kind: muon, rules: [{match: attention, use: {kind: lion, beta: 0.5}}]}"
+    rows = plan(load(plugged.write_spec(project, mixed)).experiment).parameters
+    assert {row.method for row in rows if "attention" in row.name} == {"lion"}
+    assert {row.method for row in rows} == {"lion", "muon", "adamw"}
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "lion",
+        "{kind: gauss_newton, inner: lion, inner_steps: 3}",
+        "{kind: muon, rules: [{match: attention, use: lion}]}",
+    ],
+)
+def test_every_check_of_verify_holds_for_it(project: Path, optimizer: str) -> None:
+    small = shrunken(load(plugged.write_spec(project, optimizer)).experiment)
+    for _, check in checks(small, compiling=False):
+        check(small)
+
+
+def test_every_check_of_verify_holds_for_its_model_under_gauss_newton(project: Path) -> None:
+    spec = plugged.write_spec(project, "{kind: gauss_newton, inner: muon, inner_steps: 3, blocks: layer}")
+    small = shrunken(load(spec, ["model={kind: windowed, window: 3}"]).experiment)
+    for _, check in checks(small, compiling=False):
+        check(small)
+
+
+def test_a_run_that_was_interrupted_goes_on_bit_for_bit(project: Path) -> None:
+    experiment = load(plugged.write_spec(project, "{kind: gauss_newton, inner: lion, inner_steps: 2}")).experiment
+    whole = run(experiment, Workspace(project), project / "runs" / "whole")
+    with pytest.raises(acting.Crash):
+        run(experiment, Workspace(project), project / "runs" / "part", watches=[acting.at(3)])
+    resumed = run(experiment, Workspace(project), project / "runs" / "part")
+    one, two = (next((each.directory / "model").glob("*.safetensors")).read_bytes() for each in (whole, resumed))
+    assert one == two
+
+
+def test_what_a_run_used_is_in_its_provenance_and_a_change_is_seen(project: Path) -> None:
+    done = run(load(plugged.write_spec(project)).experiment, Workspace(project))
+    [session] = json.loads((done.directory / "provenance.json").read_text())["sessions"]
+    [used] = session["plugins"]
+    assert (used["group"], used["kind"], used["file"]) == ("optimizers", "lion", str(project / "my_optimizers.py"))
+    (project / "my_optimizers.py").write_text(LION + "\n# another line\n")
+    again = run(Run.load(done.directory).experiment, Workspace(project), project / "runs" / "again")
+    from gnflow.study.circumstances import changes
+
+    assert "plug-in lion" in changes(done, again.directory)
+
+
+def test_a_file_can_be_tried_without_a_pyproject(project: Path) -> None:
+    (project / "pyproject.toml").unlink()
+    spec = plugged.write_spec(project)
+    command = [sys.executable, "-m", "gnflow", "--plugin", project / "my_optimizers.py", "check", spec]
+    assert subprocess.run(command, check=False).returncode == 0
+    assert "unknown kind `lion`" in problem(spec)
+
+
+def test_the_transform_serves_a_loop_of_ones_own(project: Path) -> None:
+    with within(Workspace(project)):
+        rule = load(plugged.write_spec(project)).experiment.optimizer
+    transform = methods.transform(rule, lambda count: 1.0)
+    weight = torch.nn.Parameter(torch.ones(3, 2))
+    optimizer = as_torch(transform, [weight])
+    assert optimizer.param_groups[0]["lr"] == 1e-3
+    weight.grad = torch.ones(3, 2)
+    optimizer.param_groups[0]["lr"] = 0.5
+    optimizer.step()
+    assert torch.equal(weight.detach(), torch.full((3, 2), 0.5))
+
+
+def swapped(old: str, new: str) -> str:
+    assert old in LION
+    return LION.replace(old, new)
+
+
+BAD = {
+    "a syntax error": (swapped("class Lion(FirstOrder):", "class Lion(FirstOrder)"), "expected ':'"),
+    "an import that fails": ("import nowhere_at_all\n" + LION, "No module named 'nowhere_at_all'"),
+    "a module that raises": ("1 / 0\n" + LION, "ZeroDivisionError: division by zero (my_optimizers.py:1)"),
+    "no such class": (swapped("class Lion(", "class Tiger("), "the module has no `Lion`"),
+    "a class of another kind": (swapped("(FirstOrder)", ""), "not a class derived from gnflow.plugin.FirstOrder"),
+    "no kind": (swapped('    kind: Literal["lion"] = "lion"\n', ""), "the class has no `kind`"),
+    "another kind": (swapped('["lion"] = "lion"', '["tiger"] = "tiger"'), "the class calls itself `tiger`"),
+    "no factory": (swapped('    factory = "my_optimizers:lion"\n', ""), "the class has no `factory`"),
+}
+BAD_WHEN_BUILT = {
+    "a factory that is missing": (swapped("def lion(", "def tiger("), "no function"),
+    "a factory with other arguments": (swapped("memory: float, ", ""), "TypeError: lion() got an unexpected keyword"),
+    "a factory that raises": (swapped("    def init(", "    raise OSError('lost')\n    def init("), "OSError: lost"),
+    "a factory of nothing": (
+        swapped("    return Transform(init, update)", ""),
+        "returned nothing, expected a Transform",
+    ),
+    "an update of another shape": (swapped(".sign() for", ".sign().sum() for"), "has shape (), expected (2, 257, 16)"),
+    "a state that is no tensors": (swapped("counter(params)", "3"), "its state holds 3 at `updates`"),
+    "a state with a plain dict": (
+        swapped("return LionState(counter(params), rate(learning_rate, params), {", "return dict(**{"),
+        "its state is a dict, expected a NamedTuple",
+    ),
+    "a rate of another name": (
+        swapped("    learning_rate: Scalar", "    size: Scalar").replace("state.learning_rate", "state.size"),
+        "its state has no field `learning_rate`",
+    ),
+    "a rate of another type": (
+        swapped("rate(learning_rate, params)", "rate(1.0, params).float()"),
+        "expected 0-D float64",
+    ),
+    "an update that raises": (swapped("        old = state.momentum", "        old = state.past"), "AttributeError"),
+    "no pair": (swapped("return updates, LionState", "return LionState"), "expected (updates, state)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_plug_in_is_one_line_that_names_it_its_file_and_the_cause(project: Path, what: str) -> None:
+    text, cause = BAD[what]
+    (project / "my_optimizers.py").write_text(text)
+    with pytest.raises(EnvironmentProblem) as caught:
+        load(plugged.write_spec(project))
+    said = str(caught.value)
+    assert cause in said
+    assert "lion" in said
+    assert "my_optimizers" in said
+    assert "\n" not in said
+    assert caught.value.exit_code == 7
+
+
+@pytest.mark.parametrize("what", BAD_WHEN_BUILT)
+def test_a_bad_factory_or_transform_is_found_before_anything_is_allocated(project: Path, what: str) -> None:
+    text, cause = BAD_WHEN_BUILT[what]
+    (project / "my_optimizers.py").write_text(text)
+    experiment = load(plugged.write_spec(project)).experiment
+    with pytest.raises(EnvironmentProblem) as caught:
+        plan(experiment)
+    said = str(caught.value)
+    assert cause in said
+    assert "optimizer `lion` (pyproject.toml:2, my_optimizers:Lion)" in said
+    assert "\n" not in said
+
+
+def test_a_missing_module_is_named_with_the_places_where_it_was_looked_for(project: Path) -> None:
+    (project / "my_optimizers.py").unlink()
+    with pytest.raises(EnvironmentProblem, match=r"there is no module `my_optimizers` beside .*pyproject.toml"):
+        load(plugged.write_spec(project))
+
+
+def test_a_name_that_is_taken_is_an_error_that_names_both_places(project: Path) -> None:
+    (project / "pyproject.toml").write_text('[tool.gnflow.optimizers]\n\nmuon = "my_optimizers:Lion"\n')
+    with pytest.raises(EnvironmentProblem) as caught:
+        load(plugged.write_spec(project, "muon"))
+    assert "gnflow (gnflow.spec.rules:MuonRule)" in str(caught.value)
+    assert "pyproject.toml:3 (my_optimizers:Lion)" in str(caught.value)
+
+
+def test_what_a_spec_gets_wrong_is_told_at_its_place(project: Path) -> None:
+    text = LION.replace("import FirstOrder,", "import FirstOrder, refuse,").replace(
+        "class LionState",
+        """    from pydantic import field_validator
+
+    @field_validator("beta")
+    @classmethod
+    def _not_half(cls, beta: float) -> float:
+        if beta == 0.5:
+            raise refuse("half is not allowed")
+        return beta
+
+
+class LionState""",
+    )
+    (project / "my_optimizers.py").write_text(text)
+    spec = plugged.write_spec(project, "{kind: lion, beta: 0.5}")
+    assert "own.yaml:4:31: half is not allowed" in problem(spec)
+
+
+def test_a_broken_plug_in_that_no_spec_uses_hurts_nobody(project: Path) -> None:
+    (project / "my_optimizers.py").write_text("1 / 0\n")
+    assert load(plugged.write_spec(project, "adamw")).experiment.optimizer.kind == "adamw"
+    assert "did you mean `adamw`?" in problem(plugged.write_spec(project, "adamv"))
+    assert "unknown key `bet`" in problem(plugged.write_spec(project, "{kind: adamw, bet: 3}"))
+
+
+def test_two_projects_may_have_modules_of_one_name(tmp_path: Path) -> None:
+    one, two = (plugged.write_project(tmp_path / name) for name in ("one", "two"))
+    (two / "my_optimizers.py").write_text(LION.replace("beta: Fraction = 0.9", "beta: Fraction = 0.7"))
+    betas = [load(plugged.write_spec(root)).experiment.optimizer.beta for root in (one, two, one)]  # type: ignore[union-attr]
+    assert betas == [0.9, 0.7, 0.9]
+
+
+def test_an_installed_distribution_brings_kinds_by_entry_point(tmp_path: Path) -> None:
+    root = plugged.write_project(tmp_path / "project")
+    (root / "pyproject.toml").unlink()
+    site = tmp_path / "site"
+    (site / "lions-1.2.dist-info").mkdir(parents=True)
+    (root / "my_optimizers.py").rename(site / "my_optimizers.py")
+    (site / "lions-1.2.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: lions\nVersion: 1.2\n")
+    (site / "lions-1.2.dist-info" / "entry_points.txt").write_text(
+        "[gnflow.optimizers]\nlion = my_optimizers:Lion\n"
+    )  # fmt: skip
+    code = f"""
+import sys
+sys.path.append({str(site)!r})
+from gnflow.spec.load import load
+experiment = load({str(plugged.write_spec(root))!r}).experiment
+from gnflow.train.plugins import plugins_of
+print(plugins_of(experiment)[0].version)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "lions 1.2"
+
+
+def test_its_model_trains_under_muon(project: Path) -> None:
+    spec = plugged.write_spec(project, "{kind: muon, microbatches: 2}")
+    program = compile_plan(plan(load(spec, ["model=windowed"]).experiment), compiled=False)
+    params = program.initial()
+    assert set(params) == {"embedding", "head", "blocks.0.up", "blocks.0.down", "blocks.1.up", "blocks.1.down"}
+    done = run(load(spec, ["model=windowed"]).experiment, Workspace(project))
+    assert done.metrics["loss/held_out"][-1] < done.metrics["loss/held_out"][0]
