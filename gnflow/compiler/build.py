@@ -61,9 +61,7 @@ def model(experiment: Experiment, attention: Kernel) -> Model:
 
 def microbatch_shape(experiment: Experiment) -> tuple[int, ...]:
     """(rows, context + 1) of text, (rows, context + 1, channels) of images and text."""
-    data = experiment.data
-    channels = (data.channels,) if isinstance(data, Multimodal) else ()
-    return (experiment.training.rows, data.context + 1, *channels)
+    return (experiment.training.rows, experiment.data.context + 1, *experiment.data.token_shape)
 
 
 def objective(network: Model, experiment: Experiment, recomputed: bool = False) -> Objective:

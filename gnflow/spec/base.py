@@ -35,6 +35,7 @@ class Spec(BaseModel):
 class Kind(Spec):
     """A mapping that its `kind` selects among others, and that says what makes an object of it."""
 
+    kind: str
     factory: ClassVar[str] = ""
     """`module:function`. It is imported when the object is built, not when a spec is checked."""
 
