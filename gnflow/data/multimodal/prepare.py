@@ -29,12 +29,12 @@ def prepare(data: Multimodal, workspace: Workspace, report: Report) -> Multimoda
     """
     digests = Digests(workspace.cache / "digests.json")
     pictures = built(data.source, Pictures, data.source, workspace.root, data.variant)
-    texts = None if data.text is None else open_texts(data.text, workspace.root)
+    text = None if data.text is None else open_texts(data.text, workspace.root)
     label = f"{data.source.kind}-{data.style}-{data.image_tokenizer.kind}-{data.vocabulary}"
     found = made(
         workspace.data / label,
-        lambda: _identity(data, pictures, texts, workspace.root, digests),
-        lambda partial: _write(partial, data, pictures, texts, workspace.root, report),
+        lambda: _identity(data, pictures, text, workspace.root, digests),
+        lambda partial: _write(partial, data, pictures, text, workspace.root, report),
         report,
     )
     dataset = opened(found.directory, found.key, data, workspace.root, digests)
@@ -43,7 +43,7 @@ def prepare(data: Multimodal, workspace: Workspace, report: Report) -> Multimoda
 
 
 def _identity(
-    data: Multimodal, pictures: Pictures, texts: Opened | None, root: Path, digests: Digests
+    data: Multimodal, pictures: Pictures, text: Opened | None, root: Path, digests: Digests
 ) -> dict[str, Json]:
     """What distinguishes these shards from any others. The mix does not: it only shapes batches."""
     model: Json = None
@@ -52,18 +52,18 @@ def _identity(
     return {
         "data": data.model_dump(mode="json", exclude={"mix"}),
         "source": pictures.identity(digests.sha256),
-        "text": None if texts is None else texts.identity(digests.sha256),
+        "text": None if text is None else text.identity(digests.sha256),
         "tokenizer": tokenizers.identity(data.tokenizer, root, digests.sha256),
         "image_tokenizer": model,
         "format": FORMAT,
     }
 
 
-def _texts(texts: Opened | None, gallery: Gallery) -> tuple[Texts, Texts]:
+def _texts(text: Opened | None, gallery: Gallery) -> tuple[Texts, Texts]:
     """What rows of text are made of, for both splits. Raises DataError when there is nothing."""
-    if texts is None:
+    if text is None:
         return gallery.train.captions, gallery.held_out.captions
-    corpus = texts.corpus()
+    corpus = text.corpus()
     for name, pieces in zip(corpus._fields, corpus, strict=True):
         if next(pieces(), None) is None:
             part = name.replace("_", "-")
@@ -79,10 +79,10 @@ def _words(gallery: Gallery, texts: tuple[Texts, Texts]) -> Iterator[str]:
 
 
 def _write(
-    directory: Path, data: Multimodal, pictures: Pictures, opened_texts: Opened | None, root: Path, report: Report
+    directory: Path, data: Multimodal, pictures: Pictures, text: Opened | None, root: Path, report: Report
 ) -> dict[str, Json]:
     gallery = pictures.gallery()
-    texts = _texts(opened_texts, gallery)
+    texts = _texts(text, gallery)
     tokenizer = tokenizers.made(data.tokenizer, lambda: _words(gallery, texts), root, report)
     if tokenizer.file:
         shards.write_text(directory / TOKENIZER, tokenizer.file)

@@ -3,7 +3,7 @@
 import importlib
 import json
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -11,8 +11,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gnflow.data.sources.corpus import Corpus, Json, Piece
-from gnflow.data.sources.opened import Identity, Opened, Ready, Sha256
+from gnflow.data.sources.corpus import Corpus, Json, Piece, Pieces
+from gnflow.data.sources.opened import Identity, Ids, Opened, Ready, Sha256
 from gnflow.errors import EnvironmentProblem, GnflowError
 from gnflow.spec.base import Kind
 from gnflow.spec.data import SourceKind
@@ -40,7 +40,7 @@ def open_texts(source: SourceKind, root: Path) -> Opened:
     def corpus() -> Corpus:
         with _running(source):
             train, held_out = found.corpus()
-        return Corpus(lambda: _pieces(source, train()), lambda: _pieces(source, held_out()))
+        return Corpus(lambda: _pieces(source, train), lambda: _pieces(source, held_out))
 
     return Opened(_plain(source, found.identity), corpus)
 
@@ -50,8 +50,8 @@ def open_ids(source: SourceKind, root: Path, vocabulary: int) -> Ready:
     found = built(source, Ready, source, root)
     return Ready(
         _plain(source, found.identity),
-        lambda: _ids(source, found.train(), vocabulary),
-        lambda: _ids(source, found.held_out(), vocabulary),
+        lambda: _ids(source, found.train, vocabulary),
+        lambda: _ids(source, found.held_out, vocabulary),
     )
 
 
@@ -65,9 +65,9 @@ def _plain(source: SourceKind, identity: Identity) -> Identity:
     return plain
 
 
-def _pieces(source: SourceKind, pieces: Iterable[Piece]) -> Iterator[Piece]:
+def _pieces(source: SourceKind, read: Pieces) -> Iterator[Piece]:
     with _running(source):
-        for piece in pieces:
+        for piece in read():
             if not isinstance(piece, Piece) or not isinstance(piece.text, str):
                 text = piece.text if isinstance(piece, Piece) else piece
                 raise _fault(source, f"gave {type(text).__name__} for a text; expected str")
@@ -75,9 +75,9 @@ def _pieces(source: SourceKind, pieces: Iterable[Piece]) -> Iterator[Piece]:
             yield piece
 
 
-def _ids(source: SourceKind, chunks: Iterable[NDArray[np.integer]], vocabulary: int) -> Iterator[NDArray[np.integer]]:
+def _ids(source: SourceKind, read: Ids, vocabulary: int) -> Iterator[NDArray[np.integer]]:
     with _running(source):
-        for ids in chunks:
+        for ids in read():
             if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind not in "iu":
                 raise _fault(source, f"gave {type(ids).__name__} for ids; expected one-dimensional arrays of integers")
             if len(ids) and not 0 <= ids.min() <= ids.max() < vocabulary:

@@ -16,6 +16,8 @@ A source is a class with its keys and a function, which its `factory` names. The
             identity=lambda sha256: {path.name: sha256(path) for path in files()},
             train=lambda: (path.read_text() for path in files()),
         )
+
+A source raises `gnflow.errors.DataError` for what its user can repair; its message is shown as it is.
 """
 
 from collections.abc import Callable, Iterable
