@@ -20,7 +20,6 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.compiler.plan import plan
 from gnflow.compiler.program import compile as make_program
-from gnflow.data.microbatches import training
 from gnflow.data.prepare import prepare
 from gnflow.spec.experiment import Experiment
 from gnflow.train.provenance import processor
@@ -65,7 +64,7 @@ def trajectory(name: str, root: Path) -> list[Moment]:
     workspace, planned = Workspace(tiny.write_project(root)), plan(Experiment.model_validate(tree))
     with reproducible(workspace):
         program = make_program(planned)
-        batches = training(prepare(planned.experiment.data, workspace), 4, 16, seed=0)
+        batches = prepare(planned.experiment.data, workspace).microbatches(4, seed=0)
         state = program.init(program.initial())
         moments = [moment(state.params, state.optimizer)]
         for step in range(STEPS):

@@ -21,9 +21,10 @@ CALLS = {
     "torch.load", "torch.save", "torch.hub.load", "yaml.load", "numpy.load", "polars.DataFrame.deserialize",
     "polars.LazyFrame.deserialize",
 }  # fmt: skip
-# Modules whose names come from our own tables, never from a file.
+# Modules whose names come from our own tables or from classes, never from a file.
 OURS = {
     ("gnflow/__init__.py", "import_module(_HOMES[name])"),
+    ("gnflow/data/sources/chosen.py", "importlib.import_module(module)"),
     ("gnflow/track/system.py", "importlib.import_module(f'mlflow.system_metrics.metrics.{name}_monitor')"),
 }
 
@@ -69,6 +70,13 @@ def test_nothing_that_is_read_can_execute_code() -> None:
         (path.relative_to(ROOT).as_posix(), code) for path in SOURCES for _, code in found_in(path.read_text("utf-8"))
     }
     assert found == OURS
+
+
+@pytest.mark.parametrize("spec", ["muon", "ml_fop_soap_emu3"])
+@pytest.mark.parametrize("key", ["factory", "ready"])
+def test_a_spec_cannot_say_which_function_is_called(spec: str, key: str) -> None:
+    with pytest.raises(SpecProblems, match=f"unknown key `{key}`"):
+        load(ROOT / "specs" / f"{spec}.yaml", [f"data.source.{key}=os:system"])
 
 
 @pytest.mark.parametrize(

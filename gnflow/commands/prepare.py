@@ -3,10 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from gnflow.data.batches import row_count
-from gnflow.data.dataset import Dataset
-from gnflow.data.multimodal.dataset import MultimodalDataset
-from gnflow.data.multimodal.write import TASKS
 from gnflow.data.prepare import prepare as make_shards
 from gnflow.spec.load import load
 
@@ -14,36 +10,8 @@ from gnflow.spec.load import load
 def prepare(specs: Sequence[Path], *, sets: Sequence[str]) -> int:
     """Make or verify the shards of each spec, and say what they hold. Every spec is checked before any work."""
     for loaded in [load(path, sets) for path in specs]:
-        data = loaded.experiment.data
-        dataset = make_shards(data, loaded.workspace, print)
+        dataset = make_shards(loaded.experiment.data, loaded.workspace, print)
         print(dataset.directory)
-        if isinstance(dataset, MultimodalDataset):
-            _show_mixture(dataset)
-        else:
-            _show_text(dataset, data.context)
-        print(f"  digest    {dataset.digest}")
+        for line in (*dataset.describe(), f"digest    {dataset.digest}"):
+            print(f"  {line}")
     return 0
-
-
-def _show_text(dataset: Dataset, context: int) -> None:
-    for name, tokens in (("train", dataset.train), ("held out", dataset.held_out)):
-        rows = row_count(len(tokens), context)
-        print(f"  {name:<9} {len(tokens):>13,} tokens  {rows:>11,} rows of {context}")
-    if dataset.bytes_per_token:
-        print(f"  held-out text has {dataset.bytes_per_token:.3f} bytes a token")
-
-
-def _show_mixture(dataset: MultimodalDataset) -> None:
-    for split, name in (("train", "train"), ("held_out", "held out")):
-        counts = dataset.counts[split]
-        rows = {task: counts[task] for task in TASKS}
-        filled = counts["tokens"] / (sum(rows.values()) * (dataset.data.context + 1))
-        print(
-            f"  {name:<9} {counts['samples']:>13,} samples {sum(rows.values()):>11,} rows of {dataset.data.context} "
-            f"({', '.join(f'{task} {number:,}' for task, number in rows.items())}), {filled:.0%} filled"
-        )
-    error, used, images = dataset.reconstruction
-    print(
-        f"  {images:,} held-out images come back with an error of {error:.1f} of 255 (root mean square), "
-        f"in {used:,} of {dataset.data.codebook:,} codes"
-    )

@@ -6,7 +6,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gnflow.compiler.factory import made_by, unfit
 from gnflow.curvature import pieces
 from gnflow.curvature.hessian import hessian
 from gnflow.curvature.linearised import BENDS, SURROGATES, Form, curvature, linearised
@@ -26,6 +25,7 @@ from gnflow.optim.protocol import Jit, Optimizer
 from gnflow.spec import optimizer as spec
 from gnflow.spec import training as spec_training
 from gnflow.spec.experiment import Experiment
+from gnflow.spec.factory import built
 from gnflow.spec.multimodal import Multimodal
 from gnflow.spec.training import Dominance, Loss, Metric, ModalityConflict
 
@@ -43,17 +43,12 @@ def kernel(experiment: Experiment) -> Kernel:
 
 def model(experiment: Experiment, attention: Kernel) -> Model:
     """The declared network."""
-    made = made_by(experiment.model, {}, experiment.model, experiment.data, attention)
-    if not isinstance(made, Model):
-        raise unfit(experiment.model, made, "a Model")
-    return made
+    return built(experiment.model, Model, experiment.model, experiment.data, attention)
 
 
 def microbatch_shape(experiment: Experiment) -> tuple[int, ...]:
     """(rows, context + 1) of text, (rows, context + 1, channels) of images and text."""
-    data = experiment.data
-    channels = (data.channels,) if isinstance(data, Multimodal) else ()
-    return (experiment.training.rows, data.context + 1, *channels)
+    return (experiment.training.rows, experiment.data.context + 1, *experiment.data.token_shape)
 
 
 def objective(network: Model, experiment: Experiment, recomputed: bool = False) -> Objective:

@@ -4,7 +4,6 @@ from collections.abc import Hashable, Iterable
 from typing import assert_never
 
 from gnflow.compiler.checked import checked
-from gnflow.compiler.factory import made_by, parameters, unfit, who
 from gnflow.compiler.routing import routing
 from gnflow.models.modality import by_modality
 from gnflow.models.model import Model
@@ -24,6 +23,7 @@ from gnflow.optim.statistics import Statistics, stacks
 from gnflow.spec import optimizer as spec
 from gnflow.spec import rules
 from gnflow.spec import schedules as spec_schedules
+from gnflow.spec.factory import built, parameters, who
 from gnflow.spec.kinds import origin_of
 
 
@@ -160,9 +160,7 @@ def _descent(
 
 def transform(rule: rules.FirstOrder, schedule: schedules.Schedule) -> AnyTransform:
     """The transform of one rule. Raises EnvironmentProblem for a plug-in whose factory does not make one."""
-    made = made_by(rule, parameters(rule), schedule=schedule)
-    if not isinstance(made, Transform):
-        raise unfit(rule, made, "a Transform")
+    made = built(rule, Transform, **parameters(rule), schedule=schedule)
     return checked(made, who(rule)) if origin_of(type(rule)) else made
 
 

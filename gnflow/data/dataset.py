@@ -9,12 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from gnflow.data.batches import Tokens
+from gnflow.data import batches
+from gnflow.data.batches import Batches, Tokens, row_count
 from gnflow.data.digests import Digests
+from gnflow.data.microbatches import ids_of
 from gnflow.data.shards import MANIFEST, mapped
+from gnflow.data.tokenizers import kept
 from gnflow.errors import DataError
+from gnflow.spec.data import Text
 
 FORMAT = 2
 TOKENIZER = "tokenizer.json"
@@ -52,9 +58,39 @@ class Dataset:
     held_out: Tokens
     bytes_per_token: float | None
     """UTF-8 bytes of held-out text for each of its tokens; None for ready tokens."""
+    data: Text
+
+    @property
+    def pictures(self) -> None:
+        """There are no images."""
+
+    def microbatches(self, rows: int, seed: int, stream: str = "train") -> Batches:
+        """The training text in micro-batches of so many rows."""
+        return Batches(self.train, rows, self.data.context, seed, stream)
+
+    def evaluation(self, rows: int, most: int) -> torch.Tensor:
+        """At most so many held-out micro-batches, in which no row comes twice; one, where there are fewer rows."""
+        whole = max(row_count(len(self.held_out), self.data.context) // rows, 1)
+        return batches.held_out(self.held_out, rows, self.data.context, min(most, whole))
+
+    def text_of(self, row: torch.Tensor) -> str:
+        """The text of a row; the ids of one whose ids came ready."""
+        if self.data.cut_by is None:
+            return ids_of(row)
+        return kept(self.data.cut_by, self.directory).decode(row.numpy().astype(np.uint32))
+
+    def describe(self) -> list[str]:
+        """Tokens and rows of both splits."""
+        lines = []
+        for name, tokens in (("train", self.train), ("held out", self.held_out)):
+            rows = row_count(len(tokens), self.data.context)
+            lines.append(f"{name:<9} {len(tokens):>13,} tokens  {rows:>11,} rows of {self.data.context}")
+        if self.bytes_per_token:
+            lines.append(f"held-out text has {self.bytes_per_token:.3f} bytes a token")
+        return lines
 
 
-def opened(directory: Path, key: str, digests: Digests) -> Dataset:
+def opened(directory: Path, key: str, data: Text, digests: Digests) -> Dataset:
     """The shards in `directory`. Raises DataError when they are damaged or of another corpus."""
     with opening(directory):
         manifest = verified(directory, key, FORMAT, digests)
@@ -66,6 +102,7 @@ def opened(directory: Path, key: str, digests: Digests) -> Dataset:
             array(directory / "train.npy", 1),
             array(directory / "held_out.npy", 1),
             text["bytes"] / text["tokens"] if text["bytes"] else None,
+            data,
         )
 
 

@@ -1,60 +1,89 @@
-"""Micro-batches of either kind of data, for training and for evaluation."""
+"""What training asks of data, whatever its kind: micro-batches by number, held-out ones, and the text of a row."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from gnflow.data import batches, tokenizers
-from gnflow.data.batches import Batches, row_count
-from gnflow.data.dataset import Dataset
-from gnflow.data.multimodal import mixture
-from gnflow.data.multimodal.dataset import MultimodalDataset
-from gnflow.data.multimodal.mixture import MixedBatches
 from gnflow.errors import DataError, EnvironmentProblem
-from gnflow.spec.data import BPE, Text, Tokens
-from gnflow.spec.multimodal import Data
 
-Prepared = Dataset | MultimodalDataset
-
-
-def training(dataset: Prepared, rows: int, context: int, seed: int, stream: str = "train") -> Batches | MixedBatches:
-    """The endless shuffled micro-batches of a stream."""
-    if isinstance(dataset, MultimodalDataset):
-        return MixedBatches(dataset.train, rows, dataset.data.mix, seed, stream)
-    return Batches(dataset.train, rows, context, seed, stream)
+if TYPE_CHECKING:
+    from gnflow.data.multimodal.dataset import MultimodalDataset
 
 
-def evaluation(dataset: Prepared, rows: int, context: int, most: int) -> Tensor:
-    """At most so many held-out micro-batches, in which no row comes twice.
+class Microbatches(Protocol):
+    """An endless stream of shuffled micro-batches. Each is a function of seed, stream and number alone."""
 
-    One is filled even from fewer rows, for its shape must be that of the others.
-    """
-    if isinstance(dataset, MultimodalDataset):
-        mix = dataset.data.mix
-        return mixture.held_out(dataset.held_out, rows, mix, min(most, mixture.whole(dataset.held_out, rows, mix)))
-    whole = max(row_count(len(dataset.held_out), context) // rows, 1)
-    return batches.held_out(dataset.held_out, rows, context, min(most, whole))
+    def row_numbers(self, first: int, count: int) -> NDArray[np.int64]:
+        """The row of the data behind each row of micro-batches first ... first + count - 1: [count, rows]."""
+        ...
+
+    def take(self, first: int, count: int) -> Tensor:
+        """Micro-batches first ... first + count - 1 as int64 [count, rows, context + 1, *token_shape]."""
+        ...
+
+
+class Prepared(Protocol):
+    """Shards on disk, found whole."""
+
+    @property
+    def directory(self) -> Path:
+        """Where they are."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all files."""
+        ...
+
+    def microbatches(self, rows: int, seed: int, stream: str = "train") -> Microbatches:
+        """The training data in micro-batches of so many rows."""
+        ...
+
+    def evaluation(self, rows: int, most: int) -> Tensor:
+        """At most so many held-out micro-batches, in which no row comes twice.
+
+        One is filled even from fewer rows, for its shape must be that of the others.
+        """
+        ...
+
+    def text_of(self, row: Tensor) -> str:
+        """The text of a row, or its ids where these stand for nothing that is known.
+
+        Raises DataError or EnvironmentProblem where that takes a file or a package that is not there.
+        """
+        ...
+
+    def describe(self) -> list[str]:
+        """What they hold, in lines for people."""
+        ...
+
+    @property
+    def pictures(self) -> "MultimodalDataset | None":
+        """What turns ids into images and back; None where there are no images."""
+        ...
 
 
 def ids_of(row: Tensor) -> str:
     """A row of tokens as the numbers that they are."""
-    return " ".join(map(str, (row if row.ndim == 1 else row[:, 0]).tolist()))
+    return " ".join(map(str, plain_ids(row).tolist()))
 
 
-def reader(dataset: Prepared, data: Data) -> Callable[[Tensor], str]:
-    """What turns a row of tokens into its text; into ids where these stand for nothing that can be read here."""
+def plain_ids(row: Tensor) -> Tensor:
+    """The ids of a row; what else a token has comes after its id."""
+    return row if row.ndim == 1 else row[:, 0]
+
+
+def reader(dataset: Prepared) -> Callable[[Tensor], str]:
+    """What turns a row of tokens into its text; into ids where it cannot be read here."""
 
     def read(row: Tensor) -> str:
-        ids = (row if row.ndim == 1 else row[:, 0]).numpy()
         try:
-            if isinstance(dataset, MultimodalDataset):
-                return "\n".join(dataset.texts_of(ids))
-            if isinstance(data, Text) and not isinstance(data.source, Tokens):
-                tokenizer = tokenizers.kept(data.tokenizer or BPE(), dataset.directory)
-                return tokenizer.decode(ids.astype(np.uint32))
+            return dataset.text_of(row)
         except (DataError, EnvironmentProblem):
-            pass  # no package for it: what went wrong is told all the same
-        return ids_of(row)
+            return ids_of(row)  # what went wrong is told all the same
 
     return read

@@ -1,22 +1,28 @@
-"""From the `data:` section of a spec to a Dataset: shards made once and reused afterwards."""
+"""From the `data:` section of a spec to prepared data: shards made once and reused afterwards."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, assert_never, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gnflow.data import shards, tokenizers
 from gnflow.data.batches import row_count
 from gnflow.data.cache import Report, made, versions
 from gnflow.data.dataset import FORMAT, TOKENIZER, Dataset, opened
 from gnflow.data.digests import Digests
+from gnflow.data.microbatches import Prepared
 from gnflow.data.multimodal import prepare as multimodal
 from gnflow.data.multimodal.dataset import MultimodalDataset
-from gnflow.data.sources import chosen, tokens
+from gnflow.data.sources.chosen import open_ids, open_texts
 from gnflow.data.sources.corpus import Json
+from gnflow.data.sources.opened import Identity, Opened
 from gnflow.data.tokenizers import Ids, Tokenizer, encoded
 from gnflow.errors import DataError
-from gnflow.spec.data import BPE, Bytes, HuggingFace, Package, PretrainedTokenizer, Text, Tokens
+from gnflow.spec.data import Text
+from gnflow.spec.data import Tokenizer as TokenizerSpec
 from gnflow.spec.multimodal import Data, Multimodal
 from gnflow.workspace import Workspace
 
@@ -31,13 +37,20 @@ class Splits(NamedTuple):
     tokenizer: Tokenizer | None
 
 
+class Content(NamedTuple):
+    """What a section of text names, with nothing read yet."""
+
+    identity: Identity
+    splits: Callable[[Report], Splits]
+
+
 @overload
 def prepare(data: Text, workspace: Workspace, report: Report = ...) -> Dataset: ...
 @overload
 def prepare(data: Multimodal, workspace: Workspace, report: Report = ...) -> MultimodalDataset: ...
 @overload
-def prepare(data: Data, workspace: Workspace, report: Report = ...) -> Dataset | MultimodalDataset: ...
-def prepare(data: Data, workspace: Workspace, report: Report = lambda line: None) -> Dataset | MultimodalDataset:
+def prepare(data: Data, workspace: Workspace, report: Report = ...) -> Prepared: ...
+def prepare(data: Data, workspace: Workspace, report: Report = lambda line: None) -> Prepared:
     """Open the shards of `data`, made first when there are none.
 
     Raises DataError, EnvironmentProblem when a package is missing, DiskProblem when nothing can be written.
@@ -52,48 +65,41 @@ def prepare(data: Data, workspace: Workspace, report: Report = lambda line: None
 
 
 def _prepared(data: Text, workspace: Workspace, report: Report) -> Dataset:
-    digests = Digests(workspace.cache / "digests.json")
+    digests, content = Digests(workspace.cache / "digests.json"), _content(data, workspace.root)
     found = made(
         workspace.data / _label(data),
-        lambda: _identity(data, workspace.root, digests),
-        lambda partial: _write(partial, data, workspace.root, report),
+        lambda: _identity(data, content.identity, workspace.root, digests),
+        lambda partial: _write(partial, data, content.splits(report), report),
         report,
     )
-    dataset = opened(found.directory, found.key, digests)
+    dataset = opened(found.directory, found.key, data, digests)
     digests.save()
     _check_rows(dataset, data)
     return dataset
 
 
-def _identity(data: Text, root: Path, digests: Digests) -> dict[str, Json]:
+def _content(data: Text, root: Path) -> Content:
+    tokenizer = data.cut_by
+    if tokenizer is None:
+        ready = open_ids(data.source, root, data.vocabulary)
+        return Content(ready.identity, lambda _: Splits(_counted(ready.train()), _counted(ready.held_out()), None))
+    texts = open_texts(data.source, root)
+    return Content(texts.identity, lambda report: _encoded(data, texts, tokenizer, root, report))
+
+
+def _identity(data: Text, identity: Identity, root: Path, digests: Digests) -> dict[str, Json]:
     """What distinguishes these shards from any others. The length of a row does not: it only shapes batches."""
-    tokenizer = _tokenizer(data)
-    section = data.model_copy(update={"tokenizer": tokenizer}).model_dump(mode="json", exclude={"context"})
-    if isinstance(data.source, Tokens):
-        source = tokens.identity(data.source, root, digests.sha256)
-    else:
-        source = chosen.identity(data.source, root, digests.sha256)
-    found = tokenizers.identity(tokenizer, root, digests.sha256)
-    return {"data": section, "source": source, "tokenizer": found, "format": FORMAT}
-
-
-def _tokenizer(data: Text) -> BPE | PretrainedTokenizer | Bytes | None:
-    return None if isinstance(data.source, Tokens) else data.tokenizer or BPE()
+    section = data.model_copy(update={"tokenizer": data.cut_by}).model_dump(mode="json", exclude={"context"})
+    source, tokenizer = identity(digests.sha256), tokenizers.identity(data.cut_by, root, digests.sha256)
+    return {"data": section, "source": source, "tokenizer": tokenizer, "format": FORMAT}
 
 
 def _label(data: Text) -> str:
-    match data.source:
-        case HuggingFace(path=name) | Package(distribution=name):
-            pass
-        case other:
-            name = other.kind
-    tokenizer = _tokenizer(data)
-    kinds = [Path(name).name] + ([tokenizer.kind] if tokenizer else [])
+    kinds = [data.source.label] + ([data.cut_by.kind] if data.cut_by else [])
     return "-".join([*kinds, str(data.vocabulary)])
 
 
-def _write(directory: Path, data: Text, root: Path, report: Report) -> dict[str, Json]:
-    splits = _splits(data, root, report)
+def _write(directory: Path, data: Text, splits: Splits, report: Report) -> dict[str, Json]:
     if splits.tokenizer and splits.tokenizer.file:
         shards.write_text(directory / TOKENIZER, splits.tokenizer.file)
     counts: dict[str, Json] = {}
@@ -110,19 +116,17 @@ def _write(directory: Path, data: Text, root: Path, report: Report) -> dict[str,
     }
 
 
-def _splits(data: Text, root: Path, report: Report) -> Splits:
-    if isinstance(data.source, Tokens):
-        return Splits(_counted(tokens.train(data.source, root)), _counted(tokens.held_out(data.source, root)), None)
-    corpus = chosen.corpus(data.source, root)
+def _encoded(data: Text, texts: Opened, wanted: TokenizerSpec, root: Path, report: Report) -> Splits:
+    corpus = texts.corpus()
     for name, pieces in zip(corpus._fields, corpus, strict=True):
         if next(pieces(), None) is None:
             raise _empty(name, data)
-    tokenizer = tokenizers.made(data.tokenizer or BPE(), lambda: (piece.text for piece in corpus.train()), root, report)
+    tokenizer = tokenizers.made(wanted, lambda: (piece.text for piece in corpus.train()), root, report)
     return Splits(encoded(corpus.train(), tokenizer), encoded(corpus.held_out(), tokenizer), tokenizer)
 
 
-def _counted(chunks: Iterator[Ids]) -> Iterator[tuple[Ids, int]]:
-    return ((ids, 0) for ids in chunks)
+def _counted(chunks: Iterable[NDArray[np.integer]]) -> Iterator[tuple[Ids, int]]:
+    return ((ids.astype(np.uint32, copy=False), 0) for ids in chunks)
 
 
 def _reported(parts: Iterator[tuple[Ids, int]], name: str, report: Report) -> Iterator[tuple[Ids, int]]:

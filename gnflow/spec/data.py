@@ -1,6 +1,7 @@
 """`data:` of text: corpora, tokenizers and the length of a row."""
 
-from typing import Annotated, Literal
+from pathlib import PurePath
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -9,18 +10,35 @@ from gnflow.spec.open import Open
 
 
 class SourceKind(Kind):
-    """A source of text. `factory` takes the source and the root of the project."""
+    """A source of text. `factory` takes the source and the root of the project, and returns what opens it.
+
+    gnflow/data/sources/opened.py says what that is: `Opened` for text, `Ready` for token ids.
+    """
+
+    ready: ClassVar[bool] = False
+    """Whether the source gives token ids instead of text. Such a source takes no tokenizer."""
+
+    @property
+    def label(self) -> str:
+        """The names of directories that are prepared from it begin with this."""
+        return self.kind
+
+    def entries(self, tokenizer: "Tokenizer") -> int:
+        """Number of distinct ids. Where the ids are `ready`, a source has to say this itself."""
+        return tokenizer.vocabulary
 
 
 class Shakespeare(SourceKind):
     """The complete plays (5.0 MB, public domain); three of them are held out."""
 
+    factory = "gnflow.data.sources.shakespeare:open_plays"
     kind: Literal["shakespeare"] = "shakespeare"
 
 
 class Files(SourceKind):
     """Text, JSONL or Parquet files, named relative to the project root; `*` is allowed."""
 
+    factory = "gnflow.data.sources.files:open_files"
     kind: Literal["files"] = "files"
     paths: Annotated[Listed[Path], Field(min_length=1)]
     """Training files: .txt, .md (one document each), .jsonl or .parquet (one document a row)."""
@@ -35,6 +53,7 @@ class Files(SourceKind):
 class Package(SourceKind):
     """Text files of an installed distribution, at one version: source code that every machine has the same of."""
 
+    factory = "gnflow.data.sources.package:open_package"
     kind: Literal["package"] = "package"
     distribution: Name
     """Its name, as `pip install` takes it."""
@@ -45,10 +64,16 @@ class Package(SourceKind):
     held_out: Annotated[Listed[Path], Field(min_length=1)]
     """Held-out files; a file named here is never trained on."""
 
+    @property
+    def label(self) -> str:
+        """The distribution's name."""
+        return self.distribution
+
 
 class HuggingFace(SourceKind):
     """A dataset that `datasets.load_dataset` can open."""
 
+    factory = "gnflow.data.sources.huggingface:open_dataset"
     kind: Literal["huggingface"] = "huggingface"
     path: Path
     """Name on the hub, or a local directory."""
@@ -63,10 +88,17 @@ class HuggingFace(SourceKind):
     documents: Annotated[Count | None, Unit("documents")] = None
     """Take only the first so many documents."""
 
+    @property
+    def label(self) -> str:
+        """The name of the dataset, without its owner's."""
+        return PurePath(self.path).name
+
 
 class Tokens(SourceKind):
     """Ready token ids: one-dimensional integer `.npy` arrays, named relative to the project root."""
 
+    factory = "gnflow.data.sources.tokens:open_ids"
+    ready = True
     kind: Literal["tokens"] = "tokens"
     train: Path
     """Token ids to train on."""
@@ -75,10 +107,15 @@ class Tokens(SourceKind):
     vocabulary: Annotated[Count, Unit("tokens")]
     """Number of distinct ids; every id must be below it."""
 
+    def entries(self, tokenizer: "Tokenizer") -> int:
+        """Number of distinct ids."""
+        return self.vocabulary
+
 
 class BPE(Spec):
     """Byte-level BPE, trained on the training text."""
 
+    fitted: ClassVar[bool] = True
     kind: Literal["bpe"] = "bpe"
     vocabulary: Annotated[int, Field(ge=257, le=1_000_000), Unit("tokens")] = 512
     """Entries: 256 bytes, one end-of-text mark, and merges."""
@@ -87,6 +124,7 @@ class BPE(Spec):
 class PretrainedTokenizer(Spec):
     """A `tokenizer.json` as Hugging Face writes it."""
 
+    fitted: ClassVar[bool] = False
     kind: Literal["huggingface"] = "huggingface"
     path: Path
     """The file, or a directory that holds it."""
@@ -97,12 +135,13 @@ class PretrainedTokenizer(Spec):
 class Bytes(Spec):
     """One token a byte, and one end-of-text mark: 257 entries, nothing to train."""
 
+    fitted: ClassVar[bool] = False
     kind: Literal["bytes"] = "bytes"
 
-
-def entries(tokenizer: BPE | PretrainedTokenizer | Bytes) -> int:
-    """Number of distinct ids that a tokenizer gives."""
-    return 257 if isinstance(tokenizer, Bytes) else tokenizer.vocabulary
+    @property
+    def vocabulary(self) -> int:
+        """Number of distinct ids."""
+        return 257
 
 
 Source = Annotated[SourceKind, Open("sources")]
@@ -123,11 +162,33 @@ class Text(Spec):
     @field_validator("tokenizer")
     @classmethod
     def _tokens_need_no_tokenizer(cls, tokenizer: object, info: ValidationInfo) -> object:
-        if tokenizer is not None and isinstance(info.data.get("source"), Tokens):
+        source = info.data.get("source")
+        if tokenizer is not None and source is not None and source.ready:
             raise refuse("ready tokens take no tokenizer; remove this key")
         return tokenizer
 
     @property
+    def cut_by(self) -> BPE | PretrainedTokenizer | Bytes | None:
+        """The tokenizer, written out or by default; None where the ids are ready."""
+        return None if self.source.ready else self.tokenizer or BPE()
+
+    @property
     def vocabulary(self) -> int:
         """Number of distinct token ids."""
-        return self.source.vocabulary if isinstance(self.source, Tokens) else entries(self.tokenizer or BPE())
+        return self.source.entries(self.tokenizer or BPE())
+
+    @property
+    def token_shape(self) -> tuple[int, ...]:
+        """Shape of one token in a micro-batch: it is its id, and no more."""
+        return ()
+
+    @property
+    def meaning(self) -> dict[str, object]:
+        """The keys that decide what the ids stand for. Trained weights fit other data where these are the same.
+
+        A tokenizer that is fitted depends on the text that it is fitted to. What ready ids stand for is not known.
+        """
+        if self.cut_by is None:
+            return {}
+        source = {"source": self.source.model_dump(mode="json")} if self.cut_by.fitted else {}
+        return {**source, "tokenizer": self.cut_by.model_dump(mode="json")}

@@ -1,18 +1,23 @@
 """`data:` of images and text: sources, image tokenizers, and the form of a row."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from gnflow.spec.base import Count, DefaultKind, Fraction, Listed, Name, Path, Shorthand, Spec, Unit, refuse
-from gnflow.spec.data import BPE, SourceKind, Text, Tokenizer, entries
+from gnflow.spec.base import Count, DefaultKind, Fraction, Kind, Listed, Name, Path, Shorthand, Spec, Unit, refuse
+from gnflow.spec.data import BPE, SourceKind, Text, Tokenizer
 from gnflow.spec.open import Open
 from gnflow.spec.specials import SPECIALS, Style
 
 
-class Digits(Spec):
+class ImageKind(Kind):
+    """A source of images. `factory` takes the source, the root of the project and `variant`, and returns `Pictures`."""
+
+
+class Digits(ImageKind):
     """The 1,797 handwritten digits that scikit-learn brings along, 8 x 8 in grey, captioned from their labels."""
 
+    factory = "gnflow.data.multimodal.digits:open_digits"
     kind: Literal["digits"] = "digits"
     captions: Annotated[int, Field(ge=1, le=12)] = 4
     """Wordings in which each image is captioned; each makes a sample of its own."""
@@ -25,7 +30,7 @@ class Digits(Spec):
         return 8, 8, 1
 
 
-class ImageTable(Spec):
+class ImageTable(ImageKind):
     """What sources of image-text rows share."""
 
     height: Annotated[Count, Unit("pixels")]
@@ -48,6 +53,7 @@ class ImageTable(Spec):
 class ImageFiles(ImageTable):
     """Parquet files with an image and its caption in every row."""
 
+    factory = "gnflow.data.multimodal.tables:open_files"
     kind: Literal["files"] = "files"
     paths: Annotated[Listed[Path], Field(min_length=1)]
     """Training files, named relative to the project root; `*` is allowed."""
@@ -60,6 +66,7 @@ class ImageFiles(ImageTable):
 class ImageHub(ImageTable):
     """A dataset in Parquet as Hugging Face lays it out: files named after their split."""
 
+    factory = "gnflow.data.multimodal.tables:open_hub"
     kind: Literal["huggingface"] = "huggingface"
     path: Path
     """Name on the hub, or a local directory."""
@@ -72,6 +79,7 @@ class ImageHub(ImageTable):
 class VQ(Spec):
     """A codebook of image patches, fitted to the training images by k-means."""
 
+    fitted: ClassVar[bool] = True
     kind: Literal["vq"] = "vq"
     patch: Annotated[Count, Unit("pixels")] = 2
     """Side of the patch that one code stands for."""
@@ -86,6 +94,7 @@ class VQ(Spec):
 class PretrainedVQ(Spec):
     """`JanusVQVAE` or `Emu3VQVAE` of the package transformers."""
 
+    fitted: ClassVar[bool] = False
     kind: Literal["transformers"] = "transformers"
     path: Path
     """The directory that `save_pretrained` wrote, relative to the project root."""
@@ -177,7 +186,7 @@ class Multimodal(Spec):
     @property
     def text_vocabulary(self) -> int:
         """Ids of text and of the marks in `specials`."""
-        return entries(self.tokenizer) + len(SPECIALS[self.style])
+        return self.tokenizer.vocabulary + len(SPECIALS[self.style])
 
     @property
     def codebook(self) -> int:
@@ -219,6 +228,22 @@ class Multimodal(Spec):
     def channels(self) -> int:
         """Numbers that come with a token: its id, its group and its pixel values."""
         return 2 + self.patch_values
+
+    @property
+    def token_shape(self) -> tuple[int, ...]:
+        """Shape of one token in a micro-batch."""
+        return (self.channels,)
+
+    @property
+    def meaning(self) -> dict[str, object]:
+        """The keys that decide what the ids stand for. Trained weights fit other data where these are the same.
+
+        Tokenizers that are fitted depend on the images and the text that they are fitted to, and on what was drawn.
+        """
+        keys = {"style", "tokenizer", "image_tokenizer"}
+        if self.tokenizer.fitted or self.image_tokenizer.fitted:
+            keys |= {"source", "text", "variant"}
+        return {key: value for key, value in self.model_dump(mode="json").items() if key in keys}
 
 
 def _grid(shape: tuple[int, int, int], patch: int) -> tuple[int, int]:

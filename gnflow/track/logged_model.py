@@ -13,7 +13,6 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import Schema, TensorSpec
 
 from gnflow.spec.load import load
-from gnflow.spec.multimodal import Multimodal
 from gnflow.train import checkpoint, results
 
 NAME = "model"
@@ -64,7 +63,6 @@ def _describe(directory: Path, model: LoggedModel, client: MlflowClient) -> None
 
 def _signature(directory: Path) -> ModelSignature:
     data = load(directory / results.EXPERIMENT).experiment.data
-    channels = (data.channels,) if isinstance(data, Multimodal) else ()
-    ids = TensorSpec(np.dtype("int64"), (-1, data.context, *channels))
+    ids = TensorSpec(np.dtype("int64"), (-1, data.context, *data.token_shape))
     logits = TensorSpec(np.dtype("float32"), (-1, data.context, data.vocabulary))
     return ModelSignature(Schema([ids]), Schema([logits]))

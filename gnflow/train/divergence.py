@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from gnflow.compiler.program import Program
-from gnflow.data.batches import Batches
-from gnflow.data.multimodal.mixture import MixedBatches
+from gnflow.data.microbatches import Microbatches
 from gnflow.objective import Params
 from gnflow.spec.training import Spike
 from gnflow.train.journal import Step
@@ -58,7 +57,7 @@ def spike(rule: Spike | None, step: int, loss: float | None, steps: Mapping[int,
     return f"{LOSS} is {loss:.4g}, a spike: the last {rule.window} losses allow {bound:.4g}"
 
 
-def cause(program: Program, params: Params, batches: Batches | MixedBatches, first: int, count: int) -> Cause:
+def cause(program: Program, params: Params, batches: Microbatches, first: int, count: int) -> Cause:
     """Looks at micro-batches first ... first + count - 1, one by one, at the weights before the step."""
     largest, where = -math.inf, first
     for number in range(first, first + count):
@@ -82,7 +81,7 @@ def cause(program: Program, params: Params, batches: Batches | MixedBatches, fir
     return Cause(where, [], [], words)
 
 
-def highest(program: Program, params: Params, batches: Batches | MixedBatches, first: int, count: int) -> Cause:
+def highest(program: Program, params: Params, batches: Microbatches, first: int, count: int) -> Cause:
     """The micro-batch with the largest loss, and the row of it with the largest: where a spike comes from."""
     found = {
         number: program.objective.value(params, batches.take(number, 1)[0].to(program.device)).item()
@@ -99,7 +98,7 @@ def highest(program: Program, params: Params, batches: Batches | MixedBatches, f
     return Cause(where, [row], [number], words)
 
 
-def _numbers(batches: Batches | MixedBatches, microbatch: int, rows: list[int]) -> list[int]:
+def _numbers(batches: Microbatches, microbatch: int, rows: list[int]) -> list[int]:
     numbers = batches.row_numbers(microbatch, 1)[0]
     return [int(numbers[row]) for row in rows]
 

@@ -12,8 +12,7 @@ from gnflow.compiler import build
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import compile as compile_plan
 from gnflow.data.dataset import Standing
-from gnflow.data.microbatches import Prepared, evaluation, reader, training
-from gnflow.data.multimodal.dataset import MultimodalDataset
+from gnflow.data.microbatches import Prepared, reader
 from gnflow.data.prepare import prepare
 from gnflow.errors import DiskProblem
 from gnflow.spec.experiment import Experiment
@@ -120,7 +119,7 @@ def _work(
         session = Session(
             planned,
             program,
-            training(dataset, experiment.training.rows, experiment.data.context, experiment.training.seed),
+            dataset.microbatches(experiment.training.rows, experiment.training.seed),
             _evaluation(planned, dataset),
             directory,
             checkpoints,
@@ -128,7 +127,7 @@ def _work(
             stop,
             _sampler(planned, dataset, directory),
             Standing(dataset.directory).require,
-            reader(dataset, experiment.data),
+            reader(dataset),
         )
         stop.patient = True
         state = session.begin(params) if source is None else session.resume(source)
@@ -161,14 +160,14 @@ def _evaluation(planned: Plan, dataset: Prepared) -> Tensor | None:
     """As many held-out micro-batches as the metric that asks for most."""
     experiment = planned.experiment
     counts = [metric.microbatches for metric in experiment.metrics if isinstance(metric, ON_HELD_OUT)]
-    return evaluation(dataset, experiment.training.rows, experiment.data.context, max(counts)) if counts else None
+    return dataset.evaluation(experiment.training.rows, max(counts)) if counts else None
 
 
 def _sampler(planned: Plan, dataset: Prepared, directory: Path) -> Sampler | None:
     """What writes sheets of samples, where they are asked for."""
     experiment = planned.experiment
     wanted = next((metric for metric in experiment.metrics if isinstance(metric, Samples)), None)
-    if wanted is None or not isinstance(dataset, MultimodalDataset):
+    if wanted is None or dataset.pictures is None:
         return None
     network = build.model(experiment, planned.attention)
-    return Sampler(wanted, network, dataset, experiment.training.seed, directory / results.SAMPLES)
+    return Sampler(wanted, network, dataset.pictures, experiment.training.seed, directory / results.SAMPLES)

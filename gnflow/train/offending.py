@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from gnflow.data.batches import Batches
-from gnflow.data.multimodal.mixture import MixedBatches
+from gnflow.data.microbatches import Microbatches
 from gnflow.train import disk
 from gnflow.train.divergence import Cause
 
@@ -24,7 +23,7 @@ Read = Callable[[Tensor], str]
 
 
 def write(
-    directory: Path, step: int, problem: str, cause: Cause, batches: Batches | MixedBatches, count: int, read: Read
+    directory: Path, step: int, problem: str, cause: Cause, batches: Microbatches, count: int, read: Read
 ) -> Path:
     """Keeps the `count` micro-batches of a step. Raises DiskProblem."""
     path, first = directory / OFFENDING / f"step_{step:08d}", (step - 1) * count

@@ -14,8 +14,7 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.program import Program, State
-from gnflow.data.batches import Batches
-from gnflow.data.multimodal.mixture import MixedBatches
+from gnflow.data.microbatches import Microbatches
 from gnflow.errors import DiskProblem
 from gnflow.objective import Params
 from gnflow.train import checkpoint
@@ -29,7 +28,7 @@ class Past:
 
     plan: Plan
     program: Program
-    batches: Batches | MixedBatches
+    batches: Microbatches
     checkpoints: Path
     undone: Callable[[], set[int]]
     """The steps that the journal says were undone."""

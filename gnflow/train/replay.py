@@ -11,7 +11,6 @@ from gnflow import trees
 from gnflow.compiler.plan import plan
 from gnflow.compiler.program import Program, State
 from gnflow.compiler.program import compile as compile_plan
-from gnflow.data.microbatches import training
 from gnflow.data.prepare import prepare
 from gnflow.errors import GnflowError
 from gnflow.objective import Params
@@ -85,14 +84,14 @@ def replay(run: Run, step: int, workspace: Workspace, report: Report = lambda li
     with reproducible(workspace):
         planned = plan(run.experiment)
         _require_step(run, step, reading, planned.steps)
-        training_, data = run.experiment.training, run.experiment.data
+        training, data = run.experiment.training, run.experiment.data
         dataset = prepare(data, workspace, report)
         provenance.require_same_data(run.directory, dataset.digest, dataset.directory)
         program = compile_plan(planned)
         past = Past(
             planned,
             program,
-            training(dataset, training_.rows, data.context, training_.seed),
+            dataset.microbatches(training.rows, training.seed),
             run.directory / CHECKPOINTS,
             lambda: {event.step for event in reading.events if event.name in (SKIPPED, ROLLED_BACK)},
             lambda: beginning(program, start(planned, program, dataset, workspace, report)),

@@ -12,9 +12,7 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.program import Program, State
-from gnflow.data.batches import Batches
-from gnflow.data.microbatches import ids_of
-from gnflow.data.multimodal.mixture import MixedBatches
+from gnflow.data.microbatches import Microbatches, ids_of
 from gnflow.errors import Diverged, GnflowError
 from gnflow.metrics.evaluation import due
 from gnflow.objective import Params
@@ -34,7 +32,7 @@ class Session:
 
     plan: Plan
     program: Program
-    batches: Batches | MixedBatches
+    batches: Microbatches
     evaluation: Tensor | None
     """Held-out micro-batches; None when no loss is recorded."""
     directory: Path

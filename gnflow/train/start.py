@@ -19,13 +19,12 @@ from gnflow.compiler.plan import Plan
 from gnflow.compiler.plan import plan as make_plan
 from gnflow.compiler.program import Program
 from gnflow.compiler.program import compile as make_program
-from gnflow.data.microbatches import Prepared, training
+from gnflow.data.microbatches import Prepared
 from gnflow.errors import DataError, SpecError
 from gnflow.objective import Params
-from gnflow.spec.data import BPE, Text, Tokens
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import digest, load
-from gnflow.spec.multimodal import VQ, Data
+from gnflow.spec.multimodal import Data
 from gnflow.spec.optimizer import AdamW
 from gnflow.spec.schedules import Constant
 from gnflow.spec.training import Checkpoint, Compile, Cost, Loss, NoTracking, Scratch, Warmup
@@ -98,8 +97,7 @@ def _warmup_experiment(experiment: Experiment, warmup: Warmup) -> Experiment:
 def _train(experiment: Experiment, dataset: Prepared) -> Params:
     plan = make_plan(experiment, attention="plain")
     program = make_program(plan)
-    rows, seed = experiment.training.rows, experiment.training.seed
-    batches = training(dataset, rows, experiment.data.context, seed, stream="start")
+    batches = dataset.microbatches(experiment.training.rows, experiment.training.seed, stream="start")
     state = program.init(program.initial())
     for step in range(plan.steps):
         state, _ = program.step(state, batches.take(step * plan.microbatches, plan.microbatches))
@@ -149,20 +147,9 @@ def _require_same_ids(stored: Path, data: Data) -> None:
     """Raises SpecError when the spec that made the weights gives ids another meaning, whatever their number."""
     if not stored.is_file():
         return
-    there, now = _meaning(load(stored).experiment.data), _meaning(data)
+    there, now = load(stored).experiment.data.meaning, data.meaning
     if differing := [f"data.{key}" for key in now if there.get(key, now[key]) != now[key]]:
         raise SpecError(
             f"training.start.path: the ids of {stored.parent} stand for other tokens than those of this spec\n"
             f"{' and '.join(differing)} must be as they are in {stored}"
         )
-
-
-def _meaning(data: Data) -> dict[str, object]:
-    """Of what this names differently, ids stand for something else. What is fitted depends on what it is fitted to."""
-    if isinstance(data, Text) and isinstance(data.source, Tokens):
-        return {}
-    keys = {"style", "tokenizer", "image_tokenizer"}
-    if isinstance(data.tokenizer or BPE(), BPE) or isinstance(getattr(data, "image_tokenizer", None), VQ):
-        keys |= {"source", "text", "variant"}
-    tokenizer = (data.tokenizer or BPE()).model_dump(mode="json")
-    return {**data.model_dump(mode="json", include=keys), "tokenizer": tokenizer}

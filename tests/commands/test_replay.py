@@ -66,10 +66,9 @@ def test_it_takes_the_step_that_the_run_took(runs: Path, optimizer: str, step: i
 def test_outputs_are_what_the_weights_yield(runs: Path) -> None:
     found = replay(Run.load(runs / "runs" / "adamw"), STEPS, Workspace(runs))
     experiment = tiny.experiment(name="adamw", checkpoint_every=1)
-    from gnflow.data.microbatches import training
     from gnflow.data.prepare import prepare
 
-    batches = training(prepare(experiment.data, Workspace(runs)), 4, 16, 0)
+    batches = prepare(experiment.data, Workspace(runs)).microbatches(4, 0)
     ids = batches.take((STEPS - 1) * 2 + 1, 1)[0, :, :-1]
     embedded = weights(runs / "runs" / "adamw", STEPS - 1)["embedding.weight"][ids]
     (layer,) = [layer for layer in found.layers if layer.name == "embedding.weight"]

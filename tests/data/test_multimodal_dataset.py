@@ -12,8 +12,9 @@ from corpora import prose
 from gallery import STYLES, multimodal, reopened, rewritten
 
 from gnflow.data.multimodal import digits, vq
-from gnflow.data.multimodal.dataset import MultimodalDataset, Split
+from gnflow.data.multimodal.dataset import MultimodalDataset
 from gnflow.data.multimodal.samples import Captioned
+from gnflow.data.multimodal.split import Split
 from gnflow.data.prepare import prepare
 from gnflow.errors import DataError
 from gnflow.groups import Task

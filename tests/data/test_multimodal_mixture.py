@@ -1,13 +1,11 @@
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from gallery import multimodal
 
-from gnflow.data.microbatches import evaluation, training
 from gnflow.data.multimodal.dataset import MultimodalDataset
 from gnflow.data.multimodal.mixture import MixedBatches, held_out, held_out_numbers, whole
 from gnflow.data.multimodal.write import TASKS
@@ -118,10 +116,10 @@ def test_no_held_out_row_comes_twice_in_as_many_micro_batches_as_are_whole(
     assert len(set(numbers.tolist())) == len(numbers)
     more = held_out_numbers(dataset.held_out, rows, Mix(), count + 10 // rows + 1).reshape(-1)
     assert len(set(more.tolist())) < len(more)
-    assert len(evaluation(dataset, rows, dataset.data.context, 10**6)) == count
-    assert len(evaluation(dataset, rows, dataset.data.context, 2)) == 2
+    assert len(dataset.evaluation(rows, 10**6)) == count
+    assert len(dataset.evaluation(rows, 2)) == 2
 
 
-def test_both_kinds_of_data_come_through_one_door(dataset: MultimodalDataset, tmp_path: Path) -> None:
-    found = training(dataset, 8, dataset.data.context, 5, "start").take(3, 2)
+def test_the_stream_of_a_data_set_has_its_mix(dataset: MultimodalDataset) -> None:
+    found = dataset.microbatches(8, 5, "start").take(3, 2)
     assert torch.equal(found, MixedBatches(dataset.train, 8, dataset.data.mix, 5, "start").take(3, 2))

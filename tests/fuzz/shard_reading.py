@@ -19,6 +19,7 @@ from gnflow.data.batches import Batches, held_out
 from gnflow.data.dataset import FORMAT, opened
 from gnflow.data.digests import Digests
 from gnflow.errors import DataError
+from gnflow.spec.data import Bytes, Text
 
 KEY = "0" * 64
 VOCABULARY = 256
@@ -66,7 +67,7 @@ def check(content: bytes) -> DataError | None:
         (place() / name).unlink(missing_ok=True)  # the last one may still be mapped
         (place() / name).write_bytes(written)
     try:
-        dataset = opened(place(), KEY, Digests(place() / "digests.json"))
+        dataset = opened(place(), KEY, Text(tokenizer=Bytes()), Digests(place() / "digests.json"))
         taken = Batches(dataset.train, rows=2, context=4, seed=0).take(0, 2)
         held = held_out(dataset.held_out, 2, 4, 1)
     except DataError as error:

@@ -4,8 +4,8 @@ import inspect
 
 import pytest
 
-from gnflow.compiler.factory import imported
 from gnflow.spec.built_in import BUILT_IN
+from gnflow.spec.factory import imported
 from gnflow.spec.grammar import help_of, shapes
 from gnflow.spec.kinds import class_of, current
 

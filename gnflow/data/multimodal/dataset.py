@@ -10,47 +10,21 @@ from numpy.typing import NDArray
 
 from gnflow.data.dataset import array, damaged, opening, over, verified
 from gnflow.data.digests import Digests
+from gnflow.data.microbatches import plain_ids
+from gnflow.data.multimodal import mixture
 from gnflow.data.multimodal.checks import problem
 from gnflow.data.multimodal.codec import Reconstruction, codec
+from gnflow.data.multimodal.mixture import MixedBatches
 from gnflow.data.multimodal.samples import Captioned, Codec, Pixels
 from gnflow.data.multimodal.sequences import Sequences, sequences
+from gnflow.data.multimodal.split import Split
 from gnflow.data.multimodal.vq import assembled
 from gnflow.data.multimodal.write import TASKS
 from gnflow.data.tokenizers import Tokenizer, kept
-from gnflow.groups import Task
 from gnflow.spec.multimodal import Multimodal
 
 FORMAT = 1
 CHUNK = 4096
-
-
-@dataclass(frozen=True)
-class Split:
-    """Rows of one split, memory-mapped; those of one task stand together."""
-
-    ids: NDArray[np.integer]
-    groups: NDArray[np.uint8]
-    tasks: NDArray[np.uint8]
-    patches: NDArray[np.uint32] | None
-    pixels: Pixels | None
-
-    def rows(self, task: Task) -> slice:
-        """Where the rows of a task are."""
-        number = TASKS.index(task)
-        first, last = np.searchsorted(self.tasks, [number, number + 1])
-        return slice(int(first), int(last))
-
-    def gather(self, numbers: NDArray[np.int64]) -> torch.Tensor:
-        """These rows as int64 [*numbers, context + 1, channels]: id, group and pixel values of each token."""
-        ids = np.asarray(self.ids)[numbers]
-        values = 0 if self.pixels is None else self.pixels.shape[1]
-        found = np.zeros((*ids.shape, 2 + values), dtype=np.int64)
-        found[..., 0], found[..., 1] = ids, np.asarray(self.groups)[numbers]
-        if self.patches is not None and self.pixels is not None:
-            patches = np.asarray(self.patches)[numbers]
-            read = patches > 0
-            found[read, 2:] = self.pixels[patches[read] - 1]
-        return torch.from_numpy(found)
 
 
 @dataclass(frozen=True)
@@ -69,8 +43,6 @@ class MultimodalDataset:
     reconstruction: Reconstruction
     counts: dict[str, dict[str, int]]
     """Samples, tokens and rows of each task, for each split."""
-    bytes_per_token: float | None = None
-    """A loss over images and text has no bits per byte."""
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -86,6 +58,42 @@ class MultimodalDataset:
     def sequences(self) -> Sequences:
         """The form of a row."""
         return sequences(self.data, self.tokenizer.encode)
+
+    @property
+    def pictures(self) -> "MultimodalDataset":
+        """There are images."""
+        return self
+
+    def microbatches(self, rows: int, seed: int, stream: str = "train") -> MixedBatches:
+        """The training rows in micro-batches of so many, in the ratio of the mix."""
+        return MixedBatches(self.train, rows, self.data.mix, seed, stream)
+
+    def evaluation(self, rows: int, most: int) -> torch.Tensor:
+        """At most so many held-out micro-batches, in which no row comes twice; one, where there are fewer rows."""
+        mix = self.data.mix
+        return mixture.held_out(self.held_out, rows, mix, min(most, mixture.whole(self.held_out, rows, mix)))
+
+    def text_of(self, row: torch.Tensor) -> str:
+        """The text of each sample in a row, a line each."""
+        return "\n".join(self.texts_of(plain_ids(row).numpy()))
+
+    def describe(self) -> list[str]:
+        """Samples and rows of both splits, and how well images come back from their codes."""
+        lines = []
+        for split, name in (("train", "train"), ("held_out", "held out")):
+            counts = self.counts[split]
+            rows = {task: counts[task] for task in TASKS}
+            filled = counts["tokens"] / (sum(rows.values()) * (self.data.context + 1))
+            lines.append(
+                f"{name:<9} {counts['samples']:>13,} samples {sum(rows.values()):>11,} rows of {self.data.context} "
+                f"({', '.join(f'{task} {number:,}' for task, number in rows.items())}), {filled:.0%} filled"
+            )
+        error, used, images = self.reconstruction
+        return [
+            *lines,
+            f"{images:,} held-out images come back with an error of {error:.1f} of 255 (root mean square), "
+            f"in {used:,} of {self.data.codebook:,} codes",
+        ]
 
     def images_of(self, ids: NDArray[np.integer]) -> Pixels:
         """The quantised images in a stream of ids, in order: [images, height, width, colours]."""

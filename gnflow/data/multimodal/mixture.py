@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from gnflow.data.batches import shuffled
-from gnflow.data.multimodal.dataset import Split
+from gnflow.data.multimodal.split import Split
 from gnflow.data.multimodal.write import TASKS
 from gnflow.errors import DataError
 from gnflow.groups import Task

@@ -3,23 +3,23 @@
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import assert_never
 
 from gnflow.data import shards, tokenizers
 from gnflow.data.cache import Report, made, versions
 from gnflow.data.dataset import TOKENIZER
 from gnflow.data.digests import Digests
-from gnflow.data.multimodal import digits, tables
 from gnflow.data.multimodal.codec import codec, fitted, reconstruction
 from gnflow.data.multimodal.dataset import FORMAT, MultimodalDataset, opened
 from gnflow.data.multimodal.pretrained import model_files
-from gnflow.data.multimodal.samples import Gallery
+from gnflow.data.multimodal.samples import Gallery, Pictures
 from gnflow.data.multimodal.sequences import sequences
 from gnflow.data.multimodal.write import Forms, Texts, require_context, write
-from gnflow.data.sources import chosen
+from gnflow.data.sources.chosen import open_texts
 from gnflow.data.sources.corpus import Json, joined
+from gnflow.data.sources.opened import Opened
 from gnflow.errors import DataError
-from gnflow.spec.multimodal import Digits, ImageFiles, ImageHub, Multimodal, PretrainedVQ
+from gnflow.spec.factory import built
+from gnflow.spec.multimodal import Multimodal, PretrainedVQ
 from gnflow.workspace import Workspace
 
 
@@ -29,11 +29,13 @@ def prepare(data: Multimodal, workspace: Workspace, report: Report) -> Multimoda
     Raises DataError, EnvironmentProblem when a package is missing, DiskProblem when nothing can be written.
     """
     digests = Digests(workspace.cache / "digests.json")
+    pictures = built(data.source, Pictures, data.source, workspace.root, data.variant)
+    text = None if data.text is None else open_texts(data.text, workspace.root)
     label = f"{data.source.kind}-{data.style}-{data.image_tokenizer.kind}-{data.vocabulary}"
     found = made(
         workspace.data / label,
-        lambda: _identity(data, workspace.root, digests),
-        lambda partial: _write(partial, data, workspace.root, report),
+        lambda: _identity(data, pictures, text, workspace.root, digests),
+        lambda partial: _write(partial, data, pictures, text, workspace.root, report),
         report,
     )
     dataset = opened(found.directory, found.key, data, workspace.root, digests)
@@ -41,48 +43,28 @@ def prepare(data: Multimodal, workspace: Workspace, report: Report) -> Multimoda
     return dataset
 
 
-def _identity(data: Multimodal, root: Path, digests: Digests) -> dict[str, Json]:
+def _identity(
+    data: Multimodal, pictures: Pictures, text: Opened | None, root: Path, digests: Digests
+) -> dict[str, Json]:
     """What distinguishes these shards from any others. The mix does not: it only shapes batches."""
-    source: Json
-    match data.source:
-        case Digits():
-            source = digits.identity()
-        case ImageFiles():
-            source = tables.files_identity(data.source, root, digests.sha256)
-        case ImageHub():
-            source = tables.hub_identity(data.source, root, digests.sha256)
-        case _:
-            assert_never(data.source)
     model: Json = None
     if isinstance(data.image_tokenizer, PretrainedVQ):
         model = {path.name: digests.sha256(path) for path in model_files(root / data.image_tokenizer.path)}
     return {
         "data": data.model_dump(mode="json", exclude={"mix"}),
-        "source": source,
-        "text": None if data.text is None else chosen.identity(data.text, root, digests.sha256),
+        "source": pictures.identity(digests.sha256),
+        "text": None if text is None else text.identity(digests.sha256),
         "tokenizer": tokenizers.identity(data.tokenizer, root, digests.sha256),
         "image_tokenizer": model,
         "format": FORMAT,
     }
 
 
-def _gallery(data: Multimodal, root: Path) -> Gallery:
-    match data.source:
-        case Digits():
-            return digits.gallery(data.source, data.variant)
-        case ImageFiles():
-            return tables.files(data.source, root)
-        case ImageHub():
-            return tables.hub(data.source, root)
-        case _:
-            assert_never(data.source)
-
-
-def _texts(data: Multimodal, gallery: Gallery, root: Path) -> tuple[Texts, Texts]:
+def _texts(text: Opened | None, gallery: Gallery) -> tuple[Texts, Texts]:
     """What rows of text are made of, for both splits. Raises DataError when there is nothing."""
-    if data.text is None:
+    if text is None:
         return gallery.train.captions, gallery.held_out.captions
-    corpus = chosen.corpus(data.text, root)
+    corpus = text.corpus()
     for name, pieces in zip(corpus._fields, corpus, strict=True):
         if next(pieces(), None) is None:
             part = name.replace("_", "-")
@@ -97,9 +79,11 @@ def _words(gallery: Gallery, texts: tuple[Texts, Texts]) -> Iterator[str]:
     return captions() if texts[0] is captions else chain(captions(), texts[0]())
 
 
-def _write(directory: Path, data: Multimodal, root: Path, report: Report) -> dict[str, Json]:
-    gallery = _gallery(data, root)
-    texts = _texts(data, gallery, root)
+def _write(
+    directory: Path, data: Multimodal, pictures: Pictures, text: Opened | None, root: Path, report: Report
+) -> dict[str, Json]:
+    gallery = pictures.gallery()
+    texts = _texts(text, gallery)
     tokenizer = tokenizers.made(data.tokenizer, lambda: _words(gallery, texts), root, report)
     if tokenizer.file:
         shards.write_text(directory / TOKENIZER, tokenizer.file)

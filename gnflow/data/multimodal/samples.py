@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gnflow.data.sources.opened import Identity
+
 Pixels = NDArray[np.uint8]
 Codes = NDArray[np.int64]
 
@@ -32,6 +34,13 @@ class Gallery(NamedTuple):
 
     train: Images
     held_out: Images
+
+
+class Pictures(NamedTuple):
+    """What the factory of a source of images returns."""
+
+    identity: Identity
+    gallery: Callable[[], Gallery]
 
 
 class Codec(NamedTuple):

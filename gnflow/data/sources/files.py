@@ -4,10 +4,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gnflow.data.sources.corpus import Corpus, Json, Piece, split
+from gnflow.data.sources.opened import Opened
 from gnflow.data.sources.paths import matching
 from gnflow.data.sources.readers import read
 from gnflow.errors import DataError
 from gnflow.spec.data import Files
+
+
+def open_files(source: Files, root: Path) -> Opened:
+    """The factory."""
+    return Opened(lambda sha256: identity(source, root, sha256), lambda: corpus(source, root))
 
 
 def identity(source: Files, root: Path, sha256: Callable[[Path], str]) -> Json:

@@ -4,9 +4,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gnflow.data.sources.corpus import Corpus, Json, Piece, whole
+from gnflow.data.sources.opened import Opened
 from gnflow.data.sources.readers import missing, text_of
 from gnflow.errors import DataError, EnvironmentProblem
 from gnflow.spec.data import HuggingFace
+
+
+def open_dataset(source: HuggingFace, root: Path) -> Opened:
+    """The factory."""
+    return Opened(lambda sha256: identity(source, root, sha256), lambda: corpus(source, root))
 
 
 def identity(source: HuggingFace, root: Path, sha256: Callable[[Path], str]) -> Json:

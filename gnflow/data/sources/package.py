@@ -5,9 +5,15 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from gnflow.data.sources.corpus import Corpus, Json, whole
+from gnflow.data.sources.opened import Opened
 from gnflow.data.sources.paths import matching
 from gnflow.errors import DataError, EnvironmentProblem
 from gnflow.spec.data import Package
+
+
+def open_package(source: Package, root: Path) -> Opened:
+    """The factory. The text lies where packages are installed, not in the project."""
+    return Opened(lambda sha256: identity(source, sha256), lambda: corpus(source))
 
 
 def identity(source: Package, sha256: Callable[[Path], str]) -> Json:

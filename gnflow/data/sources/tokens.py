@@ -8,11 +8,19 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from gnflow.data.sources.corpus import Json
+from gnflow.data.sources.opened import Ready
 from gnflow.data.sources.paths import existing
 from gnflow.errors import DataError
 from gnflow.spec.data import Tokens
 
 CHUNK = 1 << 22
+
+
+def open_ids(source: Tokens, root: Path) -> Ready:
+    """The factory."""
+    return Ready(
+        lambda sha256: identity(source, root, sha256), lambda: train(source, root), lambda: held_out(source, root)
+    )
 
 
 def identity(source: Tokens, root: Path, sha256: Callable[[Path], str]) -> Json:

@@ -1,0 +1,68 @@
+"""What the factory of a source returns: `Opened` for text, `Ready` for token ids.
+
+A source is a class with its keys and a function, which its `factory` names. The function is called as
+`poems(source, root)`; it should only look at its arguments, and leave files alone until what it returns is called:
+
+    class Poems(SourceKind):
+        factory = "my_sources:poems"
+        kind: Literal["poems"] = "poems"
+        folder: Path
+
+    def poems(source: Poems, root: Path) -> Opened:
+        def files() -> list[Path]:
+            return sorted((root / source.folder).glob("*.txt"))
+
+        return from_texts(
+            identity=lambda sha256: {path.name: sha256(path) for path in files()},
+            train=lambda: (path.read_text() for path in files()),
+        )
+
+A source raises `gnflow.errors.DataError` for what its user can repair; its message is shown as it is.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnflow.data.sources.corpus import Corpus, Json, split, whole
+
+Sha256 = Callable[[Path], str]
+"""The digest of a file. A large file that did not change is not read again."""
+Identity = Callable[[Sha256], Json]
+"""What distinguishes a corpus from any other, besides the keys of its source.
+
+Prepared shards are kept under it, so texts that change without it are not prepared again. It is asked twice, before and
+after the corpus is read; a corpus that changed meanwhile is refused.
+"""
+Texts = Callable[[], Iterable[str]]
+Ids = Callable[[], Iterable[NDArray[np.integer]]]
+
+
+class Opened(NamedTuple):
+    """A source of text."""
+
+    identity: Identity
+    corpus: Callable[[], Corpus]
+
+
+class Ready(NamedTuple):
+    """A source of token ids. `train` and `held_out` give them in chunks of any length, in order."""
+
+    identity: Identity
+    train: Ids
+    held_out: Ids
+
+
+def from_texts(
+    identity: Identity, train: Texts, held_out: Texts | None = None, held_out_fraction: float = 0.05
+) -> Opened:
+    """A source whose every text is one document.
+
+    Each function gives all its texts whenever it is called. Without `held_out`, the last part of `train` is held out.
+    """
+    if held_out is None:
+        return Opened(identity, lambda: split(lambda: whole(train()), held_out_fraction))
+    return Opened(identity, lambda: Corpus(lambda: whole(train()), lambda: whole(held_out())))

@@ -1,0 +1,72 @@
+"""From a kind of a spec to the object that its factory makes, with one clear error for one that is at fault."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar, cast
+
+from gnflow.errors import EnvironmentProblem, GnflowError
+from gnflow.spec import kinds
+from gnflow.spec.base import Kind
+from gnflow.spec.imports import module, told
+
+Thing = TypeVar("Thing")
+
+
+def built(kind: Kind, expected: type[Thing], *arguments: object, **named: object) -> Thing:
+    """What the factory of `kind` returns.
+
+    Raises EnvironmentProblem, in one line that names the kind, its file and the cause, for a factory that is not there,
+    that raises, or that returns something else.
+    """
+    factory = imported(kind)
+    with running(kind, f"the factory `{kind.factory}`"):
+        made = factory(*arguments, **named)
+    if not isinstance(made, expected):
+        found = "nothing" if made is None else f"a value of type `{type(made).__name__}`"
+        raise fault(kind, f"the factory `{kind.factory}` returned {found}, expected {expected.__name__}")
+    return made
+
+
+def parameters(kind: Kind) -> dict[str, object]:
+    """The fields of the class that names the factory, by name, without `kind`."""
+    owner = next(base for base in type(kind).__mro__ if base.__dict__.get("factory"))
+    return {name: getattr(kind, name) for name in getattr(owner, "model_fields", {}) if name != "kind"}
+
+
+def imported(kind: Kind) -> Callable[..., object]:
+    """The factory itself. Raises EnvironmentProblem where there is none."""
+    named = kinds.origin_of(type(kind))
+    name, _, attribute = kind.factory.partition(":")
+    if not attribute:
+        raise fault(kind, 'the class has no `factory`; write `factory = "module:function"` in it')
+    found = getattr(module(name, named.folder if named else None, who(kind)), attribute, None)
+    if not callable(found):
+        raise fault(kind, f"the factory `{kind.factory}` is not there: the module has no function `{attribute}`")
+    return cast("Callable[..., object]", found)
+
+
+@contextmanager
+def running(kind: Kind, what: str = "it") -> Iterator[None]:
+    """Turns whatever the code of a plug-in raises into one line. `what` names the part of it that is called."""
+    try:
+        yield
+    except GnflowError:
+        raise
+    except Exception as error:
+        if type(kind).__module__.startswith("gnflow."):
+            raise
+        raise fault(kind, f"{what} raised {told(error)}") from error
+
+
+def fault(kind: Kind, problem: str) -> EnvironmentProblem:
+    """An error that names the kind and its file."""
+    return EnvironmentProblem(f"{who(kind)}: {problem}")
+
+
+def who(kind: Kind) -> str:
+    """The kind, its file and where it is named: the beginning of a sentence."""
+    if (named := kinds.origin_of(type(kind))) is not None:
+        return named.who
+    file = getattr(sys.modules.get(type(kind).__module__), "__file__", None)
+    return f"kind `{kind.kind}` ({file or type(kind).__module__})"
