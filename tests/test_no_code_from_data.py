@@ -21,9 +21,10 @@ CALLS = {
     "torch.load", "torch.save", "torch.hub.load", "yaml.load", "numpy.load", "polars.DataFrame.deserialize",
     "polars.LazyFrame.deserialize",
 }  # fmt: skip
-# Modules whose names come from our own tables, never from a file.
+# Modules whose names come from our own tables or from classes, never from a file.
 OURS = {
     ("gnflow/__init__.py", "import_module(_HOMES[name])"),
+    ("gnflow/compiler/factory.py", "import_module(module)"),
     ("gnflow/track/system.py", "importlib.import_module(f'mlflow.system_metrics.metrics.{name}_monitor')"),
 }
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from gnflow.compiler import build
 from gnflow.compiler.factory import imported
-from gnflow.errors import EnvironmentProblem
+from gnflow.errors import EnvironmentProblem, SpecError
 from gnflow.metrics.protocol import Metric, Moment, Subject
 from gnflow.models.attention import Kernel
 from gnflow.models.model import Model
@@ -51,6 +51,33 @@ def join_probes(metrics: Iterable[Metric]) -> Probe | None:
         return {name: value for each in probes for name, value in each(momentum).items()}
 
     return probe
+
+
+class NotedProbe:
+    """The probes of all metrics, and whether an optimizer has called them. It is for a plan, which compiles nothing."""
+
+    def __init__(self, experiment: Experiment, metrics: tuple[Metric, ...]) -> None:
+        declared = zip(experiment.metrics, metrics, strict=True)
+        self._kinds = [kind_of(type(section)) for section, metric in declared if metric.probe is not None]
+        self._joined, self._called = join_probes(metrics), False
+
+    @property
+    def probe(self) -> Probe | None:
+        """What an optimizer is given; None where no metric measures a momentum."""
+        return self._measure if self._joined else None
+
+    def _measure(self, momentum: Params) -> Metrics:
+        assert self._joined is not None
+        self._called = True
+        return self._joined(momentum)
+
+    def require_called(self) -> None:
+        """Raises SpecError for metrics that would never be measured."""
+        if self._joined and not self._called:
+            raise SpecError(
+                f"metrics: `{'` and `'.join(self._kinds)}` measure a momentum, and the optimizer keeps none; "
+                "use `muon` or `rmnp`, in a rule at least, or remove what measures it"
+            )
 
 
 def measure(declared: MetricKind, metric: Metric, at: Moment) -> Metrics:

@@ -11,7 +11,7 @@ from gnflow import trees
 from gnflow.compiler import build, methods
 from gnflow.compiler.blocks import BlockRegion, as_product, block_regions, layerwise, redirected
 from gnflow.compiler.cost import RegionCost, nbytes, region_cost
-from gnflow.compiler.measuring import build_metrics, join_probes
+from gnflow.compiler.measuring import NotedProbe, build_metrics
 from gnflow.compiler.routing import routing
 from gnflow.errors import SpecError
 from gnflow.models.attention import Kernel
@@ -120,18 +120,20 @@ class Plan:
 def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
     """Pure but for the question whether there is a GPU, and the import of what the spec names.
 
-    Raises SpecError for rules that do not fit the model, and EnvironmentProblem for a metric that cannot be built.
+    Raises SpecError for rules that do not fit the model and for metrics that would never be measured, and
+    EnvironmentProblem for a metric that cannot be built.
     """
     attention = attention or build.kernel(experiment)
     network = build.model(experiment, attention)
     steps = _steps(experiment, methods.optimizer(experiment.optimizer, network, 1, _Costs()).cost)
-    probe = join_probes(build_metrics(experiment, network, attention, eager))
-    optimizer, costs, blocks, memory = _measured(experiment, network, steps, probe, recomputed=False)
+    noted = NotedProbe(experiment, build_metrics(experiment, network, attention, eager))
+    optimizer, costs, blocks, memory = _measured(experiment, network, steps, noted.probe, recomputed=False)
     recomputed = not _fits(experiment, memory)
     if recomputed:
-        optimizer, costs, blocks, memory = _measured(experiment, network, steps, probe, recomputed=True)
+        optimizer, costs, blocks, memory = _measured(experiment, network, steps, noted.probe, recomputed=True)
         if not _fits(experiment, memory):
             raise _too_large(experiment, costs)
+    noted.require_called()
     return Plan(
         experiment=experiment,
         device=_device(experiment),
