@@ -1,7 +1,18 @@
 """What every metric is to a run: how often it is measured, what it needs, and a function of a moment of the run.
 
-A kind of metric is a class of specs whose `factory` names a function `factory(spec, subject) -> Metric`. The built-in
-kinds and those of other people are made and measured in the same way.
+The built-in kinds of metrics and those of other people are made and measured in the same way. A kind is a torch-free
+class and a factory:
+
+    class TopFive(MetricKind):
+        factory = "my_metrics:top_five"
+        kind: Literal["top_five"] = "top_five"
+        microbatches: int = 4
+
+    def top_five(spec: TopFive, subject: Subject) -> Metric:
+        def measure(at: Moment) -> Metrics:
+            return {"top_five/part": ...}
+
+        return Metric(measure, spec.microbatches)
 """
 
 from collections.abc import Callable
