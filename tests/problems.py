@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
+from gnflow.metrics.protocol import Moment
 from gnflow.models.attention import Kernel
 from gnflow.models.decoder import decoder
 from gnflow.models.model import Model
-from gnflow.objective import Params
+from gnflow.objective import Objective, Params
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.model import Decoder
 
@@ -39,6 +40,14 @@ def small(variant: str = "default", kernel: Kernel = "plain", seed: int = 0) -> 
     params = trees.along(model.init(seed), noise(model.init(seed), seed + 1), 0.1)
     tokens = torch.randint(VOCABULARY, (4, 6), generator=torch.Generator().manual_seed(seed))
     return Problem(model, trees.mapped(lambda w: w.double(), params), tokens)
+
+
+def moment(
+    params: Params, batch: Tensor, objective: Objective | None = None, before: Params | None = None, optimizer=None,
+    state=None,
+) -> Moment:  # fmt: skip
+    """What a metric looks at, outside a run."""
+    return Moment(0, params, before or {}, optimizer, state, objective, batch)
 
 
 def noise(like: Params, seed: int) -> Params:

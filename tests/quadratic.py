@@ -1,5 +1,6 @@
 """A small real problem for the trainer: a weight per token, drawn to a value per token by momentum descent."""
 
+from collections.abc import Callable
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import State
 from gnflow.data.batches import Batches, held_out
+from gnflow.metrics.protocol import Metric, Moment
 from gnflow.objective import Metrics, Objective, Params, Tokens
 from gnflow.spec.experiment import Experiment
 from gnflow.train import checkpoint
@@ -52,13 +54,11 @@ class Momentum(NamedTuple):
 class Quadratic:
     """As a Program: `step` consumes its arguments, all state is in the State."""
 
-    curvature = None
-
     def __init__(self, learning_rate: float = 5.0) -> None:
         self.device = torch.device("cpu")
         self.learning_rate = learning_rate
         self.objective = Objective(self._value, torch.func.grad_and_value(self._value), None)
-        self.curvature = None
+        self.metrics = (Metric(microbatches=2, decides=True),)
         self.steps_taken = 0
 
     def _value(self, params: Params, tokens: Tokens) -> Tensor:
@@ -90,8 +90,13 @@ class Quadratic:
         metrics = {"loss/train": torch.stack([loss for _, loss in results]).mean(), "norm/gradient": gradient.norm()}
         return state._replace(step=state.step + 1), metrics
 
-    def evaluate(self, params: Params, batch: Tensor) -> Metrics:
-        return {"loss/held_out": torch.stack([self.objective.value(params, tokens) for tokens in batch]).mean()}
+    def moment(self, state: State, batch: Tensor, before: Params) -> Moment:
+        return Moment(state.step, state.params, before, self, state.optimizer, self.objective, batch)
+
+    def evaluate(self, at: Moment, due: Callable[[Metric], bool]) -> Metrics:
+        if not due(*self.metrics):
+            return {}
+        return {"loss/held_out": torch.stack([self.objective.value(at.params, tokens) for tokens in at.batch]).mean()}
 
     def compile_seconds(self) -> float:
         return 0.0

@@ -1,4 +1,4 @@
-"""Spec -> objects: models, objectives and what is measured."""
+"""Spec -> models and objectives."""
 
 from math import ceil
 from typing import Literal
@@ -12,22 +12,13 @@ from gnflow.curvature.linearised import BENDS, SURROGATES, Form, curvature, line
 from gnflow.curvature.newton import expanded
 from gnflow.curvature.pieces import Thrift
 from gnflow.curvature.tangents import PULLS, Pull, pushed
-from gnflow.metrics.conflict import conflict
-from gnflow.metrics.curvature import Curvature
-from gnflow.metrics.dominance import dominance
-from gnflow.metrics.evaluation import Measure, grouped_losses, held_out_loss, tallied
 from gnflow.models.attention import Kernel
 from gnflow.models.loss import cross_entropy, weight
 from gnflow.models.model import Model, Stage
 from gnflow.objective import Objective, Params, Scalar, Tokens
-from gnflow.optim.descent import Probe
-from gnflow.optim.protocol import Jit, Optimizer
 from gnflow.spec import optimizer as spec
-from gnflow.spec import training as spec_training
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.factory import built
-from gnflow.spec.multimodal import Multimodal
-from gnflow.spec.training import Dominance, Loss, Metric, ModalityConflict
 
 LOGITS, MOST_PIECES = 2**25, 32  # 128 MiB of float32; every piece makes a graph longer
 
@@ -69,6 +60,11 @@ def objective(network: Model, experiment: Experiment, recomputed: bool = False) 
     if form != "newton" and thrift != Thrift():
         return pieces.objective(network, thrift, SURROGATES[form], BENDS[form], lower, pull)
     return _objective(network, form, lower, pull)
+
+
+def exact(network: Model) -> Objective:
+    """The loss in full precision and in one piece; its curvature is the Gauss-Newton matrix of the cross-entropy."""
+    return _objective(network)
 
 
 def _objective(
@@ -118,37 +114,3 @@ def logit_pieces(experiment: Experiment) -> int:
     method, tokens = experiment.optimizer, experiment.training.rows * experiment.data.context
     passes = 2 if isinstance(method, spec.GaussNewton) and method.tangent == "difference" else 1
     return min(ceil(passes * tokens * experiment.data.vocabulary / LOGITS), MOST_PIECES, tokens)
-
-
-def probe(experiment: Experiment) -> Probe | None:
-    """What is measured of the momentum at every update, where a metric asks for it."""
-    return dominance if any(isinstance(metric, Dominance) for metric in experiment.metrics) else None
-
-
-def measures(experiment: Experiment, network: Model, jit: Jit) -> tuple[Measure, ...]:
-    """What the declared metrics measure at every evaluation."""
-    multimodal = isinstance(experiment.data, Multimodal)
-
-    def measure(metric: Metric) -> Measure | None:
-        match metric:
-            case Loss(microbatches=count) if multimodal:
-                return grouped_losses(jit("tally", tallied(network)), count)
-            case Loss(microbatches=count):
-                return held_out_loss(count)
-            case ModalityConflict(microbatches=count):
-                return conflict(network, count)
-            case _:
-                return None
-
-    return tuple(filter(None, map(measure, experiment.metrics)))
-
-
-def probed(experiment: Experiment, optimizer: Optimizer) -> Curvature | None:
-    """What measures the curvature, where a metric asks for it: eager, in full precision, as it is seldom called."""
-    wanted = next((metric for metric in experiment.metrics if isinstance(metric, spec_training.Curvature)), None)
-    if wanted is None:
-        return None
-    network = model(experiment, "plain")  # the one kernel that has all derivatives
-    loss = _objective(network)
-    second = loss._replace(product=hessian(loss.value))
-    return Curvature(wanted, loss, second, network.moving_blocks, optimizer, experiment.training.seed)

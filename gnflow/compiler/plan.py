@@ -11,16 +11,17 @@ from gnflow import trees
 from gnflow.compiler import build, methods
 from gnflow.compiler.blocks import BlockRegion, as_product, block_regions, layerwise, redirected
 from gnflow.compiler.cost import RegionCost, nbytes, region_cost
+from gnflow.compiler.measuring import NotedProbe, build_metrics
 from gnflow.compiler.routing import routing
 from gnflow.errors import SpecError
 from gnflow.models.attention import Kernel
 from gnflow.models.model import Model
 from gnflow.objective import Objective, Params
 from gnflow.optim.conjugate_gradients import ConjugateGradients
-from gnflow.optim.descent import Descent
+from gnflow.optim.descent import Descent, Probe
 from gnflow.optim.frozen import Frozen
 from gnflow.optim.gauss_newton import GaussNewton
-from gnflow.optim.protocol import AnyState, Cost, Optimizer, Region
+from gnflow.optim.protocol import AnyState, Cost, Optimizer, Region, eager
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
 
@@ -117,16 +118,22 @@ class Plan:
 
 
 def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
-    """Pure but for the question whether there is a GPU. Raises SpecError for rules that do not fit the model."""
+    """Pure but for the question whether there is a GPU, and the import of what the spec names.
+
+    Raises SpecError for rules that do not fit the model and for metrics that would never be measured, and
+    EnvironmentProblem for a metric that cannot be built.
+    """
     attention = attention or build.kernel(experiment)
     network = build.model(experiment, attention)
     steps = _steps(experiment, methods.optimizer(experiment.optimizer, network, 1, _Costs()).cost)
-    optimizer, costs, blocks, memory = _measured(experiment, network, steps, recomputed=False)
+    noted = NotedProbe(experiment, build_metrics(experiment, network, attention, eager))
+    optimizer, costs, blocks, memory = _measured(experiment, network, steps, noted.probe, recomputed=False)
     recomputed = not _fits(experiment, memory)
     if recomputed:
-        optimizer, costs, blocks, memory = _measured(experiment, network, steps, recomputed=True)
+        optimizer, costs, blocks, memory = _measured(experiment, network, steps, noted.probe, recomputed=True)
         if not _fits(experiment, memory):
             raise _too_large(experiment, costs)
+    noted.require_called()
     return Plan(
         experiment=experiment,
         device=_device(experiment),
@@ -148,9 +155,9 @@ class _Measured(NamedTuple):
     memory: dict[str, int]
 
 
-def _measured(experiment: Experiment, network: Model, steps: int, recomputed: bool) -> _Measured:
+def _measured(experiment: Experiment, network: Model, steps: int, probe: Probe | None, recomputed: bool) -> _Measured:
     costs = _Costs()
-    optimizer = methods.optimizer(experiment.optimizer, network, steps, costs, build.probe(experiment))
+    optimizer = methods.optimizer(experiment.optimizer, network, steps, costs, probe)
     problem = build.objective(network, experiment, recomputed)
     return _Measured(optimizer, costs, *_measure(experiment, network, problem, optimizer, costs))
 

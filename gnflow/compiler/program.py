@@ -10,11 +10,11 @@ from torch import Tensor
 
 from gnflow.compiler import build, methods
 from gnflow.compiler.blocks import as_product, dispatched, dispatched_product
+from gnflow.compiler.measuring import build_metrics, join_probes, measure
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.regions import Compiler, can_compile
 from gnflow.errors import EnvironmentProblem
-from gnflow.metrics.curvature import Curvature, Moment
-from gnflow.metrics.evaluation import Measure
+from gnflow.metrics.protocol import Metric, Moment
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Objective, Params
 from gnflow.optim.protocol import AnyState, Jit, Optimizer, eager, through
@@ -34,13 +34,13 @@ class Program:
 
     plan: Plan
     device: torch.device
+    network: Model
     objective: Objective
     optimizer: Optimizer
     initial: Callable[[], Params]
     compiler: Compiler | None
-    measures: tuple[Measure, ...] = ()
-    curvature: Curvature | None = None
-    """Measures what an evaluation may ask for besides: it looks at the last step, too."""
+    metrics: tuple[Metric, ...] = ()
+    """Those of the spec, in its order."""
 
     def init(self, params: Params) -> State:
         """The state before the first step."""
@@ -59,17 +59,20 @@ class Program:
         self._hold_to_budget(state.step)
         return State(state.step + 1, params, optimizer), metrics
 
-    def evaluate(self, params: Params, batch: Tensor) -> Metrics:
-        """What the declared metrics say on held-out micro-batches."""
-        batch = batch.to(self.device)
-        found = [measure(self.objective, params, batch) for measure in self.measures]
-        return {name: value for metrics in found for name, value in metrics.items()}
+    def moment(self, state: State, batch: Tensor, before: Params | None = None) -> Moment:
+        """What metrics look at, on held-out micro-batches; `before` has the weights that the last step started from."""
+        held_out = batch.to(self.device)
+        return Moment(
+            state.step, state.params, before or {}, self.optimizer, state.optimizer, self.objective, held_out
+        )  # fmt: skip
 
-    def inspect(self, state: State, before: Params, batch: Tensor) -> Metrics:
-        """The curvature on held-out micro-batches; `before` has the weights that the last step started from, if any."""
-        if self.curvature is None:
-            return {}
-        return self.curvature.measure(Moment(state.params, before, state.optimizer), batch.to(self.device))
+    def evaluate(self, at: Moment, due: Callable[[Metric], bool] = lambda metric: True) -> Metrics:
+        """What the metrics measure that are `due`. Raises EnvironmentProblem for a metric that breaks its protocol."""
+        found: Metrics = {}
+        for declared, metric in zip(self.plan.experiment.metrics, self.metrics, strict=True):
+            if due(metric):
+                found |= measure(declared, metric, at)
+        return found
 
     def graphs(self) -> dict[str, int]:
         """Compiled graphs by region."""
@@ -96,10 +99,13 @@ class Program:
                     )
 
 
-def compile(plan: Plan, compiled: bool = True) -> Program:  # noqa: A001  # the verb of the design
+def compile(  # noqa: A001  # the verb of the design
+    plan: Plan, compiled: bool = True, network: Model | None = None
+) -> Program:
     """Builds the functions of a plan; graphs are compiled at their first call. Sets torch's float32 precision.
 
-    Raises EnvironmentProblem for a GPU that is not there.
+    `network` is that of the plan, where it has been built already.
+    Raises EnvironmentProblem for a GPU that is not there and for a metric that cannot be built.
     """
     experiment = plan.experiment
     if plan.device == "cuda" and not torch.cuda.is_available():
@@ -111,20 +117,20 @@ def compile(plan: Plan, compiled: bool = True) -> Program:  # noqa: A001  # the 
         compiled = False
     compiler = None if mode == "off" or not compiled else Compiler(mode, experiment.compile.max_graph_breaks == 0)
     jit: Jit = compiler or eager
-    network = build.model(experiment, plan.attention)
+    network = network or build.model(experiment, plan.attention)
+    metrics = build_metrics(experiment, network, plan.attention, jit)
     problem = _compiled(build.objective(network, experiment, plan.recomputed), plan, network, jit)
-    optimizer = methods.optimizer(experiment.optimizer, network, plan.steps, jit, build.probe(experiment))
+    optimizer = methods.optimizer(experiment.optimizer, network, plan.steps, jit, join_probes(metrics))
     device = torch.device(plan.device)
-    measures = build.measures(experiment, network, jit)
     return Program(
         plan,
         device,
+        network,
         problem,
         optimizer,
         lambda: network.init(experiment.training.seed, device),
         compiler,
-        measures,
-        build.probed(experiment, optimizer),
+        metrics,
     )
 
 

@@ -11,22 +11,23 @@ as a head of its own, has neither.
 import torch
 from torch import Tensor
 
-from gnflow.metrics.evaluation import Measure
+from gnflow.metrics.protocol import Metric, Moment, Subject
 from gnflow.models.modality import only
 from gnflow.models.model import Model
-from gnflow.objective import Metrics, Objective, Params
+from gnflow.objective import Metrics, Params
 from gnflow.optim.means import mean_gradient
+from gnflow.spec import training
 
 
-def conflict(network: Model, count: int) -> Measure:
-    """Of the first `count` micro-batches."""
+def modality_conflict(spec: training.ModalityConflict, subject: Subject) -> Metric:
+    """The two mean gradients are compared at every evaluation."""
 
-    def measure(objective: Objective, params: Params, batch: Tensor) -> Metrics:
-        text, _ = mean_gradient(objective, params, only(batch[:count], "text"))
-        image, _ = mean_gradient(objective, params, only(batch[:count], "image"))
-        return between(network, text, image)
+    def measure(at: Moment) -> Metrics:
+        text, _ = mean_gradient(at.objective, at.params, only(at.batch, "text"))
+        image, _ = mean_gradient(at.objective, at.params, only(at.batch, "image"))
+        return between(subject.network, text, image)
 
-    return measure
+    return Metric(measure, spec.microbatches)
 
 
 def between(network: Model, text: Params, image: Params) -> Metrics:

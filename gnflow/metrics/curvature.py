@@ -34,68 +34,67 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.curvature.conjugate_gradients import solved
 from gnflow.curvature.energy import energies
+from gnflow.curvature.hessian import hessian
 from gnflow.curvature.lanczos import Operator, Ritz, lanczos
 from gnflow.curvature.trace import trace
+from gnflow.metrics.protocol import Metric, Moment, Subject
 from gnflow.objective import Metrics, Objective, Params, Scalar
 from gnflow.optim.means import mean_gradient, mean_product, positive
 from gnflow.optim.preconditioner import Preconditioner, preconditioners
-from gnflow.optim.protocol import AnyState, Optimizer
-from gnflow.spec import training as spec
+from gnflow.spec import training
 
 FLOOR = 1e-8
 """Added to P, as a part of its mean."""
 POWERS = {"none": 0.0, "root": 0.5, "second_moment": 1.0}
 
 
-class Moment(NamedTuple):
-    """The weights after a step, those before it (none before the first), and the optimizer's state."""
-
-    params: Params
-    before: Params
-    optimizer: AnyState
+def curvature(spec: training.Curvature, subject: Subject) -> Metric:
+    """The matrices are measured eagerly and in full precision, as they are seldom asked for."""
+    loss = subject.exact()
+    second = loss._replace(product=hessian(loss.value))
+    probe = Curvature(spec, loss, second, subject.network.moving_blocks, subject.experiment.training.seed)
+    return Metric(probe.measure, spec.microbatches, spec.every, needs_before=True)
 
 
 @dataclass(frozen=True)
 class Curvature:
     """The measurements of one run. `ggn` and `hessian` are the loss, each with that curvature as its product."""
 
-    spec: spec.Curvature
+    spec: training.Curvature
     ggn: Objective
     hessian: Objective
     blocks: Mapping[str, tuple[str, ...]]
-    optimizer: Optimizer
     seed: int
 
-    def measure(self, at: Moment, batch: Tensor) -> Metrics:
-        """On the first of these micro-batches, (micro-batches, rows, time + 1)."""
-        batch = batch[: self.spec.microbatches]
+    def measure(self, at: Moment) -> Metrics:
+        """All columns that the moment has the parts for."""
         names = [name for names in self.blocks.values() for name in names]
         moving = trees.pick(at.params, [name for name in at.params if name in names])
         found: Metrics = {}
         for kind, objective in (("ggn", self.ggn), ("hessian", self.hessian)):
-            operator = _operator(objective, at.params, batch)
+            operator = _operator(objective, at.params, at.batch)
             ritz = lanczos(operator, self._signs("start", moving), self.spec.iterations)
             found |= _ends(kind, ritz, self.spec.eigenvalues)
             sketch, probes = ([self._signs(f"{what}/{i}", moving) for i in range(self.spec.probes)] for what in "sg")
             found[f"curvature/trace/{kind}"] = trace(operator, sketch, probes)
-        operator = _operator(self.ggn, at.params, batch)
+        operator = _operator(self.ggn, at.params, at.batch)
         within, whole = energies(
             operator, self.blocks, (self._signs(f"g/{i}", moving) for i in range(self.spec.probes))
         )
         found["curvature/block_share"] = within / positive(whole)
         for name, power in POWERS.items():
-            if conditioned := preconditioned(operator, preconditioners(self.optimizer, at.optimizer), power):
+            if conditioned := preconditioned(operator, preconditioners(at.optimizer, at.state), power):
                 ritz = lanczos(conditioned.operator, self._signs("start", conditioned.like), self.spec.iterations)
                 found[f"curvature/condition/{name}"] = condition(ritz, next(iter(moving.values())).dtype)
-        return {**found, **(self._alignment(at, list(moving), batch) if at.before else {})}
+        return {**found, **(self._alignment(at, list(moving)) if at.before else {})}
 
-    def _alignment(self, at: Moment, names: list[str], batch: Tensor) -> Metrics:
+    def _alignment(self, at: Moment, names: list[str]) -> Metrics:
         before = at.before
         update = trees.subtract(trees.pick(at.params, names), trees.pick(before, names))
-        gradient, _ = mean_gradient(self.ggn, before, batch)
+        gradient, _ = mean_gradient(self.ggn, before, at.batch)
         downhill = trees.scale(trees.pick(gradient, names), -1)
         step, residual = solved(
-            _operator(self.ggn, before, batch), downhill, self.spec.damping, self.spec.iterations
+            _operator(self.ggn, before, at.batch), downhill, self.spec.damping, self.spec.iterations
         )  # fmt: skip
         one, two = trees.norm(update), trees.norm(step)
         return {

@@ -12,10 +12,17 @@ Differs:  a matrix of one row has no ratio and is left out, where the reference 
 import torch
 from torch import Tensor
 
+from gnflow.metrics.protocol import Metric, Subject
 from gnflow.objective import Metrics, Params
+from gnflow.spec import training
 
 
-def dominance(momentum: Params) -> Metrics:
+def dominance(spec: training.Dominance, subject: Subject) -> Metric:
+    """The ratios are measured at every update, on the momentum that it follows."""
+    return Metric(probe=measure_dominance)
+
+
+def measure_dominance(momentum: Params) -> Metrics:
     """Of matrices (m, n) and stacks of them (k, m, n); nothing where every matrix has but one row."""
     ratios = [row_ratios(v) for v in momentum.values() if min(v.shape[-2:]) > 1]
     if not ratios:

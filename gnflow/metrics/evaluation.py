@@ -8,36 +8,33 @@ image_accuracy     part of the image codes that come first by their logits, all 
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from gnflow.groups import GROUPS
+from gnflow.metrics.protocol import Measure, Metric, Moment, Subject
 from gnflow.models.loss import token_losses, within
 from gnflow.models.model import Model
-from gnflow.objective import Metrics, Objective, Params, Scalar, Tokens
-
-Measure: TypeAlias = Callable[[Objective, Params, Tensor], Metrics]
-"""(objective, params, held-out micro-batches) -> metrics"""
+from gnflow.objective import Metrics, Params, Scalar, Tokens
+from gnflow.spec import training
+from gnflow.spec.multimodal import Multimodal
 
 LOSS, COUNT, WEIGHTED, WEIGHT, RIGHT = range(5)
 TASKS = {"text": "text_only", "understanding": "understanding", "generation": "generation"}
 
 
-def due(every: int | None, evaluation: int, last: bool) -> bool:
-    """Whether evaluation number `evaluation`, from 0, has what is measured at every so many, and at the last."""
-    return last or (every is not None and evaluation % every == 0)
+def loss(spec: training.Loss, subject: Subject) -> Metric:
+    """The loss of images and text is told apart by modality and by task."""
+    multimodal = isinstance(subject.experiment.data, Multimodal)
+    measure = grouped_losses(subject.jit("tally", tallied(subject.network))) if multimodal else held_out_loss
+    return Metric(measure, spec.microbatches, decides=True)
 
 
-def held_out_loss(count: int) -> Measure:
-    """The mean loss of `count` micro-batches."""
-
-    def measure(objective: Objective, params: Params, batch: Tensor) -> Metrics:
-        losses = [objective.value(params, tokens) for tokens in batch[:count]]
-        return {"loss/held_out": torch.stack(losses).mean()}
-
-    return measure
+def held_out_loss(at: Moment) -> Metrics:
+    """The mean loss of the micro-batches."""
+    losses = [at.objective.value(at.params, tokens) for tokens in at.batch]
+    return {"loss/held_out": torch.stack(losses).mean()}
 
 
 def tallied(network: Model) -> Callable[[Params, Tokens], Tensor]:
@@ -59,11 +56,11 @@ def tallied(network: Model) -> Callable[[Params, Tokens], Tensor]:
     return tally
 
 
-def grouped_losses(tally: Callable[[Params, Tokens], Tensor], count: int) -> Measure:
-    """Of `count` micro-batches. A modality or task without any target there has no column."""
+def grouped_losses(tally: Callable[[Params, Tokens], Tensor]) -> Measure:
+    """The losses of all groups together and of each. A modality or task without any target there has no column."""
 
-    def measure(objective: Objective, params: Params, batch: Tensor) -> Metrics:
-        sums = torch.stack([tally(params, tokens) for tokens in batch[:count]]).sum(0)
+    def measure(at: Moment) -> Metrics:
+        sums = torch.stack([tally(at.params, tokens) for tokens in at.batch]).sum(0)
         return {"loss/held_out": _ratio(sums.sum(0), WEIGHTED, WEIGHT), **_parts(sums)}
 
     return measure

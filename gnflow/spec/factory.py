@@ -38,12 +38,13 @@ def imported(kind: Kind) -> Callable[..., object]:
     """The factory itself. Raises EnvironmentProblem where there is none."""
     named = kinds.origin_of(type(kind))
     name, _, attribute = kind.factory.partition(":")
-    if not attribute:
-        raise fault(kind, 'the class has no `factory`; write `factory = "module:function"` in it')
-    found = getattr(module(name, named.folder if named else None, who(kind)), attribute, None)
-    if not callable(found):
+    if not name or not attribute:
+        found = f"the factory of the class is `{kind.factory}`" if kind.factory else "the class has no `factory`"
+        raise fault(kind, f'{found}; write `factory = "module:function"` in it')
+    made = getattr(module(name, named.folder if named else None, who(kind)), attribute, None)
+    if not callable(made):
         raise fault(kind, f"the factory `{kind.factory}` is not there: the module has no function `{attribute}`")
-    return cast("Callable[..., object]", found)
+    return cast("Callable[..., object]", made)
 
 
 @contextmanager

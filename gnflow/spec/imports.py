@@ -3,10 +3,14 @@
 import importlib
 import importlib.util
 import sys
+import sysconfig
 from pathlib import Path
 from types import ModuleType
 
 from gnflow.errors import EnvironmentProblem
+
+_NOT_THEIRS = ("<", str(Path(__file__).parents[1]), *(sysconfig.get_path(name) for name in ("stdlib", "purelib")))
+"""Files in which a line would not help the author of a plug-in."""
 
 
 def module(name: str, folder: Path | None, who: str) -> ModuleType:
@@ -41,7 +45,7 @@ def told(error: BaseException) -> str:
     frames, place = error.__traceback__, ""
     while frames is not None:
         file = frames.tb_frame.f_code.co_filename
-        if not file.startswith("<") and "site-packages" not in file and f"{Path(__file__).parents[1]}/" not in file:
+        if not file.startswith(_NOT_THEIRS):
             place = f" ({Path(file).name}:{frames.tb_lineno})"
         frames = frames.tb_next
     text = " ".join(str(error).split())

@@ -1,6 +1,6 @@
 """`training:`, `metrics:`, `compile:` and `tracking:`: how a run is carried out and what it leaves."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -102,7 +102,19 @@ class Tuning(Spec):
 
 
 class MetricKind(Kind):
-    """A metric."""
+    """A metric. What its factory returns is measured at the evaluations of a run."""
+
+    columns: ClassVar[tuple[str, ...]] = ()
+    """What the names of its columns begin with. Default: its kind and a slash.
+
+    A column that begins like those of a kind is recorded only where the spec declares the kind.
+    """
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: object) -> None:
+        """Gives a kind that names no columns the default."""
+        if not cls.columns and (kind := cls.model_fields.get("kind")):
+            cls.columns = (f"{kind.default}/",)
 
 
 class Loss(MetricKind):
@@ -111,6 +123,8 @@ class Loss(MetricKind):
     `loss/text` and `loss/image`, `loss/text_only`, `loss/understanding` and `loss/generation`, and `image_accuracy`.
     """
 
+    factory = "gnflow.metrics.evaluation:loss"
+    columns = ("loss/held_out", "loss/text", "loss/image", "loss/understanding", "loss/generation", "image_accuracy")
     kind: Literal["loss"] = "loss"
     microbatches: Annotated[Count, Unit("micro-batches")] = 16
     """Held-out micro-batches of one evaluation: always the first of the held-out text, at most all of it."""
@@ -119,24 +133,31 @@ class Loss(MetricKind):
 class Cost(MetricKind):
     """Tokens, serial passes, FLOPs and seconds, all cumulative."""
 
+    factory = "gnflow.metrics.recorded:cost"
+    columns = ("tokens/", "passes/", "flops/")
     kind: Literal["cost"] = "cost"
 
 
 class UpdateNorms(MetricKind):
     """Global norms: `norm/update`, and `norm/gradient` where the method has one mean gradient."""
 
+    factory = "gnflow.metrics.recorded:update_norms"
+    columns = ("norm/",)
     kind: Literal["update_norms"] = "update_norms"
 
 
 class Dominance(MetricKind):
     """`dominance/r_min`, `r_avg`, `r_max` of the momentum's Gram matrix (arXiv:2603.20527); for muon and rmnp."""
 
+    factory = "gnflow.metrics.dominance:dominance"
     kind: Literal["dominance"] = "dominance"
 
 
 class ModalityConflict(MetricKind):
     """`conflict/cosine` and `conflict/norm_ratio` of the gradients of text and image loss, at every evaluation."""
 
+    factory = "gnflow.metrics.conflict:modality_conflict"
+    columns = ("conflict/",)
     kind: Literal["modality_conflict"] = "modality_conflict"
     microbatches: Annotated[Count, Unit("micro-batches")] = 4
     """Held-out micro-batches behind each of the two mean gradients."""
@@ -148,6 +169,7 @@ class Samples(MetricKind):
     In `samples/`. Of digits also `samples/recognised`, `samples/captioned` and `samples/classifier_accuracy`.
     """
 
+    factory = "gnflow.metrics.sheets:samples"
     kind: Literal["samples"] = "samples"
     captions: Annotated[Count, Unit("images")] = 64
     """Held-out captions drawn, and held-out images captioned."""
@@ -166,6 +188,7 @@ class Curvature(MetricKind):
     keeps any, and the cosine between the last update and the Gauss-Newton step.
     """
 
+    factory = "gnflow.metrics.curvature:curvature"
     kind: Literal["curvature"] = "curvature"
     every: Annotated[Count, Unit("evaluations")] = 10
     """Evaluations from one measurement to the next; the last evaluation of the run has one as well."""

@@ -6,10 +6,11 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from pathlib import Path
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
-from gnflow.compiler import build
 from gnflow.compiler.plan import Plan, plan
+from gnflow.compiler.program import Program
 from gnflow.compiler.program import compile as compile_plan
 from gnflow.data.dataset import Standing
 from gnflow.data.microbatches import Prepared, reader
@@ -17,7 +18,6 @@ from gnflow.data.prepare import prepare
 from gnflow.errors import DiskProblem
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import digest
-from gnflow.spec.training import Curvature, Loss, ModalityConflict, Samples
 from gnflow.train import checkpoint, lock, provenance, results
 from gnflow.train.directory import (
     CHECKPOINTS,
@@ -34,13 +34,11 @@ from gnflow.train.plugins import plugins_of
 from gnflow.train.recorder import Observer, Recorder
 from gnflow.train.reproducible import reproducible
 from gnflow.train.run import Run
-from gnflow.train.samples import Sampler
 from gnflow.train.session import Session
 from gnflow.train.signals import Stop
 from gnflow.train.start import start
 from gnflow.workspace import Workspace
 
-ON_HELD_OUT = Loss | ModalityConflict | Curvature
 Report: TypeAlias = Callable[[str], None]
 Watch: TypeAlias = Callable[[Plan, Path], AbstractContextManager[Observer]]
 """Opens an observer on (plan, run directory) for as long as this process works on the run."""
@@ -120,14 +118,14 @@ def _work(
             planned,
             program,
             dataset.microbatches(experiment.training.rows, experiment.training.seed),
-            _evaluation(planned, dataset),
+            _evaluation(program, dataset),
             directory,
             checkpoints,
             Recorder(journal, planned, observers),
             stop,
-            _sampler(planned, dataset, directory),
             Standing(dataset.directory).require,
             reader(dataset),
+            dataset,
         )
         stop.patient = True
         state = session.begin(params) if source is None else session.resume(source)
@@ -156,18 +154,10 @@ def _resume_point(checkpoints: Path, journal: Journal, report: Report) -> Path |
     return found.path
 
 
-def _evaluation(planned: Plan, dataset: Prepared) -> Tensor | None:
-    """As many held-out micro-batches as the metric that asks for most."""
-    experiment = planned.experiment
-    counts = [metric.microbatches for metric in experiment.metrics if isinstance(metric, ON_HELD_OUT)]
-    return dataset.evaluation(experiment.training.rows, max(counts)) if counts else None
-
-
-def _sampler(planned: Plan, dataset: Prepared, directory: Path) -> Sampler | None:
-    """What writes sheets of samples, where they are asked for."""
-    experiment = planned.experiment
-    wanted = next((metric for metric in experiment.metrics if isinstance(metric, Samples)), None)
-    if wanted is None or dataset.pictures is None:
-        return None
-    network = build.model(experiment, planned.attention)
-    return Sampler(wanted, network, dataset.pictures, experiment.training.seed, directory / results.SAMPLES)
+def _evaluation(program: Program, dataset: Prepared) -> Tensor:
+    """As many held-out micro-batches as the metric asks for that wants most."""
+    experiment = program.plan.experiment
+    most = max((metric.microbatches for metric in program.metrics), default=0)
+    if not most:
+        return torch.empty(0, dtype=torch.int64)
+    return dataset.evaluation(experiment.training.rows, most)

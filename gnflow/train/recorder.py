@@ -9,7 +9,7 @@ from typing import Protocol
 from gnflow.compiler.plan import Plan
 from gnflow.objective import Metrics
 from gnflow.secrets import without_secrets
-from gnflow.spec.training import Cost, UpdateNorms
+from gnflow.spec.training import MetricKind
 from gnflow.train.journal import Event, Journal, Record, Step
 
 UNDONE = "steps/undone"  # how many, so far; recorded where the spec lets steps be undone
@@ -28,8 +28,8 @@ class Recorder:
     def __init__(self, journal: Journal, plan: Plan, observers: Sequence[Observer] = ()) -> None:
         self.journal, self.plan = journal, plan
         self._observers = list(observers)
-        self._norms = any(isinstance(metric, UpdateNorms) for metric in plan.experiment.metrics)
-        self._counts = any(isinstance(metric, Cost) for metric in plan.experiment.metrics)
+        self._declared = tuple(prefix for metric in plan.experiment.metrics for prefix in metric.columns)
+        self._owned = tuple(prefix for kind in MetricKind.__subclasses__() for prefix in kind.columns)
         self._wall = time.perf_counter()
         self._compile = 0.0
 
@@ -40,19 +40,22 @@ class Recorder:
         """
         before = self.journal.steps.get(step - 1)
         last = self.journal.last
-        costs = cumulative(self.plan, step) if self._counts else {}
         clocks = {
             "time/seconds": _value(before, "time/seconds") + seconds,
             "time/compile": _value(last, "time/compile") + compile_seconds - self._compile,
             "time/wall": _value(last, "time/wall") + time.perf_counter() - self._wall,
         }
-        declared = {name: value for name, value in values.items() if self._norms or not name.startswith("norm/")}
-        finite = {name: value for name, value in declared.items() if math.isfinite(value)}
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        wanted = {n: value for n, value in {**finite, **cumulative(self.plan, step)}.items() if self._is_wanted(n)}
         now = time.time()
-        record = Step(step, now, {**finite, **costs, **clocks})
+        record = Step(step, now, {**wanted, **clocks})
         if self.announce(record, *_events(step, now, values)):
             self._wall, self._compile = time.perf_counter(), compile_seconds
         return self.journal.steps[step]
+
+    def _is_wanted(self, column: str) -> bool:
+        """Whether a declared metric has this column, or no metric at all."""
+        return column.startswith(self._declared) or not column.startswith(self._owned)
 
     def event(self, step: int, name: str, message: str) -> None:
         """Records an event, unless the journal holds the same one."""

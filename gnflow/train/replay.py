@@ -99,7 +99,10 @@ def replay(run: Run, step: int, workspace: Workspace, report: Report = lambda li
         origin = _origin(past, step - 1, report)
         before = past.state(step - 1)
         found = taken(
-            compile_plan(planned, compiled=False), before, past.batch(step), (step - 1) * planned.microbatches
+            compile_plan(planned, compiled=False, network=program.network),
+            before,
+            past.batch(step),
+            (step - 1) * planned.microbatches,
         )
         recorded = reading.steps.get(step)
         events = [f"{event.name}: {event.message}" for event in reading.events if event.step == step]

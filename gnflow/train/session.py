@@ -12,15 +12,13 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.program import Program, State
-from gnflow.data.microbatches import Microbatches, ids_of
+from gnflow.data.microbatches import Microbatches, Prepared, ids_of
 from gnflow.errors import Diverged, GnflowError
-from gnflow.metrics.evaluation import due
 from gnflow.objective import Params
-from gnflow.train import checkpoint, divergence, offending, results
+from gnflow.train import checkpoint, disk, divergence, offending, results
 from gnflow.train.journal import Journal, Step
 from gnflow.train.past import ROLLED_BACK, SKIPPED, Past, beginning
 from gnflow.train.recorder import UNDONE, Recorder, diverging, numbers
-from gnflow.train.samples import Sampler
 from gnflow.train.signals import Stop
 
 REQUEST = "save"  # in the run directory: who touches it asks for a checkpoint after this step; then it is gone
@@ -33,17 +31,18 @@ class Session:
     plan: Plan
     program: Program
     batches: Microbatches
-    evaluation: Tensor | None
-    """Held-out micro-batches; None when no loss is recorded."""
+    evaluation: Tensor
+    """Held-out micro-batches, as many as the metric asks for that wants most."""
     directory: Path
     checkpoints: Path
     recorder: Recorder
     stop: Stop
-    sampler: Sampler | None = None
     require_data: Callable[[], None] = lambda: None
     """Raises DataError when the data is no longer what it was; asked before every checkpoint."""
     read: offending.Read = ids_of
     """A row of tokens as text."""
+    dataset: Prepared | None = None
+    """What the batches are of, for metrics that look at more than tokens."""
     saved: int | None = None
     """Step of the newest checkpoint."""
     saved_at: float = field(default_factory=time.monotonic)
@@ -108,7 +107,7 @@ class Session:
 
     def _kept(self, state: State) -> Params:
         """A copy of the weights, where a measurement of the step that consumes them may ask for it."""
-        asked = self.program.curvature is not None and self._evaluates(state.step + 1)
+        asked = any(metric.needs_before for metric in self.program.metrics) and self._evaluates(state.step + 1)
         return trees.clone(state.params) if asked else {}
 
     def _conclude(self, state: State, values: Mapping[str, float], seconds: float) -> None:
@@ -128,17 +127,18 @@ class Session:
         """What is measured of these weights besides their training, when it is due. Raises DiskProblem."""
         if not self._evaluates(state.step):
             return {}
-        values = {} if self.evaluation is None else numbers(self.program.evaluate(state.params, self.evaluation))
-        number = state.step // self.plan.experiment.training.evaluate_every
-        last = results.finished(self.plan, Step(state.step, 0.0, values))
+        at = self.program.moment(state, self.evaluation, before)._replace(dataset=self.dataset, write=self._write)
+        values = numbers(self.program.evaluate(at, lambda metric: metric.decides))
         if diverging(values):
             return values
-        curvature = self.program.curvature
-        if self.evaluation is not None and curvature is not None and due(curvature.spec.every, number, last):
-            values |= numbers(self.program.inspect(state, before, self.evaluation))
-        if self.sampler is None or not self.sampler.due(number, last):
-            return values
-        return {**values, **self.sampler.write(state.step, state.params)}
+        number = state.step // self.plan.experiment.training.evaluate_every
+        last = results.finished(self.plan, Step(state.step, 0.0, values))
+        others = self.program.evaluate(at, lambda metric: not metric.decides and metric.due(number, last))
+        return {**values, **numbers(others)}
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Keeps a file of a metric, before the journal has its step. Raises DiskProblem."""
+        disk.write(self.directory / results.SAMPLES / name, content)
 
     def _evaluates(self, step: int) -> bool:
         return step % self.plan.experiment.training.evaluate_every == 0 or step >= self.plan.steps

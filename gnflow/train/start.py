@@ -21,6 +21,7 @@ from gnflow.compiler.program import Program
 from gnflow.compiler.program import compile as make_program
 from gnflow.data.microbatches import Prepared
 from gnflow.errors import DataError, SpecError
+from gnflow.models.model import Model
 from gnflow.objective import Params
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import digest, load
@@ -44,14 +45,15 @@ def start(
         case Scratch():
             return program.initial()
         case Warmup():
-            return _warmed(plan, beginning, dataset, workspace, report)
+            return _warmed(program, beginning, dataset, workspace, report)
         case Checkpoint(path=path):
             return _fitted(plan, program.device, workspace.root / path)
         case _:
             assert_never(beginning)
 
 
-def _warmed(plan: Plan, warmup: Warmup, dataset: Prepared, workspace: Workspace, report: Report) -> Params:
+def _warmed(program: Program, warmup: Warmup, dataset: Prepared, workspace: Workspace, report: Report) -> Params:
+    plan = program.plan
     experiment = _warmup_experiment(plan.experiment, warmup)
     shaped_by = {
         "torch": torch.__version__,
@@ -64,7 +66,8 @@ def _warmed(plan: Plan, warmup: Warmup, dataset: Prepared, workspace: Workspace,
     kept = _kept(path, report)
     if kept is None:
         report(f"warming the starting weights: {warmup.steps} AdamW steps")
-        kept = {name: w.cpu().contiguous() for name, w in _train(experiment, dataset).items()}
+        network = program.network if plan.attention == "plain" else None
+        kept = {name: w.cpu().contiguous() for name, w in _train(experiment, dataset, network).items()}
         content = tensor_bytes(kept)
         disk.write(path, content)
         faults.at("start.after_weights")
@@ -94,9 +97,9 @@ def _warmup_experiment(experiment: Experiment, warmup: Warmup) -> Experiment:
     )
 
 
-def _train(experiment: Experiment, dataset: Prepared) -> Params:
+def _train(experiment: Experiment, dataset: Prepared, network: Model | None) -> Params:
     plan = make_plan(experiment, attention="plain")
-    program = make_program(plan)
+    program = make_program(plan, network=network)
     batches = dataset.microbatches(experiment.training.rows, experiment.training.seed, stream="start")
     state = program.init(program.initial())
     for step in range(plan.steps):

@@ -159,9 +159,10 @@ def test_bfloat16_is_for_gradients_only(logits, monkeypatch):
 
 def test_evaluation_is_the_mean_over_the_held_out_microbatches():
     program = build(plan(experiment({"kind": "adamw"})), compiled=False)
-    params, batch = program.initial(), token_batch(3)
-    losses = [program.objective.value(params, tokens) for tokens in batch]
-    torch.testing.assert_close(program.evaluate(params, batch)["loss/held_out"], torch.stack(losses).mean())
+    state, batch = program.init(program.initial()), token_batch(3)
+    losses = [program.objective.value(state.params, tokens) for tokens in batch]
+    found = program.evaluate(program.moment(state, batch))
+    torch.testing.assert_close(found["loss/held_out"], torch.stack(losses).mean())
 
 
 def test_the_recorded_learning_rate_is_that_of_the_main_rule():

@@ -2,13 +2,16 @@ import multimodal
 import pytest
 import torch
 from multimodal import KINDS, weights_and_choice
+from problems import moment
 from torch.nn import functional
 
 from gnflow import trees
 from gnflow.groups import GROUPS
-from gnflow.metrics.conflict import between, conflict
+from gnflow.metrics.conflict import between, modality_conflict
+from gnflow.metrics.protocol import Subject
 from gnflow.models.loss import cross_entropy, weight
 from gnflow.objective import Objective
+from gnflow.spec.training import ModalityConflict
 
 
 def objective(model):
@@ -20,6 +23,11 @@ def objective(model):
         return weight(model.split(tokens)[1])
 
     return Objective(value, torch.func.grad_and_value(value), None, weight=heavy)
+
+
+def measured(problem, batch):
+    metric = modality_conflict(ModalityConflict(), Subject(None, problem.model, None, None))
+    return metric.measure(moment(problem.params, batch, objective(problem.model)))
 
 
 def gradient(problem, kind, batch, modality):
@@ -39,7 +47,7 @@ def gradient(problem, kind, batch, modality):
 def test_cosines_and_ratios_are_those_of_the_gradients_of_both_losses(kind):
     problem = multimodal.small(kind)
     batch = multimodal.tokens(kind, 3, 4)
-    found = conflict(problem.model, 2)(objective(problem.model), problem.params, batch)
+    found = measured(problem, batch[:2])
     text, image = (gradient(problem, kind, batch[:2], modality) for modality in ("text", "image"))
 
     def expected(names):
@@ -60,7 +68,7 @@ def test_cosines_and_ratios_are_those_of_the_gradients_of_both_losses(kind):
 
 def test_heads_of_their_own_are_in_no_conflict():
     problem = multimodal.small("janus")
-    found = conflict(problem.model, 2)(objective(problem.model), problem.params, multimodal.tokens("janus", 2, 4))
+    found = measured(problem, multimodal.tokens("janus", 2, 4))
     assert not [name for name in found if "head" in name]
     assert "conflict/cosine/generation" in found
 

@@ -4,13 +4,14 @@ import problems
 import pytest
 import torch
 from oracles import Symmetric
-from problems import noise, token_batch
+from problems import moment, noise, token_batch
 
 from gnflow import trees
 from gnflow.compiler import build, methods
 from gnflow.compiler.plan import plan
 from gnflow.compiler.program import compile as compile_plan
-from gnflow.metrics.curvature import FLOOR, Curvature, Moment
+from gnflow.curvature.hessian import hessian
+from gnflow.metrics.curvature import FLOOR, Curvature
 from gnflow.objective import Objective
 from gnflow.optim.adamw import adamw
 from gnflow.optim.combine import partition
@@ -78,8 +79,9 @@ def stepped(optimizer, steps=4):
 
 
 def measured(optimizer, state, before=None, asked=ASKED, seed=0):
-    probe = Curvature(asked, objective(GGN), objective(HESSIAN), GGN.blocks, optimizer, seed)
-    return probe.measure(Moment(PARAMS, before or {}, state), BATCH)
+    probe = Curvature(asked, objective(GGN), objective(HESSIAN), GGN.blocks, seed)
+    batch = BATCH[: asked.microbatches]
+    return probe.measure(moment(PARAMS, batch, before=before, optimizer=optimizer, state=state))
 
 
 def test_the_spectra_are_those_of_both_matrices():
@@ -200,20 +202,31 @@ def test_the_probes_are_a_function_of_the_seed_alone():
 
 
 @pytest.mark.parametrize("form", ["quadratic", "whitened"])
-def test_a_run_measures_its_own_loss_whatever_model_gauss_newton_takes(form):
+def test_what_is_measured_is_the_loss_itself_whatever_model_gauss_newton_takes(form):
     gauss_newton = {"kind": "gauss_newton", "objective": form, "inner": {"kind": "muon"}, "search": "none"}
-    metrics = [{"kind": "curvature", "iterations": 4, "eigenvalues": 1, "probes": 1}]
-    program = compile_plan(plan(problems.experiment(gauss_newton, metrics=metrics, compile={"mode": "off"})))
+    program = compile_plan(plan(problems.experiment(gauss_newton, compile={"mode": "off"})))
     params = trees.mapped(torch.Tensor.double, program.initial())
-    tokens, probe = token_batch(1)[0], program.curvature
+    tokens, loss = token_batch(1)[0], build.exact(build.model(program.plan.experiment, "plain"))
     direction, h = noise(params, 1), 1e-5
-    slopes = [probe.ggn.gradient(trees.along(params, direction, t), tokens)[0] for t in (-h, h)]
+    slopes = [loss.gradient(trees.along(params, direction, t), tokens)[0] for t in (-h, h)]
     difference = trees.scale(trees.subtract(slopes[1], slopes[0]), 0.5 / h)
-    torch.testing.assert_close(probe.hessian.product(direction, params, tokens), difference, rtol=1e-4, atol=1e-7)
-    ggn = probe.ggn.product(direction, params, tokens)
+    torch.testing.assert_close(hessian(loss.value)(direction, params, tokens), difference, rtol=1e-4, atol=1e-7)
+    ggn = loss.product(direction, params, tokens)
     same = program.objective.product(direction, params, tokens)
     assert torch.allclose(flat_of(ggn), flat_of(same)) == (form == "quadratic")
     assert not torch.allclose(flat_of(ggn), flat_of(difference), rtol=1e-2)
+
+
+def test_arms_are_comparable_whatever_model_they_take():
+    found = []
+    for form in ("quadratic", "whitened"):
+        optimizer = {"kind": "gauss_newton", "objective": form, "inner": {"kind": "muon"}, "search": "none"}
+        metrics = [{"kind": "curvature", "iterations": 4, "eigenvalues": 1, "probes": 1}]
+        program = compile_plan(plan(problems.experiment(optimizer, metrics=metrics, compile={"mode": "off"})))
+        found.append(program.evaluate(program.moment(program.init(program.initial()), token_batch(1))))
+    assert found[0].keys() == found[1].keys()
+    for name in ("curvature/eigenvalue/ggn_1", "curvature/eigenvalue/hessian_1", "curvature/trace/ggn"):
+        assert found[0][name] == found[1][name]
 
 
 def flat_of(tree):

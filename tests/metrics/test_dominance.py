@@ -10,7 +10,7 @@ from problems import experiment, noise, token_batch
 from gnflow import trees
 from gnflow.compiler.plan import plan
 from gnflow.compiler.program import compile as build
-from gnflow.metrics.dominance import dominance
+from gnflow.metrics.dominance import measure_dominance
 from gnflow.spec.experiment import Experiment
 from gnflow.train.loop import run
 from gnflow.workspace import Workspace
@@ -40,20 +40,20 @@ def test_the_ratios_are_those_of_the_definition() -> None:
         "dominance/r_avg": sum(sum(r) / len(r) for r in ratios) / 6,
         "dominance/r_max": sum(max(r) for r in ratios) / 6,
     }
-    measured = dominance(momentum)
+    measured = measure_dominance(momentum)
     assert {name: value.item() for name, value in measured.items()} == pytest.approx(expected, rel=1e-4)
     assert all(value.ndim == 0 and value.dtype == torch.float32 for value in measured.values())
 
 
 def test_orthogonal_rows_and_zeros_have_finite_ratios() -> None:
-    assert dominance({"w": torch.eye(4)})["dominance/r_min"].item() == pytest.approx(1e10)
-    assert dominance({"w": torch.zeros(4, 4)})["dominance/r_max"].item() == 0
+    assert measure_dominance({"w": torch.eye(4)})["dominance/r_min"].item() == pytest.approx(1e10)
+    assert measure_dominance({"w": torch.zeros(4, 4)})["dominance/r_max"].item() == 0
 
 
 def test_a_matrix_of_one_row_does_not_count() -> None:
     w = noise({"w": torch.empty(3, 4)}, 1)
-    assert dominance({**w, "row": torch.ones(1, 7), "column": torch.ones(7, 1)}) == dominance(w)
-    assert dominance({"row": torch.ones(1, 7)}) == {}
+    assert measure_dominance({**w, "row": torch.ones(1, 7), "column": torch.ones(7, 1)}) == measure_dominance(w)
+    assert measure_dominance({"row": torch.ones(1, 7)}) == {}
 
 
 @pytest.mark.parametrize("clip", [None, 0.01])
@@ -67,7 +67,7 @@ def test_what_is_measured_is_the_momentum_before_the_update(clip: float | None) 
     # After one update the momentum is a multiple of the gradient, as clipped.
     size = (1 - 0.9**2) * (1.0 if clip is None else clip / trees.norm(gradient))
     hidden = {row.name: size * gradient[row.name] for row in planned.parameters if row.rule == "muon"}
-    expected = {name: value.item() for name, value in dominance(hidden).items()}
+    expected = {name: value.item() for name, value in measure_dominance(hidden).items()}
     assert {name: metrics[name].item() for name in COLUMNS} == pytest.approx(expected, rel=1e-3)
 
 

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-import strangers
+import stranger_sources as strangers
 import tiny
 from acting import Crash, at
 

@@ -1,0 +1,88 @@
+"""Spec -> what is measured. Every kind of metric, a built-in one or another, is made by its factory."""
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from gnflow.compiler import build
+from gnflow.errors import SpecError
+from gnflow.metrics.protocol import Metric, Moment, Subject
+from gnflow.models.attention import Kernel
+from gnflow.models.model import Model
+from gnflow.objective import Metrics, Objective, Params
+from gnflow.optim.descent import Probe
+from gnflow.optim.protocol import Jit
+from gnflow.spec.experiment import Experiment
+from gnflow.spec.factory import built, fault, running
+from gnflow.spec.training import MetricKind
+
+
+def build_metrics(experiment: Experiment, network: Model, attention: Kernel, jit: Jit) -> tuple[Metric, ...]:
+    """Builds the metric of each kind that the spec declares, in the spec's order. Raises EnvironmentProblem.
+
+    `attention` is that of the `network`.
+    """
+
+    def exact() -> Objective:
+        return build.exact(network if attention == "plain" else build.model(experiment, "plain"))
+
+    subject = Subject(experiment, network, exact, jit)
+    return tuple(built(declared, Metric, declared, subject) for declared in experiment.metrics)
+
+
+def join_probes(metrics: Iterable[Metric]) -> Probe | None:
+    """The probes of all metrics as one; None where none has any."""
+    probes = [metric.probe for metric in metrics if metric.probe is not None]
+    if len(probes) < 2:
+        return probes[0] if probes else None
+
+    def probe(momentum: Params) -> Metrics:
+        return {name: value for each in probes for name, value in each(momentum).items()}
+
+    return probe
+
+
+class NotedProbe:
+    """The probes of all metrics, and whether an optimizer has called them. It is for a plan, which compiles nothing."""
+
+    def __init__(self, experiment: Experiment, metrics: tuple[Metric, ...]) -> None:
+        declared = zip(experiment.metrics, metrics, strict=True)
+        self._kinds = [section.kind for section, metric in declared if metric.probe is not None]
+        self._joined, self._called = join_probes(metrics), False
+
+    @property
+    def probe(self) -> Probe | None:
+        """What an optimizer is given; None where no metric measures a momentum."""
+        return self._measure if self._joined else None
+
+    def _measure(self, momentum: Params) -> Metrics:
+        assert self._joined is not None
+        self._called = True
+        return self._joined(momentum)
+
+    def require_called(self) -> None:
+        """Raises SpecError for metrics that would never be measured."""
+        if self._joined and not self._called:
+            raise SpecError(
+                f"metrics: `{'` and `'.join(self._kinds)}` measure a momentum, and the optimizer keeps none; "
+                "use `muon` or `rmnp`, in a rule at least, or remove what measures it"
+            )
+
+
+def measure(declared: MetricKind, metric: Metric, at: Moment) -> Metrics:
+    """Measures one metric, on as many held-out micro-batches as it asked for.
+
+    Raises EnvironmentProblem for columns that are not those of its kind, and for values that are no 0-D tensors.
+    """
+    with running(declared, "`measure`"):
+        found: object = metric.measure(at._replace(batch=at.batch[: metric.microbatches]))
+    if not isinstance(found, Mapping):
+        raise fault(declared, f"`measure` returned a {type(found).__name__}; expected columns and their values")
+    for name, value in found.items():
+        if not str(name).startswith(declared.columns):
+            own = ", ".join(f"`{prefix}`" for prefix in declared.columns)
+            raise fault(declared, f"it measured `{name}`, and its columns begin with {own}; rename it or add a prefix")
+        if not isinstance(value, Tensor) or value.ndim:
+            what = f"has {value.ndim} axes" if isinstance(value, Tensor) else f"is a {type(value).__name__}"
+            raise fault(declared, f"`{name}` {what}; expected a 0-D tensor")
+    return dict(found)

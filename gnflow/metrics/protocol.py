@@ -1,0 +1,91 @@
+"""What every metric is to a run: how often it is measured, what it needs, and a function of a moment of the run.
+
+The built-in kinds of metrics and those of other people are made and measured in the same way. A kind is a torch-free
+class and a factory:
+
+    class TopFive(MetricKind):
+        factory = "my_metrics:top_five"
+        kind: Literal["top_five"] = "top_five"
+        microbatches: int = 4
+
+    def top_five(spec: TopFive, subject: Subject) -> Metric:
+        def measure(at: Moment) -> Metrics:
+            return {"top_five/part": ...}
+
+        return Metric(measure, spec.microbatches)
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+from torch import Tensor
+
+from gnflow.data.microbatches import Prepared
+from gnflow.models.model import Model
+from gnflow.objective import Metrics, Objective, Params
+from gnflow.optim.descent import Probe
+from gnflow.optim.protocol import AnyState, Jit, Optimizer
+from gnflow.spec.experiment import Experiment
+
+
+class Subject(NamedTuple):
+    """What a metric is built for."""
+
+    experiment: Experiment
+    network: Model
+    """The network of the run."""
+    exact: Callable[[], Objective]
+    """Makes the loss with plain attention, in float32 and eager: it has all derivatives. Its `product` is that of the
+    Gauss-Newton matrix."""
+    jit: Jit
+    """Compiles a function as a region of the run, under a name."""
+
+
+class Moment(NamedTuple):
+    """What a metric may look at: the state after a step, and what the run has besides."""
+
+    step: int
+    params: Params
+    before: Params
+    """The weights that the step started from: empty before the first step, and where no metric needs them."""
+    optimizer: Optimizer
+    state: AnyState
+    """The state of the optimizer."""
+    objective: Objective
+    """The objective of the run. Its `value` and `gradient` are those of the true loss."""
+    batch: Tensor
+    """The held-out micro-batches that the metric asked for, or all that there are: (micro-batches, rows, time + 1)."""
+    dataset: Prepared | None = None
+    """The prepared data of the run; None outside a run."""
+    write: Callable[[str, bytes], None] | None = None
+    """Writes a file of this name to `samples/` of the run directory, whole or not at all; None outside a run."""
+
+
+Measure: TypeAlias = Callable[[Moment], Metrics]
+
+
+def nothing(at: Moment) -> Metrics:
+    """A metric that the trainer or the optimizer records measures nothing more."""
+    return {}
+
+
+class Metric(NamedTuple):
+    """One metric of a run, as its factory returns it. `measure` may fill the `columns` of its kind."""
+
+    measure: Measure = nothing
+    """moment -> 0-D tensors by column, which may stay on the device"""
+    microbatches: int = 0
+    """Held-out micro-batches that `measure` looks at."""
+    every: int | None = 1
+    """Evaluations from one measurement to the next. The last evaluation of a run always has one; None: only that."""
+    decides: bool = False
+    """Whether a run may end by what is measured. Such a metric is measured at every evaluation, before all others, and
+    the others are left out where one of its losses is not finite."""
+    needs_before: bool = False
+    """Whether `measure` looks at `Moment.before`."""
+    probe: Probe | None = None
+    """Measures the momentum of the matrices, {stack: (k, m, n)}, at every step. It is compiled with the update."""
+
+    def due(self, evaluation: int, last: bool) -> bool:
+        """Whether evaluation number `evaluation`, from 0, has a measurement."""
+        return last or (self.every is not None and evaluation % self.every == 0)

@@ -1,0 +1,55 @@
+"""Sheets of what a model draws and says: `samples/step_00000100.png`, and `.json` with its words and figures.
+
+They are written before the journal has the step, so that a step on record has its sheet. A step that is computed again
+writes the same bytes: what is drawn is a function of the weights, the seed of the run and the held-out data.
+"""
+
+import json
+
+import numpy as np
+import torch
+
+from gnflow.data.multimodal.dataset import MultimodalDataset
+from gnflow.metrics.protocol import Metric, Moment, Subject
+from gnflow.metrics.recognition import figures
+from gnflow.metrics.samples import described, drawn, pairs, sheet
+from gnflow.models.generation import Sampling
+from gnflow.objective import Metrics
+from gnflow.spec import training
+
+COLUMNS = 16
+SIDE = 64
+"""Pixels that the height of an image takes up in a sheet, at least."""
+
+
+def samples(spec: training.Samples, subject: Subject) -> Metric:
+    """A sheet is drawn from the held-out images of the run's data, so there is none outside a run."""
+    sampling = Sampling(spec.guidance, spec.temperature, subject.experiment.training.seed)
+
+    def measure(at: Moment) -> Metrics:
+        dataset = at.dataset
+        if not isinstance(dataset, MultimodalDataset) or at.write is None:
+            return {}
+        examples = dataset.examples(spec.captions)
+        images = np.stack([example.image for example in examples])
+        prompts = [example.caption for example in examples]
+        longest = max(map(len, dataset.tokenizer.encode(prompts)))
+        made = drawn(subject.network, at.params, dataset, prompts, sampling)
+        captions = described(subject.network, at.params, dataset, images, longest)
+        found = figures(dataset, prompts, made, captions)
+        quantised = dataset.codec.decode(dataset.codec.encode(images))
+        picture = sheet(pairs(quantised, made), min(COLUMNS, len(images)), -(-SIDE // images.shape[1]))
+        about = {
+            "step": at.step,
+            "guidance": sampling.guidance,
+            "temperature": sampling.temperature,
+            "seed": sampling.seed,
+            "figures": found,
+            "samples": [{"prompt": one, "caption": other} for one, other in zip(prompts, captions, strict=True)],
+        }
+        name = f"step_{at.step:08d}"
+        at.write(f"{name}.png", picture)
+        at.write(f"{name}.json", (json.dumps(about, indent=2, allow_nan=False) + "\n").encode())
+        return {column: torch.tensor(value, dtype=torch.float64) for column, value in found.items()}
+
+    return Metric(measure, every=spec.every)
