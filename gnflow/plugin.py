@@ -4,6 +4,13 @@ A kind is a class derived from one of the four bases, and the function that its 
 below are those that gnflow's own kinds are made of.
 """
 
+from gnflow.data.sources.opened import Opened as Opened
+from gnflow.data.sources.opened import Ready as Ready
+from gnflow.data.sources.opened import from_texts as from_texts
+from gnflow.errors import DataError as DataError
+from gnflow.metrics.protocol import Metric as Metric
+from gnflow.metrics.protocol import Moment as Moment
+from gnflow.metrics.protocol import Subject as Subject
 from gnflow.models.model import Model as Model
 from gnflow.models.model import Stage as Stage
 from gnflow.models.model import Weight as Weight

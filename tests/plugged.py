@@ -13,6 +13,11 @@ FILES = dict(re.findall(r"^`(my_\w+\.py)`:\n\n```python\n(.*?)^```$", DOC, flags
 def write_project(root: Path) -> Path:
     """The tiny project, with every plug-in of the page and the tables that name them."""
     tiny.write_project(root)
+    (root / "letters").mkdir()
+    for number in range(6):
+        (root / "letters" / f"{number}.txt").write_text(
+            f"Dear reader {number}, the rain falls on the hills again. " * 20
+        )
     (root / "pyproject.toml").write_text(TABLES)
     for name, text in FILES.items():
         (root / name).write_text(text)

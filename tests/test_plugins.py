@@ -20,6 +20,7 @@ from gnflow.spec.explain import below
 from gnflow.spec.kinds import within
 from gnflow.spec.load import load
 from gnflow.spec.schema import schema
+from gnflow.study.design.load import load as load_study
 from gnflow.train.loop import run
 from gnflow.train.run import Run
 from gnflow.verify.checks import checks
@@ -175,7 +176,7 @@ BAD_WHEN_BUILT = {
     "a factory that raises": (swapped("    def init(", "    raise OSError('lost')\n    def init("), "OSError: lost"),
     "a factory of nothing": (
         swapped("    return Transform(init, update)", ""),
-        "returned nothing, expected a Transform",
+        "returned nothing, expected Transform",
     ),
     "an update of another shape": (swapped(".sign() for", ".sign().sum() for"), "has shape (), expected (2, 257, 16)"),
     "a state that is no tensors": (swapped("counter(params)", "3"), "its state holds 3 at `updates`"),
@@ -300,3 +301,47 @@ def test_its_model_trains_under_muon(project: Path) -> None:
     assert set(params) == {"embedding", "head", "blocks.0.up", "blocks.0.down", "blocks.1.up", "blocks.1.down"}
     done = run(load(spec, ["model=windowed"]).experiment, Workspace(project))
     assert done.metrics["loss/held_out"][-1] < done.metrics["loss/held_out"][0]
+
+
+def test_its_source_and_its_metric_serve_a_run_like_those_built_in(project: Path) -> None:
+    sets = ["data.source=letters", "metrics=[{kind: top, ids: 3}, loss, cost]"]
+    done = run(load(plugged.write_spec(project), sets).experiment, Workspace(project))
+    shares = done.metrics["top/share"].to_list()
+    assert len(shares) == 5
+    assert all(0 <= share <= 1 for share in shares)
+    [session] = json.loads((done.directory / "provenance.json").read_text())["sessions"]
+    assert {plugin["kind"] for plugin in session["plugins"]} == {"lion", "letters", "top"}
+    assert Run.load(done.directory).experiment == load(plugged.write_spec(project), sets).experiment
+
+
+def test_a_study_tunes_the_fields_of_a_plug_in(project: Path) -> None:
+    plugged.write_spec(project)
+    study = project / "pipelines" / "rates"
+    study.mkdir(parents=True)
+    (study / "study.yaml").write_text(
+        """\
+name: rates
+targets: [5.0]
+seeds: [1, 2]
+tuning: {trials: 2, method: random, space: {optimizer.beta: {low: 0.5, high: 0.9, scale: linear}}}
+arms: {lion: ../../own.yaml}
+"""
+    )
+    design = load_study(study)
+    assert [0.5 <= trial.values["optimizer.beta"] <= 0.9 for trial in design.arm("lion").trials] == [True, True]  # type: ignore[operator]
+
+
+def test_a_built_in_optimizer_is_one_file_and_one_row(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gnflow.optim
+    from gnflow.spec.built_in import BUILT_IN
+    from gnflow.spec.kinds import Kinds
+
+    (project / "in_house.py").write_text(LION.replace("my_optimizers:lion", "in_house:lion"))
+    (project / "pyproject.toml").unlink()
+    monkeypatch.syspath_prepend(str(project))
+    monkeypatch.setitem(BUILT_IN["optimizers"], "lion", "in_house:Lion")  # type: ignore[arg-type]
+    monkeypatch.setattr("gnflow.spec.kinds._known", lambda project, changed, tried: Kinds(project, tried))
+    experiment = load(plugged.write_spec(project, "{kind: gauss_newton, inner: lion, inner_steps: 2}")).experiment
+    assert run(experiment, Workspace(project)).summary["status"] == "complete"
+    assert gnflow.optim.lion.__module__ == "in_house"  # type: ignore[attr-defined]
+    monkeypatch.delattr("gnflow.optim.lion")

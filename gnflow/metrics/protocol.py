@@ -1,7 +1,7 @@
 """What every metric is to a run: how often it is measured, what it needs, and a function of a moment of the run.
 
-The built-in kinds of metrics and those of other people are made and measured in the same way. A kind is a torch-free
-class and a factory:
+Torch is not imported for it, so that a plug-in need not. The built-in kinds of metrics and those of other people are
+made and measured in the same way. A kind is a torch-free class and a factory:
 
     class TopFive(MetricKind):
         factory = "my_metrics:top_five"
@@ -15,17 +15,21 @@ class and a factory:
         return Metric(measure, spec.microbatches)
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from torch import Tensor
-
-from gnflow.data.microbatches import Prepared
-from gnflow.models.model import Model
 from gnflow.objective import Metrics, Objective, Params
-from gnflow.optim.descent import Probe
-from gnflow.optim.protocol import AnyState, Jit, Optimizer
-from gnflow.spec.experiment import Experiment
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gnflow.data.microbatches import Prepared
+    from gnflow.models.model import Model
+    from gnflow.optim.descent import Probe
+    from gnflow.optim.protocol import AnyState, Jit, Optimizer
+    from gnflow.spec.experiment import Experiment
 
 
 class Subject(NamedTuple):

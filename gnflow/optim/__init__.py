@@ -1,11 +1,59 @@
-"""Optimizers as pure functions over `dict[str, Tensor]`; usable without a spec."""
+"""Optimizers as pure functions over `dict[str, Tensor]`; usable without a spec. Each is imported when it is first used.
 
-from gnflow.optim.adamw import adamw as adamw
-from gnflow.optim.as_torch import as_torch as as_torch
-from gnflow.optim.combine import chain as chain
-from gnflow.optim.combine import clip_by_global_norm as clip_by_global_norm
-from gnflow.optim.combine import partition as partition
-from gnflow.optim.combine import route as route
-from gnflow.optim.muon import muon as muon
-from gnflow.optim.rmnp import rmnp as rmnp
-from gnflow.optim.soap import soap as soap
+The factories of all built-in rules are here under the names of their kinds.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from gnflow.spec.built_in import BUILT_IN
+
+if TYPE_CHECKING:
+    from gnflow.optim.adamw import adamw as adamw
+    from gnflow.optim.as_torch import as_torch as as_torch
+    from gnflow.optim.combine import chain as chain
+    from gnflow.optim.combine import clip_by_global_norm as clip_by_global_norm
+    from gnflow.optim.combine import partition as partition
+    from gnflow.optim.combine import route as route
+    from gnflow.optim.muon import muon as muon
+    from gnflow.optim.rmnp import rmnp as rmnp
+    from gnflow.optim.soap import soap as soap
+
+_HOMES = {
+    "as_torch": "gnflow.optim.as_torch",
+    "chain": "gnflow.optim.combine",
+    "clip_by_global_norm": "gnflow.optim.combine",
+    "partition": "gnflow.optim.combine",
+    "route": "gnflow.optim.combine",
+}
+
+
+class _Package(ModuleType):
+    """A package in which a factory is not hidden by the module of the same name that it comes from."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (isinstance(value, ModuleType) and (name in _HOMES or name in BUILT_IN["optimizers"])):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        found: object = getattr(import_module(_HOMES[name]), name)
+    elif name in BUILT_IN["optimizers"]:
+        from gnflow.spec.factory import imported
+        from gnflow.spec.kinds import class_of, current
+
+        found = imported(class_of(current().all("optimizers")[name])())
+    else:
+        raise AttributeError(f"module `gnflow.optim` has no `{name}`")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES, *BUILT_IN["optimizers"]})

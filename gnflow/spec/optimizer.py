@@ -177,8 +177,9 @@ def as_method(rule: type[FirstOrder]) -> type[Method]:
     if rule in WRITTEN_OUT:
         return WRITTEN_OUT[rule]
     base = MethodOfMatrices if rule.matrices else Method
-    named = {"__module__": rule.__module__, "__qualname__": rule.__qualname__, "__doc__": rule.__doc__}
-    made: type[Method] = type(f"{rule.__name__}Method", (base, rule), named)
+    made: type[Method] = type(
+        f"{rule.__name__}Method", (base, rule), {"__module__": rule.__module__, "__doc__": rule.__doc__}
+    )
     return made
 
 

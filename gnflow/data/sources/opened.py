@@ -20,14 +20,17 @@ A source is a class with its keys and a function, which its `factory` names. The
 A source raises `gnflow.errors.DataError` for what its user can repair; its message is shown as it is.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, NamedTuple
 
 from gnflow.data.sources.corpus import Corpus, Json, split, whole
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Sha256 = Callable[[Path], str]
 """The digest of a file. A large file that did not change is not read again."""
@@ -38,7 +41,7 @@ Prepared shards are kept under it, so texts that change without it are not prepa
 after the corpus is read; a corpus that changed meanwhile is refused.
 """
 Texts = Callable[[], Iterable[str]]
-Ids = Callable[[], Iterable[NDArray[np.integer]]]
+Ids = Callable[[], "Iterable[NDArray[np.integer]]"]
 
 
 class Opened(NamedTuple):
