@@ -11,9 +11,6 @@ from gnflow.spec.multimodal import Data, Multimodal
 from gnflow.spec.optimizer import GaussNewton, Method, Optimizer, has_momentum
 from gnflow.spec.training import Compile, Cost, Loss, Metric, Mlflow, Tracking, Training, Tuning, UpdateNorms
 
-# Metrics that text has none of, and why.
-OF_IMAGES = {"modality_conflict": "text has one modality", "samples": "a model of text draws no images"}
-
 
 class Experiment(Spec):
     """One run: what is trained, on what, by which optimizer, for how long."""
@@ -97,13 +94,14 @@ class Experiment(Spec):
             raise refuse("`training.target` needs the metric `loss`; add it")
         if isinstance(info.data.get("data"), Text):
             for index, metric in enumerate(metrics):
-                if metric.kind in OF_IMAGES:
-                    raise refuse(f"metric `{metric.kind}` needs multimodal data; {OF_IMAGES[metric.kind]}", index)
+                if metric.not_of_text:
+                    raise refuse(f"metric `{metric.kind}` needs multimodal data; {metric.not_of_text}", index)
         optimizer = info.data.get("optimizer")
-        if optimizer is not None and "dominance" in kinds and not has_momentum(optimizer):
-            raise refuse(
-                f"metric `dominance` is about a momentum, and `{optimizer.kind}` keeps none here; "
-                "use `muon` or `rmnp`, in a rule at least, or remove it",
-                kinds.index("dominance"),
-            )
+        for index, metric in enumerate(metrics):
+            if metric.of_momentum and optimizer is not None and not has_momentum(optimizer):
+                raise refuse(
+                    f"metric `{metric.kind}` is about a momentum, and `{optimizer.kind}` keeps none here; "
+                    "use `muon` or `rmnp`, in a rule at least, or remove it",
+                    index,
+                )
         return metrics

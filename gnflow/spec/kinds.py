@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
 from gnflow.errors import EnvironmentProblem
 from gnflow.spec.base import Kind, kind_of
@@ -22,6 +22,7 @@ from gnflow.workspace import Workspace
 
 ONE = {"optimizers": "optimizer", "models": "model", "sources": "source", "metrics": "metric"}
 """Group -> what one of its kinds is called."""
+Base = TypeVar("Base", bound=Kind)
 GNFLOW = "gnflow"
 """The place of what is built in."""
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -114,6 +115,12 @@ def try_out(file: Path) -> None:
     _TRIED.extend(found)
 
 
+def built_in(base: type[Base]) -> list[type[Base]]:
+    """The classes of the kinds that come with gnflow, of the group whose base this is."""
+    found = [class_of(named) for _, named in _built_in(group_of(base))]
+    return [kind for kind in found if issubclass(kind, base)]
+
+
 def class_of(named: Named) -> type[Kind]:
     """The class of a kind. Raises EnvironmentProblem for one that cannot be imported or is no kind of its group."""
     found = _class(named)
@@ -167,7 +174,7 @@ def _class(named: Named) -> type[Kind]:
         raise EnvironmentProblem(f"{named.who}: the class has no `kind`; write `{line}` in it")
     if own != named.kind:
         raise EnvironmentProblem(f"{named.who}: the class calls itself `{own}`; give both the same name")
-    if named.place != GNFLOW and not _TARGET.fullmatch(found.factory):
+    if not _TARGET.fullmatch(found.factory):
         raise EnvironmentProblem(f'{named.who}: the class has no `factory`; write `factory = "module:function"` in it')
     return found
 

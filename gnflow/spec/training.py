@@ -109,6 +109,10 @@ class MetricKind(Kind):
 
     A column that begins like those of a kind is recorded only where the spec declares the kind.
     """
+    not_of_text: ClassVar[str] = ""
+    """Why data of text has no such metric; empty where it has one."""
+    of_momentum: ClassVar[bool] = False
+    """Whether it measures the momentum of an optimizer."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: object) -> None:
@@ -150,6 +154,7 @@ class Dominance(MetricKind):
     """`dominance/r_min`, `r_avg`, `r_max` of the momentum's Gram matrix (arXiv:2603.20527); for muon and rmnp."""
 
     factory = "gnflow.metrics.dominance:dominance"
+    of_momentum = True
     kind: Literal["dominance"] = "dominance"
 
 
@@ -157,6 +162,7 @@ class ModalityConflict(MetricKind):
     """`conflict/cosine` and `conflict/norm_ratio` of the gradients of text and image loss, at every evaluation."""
 
     factory = "gnflow.metrics.conflict:modality_conflict"
+    not_of_text = "text has one modality"
     columns = ("conflict/",)
     kind: Literal["modality_conflict"] = "modality_conflict"
     microbatches: Annotated[Count, Unit("micro-batches")] = 4
@@ -170,6 +176,7 @@ class Samples(MetricKind):
     """
 
     factory = "gnflow.metrics.sheets:samples"
+    not_of_text = "a model of text draws no images"
     kind: Literal["samples"] = "samples"
     captions: Annotated[Count, Unit("images")] = 64
     """Held-out captions drawn, and held-out images captioned."""

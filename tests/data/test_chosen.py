@@ -14,9 +14,6 @@ from gnflow.spec.data import SourceKind
 from gnflow.spec.multimodal import ImageKind
 from gnflow.workspace import Workspace
 
-# A source that is put into a section as it is belongs to no union that pydantic writes.
-pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")
-
 
 def kinds(base: type[Kind]) -> list[type[Kind]]:
     return [base, *(kind for below in base.__subclasses__() for kind in kinds(below))]

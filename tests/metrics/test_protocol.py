@@ -14,15 +14,15 @@ from gnflow.train.loop import run
 from gnflow.workspace import Workspace
 
 
-# The union of kinds that a spec may name is closed; a class beside it can be dumped all the same.
-@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 def test_a_strangers_metric_is_measured_recorded_and_part_of_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = Workspace(tiny.write_project(tmp_path / "project"))
     plain = tiny.experiment("muon", steps=5)
     declared = strangers.having(plain, strangers.metric(tmp_path, monkeypatch))
-    with suppress(SpecProblems):  # what a finished run has stored is read again, and the union knows no such kind
+    with suppress(
+        SpecProblems
+    ):  # what a finished run has stored is read again, and no table of the project names the kind
         run(declared, workspace, tmp_path / "run")
     table = polars.read_parquet(tmp_path / "run" / "metrics.parquet")
     measured = table.drop_nulls("top_five/part")

@@ -11,9 +11,6 @@ from gnflow.train.journal import read
 from gnflow.train.loop import run
 from gnflow.workspace import Workspace
 
-# A source that is put into a section as it is belongs to no union that pydantic writes.
-pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")
-
 
 def experiment(source: SourceKind, name: str) -> Experiment:
     made = tiny.experiment(name=name, steps=3, checkpoint_every=1, start={"kind": "warmup", "steps": 2})
