@@ -38,8 +38,8 @@ from gnflow.curvature.lanczos import Operator, Ritz, lanczos
 from gnflow.curvature.trace import trace
 from gnflow.objective import Metrics, Objective, Params, Scalar
 from gnflow.optim.means import mean_gradient, mean_product, positive
-from gnflow.optim.preconditioner import Preconditioner, preconditioners
-from gnflow.optim.protocol import AnyState, Optimizer
+from gnflow.optim.protocol import AnyState, Diagonal, Optimizer
+from gnflow.optim.statistics import diagonals
 from gnflow.spec import training as spec
 
 FLOOR = 1e-8
@@ -84,7 +84,7 @@ class Curvature:
         )
         found["curvature/block_share"] = within / positive(whole)
         for name, power in POWERS.items():
-            if conditioned := preconditioned(operator, preconditioners(self.optimizer, at.optimizer), power):
+            if conditioned := preconditioned(operator, diagonals(self.optimizer, at.params, at.optimizer), power):
                 ritz = lanczos(conditioned.operator, self._signs("start", conditioned.like), self.spec.iterations)
                 found[f"curvature/condition/{name}"] = condition(ritz, next(iter(moving.values())).dtype)
         return {**found, **(self._alignment(at, list(moving), batch) if at.before else {})}
@@ -119,7 +119,7 @@ class Conditioned(NamedTuple):
     like: Params
 
 
-def preconditioned(operator: Operator, parts: list[Preconditioner], power: float) -> Conditioned | None:
+def preconditioned(operator: Operator, parts: list[Diagonal], power: float) -> Conditioned | None:
     """P = V^power. The rows of A are those of the parameters that have a V; None where there are none."""
     if not parts:
         return None
@@ -149,7 +149,8 @@ def condition(ritz: Ritz, dtype: torch.dtype) -> Scalar:
 
 
 def _operator(objective: Objective, params: Params, batch: Tensor) -> Operator:
-    return lambda direction: mean_product(objective, direction, params, batch)
+    model = objective.around(params)
+    return lambda direction: mean_product(model, direction, batch)
 
 
 def _ends(kind: str, ritz: Ritz, count: int) -> Metrics:
