@@ -25,6 +25,19 @@ def _unknown(direction: Params, anchor: Params, tokens: Tokens) -> Params:
     raise NotImplementedError("this objective says nothing of its curvature")
 
 
+class LocalModel(NamedTuple):
+    """A convex model of a loss around one anchor, seen one micro-batch at a time, as an `Objective` is."""
+
+    value: Callable[[Params, Tokens], Scalar]
+    """(params, tokens) -> value of the model"""
+    gradient: Callable[[Params, Tokens], tuple[Params, Scalar]]
+    """(params, tokens) -> (gradient, value) of the model"""
+    product: Callable[[Params, Tokens], Params]
+    """(direction, tokens) -> the curvature of the model at its anchor, times `direction`."""
+    weight: Callable[[Tokens], Scalar] = alike
+    """tokens -> what the micro-batch counts for in a mean over several."""
+
+
 class Objective(NamedTuple):
     """A loss, seen one micro-batch at a time. All but the last are means over the tokens of the micro-batch."""
 
@@ -41,3 +54,16 @@ class Objective(NamedTuple):
     """(direction, anchor, tokens) -> the curvature at `anchor` of that model, times `direction`, of a part as above."""
     weight: Callable[[Tokens], Scalar] = alike
     """tokens -> what the micro-batch counts for in a mean over several."""
+
+    def around(self, anchor: Params) -> LocalModel:
+        """The convex model around `anchor`."""
+        return LocalModel(
+            lambda params, tokens: self.curved(params, anchor, tokens)[1],
+            lambda params, tokens: self.curved(params, anchor, tokens),
+            lambda direction, tokens: self.product(direction, anchor, tokens),
+            self.weight,
+        )
+
+
+Slopes: TypeAlias = Objective | LocalModel
+"""Whatever has gradients of micro-batches, and their weights."""

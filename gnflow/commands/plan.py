@@ -54,7 +54,7 @@ def _costs(planned: "Plan") -> Table:
     for column in ("region", "calls a step", "GFLOPs a call", "GFLOPs a step"):
         table.add_column(column, justify="left" if column == "region" else "right")
     for name, cost in planned.regions.items():
-        calls = planned.cost.calls.get(name, 0)
+        calls = planned.calls.get(name, 0)
         table.add_row(name, f"{calls:,g}", f"{cost.flops / 1e9:,.2f}", f"{calls * cost.flops / 1e9:,.1f}")
     return table
 
@@ -63,7 +63,7 @@ def _blocks(planned: "Plan") -> Iterator[str]:
     """Why a block has a region of its own, or has not."""
     for name, block in planned.blocks.items():
         need = f"{block.share:.0%} of the FLOPs of `curved`"
-        if block.region == "curved":
+        if not block.own:
             yield f"block {name}: solved for with `curved`; a region of its own would need {need}"
         else:
             yield f"block {name}: solved for with `{block.region}`, which needs {need}"

@@ -1,18 +1,15 @@
 """Layerwise: which blocks of parameters are worth a `curved` region of their own, and how a call finds its region."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.compiler.cost import region_cost
+from gnflow.compiler.metering import Meter
 from gnflow.models.model import Model
 from gnflow.objective import Objective, Params, Scalar, Tokens
-from gnflow.optim.frozen import Frozen
-from gnflow.optim.gauss_newton import GaussNewton
-from gnflow.optim.protocol import Cost, Optimizer
+from gnflow.optim.protocol import Jit, for_block, in_block, through
 
 Curved: TypeAlias = Callable[[Params, Params, Tokens], tuple[Params, Scalar]]
 Product: TypeAlias = Callable[[Params, Params, Tokens], Params]
@@ -29,43 +26,35 @@ class BlockRegion(NamedTuple):
     region: str
     share: float
 
+    @property
+    def own(self) -> bool:
+        """Whether it has a region of its own."""
+        return self.share <= LARGEST_SHARE
 
-def layerwise(optimizer: Optimizer) -> bool:
-    """Whether it solves block by block."""
-    method = optimizer.inner if isinstance(optimizer, Frozen) else optimizer
-    return isinstance(method, GaussNewton) and len(method.blocks) > 1
 
-
-def block_regions(network: Model, problem: Objective, params: Params, tokens: Tensor) -> dict[str, BlockRegion]:
+def block_regions(
+    network: Model, problem: Objective, params: Params, tokens: Tensor, meter: Meter
+) -> dict[str, BlockRegion]:
     """For each block of the model; `params` and `tokens` are on the meta device."""
-    whole = region_cost(problem.curved, trees.pick(params, network.moving), params, tokens).flops
-
-    def found(block: str, names: tuple[str, ...]) -> BlockRegion:
-        share = region_cost(problem.curved, trees.pick(params, names), params, tokens).flops / whole
-        return BlockRegion(names, own(block) if share <= LARGEST_SHARE else "curved", share)
-
-    return {block: found(block, names) for block, names in network.moving_blocks.items()}
-
-
-def own(block: str) -> str:
-    """The name of a block's own region, as Gauss-Newton counts its calls."""
-    return f"curved.{block}"
+    meter.priced("curved", problem.curved, trees.pick(params, network.moving), params, tokens)
+    whole, found = meter.regions["curved"].flops, {}
+    for block, names in network.moving_blocks.items():
+        region = in_block("curved", block)
+        meter.priced(region, problem.curved, trees.pick(params, names), params, tokens)
+        share = meter.regions[region].flops / whole
+        found[block] = BlockRegion(names, region if share <= LARGEST_SHARE else "curved", share)
+    return found
 
 
-def as_product(region: str) -> str:
-    """Where a block is solved for with `region`, the region of its curvature."""
-    return region.replace("curved", "product", 1)
-
-
-def redirected(cost: Cost, blocks: Mapping[str, BlockRegion]) -> Cost:
-    """The cost with the calls of blocks without a region of their own counted as calls of `curved` or `product`."""
-    renamed = {own(block): found.region for block, found in blocks.items()}
-    renamed |= {as_product(mine): as_product(region) for mine, region in renamed.items()}
-    calls: dict[str, float] = {}
-    for name, n in cost.calls.items():
-        region = renamed.get(name, name)
-        calls[region] = calls.get(region, 0) + n
-    return replace(cost, calls=calls)
+def blockwise(problem: Objective, own: Mapping[str, tuple[str, ...]], network: Model, jit: Jit) -> Objective:
+    """The objective, its regions passed through `jit`; each block among `own` has regions to itself."""
+    regions = through(problem, jit)
+    curved = {frozenset(names): for_block(jit, block)("curved", problem.curved) for block, names in own.items()}
+    product = {frozenset(names): for_block(jit, block)("product", problem.product) for block, names in own.items()}
+    return regions._replace(
+        curved=dispatched(regions.curved, curved, network.moving),
+        product=dispatched_product(regions.product, product, network.moving),
+    )
 
 
 def dispatched(whole: Curved, parts: Mapping[frozenset[str], Curved], moving: Sequence[str]) -> Curved:

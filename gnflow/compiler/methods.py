@@ -15,11 +15,11 @@ from gnflow.optim.conjugate_gradients import ConjugateGradients
 from gnflow.optim.descent import Descent, Probe
 from gnflow.optim.fisher_orthogonal import FisherOrthogonal, Projection
 from gnflow.optim.frozen import Frozen
-from gnflow.optim.gauss_newton import Block, GaussNewton, Search
-from gnflow.optim.protocol import AnyState, AnyTransform, Jit, Optimizer, Region, Transform
-from gnflow.optim.search import FullStep, GeometricSearch
+from gnflow.optim.gauss_newton import Block, GaussNewton
+from gnflow.optim.preconditioner import Preconditioner, arrange
+from gnflow.optim.protocol import AnyState, AnyTransform, Jit, Optimizer, Transform, for_block
+from gnflow.optim.search import FullStep, GeometricSearch, Search
 from gnflow.optim.stacks import Stacks
-from gnflow.optim.statistics import Statistics, stacks
 from gnflow.spec import optimizer as spec
 from gnflow.spec import rules
 from gnflow.spec import schedules as spec_schedules
@@ -59,16 +59,15 @@ def _blocks(
     if method.blocks == "full":
         return {"all": Block(network.moving, _inner(method.inner, network, schedule, jit, probe, network.moving))}
     blocks: dict[str, Block] = {}
-    lenders: dict[Hashable, tuple[Descent | ConjugateGradients, str]] = {}
+    lenders: dict[Hashable, Descent | ConjugateGradients] = {}
     for name, names in network.moving_blocks.items():
         structure = _structure(method.inner, network, names)
         if structure not in lenders:
-            suffix = f".{name}"
-            lenders[structure] = _inner(method.inner, network, schedule, _suffixed(jit, suffix), probe, names), suffix
-        lent, suffix = lenders[structure]
+            lenders[structure] = _inner(method.inner, network, schedule, for_block(jit, name), probe, names)
+        lent = lenders[structure]
         if isinstance(method.inner, spec.Method) and isinstance(lent, Descent):
             lent = lent.over(_stacks(method.inner, network, names))
-        blocks[name] = Block(names, lent, suffix)
+        blocks[name] = Block(names, lent)
     return blocks
 
 
@@ -82,7 +81,7 @@ def _inner(
 ) -> Descent | ConjugateGradients:
     if not isinstance(method, spec.ConjugateGradients):
         return _descent(method, network, schedule, jit, probe, names)
-    kept = None if method.preconditioner == "none" else Statistics(method.beta, _turned(method, network))
+    kept = None if method.preconditioner == "none" else Preconditioner(method.beta, _turned(method, network))
     return ConjugateGradients(method.iterations, method.tolerance, method.microbatches, kept, jit)
 
 
@@ -94,17 +93,10 @@ def _turned(method: spec.ConjugateGradients, network: Model) -> frozenset[str]:
 def _structure(method: spec.InnerMethod, network: Model, names: Iterable[str]) -> Hashable:
     """What is the same of blocks that share regions."""
     if isinstance(method, spec.ConjugateGradients):
-        own = stacks({name: network.weights[name].shape for name in names}, _turned(method, network))
+        own = arrange({name: network.weights[name].shape for name in names}, _turned(method, network))
     else:
         own = _stacks(method, network, names)
     return tuple(own.sizes().items())
-
-
-def _suffixed(jit: Jit, suffix: str) -> Jit:
-    def named(name: str, region: Region, /) -> Region:
-        return jit(name + suffix, region)
-
-    return named
 
 
 def _stacks(method: spec.Method, network: Model, names: Iterable[str]) -> Stacks:
@@ -129,7 +121,7 @@ def _descent(
         for label, rule in labels.items():
             if not rule.matrices:
                 transforms[label] = transforms[label]._replace(metric=None)
-    combined = partition(transforms, stacks.rules())
+    combined = partition(transforms, stacks.rules)
     clipped = combined if method.clip is None else chain(clip_by_global_norm(method.clip), combined)
     main = method.kind if method.kind in routes.values() else next(iter(routes.values()))
 
@@ -138,7 +130,7 @@ def _descent(
         part = (state if method.clip is None else state[-1])[main]
         return part.learning_rate * schedule(part.updates)  # type: ignore[no-any-return]  # each rule has its own state
 
-    rate = main_rate if main in stacks.rules().values() else None
+    rate = main_rate if main in stacks.rules.values() else None
     # A block without matrices has nothing to project.
     if isinstance(method, spec.Projected) and (names is None or clipped.metric is not None):
         return FisherOrthogonal(

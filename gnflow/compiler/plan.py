@@ -1,27 +1,23 @@
 """Experiment -> Plan: every size and cost of a run, known before a byte is allocated."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, prod
 from typing import NamedTuple
 
 import torch
 
-from gnflow import trees
 from gnflow.compiler import build, methods
-from gnflow.compiler.blocks import BlockRegion, as_product, block_regions, layerwise, redirected
-from gnflow.compiler.cost import RegionCost, nbytes, region_cost
+from gnflow.compiler.blocks import BlockRegion, block_regions, blockwise
 from gnflow.compiler.measuring import NotedProbe, build_metrics
+from gnflow.compiler.metering import Meter, RegionCost
 from gnflow.compiler.routing import routing
+from gnflow.compiler.storages import nbytes
 from gnflow.errors import SpecError
 from gnflow.models.attention import Kernel
 from gnflow.models.model import Model
-from gnflow.objective import Objective, Params
-from gnflow.optim.conjugate_gradients import ConjugateGradients
-from gnflow.optim.descent import Descent, Probe
-from gnflow.optim.frozen import Frozen
-from gnflow.optim.gauss_newton import GaussNewton
-from gnflow.optim.protocol import AnyState, Cost, Optimizer, Region, eager
+from gnflow.optim.descent import Probe
+from gnflow.optim.protocol import Cost, eager
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
 
@@ -49,11 +45,16 @@ class Plan:
     steps: int
     parameters: tuple[Parameter, ...]
     cost: Cost
+    calls: Mapping[str, float]
+    """Region -> its calls in one step; work that is due once in several updates counts as a fraction of a call."""
     regions: dict[str, RegionCost]
     blocks: dict[str, BlockRegion]
     """Of layerwise Gauss-Newton alone."""
     memory: dict[str, int]
-    """Bytes by class. Activations are those of an eager run: compiled regions stay below."""
+    """Bytes by class, at the moment of an eager step when most is alive: compiled regions stay below.
+
+    `activations` are what the region has made that runs at that moment, `copies` all else that the step has made.
+    """
     recomputed: bool
     """Whether the reverse pass takes the blocks of the model again, to keep within `compile.activations`."""
 
@@ -85,7 +86,7 @@ class Plan:
     @property
     def flops(self) -> int:
         """FLOPs of one step, counted in matrix products."""
-        return round(sum(calls * self.regions[region].flops for region, calls in self.cost.calls.items()))
+        return round(sum(calls * self.regions[region].flops for region, calls in self.calls.items()))
 
     def to_json(self) -> dict[str, object]:
         """The content of plan.json."""
@@ -102,7 +103,7 @@ class Plan:
                 "tokens/total": self.tokens_solve + self.tokens_search,
                 "passes/serial": self.passes,
                 "flops": self.flops,
-                "calls": dict(self.cost.calls),
+                "calls": dict(self.calls),
             },
             "run": {
                 "tokens/total": self.steps * (self.tokens_solve + self.tokens_search),
@@ -125,126 +126,81 @@ def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
     """
     attention = attention or build.kernel(experiment)
     network = build.model(experiment, attention)
-    steps = _steps(experiment, methods.optimizer(experiment.optimizer, network, 1, _Costs()).cost)
     noted = NotedProbe(experiment, build_metrics(experiment, network, attention, eager))
-    optimizer, costs, blocks, memory = _measured(experiment, network, steps, noted.probe, recomputed=False)
-    recomputed = not _fits(experiment, memory)
+    found = _measured(experiment, network, noted.probe, recomputed=False)
+    recomputed = not _fits(experiment, found)
     if recomputed:
-        optimizer, costs, blocks, memory = _measured(experiment, network, steps, noted.probe, recomputed=True)
-        if not _fits(experiment, memory):
-            raise _too_large(experiment, costs)
+        found = _measured(experiment, network, noted.probe, recomputed=True)
+        if not _fits(experiment, found):
+            raise _too_large(experiment, found)
     noted.require_called()
     return Plan(
         experiment=experiment,
         device=_device(experiment),
         attention=attention,
-        steps=steps,
+        steps=_steps(experiment, found.cost),
         parameters=_table(experiment, network),
-        cost=redirected(optimizer.cost, blocks),
-        regions=costs.regions,
-        blocks=blocks,
-        memory=memory,
+        cost=found.cost,
+        calls=found.calls,
+        regions=found.regions,
+        blocks=found.blocks,
+        memory=found.memory,
         recomputed=recomputed,
     )
 
 
 class _Measured(NamedTuple):
-    optimizer: Optimizer
-    costs: "_Costs"
+    """What one step on the meta device has shown."""
+
+    cost: Cost
+    calls: Mapping[str, float]
+    regions: dict[str, RegionCost]
     blocks: dict[str, BlockRegion]
     memory: dict[str, int]
 
 
-def _measured(experiment: Experiment, network: Model, steps: int, probe: Probe | None, recomputed: bool) -> _Measured:
-    costs = _Costs()
-    optimizer = methods.optimizer(experiment.optimizer, network, steps, costs, probe)
+def _measured(experiment: Experiment, network: Model, probe: Probe | None, recomputed: bool) -> _Measured:
+    meter = Meter()
+    # How many steps there are is a constant of the schedule and changes no cost.
+    optimizer = methods.optimizer(experiment.optimizer, network, 1, meter, probe)
     problem = build.objective(network, experiment, recomputed)
-    return _Measured(optimizer, costs, *_measure(experiment, network, problem, optimizer, costs))
+    params = network.init(experiment.training.seed, "meta")
+    state = optimizer.init(params)
+    tokens = torch.empty(build.microbatch_shape(experiment), dtype=torch.int64, device="meta")
+    meter.storages.held((params, state))
+    with meter.storages:
+        several = len(list(optimizer.parts(params, state))) > 1
+        blocks = block_regions(network, problem, params, tokens, meter) if several else {}
+        objective = blockwise(problem, {name: b.names for name, b in blocks.items() if b.own}, network, meter)
+        meter.storages.begin()
+        optimizer.step(objective, params, state, tokens.expand(optimizer.microbatches, *tokens.shape))
+        peak = meter.storages.peak
+        if "value" not in meter.regions:
+            meter.priced("value", problem.value, params, tokens)  # for evaluations
+    # A micro-batch goes to the device when the objective is asked about it.
+    there = optimizer.microbatches if _device(experiment) == "cpu" else 1
+    memory = {
+        "parameters": nbytes(params),
+        "optimizer": nbytes(state),
+        "batch": there * nbytes(tokens),
+        "activations": peak.inside,
+        "copies": peak.total - peak.inside - nbytes((params, state)),
+    }
+    regions = {name: cost for name, cost in meter.regions.items() if name in {"value", *meter.calls}}
+    return _Measured(optimizer.cost, meter.calls, regions, blocks, memory)
 
 
-def _fits(experiment: Experiment, memory: dict[str, int]) -> bool:
+def _fits(experiment: Experiment, found: _Measured) -> bool:
     most = experiment.compile.activations
-    return most is None or memory["activations"] <= most * MIB
+    return most is None or max(cost.peak_bytes for cost in found.regions.values()) <= most * MIB
 
 
-def _too_large(experiment: Experiment, costs: "_Costs") -> SpecError:
-    region, cost = max(costs.regions.items(), key=lambda each: each[1].peak_bytes)
+def _too_large(experiment: Experiment, found: _Measured) -> SpecError:
+    region, cost = max(found.regions.items(), key=lambda each: each[1].peak_bytes)
     return SpecError(
         f"compile.activations is {experiment.compile.activations} MiB; `{region}` needs at least "
         f"{ceil(cost.peak_bytes / MIB)}. Allow that, or take fewer `training.rows` and more micro-batches"
     )
-
-
-class _Costs:
-    """A `Jit` that measures each region at its first call."""
-
-    def __init__(self) -> None:
-        self.regions: dict[str, RegionCost] = {}
-
-    def __call__(self, name: str, region: Region, /) -> Region:
-        def measured(*arguments: object) -> object:
-            if name not in self.regions:
-                self.regions[name] = region_cost(region, *arguments)
-            return region(*arguments)
-
-        return measured  # type: ignore[return-value]  # a wrapper of the same signature
-
-
-def _measure(
-    experiment: Experiment, network: Model, problem: Objective, optimizer: Optimizer, costs: _Costs
-) -> tuple[dict[str, BlockRegion], dict[str, int]]:
-    """Runs each region that the optimizer calls once, on the meta device -> (regions of blocks, memory)."""
-    params = network.init(experiment.training.seed, "meta")
-    moving = trees.pick(params, network.moving)
-    tokens = torch.empty(build.microbatch_shape(experiment), dtype=torch.int64, device="meta")
-    if isinstance(optimizer, Frozen):
-        optimizer = optimizer.inner
-    blocks = block_regions(network, problem, params, tokens) if layerwise(optimizer) else {}
-    arguments: dict[str, tuple[object, ...]] = {
-        "value": (params, tokens),
-        "gradient": (params, tokens),
-        "curved": (moving, params, tokens),
-        "product": (moving, params, tokens),
-    }
-    for block in blocks.values():
-        for name in (block.region, as_product(block.region)):
-            arguments.setdefault(name, (trees.pick(params, block.names), params, tokens))
-    for name in arguments:
-        if name != "value" and name not in redirected(optimizer.cost, blocks).calls:
-            continue
-        region: Callable[..., object] = getattr(problem, name.split(".")[0])
-        costs.regions[name] = region_cost(region, *arguments[name])
-    state = optimizer.init(moving)
-    standing_in = problem._replace(
-        gradient=lambda at, tokens: (trees.zeros(at), torch.empty((), device="meta")),
-        product=lambda direction, at, tokens: trees.zeros(direction),
-    )
-    for part, suffix, own, inner in _inner(optimizer, moving, state):
-        batch, seen = tokens.expand(part.microbatches, *tokens.shape), own
-        if isinstance(part, Descent):
-            slope, _, _ = part.slope(standing_in, own, inner, batch)
-            part.update(slope, inner, part.stacks.stack(own))
-            seen = slope.factors
-        else:
-            part.step(standing_in, own, inner, batch)
-        if isinstance(part, Descent | ConjugateGradients) and "refresh" in part.cost.calls:
-            costs.regions[f"refresh{suffix}"] = region_cost(part.refresh, seen, inner)
-    return blocks, {
-        "parameters": nbytes(params),
-        "optimizer": nbytes(state),
-        "gradients": 2 * nbytes(moving),
-        "activations": max(cost.peak_bytes for cost in costs.regions.values()),
-        "batch": optimizer.cost.microbatches * tokens.numel() * tokens.element_size(),
-    }
-
-
-def _inner(optimizer: Optimizer, params: Params, state: AnyState) -> Iterator[tuple[Optimizer, str, Params, AnyState]]:
-    """(optimizer, what the names of its regions end with, parameters, state), for each block."""
-    if isinstance(optimizer, GaussNewton):
-        for name, block in optimizer.blocks.items():
-            yield block.inner, block.suffix, trees.pick(params, block.names), state.inner[name]
-    else:
-        yield optimizer, "", params, state
 
 
 def _steps(experiment: Experiment, cost: Cost) -> int:

@@ -1,7 +1,7 @@
 """Plan -> Program: the regions compiled, the step around them in plain Python."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from gnflow.compiler import build, methods
-from gnflow.compiler.blocks import as_product, dispatched, dispatched_product
+from gnflow.compiler.blocks import blockwise
 from gnflow.compiler.measuring import build_metrics, join_probes, measure
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.regions import Compiler, can_compile
 from gnflow.errors import EnvironmentProblem
 from gnflow.metrics.protocol import Metric, Moment
 from gnflow.models.model import Model
-from gnflow.objective import Metrics, Objective, Params
-from gnflow.optim.protocol import AnyState, Jit, Optimizer, eager, through
+from gnflow.objective import Metrics, Objective, Params, Tokens
+from gnflow.optim.protocol import AnyState, Jit, Optimizer, eager
 
 
 class State(NamedTuple):
@@ -52,10 +52,8 @@ class Program:
         return State(0, shapes, self.optimizer.init(shapes))
 
     def step(self, state: State, batch: Tensor) -> tuple[State, Metrics]:
-        """One step on (microbatches, rows, time + 1) tokens; the state is consumed."""
-        params, optimizer, metrics = self.optimizer.step(
-            self.objective, state.params, state.optimizer, batch.to(self.device, non_blocking=True)
-        )
+        """One step on (microbatches, rows, time + 1) tokens, wherever they are; the state is consumed."""
+        params, optimizer, metrics = self.optimizer.step(self.objective, state.params, state.optimizer, batch)
         self._hold_to_budget(state.step)
         return State(state.step + 1, params, optimizer), metrics
 
@@ -119,14 +117,15 @@ def compile(  # noqa: A001  # the verb of the design
     jit: Jit = compiler or eager
     network = network or build.model(experiment, plan.attention)
     metrics = build_metrics(experiment, network, plan.attention, jit)
-    problem = _compiled(build.objective(network, experiment, plan.recomputed), plan, network, jit)
+    own = {name: block.names for name, block in plan.blocks.items() if block.own}
+    problem = blockwise(build.objective(network, experiment, plan.recomputed), own, network, jit)
     optimizer = methods.optimizer(experiment.optimizer, network, plan.steps, jit, join_probes(metrics))
     device = torch.device(plan.device)
     return Program(
         plan,
         device,
         network,
-        problem,
+        placed(problem, device),
         optimizer,
         lambda: network.init(experiment.training.seed, device),
         compiler,
@@ -134,17 +133,16 @@ def compile(  # noqa: A001  # the verb of the design
     )
 
 
-def _compiled(problem: Objective, plan: Plan, network: Model, jit: Jit) -> Objective:
-    own = {block.names: block.region for block in plan.blocks.values() if block.region != "curved"}
-    return blockwise(problem, own, network, jit) if plan.blocks else through(problem, jit)
+def placed(objective: Objective, device: torch.device) -> Objective:
+    """The objective for micro-batches from anywhere: each goes to `device` when it is asked about, and no sooner."""
 
+    def there(tokens: Tokens) -> Tokens:
+        return tokens.to(device, non_blocking=True)
 
-def blockwise(problem: Objective, own: Mapping[tuple[str, ...], str], network: Model, jit: Jit) -> Objective:
-    """The regions of an optimizer that solves block by block: `own` has the blocks with one to themselves."""
-    regions = through(problem, jit)
-    curved = {frozenset(names): jit(region, problem.curved) for names, region in own.items()}
-    product = {frozenset(names): jit(as_product(region), problem.product) for names, region in own.items()}
-    return regions._replace(
-        curved=dispatched(regions.curved, curved, network.moving),
-        product=dispatched_product(regions.product, product, network.moving),
+    return Objective(
+        lambda params, tokens: objective.value(params, there(tokens)),
+        lambda params, tokens: objective.gradient(params, there(tokens)),
+        lambda params, anchor, tokens: objective.curved(params, anchor, there(tokens)),
+        lambda direction, anchor, tokens: objective.product(direction, anchor, there(tokens)),
+        lambda tokens: objective.weight(there(tokens)),
     )

@@ -57,8 +57,10 @@ class Compiler:
         self.mode, self.fullgraph = mode, fullgraph
         self.regions: list[Compiled] = []
 
-    def __call__(self, name: str, region: Region, /) -> Region:
-        """The compiled region; it is compiled at its first call."""
+    def __call__(self, name: str, region: Region, /, every: int | None = None) -> Region:
+        """The compiled region; it is compiled at its first call. Work that is due now and then stays as it is."""
+        if every is not None:
+            return region
         compiled = Compiled(name, region, self.mode, self.fullgraph)
         self.regions.append(compiled)
         return cast("Region", compiled)

@@ -40,7 +40,8 @@ from gnflow.curvature.trace import trace
 from gnflow.metrics.protocol import Metric, Moment, Subject
 from gnflow.objective import Metrics, Objective, Params, Scalar
 from gnflow.optim.means import mean_gradient, mean_product, positive
-from gnflow.optim.preconditioner import Preconditioner, preconditioners
+from gnflow.optim.protocol import Diagonal
+from gnflow.optim.statistics import diagonals
 from gnflow.spec import training
 
 FLOOR = 1e-8
@@ -83,7 +84,7 @@ class Curvature:
         )
         found["curvature/block_share"] = within / positive(whole)
         for name, power in POWERS.items():
-            if conditioned := preconditioned(operator, preconditioners(at.optimizer, at.state), power):
+            if conditioned := preconditioned(operator, diagonals(at.optimizer, at.params, at.state), power):
                 ritz = lanczos(conditioned.operator, self._signs("start", conditioned.like), self.spec.iterations)
                 found[f"curvature/condition/{name}"] = condition(ritz, next(iter(moving.values())).dtype)
         return {**found, **(self._alignment(at, list(moving)) if at.before else {})}
@@ -118,7 +119,7 @@ class Conditioned(NamedTuple):
     like: Params
 
 
-def preconditioned(operator: Operator, parts: list[Preconditioner], power: float) -> Conditioned | None:
+def preconditioned(operator: Operator, parts: list[Diagonal], power: float) -> Conditioned | None:
     """P = V^power. The rows of A are those of the parameters that have a V; None where there are none."""
     if not parts:
         return None
@@ -148,7 +149,8 @@ def condition(ritz: Ritz, dtype: torch.dtype) -> Scalar:
 
 
 def _operator(objective: Objective, params: Params, batch: Tensor) -> Operator:
-    return lambda direction: mean_product(objective, direction, params, batch)
+    model = objective.around(params)
+    return lambda direction: mean_product(model, direction, batch)
 
 
 def _ends(kind: str, ritz: Ritz, count: int) -> Metrics:

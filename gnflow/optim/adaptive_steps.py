@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.objective import Metrics, Objective, Params
-from gnflow.optim.gauss_newton import Found, adapted
+from gnflow.objective import LocalModel, Metrics, Objective, Params
+from gnflow.optim.damping import adapted
 from gnflow.optim.means import mean_product
-from gnflow.optim.search import best_trial, gains, mean_loss
+from gnflow.optim.search import Found, best_trial, gains, mean_loss
 
 KAPPA, LENGTH = "gn/kappa", "length"
 
@@ -36,13 +36,14 @@ class Decrement:
 
     def __init__(self, kappa: float = 1.0, adaptive: bool = False, sees: int = 1) -> None:
         self.kappa, self.adaptive, self.sees = kappa, adaptive, sees
-        self.calls = {"product": sees, "value": 2 * sees, "curved": sees}
         self.memory: Mapping[str, float] = {KAPPA: kappa} if adaptive else {}
 
-    def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor, memory: Metrics) -> Found:
+    def __call__(
+        self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
+    ) -> Found:
         """Always accepted."""
         direction = trees.subtract(goal, anchor)
-        bend = trees.dot(direction, mean_product(objective, direction, anchor, batch))
+        bend = trees.dot(direction, mean_product(model, direction, batch))
         kappa, nu = memory[KAPPA] if self.adaptive else self.kappa, bend.clamp(min=0).sqrt()
         alpha = 1 / (1 + kappa * nu)
         candidate = trees.along(anchor, direction, alpha)
@@ -63,9 +64,10 @@ class BracketSearch:
     def __init__(self, microbatches: int = 8, fresh: bool = True) -> None:
         self.memory: Mapping[str, float] = {LENGTH: 1.0}
         self.microbatches, self.sees = microbatches if fresh else 0, microbatches
-        self.calls = {"value": 4 * microbatches, "curved": microbatches}
 
-    def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor, memory: Metrics) -> Found:
+    def __call__(
+        self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
+    ) -> Found:
         """Raises nothing: a non-finite trial loses, and with no finite improvement the step is refused."""
         last = memory[LENGTH]
         lengths = last * torch.tensor([1.0, sqrt(0.5), sqrt(2.0)], dtype=last.dtype, device=last.device)

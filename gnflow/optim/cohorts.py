@@ -44,7 +44,12 @@ def stacks_of(transform: AnyTransform, params: Params) -> Stacks:
     part = transform.rule or (lambda name: "")
     rules = {name: f"{part(name)} {w.dtype} {w.device}" for name, w in params.items()}
     by_rule = Stacks.by_rule(rules, {name: tuple(w.shape) for name, w in params.items()})
-    return Stacks({names[0]: names for names in by_rule.members.values()}, by_rule.shapes)
+    first = {stack: names[0] for stack, names in by_rule.members.items()}
+    return Stacks(
+        {first[stack]: names for stack, names in by_rule.members.items()},
+        by_rule.shapes,
+        {first[stack]: rule for stack, rule in by_rule.rules.items()},
+    )
 
 
 def by_parameter(cohort: Cohort) -> dict[str, Own]:

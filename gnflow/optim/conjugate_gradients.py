@@ -7,7 +7,7 @@ for every solve, so that its cost is known; `curvature.conjugate_gradients` says
 matrix that is not positive does to them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.curvature.conjugate_gradients import Iterate, advance, begin
-from gnflow.objective import Metrics, Objective, Params, Scalar
+from gnflow.objective import LocalModel, Metrics, Params, Scalar
 from gnflow.optim.means import mean_gradient, mean_product
-from gnflow.optim.protocol import AnyState, Cost, Jit, counter, eager
+from gnflow.optim.preconditioner import Preconditioner, arrange
+from gnflow.optim.protocol import AnyState, Cost, Diagonal, Jit, Part, counter, eager
 from gnflow.optim.stacks import Stacks
-from gnflow.optim.statistics import Statistics, stacks
 
 
 class ConjugateGradientsState(NamedTuple):
@@ -30,14 +30,14 @@ class ConjugateGradientsState(NamedTuple):
 
 
 class ConjugateGradients:
-    """One step is one solve. It asks the objective for `gradient` and `product`, and keeps no point of its own."""
+    """One step is one solve. It asks the model for `gradient` and `product`, and keeps no point of its own."""
 
     def __init__(
         self,
         iterations: int = 16,
         tolerance: float = 0.0,
         microbatches: int = 1,
-        preconditioner: Statistics | None = None,
+        preconditioner: Preconditioner | None = None,
         jit: Jit = eager,
     ) -> None:
         def inverse(roots: Params, statistics: AnyState) -> Callable[[Tensor], Tensor]:
@@ -54,39 +54,45 @@ class ConjugateGradients:
 
         self.iterations, self.preconditioner = iterations, preconditioner
         self.begin, self.update = jit("begin", started), jit("update", moved)
-        calls: dict[str, float] = {"gradient": microbatches, "begin": 1}
-        calls |= {"product": iterations * microbatches, "update": iterations}
         if preconditioner is not None:
-            calls["refresh"] = 1
-        self.cost = Cost(solve=microbatches, search=0, passes=1 + iterations, calls=calls)
+            self.see = jit("refresh", preconditioner.refresh, every=1)
+        self.cost = Cost(solve=microbatches, search=0, passes=1 + iterations)
 
     @property
     def microbatches(self) -> int:
         """Micro-batches consumed by one step."""
         return self.cost.microbatches
 
-    def stacks(self, params: Params) -> Stacks:
+    def order(self, params: Params) -> Stacks:
         """In which order its vectors hold the parameters."""
         shapes = {name: tuple(weight.shape) for name, weight in params.items()}
-        return stacks(shapes, self.preconditioner.turned if self.preconditioner else ())
+        return arrange(shapes, self.preconditioner.turned if self.preconditioner else ())
 
     def init(self, params: Params) -> ConjugateGradientsState:
         """No solve yet."""
-        kept = self.preconditioner.init(self.stacks(params).stack(params)) if self.preconditioner else {}
+        kept = self.preconditioner.init(self.order(params).stack(params)) if self.preconditioner else {}
         return ConjugateGradientsState(counter(params), kept)
+
+    def parts(self, params: Params, state: ConjugateGradientsState) -> Iterator[Part]:
+        """Itself alone."""
+        yield Part(self, params, state)
+
+    def diagonal(self, state: ConjugateGradientsState) -> Diagonal | None:
+        """None: what it is preconditioned with is no part of its step."""
+        return None
 
     def refresh(self, gradient: Params, state: ConjugateGradientsState) -> ConjugateGradientsState:
         """A new solve, whose gradient the preconditioner sees. Its work is rare, and is not compiled."""
         seen = state.statistics
         if self.preconditioner is not None:
-            seen = self.preconditioner.refresh(self.stacks(gradient).stack(gradient), seen)
+            seen = self.see(self.order(gradient).stack(gradient), seen)
         return ConjugateGradientsState(state.solves + 1, seen)
 
     def step(
-        self, objective: Objective, params: Params, state: ConjugateGradientsState, batch: Tensor
+        self, objective: LocalModel, params: Params, state: ConjugateGradientsState, batch: Tensor
     ) -> tuple[Params, ConjugateGradientsState, Metrics]:
-        """From `params` to the minimum, as far as the iterations go; the loss is that of the objective there."""
-        order = self.stacks(params)
+        """From `params` to the minimum, as far as the iterations go; the loss is that of the model there."""
+        order = self.order(params)
         empty = order.stack(params)
 
         def flat(tree: Params) -> Tensor:
@@ -104,7 +110,7 @@ class ConjugateGradients:
         at = at._replace(direction=at.direction.clone())
         first, curve = at.residual, {}
         for count in range(1, self.iterations + 1):
-            image = mean_product(objective, shaped(at.direction), params, batch)
+            image = mean_product(objective, shaped(at.direction), batch)
             at = self.update(at, flat(image), roots, state.statistics)
             if count & (count - 1) == 0:
                 curve[f"gn/residual_{count}"] = _part(torch.linalg.vector_norm(at.residual), at.size)

@@ -1,16 +1,17 @@
 """First-order methods: a transform of the mean gradient of a few micro-batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 from typing import NamedTuple, Self, TypeAlias
 
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.objective import Metrics, Objective, Params, Scalar
+from gnflow.objective import Metrics, Params, Scalar, Slopes
 from gnflow.optim.means import mean_gradient
-from gnflow.optim.protocol import AnyState, AnyTransform, Cost, Jit, eager
+from gnflow.optim.protocol import AnyState, AnyTransform, Cost, Diagonal, Jit, Part, eager
 from gnflow.optim.stacks import Stacks
+from gnflow.optim.statistics import diagonal
 
 Rate: TypeAlias = Callable[[AnyState], Scalar]
 Probe: TypeAlias = Callable[[Params], Metrics]
@@ -57,12 +58,11 @@ class Descent:
 
         self.transform, self.stacks = transform, stacks
         self.update = jit("update", update)
-        # Its work depends on its data, and none of it would gain from being compiled.
-        self.refresh = transform.refresh or (lambda gradients, state: state)
-        calls: dict[str, float] = {"gradient": microbatches, "update": 1}
+        self.refresh: Callable[[Params, AnyState], AnyState] = lambda gradients, state: state
         if transform.refresh is not None:
-            calls["refresh"] = 1 / transform.period
-        self.cost = Cost(solve=microbatches, search=0, passes=1, calls=calls)
+            # Its work depends on its data, and none of it would gain from being compiled.
+            self.refresh = jit("refresh", transform.refresh, every=transform.period)
+        self.cost = Cost(solve=microbatches, search=0, passes=1)
 
     @property
     def microbatches(self) -> int:
@@ -79,8 +79,16 @@ class Descent:
         """The transform's own state, over stacks."""
         return self.transform.init(self.stacks.stack(params))
 
+    def parts(self, params: Params, state: AnyState) -> Iterator[Part]:
+        """Itself alone."""
+        yield Part(self, params, state)
+
+    def diagonal(self, state: AnyState) -> Diagonal | None:
+        """That of the transform."""
+        return diagonal(self.transform, self.stacks, state)
+
     def step(
-        self, objective: Objective, params: Params, state: AnyState, batch: Tensor
+        self, objective: Slopes, params: Params, state: AnyState, batch: Tensor
     ) -> tuple[Params, AnyState, Metrics]:
         """One update on the gradients of all micro-batches of `batch`."""
         slope, loss, seen = self.slope(objective, params, state, batch)
@@ -89,9 +97,7 @@ class Descent:
         moved = trees.add(params, self.stacks.unstack(updates))
         return moved, state, {"loss/train": loss, **metrics, **seen}
 
-    def slope(
-        self, objective: Objective, params: Params, state: AnyState, batch: Tensor
-    ) -> tuple[Slope, Scalar, Metrics]:
+    def slope(self, objective: Slopes, params: Params, state: AnyState, batch: Tensor) -> tuple[Slope, Scalar, Metrics]:
         """The mean gradient, for everything -> (slope, mean loss, metrics)."""
         gradient, loss = mean_gradient(objective, params, batch)
         stacked = self.stacks.stack(gradient)

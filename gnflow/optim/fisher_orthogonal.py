@@ -17,14 +17,14 @@ Differs:  ML-FOP-SOAP is a RECONSTRUCTION: only its abstract is public. The fold
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.objective import Metrics, Objective, Params, Scalar
+from gnflow.objective import Metrics, Params, Scalar, Slopes
 from gnflow.optim.descent import Descent, Probe, Rate, Slope
 from gnflow.optim.means import mean_gradient, positive, weights
 from gnflow.optim.protocol import AnyState, AnyTransform, Jit, eager
@@ -111,17 +111,12 @@ class FisherOrthogonal(Descent):
         super().__init__(
             transform, stacks, microbatches, jit, rate, probe, lambda slope, *rest: metric.update(*slope, *rest)
         )  # fmt: skip
-        self.beta, self.parts = projection.beta, parts or (lambda batch: torch.tensor_split(batch, leaves))
+        self.beta, self.divide = projection.beta, parts or (lambda batch: torch.tensor_split(batch, leaves))
         self.statistics, self.second_moment = statistics, second_moment
         self.into: Callable[[Params, AnyState], Params] = jit("rotate", metric.into)
         self.merge, self.unfold = jit("merge", merge), jit("unfold", unfold)
-        gradients = microbatches if parts is None else leaves * microbatches
-        folding = {"gradient": gradients, "rotate": leaves, "merge": leaves - 1, "unfold": 1}
-        self.cost = replace(self.cost, calls={**self.cost.calls, **(folding if self.beta else {})})
 
-    def slope(
-        self, objective: Objective, params: Params, state: AnyState, batch: Tensor
-    ) -> tuple[Slope, Scalar, Metrics]:
+    def slope(self, objective: Slopes, params: Params, state: AnyState, batch: Tensor) -> tuple[Slope, Scalar, Metrics]:
         """The folded gradient as direction; the plain mean, or the folded one, for the statistics."""
         if not self.beta:
             return super().slope(objective, params, state, batch)
@@ -137,7 +132,7 @@ class FisherOrthogonal(Descent):
             return Node(outcome.gradient, both, level)
 
         plain: Params = {}
-        loss = torch.zeros((), device=batch.device)
+        loss = torch.zeros((), device=next(iter(params.values())).device)
         for gradient, value, share in self._grown(objective, params, batch):
             stacked = self.stacks.stack(gradient)
             loss = loss + share * value
@@ -154,9 +149,9 @@ class FisherOrthogonal(Descent):
         chosen = {"plain": plain, "folded": direction}
         return Slope(direction, chosen[self.statistics], chosen[self.second_moment]), loss, metrics
 
-    def _grown(self, objective: Objective, params: Params, batch: Tensor) -> Iterator[Leaf]:
+    def _grown(self, objective: Slopes, params: Params, batch: Tensor) -> Iterator[Leaf]:
         """One at a time."""
-        parts = self.parts(batch)
+        parts = self.divide(batch)
         counts = torch.stack([weights(objective, part).sum() for part in parts])
         for part, share in zip(parts, counts / positive(counts.sum()), strict=True):
             yield Leaf(*mean_gradient(objective, params, part), share)

@@ -4,13 +4,13 @@ What the optimizer is given is the problem seen from its part alone. Its Gauss-N
 with all else at the anchor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Metrics, Objective, Params
-from gnflow.optim.protocol import AnyState, Cost, Optimizer
+from gnflow.optim.protocol import AnyState, Cost, Optimizer, Part
 
 
 class Frozen:
@@ -32,6 +32,10 @@ class Frozen:
     def init(self, params: Params) -> AnyState:
         """That of `inner`, over its part."""
         return self.inner.init(trees.pick(params, self.moving))
+
+    def parts(self, params: Params, state: AnyState) -> Iterator[Part]:
+        """Those of `inner`."""
+        return self.inner.parts(trees.pick(params, self.moving), state)
 
     def step(
         self, objective: Objective, params: Params, state: AnyState, batch: Tensor

@@ -7,9 +7,7 @@
     the next solve starts from `point`, as it was before the search, with the inner state as it is or a new one,
     or with `carry` from the new anchor + carry (point - anchor)
 
-With `damping` the model has a term lambda |params - anchor|^2 / 2 (Levenberg-Marquardt), and after every step
-
-    lambda <- 3/2 lambda  where the loss fell by less than 1/4 of what Q promised, 2/3 lambda  by more than 3/4
+With `damping` the model has a term that is adapted after every step (`optim.damping`).
 
 Source:   Abreu et al. 2025, arXiv:2510.09378; Martens 2010 (damping and its rule, decayed start)
 Code:     github.com/natalieabreu/full-gauss-newton llama_train_gn.py, llama_train_gn_layerwise.py @ 0c14e7e
@@ -17,31 +15,27 @@ Differs:  a search without any improvement refuses the step, and the next solve 
           reference always takes the best trial. Means of the iterates are ours. The reference has no damping
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.objective import Metrics, Objective, Params, Scalar, Tokens
+from gnflow.objective import LocalModel, Metrics, Objective, Params
 from gnflow.optim.averages import Average, last
-from gnflow.optim.protocol import AnyState, Cost, Optimizer, rate
+from gnflow.optim.damping import adapted, damped
+from gnflow.optim.protocol import AnyState, Cost, Part, Solver, rate
+from gnflow.optim.search import Search
 
-MODEL = {"gradient": "curved", "product": "product"}
-"""What an inner optimizer asks of the model -> the region that answers."""
 DAMPING = "gn/damping"
-LEAST = 1e-8
 
 
 class Block(NamedTuple):
     """Parameters that are solved for together."""
 
     names: tuple[str, ...]
-    inner: Optimizer
-    suffix: str = ""
-    """What the names of the inner optimizer's regions end with: blocks of one structure share them."""
+    inner: Solver
 
 
 class GaussNewtonState(NamedTuple):
@@ -65,33 +59,6 @@ class Solved(NamedTuple):
     """Of the last one: the loss is the model's, the other blocks at the anchor."""
 
 
-class Found(NamedTuple):
-    """The outcome of a search along anchor -> goal."""
-
-    params: Params
-    accepted: Tensor
-    """0-D; False when no trial improved on the anchor."""
-    metrics: Metrics
-    """With `gn/gain_ratio` among them."""
-    memory: Metrics
-
-
-class Search(Protocol):
-    """How far to go from `anchor` towards `goal`, decided on the last micro-batches of a step."""
-
-    microbatches: int
-    """Held aside for it."""
-    sees: int
-    """That it decides on: those, or the last ones of the solve."""
-    passes: int
-    calls: dict[str, int]
-    memory: Mapping[str, float]
-    """The numbers that it hands from step to step, at first."""
-
-    def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor, memory: Metrics) -> Found:
-        """The accepted params. The objective's `gradient` and `product` are those of the model at `anchor`."""
-
-
 class GaussNewton:
     """Full with one block, layerwise with several. `inner` is given `objective.curved`, never the true gradient."""
 
@@ -112,32 +79,27 @@ class GaussNewton:
         costs = [block.inner.cost for block in blocks.values()]
         if len({cost.solve for cost in costs}) != 1:
             raise ValueError("the inner optimizers of all blocks must take the same number of micro-batches")
-        calls: defaultdict[str, float] = defaultdict(float)
-        for name, block in blocks.items():
-            for region, n in block.inner.cost.calls.items():
-                calls[self.region(MODEL[region], name) if region in MODEL else region + block.suffix] += inner_steps * n
-        for region, n in search.calls.items():
-            calls[region] += n
         # Blocks see the same micro-batches and do not wait for one another.
         self.width = costs[0].solve
         # A step that takes no search waits for its gain ratio all the same where the damping does.
         passes = inner_steps * max(cost.passes for cost in costs) + max(search.passes, int(damping > 0))
-        self.cost = Cost(inner_steps * self.width, search.microbatches, passes, dict(calls))
+        self.cost = Cost(inner_steps * self.width, search.microbatches, passes)
 
     @property
     def microbatches(self) -> int:
         """Micro-batches consumed by one step."""
         return self.cost.microbatches
 
-    def region(self, name: str, block: str) -> str:
-        """`curved` or `product`, of one block among several."""
-        return f"{name}.{block}" if len(self.blocks) > 1 else name
-
     def init(self, params: Params) -> GaussNewtonState:
         """The first solve starts from the params themselves."""
         inner = {name: block.inner.init(trees.pick(params, block.names)) for name, block in self.blocks.items()}
         memory = {**self.search.memory, **({DAMPING: self.damping} if self.damping else {})}
         return GaussNewtonState(trees.clone(params), inner, {name: rate(n, params) for name, n in memory.items()})
+
+    def parts(self, params: Params, state: GaussNewtonState) -> Iterator[Part]:
+        """Those of every block."""
+        for name, block in self.blocks.items():
+            yield from block.inner.parts(trees.pick(params, block.names), state.inner[name])
 
     def step(
         self, objective: Objective, params: Params, state: GaussNewtonState, batch: Tensor
@@ -146,7 +108,7 @@ class GaussNewton:
         # Storage of its own: a point that aliases the anchor would compile `curved` a second time.
         anchor = trees.clone(params)
         start = state.point if self.warm_start else params
-        model, solve = model_at(objective, anchor), torch.split(batch[: self.cost.solve], self.width)
+        model, solve = objective.around(anchor), torch.split(batch[: self.cost.solve], self.width)
         if self.damping:
             model = damped(model, anchor, state.memory[DAMPING])
         solved = {
@@ -157,7 +119,7 @@ class GaussNewton:
             trees.pick({name: w for part in parts for name, w in part.items()}, params)
             for parts in ([found.point for found in solved.values()], [found.goal for found in solved.values()])
         )
-        found = self.search(model, anchor, goal, batch[-self.search.sees :], state.memory)
+        found = self.search(objective, model, anchor, goal, batch[-self.search.sees :], state.memory)
         metrics = {
             **found.metrics,
             "norm/update": trees.norm(trees.subtract(found.params, anchor)),
@@ -177,7 +139,9 @@ class GaussNewton:
         inner = {name: block.inner for name, block in solved.items()}
         return found.params, GaussNewtonState(trees.chosen(found.accepted, point, anchor), inner, memory), metrics
 
-    def _solve(self, block: Block, model: Objective, point: Params, state: AnyState, solve: Sequence[Tensor]) -> Solved:
+    def _solve(
+        self, block: Block, model: LocalModel, point: Params, state: AnyState, solve: Sequence[Tensor]
+    ) -> Solved:
         total: Params = {}
         first: Metrics = {}
         if self.reset:
@@ -194,31 +158,3 @@ def _means(blocks: Sequence[Metrics], *kinds: str) -> Metrics:
     """Over blocks. Of dominance this is over all matrices, as far as blocks that have any have equally many."""
     names = sorted({name for metrics in blocks for name in metrics if name.startswith(kinds)})
     return {name: torch.stack([metrics[name] for metrics in blocks if name in metrics]).mean() for name in names}
-
-
-def model_at(objective: Objective, anchor: Params) -> Objective:
-    """The Gauss-Newton model as an objective: its gradient is `curved`, its curvature that at this anchor."""
-    return objective._replace(
-        gradient=lambda params, tokens: objective.curved(params, anchor, tokens),
-        product=lambda direction, _, tokens: objective.product(direction, anchor, tokens),
-    )
-
-
-def damped(model: Objective, anchor: Params, damping: Scalar) -> Objective:
-    """The model + damping |params - anchor|^2 / 2; `value` and `curved` stay without it."""
-
-    def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        slope, value = model.gradient(params, tokens)
-        displacement = trees.subtract(params, trees.pick(anchor, params))
-        return trees.along(slope, displacement, damping), value + 0.5 * damping * trees.dot(displacement, displacement)
-
-    def product(direction: Params, at: Params, tokens: Tokens) -> Params:
-        return trees.along(model.product(direction, at, tokens), direction, damping)
-
-    return model._replace(gradient=gradient, product=product)
-
-
-def adapted(damping: Scalar, gain: Scalar) -> Scalar:
-    """More where the model promised too much or nothing that is a number, less where it kept its promise."""
-    grown = torch.where(gain >= 0.25, damping, 1.5 * damping)
-    return torch.where(gain > 0.75, damping / 1.5, grown).clamp(min=LEAST)

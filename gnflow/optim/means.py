@@ -8,20 +8,20 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from gnflow.objective import Objective, Params, Scalar, Tokens
+from gnflow.objective import LocalModel, Params, Scalar, Slopes, Tokens
 
 
-def weights(objective: Objective, batch: Tensor) -> Tensor:
+def weights(objective: Slopes, batch: Tensor) -> Tensor:
     """W, (micro-batches,)"""
     return torch.stack([objective.weight(tokens) for tokens in batch])
 
 
-def mean_value(objective: Objective, value: Callable[[Tokens], Scalar], batch: Tensor) -> Scalar:
+def mean_value(objective: Slopes, value: Callable[[Tokens], Scalar], batch: Tensor) -> Scalar:
     """Of what `value` says of each micro-batch."""
     return _mean(torch.stack([value(tokens) for tokens in batch]), weights(objective, batch))
 
 
-def mean_gradient(objective: Objective, params: Params, batch: Tensor) -> tuple[Params, Scalar]:
+def mean_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Params, Scalar]:
     """Gradient and loss, holding a running sum and the current gradient."""
     if len(batch) == 1:
         return objective.gradient(params, batch[0])
@@ -37,12 +37,12 @@ def mean_gradient(objective: Objective, params: Params, batch: Tensor) -> tuple[
     return _mean_tree(gradients(), counts), _mean(torch.stack(losses), counts)
 
 
-def mean_product(objective: Objective, direction: Params, params: Params, batch: Tensor) -> Params:
+def mean_product(model: LocalModel, direction: Params, batch: Tensor) -> Params:
     """The curvature times `direction`, holding as much."""
     if len(batch) == 1:
-        return objective.product(direction, params, batch[0])
-    products = (objective.product(direction, params, tokens) for tokens in batch)
-    return _mean_tree(products, weights(objective, batch))
+        return model.product(direction, batch[0])
+    products = (model.product(direction, tokens) for tokens in batch)
+    return _mean_tree(products, weights(model, batch))
 
 
 def positive(x: Tensor) -> Tensor:

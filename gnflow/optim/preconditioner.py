@@ -1,53 +1,68 @@
-"""The diagonal statistics of an optimizer, in its own coordinates, where its transform says that it has them."""
+"""What conjugate gradients are preconditioned with: roots of a mean of squared gradients, one of each solve.
 
-from collections.abc import Callable
-from typing import NamedTuple
+    P = Q (sqrt(v) + floor) Q'      v the bias-corrected mean of squares, as in Adam; Q = 1, or for matrices in blocks
+                                    the eigenbases of Shampoo's factors on both sides, v in them, as in SOAP
 
+Both are SOAP's statistics, kept by SOAP itself with its momentum left out: it leaves vectors to Adam, and whatever has
+no eigenbases is one long vector here. The bases are renewed at every solve, which is rare beside its products.
+
+Source:   Vyas et al. 2024, arXiv:2409.11321 (statistics)
+Code:     github.com/gmbabreu/full-gauss-newton (preconditioning by Adam's second moment)
+Differs:  the floor is a part of the root mean square of sqrt(v) and not a number, since only ratios within P matter;
+          the first gradient counts at once, for the factors and then in their basis
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from math import prod
+
+import torch
+
+from gnflow import trees
 from gnflow.objective import Params
-from gnflow.optim.descent import Descent
-from gnflow.optim.frozen import Frozen
-from gnflow.optim.gauss_newton import GaussNewton
-from gnflow.optim.protocol import AnyState, Optimizer
+from gnflow.optim.protocol import Fisher
+from gnflow.optim.soap import SoapState, soap
 from gnflow.optim.stacks import Stacks
 
-
-class Preconditioner(NamedTuple):
-    """`Fisher` at one state, from parameters by name into coordinates by stack; of the parameters that have any."""
-
-    names: tuple[str, ...]
-    diagonal: Params
-    """By stack."""
-    into: Callable[[Params], Params]
-    back: Callable[[Params], Params]
+FLOOR = 0.1
 
 
-def preconditioners(optimizer: Optimizer, state: AnyState) -> list[Preconditioner]:
-    """One for each solve; none of transforms without `metric`, of conjugate gradients, or before the first update."""
-    match optimizer:
-        case Frozen():
-            return preconditioners(optimizer.inner, state)
-        case GaussNewton():
-            inner = [(block.inner, state.inner[name]) for name, block in optimizer.blocks.items()]
-            return [found for each in inner for found in preconditioners(*each)]
-        case Descent():
-            return _of(optimizer, state)
-        case _:
-            return []
+class Preconditioner:
+    """P and what it is made of: SOAP's for parameters that are `turned`, Adam's for all others. Trees are by stack."""
+
+    def __init__(self, beta: float = 0.95, turned: Collection[str] = ()) -> None:
+        self.turned = turned
+        self.soap = soap(betas=(0.0, beta), weight_decay=0.0, precondition_frequency=1, fresh_factors=True)
+        assert self.soap.metric is not None
+        self.fisher: Fisher[SoapState] = self.soap.metric
+
+    def init(self, stacked: Params) -> SoapState:
+        """Nothing seen."""
+        return self.soap.init(stacked)._replace(first={})
+
+    def refresh(self, gradient: Params, state: SoapState) -> SoapState:
+        """The gradient of one more solve seen."""
+        first = not state.updates.is_meta and int(state.updates) == 0
+        for _ in range(2 if first else 1):
+            turned = self.soap.refresh(gradient, state) if self.soap.refresh else state
+            _, state = self.fisher.update(gradient, gradient, gradient, turned, gradient)
+        return state
+
+    def roots(self, state: SoapState) -> Params:
+        """sqrt(v) + floor"""
+        root = trees.mapped(torch.sqrt, self.fisher.diagonal(state))
+        every = trees.flat(root)
+        floor = FLOOR * every.square().mean().sqrt() + torch.finfo(every.dtype).tiny
+        return {name: value + floor for name, value in root.items()}
+
+    def inverse(self, residual: Params, roots: Params, state: SoapState) -> Params:
+        """P^-1 residual"""
+        turned = self.fisher.into(residual, state)
+        return self.fisher.back({name: x / roots[name] for name, x in turned.items()}, state)
 
 
-def _of(optimizer: Descent, state: AnyState) -> list[Preconditioner]:
-    if (metric := optimizer.transform.metric) is None:
-        return []
-    diagonal = metric.diagonal(state)
-    if not any(bool(values.any()) for values in diagonal.values()):
-        return []
-    members = {stack: optimizer.stacks.members[stack] for stack in diagonal}
-    stacks = Stacks(members, optimizer.stacks.shapes)
-    return [
-        Preconditioner(
-            tuple(name for names in members.values() for name in names),
-            diagonal,
-            lambda tree: metric.into(stacks.stack(tree), state),
-            lambda tree: stacks.unstack(metric.back(tree, state)),
-        )
-    ]
+def arrange(shapes: Mapping[str, Sequence[int]], turned: Collection[str]) -> Stacks:
+    """Stacks of the parameters that are `turned`, by shape; all others are one vector."""
+    routes = {name: "turned" if name in turned else "others" for name in shapes}
+    return Stacks.by_rule(
+        routes, {name: tuple(shape) if name in turned else (prod(shape),) for name, shape in shapes.items()}
+    )

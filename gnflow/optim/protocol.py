@@ -1,13 +1,13 @@
 """The two shapes that every optimizer has: a transform of gradients, or a step on an objective."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import FunctionType
-from typing import Protocol, TypeVar, cast
+from typing import NamedTuple, Protocol, TypeVar, cast
 
 from torch import Tensor
 
-from gnflow.objective import Metrics, Objective, Params
+from gnflow.objective import LocalModel, Metrics, Objective, Params
 from gnflow.transform import AnyState as AnyState
 from gnflow.transform import AnyTransform as AnyTransform
 from gnflow.transform import Fisher as Fisher
@@ -21,13 +21,30 @@ Region = TypeVar("Region", bound=Callable[..., object])
 class Jit(Protocol):
     """Compiles one region under a name; the identity runs it eagerly."""
 
-    def __call__(self, name: str, region: Region, /) -> Region:
-        """The same function, compiled."""
+    def __call__(self, name: str, region: Region, /, every: int | None = None) -> Region:
+        """The same function, compiled.
+
+        With `every` it is work that is due once in so many calls and decides by its data when: that stays eager.
+        """
 
 
-def eager(name: str, region: Region, /) -> Region:
+def eager(name: str, region: Region, /, every: int | None = None) -> Region:
     """The region itself."""
     return region
+
+
+def in_block(region: str, block: str) -> str:
+    """The name that a region has where it serves one block among several."""
+    return f"{region}.{block}"
+
+
+def for_block(jit: Jit, block: str) -> Jit:
+    """The same, for regions that serve this block."""
+
+    def named(name: str, region: Region, /, every: int | None = None) -> Region:
+        return jit(in_block(name, block), region, every)
+
+    return named
 
 
 def through(objective: Objective, jit: Jit) -> Objective:
@@ -53,18 +70,29 @@ def copied(function: Region) -> Region:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one step consumes: micro-batches, passes that must follow one another, and calls of each region."""
+    """What one step consumes, as far as it has to be known before there is a batch; its regions are counted instead."""
 
     solve: int
+    """Micro-batches that shape the update."""
     search: int
+    """Further micro-batches, on which its length is chosen."""
     passes: int
-    calls: Mapping[str, float] = field(default_factory=dict)
-    """Amortised work counts as a fraction of a call."""
+    """Passes that must follow one another."""
 
     @property
     def microbatches(self) -> int:
         """Micro-batches consumed by one step."""
         return self.solve + self.search
+
+
+class Diagonal(NamedTuple):
+    """`Fisher` at one state, from parameters by name into coordinates by stack; of the parameters that have any."""
+
+    names: tuple[str, ...]
+    diagonal: Params
+    """By stack."""
+    into: Callable[[Params], Params]
+    back: Callable[[Params], Params]
 
 
 class Optimizer(Protocol):
@@ -84,4 +112,40 @@ class Optimizer(Protocol):
     def step(
         self, objective: Objective, params: Params, state: AnyState, batch: Tensor
     ) -> tuple[Params, AnyState, Metrics]:
-        """Batch is (microbatches, rows, time + 1) -> (params, state, 0-D metrics left on the device)."""
+        """Batch is (microbatches, rows, time + 1) -> (params, state, 0-D metrics left on the device).
+
+        The batch may be on another device than the params: only the objective looks into it.
+        """
+
+    def parts(self, params: Params, state: AnyState) -> "Iterator[Part]":
+        """The optimizer itself, or each of those that it is made of, with its own params and state."""
+
+
+class Solver(Protocol):
+    """An optimizer that can stand inside another: it asks no more of its problem than a `LocalModel` has."""
+
+    @property
+    def cost(self) -> Cost:
+        """What one step consumes."""
+
+    def init(self, params: Params) -> AnyState:
+        """The state before the first step."""
+
+    def step(
+        self, objective: LocalModel, params: Params, state: AnyState, batch: Tensor
+    ) -> tuple[Params, AnyState, Metrics]:
+        """As that of an `Optimizer`."""
+
+    def parts(self, params: Params, state: AnyState) -> "Iterator[Part]":
+        """As those of an `Optimizer`."""
+
+    def diagonal(self, state: AnyState) -> Diagonal | None:
+        """Its diagonal statistics at this state, where it keeps any and has seen a gradient."""
+
+
+class Part(NamedTuple):
+    """One solver inside an optimizer, with the params and the state that are its own."""
+
+    solver: Solver
+    params: Params
+    state: AnyState

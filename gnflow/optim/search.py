@@ -13,26 +13,53 @@ Differs:  alpha = 0 is a trial too: a step that does not improve on the anchor i
 
 from collections.abc import Mapping
 from math import sqrt
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.objective import Metrics, Objective, Params, Scalar
-from gnflow.optim.gauss_newton import Found
+from gnflow.objective import LocalModel, Metrics, Objective, Params, Scalar
 from gnflow.optim.means import mean_value
+
+
+class Found(NamedTuple):
+    """The outcome of a search along anchor -> goal."""
+
+    params: Params
+    accepted: Tensor
+    """0-D; False when no trial improved on the anchor."""
+    metrics: Metrics
+    """With `gn/gain_ratio` among them."""
+    memory: Metrics
+
+
+class Search(Protocol):
+    """How far to go from `anchor` towards `goal`, decided on the last micro-batches of a step."""
+
+    microbatches: int
+    """Micro-batches that are held aside for the search."""
+    sees: int
+    """Micro-batches that the search decides on: those held aside, or the last ones of the solve."""
+    passes: int
+    memory: Mapping[str, float]
+    """The numbers that it hands from step to step, at first."""
+
+    def __call__(
+        self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
+    ) -> Found:
+        """The accepted params, which share no storage with `anchor`. `model` is what the solve went down."""
 
 
 class FullStep:
     """Always to the goal."""
 
     microbatches, sees, passes = 0, 1, 0
+    memory: Mapping[str, float] = {}
 
-    def __init__(self) -> None:
-        self.memory: Mapping[str, float] = {}
-        self.calls = {"value": 2, "curved": 1}
-
-    def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor, memory: Metrics) -> Found:
+    def __call__(
+        self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
+    ) -> Found:
         """The goal itself; losses on `batch` are recorded, not used."""
         before, after = (mean_loss(objective, params, batch) for params in (anchor, goal))
         found = gains(objective, anchor, goal, batch, before, after)
@@ -44,18 +71,17 @@ class GeometricSearch:
     """The best of `trials` step lengths (1/sqrt 2)^i, or none at all; all trials are one serial pass."""
 
     passes = 1
+    memory: Mapping[str, float] = {}
 
     def __init__(self, trials: int = 5, microbatches: int = 8, fresh: bool = True) -> None:
-        self.memory: Mapping[str, float] = {}
         self.alphas = [sqrt(0.5) ** i for i in range(trials)]
         self.microbatches, self.sees = microbatches if fresh else 0, microbatches
-        self.calls = {"value": (trials + 1) * microbatches, "curved": microbatches}
 
-    def __call__(self, objective: Objective, anchor: Params, goal: Params, batch: Tensor, memory: Metrics) -> Found:
+    def __call__(
+        self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
+    ) -> Found:
         """Raises nothing: a non-finite trial loses, and with no finite improvement the step is refused."""
-        return best_trial(
-            objective, anchor, goal, batch, torch.tensor(self.alphas, dtype=torch.float64, device=batch.device)
-        )
+        return best_trial(objective, anchor, goal, batch, torch.tensor(self.alphas, dtype=torch.float64))
 
 
 def best_trial(objective: Objective, anchor: Params, goal: Params, batch: Tensor, alphas: Tensor) -> Found:
@@ -65,19 +91,22 @@ def best_trial(objective: Objective, anchor: Params, goal: Params, batch: Tensor
     alphas = alphas.to(before)
     trials = [mean_loss(objective, trees.along(anchor, direction, alpha), batch) for alpha in alphas]
     losses = torch.stack(trials).nan_to_num(nan=torch.inf)
+    # An index in brackets would be read by the host, which then waits for the device.
     best = losses.argmin()
-    accepted = losses[best] < before
-    candidate = trees.along(anchor, direction, alphas[best])
-    found = gains(objective, anchor, candidate, batch, before, losses[best])
-    metrics = {"loss/train": before, "gn/alpha": torch.where(accepted, alphas[best], 0.0), **found}
+    after, alpha = losses.take(best), alphas.take(best)
+    accepted = after < before
+    candidate = trees.along(anchor, direction, alpha)
+    found = gains(objective, anchor, candidate, batch, before, after)
+    metrics = {"loss/train": before, "gn/alpha": torch.where(accepted, alpha, 0.0), **found}
     return Found(trees.chosen(accepted, candidate, anchor), accepted, metrics, {})
 
 
 def gains(
     objective: Objective, anchor: Params, candidate: Params, batch: Tensor, before: Scalar, after: Scalar
 ) -> Metrics:
-    """What the model promised of `candidate`, and what the loss gave."""
-    predicted = before - _mean_model(objective, candidate, anchor, batch)
+    """What the model, without any damping, promised of `candidate`, and what the loss gave."""
+    model = objective.around(anchor)
+    predicted = before - mean_value(model, lambda tokens: model.value(candidate, tokens), batch)
     actual = before - after
     return {
         "gn/predicted_decrease": predicted,
@@ -89,7 +118,3 @@ def gains(
 def mean_loss(objective: Objective, params: Params, batch: Tensor) -> Scalar:
     """The loss, over micro-batches."""
     return mean_value(objective, lambda tokens: objective.value(params, tokens), batch)
-
-
-def _mean_model(objective: Objective, params: Params, anchor: Params, batch: Tensor) -> Scalar:
-    return mean_value(objective, lambda tokens: objective.curved(params, anchor, tokens)[1], batch)

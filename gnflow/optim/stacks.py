@@ -5,7 +5,7 @@ is a stack of matrices already; one with more, as of a convolution, is the matri
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import prod
 from typing import NamedTuple
 
@@ -16,24 +16,32 @@ from gnflow.objective import Params
 
 
 class Stacks(NamedTuple):
-    """Stack -> the parameters in it, in order; and the shape of every parameter."""
+    """Which parameters are kept as one tensor. The name of a stack is a part of checkpoints, and of nothing else."""
 
     members: Mapping[str, tuple[str, ...]]
+    """Stack -> the parameters in it, in order."""
     shapes: Mapping[str, tuple[int, ...]]
+    """Parameter -> its shape."""
+    rules: Mapping[str, str]
+    """Stack -> the rule that all of its parameters are under."""
 
     @classmethod
     def by_rule(cls, routes: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> "Stacks":
-        """One stack for each rule and shape of matrix; `rules` undoes the naming."""
+        """One stack for each rule and shape of matrix; `routes` has the rule of every parameter."""
         members: dict[str, list[str]] = defaultdict(list)
+        rules: dict[str, str] = {}
         for name, rule in routes.items():
             form = "x".join(str(size) for size in stacked_shape(shapes[name])[1:]) or "vectors"
-            members[f"{rule}:{form}"].append(name)
+            stack = f"{rule}:{form}"
+            members[stack].append(name)
+            rules[stack] = rule
         named = {name: tuple(shapes[name]) for name in routes}
-        return cls({stack: tuple(names) for stack, names in members.items()}, named)
+        return cls({stack: tuple(names) for stack, names in members.items()}, named, rules)
 
-    def rules(self) -> dict[str, str]:
-        """Stack -> its rule."""
-        return {stack: stack.rsplit(":", 1)[0] for stack in self.members}
+    def only(self, stacks: Collection[str]) -> "Stacks":
+        """Some of the stacks."""
+        members = {stack: self.members[stack] for stack in stacks}
+        return self._replace(members=members, rules={stack: self.rules[stack] for stack in stacks})
 
     def sizes(self) -> dict[str, int]:
         """Stack -> how many numbers. Where these agree, an update runs the same code."""

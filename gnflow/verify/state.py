@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 
 from gnflow import trees
-from gnflow.objective import Objective, Params
-from gnflow.optim.protocol import Jit, Region, eager, through
+from gnflow.compiler.metering import Meter
+from gnflow.objective import Params
+from gnflow.optim.protocol import Region, eager, through
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.schedules import Constant, Cosine, GlobalCosine
@@ -73,42 +75,41 @@ def honours_its_schedule(experiment: Experiment, make: Make = parts) -> None:
 
 
 def counts_its_microbatches(experiment: Experiment, make: Make = parts) -> None:
-    """One step touches every micro-batch it is given, and calls each region as often as declared."""
+    """One step touches every micro-batch it is given, and calls each region as often as where the plan counts it."""
     calls: Counter[str] = Counter()
     touched = set()
 
-    def counted(name: str, region: Region, /) -> Region:
+    def counted(name: str, region: Region, /, every: int | None = None) -> Region:
         def called(*arguments: object) -> object:
             calls[name] += 1
             return region(*arguments)
 
-        return called  # type: ignore[return-value]  # a wrapper of the same signature
+        return cast("Region", called)
 
-    def noted(name: str, region: Region, /) -> Region:
+    def noted(name: str, region: Region, /, every: int | None = None) -> Region:
         def called(*arguments: torch.Tensor) -> object:
             touched.add(_identity(arguments[-1]))
-            return counted(name, region)(*arguments)
+            return region(*arguments)
 
-        return called  # type: ignore[return-value]  # a wrapper of the same signature
+        return cast("Region", called)
 
-    made, start = _on_a_bowl(experiment, make, jit=counted)
-    seeing = through(made.objective, noted)
-    calls.clear()
-    optimizer = made.optimizer
+    made = make(experiment, counted)
+    start, optimizer = initial(experiment, made.network), made.optimizer
     batch = text(experiment, optimizer.microbatches, 0)
-    optimizer.step(seeing, trees.clone(start), optimizer.init(trees.clone(start)), batch)
+    optimizer.step(through(made.objective, noted), trees.clone(start), optimizer.init(trees.clone(start)), batch)
     given = {_identity(tokens) for tokens in batch}
     require(
         touched == given,
         f"{len(touched & given)} of {len(given)} micro-batches were used, and {len(touched - given)} not given",
     )
-    declared: Counter[str] = Counter()
-    for name, count in optimizer.cost.calls.items():
-        # Amortised work is outside of regions, and not in every step; the program gives the model a region per block.
-        if not name.startswith("refresh"):
-            region, _, _ = name.partition(".")
-            declared[region if region in Objective._fields else name] += round(count)
-    require(calls == declared, f"calls of regions: {_listed(calls)}; declared: {_listed(declared)}")
+    meter = Meter()
+    planned, empty = make(experiment, meter), trees.mapped(lambda w: w.to("meta"), start)
+    with meter.storages:
+        planned.optimizer.step(planned.objective, empty, planned.optimizer.init(empty), batch.to("meta"))
+    require(
+        calls == meter.counts,
+        f"calls of regions: {_listed(calls)}; on the meta device, where the plan counts: {_listed(meter.counts)}",
+    )
 
 
 def _identity(tokens: torch.Tensor) -> object:
@@ -116,11 +117,9 @@ def _identity(tokens: torch.Tensor) -> object:
     return tokens.data_ptr() if tokens.ndim == 2 else tuple(tokens[..., 0].flatten().tolist())
 
 
-def _on_a_bowl(
-    experiment: Experiment, make: Make, dtype: torch.dtype = torch.float32, jit: Jit = eager
-) -> tuple[Parts, Params]:
+def _on_a_bowl(experiment: Experiment, make: Make, dtype: torch.dtype = torch.float32) -> tuple[Parts, Params]:
     """The parts on a quadratic whose slope differs from micro-batch to micro-batch, and where to start."""
-    made = make(experiment, jit)
+    made = make(experiment, eager)
     start = trees.mapped(lambda w: w.to(dtype), initial(experiment, made.network))
     return made._replace(objective=bowl(trees.add(start, noise(start, 5)), 10.0, spread=0.5)), start
 

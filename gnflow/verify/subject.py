@@ -9,12 +9,11 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.compiler import build, methods
-from gnflow.compiler.blocks import layerwise, own
-from gnflow.compiler.program import blockwise
+from gnflow.compiler.blocks import blockwise
 from gnflow.models.modality import numbered
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Objective, Params
-from gnflow.optim.protocol import AnyState, Jit, Optimizer, through
+from gnflow.optim.protocol import AnyState, Jit, Optimizer
 from gnflow.spec import optimizer as spec
 from gnflow.spec.data import PretrainedTokenizer, Text, Tokens
 from gnflow.spec.experiment import Experiment
@@ -47,10 +46,7 @@ def parts(experiment: Experiment, jit: Jit) -> Parts:
     network = build.model(experiment, build.kernel(experiment))
     problem = build.objective(network, experiment, recomputed=experiment.compile.activations is not None)
     optimizer = methods.optimizer(experiment.optimizer, network, experiment.training.steps or STEPS, jit)
-    if not layerwise(optimizer):
-        return Parts(network, through(problem, jit), optimizer)
-    regions = {tuple(names): own(block) for block, names in network.moving_blocks.items()}
-    return Parts(network, blockwise(problem, regions, network, jit), optimizer)
+    return Parts(network, blockwise(problem, network.moving_blocks, network, jit), optimizer)
 
 
 def shrunken(experiment: Experiment) -> Experiment:

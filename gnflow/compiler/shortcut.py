@@ -1,0 +1,53 @@
+"""Operations on the meta device, each worked out once for every form of its arguments.
+
+torch takes a tenth of a millisecond to find the shape of a sum on the meta device, and a step has many thousand of them
+that differ in nothing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Operation: TypeAlias = Callable[..., object]
+_Form: TypeAlias = tuple[torch.Size, tuple[int, ...], torch.dtype]
+
+
+class Shortcut:
+    """Remembers operations that return one new tensor, and gives an empty one of its form the next time."""
+
+    def __init__(self) -> None:
+        self._forms: dict[object, _Form] = {}
+        self._makes_one: dict[Operation, bool] = {}
+        """Whether an operation returns one tensor, in a storage of its own."""
+
+    def only_writes(self, operation: Operation) -> bool:
+        """Whether it returns nothing and writes into its arguments, which without content changes nothing."""
+        return not operation._schema.returns  # type: ignore[attr-defined]  # torch types no operators
+
+    def __call__(self, operation: Operation, args: Sequence[object], kwargs: Mapping[str, object]) -> Tensor | None:
+        """A tensor that stands for the result; None of a call that is not known."""
+        form = self._forms.get(_call(operation, args, kwargs)) if self._makes_one.get(operation) else None
+        return None if form is None else torch.empty_strided(form[0], form[1], dtype=form[2], device="meta")
+
+    def learn(
+        self, operation: Operation, args: Sequence[object], kwargs: Mapping[str, object], result: object, new: bool
+    ) -> None:
+        """Remembers a result; `new` says whether its storage is no storage of the arguments."""
+        alone = isinstance(result, Tensor) and result.is_meta and new
+        self._makes_one[operation] = alone and self._makes_one.get(operation, True)
+        if isinstance(result, Tensor) and alone:
+            self._forms[_call(operation, args, kwargs)] = result.shape, result.stride(), result.dtype
+
+
+def _call(operation: Operation, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+    return operation, tuple(map(_signature, args)), tuple(map(_signature, kwargs.items())) if kwargs else None
+
+
+def _signature(value: object) -> object:
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype
+    if isinstance(value, tuple | list):
+        return tuple(map(_signature, value))
+    return type(value), value  # 1, 1.0 and True are equal, and make other tensors

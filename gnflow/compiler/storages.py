@@ -1,0 +1,130 @@
+"""What is alive while tensors are computed with, on any device: the bytes of every storage, followed until it is freed.
+
+On the meta device nothing is allocated, and the same bytes are counted.
+"""
+
+import weakref
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gnflow.compiler.shortcut import Shortcut
+
+
+class Peak(NamedTuple):
+    """The most that was alive at one time, and how much of it a region had made that was running then."""
+
+    total: int = 0
+    inside: int = 0
+
+
+class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    """Follows the storages that operations create inside this mode, and those that are `held` from before."""
+
+    def __init__(self, shortcut: Shortcut | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.shortcut = shortcut
+        self.alive = 0
+        self.peak = Peak()
+        self._floor: int | None = None
+        """Bytes that were alive when the running region began; None outside of regions."""
+        self._seen: dict[int, weakref.ref[object]] = {}
+
+    def held(self, tree: object) -> None:
+        """Counts the storages of existing tensors, for as long as they exist."""
+        for tensor in tensors(tree):
+            self._count(tensor)
+        self._mark()
+
+    def begin(self) -> None:
+        """Forgets the peak so far."""
+        self.peak = Peak(self.alive)
+
+    def inside(self, region: Callable[[], object]) -> tuple[object, int]:
+        """(result, bytes alive at the region's own peak beyond what was alive before it)."""
+        before, floor = self.peak, self.alive
+        self.peak, self._floor = Peak(floor), floor
+        try:
+            result = region()
+        finally:
+            self._floor = None
+        most = self.peak.total - floor
+        self.peak = max(before, self.peak)
+        return result, most
+
+    def spiked(self, most: int) -> None:
+        """Counts a region that was not run: `most` bytes beyond what is alive."""
+        self.peak = max(self.peak, Peak(self.alive + most, most))
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: torch would wrap every operation so that nothing in it is compiled, and nothing is."""
+        return False
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        kwargs = kwargs or {}
+        if self.shortcut is not None:
+            if self.shortcut.only_writes(func):
+                return None
+            if (known := self.shortcut(func, args, kwargs)) is not None:
+                self._count(known)
+                self._mark()
+                return known
+        result, given = func(*args, **kwargs), _keys((args, kwargs))
+        new = [leaf for leaf in tensors(result) if _key(leaf) not in given]  # others are views, or were written into
+        for leaf in new:
+            self._count(leaf)
+        self._mark()
+        if self.shortcut is not None:
+            self.shortcut.learn(func, args, kwargs, result, bool(new))
+        return result
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = _key(tensor), storage.nbytes()
+        if key in self._seen:
+            return
+
+        def freed(_: object) -> None:
+            del self._seen[key]
+            self.alive -= size
+
+        self._seen[key] = weakref.ref(storage, freed)
+        self.alive += size
+
+    def _mark(self) -> None:
+        if self.alive > self.peak.total:
+            self.peak = Peak(self.alive, 0 if self._floor is None else self.alive - self._floor)
+
+
+def _key(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _keys(tree: object) -> set[int]:
+    return {_key(tensor) for tensor in tensors(tree)}
+
+
+def nbytes(tree: object) -> int:
+    """Bytes of all tensors in a nested state."""
+    return sum(leaf.numel() * leaf.element_size() for leaf in tensors(tree))
+
+
+def tensors(tree: object) -> Iterator[Tensor]:
+    """Those of nested tuples, lists, dicts and whatever else pytree takes apart."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, tuple | list):
+        for part in tree:
+            yield from tensors(part)
+    elif isinstance(tree, dict):
+        for part in tree.values():
+            yield from tensors(part)
