@@ -109,6 +109,16 @@ def declared(name: str, shape: tuple[int, ...]) -> Weight:
     return Weight(shape, value=1.0 if name.endswith("scale") else 0.0)
 
 
+def embedding(vocabulary: int, width: int, tied: bool) -> Weight:
+    """The table of token vectors: N(0, 1), or small where it is also the output head.
+
+    Features reach the head with norm sqrt(width). So the logits of a tied table have the deviation of its entries times
+    sqrt(width): with deviation 1 a start loses as much as sqrt(width) nats. With 0.5 / sqrt(width) it is about 1/8 above
+    the ln V of a uniform guess, whatever the width. Every block normalises what it reads, so a small table is read well.
+    """
+    return Weight((vocabulary, width), std=0.5 * width**-0.5 if tied else 1.0)
+
+
 def _rms_norm(x: Tensor, scale: Tensor, epsilon: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon) * scale
 

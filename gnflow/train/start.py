@@ -15,6 +15,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensor_bytes
 
 from gnflow import faults
+from gnflow.compiler import build
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.plan import plan as make_plan
 from gnflow.compiler.program import Program
@@ -54,8 +55,10 @@ def start(
 
 def _warmed(plan: Plan, warmup: Warmup, dataset: Prepared, workspace: Workspace, report: Report) -> Params:
     experiment = _warmup_experiment(plan.experiment, warmup)
+    weights = build.model(experiment, "plain").weights
     shaped_by = {
         "torch": torch.__version__,
+        "initial": {name: weight._asdict() for name, weight in weights.items()},
         "experiment": experiment.model_dump(mode="json"),
         "data": dataset.digest,
         "device": plan.device,
