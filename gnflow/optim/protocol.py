@@ -125,6 +125,14 @@ class Optimizer(Protocol):
         """Batch is (microbatches, rows, time + 1) -> (params, state, 0-D metrics left on the device)."""
 
 
+def unfit(method: str, takes: str, name: str, value: Tensor) -> ValueError:
+    """For a parameter whose shape a method does not take: names it, and the way out."""
+    return ValueError(
+        f"{method} takes {takes}; `{name}` has shape {tuple(value.shape)}. Give it to another transform, such as adamw: "
+        "`partition` puts transforms together, and `route` says by name which parameter goes to which"
+    )
+
+
 def counter(params: Params) -> Tensor:
     """A 0-D count of updates, an input of the compiled update and never a constant of it."""
     return torch.zeros((), dtype=torch.int64, device=next(iter(params.values())).device)
