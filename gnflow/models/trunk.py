@@ -113,8 +113,9 @@ def embedding(vocabulary: int, width: int, tied: bool) -> Weight:
     """The table of token vectors: N(0, 1), or small where it is also the output head.
 
     Features reach the head with norm sqrt(width). So the logits of a tied table have the deviation of its entries times
-    sqrt(width): with deviation 1 a start loses as much as sqrt(width) nats. With 0.5 / sqrt(width) it is about 1/8 above
-    the ln V of a uniform guess, whatever the width. Every block normalises what it reads, so a small table is read well.
+    sqrt(width), and with deviation 1 the loss starts at about sqrt(width) nats. With 0.5 / sqrt(width) it starts about
+    1/8 above the ln V of a uniform guess, whatever the width. A small table is read as well as a large one, since every
+    block normalises what it reads.
     """
     return Weight((vocabulary, width), std=0.5 * width**-0.5 if tied else 1.0)
 

@@ -1,6 +1,6 @@
 """A tree of values to an Experiment; what pydantic finds, in plain sentences with their place."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 from gnflow.spec.base import PLAIN, Spec, listed
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.grammar import Shape, help_of, shapes, step
+from gnflow.spec.lookalikes import missing_space, named
 from gnflow.spec.problems import MOST, Problem
 from gnflow.spec.scalar import Refused, value_of
 from gnflow.spec.suggest import for_key, nearest
@@ -150,7 +151,7 @@ def _problem(place: _Place, details: ErrorDetails) -> Problem:
 
 
 def _at(place: _Place, message: str, origin: Origin | None = None, suggestion: str | None = None) -> Problem:
-    return Problem(origin or place.origin, message, dotted(place.path), suggestion)
+    return named(Problem(origin or place.origin, message, dotted(place.path), suggestion))
 
 
 def _kinds(shape: Shape) -> str:
@@ -163,6 +164,8 @@ def _unknown_kind(place: _Place, kinds: tuple[str, ...], origin: Origin) -> Prob
     raw = kind.raw if isinstance(kind, Scalar) else ""
     if isinstance(kind, Scalar):
         origin = kind.origin
+    if kind is node and (joined := missing_space(origin)):
+        return replace(joined, key=dotted(place.path))
     message = f"unknown kind `{raw}`; expected {listed([f'`{name}`' for name in kinds])}"
     return _at(place, message, origin, nearest(raw, kinds) if len(kinds) > 1 else None)
 
@@ -171,6 +174,8 @@ def _unfit(place: _Place, details: ErrorDetails) -> Problem:
     node = place.node
     if not place.shape.words or node is None:
         return _at(place, details["msg"])
+    if isinstance(node, Scalar) and place.shape.models and (joined := missing_space(node.origin)):
+        return replace(joined, key=dotted(place.path))
     message = f"expected {place.shape.words}, got {_got(node)}{_remedy(node, place.shape)}"
     raw = node.raw if isinstance(node, Scalar) else ""
     return _at(place, message, suggestion=nearest(raw, place.shape.choices) if len(place.shape.choices) > 1 else None)
