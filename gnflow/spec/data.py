@@ -24,7 +24,8 @@ class Files(Spec):
     held_out_fraction: Annotated[Fraction, Field(gt=0)] = 0.05
     """Part of the documents (of the text, when there is one document) held out when `held_out` names no file."""
     column: Name = "text"
-    """The field of a JSONL or Parquet row that holds the text."""
+    """The field of a JSONL or Parquet row that holds the text; `meta.text` is the field `text` of the mapping
+    `meta`."""
 
 
 class Package(Spec):
@@ -54,7 +55,7 @@ class HuggingFace(Spec):
     held_out: str = "validation"
     """Split to evaluate on."""
     column: str = "text"
-    """The column that holds the text."""
+    """The column that holds the text; `meta.text` is the field `text` of the mapping `meta`."""
     documents: Annotated[Count | None, Unit("documents")] = None
     """Take only the first so many documents."""
 

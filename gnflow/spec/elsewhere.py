@@ -47,8 +47,8 @@ _KEYS = {
     "optimizer.schedule.final (a part of the full rate, not a rate)": "min_lr min_learning_rate lr_min min_lr_ratio "
     "min_lr_factor min_lr_rate cosine_min_lr_ratio lr_min_ratio end_lr final_lr",
     "training.steps (a schedule decays over all of them)": "lr_decay_iters lr_decay_steps decay_steps decay_iters",
-    "training.steps": "max_iters max_steps num_train_steps num_steps total_steps train_steps train_iters num_iterations "
-    "max_train_steps iterations iters",
+    "training.steps": "max_iters max_steps num_train_steps num_steps total_steps train_steps train_iters "
+    "num_iterations max_train_steps iterations iters",
     "training.tokens (gnflow counts steps or tokens)": "num_train_epochs num_epochs epochs max_epochs n_epochs",
     "training.tokens": "max_tokens num_tokens total_tokens train_tokens token_budget",
     "training.rows (of one micro-batch; `optimizer.microbatches` multiplies it)": "global_batch_size train_batch_size "
@@ -82,7 +82,8 @@ _NONE = {
     "log_dir checkpoint_dir run_dir",
     "the same command resumes a run": "resume resume_from_checkpoint auto_resume_from_checkpoints load_checkpoint",
     "every step is recorded": "log_interval logging_steps log_every log_freq logging_strategy",
-    "every checkpoint of `training.checkpoint_every` is kept": "save_total_limit always_save_checkpoint keep_latest_k",
+    "every checkpoint of `training.checkpoint_every` is kept": "save_total_limit always_save_checkpoint "
+    "keep_latest_k",
     "rows are always packed": "sample_packing packing pad_to_sequence_len group_by_length",
     "gnflow trains all weights": "adapter lora_r lora_alpha lora_dropout lora_target_modules use_peft load_in_8bit "
     "load_in_4bit peft_config",

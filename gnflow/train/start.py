@@ -30,7 +30,7 @@ from gnflow.spec.multimodal import VQ, Data
 from gnflow.spec.optimizer import AdamW
 from gnflow.spec.schedules import Constant
 from gnflow.spec.training import Checkpoint, Compile, Cost, Loss, NoTracking, Scratch, Warmup
-from gnflow.train import checkpoint, disk
+from gnflow.train import checkpoint, disk, misfits
 from gnflow.train.results import EXPERIMENT
 from gnflow.workspace import Workspace
 
@@ -132,18 +132,11 @@ def _fitted(plan: Plan, device: torch.device, path: Path) -> Params:
     try:
         found = read_tensors(file.read_bytes())
     except OSError as error:
-        raise SpecError(
-            f"training.start.path: cannot read {file}: {error.strerror or error}\nrun the spec that leaves it first"
-        ) from None
+        raise misfits.unreadable(path, file, error) from None
     except SafetensorError as error:
         raise DataError(f"training.start.path: {file} is not a readable safetensors file: {error}") from None
-    wrong = [
-        f"{row.name}: expected {row.shape}, found {tuple(found[row.name].shape) if row.name in found else 'nothing'}"
-        for row in plan.parameters
-        if row.name not in found or tuple(found[row.name].shape) != row.shape
-    ]
-    if wrong:
-        raise SpecError(f"training.start.path: {file} does not fit the model\n  " + "\n  ".join(wrong))
+    if misfit := misfits.unfit(file, found, plan.parameters):
+        raise misfit
     _require_same_ids(file.with_name(EXPERIMENT), plan.experiment.data)
     return {row.name: found[row.name].to(device, torch.float32) for row in plan.parameters}
 
