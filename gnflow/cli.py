@@ -85,11 +85,18 @@ def run(
     supersede: Annotated[
         bool, typer.Option("--supersede", help="Move a run of another spec aside, to .superseded/; resume one of this.")
     ] = False,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Let the run that is there go on to a later end of this spec.")
+    ] = False,
 ) -> None:
     """Plan, compile and run a spec, or resume its interrupted run."""
     from gnflow.commands.run import run
 
-    raise typer.Exit(run(spec, sets=sets or (), run_dir=run_dir, fresh=fresh, supersede=supersede))
+    if extend and (fresh or supersede):
+        raise typer.BadParameter(
+            "it goes on from the run that --fresh or --supersede would replace", param_hint="--extend"
+        )
+    raise typer.Exit(run(spec, sets=sets or (), run_dir=run_dir, fresh=fresh, supersede=supersede, extend=extend))
 
 
 @app.command()

@@ -41,6 +41,7 @@ def record(
     seeds: Mapping[str, int],
     device: torch.device,
     resumed_from: int | None,
+    changed: Mapping[str, tuple[str, str]] = {},
 ) -> None:
     """Adds this session to provenance.json. Raises DiskProblem."""
     known = read(directory)
@@ -49,6 +50,9 @@ def record(
         "started": time.time(),
         "command": without_secrets(shlex.join(sys.orig_argv)),
         "resumed_from": resumed_from,
+        **(
+            {"changed": {key: {"there": there, "now": now} for key, (there, now) in changed.items()}} if changed else {}
+        ),
         **_machine(device),
         "versions": _versions(),
         "environment": _environment(os.environ),
