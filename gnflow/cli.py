@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gnflow import faults
-from gnflow.errors import GnflowError
+from gnflow.errors import EnvironmentProblem, GnflowError, is_out_of_memory
 from gnflow.secrets import without_secrets
 
 app = typer.Typer(
@@ -47,7 +47,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            print("This needs more memory than there is; `gnflow plan SPEC` says how much, and what would need less.",
+                  file=sys.stderr)  # fmt: skip
+            sys.exit(EnvironmentProblem.exit_code)
         print(without_secrets(traceback.format_exc()), file=sys.stderr)
         print("This is a fault in gnflow. Please report it, with the lines above and the spec.", file=sys.stderr)
         sys.exit(1)

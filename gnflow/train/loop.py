@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from gnflow.compiler import build
+from gnflow.compiler import build, fits
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import compile as compile_plan
 from gnflow.data.dataset import Standing
@@ -77,7 +77,10 @@ def run(
         return Run.load(directory)
     with Stop(report) as stop, reproducible(workspace):
         planned = plan(experiment)
-        with lock.held(directory):
+        room = fits.require(planned)
+        if room is not None and room.verdict != "fits":
+            report(f"warning: {room}")
+        with fits.explained(planned), lock.held(directory):
             changed = require_ours(directory, experiment, replacing, extend)
             if other:
                 report(f"the run of another spec that was here is now in {set_aside(directory)}")
