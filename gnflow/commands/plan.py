@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from gnflow.spec.load import load
-from gnflow.study.speed import duration, flops_per_second
+from gnflow.study.figures import duration
+from gnflow.study.speed import flops_per_second
 from gnflow.workspace import Workspace
 
 if TYPE_CHECKING:

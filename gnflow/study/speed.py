@@ -24,14 +24,6 @@ def pass_flops(regions: Mapping[str, Mapping[str, object]]) -> int:
     return max((flops for region in regions.values() if isinstance(flops := region.get("flops"), int)), default=0)
 
 
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3.5 hours` or `80 days`."""
-    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("min", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.1f} {unit}" if seconds < 10 * size else f"{seconds / size:,.0f} {unit}"
-    return f"{seconds:,.0f} s"
-
-
 def _rate(summary: Path, device: str, one_pass: int) -> float | None:
     try:
         figures = json.loads(summary.read_text())

@@ -3,9 +3,7 @@
 import json
 from pathlib import Path
 
-import pytest
-
-from gnflow.study.speed import duration, flops_per_second
+from gnflow.study.speed import flops_per_second
 
 
 def finished(runs: Path, name: str, one_pass: int, seconds: float, device: str = "cpu") -> None:
@@ -30,12 +28,3 @@ def test_the_nearest_runs_alone_count(tmp_path: Path) -> None:
     finished(tmp_path, "toy", one_pass=10**7, seconds=10.0)
     finished(tmp_path, "large", one_pass=10**10, seconds=1.0)
     assert flops_per_second(tmp_path, "cpu", 5 * 10**9) == 1e9
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(12.0, "12 s"), (119.0, "119 s"), (600.0, "10 min"), (200.0, "3.3 min"), (1500.0, "25 min"), (9000.0, "2.5 hours"),
-     (192_149_108.0, "2,224 days")],
-)  # fmt: skip
-def test_long_times_are_told_in_hours_and_days(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
