@@ -41,6 +41,11 @@ def refused(differing: Differences, experiment: Experiment, extend: bool) -> boo
     return any(not neutral(key, experiment) and not (extend and of_the_end(key)) for key in differing)
 
 
+def may_be_extended(differing: Differences, experiment: Experiment) -> bool:
+    """Whether `extend` would let the run that is there go on as this one."""
+    return not refused(differing, experiment, extend=True) and not any(_looking_ahead(experiment, ""))
+
+
 def require_no_look_ahead(experiment: Experiment) -> None:
     """Raises SpecError where a step depends on how many steps there will be."""
     for key, kind in _looking_ahead(experiment, ""):

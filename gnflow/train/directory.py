@@ -12,7 +12,7 @@ from gnflow.errors import SpecError
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load, resolved
 from gnflow.train import disk, offending, provenance, results
-from gnflow.train.changes import Differences, of_the_end, refused, require_no_look_ahead
+from gnflow.train.changes import Differences, may_be_extended, of_the_end, refused, require_no_look_ahead
 from gnflow.train.journal import JOURNAL
 
 CHECKPOINTS, PLAN = "checkpoints", "plan.json"
@@ -58,7 +58,7 @@ def require_ours(directory: Path, experiment: Experiment, replacing: bool, exten
         return {}
     differing = differences(directory, experiment)
     if refused(differing, experiment, extend):
-        longer = not refused(differing, experiment, extend=True)
+        longer = may_be_extended(differing, experiment)
         width = max(len(key) for key in differing)
         lines = [f"  {key:<{width}}  {there} -> {now}" for key, (there, now) in differing.items()]
         raise SpecError(

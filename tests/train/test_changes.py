@@ -92,6 +92,9 @@ def test_a_schedule_that_looks_ahead_is_refused_with_the_reason(
     with pytest.raises(SpecError, match="which looks ahead") as raised:
         at(root, "runs/a", ahead[1], extend=True)
     assert key in str(raised.value)
+    with pytest.raises(SpecError) as without:
+        at(root, "runs/a", ahead[1])
+    assert "--extend" not in str(without.value)
     assert results.complete(root / "runs/a")
     assert values(root / "runs/a") == before
 
