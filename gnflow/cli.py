@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from gnflow import faults
-from gnflow.errors import GnflowError
+from gnflow.errors import EnvironmentProblem, GnflowError, is_out_of_memory
 from gnflow.secrets import without_secrets
 
 app = typer.Typer(
@@ -47,7 +47,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            print("This needs more memory than there is; `gnflow plan SPEC` says how much, and what would need less.",
+                  file=sys.stderr)  # fmt: skip
+            sys.exit(EnvironmentProblem.exit_code)
         print(without_secrets(traceback.format_exc()), file=sys.stderr)
         print("This is a fault in gnflow. Please report it, with the lines above and the spec.", file=sys.stderr)
         sys.exit(1)
@@ -94,11 +98,18 @@ def run(
     supersede: Annotated[
         bool, typer.Option("--supersede", help="Move a run of another spec aside, to .superseded/; resume one of this.")
     ] = False,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Let the run that is there go on to a later end of this spec.")
+    ] = False,
 ) -> None:
     """Plan, compile and run a spec, or resume its interrupted run."""
     from gnflow.commands.run import run
 
-    raise typer.Exit(run(spec, sets=sets or (), run_dir=run_dir, fresh=fresh, supersede=supersede))
+    if extend and (fresh or supersede):
+        raise typer.BadParameter(
+            "it goes on from the run that --fresh or --supersede would replace", param_hint="--extend"
+        )
+    raise typer.Exit(run(spec, sets=sets or (), run_dir=run_dir, fresh=fresh, supersede=supersede, extend=extend))
 
 
 @app.command()

@@ -47,3 +47,20 @@ class Interrupted(GnflowError):
     """The run was interrupted (Ctrl-C); it can be resumed."""
 
     exit_code = 130
+
+
+_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "unable to allocate")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, or what it was raised from, says that memory ran out: torch's, numpy's or Python's own."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
+            return True
+        if isinstance(cause, RuntimeError) and any(words in str(cause).lower() for words in _OUT_OF_MEMORY):
+            return True
+        seen.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return False

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-LOOP, PURE = re.findall(
+LOOP, _ = re.findall(
     r"^```python\n(.*?)^```$", (ROOT / "docs" / "as_library.md").read_text(), flags=re.MULTILINE | re.DOTALL
 )
 
@@ -22,15 +22,6 @@ def test_the_training_loop_it_shows_trains_and_saves(tmp_path: Path, monkeypatch
     saved = torch.load("checkpoint.pt", weights_only=True)
     assert saved["optimizer"]["param_groups"] == optimizer.state_dict()["param_groups"]  # type: ignore[attr-defined]
     assert saved["model"].keys() == model.state_dict().keys()  # type: ignore[attr-defined]
-
-
-def test_the_pure_functions_it_shows_are_called_so() -> None:
-    from gnflow.optim import soap
-
-    params, gradients = {"w": torch.ones(4, 3)}, {"w": torch.randn(4, 3)}
-    scope = {"transform": soap(), "params": params, "gradients": gradients}
-    exec(compile(PURE, "as_library.md", "exec"), scope)
-    assert scope["updates"]["w"].shape == (4, 3)  # type: ignore[index]
 
 
 def test_every_fault_names_a_test_that_exists() -> None:

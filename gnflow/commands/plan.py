@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gnflow.spec.load import load
+from gnflow.study.figures import duration
 from gnflow.study.speed import flops_per_second
 from gnflow.workspace import Workspace
 
@@ -22,12 +23,15 @@ def plan(spec: Path, *, sets: Sequence[str], json: bool) -> int:
     """Prints the plan of a spec, as tables or as the JSON of plan.json."""
     loaded = load(spec, sets)
     # torch takes seconds to import: a bad spec is refused before.
+    from gnflow.compiler.fits import fit
     from gnflow.compiler.plan import plan as make_plan
 
     planned = make_plan(loaded.experiment)
     seconds = _predicted_seconds(planned, loaded.workspace)
+    found = fit(planned)
     if json:
-        print(json_text.dumps({**planned.to_json(), "predicted_seconds": seconds}, indent=2))
+        judged = None if found is None else {"verdict": found.verdict, "needed": found.needed, "room": found.room.total}
+        print(json_text.dumps({**planned.to_json(), "predicted_seconds": seconds, "fits": judged}, indent=2))
         return 0
     console = Console() if sys.stdout.isatty() else Console(width=120)
     console.print(_parameters(planned))
@@ -36,6 +40,7 @@ def plan(spec: Path, *, sets: Sequence[str], json: bool) -> int:
         console.print(line)
     console.print(_memory(planned))
     console.print(_summary(planned, seconds))
+    console.print("there is no GPU here to compare the memory with" if found is None else str(found), highlight=False)
     return 0
 
 
@@ -84,7 +89,9 @@ def _summary(planned: "Plan", seconds: float | None) -> str:
     tokens = planned.tokens_solve + planned.tokens_search
     count = sum(prod(row.shape) for row in planned.parameters)
     predicted = (
-        "unknown until a run has finished here" if seconds is None else f"{seconds:,.0f} s, at the rate of runs here"
+        "unknown until a run of about this size has finished here"
+        if seconds is None
+        else f"{duration(seconds)}, at the rate of runs here"
     )
     lines = [
         f"[bold]{planned.experiment.name}[/bold]: {count:,} parameters on {planned.device}, "
@@ -99,5 +106,5 @@ def _summary(planned: "Plan", seconds: float | None) -> str:
 
 
 def _predicted_seconds(planned: "Plan", workspace: Workspace) -> float | None:
-    rate = flops_per_second(workspace.runs, planned.device)
+    rate = flops_per_second(workspace.runs, planned.device, max(cost.flops for cost in planned.regions.values()))
     return planned.steps * planned.flops / rate if rate else None

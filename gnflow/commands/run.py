@@ -23,7 +23,13 @@ ROWS = (
 
 
 def run(
-    spec: Path, *, sets: Sequence[str] = (), run_dir: Path | None = None, fresh: bool = False, supersede: bool = False
+    spec: Path,
+    *,
+    sets: Sequence[str] = (),
+    run_dir: Path | None = None,
+    fresh: bool = False,
+    supersede: bool = False,
+    extend: bool = False,
 ) -> int:
     """Runs a spec to its end and prints its summary. Raises the errors of `gnflow.train.loop.run`."""
     loaded = load(spec, sets)
@@ -40,6 +46,7 @@ def run(
         run_dir,
         fresh=fresh,
         supersede=supersede,
+        extend=extend,
         watches=watches,
         report=display.say,
     )

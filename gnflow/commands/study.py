@@ -35,7 +35,7 @@ def plan(folder: Path, *, json: bool) -> int:
     console = tables.console()
     console.print(table)
     if everything.seconds is None:
-        console.print("The time is unknown until a run has finished in this project.")
+        console.print("The time is unknown until a run of about this size has finished in this project.")
     for sentence in said:
         console.print(f"warning: {sentence}")
     return 0

@@ -21,7 +21,7 @@ from torch.nn import functional
 from gnflow.models.attention import Kernel
 from gnflow.models.modality import IDS, PIXELS, weighted
 from gnflow.models.model import Model, Stage, Weight
-from gnflow.models.trunk import declared, trunk
+from gnflow.models.trunk import declared, embedding, trunk
 from gnflow.objective import Params
 from gnflow.spec.model import Janus, Part
 from gnflow.spec.multimodal import Multimodal
@@ -49,7 +49,8 @@ def janus(
     """The model for ids of text, placeholder included, and above them the codes of images."""
     base = trunk(spec, kernel)
     paths = _weights(spec, codebook, patch_values)
-    weights = {"embedding.weight": Weight((text_vocabulary, spec.width), std=1.0), **paths, **base.weights}
+    vectors = embedding(text_vocabulary, spec.width, spec.tie_embeddings)
+    weights = {"embedding.weight": vectors, **paths, **base.weights}
     if not spec.tie_embeddings:
         weights["head.weight"] = declared("head.weight", (text_vocabulary, spec.width))
     weights |= _mlp_weights("image_head", spec.width, codebook, spec.width)

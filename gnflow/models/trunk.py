@@ -109,6 +109,17 @@ def declared(name: str, shape: tuple[int, ...]) -> Weight:
     return Weight(shape, value=1.0 if name.endswith("scale") else 0.0)
 
 
+def embedding(vocabulary: int, width: int, tied: bool) -> Weight:
+    """The table of token vectors: N(0, 1), or small where it is also the output head.
+
+    Features reach the head with norm sqrt(width). So the logits of a tied table have the deviation of its entries times
+    sqrt(width), and with deviation 1 the loss starts at about sqrt(width) nats. With 0.5 / sqrt(width) it starts about
+    1/8 above the ln V of a uniform guess, whatever the width. A small table is read as well as a large one, since every
+    block normalises what it reads.
+    """
+    return Weight((vocabulary, width), std=0.5 * width**-0.5 if tied else 1.0)
+
+
 def _rms_norm(x: Tensor, scale: Tensor, epsilon: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon) * scale
 

@@ -6,13 +6,14 @@ W <- W - lr (U + decay W)
 """
 
 from collections.abc import Callable
+from math import prod
 from typing import Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Params
-from gnflow.optim.protocol import Transform, counter, rate
+from gnflow.optim.protocol import Transform, counter, rate, unfit
 from gnflow.optim.schedules import Schedule, constant
 
 Scale: TypeAlias = Literal["original", "match_rms"]
@@ -46,7 +47,7 @@ def along_momentum(
         for name, value in params.items():
             shape = tuple(value.shape)
             if value.ndim not in (2, 3):
-                raise ValueError(f"{method} takes matrices and stacks of them; `{name}` has shape {shape}")
+                raise unfit(method, "matrices and stacks of them", name, value)
             if value.shape[-2] % split:
                 raise ValueError(f"{method} cannot split the rows of `{name}`, of shape {shape}, into {split} matrices")
         return MomentumState(counter(params), rate(learning_rate, params), trees.zeros(params))
@@ -63,9 +64,11 @@ def along_momentum(
     def update(gradients: Params, state: MomentumState, params: Params) -> tuple[Params, MomentumState]:
         lr = state.learning_rate * factor(state.updates)
         average = averaged(gradients, state)
+        followed = ahead(gradients, average)
+        empty = {name: x for name, x in followed.items() if not x.numel()}  # these have no direction and need none
+        towards = {**direction({name: x for name, x in followed.items() if name not in empty}), **empty}
         updates = {
-            name: -lr * (u.reshape(params[name].shape) + weight_decay * params[name])
-            for name, u in direction(ahead(gradients, average)).items()
+            name: -lr * (u.reshape(params[name].shape) + weight_decay * params[name]) for name, u in towards.items()
         }
         return updates, MomentumState(state.updates + 1, state.learning_rate, average)
 
@@ -80,4 +83,4 @@ def require_scale(method: str, scale: str) -> None:
 
 def _parts(x: Tensor, split: int) -> Tensor:
     """(k, split m, n) -> (k split, m, n), as a view."""
-    return x.reshape(-1, x.shape[-2] // split, x.shape[-1])
+    return x.reshape(prod(x.shape[:-2]) * split, x.shape[-2] // split, x.shape[-1])

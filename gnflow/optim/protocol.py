@@ -149,3 +149,11 @@ class Part(NamedTuple):
     solver: Solver
     params: Params
     state: AnyState
+
+
+def unfit(method: str, takes: str, name: str, value: Tensor) -> ValueError:
+    """For a parameter whose shape a method does not take: names it, and the way out."""
+    return ValueError(
+        f"{method} takes {takes}; `{name}` has shape {tuple(value.shape)}. Give it to another transform, such as "
+        "adamw: `partition` puts transforms together, and `route` says by name which parameter goes to which"
+    )

@@ -23,7 +23,7 @@ from gnflow import trees
 from gnflow.objective import Params
 from gnflow.optim.arguments import described_by
 from gnflow.optim.eigenbasis import first_basis, next_basis
-from gnflow.optim.protocol import Fisher, Transform, counter, rate
+from gnflow.optim.protocol import Fisher, Transform, counter, rate, unfit
 from gnflow.optim.schedules import Schedule, constant
 from gnflow.spec.rules import SoapRule
 
@@ -66,8 +66,7 @@ def soap(
     def init(params: Params) -> SoapState:
         for name, value in params.items():
             if value.ndim not in (1, 2, 3):
-                shape = tuple(value.shape)
-                raise ValueError(f"soap takes vectors, matrices and stacks of them; `{name}` has shape {shape}")
+                raise unfit("soap", "vectors, matrices and stacks of them", name, value)
         matrices = {name: value for name, value in params.items() if value.ndim > 1}
         left = {name: _square(w, -2) for name, w in matrices.items() if w.shape[-2] <= max_precondition_dim}
         right = {name: _square(w, -1) for name, w in matrices.items() if w.shape[-1] <= max_precondition_dim}
@@ -180,6 +179,8 @@ def _square(weight: Tensor, side: int) -> Tensor:
 
 
 def _identity(factor: Tensor) -> Tensor:
+    if not factor.numel():
+        return torch.empty_like(factor)
     eye = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
     return eye.expand_as(factor).clone()
 

@@ -47,7 +47,8 @@ class Files(SourceKind):
     held_out_fraction: Annotated[Fraction, Field(gt=0)] = 0.05
     """Part of the documents (of the text, when there is one document) held out when `held_out` names no file."""
     column: Name = "text"
-    """The field of a JSONL or Parquet row that holds the text."""
+    """The field of a JSONL or Parquet row that holds the text; `meta.text` is the field `text` of the mapping
+    `meta`."""
 
 
 class Package(SourceKind):
@@ -84,7 +85,7 @@ class HuggingFace(SourceKind):
     held_out: str = "validation"
     """Split to evaluate on."""
     column: str = "text"
-    """The column that holds the text."""
+    """The column that holds the text; `meta.text` is the field `text` of the mapping `meta`."""
     documents: Annotated[Count | None, Unit("documents")] = None
     """Take only the first so many documents."""
 

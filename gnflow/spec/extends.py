@@ -4,6 +4,7 @@ from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
+from gnflow.spec.lookalikes import missing_space, named
 from gnflow.spec.merge import merged
 from gnflow.spec.problems import Problem, SpecProblems, shown
 from gnflow.spec.source import BYTES, parse, read
@@ -45,8 +46,9 @@ def mapping(path: Path, problems: list[Problem]) -> Table:
     if isinstance(node, Broken):
         raise SpecProblems([])
     if not isinstance(node, Table):
-        got = "a list" if isinstance(node, Items) else "one value; is there a space after each colon?"
-        raise _problem(node.origin, f"expected a mapping of keys to values, got {got}")
+        got = "a list" if isinstance(node, Items) else "one value"
+        problem = Problem(node.origin, f"expected a mapping of keys to values, got {got}")
+        raise SpecProblems([missing_space(node.origin) or named(problem)])
     return node
 
 

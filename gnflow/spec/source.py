@@ -20,6 +20,7 @@ from ruamel.yaml.events import (
 )
 
 from gnflow import secrets
+from gnflow.spec.lookalikes import before, named
 from gnflow.spec.problems import Problem, SpecProblems, printable
 from gnflow.spec.scalar import Refused, value_of
 from gnflow.spec.syntax import explained
@@ -62,7 +63,8 @@ def parse(source: Source, problems: list[Problem], start: int = 0) -> Node:
     except MarkedYAMLError as error:
         message, mark = explained(error, source.text[start:])
         at = start + mark if mark is not None else len(source.text)
-        raise SpecProblems([Problem(source.origin(at, at + 1), message)]) from None
+        problem = before(source, at) or Problem(source.origin(at, at + 1), message)
+        raise SpecProblems([problem]) from None
     except (YAMLError, OverflowError, ValueError):
         raise SpecProblems([Problem(Origin(source), "an escape such as `\\U0011FFFF` that is no character")]) from None
     if not events:
@@ -194,7 +196,7 @@ class _Builder:
         return Table(entries, origin)
 
     def _broken(self, origin: Origin, message: str) -> Broken:
-        self._problems.append(Problem(origin, printable(message)))
+        self._problems.append(named(Problem(origin, printable(message))))
         return Broken(origin)
 
 

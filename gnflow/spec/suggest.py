@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
 
+from gnflow.spec import elsewhere
 from gnflow.spec.base import Spec, listed
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.grammar import Shape, everywhere, shapes
@@ -13,28 +14,10 @@ from gnflow.spec.tree import dotted
 
 _SURE, _LIKELY = 0.75, 0.6
 
-# What other frameworks call the same thing.
-_ELSEWHERE = {
-    "batch_size": "rows",
-    "block_size": "context",
-    "d_model": "width",
-    "dim": "width",
-    "epsilon": "eps",
-    "grad_clip": "clip",
-    "gradient_accumulation_steps": "microbatches",
-    "hidden_size": "width",
-    "lr": "learning_rate",
-    "max_steps": "steps",
-    "n_embd": "width",
-    "n_head": "heads",
-    "n_layer": "layers",
-    "num_heads": "heads",
-    "num_layers": "layers",
-    "seq_len": "context",
-    "sequence_length": "context",
-    "vocab_size": "vocabulary",
-    "wd": "weight_decay",
-}
+
+def for_value(word: str, choices: tuple[str, ...]) -> str | None:
+    """The choice that was probably meant: what another tool calls so, or else the one most like it in letters."""
+    return elsewhere.value(word, choices) or nearest(word, choices)
 
 
 def nearest(word: str, names: Iterable[str], cutoff: float = _LIKELY) -> str | None:
@@ -51,19 +34,49 @@ def for_key(key: str, shape: Shape, kind: str, root: type[Spec] = Experiment) ->
         return f"; `{key}` belongs to {listed(owners)}", None
     if ":" in key:
         return "; write a space after the colon", None
-    known = _ELSEWHERE.get(key.lower(), key)
-    if near := known if known in here else nearest(key, here, _SURE):
+    if found := _from_elsewhere(key, shape, kind, root):
+        return found
+    if near := nearest(key, here, _SURE):
         return "", near
     for other, model in usable(shape.models):
         if near := nearest(key, shapes(model), _SURE):
             return f"; `{other}` has `{near}`", None
-    if places := _places(root, current()).get(known):
-        name = "it" if known == key else f"gnflow calls it `{known}`, which"
-        return f"; {name} belongs {listed(places[:3])}", None
+    if places := _places(root, current()).get(key):
+        return f"; it belongs {listed(places[:3])}", None
     if near := nearest(key, here):
         return "", near
     valid = [f"`{name}`" for name in here if name != "kind"]
     return (f"; valid keys are {listed(valid)}" if valid else f"; `{kind}` takes none"), None
+
+
+def _from_elsewhere(key: str, shape: Shape, kind: str, root: type[Spec]) -> tuple[str, str | None] | None:
+    """The same for a key that another tool has."""
+    here = shapes(shape.models[kind])
+    if key in elsewhere.KIND and "kind" in here and key not in _places(root, current()):
+        return "", "kind"
+    if why := elsewhere.reason(key):
+        return f"; {why}", None
+    known = elsewhere.meaning(key)
+    if known is None:
+        return None
+    if known.key in here:
+        return (f"; {known.remark}" if known.remark else ""), known.key
+    if root is not Experiment:
+        return None
+    remark = f": {known.remark}" if known.remark else ""
+    called = f"; gnflow calls it `{known.key}`, which belongs"
+    inside = [name for name, below in here.items() if _has(below, known.key)]
+    if inside and shape.models[kind] is not root:
+        own = known.path[-2] if len(known.path) > 1 else ""
+        return f"{called} in `{own if own in inside else inside[0]}`{remark}", None
+    if owners := [f"`{other}`" for other, model in usable(shape.models) if known.key in shapes(model)]:
+        return f"{called} to {listed(owners)}{remark}", None
+    place = f"in `{'.'.join(known.path[:-1])}`" if len(known.path) > 1 else "at the top of the file"
+    return f"{called} {place}{remark}", None
+
+
+def _has(shape: Shape, key: str) -> bool:
+    return any(key in shapes(model) for _, model in usable(shape.models))
 
 
 @cache

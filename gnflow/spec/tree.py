@@ -34,6 +34,10 @@ class Source:
         """Line `number`, from 1, without its end."""
         return self._lines[number - 1]
 
+    def start(self, number: int) -> int:
+        """The position of the first character of line `number`."""
+        return self._starts[number - 1]
+
     def origin(self, start: int, end: int) -> "Origin":
         """Where the characters from `start` to `end` are; only their first line counts."""
         line = bisect_right(self._starts, start)

@@ -1,6 +1,6 @@
 """A tree of values to an Experiment; what pydantic finds, in plain sentences with their place."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
@@ -8,11 +8,14 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gnflow.spec.base import PLAIN, Spec, listed
+from gnflow.spec.elsewhere import KIND
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.grammar import Shape, help_of, shapes, step
+from gnflow.spec.lookalikes import missing_space, named
 from gnflow.spec.problems import MOST, Problem
+from gnflow.spec.quantities import plain_number
 from gnflow.spec.scalar import Refused, value_of
-from gnflow.spec.suggest import for_key, nearest
+from gnflow.spec.suggest import for_key, for_value
 from gnflow.spec.tree import Broken, Items, KeyPath, Node, Origin, Scalar, Table, along, dotted, place_of, plain
 
 # What a base file that could not be read may have held.
@@ -137,7 +140,9 @@ def _problem(place: _Place, details: ErrorDetails) -> Problem:
             more, name = for_key(str(key), place.around, place.kind, place.root)
             return _at(place, f"unknown key `{key}`{owner}{more}", place.trail[-1][0], name)
         case "union_tag_not_found":
-            return _at(place, f"key `kind` is missing in `{dotted(place.path)}`; expected {_kinds(place.shape)}")
+            other = next((key for key in KIND if isinstance(place.node, Table) and key in place.node.entries), None)
+            more = f"; gnflow calls `{other}` `kind`" if other else ""
+            return _at(place, f"key `kind` is missing in `{dotted(place.path)}`; expected {_kinds(place.shape)}{more}")
         case "union_tag_invalid":
             return _unknown_kind(place, place.shape.kinds, place.beside(("kind",)))
         case "literal_error" if key == "kind":
@@ -150,7 +155,7 @@ def _problem(place: _Place, details: ErrorDetails) -> Problem:
 
 
 def _at(place: _Place, message: str, origin: Origin | None = None, suggestion: str | None = None) -> Problem:
-    return Problem(origin or place.origin, message, dotted(place.path), suggestion)
+    return named(Problem(origin or place.origin, message, dotted(place.path), suggestion))
 
 
 def _kinds(shape: Shape) -> str:
@@ -163,17 +168,21 @@ def _unknown_kind(place: _Place, kinds: tuple[str, ...], origin: Origin) -> Prob
     raw = kind.raw if isinstance(kind, Scalar) else ""
     if isinstance(kind, Scalar):
         origin = kind.origin
+    if kind is node and (joined := missing_space(origin)):
+        return replace(joined, key=dotted(place.path))
     message = f"unknown kind `{raw}`; expected {listed([f'`{name}`' for name in kinds])}"
-    return _at(place, message, origin, nearest(raw, kinds) if len(kinds) > 1 else None)
+    return _at(place, message, origin, for_value(raw, kinds) if len(kinds) > 1 else None)
 
 
 def _unfit(place: _Place, details: ErrorDetails) -> Problem:
     node = place.node
     if not place.shape.words or node is None:
         return _at(place, details["msg"])
+    if isinstance(node, Scalar) and place.shape.models and (joined := missing_space(node.origin)):
+        return replace(joined, key=dotted(place.path))
     message = f"expected {place.shape.words}, got {_got(node)}{_remedy(node, place.shape)}"
     raw = node.raw if isinstance(node, Scalar) else ""
-    return _at(place, message, suggestion=nearest(raw, place.shape.choices) if len(place.shape.choices) > 1 else None)
+    return _at(place, message, suggestion=for_value(raw, place.shape.choices) if len(place.shape.choices) > 1 else None)
 
 
 def _got(node: Node) -> str:
@@ -196,12 +205,18 @@ def _remedy(node: Node, shape: Shape) -> str:
             return f"; write `{_SWITCHES[text.lower()]}`"
         case Scalar(value=str(text)) if "number" in shape.words and _reads_as_number(text):
             return "; remove the quotes"
+        case Scalar(value=str(text)) if "number" in shape.words and (number := _plain_number(text, shape)):
+            return f"; write `{number}`"
         case Scalar(value=float(value)) if "whole number" in shape.words and value.is_integer() and abs(value) < 2**53:
             return f"; write `{int(value)}`"
         case Scalar(value=bool() | int() | float()) if "text" in shape.words or "letters" in shape.words:
             return "; put it in quotes"
         case _:
             return ""
+
+
+def _plain_number(text: str, shape: Shape) -> str | None:
+    return plain_number(text, shape.unit, "whole number" in shape.words)
 
 
 def _reads_as_number(text: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from safetensors.torch import load_file
 
 from gnflow.train import checkpoint, results
+from gnflow.train.changes import EXTENDED
 from gnflow.train.directory import CHECKPOINTS
 from gnflow.train.journal import JOURNAL, TIMINGS, Step, read
 from gnflow.train.run import Run
@@ -70,8 +71,14 @@ class Agreement(NamedTuple):
 
 def agreement(there: Run, here: Run) -> Agreement:
     """Compares `here`, a repetition, with `there`, up to the last step that `there` has recorded."""
-    recorded = read(there.directory / JOURNAL).steps
-    found = list(differences(recorded, read(here.directory / JOURNAL).steps))
+    reading = read(there.directory / JOURNAL)
+    recorded = reading.steps
+    ends = {event.step for event in reading.events if event.name == EXTENDED}
+    found = [
+        each
+        for each in differences(recorded, read(here.directory / JOURNAL).steps)
+        if not (each.here is None and each.step in ends)  # measured because the run ended there, at first
+    ]
     tolerance = TOLERANCE[there.experiment.training.precision]
     return Agreement(
         max(recorded),

@@ -12,6 +12,7 @@ from gnflow.errors import SpecError
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load, resolved
 from gnflow.train import disk, offending, provenance, results
+from gnflow.train.changes import Differences, may_be_extended, of_the_end, refused, require_no_look_ahead
 from gnflow.train.journal import JOURNAL
 
 CHECKPOINTS, PLAN = "checkpoints", "plan.json"
@@ -41,32 +42,38 @@ def begun(directory: Path) -> bool:
     )
 
 
-def require_ours(directory: Path, experiment: Experiment, replacing: bool) -> None:
-    """Raises SpecError for a directory that holds something else: another spec, or no run at all.
+def require_ours(directory: Path, experiment: Experiment, replacing: bool, extend: bool = False) -> Differences:
+    """What differs between the run that is there and this one, where it may go on as this one; empty for a new run.
 
-    `replacing`: another run that is there makes way.
+    `replacing`: another run that is there makes way. `extend`: it may end later.
+    Raises SpecError for a directory that holds something else: a run of another spec, or no run at all.
     """
     if not is_run(directory):
         names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
         strangers = [name for name in names if name not in (OWN if replacing else OUTPUTS) and not name.startswith(".")]
         if strangers:
             raise SpecError(f"{directory} is not empty and holds no run ({strangers[0]}); give another --run-dir")
-        return
+        return {}
     if replacing or not begun(directory):
-        return
+        return {}
     differing = differences(directory, experiment)
-    if differing:
+    if refused(differing, experiment, extend):
+        longer = may_be_extended(differing, experiment)
         width = max(len(key) for key in differing)
         lines = [f"  {key:<{width}}  {there} -> {now}" for key, (there, now) in differing.items()]
         raise SpecError(
             f"{directory} holds a run of another spec (there -> now):\n"
             + "\n".join(lines)
-            + "\nGive this one another name or --run-dir; or --supersede, which moves the run that is there aside; "
+            + ("\n--extend lets the run that is there go on to the new end. Or give" if longer else "\nGive")
+            + " this one another name or --run-dir; or --supersede, which moves the run that is there aside; "
             + "or --fresh, which deletes it."
         )
+    if any(map(of_the_end, differing)):
+        require_no_look_ahead(experiment)
+    return differing
 
 
-def differences(directory: Path, experiment: Experiment) -> dict[str, tuple[str, str]]:
+def differences(directory: Path, experiment: Experiment) -> Differences:
     """Key -> value in the stored spec and in this one, where they differ. Raises SpecError for an unreadable spec."""
     path = directory / results.EXPERIMENT
     text = resolved(experiment)
@@ -80,9 +87,13 @@ def differences(directory: Path, experiment: Experiment) -> dict[str, tuple[str,
     return {key: (there.get(key, MISSING), now.get(key, MISSING)) for key in keys if there.get(key) != now.get(key)}
 
 
-def establish(directory: Path, experiment: Experiment, plan: Mapping[str, object]) -> None:
+def establish(directory: Path, experiment: Experiment, plan: Mapping[str, object], changed: bool = False) -> None:
     """Writes the spec and the plan; the summary of an earlier session no longer holds. Raises DiskProblem."""
-    if not begun(directory):
+    if changed:
+        # First, so that weights of an earlier end are never taken for those of the new one.
+        with disk.writing(directory):
+            shutil.rmtree(directory / results.MODEL, ignore_errors=True)
+    if changed or not begun(directory):
         disk.write(directory / results.EXPERIMENT, resolved(experiment).encode())
     disk.write_json(directory / PLAN, plan)
     with disk.writing(directory):

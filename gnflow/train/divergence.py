@@ -16,6 +16,7 @@ from gnflow.spec.training import Spike
 from gnflow.train.journal import Step
 
 LOSS = "loss/train"
+WORSE_THAN_GUESSING = 2.0  # nats above a uniform guess; the models here start within 1.5, warmed weights below it
 
 
 class Cause(NamedTuple):
@@ -55,6 +56,18 @@ def spike(rule: Spike | None, step: int, loss: float | None, steps: Mapping[int,
     if loss <= bound:
         return None
     return f"{LOSS} is {loss:.4g}, a spike: the last {rule.window} losses allow {bound:.4g}"
+
+
+def poor_start(loss: float | None, vocabulary: int) -> str | None:
+    """Says that starting weights know less than a uniform guess: then a method spends its first steps on unlearning."""
+    guess = math.log(vocabulary)
+    if loss is None or loss <= guess + WORSE_THAN_GUESSING:
+        return None
+    return (
+        f"the starting weights have a held-out loss of {loss:.1f}; a uniform guess among {vocabulary:,} tokens has "
+        f"{guess:.1f}. The scale of the weights or the data they were trained on does not fit, and steps to a target "
+        "would measure how fast a method repairs that"
+    )
 
 
 def cause(program: Program, params: Params, batches: Microbatches, first: int, count: int) -> Cause:

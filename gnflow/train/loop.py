@@ -9,6 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from gnflow.compiler import fits
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import Program
 from gnflow.compiler.program import compile as compile_plan
@@ -19,6 +20,7 @@ from gnflow.errors import DiskProblem
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import digest
 from gnflow.train import checkpoint, lock, provenance, results
+from gnflow.train.changes import CHANGED, EXTENDED, Differences, last_step, of_the_end, refused, require_later, told
 from gnflow.train.directory import (
     CHECKPOINTS,
     begun,
@@ -51,34 +53,57 @@ def run(
     *,
     fresh: bool = False,
     supersede: bool = False,
+    extend: bool = False,
     watches: Sequence[Watch] = (),
     report: Report = lambda line: None,
 ) -> Run:
     """Runs an experiment to its end, from wherever its directory says it is.
 
-    `fresh` deletes what is there first; `supersede` moves a run of another spec aside, and resumes one of this spec.
+    `fresh` deletes what is there first; `supersede` moves a run of another spec aside, and resumes one of this spec;
+    `extend` lets a run go on to a later end, where nothing in its steps depends on where the end is.
 
     Raises SpecError, DataError, Diverged, Preempted, EnvironmentProblem, DiskProblem or Interrupted.
     """
     workspace = workspace or Workspace.around(Path.cwd())
     directory = directory or workspace.runs / experiment.name
-    require_ours(directory, experiment, fresh or supersede)
-    other = supersede and is_run(directory) and begun(directory) and bool(differences(directory, experiment))
-    if not fresh and not other and results.complete(directory):
-        report(f"{directory} is finished; --fresh would run it again")
+    known = is_run(directory) and begun(directory)
+    other = supersede and known and refused(differences(directory, experiment), experiment, extend=False)
+    replacing = fresh or other or (supersede and not is_run(directory))
+    changed = require_ours(directory, experiment, replacing, extend)
+    if not replacing and not any(map(of_the_end, changed)) and results.complete(directory):
+        more = "give more `training.steps` to extend it" if extend else "--fresh would run it again"
+        report(f"{directory} is finished; {more}")
         return Run.load(directory)
     with Stop(report) as stop, reproducible(workspace):
         planned = plan(experiment)
-        with lock.held(directory):
-            require_ours(directory, experiment, fresh or supersede)
+        room = fits.require(planned)
+        if room is not None and room.verdict != "fits":
+            report(f"warning: {room}")
+        with fits.explained(planned), lock.held(directory):
+            changed = require_ours(directory, experiment, replacing, extend)
             if other:
                 report(f"the run of another spec that was here is now in {set_aside(directory)}")
             if fresh:
                 clear(directory)
-            establish(directory, experiment, planned.to_json())
+            if changed:
+                _record_changes(directory, planned, changed, report)
+            establish(directory, experiment, planned.to_json(), bool(changed))
             with closing(Journal(directory / JOURNAL)) as journal:
-                _work(planned, workspace, directory, journal, stop, watches, report)
+                _work(planned, workspace, directory, journal, stop, watches, report, changed)
     return Run.load(directory)
+
+
+def _record_changes(directory: Path, planned: Plan, changed: Differences, report: Report) -> None:
+    """Writes to the journal what is different from here on. Raises SpecError where a run would end before it began."""
+    with closing(Journal(directory / JOURNAL)) as journal:
+        last = last_step(journal.steps)
+        longer = any(map(of_the_end, changed))
+        if longer:
+            reached = [step for step, record in journal.steps.items() if results.reached(planned, record)]
+            require_later(last, planned.steps, min(reached, default=None))
+        name = EXTENDED if longer else CHANGED
+        report(f"the run that is there goes on from step {last}, {name}: {told(changed)}")
+        journal.record(Event(last, time.time(), name, told(changed)))
 
 
 def _work(
@@ -89,6 +114,7 @@ def _work(
     stop: Stop,
     watches: Sequence[Watch],
     report: Report,
+    changed: Differences,
 ) -> None:
     checkpoints = directory / CHECKPOINTS
     checkpoint.sweep(checkpoints)
@@ -111,6 +137,7 @@ def _work(
         device=program.device,
         resumed_from=None if source is None else checkpoint.step_of(source),
         plugins=plugins_of(experiment),
+        changed=changed,
     )
     params = start(planned, program, dataset, workspace, report) if source is None else {}
     with _watching(watches, planned, directory) as observers:

@@ -43,6 +43,7 @@ def record(
     device: torch.device,
     resumed_from: int | None,
     plugins: Sequence[Plugin] = (),
+    changed: Mapping[str, tuple[str, str]] = {},
 ) -> None:
     """Adds this session to provenance.json. Raises DiskProblem."""
     known = read(directory)
@@ -51,6 +52,9 @@ def record(
         "started": time.time(),
         "command": without_secrets(shlex.join(sys.orig_argv)),
         "resumed_from": resumed_from,
+        **(
+            {"changed": {key: {"there": there, "now": now} for key, (there, now) in changed.items()}} if changed else {}
+        ),
         **_machine(device),
         "versions": _versions(),
         **({"plugins": [plugin._asdict() for plugin in plugins]} if plugins else {}),

@@ -64,6 +64,8 @@ class Session:
         if problem := diverging(values):
             raise self._diverged(0, f"{problem}; the starting weights are to blame")
         self._conclude(state, values, 0.0)
+        if poor := divergence.poor_start(values.get("loss/held_out"), self.plan.experiment.data.vocabulary):
+            self.recorder.event(0, "poor_start", poor)
         self._save(state)
         return state
 

@@ -15,6 +15,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensor_bytes
 
 from gnflow import faults
+from gnflow.compiler import build
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.plan import plan as make_plan
 from gnflow.compiler.program import Program
@@ -29,7 +30,7 @@ from gnflow.spec.multimodal import Data
 from gnflow.spec.optimizer import AdamW
 from gnflow.spec.schedules import Constant
 from gnflow.spec.training import Checkpoint, Compile, Cost, Loss, NoTracking, Scratch, Warmup
-from gnflow.train import checkpoint, disk
+from gnflow.train import checkpoint, disk, misfits
 from gnflow.train.results import EXPERIMENT
 from gnflow.workspace import Workspace
 
@@ -55,8 +56,10 @@ def start(
 def _warmed(program: Program, warmup: Warmup, dataset: Prepared, workspace: Workspace, report: Report) -> Params:
     plan = program.plan
     experiment = _warmup_experiment(plan.experiment, warmup)
+    weights = build.model(experiment, "plain").weights
     shaped_by = {
         "torch": torch.__version__,
+        "initial": {name: weight._asdict() for name, weight in weights.items()},
         "experiment": experiment.model_dump(mode="json"),
         "data": dataset.digest,
         "device": plan.device,
@@ -130,18 +133,11 @@ def _fitted(plan: Plan, device: torch.device, path: Path) -> Params:
     try:
         found = read_tensors(file.read_bytes())
     except OSError as error:
-        raise SpecError(
-            f"training.start.path: cannot read {file}: {error.strerror or error}\nrun the spec that leaves it first"
-        ) from None
+        raise misfits.unreadable(path, file, error) from None
     except SafetensorError as error:
         raise DataError(f"training.start.path: {file} is not a readable safetensors file: {error}") from None
-    wrong = [
-        f"{row.name}: expected {row.shape}, found {tuple(found[row.name].shape) if row.name in found else 'nothing'}"
-        for row in plan.parameters
-        if row.name not in found or tuple(found[row.name].shape) != row.shape
-    ]
-    if wrong:
-        raise SpecError(f"training.start.path: {file} does not fit the model\n  " + "\n  ".join(wrong))
+    if misfit := misfits.unfit(file, found, plan.parameters):
+        raise misfit
     _require_same_ids(file.with_name(EXPERIMENT), plan.experiment.data)
     return {row.name: found[row.name].to(device, torch.float32) for row in plan.parameters}
 

@@ -116,6 +116,7 @@ def test_without_a_verb_it_shows_the_help_as_a_usage_error(call: Call) -> None:
         (["check"], "Missing argument 'SPEC'"),
         (["explain", "good.yaml", "a", "b"], "unexpected extra argument"),
         (["compare", "a", "--target", "x"], "Invalid value for '--target'"),
+        (["run", "good.yaml", "--extend", "--fresh"], "the run that --fresh or --supersede would replace"),
     ],
 )
 def test_a_mistyped_command_line_gets_a_hint(arguments: list[str], hint: str, call: Call) -> None:

@@ -1,6 +1,10 @@
+from math import log
+from pathlib import Path
+
 import pytest
 import torch
 from problems import VARIANTS, noise, small
+from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from gnflow import trees
@@ -68,6 +72,16 @@ def test_initial_weights_have_the_reference_deviations():
     for name, deviation in deviations.items():
         assert params[name].std().item() == pytest.approx(deviation, rel=0.03), name
     assert torch.equal(params["norm.scale"], torch.ones(64))
+
+
+@pytest.mark.parametrize("width", [8, 32, 64, 256, 1024])
+def test_a_tied_model_starts_near_a_uniform_guess_at_every_width(width):
+    """Of real text, whose targets are far from uniform: the tokens of a row share what they are mistaken about."""
+    text = torch.tensor(list((Path(__file__).parents[2] / "README.md").read_bytes()[: 16 * 65])).view(16, 65)
+    for layers in (1, 3):
+        model = decoder(Decoder(layers=layers, width=width, heads=2, tie_embeddings=True), 257, "plain")
+        loss = cross_entropy(model.logits(model.init(0), text[:, :-1]).flatten(0, 1), text[:, 1:].flatten())
+        assert abs(loss.item() - log(257)) < 0.5
 
 
 def test_with_llama_options_it_is_llama():

@@ -1,3 +1,5 @@
+from math import log
+
 import multimodal
 import pytest
 import torch
@@ -38,6 +40,19 @@ def test_every_declared_weight_shapes_the_logits_and_is_in_one_block(kind, tied)
     for name, weight in problem.params.items():
         moved = problem.model.logits({**problem.params, name: weight + noise({name: weight}, 9)[name]}, problem.tokens)
         assert not torch.allclose(base, moved), name
+
+
+@pytest.mark.parametrize("width", [8, 64, 512])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tied_model_starts_near_a_uniform_guess_at_every_width(kind, width):
+    model = multimodal.network(kind, tie_embeddings=True, width=width, hidden=None)
+    tokens = multimodal.tokens(kind, 64)
+    inputs, targets = model.split(tokens)
+    params = model.init(0)
+    logits = model.logits(params, inputs)[..., :TEXT]
+    text = (targets.ids < TEXT) & (targets.ids != PLACEHOLDER)
+    loss = torch.nn.functional.cross_entropy(logits[text], targets.ids[text])
+    assert abs(loss.item() - log(TEXT)) < 0.5
 
 
 def test_emu3_is_the_decoder_over_the_joint_vocabulary():

@@ -304,6 +304,55 @@ def test_it_can_be_compiled():
     assert equal(walk(other, compiled, 1, first=5), still)
 
 
+EMPTY = {
+    "muon": lambda: muon(weight_decay=0.1),
+    "muon, split": lambda: muon(split=2),
+    "muon, match_rms": lambda: muon(scale="match_rms", coefficients="polar_express"),
+    "rmnp": rmnp,
+    "rmnp, match_rms": lambda: rmnp(scale="match_rms", nesterov=False),
+    "soap": lambda: soap(precondition_frequency=1, normalize_gradients=True),
+    "soap, fresh": lambda: soap(precondition_frequency=2, fresh_factors=True),
+    "adamw": adamw,
+    "chain": lambda: chain(clip_by_global_norm(1.0), muon()),
+    "partition": lambda: partition({"all": muon()}, {"empty": "all", "full": "all"}),
+}
+
+
+@pytest.mark.parametrize("beside", [{}, {"full": (4, 6)}], ids=["alone", "beside"])
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0), (2, 0, 3), (0, 2, 3), (2, 0, 3, 3)])
+@pytest.mark.parametrize("name", EMPTY)
+def test_a_parameter_without_elements_is_left_alone_and_changes_nothing_for_the_others(name, shape, beside):
+    params, alone = parameters({**beside, "empty": shape}), parameters(beside)
+    ended = walk(as_torch(EMPTY[name](), params.items()), params, 4)
+    assert ended.pop("empty").shape == shape
+    if beside:
+        assert equal(walk(as_torch(EMPTY[name](), alone.items()), alone, 4), ended)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0), (2, 0, 3), (0, 2, 3)])
+@pytest.mark.parametrize("name", EMPTY)
+def test_a_transform_alone_gives_an_empty_update(name, shape):
+    transform, params = EMPTY[name](), {"full": torch.randn(4, 6), "empty": torch.zeros(shape)}
+    state = transform.init(params)
+    for step in range(3):
+        if transform.refresh is not None:
+            state = transform.refresh(params, state)
+        updates, state = transform.update(params, state, params)
+        assert {name: u.shape for name, u in updates.items()} == {name: p.shape for name, p in params.items()}
+        assert all(bool(u.isfinite().all()) for u in updates.values()), step
+
+
+def test_muon_for_a_whole_model_is_refused_with_the_way_out():
+    model = nn.Sequential(nn.Linear(4, 4))
+    with pytest.raises(ValueError, match=r"`0\.bias` has shape \(4,\)\. Give it to .* `partition` .* `route`"):
+        as_torch(muon(0.02), model.named_parameters())
+
+
+def test_a_split_weight_is_taken():
+    params = parameters({"fused": (6, 4)})
+    assert as_torch(muon(0.5, split=3), params.items()).param_groups[0]["lr"] == 0.5
+
+
 NONSENSE = {
     "no parameters": (ValueError, "empty parameter list", lambda: as_torch(adamw(), [])),
     "one tensor": (TypeError, "iterable", lambda: as_torch(adamw(), torch.ones(2))),

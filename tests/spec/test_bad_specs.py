@@ -65,7 +65,19 @@ SYNTAX = [
     ("a: 1 # «\u2028\n", "character U+2028 is not allowed in a spec"),
     ("a: «\u202eb\n", "character U+202E is not allowed in a spec"),
     ("«- a\n- b\n", "expected a mapping of keys to values, got a list"),
-    ("«a:1\nb:2\n", "expected a mapping of keys to values, got one value; is there a space after each colon?"),
+    ("a«:1\nb:2\n", "write a space after the colon"),
+    ("a«:1\nb: 2\n", "write a space after the colon"),
+    ("a:\n  b«:1\n  c: 2\n", "write a space after the colon"),
+    ("a:\n  b:«\u00a01\n  c: 2\n", "the character U+00A0 (no-break space) stands here; write a space"),
+    ("a:«\u00a01\nb: 2\n", "the character U+00A0 (no-break space) stands here; write a space"),
+    ("a:«\u00a01\n", "the character U+00A0 (no-break space) stands here; write a space"),
+    ("a:\n«\u3000\u3000b: 2\n  c: 1\n", "the character U+3000 (ideographic space) stands here; write a space"),
+    ("a«\uff1a 1\nb: 2\n", "the character U+FF1A (fullwidth colon) stands here; write `:`"),
+    ("a: b\nc: «\u201cd: e\u201d\n", 'the character U+201C (left double quotation mark) stands here; write `"`'),
+    (
+        'a: "\u2013\u00a0x"\nb: {«\uff3b1]}\nc: 2\n',
+        "the character U+FF3B (fullwidth left square bracket) stands here; write `[`",
+    ),
 ]
 
 

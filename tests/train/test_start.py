@@ -4,6 +4,8 @@ from pathlib import Path
 
 import multimodal
 import pytest
+import torch
+from safetensors.torch import save_file
 from tiny import experiment, tiny, write_project
 
 from gnflow.errors import SpecError
@@ -75,3 +77,50 @@ def test_bytes_mean_the_same_in_any_text(tmp_path: Path) -> None:
     tree = tiny(name="second", steps=1, start=START)
     tree["data"] = {**tree["data"], "source": {"kind": "files", "paths": ["other.txt"]}}  # type: ignore[dict-item]
     assert run(Experiment.model_validate(tree), workspace).summary["steps"] == 1
+
+
+def hugging_face(project: Workspace) -> Path:
+    """A directory as `save_pretrained` leaves it."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(vocab_size=257, hidden_size=16, intermediate_size=64, num_hidden_layers=1,
+                         num_attention_heads=2)  # fmt: skip
+    directory = project.root / "llama"
+    LlamaForCausalLM(config).save_pretrained(directory)
+    return directory
+
+
+@pytest.mark.parametrize("name", ["", "/model.safetensors"], ids=["directory", "file"])
+def test_a_hugging_face_model_is_recognised_in_two_lines_with_a_remedy(project: Workspace, name: str) -> None:
+    write_project(project.root)
+    hugging_face(project)
+    message = refused(experiment(name="from_llama", start={"kind": "checkpoint", "path": f"llama{name}"}), project)
+    assert "holds a model of another tool (config.json)" in message
+    assert message.count("\n") == 1
+    assert "found nothing" not in message
+    assert "name the `model` directory of a run of gnflow" in message
+
+
+def test_the_directory_of_a_run_is_led_to_its_weights(project: Workspace) -> None:
+    write_project(project.root)
+    message = refused(experiment(name="from_run", start={"kind": "checkpoint", "path": "runs/first"}), project)
+    assert message.endswith("runs/first/model\nname that directory")
+
+
+def test_weights_of_nothing_like_this_model_are_one_line(project: Workspace) -> None:
+    write_project(project.root)
+    save_file({"a": torch.zeros(3), "b": torch.zeros(2)}, project.root / "other.safetensors")
+    message = refused(experiment(name="other", start={"kind": "checkpoint", "path": "other.safetensors"}), project)
+    assert "has none of the" in message
+    assert "it has a, b ..." in message
+    assert message.count("\n") == 1
+
+
+def test_of_many_weights_that_do_not_fit_the_first_are_listed(project: Workspace) -> None:
+    write_project(project.root)
+    wide = {**tiny(name="wide"), "model": {"kind": "decoder", "layers": 2, "width": 32, "heads": 2}}
+    spec = Experiment.model_validate(wide | {"training": {**wide["training"], "start": "scratch", "steps": 1}})  # type: ignore[dict-item]
+    run(spec, project)
+    message = refused(experiment(name="narrow", start={"kind": "checkpoint", "path": "runs/wide/model"}), project)
+    assert message.count("expected (") == 8
+    assert " more of " in message

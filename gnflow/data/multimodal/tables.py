@@ -9,9 +9,10 @@ import numpy as np
 import polars
 
 from gnflow.data.multimodal.samples import Captioned, Gallery, Images, Pictures, Pixels
+from gnflow.data.sources.columns import expression
 from gnflow.data.sources.corpus import Json
 from gnflow.data.sources.paths import matching
-from gnflow.data.sources.readers import missing, text_of
+from gnflow.data.sources.readers import text_of
 from gnflow.errors import DataError, EnvironmentProblem
 from gnflow.spec.multimodal import ImageFiles, ImageHub, ImageTable
 
@@ -145,18 +146,12 @@ def _rows(source: ImageTable, parts: list[Part], with_images: bool) -> Iterator[
 
 
 def _text(frame: polars.LazyFrame, source: ImageTable, file: Path | str) -> polars.Expr:
-    schema = frame.collect_schema()
-    if source.text not in schema:
-        raise missing(source.text, schema.names(), str(file))
-    return polars.col(source.text).alias("text")
+    column, _ = expression(frame.collect_schema(), source.text, str(file))
+    return column.alias("text")
 
 
 def _image(frame: polars.LazyFrame, source: ImageTable, file: Path | str) -> polars.Expr:
-    schema = frame.collect_schema()
-    if source.image not in schema:
-        raise missing(source.image, schema.names(), str(file))
-    kind = schema[source.image]
-    column = polars.col(source.image).alias("image")
+    column, kind = expression(frame.collect_schema(), source.image, str(file))
     if (
         isinstance(kind, polars.Struct)
         and {field.name: field.dtype for field in kind.fields}.get("bytes") == polars.Binary
@@ -166,7 +161,7 @@ def _image(frame: polars.LazyFrame, source: ImageTable, file: Path | str) -> pol
         raise DataError(
             f"{file}: `{source.image}` is {kind}; expected Binary, or a Struct with `bytes`\nname another column"
         )
-    return column
+    return column.alias("image")
 
 
 def _decoded(content: object, source: ImageTable, place: str) -> Pixels:

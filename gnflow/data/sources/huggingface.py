@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from gnflow.data.sources.columns import field
 from gnflow.data.sources.corpus import Corpus, Json, Piece, whole
 from gnflow.data.sources.opened import Opened
-from gnflow.data.sources.readers import missing, text_of
+from gnflow.data.sources.readers import text_of
 from gnflow.errors import DataError, EnvironmentProblem
 from gnflow.spec.data import HuggingFace
 
@@ -52,9 +53,8 @@ def _texts(source: HuggingFace, split: str, root: Path) -> Iterator[str]:
         for row, fields in enumerate(rows, 1):
             if source.documents is not None and row > source.documents:
                 return
-            if source.column not in fields:
-                raise missing(source.column, list(fields), f"{place}, row {row}")
-            yield text_of(fields[source.column], f"{place}, row {row}", source.column)
+            here = f"{place}, row {row}"
+            yield text_of(field(fields, source.column, here), here, source.column)
     except DataError:
         raise
     except Exception as error:

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 
 import polars
 
+from gnflow.data.sources.columns import expression, field
 from gnflow.data.sources.corpus import Piece, whole
 from gnflow.data.sources.paths import reading
 from gnflow.errors import DataError
@@ -44,13 +44,6 @@ def text_of(value: object, place: str, column: str) -> str:
             f"{error.start + 1}; expected valid Unicode\nremove or repair it"
         ) from None
     return value
-
-
-def missing(column: str, columns: list[str], place: str) -> DataError:
-    """An error that names the columns there are."""
-    near = get_close_matches(column, columns, n=1)
-    hint = f"did you mean `{near[0]}`?" if near else "name one of them in data.source.column"
-    return DataError(f"{place}: no column `{column}`; it has {', '.join(columns) or 'none'}\n{hint}")
 
 
 def _text(path: Path) -> Iterator[Piece]:
@@ -107,23 +100,19 @@ def _json_lines(path: Path, column: str) -> Iterator[str]:
             ) from None
         if not isinstance(row, dict):
             raise DataError(f"{place}: {type(row).__name__}; expected an object with the text in `{column}`")
-        if column not in row:
-            raise missing(column, list(row), place)
-        yield text_of(row[column], place, column)
+        yield text_of(field(row, column, place), place, column)
 
 
 def _parquet(path: Path, column: str) -> Iterator[str]:
     row = 0
     try:
         frame = polars.scan_parquet(path, glob=False)
-        schema = frame.collect_schema()
-        if column not in schema:
-            raise missing(column, schema.names(), str(path))
-        if schema[column] not in (polars.String, polars.Categorical, polars.Enum):
-            raise DataError(f"{path}: `{column}` is {schema[column]}; expected String\nname another column")
-        texts = frame.select(polars.col(column).cast(polars.String))
-        for batch in texts.collect_batches(chunk_size=PARQUET_ROWS, maintain_order=True, lazy=True):
-            for text in batch[column]:
+        texts, kind = expression(frame.collect_schema(), column, str(path))
+        if kind not in (polars.String, polars.Categorical, polars.Enum):
+            raise DataError(f"{path}: `{column}` is {kind}; expected String\nname another column")
+        chosen = frame.select(texts.cast(polars.String).alias("text"))
+        for batch in chosen.collect_batches(chunk_size=PARQUET_ROWS, maintain_order=True, lazy=True):
+            for text in batch["text"]:
                 row += 1
                 yield text_of(text, f"{path}, row {row}", column)
     except (polars.exceptions.PolarsError, OSError) as error:

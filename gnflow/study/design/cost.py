@@ -26,7 +26,7 @@ class Cost(NamedTuple):
     tokens: float
     flops: float
     seconds: float | None
-    """At the rate of the runs of this project; None where none has ended."""
+    """At the rate of the runs of this project with passes about as large; None where none has ended."""
 
 
 def costs(design: Design) -> list[Cost]:
@@ -75,8 +75,9 @@ def _cost(design: Design, arm: ArmDesign) -> Cost:
         steps += one.steps
         tokens += one.steps * (one.tokens_solve + one.tokens_search)
         flops += one.steps * one.flops
-    device = next(iter(planned.values())).device
-    rate = flops_per_second(design.workspace.runs, device)
+    largest = max(planned.values(), key=lambda one: one.flops)
+    size = max(cost.flops for cost in largest.regions.values())
+    rate = flops_per_second(design.workspace.runs, largest.device, size)
     done = sum(_ended(design, arm, job) for job in arm.jobs)
     return Cost(
         arm.name, len(arm.trials), len(arm.runs), done, int(steps), tokens, flops, flops / rate if rate else None

@@ -1,0 +1,150 @@
+"""Whether a plan fits into the memory of this machine, and what would: in words, before a byte is allocated.
+
+The plan counts activations as if run eagerly. Compiled regions fuse and stay below, hardly ever below half, so a plan
+that exceeds the memory even then is refused, and one that exceeds it only as counted is told of.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+
+from gnflow.compiler.plan import Plan
+from gnflow.errors import EnvironmentProblem, is_out_of_memory
+
+FUSED = 0.5
+"""Part of the activations as counted that a compiled run has at least."""
+USABLE = 0.9  # of a memory; the rest goes to the process itself and to fragments
+_CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+class Room(NamedTuple):
+    """A memory: what it belongs to, and its bytes."""
+
+    place: str
+    total: int
+    free: int
+
+
+class Fit(NamedTuple):
+    """How a plan compares with a memory. `least` are the bytes that it needs at the very least."""
+
+    verdict: Literal["fits", "may not fit", "does not fit"]
+    needed: int
+    least: int
+    room: Room
+    advice: str
+
+    def __str__(self) -> str:
+        there = f"{self.room.place} has {gigabytes(self.room.total)}, {gigabytes(self.room.free)} of it free"
+        if self.verdict == "fits":
+            return f"it fits: it needs about {gigabytes(self.needed)} of memory; {there}"
+        about = "at least" if self.verdict == "does not fit" else "up to"
+        size = self.least if self.verdict == "does not fit" else self.needed
+        return f"it {self.verdict}: it needs {about} {gigabytes(size)} of memory; {there}. {self.advice}"
+
+
+def fit(plan: Plan, room: Room | None = None) -> Fit | None:
+    """How the plan fits; None where the memory is not known, as of a GPU that is elsewhere."""
+    room = room or room_of(plan.device)
+    if room is None:
+        return None
+    needed = sum(plan.memory.values())
+    compiled = plan.experiment.compile.mode != "off"
+    least = needed - round((1 - FUSED) * plan.memory.get("activations", 0)) if compiled else needed
+    usable = USABLE * room.total
+    verdict: Literal["fits", "may not fit", "does not fit"] = "fits"
+    if least > usable:
+        verdict = "does not fit"
+    elif needed > min(usable, room.free):
+        verdict = "may not fit"
+    return Fit(verdict, needed, least, room, _advice(plan, usable) if verdict != "fits" else "")
+
+
+def require(plan: Plan, room: Room | None = None) -> Fit | None:
+    """The same. Raises EnvironmentProblem for a plan that does not fit."""
+    found = fit(plan, room)
+    if found is not None and found.verdict == "does not fit":
+        raise EnvironmentProblem(f"{plan.experiment.name}: {found}")
+    return found
+
+
+@contextmanager
+def explained(plan: Plan) -> Iterator[None]:
+    """Turns running out of memory into one line with the plan's figures and what would need less."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        room = room_of(plan.device)
+        needed = gigabytes(sum(plan.memory.values()))
+        there = "" if room is None else f"; {room.place} has {gigabytes(room.total)}"
+        usable = USABLE * room.total if room else 0.0
+        raise EnvironmentProblem(
+            f"{plan.experiment.name}: out of memory. The plan needs up to {needed}{there}. {_advice(plan, usable)}"
+        ) from error
+
+
+def room_of(device: str) -> Room | None:
+    """The memory that a run on this device has."""
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            return None
+        free, total = torch.cuda.mem_get_info()
+        return Room(torch.cuda.get_device_name(), total, free)
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    sizes = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+    total, free = sizes["MemTotal"], sizes.get("MemAvailable", sizes["MemTotal"])
+    limit = min((bytes_ for path in _CGROUPS if (bytes_ := _limit(Path(path)))), default=total)
+    return Room("this machine", min(total, limit), min(free, limit))
+
+
+def gigabytes(size: float) -> str:
+    """`1.5 GB`."""
+    return f"{size / 1e9:,.1f} GB" if size < 1e11 else f"{size / 1e9:,.0f} GB"
+
+
+def _limit(path: Path) -> int | None:
+    """The limit of a control group; None where there is none."""
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None
+
+
+def _advice(plan: Plan, usable: float) -> str:
+    """What to change so that it fits."""
+    memory: Mapping[str, int] = plan.memory
+    rows, activations = plan.experiment.training.rows, memory.get("activations", 0)
+    batch = memory.get("batch", 0)
+    others = sum(memory.values()) - activations - batch
+    count = sum(prod(row.shape) for row in plan.parameters)
+    if 0 < usable < others:
+        largest = _rounded(count * usable / others / 2)
+        return (
+            f"The weights, their gradients and the optimizer alone take {gigabytes(others)}: take a model of at most "
+            f"about {largest:,} parameters in place of {count:,} (fewer `model.layers`, a smaller `model.width`), "
+            "or a machine with more memory"
+        )
+    each = (activations + batch) / rows
+    fitting = int((usable - others) / each) if each else rows
+    less = [f"`training.rows: {fitting}`"] if 1 <= fitting < rows else []
+    less += [] if fitting >= 1 else ["a smaller `data.context` with `training.rows: 1`"]
+    if not plan.recomputed and plan.experiment.compile.activations is None:
+        allowed = f": {int((usable - others - batch) / 2**20):,}" if usable > others + batch else ""
+        less.append(f"`compile.activations{allowed}`, which takes blocks of the model again in place of keeping them")
+    return f"It would need less with {' or '.join(less) or 'fewer `training.rows`'} (more micro-batches keep the batch)"
+
+
+def _rounded(number: float) -> int:
+    """To two digits, downwards."""
+    digits = max(len(str(int(number))) - 2, 0)
+    return int(number / 10.0**digits) * int(10.0**digits)

@@ -1,0 +1,66 @@
+"""Columns by name; a dot leads into a mapping, as in `meta.body`. A column that has the dot in its name comes first."""
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+
+import polars
+
+from gnflow.errors import DataError
+
+
+def field(row: Mapping[str, object], column: str, place: str) -> object:
+    """What a row has under `column`. Raises DataError that names the columns there are."""
+    if column in row:
+        return row[column]
+    first, dot, rest = column.partition(".")
+    inner = row.get(first)
+    if dot and isinstance(inner, Mapping) and rest in _names(inner):
+        return field(inner, rest, place)
+    raise missing(column, list(_names(row)), place)
+
+
+def expression(schema: polars.Schema, column: str, place: str) -> tuple[polars.Expr, polars.DataType]:
+    """A column of a table and its type. Raises DataError that names the columns there are."""
+    if column in schema:
+        return polars.col(column), schema[column]
+    first, *steps = column.split(".")
+    if first in schema:
+        expr, kind = polars.col(first), schema[first]
+        for step in steps:
+            inner = {part.name: part.dtype for part in kind.fields} if isinstance(kind, polars.Struct) else {}
+            if step not in inner:
+                break
+            expr, kind = expr.struct.field(step), _made(inner[step])
+        else:
+            return expr, kind
+    raise missing(column, list(_columns(dict(schema))), place)
+
+
+def missing(column: str, columns: list[str], place: str) -> DataError:
+    """An error that names the columns there are."""
+    inside = [name for name in columns if name.rpartition(".")[2] == column]
+    near = inside or get_close_matches(column, columns, n=1)
+    hint = f"did you mean `{near[0]}`?" if near else "name one of them in data.source.column"
+    return DataError(f"{place}: no column `{column}`; it has {', '.join(columns) or 'none'}\n{hint}")
+
+
+def _names(row: Mapping[str, object]) -> Iterator[str]:
+    for name, value in row.items():
+        yield name
+        if isinstance(value, Mapping):
+            yield from (f"{name}.{inner}" for inner in _names(value))
+
+
+def _columns(fields: Mapping[str, object]) -> Iterator[str]:
+    for name, kind in fields.items():
+        yield name
+        if isinstance(kind, polars.Struct):
+            inner = {part.name: part.dtype for part in kind.fields}
+            yield from (f"{name}.{below}" for below in _columns(inner))
+
+
+def _made(kind: object) -> polars.DataType:
+    """A type as an object: a struct may name the class alone."""
+    made = kind() if isinstance(kind, type) else kind
+    assert isinstance(made, polars.DataType)
+    return made

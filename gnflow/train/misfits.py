@@ -1,0 +1,63 @@
+"""Why weights to start from are not the weights of this model, and what to name instead."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from gnflow.compiler.plan import Parameter
+from gnflow.errors import SpecError
+from gnflow.train.checkpoint import PARAMS
+from gnflow.train.results import MODEL
+
+KEY = "training.start.path"
+SHOWN = 8  # weights that are listed one by one
+FOREIGN = (
+    "config.json",
+    "pytorch_model.bin",
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "consolidated.00.pth",
+)
+REMEDY = "name the `model` directory of a run of gnflow whose spec has the same `model`, or set `start: scratch`"
+
+
+def unreadable(path: Path, file: Path, error: OSError) -> SpecError:
+    """For a file that cannot be opened."""
+    if path.is_dir() and (path / MODEL / PARAMS).is_file():
+        return SpecError(f"{KEY}: {path} is a run; its weights are in {path / MODEL}\nname that directory")
+    if path.is_dir() and (found := _foreign(path)):
+        return _of_another_tool(path, found)
+    return SpecError(f"{KEY}: cannot read {file}: {error.strerror or error}\nrun the spec that leaves it first")
+
+
+def unfit(file: Path, found: Mapping[str, Tensor], wanted: tuple[Parameter, ...]) -> SpecError | None:
+    """For weights that are missing or have another shape; None where all fit."""
+    wrong = [row for row in wanted if row.name not in found or tuple(found[row.name].shape) != row.shape]
+    if not wrong:
+        return None
+    if not any(row.name in found for row in wanted):
+        if foreign := _foreign(file.parent):
+            return _of_another_tool(file, foreign)
+        names = ", ".join(list(found)[:3]) or "no weights"
+        return SpecError(
+            f"{KEY}: {file} has none of the {len(wanted)} weights of this model; it has {names} ...\n{REMEDY}"
+        )
+    lines = [f"{row.name}: expected {row.shape}, found {_shape(found.get(row.name))}" for row in wrong[:SHOWN]]
+    more = [f"and {len(wrong) - SHOWN} more of {len(wanted)} weights"] if len(wrong) > SHOWN else []
+    listed = "\n  ".join([*lines, *more])
+    return SpecError(f"{KEY}: {file} does not fit the model\n  {listed}\nset `model` as in the spec that made them")
+
+
+def _shape(weight: Tensor | None) -> str:
+    return "nothing" if weight is None else str(tuple(weight.shape))
+
+
+def _foreign(directory: Path) -> str | None:
+    return next((name for name in FOREIGN if (directory / name).is_file()), None)
+
+
+def _of_another_tool(path: Path, found: str) -> SpecError:
+    return SpecError(
+        f"{KEY}: {path} holds a model of another tool ({found}), whose weights have other names and shapes\n{REMEDY}"
+    )
