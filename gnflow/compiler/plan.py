@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil, prod
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from gnflow import trees
 from gnflow.compiler import build, methods
 from gnflow.compiler.blocks import BlockRegion, as_product, block_regions, layerwise, redirected
 from gnflow.compiler.cost import RegionCost, nbytes, region_cost
+from gnflow.compiler.evaluation import Evaluation, evaluation
 from gnflow.compiler.routing import routing
 from gnflow.errors import SpecError
 from gnflow.models.attention import Kernel
@@ -86,6 +88,12 @@ class Plan:
         """FLOPs of one step, counted in matrix products."""
         return round(sum(calls * self.regions[region].flops for region, calls in self.cost.calls.items()))
 
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """How often held-out data is evaluated on, and what that costs beside the steps."""
+        blocks = len({row.block for row in self.parameters})
+        return evaluation(self.experiment, self.steps, self.flops, self.regions, blocks)
+
     def to_json(self) -> dict[str, object]:
         """The content of plan.json."""
         return {
@@ -107,6 +115,13 @@ class Plan:
                 "tokens/total": self.steps * (self.tokens_solve + self.tokens_search),
                 "passes/serial": self.steps * self.passes,
                 "flops": self.steps * self.flops,
+            },
+            "evaluation": {
+                "every": self.evaluation.every,
+                "times": self.evaluation.times,
+                "passes": self.evaluation.passes,
+                "flops": self.evaluation.flops,
+                "share": self.evaluation.share,
             },
             "regions": {name: cost._asdict() for name, cost in self.regions.items()},
             "blocks": {name: {"region": b.region, "share": b.share} for name, b in self.blocks.items()},

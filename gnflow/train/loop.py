@@ -71,6 +71,8 @@ def run(
         return Run.load(directory)
     with Stop(report) as stop, reproducible(workspace):
         planned = plan(experiment)
+        if planned.evaluation.remark:
+            report(planned.evaluation.remark)
         with lock.held(directory):
             require_ours(directory, experiment, fresh or supersede)
             if other:

@@ -10,7 +10,8 @@ from gnflow.compiler.plan import Plan
 from gnflow.objective import Metrics
 from gnflow.secrets import without_secrets
 from gnflow.spec.training import Cost, UpdateNorms
-from gnflow.train.journal import Event, Journal, Record, Step
+from gnflow.train.clock import Taken
+from gnflow.train.journal import OTHERS, Event, Journal, Record, Step
 
 UNDONE = "steps/undone"  # how many, so far; recorded where the spec lets steps be undone
 
@@ -33,8 +34,8 @@ class Recorder:
         self._wall = time.perf_counter()
         self._compile = 0.0
 
-    def step(self, step: int, values: Mapping[str, float], seconds: float, compile_seconds: float) -> Step:
-        """Records a completed step that took `seconds`; returns the record that holds.
+    def step(self, step: int, values: Mapping[str, float], taken: Taken, compile_seconds: float) -> Step:
+        """Records a completed step and what it has `taken`; returns the record that holds.
 
         `compile_seconds` is the compilation of this session so far.
         """
@@ -42,10 +43,13 @@ class Recorder:
         last = self.journal.last
         costs = cumulative(self.plan, step) if self._counts else {}
         clocks = {
-            "time/seconds": _value(before, "time/seconds") + seconds,
+            "time/seconds": _value(before, "time/seconds") + taken.seconds,
+            "time/cpu": _value(before, "time/cpu") + taken.cpu,
             "time/compile": _value(last, "time/compile") + compile_seconds - self._compile,
             "time/wall": _value(last, "time/wall") + time.perf_counter() - self._wall,
         }
+        if taken.others is not None or (before and OTHERS in before.values):
+            clocks[OTHERS] = _value(before, OTHERS) + (taken.others or 0.0)
         declared = {name: value for name, value in values.items() if self._norms or not name.startswith("norm/")}
         finite = {name: value for name, value in declared.items() if math.isfinite(value)}
         now = time.time()

@@ -19,6 +19,7 @@ from gnflow.errors import Diverged, GnflowError
 from gnflow.metrics.evaluation import due
 from gnflow.objective import Params
 from gnflow.train import checkpoint, divergence, offending, results
+from gnflow.train.clock import Clock, Taken
 from gnflow.train.journal import Journal, Step
 from gnflow.train.past import ROLLED_BACK, SKIPPED, Past, beginning
 from gnflow.train.recorder import UNDONE, Recorder, diverging, numbers
@@ -66,7 +67,7 @@ class Session:
         values = self._evaluated(state, {})
         if problem := diverging(values):
             raise self._diverged(0, f"{problem}; the starting weights are to blame")
-        self._conclude(state, values, 0.0)
+        self._conclude(state, values, Taken())
         self._save(state)
         return state
 
@@ -86,12 +87,12 @@ class Session:
 
     def _advance(self, state: State) -> State:
         step, before = state.step + 1, self._kept(state)
-        start, compiled = time.perf_counter(), self.program.compile_seconds()
+        clock = Clock(self.program.compile_seconds())
         state, metrics = self.program.step(state, self.past.batch(step))
         values = numbers(metrics)
         if self.program.device.type == "cuda":
             torch.cuda.synchronize(self.program.device)
-        seconds = time.perf_counter() - start - (self.program.compile_seconds() - compiled)
+        taken = clock.taken(self.program.compile_seconds())
         rule, loss = self.plan.experiment.training.spike, values.get(divergence.LOSS)
         problem = diverging(values) or divergence.unusable(state.params)
         spike = None if problem else divergence.spike(rule, step, loss, self.journal.steps, self._undone())
@@ -105,7 +106,7 @@ class Session:
             evaluated = self._evaluated(state, {})
             if problem := diverging(evaluated):
                 raise self._diverged(step, f"{problem}, though the step was undone")
-        self._conclude(state, {**values, **evaluated}, seconds)
+        self._conclude(state, {**values, **evaluated}, taken)
         return state
 
     def _kept(self, state: State) -> Params:
@@ -113,10 +114,10 @@ class Session:
         asked = self.program.curvature is not None and self._evaluates(state.step + 1)
         return trees.clone(state.params) if asked else {}
 
-    def _conclude(self, state: State, values: Mapping[str, float], seconds: float) -> None:
+    def _conclude(self, state: State, values: Mapping[str, float], taken: Taken) -> None:
         if self.plan.experiment.training.on_nonfinite != "raise":
             values = {**values, UNDONE: len(self._undone(state.step))}
-        record = self.recorder.step(state.step, values, seconds, self.program.compile_seconds())
+        record = self.recorder.step(state.step, values, taken, self.program.compile_seconds())
         minutes = (time.monotonic() - self.saved_at) / 60
         if (
             self._keeps(state.step)
@@ -131,7 +132,7 @@ class Session:
         if not self._evaluates(state.step):
             return {}
         values = {} if self.evaluation is None else numbers(self.program.evaluate(state.params, self.evaluation))
-        number = state.step // self.plan.experiment.training.evaluate_every
+        number = state.step // self.plan.evaluation.every
         last = results.finished(self.plan, Step(state.step, 0.0, values))
         if diverging(values):
             return values
@@ -143,7 +144,7 @@ class Session:
         return {**values, **self.sampler.write(state.step, state.params)}
 
     def _evaluates(self, step: int) -> bool:
-        return step % self.plan.experiment.training.evaluate_every == 0 or step >= self.plan.steps
+        return step % self.plan.evaluation.every == 0 or step >= self.plan.steps
 
     def _keeps(self, step: int) -> bool:
         """What is on the schedule, with the start where a rollback may go there, and the states before undone steps."""
