@@ -118,11 +118,16 @@ def check(specs: Specs, sets: Sets = None, json: Json = False) -> None:
 
 
 @app.command()
-def plan(spec: Spec, sets: Sets = None, json: Json = False) -> None:
+def plan(
+    spec: Spec,
+    sets: Sets = None,
+    parameters: Annotated[bool, typer.Option("--parameters", help="List every tensor and its rule as well.")] = False,
+    json: Json = False,
+) -> None:
     """Show what a run would do and cost; nothing is allocated."""
     from gnflow.commands.plan import plan
 
-    raise typer.Exit(plan(spec, sets=sets or (), json=json))
+    raise typer.Exit(plan(spec, sets=sets or (), json=json, parameters=parameters))
 
 
 @app.command()
@@ -171,7 +176,9 @@ def prepare(specs: Specs, sets: Sets = None) -> None:
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or its name.", show_default=False)]
 Targets = Annotated[
     list[float] | None,
-    typer.Option(help="Held-out loss to reach. Repeatable. Default: the runs' own.", show_default=False),
+    typer.Option(
+        help="Held-out loss to reach. Repeatable. Default: the one of the runs, or equal budgets.", show_default=False
+    ),
 ]
 Reference = Annotated[
     str | None,
@@ -203,7 +210,7 @@ def compare(
     reference: Reference = None,
     json: Json = False,
 ) -> None:
-    """Compare what runs needed to reach a target, over seeds."""
+    """Compare what runs needed to reach a target, or their losses at equal budgets."""
     from gnflow.commands.compare import compare
 
     raise typer.Exit(compare(runs, targets=target or (), reference=reference, json=json))
@@ -216,7 +223,9 @@ def report(
     targets: Annotated[
         list[float] | None,
         typer.Option(
-            "--target", help="Held-out loss to reach. Repeatable. Default: the runs' own.", show_default=False
+            "--target",
+            help="Held-out loss to reach. Repeatable. Default: the one of the runs, or equal budgets.",
+            show_default=False,
         ),
     ] = None,
     reference: Annotated[

@@ -29,8 +29,8 @@ class Evaluation(NamedTuple):
     share: float
     """FLOPs of evaluation among those of evaluation and training."""
     cheap: int
-    """The fewest steps between evaluations with which they take at most a tenth of the work, that of the starting weights
-    apart. The length of the run does not matter."""
+    """The fewest steps between evaluations with which they take at most a tenth of the work; that of the starting
+    weights is not counted here, so that the length of the run does not matter."""
 
     @property
     def remark(self) -> str | None:

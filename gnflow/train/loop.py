@@ -6,19 +6,17 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from pathlib import Path
 from typing import TypeAlias
 
-from torch import Tensor
-
 from gnflow.compiler import build
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import compile as compile_plan
 from gnflow.data.dataset import Standing
-from gnflow.data.microbatches import Prepared, evaluation, reader, training
+from gnflow.data.microbatches import Prepared, reader
 from gnflow.data.multimodal.dataset import MultimodalDataset
 from gnflow.data.prepare import prepare
 from gnflow.errors import DiskProblem
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import digest
-from gnflow.spec.training import Curvature, Loss, ModalityConflict, Samples
+from gnflow.spec.training import Samples
 from gnflow.train import checkpoint, lock, provenance, results
 from gnflow.train.directory import (
     CHECKPOINTS,
@@ -30,6 +28,7 @@ from gnflow.train.directory import (
     require_ours,
     set_aside,
 )
+from gnflow.train.feed import held_out, order
 from gnflow.train.journal import JOURNAL, Event, Journal
 from gnflow.train.recorder import Observer, Recorder
 from gnflow.train.reproducible import reproducible
@@ -40,7 +39,6 @@ from gnflow.train.signals import Stop
 from gnflow.train.start import start
 from gnflow.workspace import Workspace
 
-ON_HELD_OUT = Loss | ModalityConflict | Curvature
 Report: TypeAlias = Callable[[str], None]
 Watch: TypeAlias = Callable[[Plan, Path], AbstractContextManager[Observer]]
 """Opens an observer on (plan, run directory) for as long as this process works on the run."""
@@ -120,8 +118,8 @@ def _work(
         session = Session(
             planned,
             program,
-            training(dataset, experiment.training.rows, experiment.data.context, experiment.training.seed),
-            _evaluation(planned, dataset),
+            order(planned, dataset),
+            held_out(planned, dataset),
             directory,
             checkpoints,
             Recorder(journal, planned, observers),
@@ -155,13 +153,6 @@ def _resume_point(checkpoints: Path, journal: Journal, report: Report) -> Path |
     if found.path is None and found.damage:
         raise DiskProblem(f"{checkpoints} has no good checkpoint left; --fresh starts the run again")
     return found.path
-
-
-def _evaluation(planned: Plan, dataset: Prepared) -> Tensor | None:
-    """As many held-out micro-batches as the metric that asks for most."""
-    experiment = planned.experiment
-    counts = [metric.microbatches for metric in experiment.metrics if isinstance(metric, ON_HELD_OUT)]
-    return evaluation(dataset, experiment.training.rows, experiment.data.context, max(counts)) if counts else None
 
 
 def _sampler(planned: Plan, dataset: Prepared, directory: Path) -> Sampler | None:

@@ -26,7 +26,7 @@ class Cost(NamedTuple):
     tokens: float
     flops: float
     seconds: float | None
-    """At the rate of the runs of this project; None where none has ended."""
+    """Of training and evaluation, at the rate of the runs of this project; None where none has ended."""
 
 
 def costs(design: Design) -> list[Cost]:
@@ -66,7 +66,7 @@ def remarks(design: Design) -> list[str]:
 
 def _cost(design: Design, arm: ArmDesign) -> Cost:
     planned: dict[str, Plan] = {}
-    steps = tokens = flops = 0.0
+    steps = tokens = flops = evaluation = 0.0
     for job in arm.jobs:
         shape = json.dumps(_counts(job.experiment.model_dump(mode="json")))
         if shape not in planned:
@@ -75,11 +75,19 @@ def _cost(design: Design, arm: ArmDesign) -> Cost:
         steps += one.steps
         tokens += one.steps * (one.tokens_solve + one.tokens_search)
         flops += one.steps * one.flops
+        evaluation += one.evaluation.flops
     device = next(iter(planned.values())).device
     rate = flops_per_second(design.workspace.runs, device)
     done = sum(_ended(design, arm, job) for job in arm.jobs)
     return Cost(
-        arm.name, len(arm.trials), len(arm.runs), done, int(steps), tokens, flops, flops / rate if rate else None
+        arm.name,
+        len(arm.trials),
+        len(arm.runs),
+        done,
+        int(steps),
+        tokens,
+        flops,
+        (flops + evaluation) / rate if rate else None,
     )
 
 
