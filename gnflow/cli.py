@@ -93,6 +93,14 @@ def run(
 
 
 @app.command()
+def init() -> None:
+    """Make the folder around here a project: Git, DVC and .gitignore; what is there stays."""
+    from gnflow.commands.init import init
+
+    raise typer.Exit(init())
+
+
+@app.command()
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the spec and of its run.", show_default=False)],
     optimizer: Annotated[
