@@ -89,5 +89,5 @@ def finished(directory: Path, spec: Experiment, records: Sequence[Step], **plan:
 PROVENANCE = {
     "git": {"commit": "34d9879aa", "dirty": True},
     "digests": {"spec": "5" * 64, "data": "d" * 64},
-    "sessions": [{"cores": 4}],
+    "sessions": [{"available": 4}],
 }

@@ -87,7 +87,7 @@ def _costs(result: Result) -> list[str]:
 def _ratios(comparison: Comparison, target: float) -> Table:
     columns = ("arm", "needs", "ratio", "95 % interval", "bootstrap", "p", "p of sign flips", "seeds")
     title = f"times as many as {comparison.reference} needs (interval and p: Student's t on paired log ratios)"
-    table = tables.table(title, columns, 2)
+    table = tables.table(title, columns, words=2, keys=2)
     for ratio in comparison.ratios:
         for place, (axis, estimate) in enumerate(ratio.axes.items() if ratio.target == target else ()):
             name = "" if place else ratio.other
@@ -128,7 +128,7 @@ def _reached(reached: Reached, amount: float) -> str:
 def _differences(comparison: Comparison) -> Table:
     columns = ("arm", "at equal", "difference", "95 % interval", "bootstrap", "p", "p of sign flips", "seeds")
     title = f"loss less that of {comparison.reference} (interval and p: Student's t on paired differences)"
-    table = tables.table(title, columns, 2)
+    table = tables.table(title, columns, words=2, keys=2)
     for other in [difference.other for difference in comparison.budgets[0].differences]:
         name = other
         for budget in comparison.budgets:

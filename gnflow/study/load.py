@@ -9,12 +9,12 @@ from gnflow.track.description import read_json
 from gnflow.train.journal import OTHERS
 from gnflow.train.run import Run
 
-QUIET = 0.1  # of all processors: what others may take of a machine that is called quiet
+QUIET = 0.1  # of the processors that a run may use: what others may take of a machine that is called quiet
 MOST_NAMED = 3  # runs, in a sentence
 
 
 def load(run: Run) -> float | None:
-    """The part of the machine's processors that other processes took during steps; None where it is not recorded."""
+    """The part of the run's processors that other processes took during steps; None where it is not recorded."""
     metrics = run.metrics
     if not {OTHERS, "time/seconds"} <= set(metrics.columns):
         return None
@@ -28,10 +28,14 @@ def load(run: Run) -> float | None:
 
 
 def share(directory: Path, others: float, seconds: float) -> float | None:
-    """CPU seconds of other processes as a part of what the processors of the run's machine had to give."""
+    """CPU seconds of other processes as a part of what the processors that the run may use had to give.
+
+    Whether others were on the same processors is not known; where the run may use few of many, it is taken that they
+    were.
+    """
     match read_json(directory / "provenance.json").get("sessions"):
-        case [*_, {"cores": int(cores)}] if seconds > 0:
-            return max(others, 0.0) / (cores * seconds)
+        case [*_, {"available": int(processors)}] if seconds > 0:
+            return min(max(others, 0.0) / (processors * seconds), 1.0)
         case _:
             return None
 

@@ -21,12 +21,14 @@ def console() -> Console:
 
 @dataclass
 class Table:
-    """Words on the left and figures on the right; columns that do not fit follow below, beside the first one again."""
+    """Words on the left and figures on the right; columns that do not fit follow below, beside the keys again."""
 
     title: str | None
     columns: Sequence[str]
     words: int
     """How many columns, from the left, hold words."""
+    keys: int = 1
+    """How many columns, from the left, say what a row is about."""
     rows: list[Sequence[str]] = field(default_factory=list)
 
     def add_row(self, *cells: str) -> None:
@@ -34,12 +36,12 @@ class Table:
         self.rows.append(cells)
 
     def lines(self, width: int) -> Iterator[str]:
-        """The table in lines of at most this width, if its widest two columns allow it."""
+        """The table in lines of at most this width, unless one column is too wide for it beside the keys."""
         if self.title:
             yield self.title
         sizes = [max(map(cell_len, cells)) for cells in zip(self.columns, *self.rows, strict=True)]
         gap = next((gap for gap in GAPS if sum(sizes) + gap * (len(sizes) - 1) <= width), GAPS[-1])
-        for number, block in enumerate(_blocks(sizes, gap, width)):
+        for number, block in enumerate(_blocks(sizes, self.keys, gap, width)):
             if number:
                 yield ""
             for row in (self.columns, *self.rows):
@@ -57,18 +59,18 @@ class Table:
         return text + space if word else space + text
 
 
-def table(title: str | None, columns: Sequence[str], words: int) -> Table:
-    """A table whose first `words` columns hold words and whose others hold figures."""
-    return Table(title, columns, words)
+def table(title: str | None, columns: Sequence[str], words: int, keys: int = 1) -> Table:
+    """A table whose first `words` columns hold words and whose others hold figures; the first `keys` name its rows."""
+    return Table(title, columns, words, keys)
 
 
-def _blocks(sizes: Sequence[int], gap: int, width: int) -> list[list[int]]:
-    """Columns by what fits beside the first one."""
-    blocks, used = [[0]], sizes[0]
-    for place, size in enumerate(sizes[1:], start=1):
-        if used + gap + size > width and len(blocks[-1]) > 1:
-            blocks.append([0])
-            used = sizes[0]
+def _blocks(sizes: Sequence[int], keys: int, gap: int, width: int) -> list[list[int]]:
+    """Columns by what fits beside the keys."""
+    named = list(range(keys))
+    blocks = [[*named]]
+    for place in range(keys, len(sizes)):
+        used = sum(sizes[other] + gap for other in blocks[-1])
+        if used + sizes[place] > width and len(blocks[-1]) > keys:
+            blocks.append([*named])
         blocks[-1].append(place)
-        used += gap + size
     return blocks

@@ -19,7 +19,7 @@ def run(directory: Path, optimizer: str = "muon", seconds: float = 10.0, **costs
 
 def test_load_is_the_part_of_all_processors_that_others_took(tmp_path: Path) -> None:
     assert load(run(tmp_path / "quiet")) == 0
-    assert load(run(tmp_path / "busy", others=8.0)) == pytest.approx(8 / (4 * 10))  # four cores
+    assert load(run(tmp_path / "busy", others=8.0)) == pytest.approx(8 / (4 * 10))  # four processors
     assert load(run(tmp_path / "old", others=None)) is None
 
 
@@ -30,6 +30,10 @@ def test_steps_before_the_first_that_looked_do_not_count(tmp_path: Path) -> None
     later[2].values["time/others"], later[3].values["time/others"] = 8.0, 16.0  # type: ignore[index]
     found = Run.load(finished(tmp_path / "resumed", experiment("muon"), later))
     assert load(found) == pytest.approx(8 / (4 * 10))
+
+
+def test_a_run_that_may_use_few_of_many_busy_processors_is_not_said_to_have_been_alone(tmp_path: Path) -> None:
+    assert load(run(tmp_path / "container", others=400.0)) == 1.0
 
 
 def test_seconds_of_a_busy_machine_are_not_compared_and_the_reason_is_told(tmp_path: Path) -> None:
@@ -63,7 +67,7 @@ def test_runs_that_did_not_look_make_no_claim_of_seconds(tmp_path: Path) -> None
 
 def test_seconds_on_different_devices_are_not_compared(tmp_path: Path) -> None:
     runs = [run(tmp_path / "one"), run(tmp_path / "two", "adamw")]
-    session = {"cores": 4, "device": "NVIDIA H100"}
+    session = {"available": 4, "device": "NVIDIA H100"}
     (tmp_path / "two" / "provenance.json").write_text(json.dumps({**PROVENANCE, "sessions": [session]}))
     assert compare(runs).verdict[-1] == ("Seconds are not compared: the runs were not all on the same kind of device.")
 

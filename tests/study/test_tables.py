@@ -48,3 +48,11 @@ def test_a_narrow_terminal_gets_whole_figures_too() -> None:
         console.print(made())
     assert "…" not in capture.get()
     assert "13012345" in capture.get()
+
+
+def test_every_part_of_a_folded_table_says_what_its_rows_are_about() -> None:
+    found = table(None, ("arm", "needs", "ratio", "95 % interval"), 2, keys=2)
+    found.add_row("muon", "steps", "5.5", "4.9 to 6.2")
+    found.add_row("", "tokens", "4.9", "4.4 to 5.5")
+    _, part = "\n".join(found.lines(30)).split("\n\n")
+    assert [line.split()[:2] for line in part.splitlines()] == [["arm", "needs"], ["muon", "steps"], ["tokens", "4.4"]]
