@@ -72,7 +72,8 @@ class Training(Spec):
     target: Target | None = None
     """Stop early once reached."""
     evaluate_every: Annotated[Count | None, Unit("optimizer steps")] = 1
-    """Steps between evaluations on held-out text; `null` takes as few as cost at most a tenth of the work."""
+    """Steps between evaluations on held-out text. `null` chooses the fewest with which they take at most a tenth of the
+    work."""
     checkpoint_every: Annotated[Count, Unit("optimizer steps")] = 5
     """Steps between checkpoints that are kept."""
     temporary_checkpoint_minutes: Annotated[Rate, Unit("minutes")] = 5.0

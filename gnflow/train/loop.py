@@ -69,8 +69,6 @@ def run(
         return Run.load(directory)
     with Stop(report) as stop, reproducible(workspace):
         planned = plan(experiment)
-        if planned.evaluation.remark:
-            report(planned.evaluation.remark)
         with lock.held(directory):
             require_ours(directory, experiment, fresh or supersede)
             if other:
@@ -78,6 +76,8 @@ def run(
             if fresh:
                 clear(directory)
             establish(directory, experiment, planned.to_json())
+            if planned.evaluation.remark:
+                report(planned.evaluation.remark)
             with closing(Journal(directory / JOURNAL)) as journal:
                 _work(planned, workspace, directory, journal, stop, watches, report)
     return Run.load(directory)

@@ -96,7 +96,7 @@ def test_the_choice_needs_every_trial(tmp_path: Path) -> None:
     assert first.startswith("trial_1 of `muon` has not run: ")
     assert second.startswith("trial_2 of `muon` has not run: ")
     pipeline = "pipelines/tiny/dvc.yaml"
-    assert cure == f"run: dvc repro {pipeline}:trial_muon_1 {pipeline}:trial_muon_2"
+    assert cure == f"run: gnflow init && dvc repro {pipeline}:trial_muon_1 {pipeline}:trial_muon_2"
 
 
 def test_there_is_no_choice_among_trials_that_all_diverged(tmp_path: Path) -> None:
