@@ -185,7 +185,9 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or it
 Targets = Annotated[
     list[float] | None,
     typer.Option(
-        help="Held-out loss to reach. Repeatable. Default: the one of the runs, or equal budgets.", show_default=False
+        "--target",
+        help="Held-out loss to reach. Repeatable. Default: the one of the runs, or equal budgets.",
+        show_default=False,
     ),
 ]
 Reference = Annotated[
@@ -214,32 +216,22 @@ def list_runs(json: Json = False) -> None:
 @app.command()
 def compare(
     runs: Runs,
-    target: Targets = None,
+    targets: Targets = None,
     reference: Reference = None,
     json: Json = False,
 ) -> None:
     """Compare what runs needed to reach a target, or their losses at equal budgets."""
     from gnflow.commands.compare import compare
 
-    raise typer.Exit(compare(runs, targets=target or (), reference=reference, json=json))
+    raise typer.Exit(compare(runs, targets=targets or (), reference=reference, json=json))
 
 
 @app.command()
 def report(
     runs: Runs,
     output: Annotated[Path, typer.Option("-o", "--output", help="The HTML page to write.")] = Path("report.html"),
-    targets: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--target",
-            help="Held-out loss to reach. Repeatable. Default: the one of the runs, or equal budgets.",
-            show_default=False,
-        ),
-    ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(metavar="ARM", help="Compare to this arm. Default: the fastest in steps.", show_default=False),
-    ] = None,
+    targets: Targets = None,
+    reference: Reference = None,
     title: Annotated[
         str | None, typer.Option(help="Of the page. Default: the arms and the target.", show_default=False)
     ] = None,
