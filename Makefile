@@ -4,19 +4,23 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV   ?= .venv
 SPEC   ?= specs/full_gn.yaml
+STUDY  ?=
 WORKERS ?= 2
 SECONDS_EACH ?= 600
 
 ifeq ($(VENV),)
 python    := $(PYTHON)
 installed :=
+scripts   :=
 else
 python    := $(VENV)/bin/python
 installed := $(VENV)/installed
+scripts   := $(VENV)/bin/
+repro: export PATH := $(abspath $(VENV)/bin):$(PATH)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: setup run test check gpu kernels faults fuzz clean help lock
+.PHONY: setup run repro test check gpu kernels faults fuzz clean help lock
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "gnflow needs Python 3.11 or newer; none was found"; exit 7; }
@@ -31,6 +35,9 @@ setup: $(installed) ## build .venv from requirements.lock (the other targets do 
 run: setup ## train full Gauss-Newton on Shakespeare, or SPEC=...
 	$(python) -m gnflow run $(SPEC)
 
+repro: setup ## `dvc repro`: every shipped spec, compared, or STUDY=pipelines/..
+	$(python) -m dvc repro $(addsuffix /dvc.yaml,$(STUDY))
+
 test: setup ## the tests, but for the slow and the GPU ones
 	$(python) -m pytest -n $(WORKERS) --dist worksteal
 
@@ -38,7 +45,7 @@ check: setup ## format, lint, types and floors
 	$(python) -m ruff format --check .
 	$(python) -m ruff check .
 	$(python) -m mypy
-	$(dir $(python))lint-imports
+	$(scripts)lint-imports
 
 gpu: setup ## with a GPU: its tests, a short full_gn, benchmarks, and a dated note in docs/gpu.md
 	PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(python) pipelines/gpu/measure.py

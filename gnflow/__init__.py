@@ -1,6 +1,7 @@
 """Declarative experiments with second-order optimizers for LLM pretraining.
 
-`load` a spec, `plan` it, `compile` it, `run` it; `Run` reads what a run left behind. Each is imported when first used.
+`load` a spec, `plan` it, `compile` it, `run` it; `batches` has the data of a plan, and `Run` reads what a run left
+behind. Each is imported when first used.
 """
 
 from importlib import import_module
@@ -13,14 +14,16 @@ if TYPE_CHECKING:
     from gnflow.compiler.plan import plan as plan
     from gnflow.compiler.program import compile as compile  # noqa: A004  # the public name
     from gnflow.spec.experiment import Experiment
+    from gnflow.train.feed import batches as batches
     from gnflow.train.loop import run as run
     from gnflow.train.run import Run as Run
 
-__all__ = ["Run", "compile", "load", "plan", "run"]
+__all__ = ["Run", "batches", "compile", "load", "plan", "run"]
 
 _HOMES = {
     "plan": "gnflow.compiler.plan",
     "compile": "gnflow.compiler.program",
+    "batches": "gnflow.train.feed",
     "run": "gnflow.train.loop",
     "Run": "gnflow.train.run",
 }

@@ -113,6 +113,14 @@ def run(
 
 
 @app.command()
+def init() -> None:
+    """Make the folder around here a project: Git, DVC and .gitignore; what is there stays."""
+    from gnflow.commands.init import init
+
+    raise typer.Exit(init())
+
+
+@app.command()
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the spec and of its run.", show_default=False)],
     optimizer: Annotated[
@@ -138,11 +146,16 @@ def check(specs: Specs, sets: Sets = None, json: Json = False) -> None:
 
 
 @app.command()
-def plan(spec: Spec, sets: Sets = None, json: Json = False) -> None:
+def plan(
+    spec: Spec,
+    sets: Sets = None,
+    parameters: Annotated[bool, typer.Option("--parameters", help="List every tensor and its rule as well.")] = False,
+    json: Json = False,
+) -> None:
     """Show what a run would do and cost; nothing is allocated."""
     from gnflow.commands.plan import plan
 
-    raise typer.Exit(plan(spec, sets=sets or (), json=json))
+    raise typer.Exit(plan(spec, sets=sets or (), json=json, parameters=parameters))
 
 
 @app.command()
@@ -191,7 +204,11 @@ def prepare(specs: Specs, sets: Sets = None) -> None:
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or its name.", show_default=False)]
 Targets = Annotated[
     list[float] | None,
-    typer.Option(help="Held-out loss to reach. Repeatable. Default: the runs' own.", show_default=False),
+    typer.Option(
+        "--target",
+        help="Held-out loss to reach. Repeatable. Default: the one of the runs, or equal budgets.",
+        show_default=False,
+    ),
 ]
 Reference = Annotated[
     str | None,
@@ -219,30 +236,22 @@ def list_runs(json: Json = False) -> None:
 @app.command()
 def compare(
     runs: Runs,
-    target: Targets = None,
+    targets: Targets = None,
     reference: Reference = None,
     json: Json = False,
 ) -> None:
-    """Compare what runs needed to reach a target, over seeds."""
+    """Compare what runs needed to reach a target, or their losses at equal budgets."""
     from gnflow.commands.compare import compare
 
-    raise typer.Exit(compare(runs, targets=target or (), reference=reference, json=json))
+    raise typer.Exit(compare(runs, targets=targets or (), reference=reference, json=json))
 
 
 @app.command()
 def report(
     runs: Runs,
     output: Annotated[Path, typer.Option("-o", "--output", help="The HTML page to write.")] = Path("report.html"),
-    targets: Annotated[
-        list[float] | None,
-        typer.Option(
-            "--target", help="Held-out loss to reach. Repeatable. Default: the runs' own.", show_default=False
-        ),
-    ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(metavar="ARM", help="Compare to this arm. Default: the fastest in steps.", show_default=False),
-    ] = None,
+    targets: Targets = None,
+    reference: Reference = None,
     title: Annotated[
         str | None, typer.Option(help="Of the page. Default: the arms and the target.", show_default=False)
     ] = None,

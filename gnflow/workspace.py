@@ -34,8 +34,13 @@ class Workspace:
 
     @property
     def marked(self) -> bool:
-        """Whether a `dvc.yaml` or `.git` makes the root a project."""
+        """Whether something says that the root is that of a project."""
         return any((self.root / mark).exists() for mark in MARKS)
+
+    @property
+    def reproducible(self) -> bool:
+        """Whether `dvc repro` works here: there is a Git and a DVC repository around the root."""
+        return all(within(self.root, name) for name in (".git", ".dvc"))
 
     @property
     def runs(self) -> Path:
@@ -56,3 +61,8 @@ class Workspace:
     def mlflow(self) -> Path:
         """The local MLflow store."""
         return self.root / "mlflow"
+
+
+def within(folder: Path, name: str) -> Path | None:
+    """The nearest of the folder and its ancestors that has a file or directory of this name."""
+    return next((place for place in (folder, *folder.parents) if (place / name).exists()), None)

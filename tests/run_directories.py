@@ -30,8 +30,9 @@ def steps(
     searched: int = 16_384,
     flops: float = 1.5e12,
     seconds: float = 12.5,
+    others: float | None = 0.0,
 ) -> list[Step]:
-    """One record a step, the first being step 0; costs are cumulative."""
+    """One record a step, the first being step 0; costs are cumulative. None for `others`: a run that did not look."""
     return [
         Step(
             step,
@@ -45,6 +46,7 @@ def steps(
                 "flops/total": flops * step,
                 "time/seconds": seconds * step,
             }
+            | ({} if others is None else {"time/cpu": seconds * step, "time/others": others * step})
             | ({"loss/train": loss + 0.01, "norm/update": 0.3} if step else {}),
         )
         for step, loss in enumerate(losses)
@@ -87,4 +89,5 @@ def finished(directory: Path, spec: Experiment, records: Sequence[Step], **plan:
 PROVENANCE = {
     "git": {"commit": "34d9879aa", "dirty": True},
     "digests": {"spec": "5" * 64, "data": "d" * 64},
+    "sessions": [{"available": 4}],
 }

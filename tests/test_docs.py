@@ -1,10 +1,13 @@
-"""What docs/as_library.md shows is what happens."""
+"""What docs/as_library.md and docs/api.md show is what happens."""
 
 import re
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
+
+import gnflow
 
 ROOT = Path(__file__).parents[1]
 LOOP, _ = re.findall(
@@ -22,6 +25,23 @@ def test_the_training_loop_it_shows_trains_and_saves(tmp_path: Path, monkeypatch
     saved = torch.load("checkpoint.pt", weights_only=True)
     assert saved["optimizer"]["param_groups"] == optimizer.state_dict()["param_groups"]  # type: ignore[attr-defined]
     assert saved["model"].keys() == model.state_dict().keys()  # type: ignore[attr-defined]
+
+
+def test_every_example_of_the_api_runs_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    [spec] = re.findall(r"^```yaml\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    tiny.write_project(tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    Path("tiny.yaml").write_text(spec)
+    scope: dict[str, object] = {}
+    for block in re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL):
+        exec(compile(block, "api.md", "exec"), scope)
+    assert scope["run"].summary["status"] == "complete"  # type: ignore[attr-defined]
+    assert scope["weights"].keys() == {row.name for row in scope["plan"].parameters}  # type: ignore[attr-defined]
+    assert scope["comparison"].budgets  # type: ignore[attr-defined]
+    for name in re.findall(r"^\| `gnflow\.(\w+)", page, flags=re.MULTILINE):
+        assert name in gnflow.__all__
+    assert set(re.findall(r"gnflow\.(\w+)", page)) >= set(gnflow.__all__)
 
 
 def test_every_fault_names_a_test_that_exists() -> None:

@@ -121,6 +121,27 @@ def test_the_repository_sends_no_telemetry(repository: Path) -> None:
     assert dvc(repository, "config", "core.check_update").strip() == "false"
 
 
+def test_a_stage_says_what_is_missing_where_gnflow_is_not_on_the_path(repository: Path) -> None:
+    command = [sys.executable, "-m", "dvc", "repro", "prepare"]
+    bare = {**os.environ, "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=repository, env=bare, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "gnflow is not on the PATH; activate the environment that it is installed in, as in: source" in done.stderr
+    assert "exited with 7" in done.stderr
+
+
+def test_make_repro_needs_no_activated_environment(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").write_text("stages: {say: {cmd: gnflow --version > version.txt, outs: [version.txt]}}\n")
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    dvc(tmp_path, "init", "--quiet")
+    venv = Path(sys.executable).parents[1]
+    command = ["make", "-f", str(ROOT / "Makefile"), "--assume-old=setup", "repro", f"VENV={venv}"]
+    bare = {**os.environ, "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=tmp_path, env=bare, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "version.txt").read_text().startswith("gnflow ")
+
+
 def test_a_second_repro_does_nothing_and_a_lost_summary_comes_back_without_training(repository: Path) -> None:
     dvc(repository, "repro")
     assert all((repository / "runs" / name / "model").is_dir() for name in NAMES)

@@ -24,14 +24,25 @@ def test_load_gives_an_experiment_or_every_problem(tmp_path: Path) -> None:
         gnflow.load(path, ["training.sede=3"])
 
 
-def test_the_five_names_are_where_they_say() -> None:
+def test_the_six_names_are_where_they_say() -> None:
     from gnflow.compiler.plan import plan
     from gnflow.compiler.program import compile  # noqa: A004
+    from gnflow.train.feed import batches
     from gnflow.train.loop import run
     from gnflow.train.run import Run
 
-    assert (gnflow.plan, gnflow.compile, gnflow.run, gnflow.Run) == (plan, compile, run, Run)
-    assert {"load", "plan", "compile", "run", "Run"} <= set(dir(gnflow))
+    found = (gnflow.plan, gnflow.compile, gnflow.batches, gnflow.run, gnflow.Run)
+    assert found == (plan, compile, batches, run, Run)
+    assert {"load", "plan", "compile", "batches", "run", "Run"} <= set(dir(gnflow))
+
+
+def test_a_run_is_loaded_by_its_directory_or_by_its_name(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished)
+    by_name, by_path = gnflow.Run.load("tiny"), gnflow.Run.load(finished / "runs" / "tiny")
+    assert by_name.directory == by_path.directory == finished / "runs" / "tiny"
+    assert gnflow.Run.load("runs/tiny").summary == by_name.summary
+    with pytest.raises(SpecError, match="no run of this name"):
+        gnflow.Run.load("tinny")
 
 
 def test_any_other_name_is_an_attribute_error() -> None:

@@ -42,4 +42,4 @@ def test_every_file_it_links_to_exists() -> None:
 def test_every_make_target_it_names_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert set(re.findall(r"(?:^|`)make ([a-z]+)", README, flags=re.MULTILINE)) <= targets
-    assert {"setup", "run", "test", "check", "gpu", "clean", "help"} <= targets
+    assert {"setup", "run", "repro", "test", "check", "gpu", "clean", "help"} <= targets

@@ -1,13 +1,13 @@
-"""`gnflow compare RUN..`: what each arm needed to reach the target, and how sure a difference is."""
+"""`gnflow compare RUN..`: what each arm needed to reach the target, or its loss at equal budgets, and how surely."""
 
 import json as json_text
 from collections.abc import Iterator, Sequence
 from math import inf
 from pathlib import Path
 
-from rich.table import Table
-
 from gnflow.study import figures, tables
+from gnflow.study.budget_verdict import COARSE
+from gnflow.study.budgets import Budget, Difference, Reached
 from gnflow.study.comparison import Comparison
 from gnflow.study.comparison import compare as compared
 from gnflow.study.find import find
@@ -16,6 +16,7 @@ from gnflow.study.profile import Profile
 from gnflow.study.ratios import Estimate
 from gnflow.study.results import Result
 from gnflow.study.scores import METRIC, WORDS
+from gnflow.study.tables import Table
 
 COUNTS = ("passes", "tokens", "tokens/solve", "tokens/search", "flops")
 TAUS = (1.0, 1.5, 2.0, 4.0)
@@ -46,6 +47,10 @@ def _tables(comparison: Comparison) -> Iterator[Table]:
         yield _results(target, comparison.at(target))
         if any(ratio.axes for ratio in comparison.ratios if ratio.target == target):
             yield _ratios(comparison, target)
+    if comparison.budgets:
+        yield _budgets(comparison.budgets)
+    if any(budget.differences for budget in comparison.budgets):
+        yield _differences(comparison)
     if "steps" in comparison.profiles:
         yield _profile(comparison.profiles["steps"])
 
@@ -82,12 +87,11 @@ def _costs(result: Result) -> list[str]:
 def _ratios(comparison: Comparison, target: float) -> Table:
     columns = ("arm", "needs", "ratio", "95 % interval", "bootstrap", "p", "p of sign flips", "seeds")
     title = f"times as many as {comparison.reference} needs (interval and p: Student's t on paired log ratios)"
-    table = tables.table(title, columns, 2)
+    table = tables.table(title, columns, words=2, keys=2)
     for ratio in comparison.ratios:
-        name = ratio.other if ratio.target == target else None
-        for axis, estimate in ratio.axes.items() if name is not None else ():
+        for place, (axis, estimate) in enumerate(ratio.axes.items() if ratio.target == target else ()):
+            name = "" if place else ratio.other
             table.add_row(name, WORDS[axis], *_ratio(estimate), str(len(ratio.seeds)))
-            name = ""
     return table
 
 
@@ -95,8 +99,7 @@ def _ratio(estimate: Estimate) -> list[str]:
     """Factor, interval, bootstrap, p-values."""
     sign = {"at least": ">= ", "at most": "<= "}.get(estimate.bound, "")
     factor = figures.MISSING if estimate.factor is None else f"{sign}{figures.times(estimate.factor)}"
-    tests = (estimate.p_value, estimate.p_sign_flip)
-    p_values = [figures.MISSING if p_value is None else f"{p_value:.2g}" for p_value in tests]
+    p_values = _p_values(estimate.p_value, estimate.p_sign_flip)
     return [factor, _ends(estimate.interval), _ends(estimate.bootstrap), *p_values]
 
 
@@ -104,6 +107,48 @@ def _ends(interval: Interval | None) -> str:
     if interval is None:
         return figures.MISSING
     return f"{figures.times(interval.low)} to {figures.times(interval.high) if interval.high < inf else 'inf'}"
+
+
+def _budgets(budgets: Sequence[Budget]) -> Table:
+    several = any(len(reached.losses) > 1 for budget in budgets for reached in budget.arms)
+    title = f"{METRIC} at equal budgets" + (" (medians over seeds)" if several else "")
+    table = tables.table(title, ("arm", *(WORDS[budget.axis] for budget in budgets)), 1)
+    table.add_row("budget", *map(figures.budget, [b.axis for b in budgets], [b.amount for b in budgets]))
+    for place, reached in enumerate(budgets[0].arms):
+        table.add_row(reached.arm, *(_reached(budget.arms[place], budget.amount) for budget in budgets))
+    return table
+
+
+def _reached(reached: Reached, amount: float) -> str:
+    """The loss, and how much of the budget was used where that is little."""
+    used = min(reached.spent.values()) / amount
+    return figures.loss(reached.median) + (f" (after {used:.0%})" if used < COARSE else "")
+
+
+def _differences(comparison: Comparison) -> Table:
+    columns = ("arm", "at equal", "difference", "95 % interval", "bootstrap", "p", "p of sign flips", "seeds")
+    title = f"loss less that of {comparison.reference} (interval and p: Student's t on paired differences)"
+    table = tables.table(title, columns, words=2, keys=2)
+    for other in [difference.other for difference in comparison.budgets[0].differences]:
+        name = other
+        for budget in comparison.budgets:
+            for difference in [each for each in budget.differences if each.other == other]:
+                table.add_row(name, WORDS[budget.axis], *_difference(difference), str(len(difference.seeds)))
+                name = ""
+    return table
+
+
+def _difference(difference: Difference) -> list[str]:
+    """Mean, interval, bootstrap, p-values."""
+    ends = [
+        figures.MISSING if found is None else f"{found.low:+.4f} to {found.high:+.4f}"
+        for found in (difference.interval, difference.bootstrap)
+    ]
+    return [f"{difference.mean:+.4f}", *ends, *_p_values(difference.p_value, difference.p_sign_flip)]
+
+
+def _p_values(*values: float | None) -> list[str]:
+    return [figures.MISSING if value is None else f"{value:.2g}" for value in values]
 
 
 def _profile(profile: Profile) -> Table:

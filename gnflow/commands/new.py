@@ -16,7 +16,7 @@ from gnflow.spec.load import load
 from gnflow.spec.scaffold import BUDGET, BUDGETS, derived, example, kinds, whole
 from gnflow.track.description import read_json
 from gnflow.track.location import check_available
-from gnflow.workspace import MARKS, Workspace
+from gnflow.workspace import Workspace
 
 DEFAULT = "gauss_newton"
 
@@ -112,19 +112,18 @@ def _next(experiment: Experiment, file: Path, base: Path | None, workspace: Work
     """Three commands that lead from the spec to a comparison."""
     rival = _rival(experiment, base, workspace)
     ours, theirs = (_shown(workspace.runs / name) for name in (experiment.name, rival.name))
-    target = "" if experiment.training.target else " --target 3.6"
     commands = [
         (f"gnflow plan {_shown(file)}", "what it will do and cost"),
         (f"gnflow run {_shown(file)}", "minutes; Ctrl-C stops it, the same again resumes"),
         (rival.command or "", rival.why),
-        (f"gnflow compare {ours} {theirs}{target}", "what each needed to get there"),
+        (f"gnflow compare {ours} {theirs}", "what each needed to get there"),
     ]
     commands = [(command, why) for command, why in commands if command][-3:]
     width = max(len(command) for command, _ in commands)
     yield "Edit it, then"
     yield from (f"  {command:<{width}}  # {why}" for command, why in commands)
-    if not any((workspace.root / mark).exists() for mark in MARKS):
-        yield f"No project around here: runs/ and data/ will be made in {workspace.root}; `git init` marks one."
+    if not workspace.marked:
+        yield f"No project around here: runs/ and data/ will be made in {workspace.root}; `gnflow init` makes it one."
 
 
 def _rival(experiment: Experiment, base: Path | None, workspace: Workspace) -> Rival:

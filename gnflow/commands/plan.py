@@ -1,26 +1,23 @@
 """`gnflow plan SPEC`: what will run and what it costs, with nothing allocated."""
 
 import json as json_text
-import sys
 from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
 from gnflow.spec.load import load
-from gnflow.study.figures import duration
+from gnflow.study import figures, tables
 from gnflow.study.speed import flops_per_second
+from gnflow.study.tables import Table
 from gnflow.workspace import Workspace
 
 if TYPE_CHECKING:
     from gnflow.compiler.plan import Plan
 
 
-def plan(spec: Path, *, sets: Sequence[str], json: bool) -> int:
-    """Prints the plan of a spec, as tables or as the JSON of plan.json."""
+def plan(spec: Path, *, sets: Sequence[str], json: bool, parameters: bool = False) -> int:
+    """Prints what a spec will do and cost, with every tensor if `parameters`; or the JSON of plan.json."""
     loaded = load(spec, sets)
     # torch takes seconds to import: a bad spec is refused before.
     from gnflow.compiler.fits import fit
@@ -33,21 +30,24 @@ def plan(spec: Path, *, sets: Sequence[str], json: bool) -> int:
         judged = None if found is None else {"verdict": found.verdict, "needed": found.needed, "room": found.room.total}
         print(json_text.dumps({**planned.to_json(), "predicted_seconds": seconds, "fits": judged}, indent=2))
         return 0
-    console = Console() if sys.stdout.isatty() else Console(width=120)
-    console.print(_parameters(planned))
-    console.print(_costs(planned))
+    console = tables.console()
+    for line in _summary(planned, seconds):
+        console.print(line)
+    console.print("there is no GPU here to compare the memory with" if found is None else str(found), highlight=False)
+    details = [_costs(planned), _memory(planned), *([_parameters(planned)] if parameters else [])]
+    for table in details:
+        console.print()
+        console.print(table)
+    console.print()
     for line in _blocks(planned):
         console.print(line)
-    console.print(_memory(planned))
-    console.print(_summary(planned, seconds))
-    console.print("there is no GPU here to compare the memory with" if found is None else str(found), highlight=False)
+    if not parameters:
+        console.print("`--parameters` lists every tensor, its shape, block, rule, method and learning rate.")
     return 0
 
 
 def _parameters(planned: "Plan") -> Table:
-    table = Table(title="parameters", title_justify="left")
-    for column in ("name", "shape", "block", "rule", "method", "learning rate"):
-        table.add_column(column, justify="right" if column in ("shape", "learning rate") else "left")
+    table = tables.table("parameters", ("name", "shape", "block", "rule", "method", "learning rate"), words=5)
     for row in planned.parameters:
         shape = " x ".join(str(size) for size in row.shape)
         table.add_row(row.name, shape, row.block, row.rule, row.method, f"{row.learning_rate:g}")
@@ -55,9 +55,7 @@ def _parameters(planned: "Plan") -> Table:
 
 
 def _costs(planned: "Plan") -> Table:
-    table = Table(title="regions", title_justify="left")
-    for column in ("region", "calls a step", "GFLOPs a call", "GFLOPs a step"):
-        table.add_column(column, justify="left" if column == "region" else "right")
+    table = tables.table("regions", ("region", "calls a step", "GFLOPs a call", "GFLOPs a step"), words=1)
     for name, cost in planned.regions.items():
         calls = planned.calls.get(name, 0)
         table.add_row(name, f"{calls:,g}", f"{cost.flops / 1e9:,.2f}", f"{calls * cost.flops / 1e9:,.1f}")
@@ -75,9 +73,7 @@ def _blocks(planned: "Plan") -> Iterator[str]:
 
 
 def _memory(planned: "Plan") -> Table:
-    table = Table(title="memory (activations as if run eagerly)", title_justify="left")
-    table.add_column("class")
-    table.add_column("MB", justify="right")
+    table = tables.table("memory (activations as if run eagerly)", ("class", "MB"), words=1)
     for name, size in planned.memory.items():
         again = ", blocks taken again" if planned.recomputed and name == "activations" else ""
         table.add_row(name + again, f"{size / 1e6:,.1f}")
@@ -85,26 +81,38 @@ def _memory(planned: "Plan") -> Table:
     return table
 
 
-def _summary(planned: "Plan", seconds: float | None) -> str:
+def _summary(planned: "Plan", seconds: float | None) -> Iterator[str]:
+    """What matters first: the run, a step, the whole, and evaluation beside it."""
     tokens = planned.tokens_solve + planned.tokens_search
     count = sum(prod(row.shape) for row in planned.parameters)
     predicted = (
         "unknown until a run of about this size has finished here"
         if seconds is None
-        else f"{duration(seconds)}, at the rate of runs here"
+        else f"about {figures.duration(seconds)}, evaluation included, at the rate of runs here"
     )
-    lines = [
-        f"[bold]{planned.experiment.name}[/bold]: {count:,} parameters on {planned.device}, "
-        f"{planned.attention} attention, {planned.steps:,} steps",
+    yield (
+        f"{planned.experiment.name}: {count:,} parameters on {planned.device}, "
+        f"{planned.attention} attention, {planned.steps:,} steps"
+    )
+    yield (
         f"a step: {planned.microbatches:,} micro-batches, {planned.tokens_solve:,} tokens to solve on "
         f"+ {planned.tokens_search:,} to search on, {planned.passes:,} serial passes, "
-        f"{planned.flops / 1e9:,.0f} GFLOPs",
+        f"{planned.flops / 1e9:,.0f} GFLOPs"
+    )
+    yield (
         f"the run: {planned.steps * tokens:,} tokens, {planned.steps * planned.passes:,} serial passes, "
-        f"{planned.steps * planned.flops / 1e12:,.2f} TFLOPs, time: {predicted}",
-    ]  # fmt: skip
-    return "\n".join(lines)
+        f"{planned.steps * planned.flops / 1e12:,.2f} TFLOPs, time: {predicted}"
+    )
+    found = planned.evaluation
+    if found.times:
+        yield (
+            f"evaluation: {figures.several(found.times, 'time')} at most, {found.passes:,} passes over a micro-batch, "
+            f"{found.flops / 1e12:,.2f} TFLOPs, {found.share:.0%} of all"
+        )
+    if found.remark:
+        yield f"warning: {found.remark}"
 
 
 def _predicted_seconds(planned: "Plan", workspace: Workspace) -> float | None:
     rate = flops_per_second(workspace.runs, planned.device, max(cost.flops for cost in planned.regions.values()))
-    return planned.steps * planned.flops / rate if rate else None
+    return (planned.steps * planned.flops + planned.evaluation.flops) / rate if rate else None

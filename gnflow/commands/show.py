@@ -140,7 +140,7 @@ def _target(run: Run) -> list[str]:
 
 def _figure(name: str, value: float) -> str:
     if name.startswith("time/"):
-        return figures.duration(value)
+        return figures.duration(max(value, 0.0))  # `time/others` may lie a hair below 0
     if name.startswith("loss/"):
         return figures.loss(value)
     return figures.count(value) if name.startswith(("tokens/", "flops/", "passes/")) else f"{value:.6g}"

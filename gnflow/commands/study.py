@@ -38,6 +38,11 @@ def plan(folder: Path, *, json: bool) -> int:
         console.print("The time is unknown until a run of about this size has finished in this project.")
     for sentence in said:
         console.print(f"warning: {sentence}")
+    if not design.workspace.reproducible:
+        root = design.workspace.root
+        console.print(
+            f"{root} is no Git and DVC repository yet, which its pipeline needs: `gnflow init` there makes it one."
+        )
     return 0
 
 
@@ -50,7 +55,7 @@ def pipeline(folder: Path, *, check: bool) -> int:
     jobs = sum(len(arm.jobs) for arm in design.arms)
     print(f"{path}: {'up to date' if check else 'written'}, {jobs} runs")
     if not check:
-        print(f"next: dvc repro {design.relative(path)}")
+        print(f"next: {design.reproduce(design.relative(path))}")
     return 0
 
 

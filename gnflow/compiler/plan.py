@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil, prod
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import torch
 
 from gnflow.compiler import build, methods
 from gnflow.compiler.blocks import BlockRegion, block_regions, blockwise
+from gnflow.compiler.evaluation import Evaluation, evaluation
 from gnflow.compiler.measuring import NotedProbe, build_metrics
 from gnflow.compiler.metering import Meter, RegionCost
 from gnflow.compiler.routing import routing
@@ -57,6 +59,8 @@ class Plan:
     """
     recomputed: bool
     """Whether the reverse pass takes the blocks of the model again, to keep within `compile.activations`."""
+    held_out: int
+    """Held-out micro-batches of an evaluation: as many as the metric asks for that wants most."""
 
     @property
     def microbatches(self) -> int:
@@ -88,6 +92,12 @@ class Plan:
         """FLOPs of one step, counted in matrix products."""
         return round(sum(calls * self.regions[region].flops for region, calls in self.calls.items()))
 
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """How often held-out data is evaluated on, and what that costs beside the steps."""
+        blocks = len({row.block for row in self.parameters})
+        return evaluation(self.experiment, self.steps, self.flops, self.regions, blocks)
+
     def to_json(self) -> dict[str, object]:
         """The content of plan.json."""
         return {
@@ -110,6 +120,13 @@ class Plan:
                 "passes/serial": self.steps * self.passes,
                 "flops": self.steps * self.flops,
             },
+            "evaluation": {
+                "every": self.evaluation.every,
+                "times": self.evaluation.times,
+                "passes": self.evaluation.passes,
+                "flops": self.evaluation.flops,
+                "share": self.evaluation.share,
+            },
             "regions": {name: cost._asdict() for name, cost in self.regions.items()},
             "blocks": {name: {"region": b.region, "share": b.share} for name, b in self.blocks.items()},
             "memory": self.memory,
@@ -126,7 +143,8 @@ def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
     """
     attention = attention or build.kernel(experiment)
     network = build.model(experiment, attention)
-    noted = NotedProbe(experiment, build_metrics(experiment, network, attention, eager))
+    metrics = build_metrics(experiment, network, attention, eager)
+    noted = NotedProbe(experiment, metrics)
     found = _measured(experiment, network, noted.probe, recomputed=False)
     recomputed = not _fits(experiment, found)
     if recomputed:
@@ -146,6 +164,7 @@ def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
         blocks=found.blocks,
         memory=found.memory,
         recomputed=recomputed,
+        held_out=max((metric.microbatches for metric in metrics), default=0),
     )
 
 

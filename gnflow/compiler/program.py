@@ -42,8 +42,9 @@ class Program:
     metrics: tuple[Metric, ...] = ()
     """Those of the spec, in its order."""
 
-    def init(self, params: Params) -> State:
-        """The state before the first step."""
+    def init(self, params: Params | None = None) -> State:
+        """The state before the first step, with these weights or else with the model's first ones."""
+        params = self.initial() if params is None else params
         return State(0, params, self.optimizer.init(params))
 
     def template(self) -> State:

@@ -10,6 +10,7 @@ from gnflow.spec.problems import Problem, SpecProblems, shown
 from gnflow.spec.source import BYTES, parse, read
 from gnflow.spec.suggest import nearest
 from gnflow.spec.tree import Broken, Items, Node, Origin, Scalar, Source, Table
+from gnflow.workspace import Workspace
 
 FILES, GENERATIONS = 32, 8
 
@@ -89,7 +90,9 @@ class _Assembly:
             base = path.parent / named.value
             file = _resolved(base, named)
             if not file.is_relative_to(self._root):
-                raise _problem(named.origin, f"`{named.value}` is outside the project, {self._root}")
+                raise _problem(
+                    named.origin, f"`{named.value}` is outside the project, {self._root}{_unmarked(self._root)}"
+                )
             if file in below:
                 circle = " -> ".join(f"`{each.name}`" for each in (*below[below.index(file) :], file))
                 raise _problem(named.origin, f"a file cannot extend itself: {circle}")
@@ -134,3 +137,8 @@ def _sibling(path: Path) -> str | None:
 
 def _problem(origin: Origin, message: str, suggestion: str | None = None) -> SpecProblems:
     return SpecProblems([Problem(origin, message, suggestion=suggestion)])
+
+
+def _unmarked(root: Path) -> str:
+    """What to do where there is no project, and the folder of the file is taken for one."""
+    return "" if Workspace(root).marked else "; run `gnflow init` in the folder that is to be the project"

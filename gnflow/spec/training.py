@@ -1,6 +1,6 @@
 """`training:`, `metrics:`, `compile:` and `tracking:`: how a run is carried out and what it leaves."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -72,8 +72,9 @@ class Training(Spec):
     """The weights that the first step starts from."""
     target: Target | None = None
     """Stop early once reached."""
-    evaluate_every: Annotated[Count, Unit("optimizer steps")] = 1
-    """Steps between evaluations on held-out text."""
+    evaluate_every: Annotated[Count | None, Unit("optimizer steps")] = 1
+    """Steps between evaluations on held-out text. `null` chooses the fewest with which they take at most a tenth of the
+    work."""
     checkpoint_every: Annotated[Count, Unit("optimizer steps")] = 5
     """Steps between checkpoints that are kept."""
     temporary_checkpoint_minutes: Annotated[Rate, Unit("minutes")] = 5.0
@@ -101,6 +102,21 @@ class Tuning(Spec):
     """Configurations tried, this one included; 0 when none was."""
 
 
+GRADIENT, PRODUCT = 3, 5
+"""Forward passes that a gradient and a product with a curvature matrix are worth."""
+
+
+class Work(NamedTuple):
+    """What one measurement takes."""
+
+    passes: int = 0
+    """Passes over a micro-batch, of whatever kind."""
+    forwards: int = 0
+    """Forward passes that these are worth."""
+    every: int = 1
+    """Evaluations from one to the next."""
+
+
 class MetricKind(Kind):
     """A metric. What its factory returns is measured at the evaluations of a run."""
 
@@ -113,6 +129,11 @@ class MetricKind(Kind):
     """Why data of text has no such metric; empty where it has one."""
     of_momentum: ClassVar[bool] = False
     """Whether it measures the momentum of an optimizer."""
+
+    def work(self, blocks: int) -> Work:
+        """What one measurement takes on a model of so many blocks. Default: a forward pass of its `microbatches`."""
+        count = getattr(self, "microbatches", 0)
+        return Work(count, count)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: object) -> None:
@@ -168,6 +189,10 @@ class ModalityConflict(MetricKind):
     microbatches: Annotated[Count, Unit("micro-batches")] = 4
     """Held-out micro-batches behind each of the two mean gradients."""
 
+    def work(self, blocks: int) -> Work:
+        """Two mean gradients."""
+        return Work(2 * self.microbatches, 2 * self.microbatches * GRADIENT)
+
 
 class Samples(MetricKind):
     """A sheet of images drawn for held-out captions beside the held-out images, and captions given to these.
@@ -209,6 +234,12 @@ class Curvature(MetricKind):
     """Behind a trace, three products each; behind the part in the blocks, one product for each block."""
     damping: Annotated[float, Field(ge=0)] = 0.1
     """Added to the diagonal of G for the Gauss-Newton step."""
+
+    def work(self, blocks: int) -> Work:
+        """Products with two matrices, as gnflow.metrics.curvature says of its cost, and a gradient."""
+        products = 6 * self.iterations + (6 + blocks) * self.probes
+        count = self.microbatches
+        return Work(count * (products + 1), count * (products * PRODUCT + GRADIENT), self.every)
 
     @model_validator(mode="after")
     def _enough_iterations(self) -> "Curvature":

@@ -1,14 +1,16 @@
-"""Arms compared at targets, on five axes: results, ratios, profiles, a verdict in words, and what speaks against it."""
+"""Arms compared on five axes, at targets or else at equal budgets: numbers, words, and what speaks against them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import NamedTuple
 
 from gnflow.errors import SpecError
-from gnflow.study import figures
+from gnflow.study import budget_verdict, figures
 from gnflow.study.arms import Arm, arms
+from gnflow.study.budgets import Budget, budgets
 from gnflow.study.fairness import warnings
 from gnflow.study.intervals import Interval
+from gnflow.study.load import load, objection
 from gnflow.study.profile import Profile, profile
 from gnflow.study.ratios import Estimate, Ratio, ratio
 from gnflow.study.results import Result, result
@@ -21,26 +23,28 @@ class Comparison(NamedTuple):
     """Everything that `gnflow compare` and `gnflow report` tell."""
 
     targets: tuple[float, ...]
-    """From the easiest down; the last, the lowest, is the headline."""
+    """From the easiest down; the last, the lowest, is the headline. None where arms are compared at equal budgets."""
     arms: tuple[Arm, ...]
     """In the order of the runs."""
     results: tuple[Result, ...]
     """Arms by targets: for each target, in the order of `arms`."""
     reference: str | None
     """The arm that the others are compared to: unless named, that with the fewest steps to the last target that a run
-    has reached; None when none was."""
+    has reached, or with the lowest loss at equal tokens; None when there is none."""
     ratios: tuple[Ratio, ...]
     """For each target, every other arm against the reference."""
     profiles: dict[str, Profile]
     """By axis (WORDS); empty with one target or one arm."""
+    budgets: tuple[Budget, ...]
+    """By axis, where there is no target."""
     verdict: tuple[str, ...]
     """Sentences about the headline."""
     warnings: tuple[str, ...]
 
     @property
-    def headline(self) -> float:
+    def headline(self) -> float | None:
         """The target that the verdict is about."""
-        return self.targets[-1]
+        return self.targets[-1] if self.targets else None
 
     def at(self, target: float) -> tuple[Result, ...]:
         """The results at one target, in the order of `arms`."""
@@ -66,19 +70,28 @@ class Comparison(NamedTuple):
                 for target in self.targets
             },
             "profiles": {axis: profile._asdict() for axis, profile in self.profiles.items()},
+            "budgets": {budget.axis: _budget(budget) for budget in self.budgets},
             "verdict": list(self.verdict),
             "warnings": list(self.warnings),
         }
 
 
 def compare(runs: Sequence[Run], targets: Sequence[float] = (), reference: str | None = None) -> Comparison:
-    """Raises SpecError for runs without a common target, two runs of one arm and seed, and an unknown reference."""
-    downwards = tuple(sorted(set(targets) or {_common_target(runs)}, reverse=True))
+    """At `targets`, else at the one that all specs have, else at equal budgets.
+
+    Raises SpecError for two runs of one arm and seed, and for an unknown reference.
+    """
     compared = arms(runs)
+    named = None if reference is None else _named(reference, compared)
+    downwards = tuple(sorted(set(targets) or _common_targets(runs), reverse=True))
+    noise = objection(compared) if len(compared) > 1 else None
+    axes = [axis for axis in WORDS if axis != "seconds" or noise is None]
+    if not downwards:
+        return _at_budgets(compared, axes, named, noise)
     results = tuple(result(arm, target) for target in downwards for arm in compared)
-    chosen = _fastest(results) if reference is None else _named(reference, compared)
+    chosen = named or _fastest(results)
     ratios = tuple(
-        ratio(mine, theirs)
+        ratio(mine, theirs, axes)
         for target in downwards
         for mine in results
         if mine.arm == chosen and mine.target == target
@@ -86,7 +99,8 @@ def compare(runs: Sequence[Run], targets: Sequence[float] = (), reference: str |
         if theirs.target == target and theirs is not mine
     )
     several = len(downwards) > 1 and len(compared) > 1
-    profiles = {axis: made for axis in WORDS if several and (made := profile(results, axis))}
+    profiles = {axis: made for axis in axes if several and (made := profile(results, axis))}
+    silent = [noise] if noise and any(ratio.axes for ratio in ratios) else []
     return Comparison(
         downwards,
         compared,
@@ -94,17 +108,24 @@ def compare(runs: Sequence[Run], targets: Sequence[float] = (), reference: str |
         chosen,
         ratios,
         profiles,
-        tuple(verdict(compared, results, ratios)),
+        (),
+        (*verdict(compared, results, ratios), *silent),
         tuple(warnings(compared, downwards)),
     )
 
 
-def _common_target(runs: Sequence[Run]) -> float:
+def _at_budgets(compared: tuple[Arm, ...], axes: Sequence[str], named: str | None, noise: str | None) -> Comparison:
+    chosen, found = budgets(compared, axes, named)
+    silent = [noise] if noise and found else []
+    said = (*budget_verdict.verdict(compared, found, chosen), *silent)
+    against = (*warnings(compared), *budget_verdict.warnings(compared, found))
+    return Comparison((), compared, (), chosen, (), {}, found, said, against)
+
+
+def _common_targets(runs: Sequence[Run]) -> set[float]:
+    """The target of all runs that have one, if it is the same and there is one."""
     targets = {run.experiment.training.target.at_most for run in runs if run.experiment.training.target}
-    if len(targets) != 1:
-        found = figures.listed([f"{target:g}" for target in sorted(targets)]) if targets else "none"
-        raise SpecError(f"the runs have no one target in common (found: {found}); give one with --target")
-    return targets.pop()
+    return targets if len(targets) == 1 else set()
 
 
 def _named(reference: str, arms: Sequence[Arm]) -> str:
@@ -127,6 +148,7 @@ def _arm(arm: Arm) -> dict[str, object]:
         "optimizer": arm.kind,
         "seeds": list(arm.seeds),
         "trials": arm.trials,
+        "load": [load(run) for run in arm.runs],
         "learning_rates": {path or "optimizer": rate for path, rate in arm.learning_rates.items()},
         "update_rms": arm.update_rms,
         "start": arm.start,
@@ -149,6 +171,25 @@ def _result(result: Result) -> dict[str, object]:
 
 def _estimate(estimate: Estimate) -> dict[str, object]:
     return estimate._asdict() | {"interval": _ends(estimate.interval), "bootstrap": _ends(estimate.bootstrap)}
+
+
+def _budget(budget: Budget) -> dict[str, object]:
+    return {
+        "budget": budget.amount,
+        "arms": {
+            reached.arm: {"median": reached.median}
+            | {name: _by_seed(getattr(reached, name)) for name in ("losses", "spent", "steps")}
+            for reached in budget.arms
+        },
+        "differences": {
+            each.other: each._asdict() | {"interval": _ends(each.interval), "bootstrap": _ends(each.bootstrap)}
+            for each in budget.differences
+        },
+    }
+
+
+def _by_seed(values: Mapping[int, float]) -> dict[str, float]:
+    return {str(seed): value for seed, value in values.items()}
 
 
 def _ends(interval: Interval | None) -> dict[str, float | None] | None:

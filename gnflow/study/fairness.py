@@ -6,6 +6,7 @@ from itertools import chain
 
 from gnflow.study import figures
 from gnflow.study.arms import Arm, held_out, start
+from gnflow.study.load import device
 from gnflow.study.state import status
 from gnflow.track.description import leaves
 from gnflow.train.run import Run
@@ -91,8 +92,9 @@ def _facts(runs: Sequence[Run]) -> dict[str, list[str]]:
     provenances = [_provenance(run) for run in runs]
     return {
         "the tokens that one step solves on": [str(_dig(run.plan, "step", "tokens/solve")) for run in runs],
+        "the steps from one evaluation to the next, as planned": [_evaluated_every(run) for run in runs],
         "the data that was prepared": [str(_dig(p, "digests", "data"))[:12] for p in provenances],
-        f"the device{SECONDS_ONLY}": [_device(run, p) for run, p in zip(runs, provenances, strict=True)],
+        f"the device{SECONDS_ONLY}": [device(run) for run in runs],
         f"the attention kernel{SECONDS_ONLY}": [str(run.plan.get("attention")) for run in runs],
         "whether blocks are taken again to save memory (matters for seconds and FLOPs only)": [
             "yes" if run.plan.get("recomputed") else "no" for run in runs
@@ -113,14 +115,10 @@ def _by_arm(arms: Sequence[Arm], values: Sequence[str]) -> tuple[list[str], list
     return names, found
 
 
-def _device(run: Run, provenance: Mapping[str, object]) -> str:
-    match provenance.get("sessions"):
-        case [*_, {"device": "cpu", "processor": processor, "threads": threads}]:
-            return f"{processor}, {threads} threads"
-        case [*_, {"device": device}]:
-            return str(device)
-        case _:
-            return str(run.plan.get("device"))
+def _evaluated_every(run: Run) -> str:
+    """What `evaluate_every: null` has come to; a number that the spec gives is compared with the rest of the spec."""
+    chosen = run.experiment.training.evaluate_every is None
+    return str(_dig(run.plan, "evaluation", "every")) if chosen else "given"
 
 
 def _provenance(run: Run) -> dict[str, object]:

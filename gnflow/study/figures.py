@@ -31,6 +31,11 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02} min" if hours < 48 else f"{hours // 24} days"
 
 
+def budget(axis: str, amount: float) -> str:
+    """A cost on one axis: `1.44M` of anything, `3 min 20 s` of seconds."""
+    return duration(amount) if axis == "seconds" else count(amount)
+
+
 def age(seconds: float | None) -> str:
     """`just now`, `12 min ago`, `3 h ago`, `5 days ago`."""
     if seconds is None:

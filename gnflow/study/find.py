@@ -5,17 +5,15 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from gnflow.errors import SpecError
-from gnflow.train.run import Run
+from gnflow.train.run import Run, located
 from gnflow.workspace import Workspace
 
 
 def find(run: Path) -> Run:
     """A directory, or a name under `runs/` of the project around here. Raises SpecError with the nearest name."""
-    if (run / "experiment.yaml").is_file():
-        return Run.load(run)
+    if (directory := located(run)) is not None:
+        return Run.load(directory)
     runs = Workspace.around(Path.cwd()).runs
-    if (runs / run / "experiment.yaml").is_file():
-        return Run.load(runs / run)
     names = [directory.relative_to(runs).as_posix() for directory in all_in(runs)]
     near = get_close_matches(run.as_posix().removeprefix("runs/"), names, n=1)
     hint = f"; did you mean `{near[0]}`?" if near else f"; known: {', '.join(names) or 'none'}"

@@ -42,17 +42,21 @@ class Ratio(NamedTuple):
     seeds: tuple[int, ...]
     """Those that are compared: of both arms, and reached by one of them at least."""
     axes: dict[str, Estimate]
-    """By axis, in the order of WORDS; without an axis that costs nothing (not recorded)."""
+    """By axis, in the order of WORDS; without an axis that costs nothing (not recorded), and without seconds where the
+    machine was not quiet."""
 
 
-def ratio(reference: Result, other: Result) -> Ratio:
-    """Pairs the runs by seed. No seed is left where neither reached the target, or the starting weights did."""
+def ratio(reference: Result, other: Result, axes: Sequence[str] = tuple(WORDS)) -> Ratio:
+    """Pairs the runs by seed, and compares them on these axes.
+
+    No seed is left where neither reached the target, or the starting weights did.
+    """
     theirs = {score.seed: score for score in other.scores}
     paired = [(mine, theirs[mine.seed]) for mine in reference.scores if mine.seed in theirs]
     pairs = [pair for pair in paired if _comparable(*pair)]
-    recorded = [axis for axis in WORDS if all(s.needed[axis] for pair in pairs for s in pair if s.needed)]
-    axes = {axis: _estimate(pairs, axis) for axis in recorded if pairs}
-    return Ratio(reference.target, reference.arm, other.arm, tuple(mine.seed for mine, _ in pairs), axes)
+    recorded = [axis for axis in axes if all(s.needed[axis] for pair in pairs for s in pair if s.needed)]
+    estimates = {axis: _estimate(pairs, axis) for axis in recorded if pairs}
+    return Ratio(reference.target, reference.arm, other.arm, tuple(mine.seed for mine, _ in pairs), estimates)
 
 
 def _comparable(mine: Score, theirs: Score) -> bool:

@@ -48,19 +48,13 @@ def score(run: Run, name: str, target: float) -> Score:
         run.experiment.training.seed,
         evaluated[0][METRIC] if evaluated and evaluated[0]["step"] == 0 else None,
         min(losses, default=None),
-        None if reached is None else _costs(run, reached),
-        _costs(run, evaluated[-1]) if evaluated else dict.fromkeys(COLUMNS, 0.0),
+        None if reached is None else costs(run, reached),
+        costs(run, evaluated[-1]) if evaluated else dict.fromkeys(COLUMNS, 0.0),
     )
 
 
-def numbers(tree: object) -> dict[str, float]:
-    """The numbers of a JSON object, without the rest."""
-    found = tree.items() if isinstance(tree, Mapping) else ()
-    return {key: value for key, value in found if isinstance(value, int | float)}
-
-
-def _costs(run: Run, row: Mapping[str, float | None]) -> Costs:
-    """The costs in a row; a run that does not record them has still planned them."""
+def costs(run: Run, row: Mapping[str, float | None]) -> Costs:
+    """The costs in a row of the metrics; a run that does not record them has still planned them."""
     planned = numbers(run.plan.get("step"))
     planned["flops/total"] = planned.get("flops", 0.0)
     steps = row["step"] or 0.0
@@ -68,3 +62,9 @@ def _costs(run: Run, row: Mapping[str, float | None]) -> Costs:
     return {
         axis: steps * planned.get(COLUMNS[axis], 0.0) if value is None else value for axis, value in recorded.items()
     }
+
+
+def numbers(tree: object) -> dict[str, float]:
+    """The numbers of a JSON object, without the rest."""
+    found = tree.items() if isinstance(tree, Mapping) else ()
+    return {key: value for key, value in found if isinstance(value, int | float)}

@@ -6,6 +6,8 @@ from pathlib import Path
 from statistics import median
 
 from gnflow.study.find import all_in
+from gnflow.study.load import QUIET, share
+from gnflow.train.journal import OTHERS
 
 FARTHEST = 16.0  # larger or smaller, in FLOPs of a pass: small products are slow, and say nothing about large ones
 
@@ -13,9 +15,11 @@ FARTHEST = 16.0  # larger or smaller, in FLOPs of a pass: small products are slo
 def flops_per_second(runs: Path, device: str, one_pass: int) -> float | None:
     """Median FLOPs per second over the finished runs on this kind of device whose passes are about as large.
 
-    None when there is none: the rate of a toy is not that of a large model.
+    None when there is none: the rate of a toy is not that of a large model. Runs on a machine that is known to have
+    been busy with other work count only where there is no other run.
     """
-    rates = [rate for run in all_in(runs) if (rate := _rate(run / "summary.json", device, one_pass)) is not None]
+    found = [rate for run in all_in(runs) if (rate := _rate(run / "summary.json", device, one_pass)) is not None]
+    rates = [rate for rate, busy in found if not busy] or [rate for rate, _ in found]
     return median(rates) if rates else None
 
 
@@ -24,7 +28,8 @@ def pass_flops(regions: Mapping[str, Mapping[str, object]]) -> int:
     return max((flops for region in regions.values() if isinstance(flops := region.get("flops"), int)), default=0)
 
 
-def _rate(summary: Path, device: str, one_pass: int) -> float | None:
+def _rate(summary: Path, device: str, one_pass: int) -> tuple[float, bool] | None:
+    """FLOPs per second, and whether the machine is known to have been busy."""
     try:
         figures = json.loads(summary.read_text())
         plan = json.loads((summary.parent / "plan.json").read_text())
@@ -34,4 +39,7 @@ def _rate(summary: Path, device: str, one_pass: int) -> float | None:
     theirs = pass_flops(plan.get("regions", {}))
     if not theirs or not one_pass or not 1 / FARTHEST <= one_pass / theirs <= FARTHEST:
         return None
-    return flops / seconds if seconds and flops and plan.get("device") == device else None
+    if not seconds or not flops or plan.get("device") != device:
+        return None
+    load = share(summary.parent, figures.get(OTHERS, 0.0), seconds)
+    return flops / seconds, load is not None and load > QUIET

@@ -1,24 +1,76 @@
-"""Plain tables that survive a pipe."""
+"""Plain tables that survive a pipe and a narrow terminal: no cell is ever cut."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
-from rich.console import Console
-from rich.table import Table
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions
+from rich.text import Text
 
 WIDE = 160  # columns where there is no terminal to fit into
+GAPS = (3, 2)  # spaces between columns: the second where the first is too wide
 
 
 def console() -> Console:
-    """Prints as wide as the terminal; off a terminal wide enough to cut nothing off."""
+    """Prints as wide as the terminal; off a terminal wide enough to fold nothing."""
     there = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     return (
         there if there.is_terminal else Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=WIDE)
     )
 
 
-def table(title: str | None, columns: Sequence[str], words: int) -> Table:
-    """A table whose first `words` columns hold words and whose others hold figures."""
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for index, column in enumerate(columns):
-        made.add_column(column, justify="left" if index < words else "right", no_wrap=True)
-    return made
+@dataclass
+class Table:
+    """Words on the left and figures on the right; columns that do not fit follow below, beside the keys again."""
+
+    title: str | None
+    columns: Sequence[str]
+    words: int
+    """How many columns, from the left, hold words."""
+    keys: int = 1
+    """How many columns, from the left, say what a row is about."""
+    rows: list[Sequence[str]] = field(default_factory=list)
+
+    def add_row(self, *cells: str) -> None:
+        """One cell for each column."""
+        self.rows.append(cells)
+
+    def lines(self, width: int) -> Iterator[str]:
+        """The table in lines of at most this width, unless one column is too wide for it beside the keys."""
+        if self.title:
+            yield self.title
+        sizes = [max(map(cell_len, cells)) for cells in zip(self.columns, *self.rows, strict=True)]
+        gap = next((gap for gap in GAPS if sum(sizes) + gap * (len(sizes) - 1) <= width), GAPS[-1])
+        for number, block in enumerate(_blocks(sizes, self.keys, gap, width)):
+            if number:
+                yield ""
+            for row in (self.columns, *self.rows):
+                cells = [self._cell(row[place], sizes[place], place < self.words) for place in block]
+                yield (" " * gap).join(cells).rstrip()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """What rich prints."""
+        for line in self.lines(options.max_width):
+            yield Text(line, no_wrap=True, overflow="ignore")
+
+    @staticmethod
+    def _cell(text: str, size: int, word: bool) -> str:
+        space = " " * (size - cell_len(text))
+        return text + space if word else space + text
+
+
+def table(title: str | None, columns: Sequence[str], words: int, keys: int = 1) -> Table:
+    """A table whose first `words` columns hold words and whose others hold figures; the first `keys` name its rows."""
+    return Table(title, columns, words, keys)
+
+
+def _blocks(sizes: Sequence[int], keys: int, gap: int, width: int) -> list[list[int]]:
+    """Columns by what fits beside the keys."""
+    named = list(range(keys))
+    blocks = [[*named]]
+    for place in range(keys, len(sizes)):
+        used = sum(sizes[other] + gap for other in blocks[-1])
+        if used + sizes[place] > width and len(blocks[-1]) > keys:
+            blocks.append([*named])
+        blocks[-1].append(place)
+    return blocks

@@ -27,6 +27,19 @@ def verdict(arms: Sequence[Arm], results: Sequence[Result], ratios: Sequence[Rat
     for ratio in compared:
         yield from _compared(ratio, here[ratio.reference], here[ratio.other], trials)
         yield from _elsewhere(ratio, [other for other in ratios if other.other == ratio.other], trials)
+    yield from unequal(trials)
+
+
+def tuning(reference: str, other: str, trials: Trials) -> str:
+    """How much two arms were tuned."""
+    mine, theirs = trials[reference], trials[other]
+    if mine != theirs:
+        return f"{figures.several(mine, 'trial')} against {theirs}"
+    return f"{figures.several(mine, 'trial')} each" if mine else "no tuning recorded"
+
+
+def unequal(trials: Trials) -> Iterator[str]:
+    """A sentence where some arms were tuned more than others."""
     if len(set(trials.values())) > 1:
         numbers = [f"{figures.several(number, 'trial')} for {name}" for name, number in trials.items()]
         yield f"Tuning was unequal ({figures.listed(numbers)}): part of a difference may be tuning."
@@ -78,7 +91,7 @@ def _of_one_seed(ratio: Ratio, missed: str, trials: Trials) -> str:
     """One sentence for all axes: without an interval none is surer than another."""
     said = _by_claim(ratio.axes, lambda estimate: "")
     than = f"than {ratio.other} to {figures.target(ratio.target)}"
-    basis = f" (1 seed: no interval; {_tuning(ratio, trials)})"
+    basis = f" (1 seed: no interval; {tuning(ratio.reference, ratio.other, trials)})"
     match ratio.axes["steps"].bound:
         case "exact":
             needs = f"{figures.listed(said['fewer'])} {than}" if said["fewer"] else f"no less of anything {than}"
@@ -96,20 +109,20 @@ def _of_one_seed(ratio: Ratio, missed: str, trials: Trials) -> str:
 def _steps(ratio: Ratio, trials: Trials) -> str:
     """The first sentence about several seeds."""
     estimate, target = ratio.axes["steps"], figures.target(ratio.target)
-    seeds, tuning = f"{len(ratio.seeds)} seeds", _tuning(ratio, trials)
+    seeds, tuned = f"{len(ratio.seeds)} seeds", tuning(ratio.reference, ratio.other, trials)
     found = interval(estimate)
     found = found if found.startswith("the same") else f"95 % CI {found}"
     match claim(estimate):
         case "undecided":
             return (
                 f"{seeds} do not decide whether {ratio.reference} or {ratio.other} needs fewer steps to {target} "
-                f"({found}, {tuning})."
+                f"({found}, {tuned})."
             )
         case "alike":
             needs = "about as many steps as"
         case claimed:
             needs = f"{_least(estimate)}{factor(estimate)} {claimed} steps than"
-    return f"{ratio.reference} needs {needs} {ratio.other} to {target} ({found}, {seeds}, {tuning})."
+    return f"{ratio.reference} needs {needs} {ratio.other} to {target} ({found}, {seeds}, {tuned})."
 
 
 def _other_axes(ratio: Ratio) -> Iterator[str]:
@@ -138,10 +151,3 @@ def _by_claim(axes: Mapping[str, Estimate], beside: Callable[[Estimate], str]) -
 
 def _least(estimate: Estimate) -> str:
     return "" if estimate.bound == "exact" else "at least "
-
-
-def _tuning(ratio: Ratio, trials: Trials) -> str:
-    mine, theirs = trials[ratio.reference], trials[ratio.other]
-    if mine != theirs:
-        return f"{figures.several(mine, 'trial')} against {theirs}"
-    return f"{figures.several(mine, 'trial')} each" if mine else "no tuning recorded"

@@ -17,6 +17,7 @@ from gnflow import faults
 from gnflow.train import disk
 
 JOURNAL = "journal.jsonl"  # in the run directory
+OTHERS = "time/others"  # CPU seconds of all other processes during steps; recorded where the machine tells them
 TIMINGS = "time/"  # values that differ from one computation of a step to the next
 
 

@@ -6,15 +6,11 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from pathlib import Path
 from typing import TypeAlias
 
-import torch
-from torch import Tensor
-
 from gnflow.compiler import fits
 from gnflow.compiler.plan import Plan, plan
-from gnflow.compiler.program import Program
 from gnflow.compiler.program import compile as compile_plan
 from gnflow.data.dataset import Standing
-from gnflow.data.microbatches import Prepared, reader
+from gnflow.data.microbatches import reader
 from gnflow.data.prepare import prepare
 from gnflow.errors import DiskProblem
 from gnflow.spec.experiment import Experiment
@@ -31,6 +27,7 @@ from gnflow.train.directory import (
     require_ours,
     set_aside,
 )
+from gnflow.train.feed import held_out, order
 from gnflow.train.journal import JOURNAL, Event, Journal
 from gnflow.train.plugins import plugins_of
 from gnflow.train.recorder import Observer, Recorder
@@ -88,6 +85,8 @@ def run(
             if changed:
                 _record_changes(directory, planned, changed, report)
             establish(directory, experiment, planned.to_json(), bool(changed))
+            if planned.evaluation.remark:
+                report(planned.evaluation.remark)
             with closing(Journal(directory / JOURNAL)) as journal:
                 _work(planned, workspace, directory, journal, stop, watches, report, changed)
     return Run.load(directory)
@@ -144,8 +143,8 @@ def _work(
         session = Session(
             planned,
             program,
-            dataset.microbatches(experiment.training.rows, experiment.training.seed),
-            _evaluation(program, dataset),
+            order(planned, dataset),
+            held_out(planned, dataset),
             directory,
             checkpoints,
             Recorder(journal, planned, observers),
@@ -179,12 +178,3 @@ def _resume_point(checkpoints: Path, journal: Journal, report: Report) -> Path |
     if found.path is None and found.damage:
         raise DiskProblem(f"{checkpoints} has no good checkpoint left; --fresh starts the run again")
     return found.path
-
-
-def _evaluation(program: Program, dataset: Prepared) -> Tensor:
-    """As many held-out micro-batches as the metric asks for that wants most."""
-    experiment = program.plan.experiment
-    most = max((metric.microbatches for metric in program.metrics), default=0)
-    if not most:
-        return torch.empty(0, dtype=torch.int64)
-    return dataset.evaluation(experiment.training.rows, most)

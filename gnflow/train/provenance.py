@@ -106,6 +106,7 @@ def _machine(device: torch.device) -> dict[str, object]:
         "platform": platform.platform(),
         "processor": processor(),
         "cores": os.cpu_count(),
+        "available": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if cuda else "cpu",
         "cuda": torch.version.cuda if cuda else None,

@@ -11,7 +11,8 @@ from gnflow.objective import Metrics
 from gnflow.secrets import without_secrets
 from gnflow.spec.kinds import built_in
 from gnflow.spec.training import MetricKind
-from gnflow.train.journal import Event, Journal, Record, Step
+from gnflow.train.clock import Taken
+from gnflow.train.journal import OTHERS, Event, Journal, Record, Step
 
 UNDONE = "steps/undone"  # how many, so far; recorded where the spec lets steps be undone
 
@@ -34,18 +35,21 @@ class Recorder:
         self._wall = time.perf_counter()
         self._compile = 0.0
 
-    def step(self, step: int, values: Mapping[str, float], seconds: float, compile_seconds: float) -> Step:
-        """Records a completed step that took `seconds`; returns the record that holds.
+    def step(self, step: int, values: Mapping[str, float], taken: Taken, compile_seconds: float) -> Step:
+        """Records a completed step and what it has `taken`; returns the record that holds.
 
         `compile_seconds` is the compilation of this session so far.
         """
         before = self.journal.steps.get(step - 1)
         last = self.journal.last
         clocks = {
-            "time/seconds": _value(before, "time/seconds") + seconds,
+            "time/seconds": _value(before, "time/seconds") + taken.seconds,
+            "time/cpu": _value(before, "time/cpu") + taken.cpu,
             "time/compile": _value(last, "time/compile") + compile_seconds - self._compile,
             "time/wall": _value(last, "time/wall") + time.perf_counter() - self._wall,
         }
+        if taken.others is not None or (before and OTHERS in before.values):
+            clocks[OTHERS] = _value(before, OTHERS) + (taken.others or 0.0)
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         wanted = {n: value for n, value in {**finite, **cumulative(self.plan, step)}.items() if self._is_wanted(n)}
         now = time.time()

@@ -11,7 +11,7 @@ import polars
 from gnflow import faults
 from gnflow.compiler.plan import Plan
 from gnflow.train import checkpoint, disk
-from gnflow.train.journal import JOURNAL, Step, first_line, identity
+from gnflow.train.journal import JOURNAL, OTHERS, Step, first_line, identity
 from gnflow.train.recorder import UNDONE, cumulative
 from gnflow.train.table import table
 
@@ -54,6 +54,7 @@ def summary(plan: Plan, steps: Mapping[int, Step], step: int, status: str) -> di
         **cumulative(plan, last.step),
         **{name: last.values[name] for name in (UNDONE,) if name in last.values},
         **{clock: last.values.get(clock, 0.0) for clock in ("time/seconds", "time/compile", "time/wall")},
+        **{name: last.values[name] for name in ("time/cpu", OTHERS) if name in last.values},
         **{f"target/{axis}": value for axis, value in target.items()},
     }
 

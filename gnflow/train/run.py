@@ -10,6 +10,7 @@ from gnflow.errors import SpecError
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load
 from gnflow.train.journal import read
+from gnflow.workspace import Workspace
 
 if TYPE_CHECKING:
     import polars
@@ -27,8 +28,8 @@ class Run:
 
     @classmethod
     def load(cls, directory: Path | str) -> Self:
-        """Raises SpecError for a directory that holds no run."""
-        directory = Path(directory)
+        """A directory, or a name under `runs/` of the project around here. Raises SpecError where no run is."""
+        directory = located(Path(directory)) or Path(directory)
         spec = directory / "experiment.yaml"
         if not spec.is_file():
             raise SpecError(f"{directory} is no run: {_why_not(directory)}")
@@ -42,9 +43,15 @@ class Run:
         return table(read(self.directory / "journal.jsonl").steps.values())
 
 
+def located(run: Path) -> Path | None:
+    """The directory of a run that is named by its path, or by its path under `runs/` of the project around here."""
+    places = (run, Workspace.around(Path.cwd()).runs / run)
+    return next((place for place in places if (place / "experiment.yaml").is_file()), None)
+
+
 def _why_not(directory: Path) -> str:
     if not directory.exists():
-        return "there is no such directory"
+        return "there is no such directory, and no run of this name in the project around here"
     if not directory.is_dir():
         return "it is a file"
     return "it has no experiment.yaml"

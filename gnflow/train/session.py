@@ -16,6 +16,7 @@ from gnflow.data.microbatches import Microbatches, Prepared, ids_of
 from gnflow.errors import Diverged, GnflowError
 from gnflow.objective import Params
 from gnflow.train import checkpoint, disk, divergence, offending, results
+from gnflow.train.clock import Clock, Taken
 from gnflow.train.journal import Journal, Step
 from gnflow.train.past import ROLLED_BACK, SKIPPED, Past, beginning
 from gnflow.train.recorder import UNDONE, Recorder, diverging, numbers
@@ -63,7 +64,7 @@ class Session:
         values = self._evaluated(state, {})
         if problem := diverging(values):
             raise self._diverged(0, f"{problem}; the starting weights are to blame")
-        self._conclude(state, values, 0.0)
+        self._conclude(state, values, Taken())
         if poor := divergence.poor_start(values.get("loss/held_out"), self.plan.experiment.data.vocabulary):
             self.recorder.event(0, "poor_start", poor)
         self._save(state)
@@ -85,12 +86,12 @@ class Session:
 
     def _advance(self, state: State) -> State:
         step, before = state.step + 1, self._kept(state)
-        start, compiled = time.perf_counter(), self.program.compile_seconds()
+        clock = Clock(self.program.compile_seconds())
         state, metrics = self.program.step(state, self.past.batch(step))
         values = numbers(metrics)
         if self.program.device.type == "cuda":
             torch.cuda.synchronize(self.program.device)
-        seconds = time.perf_counter() - start - (self.program.compile_seconds() - compiled)
+        taken = clock.taken(self.program.compile_seconds())
         rule, loss = self.plan.experiment.training.spike, values.get(divergence.LOSS)
         problem = diverging(values) or divergence.unusable(state.params)
         spike = None if problem else divergence.spike(rule, step, loss, self.journal.steps, self._undone())
@@ -104,7 +105,7 @@ class Session:
             evaluated = self._evaluated(state, {})
             if problem := diverging(evaluated):
                 raise self._diverged(step, f"{problem}, though the step was undone")
-        self._conclude(state, {**values, **evaluated}, seconds)
+        self._conclude(state, {**values, **evaluated}, taken)
         return state
 
     def _kept(self, state: State) -> Params:
@@ -112,10 +113,10 @@ class Session:
         asked = any(metric.needs_before for metric in self.program.metrics) and self._evaluates(state.step + 1)
         return trees.clone(state.params) if asked else {}
 
-    def _conclude(self, state: State, values: Mapping[str, float], seconds: float) -> None:
+    def _conclude(self, state: State, values: Mapping[str, float], taken: Taken) -> None:
         if self.plan.experiment.training.on_nonfinite != "raise":
             values = {**values, UNDONE: len(self._undone(state.step))}
-        record = self.recorder.step(state.step, values, seconds, self.program.compile_seconds())
+        record = self.recorder.step(state.step, values, taken, self.program.compile_seconds())
         minutes = (time.monotonic() - self.saved_at) / 60
         if (
             self._keeps(state.step)
@@ -133,7 +134,7 @@ class Session:
         values = numbers(self.program.evaluate(at, lambda metric: metric.decides))
         if diverging(values):
             return values
-        number = state.step // self.plan.experiment.training.evaluate_every
+        number = state.step // self.plan.evaluation.every
         last = results.finished(self.plan, Step(state.step, 0.0, values))
         others = self.program.evaluate(at, lambda metric: not metric.decides and metric.due(number, last))
         return {**values, **numbers(others)}
@@ -143,7 +144,7 @@ class Session:
         disk.write(self.directory / results.SAMPLES / name, content)
 
     def _evaluates(self, step: int) -> bool:
-        return step % self.plan.experiment.training.evaluate_every == 0 or step >= self.plan.steps
+        return step % self.plan.evaluation.every == 0 or step >= self.plan.steps
 
     def _keeps(self, step: int) -> bool:
         """What is on the schedule, with the start where a rollback may go there, and the states before undone steps."""

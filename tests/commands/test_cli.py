@@ -16,6 +16,7 @@ HEAVY = "torch mlflow polars numpy dvc datasets transformers tokenizers safetens
 READING = {"check", "plan", "rerun", "replay", "explain", "verify", "show", "list", "compare", "doctor"}
 VERBS = [
     "run",
+    "init",
     "new",
     "check",
     "plan",

@@ -136,4 +136,4 @@ def test_what_cannot_be_made_is_refused_and_nothing_is_overwritten(project: Path
 def test_outside_a_project_it_says_where_runs_will_be(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     new("my_idea")
-    assert f"runs/ and data/ will be made in {tmp_path}; `git init` marks one" in capsys.readouterr().out
+    assert f"runs/ and data/ will be made in {tmp_path}; `gnflow init` makes it one" in capsys.readouterr().out

@@ -11,12 +11,30 @@ from gnflow.errors import SpecError
 SPECS = Path(__file__).parents[2] / "specs"
 
 
-def test_every_tensor_every_region_and_the_cost_of_a_step_are_printed(capsys):
+def test_the_answer_comes_first_and_every_tensor_when_asked_for(capsys):
     assert plan(SPECS / "full_gn.yaml", sets=(), json=False) == 0
+    short = capsys.readouterr().out
+    lines = short.splitlines()
+    assert lines[0] == "full_gn: 214,208 parameters on cpu, plain attention, 14 steps"
+    assert "72 micro-batches, 131,072 tokens to solve on + 16,384 to search on, 65 serial passes" in lines[1]
+    assert lines[2].startswith("the run: 2,064,384 tokens, 910 serial passes")
+    assert lines[3].startswith("evaluation: 15 times at most, 240 passes over a micro-batch")
+    assert "blocks.2.feedforward.down.weight" not in short
+    assert "`--parameters` lists every tensor" in lines[-1]
+
+    assert plan(SPECS / "full_gn.yaml", sets=(), json=False, parameters=True) == 0
+    whole = capsys.readouterr().out
+    assert whole.splitlines()[:4] == lines[:4]
+    assert "blocks.2.feedforward.down.weight" in whole
+
+
+def test_evaluation_that_is_dearer_than_training_is_warned_about(capsys):
+    plan(SPECS / "muon.yaml", sets=("optimizer.microbatches=1",), json=False)
     printed = capsys.readouterr().out
-    assert "blocks.2.feedforward.down.weight" in printed
-    assert "72 micro-batches, 131,072 tokens to solve on + 16,384 to search on, 65 serial passes" in printed
-    assert "plain attention" in printed
+    assert "warning: evaluation takes 8" in printed
+    assert "since it comes after every step; `training.evaluate_every: " in printed
+    plan(SPECS / "muon.yaml", sets=(), json=False)
+    assert "warning" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon", "full_gn", "layerwise_gn", "prox_linear_gn"])

@@ -76,6 +76,36 @@ def test_compare_prints_medians_intervals_and_a_profile(project: Path, capsys: p
     assert re.search(r"^gn +1\.00 +1\.00 +1\.00 +1\.00 +1\.00$", printed, re.MULTILINE)
 
 
+def test_compare_of_runs_without_a_target_prints_losses_at_equal_budgets(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    free = {"target": None}
+    finished(Path("runs/gn_free"), experiment(**free), steps([4.9, 4.0, 3.4]), **PLAN)
+    finished(Path("runs/muon_free"), experiment("muon", **free), steps([4.9, 4.6, 4.3, 4.0], passes=1), **PLAN)
+    assert compare([Path("gn_free"), Path("muon_free")], targets=(), reference=None, json=False) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^arm +steps +serial passes +tokens +FLOPs +seconds$", printed, re.MULTILINE)
+    assert re.search(r"^budget +2 +3 +295k +3e\+12 +25\.0 s$", printed, re.MULTILINE)
+    assert re.search(r"^gn_free +3\.4000 +4\.9000 \(after 0%\) +3\.4000 +3\.4000 +3\.4000$", printed, re.MULTILINE)
+    assert re.search(r"^muon_free +tokens +\+0\.9000 +- +- +- +- +1$|^ +tokens +\+0\.9000", printed, re.MULTILINE)
+    assert "The loss of gn_free is 0.900 below that of muon_free at 295k tokens" in printed
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_narrow_terminal_gets_every_figure_whole(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("COLUMNS", str(width))
+    list_runs(json=False)
+    listed = capsys.readouterr().out
+    assert all(figure in listed for figure in ("11/12", "3.8000", "1.44M", "44.0 s", "gauss_newton"))
+    compare([Path("full_gn"), Path("muon")], targets=(), reference=None, json=False)
+    compared = capsys.readouterr().out
+    assert all(figure in compared for figure in ("32.8k", "3e+12", "25.0 s", ">= 5.5"))
+    assert "…" not in listed + compared
+
+
 def test_compare_of_one_run_is_its_costs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare([Path("full_gn")], targets=(), reference=None, json=False) == 0
     assert len(capsys.readouterr().out.strip().split("\n\n")) == 2

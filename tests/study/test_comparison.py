@@ -43,16 +43,22 @@ def test_targets_are_those_of_the_specs_unless_given_and_go_down(runs: list[Run]
     assert [result.median["steps"] for result in comparison.at(3.9)] == [3, 6]
 
 
-def test_runs_without_a_common_target_need_one(tmp_path: Path) -> None:
+def test_runs_without_a_common_target_are_compared_at_equal_budgets(tmp_path: Path) -> None:
     def aimed(name: str, target: dict | None) -> Run:
         return Run.load(finished(tmp_path / name, experiment("muon", target=target), steps([4.9, 3.3])))
 
     one, other, none = aimed("one", {"at_most": 3.4}), aimed("other", {"at_most": 3.0}), aimed("none", None)
-    with pytest.raises(SpecError, match=r"found: 3 and 3\.4.*--target"):
-        compare([one, other])
-    with pytest.raises(SpecError, match="found: none"):
-        compare([none])
+    comparison = compare([one, other])
+    assert (comparison.targets, comparison.headline, comparison.results) == ((), None, ())
+    assert [budget.axis for budget in comparison.budgets] == ["steps", "passes", "tokens", "flops", "seconds"]
+    assert comparison.verdict[0] == (
+        "The runs have no target in common (3.00 and 3.40 are their own), so their held-out losses are compared at "
+        "equal budgets; `--target` compares what each needed to reach one."
+    )
+    assert compare([none]).targets == ()
+    assert compare([one, none]).targets == (3.4,)
     assert compare([one, other, none], [3.5]).targets == (3.5,)
+    assert compare([one, other, none], [3.5]).budgets == ()
 
 
 def test_the_reference_is_the_arm_with_the_fewest_steps_unless_named(runs: list[Run]) -> None:
@@ -85,6 +91,7 @@ def test_it_is_json_without_infinities_that_names_lead_through(runs: list[Run]) 
         "optimizer": "muon",
         "seeds": [0, 1, 2],
         "trials": 8,
+        "load": [0.0, 0.0, 0.0],
         "learning_rates": {"optimizer": 0.02, "others": 0.003},
         "update_rms": 0,
         "start": 4.4,

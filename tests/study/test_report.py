@@ -305,3 +305,19 @@ def test_without_the_packages_that_draw_it_is_said(tmp_path: Path) -> None:
     assert done.returncode == EnvironmentProblem.exit_code
     assert "pip install 'gnflow[plots]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_runs_without_a_target_have_a_page_about_equal_budgets(tmp_path: Path) -> None:
+    losses = {"full_gn": ("gauss_newton", [4.9, 4.0, 3.4]), "muon": ("muon", [4.9, 4.5, 4.2, 3.9])}
+    runs = [
+        Run.load(finished(tmp_path / name, experiment(optimizer, target=None), steps(course)))
+        for name, (optimizer, course) in losses.items()
+    ]
+    page = write(compare(runs), tmp_path / "out" / "report.html").page.read_text()
+    assert "full_gn and muon: at equal budgets" in page
+    assert "<h2>Equal budgets</h2>" in page
+    assert "The loss of full_gn is 0.800 below that of muon at 295k tokens (1 seed: no interval" in page
+    assert re.search(r"<td[^>]*>295k</td><td[^>]*>tokens</td><td[^>]*>3\.4000</td><td[^>]*>4\.2000</td>", page)
+    assert "+0.8000" in page
+    assert "Dashed: the target" not in page
+    assert "To a held-out loss of" not in page

@@ -45,6 +45,20 @@ def test_another_arm_leaves_the_stages_of_the_others_as_they_are(tmp_path: Path)
     ]  # fmt: skip
 
 
+def test_every_stage_begins_with_the_question_whether_gnflow_is_there(tmp_path: Path) -> None:
+    commands = [stage["cmd"] for stage in stages(pipeline.text(load(project(tmp_path)))).values()]  # type: ignore[index]
+    assert commands
+    assert all(command.startswith("${found} && gnflow ") for command in commands)
+
+
+def test_a_pipeline_that_an_earlier_version_wrote_is_written_again(tmp_path: Path) -> None:
+    design = load(project(tmp_path))
+    body = pipeline.text(design).partition("stages:\n")[2].replace("      ${found} &&\n", "")
+    old = f"# Written by gnflow.\n{pipeline.CONTENT}{pipeline._digest(body)}\nstages:\n{body}"
+    (design.folder / "dvc.yaml").write_text(old)
+    assert pipeline.write(design).read_text() == pipeline.text(design)
+
+
 def test_a_spec_of_another_name_is_chosen_for_again(tmp_path: Path) -> None:
     folder = project(tmp_path)
     before = stages(pipeline.text(load(folder)))
@@ -82,7 +96,7 @@ def test_the_choice_needs_every_trial(tmp_path: Path) -> None:
     assert first.startswith("trial_1 of `muon` has not run: ")
     assert second.startswith("trial_2 of `muon` has not run: ")
     pipeline = "pipelines/tiny/dvc.yaml"
-    assert cure == f"run: dvc repro {pipeline}:trial_muon_1 {pipeline}:trial_muon_2"
+    assert cure == f"run: gnflow init && dvc repro {pipeline}:trial_muon_1 {pipeline}:trial_muon_2"
 
 
 def test_there_is_no_choice_among_trials_that_all_diverged(tmp_path: Path) -> None:

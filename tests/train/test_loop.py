@@ -51,6 +51,30 @@ def test_a_run_leaves_everything_the_design_names(finished: Path) -> None:
     ]  # fmt: skip
 
 
+def test_dear_evaluation_is_said_once_and_null_chooses_a_cheaper_one(tmp_path: Path) -> None:
+    root, said = tiny.write_project(tmp_path / "project"), list[str]()
+    go(root, said, steps=40)
+    dear = [line for line in said if line.startswith("evaluation takes ")]
+    assert len(dear) == 1
+    assert "since it comes after every step; `training.evaluate_every: 3` would make it about a tenth" in dear[0]
+    said.clear()
+    cheap = go(root, said, fresh=True, steps=40, evaluate_every=None)
+    assert not [line for line in said if line.startswith("evaluation takes ")]
+    assert cheap.metrics.drop_nulls("loss/held_out")["step"].to_list() == [*range(0, 40, 3), 40]
+    assert cheap.plan["evaluation"]["every"] == 3  # type: ignore[index]
+
+
+def test_a_run_records_its_own_processor_time_and_that_of_all_others(finished: Path) -> None:
+    found = Run.load(finished / "runs" / "tiny")
+    own = found.metrics["time/cpu"].to_list()
+    assert own == sorted(own)
+    assert found.summary["time/cpu"] == own[-1] > 0
+    others = found.metrics["time/others"].drop_nulls().to_list()
+    assert found.summary["time/others"] == others[-1] > -1
+    [session] = json.loads((found.directory / "provenance.json").read_text())["sessions"]
+    assert session["available"] == len(os.sched_getaffinity(0))
+
+
 def test_run_reads_back_what_was_written(finished: Path) -> None:
     found = Run.load(finished / "runs" / "tiny")
     assert found.experiment == tiny.experiment()

@@ -45,7 +45,7 @@ def choose(design: Design, arm: ArmDesign) -> Choice:
     if waiting:
         pipeline = design.relative(design.folder / "dvc.yaml")
         stages = (f"{pipeline}:trial_{arm.name}_{label.removeprefix('trial_')}" for label in waiting)
-        raise SpecError("\n".join([*waiting.values(), f"run: dvc repro {' '.join(stages)}"]))
+        raise SpecError("\n".join([*waiting.values(), f"run: {design.reproduce(*stages)}"]))
     tried = sorted((_tried(design, arm, trial) for trial in arm.trials), key=lambda one: one.rank)
     if all(one.diverged for one in tried):
         raise SpecError(

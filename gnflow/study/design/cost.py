@@ -26,7 +26,9 @@ class Cost(NamedTuple):
     tokens: float
     flops: float
     seconds: float | None
-    """At the rate of the runs of this project with passes about as large; None where none has ended."""
+    """Of training and evaluation, at the rate of the runs of this project with passes about as large.
+
+    None where no such run has ended."""
 
 
 def costs(design: Design) -> list[Cost]:
@@ -66,7 +68,7 @@ def remarks(design: Design) -> list[str]:
 
 def _cost(design: Design, arm: ArmDesign) -> Cost:
     planned: dict[str, Plan] = {}
-    steps = tokens = flops = 0.0
+    steps = tokens = flops = evaluation = 0.0
     for job in arm.jobs:
         shape = json.dumps(_counts(job.experiment.model_dump(mode="json")))
         if shape not in planned:
@@ -75,12 +77,20 @@ def _cost(design: Design, arm: ArmDesign) -> Cost:
         steps += one.steps
         tokens += one.steps * (one.tokens_solve + one.tokens_search)
         flops += one.steps * one.flops
+        evaluation += one.evaluation.flops
     largest = max(planned.values(), key=lambda one: one.flops)
     size = max(cost.flops for cost in largest.regions.values())
     rate = flops_per_second(design.workspace.runs, largest.device, size)
     done = sum(_ended(design, arm, job) for job in arm.jobs)
     return Cost(
-        arm.name, len(arm.trials), len(arm.runs), done, int(steps), tokens, flops, flops / rate if rate else None
+        arm.name,
+        len(arm.trials),
+        len(arm.runs),
+        done,
+        int(steps),
+        tokens,
+        flops,
+        (flops + evaluation) / rate if rate else None,
     )
 
 

@@ -95,6 +95,10 @@ class Design:
             return job.experiment
         return load(job.spec, job.sets).experiment if job.spec.is_file() else None
 
+    def reproduce(self, *targets: str) -> str:
+        """The command, in the project root, that brings pipelines or stages up to date."""
+        return f"{'' if self.workspace.reproducible else 'gnflow init && '}dvc repro {' '.join(targets)}"
+
     def relative(self, path: Path) -> str:
         """A path as commands in the project root name it."""
         return path.relative_to(self.workspace.root).as_posix()

@@ -19,6 +19,11 @@ from gnflow.train import disk
 
 FILE, COMPARISON, REPORT, CHARTS = "dvc.yaml", "comparison.json", "report.html", "report_charts"
 CONTENT = "# content: "
+# What every stage begins with: DVC alone says no more than `exited with 127` where gnflow is not found.
+FOUND = (
+    "sh -c 'command -v gnflow > /dev/null || { echo \"gnflow is not on the PATH; activate the environment that it is "
+    "installed in, as in: source .venv/bin/activate\" >&2; exit 7; }'"
+)
 
 
 def text(design: Design) -> str:
@@ -27,6 +32,7 @@ def text(design: Design) -> str:
     folder = design.relative(design.folder)
     return (
         f"# Written by `gnflow study pipeline {folder}` from study.yaml; change that one, and write this again.\n"
+        f"vars:\n  - found: >-\n      {FOUND}\n"
         f"{CONTENT}{_digest(body)}\n"
         f"stages:\n{body}"
     )
@@ -131,7 +137,13 @@ def _stage(
     plots: Sequence[str] = (),
 ) -> list[str]:
     root = os.path.relpath(design.workspace.root, design.folder)
-    lines = [f"  {name}:", f"    wdir: {root}", "    cmd: >-", *(f"      {part}" for part in command)]
+    lines = [
+        f"  {name}:",
+        f"    wdir: {root}",
+        "    cmd: >-",
+        "      ${found} &&",
+        *(f"      {part}" for part in command),
+    ]
     for key, paths, after in (("deps", deps, ""), ("params", params, ":"), *_kept(outs, metrics, plots)):
         if paths:
             lines.append(f"    {key}:")

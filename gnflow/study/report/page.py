@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from gnflow.study import figures
 from gnflow.study.comparison import Comparison
 from gnflow.study.report import assets, data, results
+from gnflow.study.report.budgets import budgets
 from gnflow.study.report.charts.chart import Chart
 from gnflow.study.report.html import NOTHING, Markup, embedded, listing, paragraph, tag, text
 from gnflow.study.report.provenance import provenance
@@ -20,6 +21,7 @@ def page(comparison: Comparison, charts: Sequence[Chart], stills: Mapping[str, s
     sections = [
         ("results", "Arms", tag("div", *results.arms(comparison))),
         *_section("ratios", "Ratios", drawn, ("ratios",), results.ratios(comparison)),
+        *_section("budgets", "Equal budgets", drawn, (), budgets(comparison)),
         *_section("loss", "Loss curves", drawn, ("losses",)),
         *_section("batch", "Batch size", drawn, ("batch_size",)),
         *_section("profile", "Profile", drawn, ("profiles",)),
@@ -41,10 +43,11 @@ def page(comparison: Comparison, charts: Sequence[Chart], stills: Mapping[str, s
 
 
 def default_title(comparison: Comparison) -> str:
-    """Says which arms, and to what."""
+    """Says which arms, and what they are compared at."""
     names = [arm.name for arm in comparison.arms]
     shown = names if len(names) <= MOST_NAMES else [*names[: MOST_NAMES - 1], f"{len(names) - MOST_NAMES + 1} more"]
-    return f"{figures.listed(shown)}: to a held-out loss of {comparison.headline:g}"
+    aim = "at equal budgets" if comparison.headline is None else f"to a held-out loss of {comparison.headline:g}"
+    return f"{figures.listed(shown)}: {aim}"
 
 
 def _section(

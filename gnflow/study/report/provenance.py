@@ -5,11 +5,11 @@ from pathlib import Path
 
 from gnflow.study import figures
 from gnflow.study.comparison import Comparison
+from gnflow.study.load import device
 from gnflow.study.report.html import Markup, paragraph, table, tag, text
 from gnflow.study.report.results import swatches
 from gnflow.study.state import status
 from gnflow.track.description import read_json
-from gnflow.train.run import Run
 from gnflow.workspace import Workspace
 
 DIGITS = 12  # of a digest
@@ -28,7 +28,7 @@ def provenance(comparison: Comparison) -> Iterator[Markup]:
                 (
                     dots[arm.name], text(run.experiment.training.seed), _code(directory(run.directory)),
                     text(status(run)), _digest(digests.get("spec")), _digest(digests.get("data")),
-                    _commit(git), text(_device(run, session)),
+                    _commit(git), text(device(run)),
                 )
             )  # fmt: skip
             said = ", ".join(f"{name} {version}" for name, version in _part(session, "versions").items())
@@ -81,13 +81,3 @@ def _commit(git: Mapping[str, object]) -> Markup:
     if not git.get("commit"):
         return text(figures.MISSING)
     return Markup(_code(str(git["commit"])[:DIGITS]) + text(" and uncommitted changes" if git.get("dirty") else ""))
-
-
-def _device(run: Run, session: Mapping[str, object]) -> str:
-    match session:
-        case {"device": "cpu", "processor": processor, "threads": threads}:
-            return f"{processor}, {threads} threads"
-        case {"device": device}:
-            return str(device)
-        case _:
-            return str(run.plan.get("device", figures.MISSING))

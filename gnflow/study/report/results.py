@@ -8,6 +8,7 @@ from gnflow.study import figures
 from gnflow.study.arms import Arm
 from gnflow.study.comparison import Comparison
 from gnflow.study.intervals import Interval
+from gnflow.study.load import load
 from gnflow.study.ratios import Estimate
 from gnflow.study.report.charts.look import colours
 from gnflow.study.report.html import Markup, paragraph, table, tag, text
@@ -43,7 +44,8 @@ def arms(comparison: Comparison) -> Iterator[Markup]:
             [(dots[result.arm], text(_there(result)), *_needed(result)) for result in comparison.at(target)],
             words=2,
         )
-    yield paragraph("Medians over the seeds; with a miss counted as more than any number.")
+    if comparison.targets:
+        yield paragraph("Medians over the seeds; with a miss counted as more than any number.")
 
 
 def ratios(comparison: Comparison) -> Iterator[Markup]:
@@ -74,7 +76,7 @@ def ratios(comparison: Comparison) -> Iterator[Markup]:
             [
                 (
                     dots[ratio.other], text(WORDS[axis]), text(_factor(estimate)), text(_interval(estimate.interval)),
-                    text(_interval(estimate.bootstrap)), text(_p(estimate.p_value)), text(_p(estimate.p_sign_flip)),
+                    text(_interval(estimate.bootstrap)), text(p(estimate.p_value)), text(p(estimate.p_sign_flip)),
                 )
                 for ratio in headline
                 for axis, estimate in ratio.axes.items()
@@ -91,7 +93,8 @@ def costs(comparison: Comparison) -> Iterator[Markup]:
     yield _figures(comparison, [dict(_time(arm, comparison, rates)) for arm in comparison.arms])
     yield paragraph(
         "Medians over the seeds, of the whole run and not only as far as the target. Time is without compilation. "
-        "Predicted time: these FLOPs at the median rate of the other arms on this kind of device. Memory is as planned."
+        "Predicted time: these FLOPs at the median rate of the other arms on this kind of device. Load by others: the "
+        "part of the processors that other processes took during steps. Memory is as planned."
     )
 
 
@@ -144,7 +147,8 @@ def digits(value: float) -> str:
     return f"{value:#.3g}".rstrip(".") if math.isfinite(value) else "∞"
 
 
-def _p(value: float | None) -> str:
+def p(value: float | None) -> str:
+    """A p-value to two digits."""
     return figures.MISSING if value is None else "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
@@ -182,11 +186,16 @@ def _time(arm: Arm, comparison: Comparison, rates: Mapping[str, float | None]) -
     yield "a step", figures.MISSING if not steps or seconds is None else f"{seconds / steps:.3g} s"
     yield "compilation", figures.duration(_last_of(arm, "time/compile"))
     yield "FLOP/s", figures.count(rates[arm.name])
+    yield "load by others", _percent(_over(arm, load))
     yield "memory", _bytes(_over(arm, lambda run: sum(numbers(run.plan.get("memory")).values()) or None))
 
 
 def _count(value: float | None) -> str:
     return figures.MISSING if value is None else f"{value:,g}"
+
+
+def _percent(value: float | None) -> str:
+    return figures.MISSING if value is None else f"{value:.0%}"
 
 
 def _bytes(value: float | None) -> str:

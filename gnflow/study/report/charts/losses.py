@@ -31,9 +31,10 @@ def losses(comparison: Comparison) -> Iterator[Chart]:
     tables = {
         "losses": data.thinned(rows),
         "median_losses": data.thinned(data.medians(rows, ["loss", *axes]), by="arm"),
-        "targets": polars.DataFrame({"target": list(comparison.targets)}),
+        "targets": polars.DataFrame({"target": list(comparison.targets)}, schema={"target": polars.Float64}),
     }
-    note = "Thin: one seed. Bold: the median over the seeds, as far as all of them got. Dashed: the target."
+    note = "Thin: one seed. Bold: the median over the seeds, as far as all of them got."
+    note += " Dashed: the target." if comparison.targets else ""
     note += " Curves that rise above the largest loss at the start are cut off." if cut else ""
     views = {
         f"{WORDS[axis]} {scale}": spec(sized(_losses(arms, axis, scale, top, look.picked())))

@@ -32,6 +32,8 @@ class Point(NamedTuple):
 
 def batch_size(comparison: Comparison) -> Iterator[Chart]:
     """Log-log, with the line of perfect scaling; only where steps differ in size."""
+    if comparison.headline is None:
+        return
     arms = [arm.name for arm in comparison.arms]
     results = {result.arm: result for result in comparison.at(comparison.headline)}
     medians = sorted(

@@ -1,0 +1,124 @@
+"""A comparison at equal budgets in words. Nothing is claimed that an interval leaves open."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+from gnflow.study import figures
+from gnflow.study.arms import Arm
+from gnflow.study.budgets import Budget, Difference, headline, unusable
+from gnflow.study.scores import WORDS, numbers
+from gnflow.study.verdict import tuning, unequal
+from gnflow.track.description import leaves
+
+SAME = 0.005  # nats; smaller differences are none
+COARSE = 0.9  # of a budget: an evaluation that had cost less says little about it
+DECAYING = ("cosine", "global_cosine", "inner_cosine")  # schedules that end with the run
+Claim = Literal["below", "above", "alike", "undecided"]
+
+
+def verdict(arms: Sequence[Arm], budgets: Sequence[Budget], reference: str | None) -> Iterator[str]:
+    """What they are compared by, then a sentence or two for each other arm."""
+    own = sorted({target.at_most for arm in arms for run in arm.runs if (target := run.experiment.training.target)})
+    aims = f" ({figures.listed([figures.target(value) for value in own])} are their own)" if own else ""
+    if len(arms) > 1 or not budgets:
+        yield (
+            f"The runs have no target in common{aims}, so their held-out losses are compared at equal budgets; "
+            "`--target` compares what each needed to reach one."
+        )
+    for label in unusable(arms):
+        yield f"{label} has no evaluation after its first step: nothing is compared."
+    if reference is None or not budgets:
+        return
+    trials = {arm.name: arm.trials for arm in arms}
+    for other in (arm.name for arm in arms if arm.name != reference):
+        found = {
+            budget.axis: (budget, each) for budget in budgets for each in budget.differences if each.other == other
+        }
+        if not found:
+            yield f"{reference} and {other} have no seed in common: nothing is paired."
+            continue
+        yield _first(reference, *found[headline(found)], trials)
+        yield from _others({axis: each for axis, (_, each) in found.items() if axis != headline(found)})
+    yield from unequal(trials)
+
+
+def warnings(arms: Sequence[Arm], budgets: Sequence[Budget]) -> Iterator[str]:
+    """What makes the loss at a budget say less than it seems to."""
+    for arm in arms:
+        found = {WORDS[b.axis]: (b.amount, reached) for b in budgets for reached in b.arms if reached.arm == arm.name}
+        coarse = [axis for axis, (amount, reached) in found.items() if min(reached.spent.values()) < COARSE * amount]
+        if coarse:
+            yield (
+                f"the last evaluation of {arm.name} within the budget of {figures.listed(coarse)} had cost less than "
+                f"{COARSE:.0%} of it"
+            )
+        planned = numbers(arm.runs[0].plan).get("steps", 0)
+        early = [axis for axis, (_, reached) in found.items() if min(reached.steps.values()) < COARSE * planned]
+        if early and _decays(arm):
+            yield (
+                f"the learning rate of {arm.name} has not decayed yet at the budget of {figures.listed(early)}: "
+                "a run planned for that budget would end lower"
+            )
+
+
+def claim(difference: Difference) -> Claim:
+    """Where the reference's loss lies; with one seed the difference is all there is to go by."""
+    low, high = difference.interval or (difference.mean, difference.mean)
+    if low > -SAME and high < SAME:
+        return "alike"
+    return "below" if low > 0 else "above" if high < 0 else "undecided"
+
+
+def interval(difference: Difference) -> str:
+    """`0.100 to 0.150`, of what is claimed; `0.020 above to 0.040 below` where nothing is. Needs two seeds."""
+    low, high = difference.interval or (difference.mean, difference.mean)
+    match claim(difference):
+        case "below":
+            return f"{low:.3f} to {high:.3f}"
+        case "above":
+            return f"{-high:.3f} to {-low:.3f}"
+        case _:
+            return f"{_side(low)} to {_side(high)}"
+
+
+def _side(end: float) -> str:
+    return f"{abs(end):.3f} {'below' if end > 0 else 'above'}"
+
+
+def _first(reference: str, budget: Budget, difference: Difference, trials: Mapping[str, int]) -> str:
+    where = f"at {figures.budget(budget.axis, budget.amount)}" + (
+        "" if budget.axis == "seconds" else f" {WORDS[budget.axis]}"
+    )
+    seeds, tuned = figures.several(len(difference.seeds), "seed"), tuning(reference, difference.other, trials)
+    basis = f"95 % CI {interval(difference)}, {seeds}" if difference.interval else f"{seeds}: no interval"
+    match claim(difference):
+        case "undecided":
+            return (
+                f"{seeds} do not decide whether {reference} or {difference.other} has the lower loss {where} "
+                f"({basis}, {tuned})."
+            )
+        case "alike":
+            return f"{reference} and {difference.other} have about the same loss {where} ({basis}, {tuned})."
+        case side:
+            amount = f"{abs(difference.mean):.3f}"
+            return f"The loss of {reference} is {amount} {side} that of {difference.other} {where} ({basis}, {tuned})."
+
+
+def _others(differences: Mapping[str, Difference]) -> Iterator[str]:
+    """The other axes, in one sentence."""
+    said: dict[Claim, list[str]] = {"below": [], "above": [], "alike": [], "undecided": []}
+    for axis, each in differences.items():
+        claimed = claim(each)
+        amount = f"{abs(each.mean):.3f} {claimed} at equal " if claimed in ("below", "above") else ""
+        said[claimed].append(f"{amount}{WORDS[axis]}{f' ({interval(each)})' if each.interval else ''}")
+    clauses = [f"it is {figures.listed(said['below'] + said['above'])}"] if said["below"] or said["above"] else []
+    clauses += [f"about the same at equal {figures.listed(said['alike'])}"] if said["alike"] else []
+    clauses += [f"not decided at equal {figures.listed(said['undecided'])}"] if said["undecided"] else []
+    sentence = "; ".join(clauses)
+    if sentence:
+        yield f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _decays(arm: Arm) -> bool:
+    spec = arm.runs[0].experiment.optimizer.model_dump(mode="json")
+    return any(key.endswith("schedule.kind") and value in DECAYING for key, value in leaves(spec))

@@ -1,0 +1,71 @@
+"""How busy a machine was with other work while a run took its steps; seconds of a busy machine are no result."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gnflow.study import figures
+from gnflow.study.arms import Arm
+from gnflow.track.description import read_json
+from gnflow.train.journal import OTHERS
+from gnflow.train.run import Run
+
+QUIET = 0.1  # of the processors that a run may use: what others may take of a machine that is called quiet
+MOST_NAMED = 3  # runs, in a sentence
+
+
+def load(run: Run) -> float | None:
+    """The part of the run's processors that other processes took during steps; None where it is not recorded."""
+    metrics = run.metrics
+    if not {OTHERS, "time/seconds"} <= set(metrics.columns):
+        return None
+    rows = metrics.select("time/seconds", OTHERS).rows()
+    first = next((place for place, (_, others) in enumerate(rows) if others is not None), None)
+    if first is None:
+        return None
+    # A step that compiles, and the steps of a version that did not look, come before the first one that is known.
+    unknown = rows[first - 1][0] if first else 0.0
+    return share(run.directory, (rows[-1][1] or 0.0), (rows[-1][0] or 0.0) - (unknown or 0.0))
+
+
+def share(directory: Path, others: float, seconds: float) -> float | None:
+    """CPU seconds of other processes as a part of what the processors that the run may use had to give.
+
+    Whether others were on the same processors is not known; where the run may use few of many, it is taken that they
+    were.
+    """
+    match read_json(directory / "provenance.json").get("sessions"):
+        case [*_, {"available": int(processors)}] if seconds > 0:
+            return min(max(others, 0.0) / (processors * seconds), 1.0)
+        case _:
+            return None
+
+
+def device(run: Run) -> str:
+    """What a run was computed on last, as far as its seconds hang on it."""
+    match read_json(run.directory / "provenance.json").get("sessions"):
+        case [*_, {"device": "cpu", "processor": processor, "threads": threads}]:
+            return f"{processor}, {threads} threads"
+        case [*_, {"device": name}]:
+            return str(name)
+        case _:
+            return str(run.plan.get("device"))
+
+
+def objection(arms: Sequence[Arm]) -> str | None:
+    """A sentence that says why the seconds of these runs cannot be compared; None where they can."""
+    runs = {label: run for arm in arms for run, label in zip(arm.runs, arm.labels, strict=True)}
+    if len({device(run) for run in runs.values()}) > 1:
+        return "Seconds are not compared: the runs were not all on the same kind of device."
+    loads = {label: load(run) for label, run in runs.items()}
+    busy = {label: f"{found:.0%} in {label}" for label, found in loads.items() if found is not None and found > QUIET}
+    if busy:
+        return f"Seconds are not compared: other processes took a part of the processors, {_named(busy)}."
+    if unknown := {label: label for label, found in loads.items() if found is None}:
+        return f"Seconds are not compared: how busy the machine was is not recorded for {_named(unknown)}."
+    return None
+
+
+def _named(told: Mapping[str, str]) -> str:
+    names = list(told.values())
+    more = len(names) - MOST_NAMED
+    return figures.listed(names if more <= 1 else [*names[:MOST_NAMED], f"{more} more runs"])

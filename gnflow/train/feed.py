@@ -1,0 +1,64 @@
+"""The data of a plan, in the order in which a run takes it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gnflow.compiler.plan import Plan
+from gnflow.compiler.program import Program, State
+from gnflow.data.microbatches import Microbatches, Prepared
+from gnflow.data.prepare import prepare
+from gnflow.train.past import beginning
+from gnflow.train.start import start
+from gnflow.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What a run of this plan is fed with. Iterating over it gives the batch of each step, without an end."""
+
+    plan: Plan
+    workspace: Workspace
+    dataset: Prepared
+    held_out: Tensor
+    """The micro-batches of an evaluation; empty where no metric is measured on held-out data."""
+
+    def step(self, number: int) -> Tensor:
+        """The batch of one step, from 1: (microbatches, rows, context + 1) token ids."""
+        size = self.plan.microbatches
+        return order(self.plan, self.dataset).take((number - 1) * size, size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """The batches of steps 1, 2, 3 and so on."""
+        return (self.step(number) for number in count(1))
+
+    def begin(self, program: Program) -> State:
+        """The state before the first step, with the weights that `training.start` asks for. Raises SpecError."""
+        return beginning(program, start(self.plan, program, self.dataset, self.workspace))
+
+
+def batches(plan: Plan, workspace: Workspace | None = None, report: Callable[[str], None] = lambda line: None) -> Feed:
+    """The data of a plan, prepared first where it is not there yet; of the project around here unless one is given.
+
+    Raises DataError, EnvironmentProblem or DiskProblem.
+    """
+    workspace = workspace or Workspace.around(Path.cwd())
+    dataset = prepare(plan.experiment.data, workspace, report)
+    return Feed(plan, workspace, dataset, held_out(plan, dataset))
+
+
+def order(plan: Plan, dataset: Prepared) -> Microbatches:
+    """The endless micro-batches that steps take one after the other."""
+    training = plan.experiment.training
+    return dataset.microbatches(training.rows, training.seed)
+
+
+def held_out(plan: Plan, dataset: Prepared) -> Tensor:
+    """As many held-out micro-batches as the metric asks for that wants most."""
+    if not plan.held_out:
+        return torch.empty(0, dtype=torch.int64)
+    return dataset.evaluation(plan.experiment.training.rows, plan.held_out)
