@@ -3,13 +3,12 @@
 import os
 import sys
 import traceback
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gnflow import faults
+from gnflow import faults, streams
 from gnflow.errors import GnflowError
 from gnflow.secrets import without_secrets
 
@@ -38,13 +37,17 @@ def main() -> None:
     """The entry point: exit codes as in the README, no traceback for what the user can act on."""
     # Looking for pydantic plug-ins in every installed distribution takes longer than checking a spec.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    streams.settle()
     try:
-        app(prog_name="gnflow")
+        try:
+            app(prog_name="gnflow")
+        finally:
+            streams.flush()
     except GnflowError as error:
         print(without_secrets(str(error)), file=sys.stderr)
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader has left, as `head` does
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception:
@@ -89,6 +92,7 @@ def run(
     """Plan, compile and run a spec, or resume its interrupted run."""
     from gnflow.commands.run import run
 
+    streams.dispense()
     raise typer.Exit(run(spec, sets=sets or (), run_dir=run_dir, fresh=fresh, supersede=supersede))
 
 
@@ -106,6 +110,7 @@ def new(
     """Write a spec to begin with, every value explained."""
     from gnflow.commands.new import new
 
+    streams.dispense()
     raise typer.Exit(new(name, optimizer=optimizer, base=base))
 
 
@@ -157,6 +162,8 @@ def schema(
     """Print the JSON Schema of a spec, for editors."""
     from gnflow.commands.schema import schema
 
+    if output is not None:
+        streams.dispense()
     raise typer.Exit(schema(output))
 
 
@@ -165,6 +172,7 @@ def prepare(specs: Specs, sets: Sets = None) -> None:
     """Fetch and tokenize the data of specs; `run` does it when needed."""
     from gnflow.commands.prepare import prepare
 
+    streams.dispense()
     raise typer.Exit(prepare(specs, sets=sets or ()))
 
 
@@ -230,6 +238,7 @@ def report(
     """Write the comparison as one HTML page, its charts as PNG and SVG."""
     from gnflow.commands.report import report
 
+    streams.dispense()
     raise typer.Exit(report(runs, output=output, targets=targets or (), reference=reference, title=title))
 
 
@@ -244,6 +253,7 @@ def rerun(
     """Repeat a run from its own directory; say whether it agrees."""
     from gnflow.commands.rerun import rerun
 
+    streams.dispense()
     raise typer.Exit(rerun(run, keep=keep, json=json))
 
 
@@ -264,6 +274,7 @@ def track(runs: Runs) -> None:
     """Mirror runs to MLflow, or all below a directory; refills it."""
     from gnflow.commands.track import track
 
+    streams.dispense()
     raise typer.Exit(track(runs))
 
 
@@ -290,6 +301,7 @@ def study_pipeline(
     """Write the study's dvc.yaml, one stage for each run."""
     from gnflow.commands.study import pipeline
 
+    streams.dispense()
     raise typer.Exit(pipeline(folder, check=check))
 
 
@@ -300,6 +312,7 @@ def study_choose(
     """Write the spec of an arm's best trial to tuned/."""
     from gnflow.commands.study import choose
 
+    streams.dispense()
     raise typer.Exit(choose(folder, arm))
 
 
@@ -314,6 +327,7 @@ def study_run(
     """Run one run of a study: `run --supersede`, for which a run that diverges is a result too."""
     from gnflow.commands.study import run
 
+    streams.dispense()
     raise typer.Exit(run(spec, sets=sets or (), run_dir=run_dir))
 
 
@@ -333,4 +347,5 @@ def ui(
     """Open the MLflow UI on this project's store."""
     from gnflow.commands.ui import ui
 
+    streams.dispense()
     raise typer.Exit(ui(host=host, port=port))

@@ -7,6 +7,7 @@ from types import FrameType
 
 from gnflow.secrets import without_secrets
 from gnflow.track import location, server
+from gnflow.train.signals import stopping
 from gnflow.workspace import Workspace
 
 
@@ -20,7 +21,7 @@ def ui(*, host: str = "127.0.0.1", port: int = 5000) -> int:
         print(f"Runs are mirrored to {shown} ({location.VARIABLE}): open it in a browser.")
         return 0
     print(f"Starting MLflow on {shown} ...", flush=True)
-    previous = signal.signal(signal.SIGTERM, _leave)
+    previous = {number: signal.signal(number, _leave) for number in stopping()}
     try:
         with server.serving(uri, host, port, workspace.mlflow / "ui.log") as process:
             print(f"MLflow UI: {server.address(host, port)}  (Ctrl-C stops it)")
@@ -31,7 +32,8 @@ def ui(*, host: str = "127.0.0.1", port: int = 5000) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
