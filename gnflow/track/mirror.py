@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from gnflow.track.link import Link
     from gnflow.track.system import System
 
+LONGEST_REASON = 500  # characters
 PERIOD = 1.0  # seconds between two batches, at least
 LOOK = 10.0  # seconds without a record after which the machine is measured all the same
 PATIENCE = 60.0  # seconds that a first step may take before the run is announced without it
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0  # seconds between attempts while the store is away
 FLUSH = 30.0  # seconds that closing may take
+LOOK_AGAIN = 0.2  # seconds between looks at whether an attempt has failed
 HURRIED_FLUSH = 5.0  # the same when the store is away, or when the run was stopped: who stops it does not wait long
 
 
@@ -73,7 +75,7 @@ class Mirror:
         self._closing.set()
         self._wake.set()
         with contextlib.suppress(KeyboardInterrupt):  # the user has waited long enough
-            self._thread.join(patience)
+            self._wait(patience)
         self._abandoned.set()
         if not self._done.is_set():
             reason = self.problem or f"not everything could be sent within {patience:g} s"
@@ -81,6 +83,14 @@ class Mirror:
                 f"{self._shown} does not have the whole run ({reason}); "
                 f"`gnflow track {self.directory}` mirrors it later."
             )
+
+    def _wait(self, patience: float) -> None:
+        """Until everything is sent; not for long once an attempt has failed."""
+        until = time.monotonic() + patience
+        while self._thread.is_alive() and (left := until - time.monotonic()) > 0:
+            self._thread.join(min(left, LOOK_AGAIN))
+            if self.problem and patience > HURRIED_FLUSH:
+                patience, until = HURRIED_FLUSH, min(until, time.monotonic() + HURRIED_FLUSH)
 
     def _tell(self, sentence: str) -> None:
         with contextlib.suppress(Exception):
@@ -116,6 +126,9 @@ class Mirror:
                 if system and (closing or system.due()):
                     system.sample()
                 link = link or self._attach()
+                if link and not link.is_current():
+                    link.abandon()
+                    return True
                 if link:
                     self._deliver(link, system)
                 if closing and not self._abandoned.is_set():
@@ -124,6 +137,8 @@ class Mirror:
                 self._closing.wait(PERIOD)
                 self._wake.wait(LOOK)
             except Exception as error:
+                if _is_hopeless(error):
+                    return self._give_up(_reason(error))
                 self._complain(_reason(error))
                 link = None
                 (self._abandoned if closing else self._closing).wait(pause)
@@ -147,6 +162,12 @@ class Mirror:
         if link and (problem := finish(link, self._ended or description.status(self.directory, "FINISHED"))):
             self._tell(f"{self._shown} has the run, but not all of its files ({_reason(problem)}).")
         return True
+
+    def _give_up(self, reason: str) -> bool:
+        if not self._closing.is_set():
+            self._tell(f"{self._shown} does not take the run: {reason}.")
+        self.problem = reason
+        return False
 
     def _complain(self, reason: str) -> None:
         if self.problem is None and not self._closing.is_set():
@@ -195,6 +216,14 @@ def _system(directory: Path) -> "System | None":
     return System(tail.span(directory)[0]) if first_line(directory / JOURNAL) else None
 
 
+def _is_hopeless(error: Exception) -> bool:
+    try:
+        from gnflow.track import store  # what hinders MLflow itself from being imported will not pass either
+    except Exception:
+        return True
+    return store.is_hopeless(error)
+
+
 def _reason(error: Exception) -> str:
     """The innermost complaint of the operating system or, where there is none, the first line of the error."""
     cause: BaseException | None = error
@@ -204,4 +233,4 @@ def _reason(error: Exception) -> str:
             found = cause.strerror or str(cause)
         cause = cause.__cause__ or cause.__context__
     found = found or (str(error).strip() or type(error).__name__).splitlines()[0]
-    return without_secrets(found)[:300].rstrip(": .")
+    return without_secrets(found)[:LONGEST_REASON].rstrip(": .")

@@ -117,6 +117,7 @@ class Journal:
             os.ftruncate(self._descriptor, reading.length)
             self._length = reading.length
             disk.sync(path.parent)
+        disk.anchor(path, self._descriptor)
 
     def record(self, *records: Record) -> list[Record]:
         """Writes those that the journal does not hold yet, all at once, and returns them. Raises DiskProblem."""
@@ -148,6 +149,7 @@ class Journal:
 
     def close(self) -> None:
         """Syncs and closes."""
+        disk.weigh(self.path)
         try:
             self.sync()
         finally:

@@ -19,7 +19,7 @@ from gnflow.errors import DiskProblem
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import digest
 from gnflow.spec.training import Curvature, Loss, ModalityConflict, Samples
-from gnflow.train import checkpoint, lock, provenance, results
+from gnflow.train import checkpoint, disk, lock, provenance, results
 from gnflow.train.directory import (
     CHECKPOINTS,
     begun,
@@ -79,8 +79,23 @@ def run(
                 clear(directory)
             establish(directory, experiment, planned.to_json())
             with closing(Journal(directory / JOURNAL)) as journal:
-                _work(planned, workspace, directory, journal, stop, watches, report)
+                try:
+                    _work(planned, workspace, directory, journal, stop, watches, report)
+                except disk.Gone as gone:
+                    raise disk.Gone(f"{gone}.\n{_lost(journal, gone.moved)}", gone.moved) from gone
     return Run.load(directory)
+
+
+def _lost(journal: Journal, moved: bool) -> str:
+    """What a run loses with its directory."""
+    step = journal.last.step if journal.last else 0
+    minutes = journal.last.values.get("time/wall", 0.0) / 60 if journal.last else 0.0
+    if moved:
+        return f"Step {step} was the last on record; give --run-dir its new place, and the run resumes there."
+    return (
+        f"The records and checkpoints of all steps up to {step} are lost ({minutes:,.1f} minutes of work); "
+        "the same command begins the run again."
+    )
 
 
 def _work(

@@ -163,14 +163,17 @@ def test_a_handler_of_the_calling_program_stays(tmp_path: Path) -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
-def test_a_step_that_fails_because_its_helpers_were_told_to_stop_too_is_no_fault(tmp_path: Path) -> None:
-    with pytest.raises(
-        Preempted, match=r"within a step \(OSError: the compiler was killed\); the same command resumes"
-    ):
+def test_a_step_that_fails_because_its_helpers_were_told_to_stop_too_is_no_fault() -> None:
+    def step() -> None:
         with signals.Stop(lambda line: None) as stop:
             stop.patient = True
             signal.raise_signal(signal.SIGUSR1)
             raise OSError("the compiler was killed\nwith these words")
+
+    with pytest.raises(
+        Preempted, match=r"within a step \(OSError: the compiler was killed\); the same command resumes"
+    ):
+        step()
 
 
 def test_a_signal_that_comes_while_something_is_printed_ends_nothing() -> None:
