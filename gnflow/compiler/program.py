@@ -11,7 +11,7 @@ from torch import Tensor
 from gnflow.compiler import build, methods
 from gnflow.compiler.blocks import as_product, dispatched, dispatched_product
 from gnflow.compiler.plan import Plan
-from gnflow.compiler.regions import Compiler, can_compile
+from gnflow.compiler.regions import Compiler, Notice, can_compile, unnoticed
 from gnflow.errors import EnvironmentProblem
 from gnflow.metrics.curvature import Curvature, Moment
 from gnflow.metrics.evaluation import Measure
@@ -96,10 +96,12 @@ class Program:
                     )
 
 
-def compile(plan: Plan, compiled: bool = True) -> Program:  # noqa: A001  # the verb of the design
+def compile(  # noqa: A001  # the verb of the design
+    plan: Plan, compiled: bool = True, notice: Notice = unnoticed
+) -> Program:
     """Builds the functions of a plan; graphs are compiled at their first call. Sets torch's float32 precision.
 
-    Raises EnvironmentProblem for a GPU that is not there.
+    `notice` hears the name of each region before its first call. Raises EnvironmentProblem for a GPU that is absent.
     """
     experiment = plan.experiment
     if plan.device == "cuda" and not torch.cuda.is_available():
@@ -109,7 +111,9 @@ def compile(plan: Plan, compiled: bool = True) -> Program:  # noqa: A001  # the 
     if compiled and mode != "off" and not can_compile(plan.device):
         warnings.warn("no C++ compiler found (g++, clang++): running eagerly; install one to compile", stacklevel=2)
         compiled = False
-    compiler = None if mode == "off" or not compiled else Compiler(mode, experiment.compile.max_graph_breaks == 0)
+    compiler = (
+        None if mode == "off" or not compiled else Compiler(mode, experiment.compile.max_graph_breaks == 0, notice)
+    )
     jit: Jit = compiler or eager
     network = build.model(experiment, plan.attention)
     problem = _compiled(build.objective(network, experiment, plan.recomputed), plan, network, jit)

@@ -19,5 +19,7 @@ def _rate(summary: Path, device: str) -> float | None:
         plan = json.loads((summary.parent / "plan.json").read_text())
     except (OSError, ValueError):
         return None
+    if not isinstance(figures, dict) or not isinstance(plan, dict):
+        return None
     seconds, flops = figures.get("time/seconds"), figures.get("flops/total")
     return flops / seconds if seconds and flops and plan.get("device") == device else None

@@ -35,8 +35,12 @@ def tracking_uri(workspace: Workspace) -> str:
 
 
 def address(file: Path) -> str:
-    """The URI of an sqlite store. Its `%`, `?` and `#` are escaped: a directory may have any name."""
-    return f"sqlite:///{RESERVED.sub(lambda found: quote(found[0]), str(file))}"
+    """The URI of an sqlite store. Its `%`, `?` and `#` are escaped: a directory may have any name.
+
+    Of a plain `sqlite:` MLflow makes the parent directories itself, and takes an escaped name as it stands.
+    """
+    escaped = RESERVED.sub(lambda found: quote(found[0]), str(file))
+    return f"{'sqlite' if escaped == str(file) else 'sqlite+pysqlite'}:///{escaped}"
 
 
 def database(uri: str) -> Path | None:

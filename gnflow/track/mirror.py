@@ -1,10 +1,11 @@
 """Mirroring a run directory to MLflow while it grows, without training ever waiting for it."""
 
 import contextlib
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from gnflow.track.link import Link
     from gnflow.track.system import System
 
+AWAY = (ConnectionError, TimeoutError, socket.gaierror)
 LONGEST_REASON = 500  # characters
 PERIOD = 1.0  # seconds between two batches, at least
 LOOK = 10.0  # seconds without a record after which the machine is measured all the same
@@ -27,6 +29,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0  # seconds between attempts while the sto
 FLUSH = 30.0  # seconds that closing may take
 LOOK_AGAIN = 0.2  # seconds between looks at whether an attempt has failed
 HURRIED_FLUSH = 5.0  # the same when the store is away, or when the run was stopped: who stops it does not wait long
+
+
+class StoreAway(EnvironmentProblem):
+    """Nobody answers at the address of the store, for whatever run."""
 
 
 def _to_stderr(message: str) -> None:
@@ -195,18 +201,18 @@ def replay(directory: Path, workspace: Workspace | None = None) -> str:
     uri = location.tracking_uri(workspace or Workspace.holding(directory))
     try:
         link = Link.attach(directory, uri, running=False)
-        if link is None:
-            raise EnvironmentProblem(f"There is nothing to mirror: {directory / JOURNAL} has no record yet.")
-        while link.advance():
+        while link and link.advance():
             pass
-        problem = finish(link, description.status(directory, "KILLED"))
+        problem = finish(link, description.status(directory, "KILLED")) if link else None
         if problem is not None:
             raise problem
-    except EnvironmentProblem:
-        raise
+    except EnvironmentProblem as problem:
+        raise EnvironmentProblem(f"{directory} cannot be mirrored: {problem}") from problem
     except Exception as error:
-        where = without_secrets(uri)
-        raise EnvironmentProblem(f"MLflow at {where} did not take {directory}: {_reason(error)}") from error
+        kind = StoreAway if any(isinstance(cause, AWAY) for cause in _causes(error)) else EnvironmentProblem
+        raise kind(f"MLflow at {without_secrets(uri)} did not take {directory}: {_reason(error)}") from error
+    if link is None:
+        raise EnvironmentProblem(f"There is nothing to mirror: {directory / JOURNAL} has no record yet.")
     return link.run_id
 
 
@@ -224,13 +230,17 @@ def _is_hopeless(error: Exception) -> bool:
     return store.is_hopeless(error)
 
 
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def _reason(error: Exception) -> str:
     """The innermost complaint of the operating system or, where there is none, the first line of the error."""
-    cause: BaseException | None = error
     found = ""
-    while cause is not None:
+    for cause in _causes(error):
         if isinstance(cause, OSError):
             found = cause.strerror or str(cause)
-        cause = cause.__cause__ or cause.__context__
     found = found or (str(error).strip() or type(error).__name__).splitlines()[0]
     return without_secrets(found)[:LONGEST_REASON].rstrip(": .")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from gnflow import faults
+from gnflow.errors import DiskProblem
 from gnflow.train import disk
 
 JOURNAL = "journal.jsonl"  # in the run directory
@@ -65,8 +66,14 @@ class Reading(NamedTuple):
 
 
 def read(path: Path) -> Reading:
-    """Reads what can be read, while the run goes on or after it was killed. A missing file is an empty journal."""
-    content = path.read_bytes() if path.exists() else b""
+    """Reads what can be read, while the run goes on or after it was killed. A missing file is an empty journal.
+
+    Raises DiskProblem for a file that is there and cannot be read.
+    """
+    try:
+        content = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise DiskProblem(f"{path} cannot be read: {error.strerror}") from error
     records: list[Record] = []
     damaged: list[int] = []
     bad: list[int] = []

@@ -30,6 +30,7 @@ from gnflow.train.directory import (
     require_ours,
     set_aside,
 )
+from gnflow.train.durations import Durations
 from gnflow.train.journal import JOURNAL, Event, Journal
 from gnflow.train.recorder import Observer, Recorder
 from gnflow.train.reproducible import reproducible
@@ -40,6 +41,7 @@ from gnflow.train.signals import Stop
 from gnflow.train.start import start
 from gnflow.workspace import Workspace
 
+COMPILING = "compiling region `{}`"
 ON_HELD_OUT = Loss | ModalityConflict | Curvature
 Report: TypeAlias = Callable[[str], None]
 Watch: TypeAlias = Callable[[Plan, Path], AbstractContextManager[Observer]]
@@ -119,7 +121,8 @@ def _work(
     experiment = planned.experiment
     dataset = prepare(experiment.data, workspace, report)
     provenance.require_same_data(directory, dataset.digest, dataset.directory)
-    program = compile_plan(planned)
+    durations = Durations(workspace, experiment)
+    program = compile_plan(planned, notice=lambda region: report(durations.announced(COMPILING.format(region))))
     provenance.record(
         directory,
         workspace.root,
@@ -144,8 +147,12 @@ def _work(
             reader(dataset, experiment.data),
         )
         stop.patient = True
-        state = session.begin(params) if source is None else session.resume(source)
-        state = session.train(state)
+        try:
+            state = session.begin(params) if source is None else session.resume(source)
+            state = session.train(state)
+        finally:
+            regions = program.compiler.regions if program.compiler else ()
+            durations.keep({COMPILING.format(region.name): region.seconds for region in regions})
         results.write_all(directory, planned, journal.steps, checkpoint.path_of(checkpoints, state.step))
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from gnflow.errors import SpecError
+from gnflow.errors import DiskProblem, SpecError
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load
 from gnflow.train.journal import read
@@ -27,11 +27,14 @@ class Run:
 
     @classmethod
     def load(cls, directory: Path | str) -> Self:
-        """Raises SpecError for a directory that holds no run."""
+        """Raises SpecError for a directory that holds no run, and DiskProblem for one that cannot be read."""
         directory = Path(directory)
         spec = directory / "experiment.yaml"
-        if not spec.is_file():
-            raise SpecError(f"{directory} is no run: {_why_not(directory)}")
+        try:
+            if not spec.is_file():
+                raise SpecError(f"{directory} is no run: {_why_not(directory)}")
+        except OSError as error:
+            raise DiskProblem(f"{directory} cannot be read: {error.strerror}") from error
         return cls(directory, load(spec).experiment, _json(directory / "plan.json"), _json(directory / "summary.json"))
 
     @cached_property
@@ -57,4 +60,6 @@ def _json(path: Path) -> dict[str, object]:
         return {}
     except ValueError as error:
         raise SpecError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise DiskProblem(f"{path} cannot be read: {error.strerror}") from error
     return content if isinstance(content, dict) else {}

@@ -5,6 +5,7 @@ attention whatever the arm uses, and kept under the digest of all that shapes th
 """
 
 import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import assert_never
@@ -30,10 +31,12 @@ from gnflow.spec.optimizer import AdamW
 from gnflow.spec.schedules import Constant
 from gnflow.spec.training import Checkpoint, Compile, Cost, Loss, NoTracking, Scratch, Warmup
 from gnflow.train import checkpoint, disk
+from gnflow.train.durations import Durations
 from gnflow.train.results import EXPERIMENT
 from gnflow.workspace import Workspace
 
 Report = Callable[[str], None]
+REPORT_SECONDS = 10.0
 
 
 def start(
@@ -64,8 +67,10 @@ def _warmed(plan: Plan, warmup: Warmup, dataset: Prepared, workspace: Workspace,
     device = torch.device(plan.device)
     kept = _kept(path, report)
     if kept is None:
-        report(f"warming the starting weights: {warmup.steps} AdamW steps")
-        kept = {name: w.cpu().contiguous() for name, w in _train(experiment, dataset).items()}
+        with Durations(workspace, experiment).timed(
+            f"warming the starting weights: {warmup.steps} AdamW steps", report
+        ):
+            kept = {name: w.cpu().contiguous() for name, w in _train(experiment, dataset, report).items()}
         content = tensor_bytes(kept)
         disk.write(path, content)
         faults.at("start.after_weights")
@@ -95,13 +100,17 @@ def _warmup_experiment(experiment: Experiment, warmup: Warmup) -> Experiment:
     )
 
 
-def _train(experiment: Experiment, dataset: Prepared) -> Params:
+def _train(experiment: Experiment, dataset: Prepared, report: Report) -> Params:
     plan = make_plan(experiment, attention="plain")
     program = make_program(plan)
     rows, seed = experiment.training.rows, experiment.training.seed
     batches = training(dataset, rows, experiment.data.context, seed, stream="start")
     state = program.init(program.initial())
+    said = time.monotonic()
     for step in range(plan.steps):
+        if time.monotonic() - said > REPORT_SECONDS:
+            report(f"warming the starting weights: step {step} of {plan.steps}")
+            said = time.monotonic()
         state, _ = program.step(state, batches.take(step * plan.microbatches, plan.microbatches))
     return state.params
 
