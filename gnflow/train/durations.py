@@ -25,8 +25,8 @@ class Durations:
 
     def announced(self, what: str) -> str:
         """`what`, and how long it took the last time where that is known and worth waiting for."""
-        seconds = self._read().get(f"{what} {self._shape}", 0.0)
-        return f"{what} (it took {seconds:,.0f} s last time)" if seconds >= WORTH_SAYING else what
+        seconds = self._read().get(f"{what} {self._shape}")
+        return what if seconds is None else f"{what} (it took {seconds:,.0f} s last time)"
 
     def keep(self, took: Mapping[str, float]) -> None:
         """Remembers seconds by what took them. A cache that cannot be written is no reason to end a run."""
