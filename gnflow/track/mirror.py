@@ -143,9 +143,10 @@ class Mirror:
                 self._closing.wait(PERIOD)
                 self._wake.wait(LOOK)
             except Exception as error:
-                if _is_hopeless(error):
-                    return self._give_up(_reason(error))
-                self._complain(_reason(error))
+                hopeless = _is_hopeless(error)
+                self._complain(_reason(error), "does not take the run" if hopeless else "does not answer")
+                if closing and hopeless:
+                    return False
                 link = None
                 (self._abandoned if closing else self._closing).wait(pause)
                 pause = FIRST_PAUSE if closing else min(2 * pause, LONGEST_PAUSE)
@@ -169,15 +170,9 @@ class Mirror:
             self._tell(f"{self._shown} has the run, but not all of its files ({_reason(problem)}).")
         return True
 
-    def _give_up(self, reason: str) -> bool:
-        if not self._closing.is_set():
-            self._tell(f"{self._shown} does not take the run: {reason}.")
-        self.problem = reason
-        return False
-
-    def _complain(self, reason: str) -> None:
+    def _complain(self, reason: str, what: str) -> None:
         if self.problem is None and not self._closing.is_set():
-            self._tell(f"{self._shown} does not answer ({reason}); it gets everything as soon as it does.")
+            self._tell(f"{self._shown} {what} ({reason}); it gets everything as soon as it does.")
         self.problem = reason
 
 

@@ -31,7 +31,7 @@ def anchor(file: Path, descriptor: int) -> None:
     _anchors[file] = descriptor
 
 
-def weigh(file: Path) -> None:
+def release(file: Path) -> None:
     """Ends what `anchor` began."""
     _anchors.pop(file, None)
 

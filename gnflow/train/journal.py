@@ -156,7 +156,7 @@ class Journal:
 
     def close(self) -> None:
         """Syncs and closes."""
-        disk.weigh(self.path)
+        disk.release(self.path)
         try:
             self.sync()
         finally:
