@@ -26,7 +26,7 @@ class Diverged(GnflowError):
 
 
 class Preempted(GnflowError):
-    """The run was told to stop (SIGTERM); it can be resumed."""
+    """The run was told to stop, by SIGTERM or a scheduler; it can be resumed."""
 
     exit_code = 6
 

@@ -10,7 +10,7 @@ from gnflow.study.budget_verdict import COARSE
 from gnflow.study.budgets import Budget, Difference, Reached
 from gnflow.study.comparison import Comparison
 from gnflow.study.comparison import compare as compared
-from gnflow.study.find import find
+from gnflow.study.find import exit_code, readable
 from gnflow.study.intervals import Interval
 from gnflow.study.profile import Profile
 from gnflow.study.ratios import Estimate
@@ -23,13 +23,14 @@ TAUS = (1.0, 1.5, 2.0, 4.0)
 
 
 def compare(runs: Sequence[Path], *, targets: Sequence[float], reference: str | None, json: bool) -> int:
-    """Prints the comparison as tables with a verdict in words, or as JSON."""
-    comparison = compared([find(run) for run in runs], targets, reference)
+    """Prints the comparison as tables with a verdict in words, or as JSON; 7 when it had to leave a run out."""
+    found = readable(runs)
+    comparison = compared(found.runs, targets, reference)
     if json:
         print(json_text.dumps(comparison.to_json(), indent=2, allow_nan=False))
     else:
         _print(comparison)
-    return 0
+    return exit_code(found.unread)
 
 
 def _print(comparison: Comparison) -> None:

@@ -1,16 +1,19 @@
 """`gnflow list`: the runs of this project."""
 
 import json as json_text
+import os
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from gnflow.errors import GnflowError
 from gnflow.study import figures, state, tables
-from gnflow.study.find import all_in
+from gnflow.study.find import exit_code, walk
 from gnflow.train.journal import Step, read
 from gnflow.train.run import Run
 from gnflow.workspace import Workspace
+
+UNREADABLE = "unreadable"
 
 
 class Row(NamedTuple):
@@ -30,25 +33,37 @@ class Row(NamedTuple):
 
 
 def list_runs(*, json: bool) -> int:
-    """Prints a line for each run under `runs/` of the project around the current directory, the latest first."""
+    """Prints a line for each run under `runs/` of the project around the current directory, the latest first.
+
+    Returns 7 when there is one that cannot be read.
+    """
     runs = Workspace.around(Path.cwd()).runs
-    rows = sorted(
-        (_row(path, path.relative_to(runs).as_posix()) for path in all_in(runs)), key=lambda row: -(row.updated or 0)
-    )
+    found, unread = walk(runs)
+    rows = [row for path in found if (row := _row(path, path.relative_to(runs).as_posix(), unread))]
+    rows += [Row(os.path.relpath(path, runs), "?", UNREADABLE) for path in unread]
+    rows.sort(key=lambda row: -(row.updated or 0))
     if json:
         print(json_text.dumps([row._asdict() for row in rows], indent=2))
     elif rows:
         _print(rows)
     else:
         print(f"No runs in {runs} yet.")
-    return 0
+    return exit_code(unread)
 
 
-def _row(directory: Path, name: str) -> Row:
+def _row(directory: Path, name: str, unread: dict[Path, str]) -> Row | None:
+    """None, and an entry of `unread`, for a run that cannot be read."""
     try:
-        run = Run.load(directory)
-    except GnflowError:
-        return Row(name, "?", "unreadable")
+        return _readable_row(directory, name)
+    except GnflowError as problem:
+        unread[directory] = str(problem)
+    except OSError as error:
+        unread[directory] = f"it cannot be read ({error.strerror})"
+    return None
+
+
+def _readable_row(directory: Path, name: str) -> Row:
+    run = Run.load(directory)
     last = _last(run)
     planned = run.plan.get("steps")
     return Row(

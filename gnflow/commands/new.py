@@ -132,8 +132,7 @@ def _rival(experiment: Experiment, base: Path | None, workspace: Workspace) -> R
         name = load(base).experiment.name
         command = None if _finished(workspace.runs / name) else f"gnflow run {base}"
         return Rival(name, command, "the spec that this one is based on")
-    for summary in sorted(workspace.runs.glob("*/summary.json"), key=lambda path: -path.stat().st_mtime):
-        run = summary.parent
+    for run in sorted(workspace.runs.glob("*"), key=_ended, reverse=True):
         if run.name != experiment.name and _finished(run) and _same_task(run / "experiment.yaml", experiment):
             return Rival(run.name)
     kind = "adamw" if experiment.optimizer.kind == "muon" else "muon"
@@ -146,11 +145,18 @@ def _finished(run: Path) -> bool:
     return read_json(run / "summary.json").get("status") == "complete"
 
 
+def _ended(run: Path) -> float:
+    try:
+        return (run / "summary.json").stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _same_task(spec: Path, experiment: Experiment) -> bool:
     """Whether a run has the model, data, start and target of this experiment."""
     try:
         there = load(spec).experiment
-    except SpecError:
+    except (GnflowError, OSError):
         return False
     return all(getattr(there, part) == getattr(experiment, part) for part in ("model", "data")) and all(
         getattr(there.training, part) == getattr(experiment.training, part) for part in ("rows", "start", "target")

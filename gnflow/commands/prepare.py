@@ -4,14 +4,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gnflow.data.prepare import prepare as make_shards
-from gnflow.spec.load import load
+from gnflow.errors import DataError, EnvironmentProblem, GnflowError
+from gnflow.spec.load import Loaded, load
 
 
 def prepare(specs: Sequence[Path], *, sets: Sequence[str]) -> int:
-    """Make or verify the shards of each spec, and say what they hold. Every spec is checked before any work."""
+    """Make or verify the shards of each spec, and say what they hold. Every spec is checked before any work.
+
+    What is wrong with the data of one is raised when those of the others are ready.
+    """
+    problems: list[GnflowError] = []
     for loaded in [load(path, sets) for path in specs]:
-        dataset = make_shards(loaded.experiment.data, loaded.workspace, print)
-        print(dataset.directory)
-        for line in (*dataset.describe(), f"digest    {dataset.digest}"):
-            print(f"  {line}")
+        try:
+            _prepare(loaded)
+        except (DataError, EnvironmentProblem) as problem:
+            problems.append(problem)
+    if problems:
+        raise type(problems[0])("\n".join(dict.fromkeys(str(problem) for problem in problems)))
     return 0
+
+
+def _prepare(loaded: Loaded) -> None:
+    dataset = make_shards(loaded.experiment.data, loaded.workspace, print)
+    print(dataset.directory)
+    for line in (*dataset.describe(), f"digest    {dataset.digest}"):
+        print(f"  {line}")

@@ -35,6 +35,7 @@ def run(
     loaded = load(spec, sets)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(loaded.workspace.cache / "inductor"))  # torch sets a default
     # After the spec is known to be good: torch takes seconds to import.
+    print(f"{loaded.experiment.name}: loading torch and planning the run", flush=True)
     from gnflow.train.display import Display
     from gnflow.train.loop import run as train
 
@@ -68,8 +69,12 @@ def mirrors(experiment: Experiment, workspace: Workspace, report: "Report") -> "
 def show(run: "Run", console: "Console") -> None:
     """The summary of a run, as a table."""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=str(run.directory), title_justify="left", show_header=False, box=None)
+    # A path is no markup, whatever brackets are in it.
+    table = Table(
+        title=Text(str(run.directory), style="table.title"), title_justify="left", show_header=False, box=None
+    )
     for name in ROWS:
         value = run.summary.get(name)
         if value is not None:

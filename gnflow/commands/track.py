@@ -1,11 +1,12 @@
 """`gnflow track RUN..`: send MLflow what it does not have of runs; refills a store that was lost."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from gnflow.study.find import find
-from gnflow.track.mirror import replay
+from gnflow.errors import EnvironmentProblem, GnflowError
+from gnflow.study.find import find, walk
+from gnflow.track.mirror import StoreAway, replay
 from gnflow.train.journal import JOURNAL, first_line
 from gnflow.workspace import Workspace
 
@@ -13,31 +14,61 @@ from gnflow.workspace import Workspace
 def track(runs: Sequence[Path]) -> int:
     """Prints a line for each run, with its id in MLflow. A directory that is no run stands for all the runs inside it.
 
-    Raises EnvironmentProblem when MLflow is missing or away, or a run has recorded nothing.
+    Raises EnvironmentProblem when MLflow is missing or away; and at the end, with every run that could not be sent.
     """
-    for run in sorted(dict.fromkeys(found for name in runs for found in _meant(name)), key=_began):
-        print(f"{run} is run {replay(run)}", flush=True)
+    problems: dict[Path, str] = {}
+    meant = sorted(dict.fromkeys(found for name in runs for found in _meant(name, problems)), key=_began)
+    for number, run in enumerate(meant, start=1):
+        try:
+            print(f"{run} is run {replay(run)}", flush=True)
+        except StoreAway as away:
+            rest = len(meant) - number
+            problems[run] = f"{away}{f'. The {rest} runs after it were not tried' if rest else ''}"
+            break
+        except GnflowError as problem:
+            problems[run] = str(problem)
+        except OSError as error:
+            problems[run] = f"{run} cannot be read: {error.strerror}"
+    if problems:
+        raise EnvironmentProblem("\n".join(problems.values()))
     return 0
 
 
-def _meant(name: Path) -> Iterator[Path]:
+def _meant(name: Path, problems: dict[Path, str]) -> list[Path]:
     for place in (name, Workspace.around(Path.cwd()).runs / name):
-        if not (place / "experiment.yaml").is_file() and (inside := list(_inside(place))):
-            yield from inside
-            return
-    yield find(name).directory
+        found, unread = walk(place)
+        inside = [run for run in found if _recorded(run)]
+        if not _is_run(place) and (inside or unread):
+            problems.update({path: f"{path} is left out: {why}" for path, why in unread.items()})
+            return inside
+    try:
+        return [find(name).directory]
+    except GnflowError as problem:
+        if _is_run(name):
+            problems[name] = str(problem)
+            return []
+        raise
 
 
-def _inside(place: Path) -> Iterator[Path]:
-    """Runs that have recorded something, at any depth; not those set aside in hidden directories."""
-    for spec in sorted(place.rglob("experiment.yaml")):
-        run = spec.parent
-        hidden = any(part.startswith(".") for part in run.relative_to(place).parts)
-        if not hidden and first_line(run / JOURNAL) is not None:
-            yield run
+def _is_run(place: Path) -> bool:
+    try:
+        return (place / "experiment.yaml").is_file()
+    except OSError:
+        return False
+
+
+def _recorded(run: Path) -> bool:
+    """Whether there is anything to send; a journal that cannot be read is named when it is sent."""
+    try:
+        return first_line(run / JOURNAL) is not None
+    except OSError:
+        return True
 
 
 def _began(run: Path) -> float:
     """So that a study begins with the first of its runs."""
-    line = first_line(run / JOURNAL)
-    return float(json.loads(line)["time"]) if line else 0.0
+    try:
+        line = first_line(run / JOURNAL)
+        return float(json.loads(line)["time"]) if line else 0.0
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0.0

@@ -2,16 +2,21 @@
 
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
 from gnflow.secrets import without_secrets
-from gnflow.track import location, server
+from gnflow.track import hosts, location, server
+from gnflow.train.signals import stopping
 from gnflow.workspace import Workspace
 
 
-def ui(*, host: str = "127.0.0.1", port: int = 5000) -> int:
-    """Serve until Ctrl-C. Raises EnvironmentProblem when MLflow is missing or the port is taken."""
+def ui(*, host: str = "127.0.0.1", port: int = 5000, allowed: Sequence[str] = ()) -> int:
+    """Serve until Ctrl-C; `allowed` are further names that this machine is asked by.
+
+    Raises EnvironmentProblem when MLflow is missing or the port is taken.
+    """
     location.check_available()
     workspace = Workspace.around(Path.cwd())
     uri = location.tracking_uri(workspace)
@@ -20,10 +25,12 @@ def ui(*, host: str = "127.0.0.1", port: int = 5000) -> int:
         print(f"Runs are mirrored to {shown} ({location.VARIABLE}): open it in a browser.")
         return 0
     print(f"Starting MLflow on {shown} ...", flush=True)
-    previous = signal.signal(signal.SIGTERM, _leave)
+    previous = {number: signal.signal(number, _leave) for number in stopping()}
     try:
-        with server.serving(uri, host, port, workspace.mlflow / "ui.log") as process:
+        with server.serving(uri, host, port, workspace.mlflow / "ui.log", allowed) as process:
             print(f"MLflow UI: {server.address(host, port)}  (Ctrl-C stops it)")
+            if not hosts.is_loopback(host):
+                print(f"  It answers to {', '.join(hosts.names(host, allowed))}; --allow NAME adds a name.")
             for name, page in server.charts(host, port).items():
                 print(f"  charts of {name}: {page}")
             sys.stdout.flush()
@@ -31,7 +38,8 @@ def ui(*, host: str = "127.0.0.1", port: int = 5000) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

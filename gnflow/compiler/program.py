@@ -12,7 +12,7 @@ from gnflow.compiler import build, methods
 from gnflow.compiler.blocks import blockwise
 from gnflow.compiler.measuring import build_metrics, join_probes, measure
 from gnflow.compiler.plan import Plan
-from gnflow.compiler.regions import Compiler, can_compile
+from gnflow.compiler.regions import Compiler, Notice, can_compile, unnoticed
 from gnflow.errors import EnvironmentProblem
 from gnflow.metrics.protocol import Metric, Moment
 from gnflow.models.model import Model
@@ -99,12 +99,12 @@ class Program:
 
 
 def compile(  # noqa: A001  # the verb of the design
-    plan: Plan, compiled: bool = True, network: Model | None = None
+    plan: Plan, compiled: bool = True, network: Model | None = None, notice: Notice = unnoticed
 ) -> Program:
     """Builds the functions of a plan; graphs are compiled at their first call. Sets torch's float32 precision.
 
-    `network` is that of the plan, where it has been built already.
-    Raises EnvironmentProblem for a GPU that is not there and for a metric that cannot be built.
+    `network` is that of the plan, where it has been built already. `notice` hears the name of each region before its
+    first call. Raises EnvironmentProblem for a GPU that is not there and for a metric that cannot be built.
     """
     experiment = plan.experiment
     if plan.device == "cuda" and not torch.cuda.is_available():
@@ -114,7 +114,9 @@ def compile(  # noqa: A001  # the verb of the design
     if compiled and mode != "off" and not can_compile(plan.device):
         warnings.warn("no C++ compiler found (g++, clang++): running eagerly; install one to compile", stacklevel=2)
         compiled = False
-    compiler = None if mode == "off" or not compiled else Compiler(mode, experiment.compile.max_graph_breaks == 0)
+    compiler = (
+        None if mode == "off" or not compiled else Compiler(mode, experiment.compile.max_graph_breaks == 0, notice)
+    )
     jit: Jit = compiler or eager
     network = network or build.model(experiment, plan.attention)
     metrics = build_metrics(experiment, network, plan.attention, jit)

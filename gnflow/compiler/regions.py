@@ -8,17 +8,26 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import Literal, TypeAlias, cast
 
 import torch
 
 from gnflow.optim.protocol import Region, copied
 
+Notice: TypeAlias = Callable[[str], None]
+"""Hears the name of a region when it is about to be compiled."""
+
+
+def unnoticed(name: str) -> None:
+    """Tells nobody."""
+
 
 class Compiled:
     """One compiled region. Calling it is calling the function."""
 
-    def __init__(self, name: str, function: Callable[..., object], mode: str, fullgraph: bool) -> None:
+    def __init__(
+        self, name: str, function: Callable[..., object], mode: str, fullgraph: bool, notice: Notice = unnoticed
+    ) -> None:
         patches = {} if mode == "default" else torch._inductor.list_mode_options(mode)
 
         def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
@@ -29,6 +38,7 @@ class Compiled:
             return cast("Callable[..., object]", compile_fx(graph, inputs, config_patches=patches))
 
         self.name, self.fullgraph = name, fullgraph
+        self._notice: Notice | None = notice
         self.graphs: list[int] = []
         """Nodes of each graph compiled so far."""
         self.compilations: list[int] = []
@@ -39,6 +49,9 @@ class Compiled:
 
     def __call__(self, *arguments: object) -> object:
         """The function's own result."""
+        if self._notice is not None:
+            self._notice(self.name)
+            self._notice = None
         known, start = len(self.graphs), time.perf_counter()
         result = self._function(*arguments)
         if len(self.graphs) > known:
@@ -53,15 +66,15 @@ class Compiled:
 class Compiler:
     """A `Jit` that keeps the regions it compiled."""
 
-    def __init__(self, mode: Literal["default", "max-autotune"], fullgraph: bool) -> None:
-        self.mode, self.fullgraph = mode, fullgraph
+    def __init__(self, mode: Literal["default", "max-autotune"], fullgraph: bool, notice: Notice = unnoticed) -> None:
+        self.mode, self.fullgraph, self.notice = mode, fullgraph, notice
         self.regions: list[Compiled] = []
 
     def __call__(self, name: str, region: Region, /, every: int | None = None) -> Region:
         """The compiled region; it is compiled at its first call. Work that is due now and then stays as it is."""
         if every is not None:
             return region
-        compiled = Compiled(name, region, self.mode, self.fullgraph)
+        compiled = Compiled(name, region, self.mode, self.fullgraph, self.notice)
         self.regions.append(compiled)
         return cast("Region", compiled)
 

@@ -1,35 +1,103 @@
-"""Runs by directory or by name."""
+"""Runs by directory or by name; one that cannot be read does not hide the others."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
 
-from gnflow.errors import SpecError
+from gnflow.errors import EnvironmentProblem, GnflowError, SpecError
+from gnflow.secrets import without_secrets
 from gnflow.train.run import Run, located
 from gnflow.workspace import Workspace
 
 
+class NoRun(SpecError):
+    """There is no run of that name."""
+
+
+class Walk(NamedTuple):
+    """The runs below a folder."""
+
+    runs: list[Path]
+    unread: dict[Path, str]
+    """Folders that could not be looked into, each with the reason."""
+
+
+class Readable(NamedTuple):
+    """Those of some runs that can be read."""
+
+    runs: list[Run]
+    unread: dict[Path, str]
+    """The others, each with the reason."""
+
+
 def find(run: Path) -> Run:
-    """A directory, or a name under `runs/` of the project around here. Raises SpecError with the nearest name."""
+    """A directory, or a name under `runs/` of the project around here. Raises NoRun with the nearest name."""
     if (directory := located(run)) is not None:
         return Run.load(directory)
     runs = Workspace.around(Path.cwd()).runs
     names = [directory.relative_to(runs).as_posix() for directory in all_in(runs)]
     near = get_close_matches(run.as_posix().removeprefix("runs/"), names, n=1)
     hint = f"; did you mean `{near[0]}`?" if near else f"; known: {', '.join(names) or 'none'}"
-    raise SpecError(f"no run `{run}`{hint}")
+    raise NoRun(f"no run `{run}`{hint}")
+
+
+def readable(names: Sequence[Path]) -> Readable:
+    """The runs of these names. Raises NoRun for a name that is none, and EnvironmentProblem when no run can be read."""
+    found, unread = [], {}
+    for name in names:
+        try:
+            run = find(name)
+            run.metrics  # noqa: B018  # the journal is read now, where its fault can be put down to this run
+        except NoRun:
+            raise
+        except GnflowError as problem:
+            unread[name] = str(problem)
+        else:
+            found.append(run)
+    if unread and not found:
+        raise EnvironmentProblem("\n".join(_left_out(unread)))
+    return Readable(found, unread)
+
+
+def exit_code(unread: Mapping[Path, str]) -> int:
+    """Names on standard error what had to be left out; 7 if there is anything, else 0."""
+    for line in _left_out(unread):
+        print(without_secrets(line), file=sys.stderr)
+    return EnvironmentProblem.exit_code if unread else 0
+
+
+def _left_out(unread: Mapping[Path, str]) -> list[str]:
+    return [f"{path} is left out: {' '.join(why.split())}" for path, why in unread.items()]
 
 
 def all_in(runs: Path) -> list[Path]:
     """Run directories under `runs`, at any depth, by name. Not those in hidden folders, and none inside another."""
-    return sorted(_below(runs))
+    return walk(runs).runs
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    for path in folder.iterdir() if folder.is_dir() else ():
+def walk(runs: Path) -> Walk:
+    """The same, with what could not be looked into."""
+    unread: dict[Path, str] = {}
+    return Walk(sorted(_below(runs, unread)), unread)
+
+
+def _below(folder: Path, unread: dict[Path, str]) -> Iterator[Path]:
+    try:
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        unread[folder] = f"it cannot be read ({error.strerror})"
+        return
+    for path in paths:
         if path.name.startswith("."):
             continue
-        if (path / "experiment.yaml").is_file():
+        try:
+            is_run, is_folder = (path / "experiment.yaml").is_file(), path.is_dir() and not path.is_symlink()
+        except OSError as error:
+            unread[path] = f"it cannot be read ({error.strerror})"
+            continue
+        if is_run:
             yield path
-        elif path.is_dir() and not path.is_symlink():
-            yield from _below(path)
+        elif is_folder:
+            yield from _below(path, unread)

@@ -35,6 +35,8 @@ def _rate(summary: Path, device: str, one_pass: int) -> tuple[float, bool] | Non
         plan = json.loads((summary.parent / "plan.json").read_text())
     except (OSError, ValueError):
         return None
+    if not isinstance(figures, dict) or not isinstance(plan, dict):
+        return None
     seconds, flops = figures.get("time/seconds"), figures.get("flops/total")
     theirs = pass_flops(plan.get("regions", {}))
     if not theirs or not one_pass or not 1 / FARTHEST <= one_pass / theirs <= FARTHEST:

@@ -131,9 +131,9 @@ def metric_key(name: str) -> str:
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """A JSON object, or an empty one where there is none or only a part of one."""
+    """A JSON object, or an empty one where there is none that can be read."""
     try:
         value = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}

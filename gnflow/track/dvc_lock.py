@@ -43,12 +43,15 @@ def entry(directory: Path) -> Entry | None:
 def _stages(lock: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
     try:
         tree = YAML(typ="safe", pure=True).load(lock)
-    except (FileNotFoundError, YAMLError):
+    except (OSError, ValueError, YAMLError):  # that of another study may be damaged
         return
     stages = tree.get("stages") if isinstance(tree, Mapping) else None
-    yield from (stages or {}).items()
+    for name, stage in stages.items() if isinstance(stages, Mapping) else ():
+        if isinstance(stage, Mapping):
+            yield name, stage
 
 
 def _outputs(stage: Mapping[str, object], md5: str) -> list[Mapping[str, str]]:
     outputs = stage.get("outs")
-    return [out for out in outputs if out.get("md5") == md5] if isinstance(outputs, list) else []
+    listed = [out for out in outputs if isinstance(out, Mapping)] if isinstance(outputs, list) else []
+    return [out for out in listed if out.get("md5") == md5 and "path" in out]

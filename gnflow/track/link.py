@@ -85,6 +85,15 @@ class Link:
         self.client.set_tag(self.run_id, store.PARENT, parent)
         study.settle(parent, self.experiment, self.client)
 
+    def is_current(self) -> bool:
+        """Whether the directory still holds the run that is mirrored."""
+        line = first_line(self.directory / JOURNAL)
+        return line is not None and identity(line) == self.identity
+
+    def abandon(self) -> None:
+        """Set that the run failed: its directory is gone, so nothing more will be known of it."""
+        self.client.set_terminated(self.run_id, "FAILED")
+
     def advance(self) -> bool:
         """Send what follows in the journal; False when nothing did."""
         chunk = tail.read(self.directory, self.position)

@@ -2,7 +2,10 @@
 
 import importlib.util
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from gnflow.errors import EnvironmentProblem
 from gnflow.secrets import without_secrets
@@ -10,6 +13,10 @@ from gnflow.workspace import Workspace
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 DATABASE = "mlflow.db"
+RESERVED = re.compile(r"[%?#]")
+SQLITE = re.compile(r"sqlite(\+\w+)?:///(?!file:|:memory:)(?P<file>[^?]+)")
+LOOPBACK = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1", "0.0.0.0")
+NO_PROXY = ("no_proxy", "NO_PROXY")
 
 # Set before MLflow is imported, never over what the user has set. We retry ourselves, and sooner than MLflow would.
 SETTINGS = {
@@ -24,24 +31,57 @@ SETTINGS = {
 
 def tracking_uri(workspace: Workspace) -> str:
     """`MLFLOW_TRACKING_URI`, or the database of the project."""
-    return os.environ.get(VARIABLE, "").strip() or f"sqlite:///{workspace.mlflow / DATABASE}"
+    return os.environ.get(VARIABLE, "").strip() or address(workspace.mlflow / DATABASE)
+
+
+def address(file: Path) -> str:
+    """The URI of an sqlite store. Its `%`, `?` and `#` are escaped: a directory may have any name.
+
+    Of a plain `sqlite:` MLflow makes the parent directories itself, and takes an escaped name as it stands.
+    """
+    escaped = RESERVED.sub(lambda found: quote(found[0]), str(file))
+    return f"{'sqlite' if escaped == str(file) else 'sqlite+pysqlite'}:///{escaped}"
 
 
 def database(uri: str) -> Path | None:
     """The file of an sqlite store."""
-    return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
+    found = SQLITE.match(uri)
+    return Path(unquote(found["file"])).absolute() if found else None
+
+
+def beside(database: Path) -> Path:
+    """Where an sqlite store keeps artifacts."""
+    return database.parent / "artifacts"
 
 
 def artifacts(uri: str) -> str | None:
-    """Where an sqlite store keeps artifacts: beside its database. Any other store decides for itself."""
+    """The same as a URI. Any store that is not in an sqlite file decides for itself."""
     file = database(uri)
-    return (file.parent / "artifacts").as_uri() if file else None
+    return beside(file).as_uri() if file else None
 
 
 def settle_environment() -> None:
-    """Turn MLflow's telemetry, chatter and long retries off, here and in subprocesses. Call it from the main thread."""
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
+    """Turn MLflow's telemetry, chatter and long retries off, here and in subprocesses. Call it from the main thread.
+
+    A proxy is not asked for servers of this machine.
+    """
+    for name, value in {**SETTINGS, **without_proxy(os.environ)}.items():
+        if name in NO_PROXY:
+            os.environ[name] = value
+        else:
+            os.environ.setdefault(name, value)
+
+
+def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that name hosts which are asked directly, with this machine among them."""
+    named = {name: environment.get(name, "") for name in NO_PROXY}
+    either = next((value for value in named.values() if value), "")
+    return {name: _extended(value or either) for name, value in named.items()}
+
+
+def _extended(hosts: str) -> str:
+    known = [host for host in (part.strip() for part in hosts.split(",")) if host]
+    return hosts if "*" in known else ",".join(dict.fromkeys([*known, *LOOPBACK]))
 
 
 def check_available() -> None:

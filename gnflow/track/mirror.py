@@ -1,10 +1,11 @@
 """Mirroring a run directory to MLflow while it grows, without training ever waiting for it."""
 
 import contextlib
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -19,12 +20,19 @@ if TYPE_CHECKING:
     from gnflow.track.link import Link
     from gnflow.track.system import System
 
+AWAY = (ConnectionError, TimeoutError, socket.gaierror)
+LONGEST_REASON = 500  # characters
 PERIOD = 1.0  # seconds between two batches, at least
 LOOK = 10.0  # seconds without a record after which the machine is measured all the same
 PATIENCE = 60.0  # seconds that a first step may take before the run is announced without it
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0  # seconds between attempts while the store is away
 FLUSH = 30.0  # seconds that closing may take
+LOOK_AGAIN = 0.2  # seconds between looks at whether an attempt has failed
 HURRIED_FLUSH = 5.0  # the same when the store is away, or when the run was stopped: who stops it does not wait long
+
+
+class StoreAway(EnvironmentProblem):
+    """Nobody answers at the address of the store, for whatever run."""
 
 
 def _to_stderr(message: str) -> None:
@@ -73,7 +81,7 @@ class Mirror:
         self._closing.set()
         self._wake.set()
         with contextlib.suppress(KeyboardInterrupt):  # the user has waited long enough
-            self._thread.join(patience)
+            self._wait(patience)
         self._abandoned.set()
         if not self._done.is_set():
             reason = self.problem or f"not everything could be sent within {patience:g} s"
@@ -81,6 +89,14 @@ class Mirror:
                 f"{self._shown} does not have the whole run ({reason}); "
                 f"`gnflow track {self.directory}` mirrors it later."
             )
+
+    def _wait(self, patience: float) -> None:
+        """Until everything is sent; not for long once an attempt has failed."""
+        until = time.monotonic() + patience
+        while self._thread.is_alive() and (left := until - time.monotonic()) > 0:
+            self._thread.join(min(left, LOOK_AGAIN))
+            if self.problem and patience > HURRIED_FLUSH:
+                patience, until = HURRIED_FLUSH, min(until, time.monotonic() + HURRIED_FLUSH)
 
     def _tell(self, sentence: str) -> None:
         with contextlib.suppress(Exception):
@@ -116,6 +132,9 @@ class Mirror:
                 if system and (closing or system.due()):
                     system.sample()
                 link = link or self._attach()
+                if link and not link.is_current():
+                    link.abandon()
+                    return True
                 if link:
                     self._deliver(link, system)
                 if closing and not self._abandoned.is_set():
@@ -124,7 +143,10 @@ class Mirror:
                 self._closing.wait(PERIOD)
                 self._wake.wait(LOOK)
             except Exception as error:
-                self._complain(_reason(error))
+                hopeless = _is_hopeless(error)
+                self._complain(_reason(error), "does not take the run" if hopeless else "does not answer")
+                if closing and hopeless:
+                    return False
                 link = None
                 (self._abandoned if closing else self._closing).wait(pause)
                 pause = FIRST_PAUSE if closing else min(2 * pause, LONGEST_PAUSE)
@@ -148,9 +170,9 @@ class Mirror:
             self._tell(f"{self._shown} has the run, but not all of its files ({_reason(problem)}).")
         return True
 
-    def _complain(self, reason: str) -> None:
+    def _complain(self, reason: str, what: str) -> None:
         if self.problem is None and not self._closing.is_set():
-            self._tell(f"{self._shown} does not answer ({reason}); it gets everything as soon as it does.")
+            self._tell(f"{self._shown} {what} ({reason}); it gets everything as soon as it does.")
         self.problem = reason
 
 
@@ -174,18 +196,18 @@ def replay(directory: Path, workspace: Workspace | None = None) -> str:
     uri = location.tracking_uri(workspace or Workspace.holding(directory))
     try:
         link = Link.attach(directory, uri, running=False)
-        if link is None:
-            raise EnvironmentProblem(f"There is nothing to mirror: {directory / JOURNAL} has no record yet.")
-        while link.advance():
+        while link and link.advance():
             pass
-        problem = finish(link, description.status(directory, "KILLED"))
+        problem = finish(link, description.status(directory, "KILLED")) if link else None
         if problem is not None:
             raise problem
-    except EnvironmentProblem:
-        raise
+    except EnvironmentProblem as problem:
+        raise EnvironmentProblem(f"{directory} cannot be mirrored: {problem}") from problem
     except Exception as error:
-        where = without_secrets(uri)
-        raise EnvironmentProblem(f"MLflow at {where} did not take {directory}: {_reason(error)}") from error
+        kind = StoreAway if any(isinstance(cause, AWAY) for cause in _causes(error)) else EnvironmentProblem
+        raise kind(f"MLflow at {without_secrets(uri)} did not take {directory}: {_reason(error)}") from error
+    if link is None:
+        raise EnvironmentProblem(f"There is nothing to mirror: {directory / JOURNAL} has no record yet.")
     return link.run_id
 
 
@@ -195,13 +217,25 @@ def _system(directory: Path) -> "System | None":
     return System(tail.span(directory)[0]) if first_line(directory / JOURNAL) else None
 
 
+def _is_hopeless(error: Exception) -> bool:
+    try:
+        from gnflow.track import store  # what hinders MLflow itself from being imported will not pass either
+    except Exception:
+        return True
+    return store.is_hopeless(error)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def _reason(error: Exception) -> str:
     """The innermost complaint of the operating system or, where there is none, the first line of the error."""
-    cause: BaseException | None = error
     found = ""
-    while cause is not None:
+    for cause in _causes(error):
         if isinstance(cause, OSError):
             found = cause.strerror or str(cause)
-        cause = cause.__cause__ or cause.__context__
     found = found or (str(error).strip() or type(error).__name__).splitlines()[0]
-    return without_secrets(found)[:300].rstrip(": .")
+    return without_secrets(found)[:LONGEST_REASON].rstrip(": .")

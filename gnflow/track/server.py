@@ -4,17 +4,18 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gnflow.errors import EnvironmentProblem
 from gnflow.secrets import without_secrets
-from gnflow.track import location
+from gnflow.track import hosts, location, relocation
 
 PATIENCE = 180.0  # seconds until a server that does not answer is given up
 FAREWELL = 5.0  # seconds between asking a server to stop and making it
@@ -25,24 +26,30 @@ CHARTS = "compareRunsMode=CHART"  # the page of an experiment that shows curves,
 SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
+# It is our own server on this machine that is asked, whatever proxy the environment names.
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 @contextmanager
-def serving(uri: str, host: str, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def serving(
+    uri: str, host: str, port: int, log: Path, allowed: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
     """MLflow's server on the store `uri`, answering; stopped with all its processes when the block ends.
 
-    Raises EnvironmentProblem when the port is taken or the server does not come up.
+    `allowed` are names, besides those of this machine, that a browser may have for it. Raises EnvironmentProblem when
+    the port is taken or the server does not come up.
     """
     _require_free(host, port)
     log.parent.mkdir(parents=True, exist_ok=True)
-    if (file := location.database(uri)) and not file.exists():
-        from gnflow.track import store  # imports MLflow, which takes seconds
-
-        store.make(file)
+    _make_ready(uri)
     command = [sys.executable, "-P", "-m", "mlflow", "server"]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     if place := location.artifacts(uri):
         command += ["--default-artifact-root", place, "--artifacts-destination", place]
+    environment = location.SETTINGS | SETTINGS | hosts.settings(host, allowed) | dict(os.environ)
+    environment |= location.without_proxy(os.environ)
     # Not among the arguments, which every user of the machine may read.
-    environment = location.SETTINGS | SETTINGS | dict(os.environ) | {"MLFLOW_BACKEND_STORE_URI": uri}
+    environment["MLFLOW_BACKEND_STORE_URI"] = uri
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=output, cwd=log.parent, env=environment, start_new_session=True
@@ -54,6 +61,21 @@ def serving(uri: str, host: str, port: int, log: Path) -> Iterator[subprocess.Po
         _stop(process)
 
 
+def _make_ready(uri: str) -> None:
+    file = location.database(uri)
+    if file is None:
+        return
+    try:
+        if file.exists():
+            relocation.settle(file)
+        else:
+            from gnflow.track import store  # imports MLflow, which takes seconds
+
+            store.make(file)
+    except (OSError, sqlite3.Error) as error:
+        raise EnvironmentProblem(f"The MLflow store {file} cannot be used: {error}.") from error
+
+
 def address(host: str, port: int) -> str:
     """What to type into a browser on this machine."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
@@ -63,7 +85,7 @@ def address(host: str, port: int) -> str:
 def charts(host: str, port: int) -> dict[str, str]:
     """Address of the charts of each experiment; MLflow's own front page is about other things."""
     question = f"{address(host, port)}/api/2.0/mlflow/experiments/search?max_results=50"
-    with urllib.request.urlopen(question, timeout=30) as answer:
+    with _direct.open(question, timeout=30) as answer:
         found = json.load(answer).get("experiments", [])
     return {
         str(experiment["name"]): f"{address(host, port)}/#/experiments/{experiment['experiment_id']}/runs?{CHARTS}"
@@ -90,7 +112,7 @@ def _await(process: subprocess.Popen[bytes], host: str, port: int, log: Path) ->
         if process.poll() is not None:
             last = without_secrets("\n".join(log.read_text(errors="replace").strip().splitlines()[-3:]))
             raise EnvironmentProblem(f"MLflow's server stopped at once:\n{last}\nAll it said is in {log}.")
-        with suppress(OSError), urllib.request.urlopen(f"{address(host, port)}/health", timeout=5):
+        with suppress(OSError), _direct.open(f"{address(host, port)}/health", timeout=5):
             return
         time.sleep(0.2)
     raise EnvironmentProblem(f"MLflow's server did not answer within {PATIENCE:g} s; what it said is in {log}.")

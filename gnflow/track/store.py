@@ -1,5 +1,6 @@
 """What is looked for in an MLflow store, and made when it is not there."""
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -8,22 +9,29 @@ from typing import TypeVar
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service import utils
 
+from gnflow.errors import EnvironmentProblem
 from gnflow.locks import locked
-from gnflow.track import description, location
+from gnflow.secrets import without_secrets
+from gnflow.track import description, location, relocation
 
 PARENT = "mlflow.parentRunId"
 
 Item = TypeVar("Item")
 
+HOPELESS = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "ENDPOINT_NOT_FOUND"}
 CONTENDED = {"BAD_REQUEST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS"}
 ATTEMPTS = 10
 
 
 def opened(uri: str) -> MlflowClient:
-    """A client of the store, which is there, with all its tables."""
+    """A client of the store, which is there, with all its tables, and knows where its artifacts are."""
     if file := location.database(uri):
         make(file)
+        if relocation.settle(file):
+            # MLflow remembers where it has found the artifacts of a run.
+            getattr(utils, "_artifact_repos_cache", {}).clear()
     return MlflowClient(tracking_uri=uri)
 
 
@@ -42,18 +50,34 @@ def make(file: Path) -> None:
         partial = file.with_name(f".{file.name}.partial")
         for rest in file.parent.glob(f"{partial.name}*"):
             rest.unlink()
-        MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
+        MlflowClient(tracking_uri=location.address(partial)).search_experiments(max_results=1)
+        # MLflow's own experiment would put its artifacts below the directory that gnflow was called in.
+        relocation.rebase(partial, (Path.cwd() / "mlruns").as_posix(), location.beside(file).as_uri())
         partial.replace(file)
 
 
 def experiment(name: str, client: MlflowClient, uri: str) -> str:
-    """The id of an MLflow experiment."""
+    """The id of an MLflow experiment. Raises EnvironmentProblem for one that was deleted: it keeps its name."""
 
     def get_or_create() -> str:
         found = client.get_experiment_by_name(name)
+        if found and found.lifecycle_stage == "deleted":
+            where = shlex.quote(without_secrets(uri))
+            raise EnvironmentProblem(
+                f"the experiment `{name}` was deleted in MLflow; restore it with `{location.VARIABLE}={where} "
+                f"mlflow experiments restore --experiment-id {found.experiment_id}`, "
+                "or give `tracking.experiment` another name"
+            )
         return str(found.experiment_id if found else client.create_experiment(name, location.artifacts(uri)))
 
     return again(get_or_create)
+
+
+def is_hopeless(error: Exception) -> bool:
+    """Whether the same attempt would fail again until somebody changes something."""
+    return isinstance(error, EnvironmentProblem | ImportError) or (
+        isinstance(error, MlflowException) and error.error_code in HOPELESS
+    )
 
 
 def again(action: Callable[[], Item]) -> Item:

@@ -80,7 +80,9 @@ class Progress:
         first.add_row(Text(experiment.name, style="bold"), bar, f"{self.step}/{self.plan.steps}")
         target = experiment.training.target
         aim = [f"target {target.at_most:g}"] if target else []
-        return Group(first, Text("  ".join([sparkline(self.losses), *self.facts(), *aim]), overflow="ellipsis"))
+        # Without this, nothing moves until there are two steps to tell a speed from.
+        wait = [] if self.remaining is not None else [f"{clock(time.monotonic() - self._heard)} in this step"]
+        return Group(first, Text("  ".join([sparkline(self.losses), *self.facts(), *wait, *aim]), overflow="ellipsis"))
 
     def _per_step(self, clock: Callable[[dict[str, float]], float]) -> float | None:
         if len(self._recent) < 2:

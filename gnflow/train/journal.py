@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from gnflow import faults
+from gnflow.errors import DiskProblem
 from gnflow.train import disk
 
 JOURNAL = "journal.jsonl"  # in the run directory
@@ -66,8 +67,14 @@ class Reading(NamedTuple):
 
 
 def read(path: Path) -> Reading:
-    """Reads what can be read, while the run goes on or after it was killed. A missing file is an empty journal."""
-    content = path.read_bytes() if path.exists() else b""
+    """Reads what can be read, while the run goes on or after it was killed. A missing file is an empty journal.
+
+    Raises DiskProblem for a file that is there and cannot be read.
+    """
+    try:
+        content = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise DiskProblem(f"{path} cannot be read: {error.strerror}") from error
     records: list[Record] = []
     damaged: list[int] = []
     bad: list[int] = []
@@ -118,6 +125,7 @@ class Journal:
             os.ftruncate(self._descriptor, reading.length)
             self._length = reading.length
             disk.sync(path.parent)
+        disk.anchor(path, self._descriptor)
 
     def record(self, *records: Record) -> list[Record]:
         """Writes those that the journal does not hold yet, all at once, and returns them. Raises DiskProblem."""
@@ -149,6 +157,7 @@ class Journal:
 
     def close(self) -> None:
         """Syncs and closes."""
+        disk.release(self.path)
         try:
             self.sync()
         finally:

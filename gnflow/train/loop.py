@@ -15,7 +15,7 @@ from gnflow.data.prepare import prepare
 from gnflow.errors import DiskProblem
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import digest
-from gnflow.train import checkpoint, lock, provenance, results
+from gnflow.train import checkpoint, disk, lock, provenance, results
 from gnflow.train.changes import CHANGED, EXTENDED, Differences, last_step, of_the_end, refused, require_later, told
 from gnflow.train.directory import (
     CHECKPOINTS,
@@ -27,6 +27,7 @@ from gnflow.train.directory import (
     require_ours,
     set_aside,
 )
+from gnflow.train.durations import Durations
 from gnflow.train.feed import held_out, order
 from gnflow.train.journal import JOURNAL, Event, Journal
 from gnflow.train.plugins import plugins_of
@@ -38,6 +39,7 @@ from gnflow.train.signals import Stop
 from gnflow.train.start import start
 from gnflow.workspace import Workspace
 
+COMPILING = "compiling region `{}`"
 Report: TypeAlias = Callable[[str], None]
 Watch: TypeAlias = Callable[[Plan, Path], AbstractContextManager[Observer]]
 """Opens an observer on (plan, run directory) for as long as this process works on the run."""
@@ -88,7 +90,10 @@ def run(
             if planned.evaluation.remark:
                 report(planned.evaluation.remark)
             with closing(Journal(directory / JOURNAL)) as journal:
-                _work(planned, workspace, directory, journal, stop, watches, report, changed)
+                try:
+                    _work(planned, workspace, directory, journal, stop, watches, report, changed)
+                except disk.Gone as gone:
+                    raise disk.Gone(f"{gone}.\n{_lost(journal, gone.moved)}", gone.moved) from gone
     return Run.load(directory)
 
 
@@ -103,6 +108,18 @@ def _record_changes(directory: Path, planned: Plan, changed: Differences, report
         name = EXTENDED if longer else CHANGED
         report(f"the run that is there goes on from step {last}, {name}: {told(changed)}")
         journal.record(Event(last, time.time(), name, told(changed)))
+
+
+def _lost(journal: Journal, moved: bool) -> str:
+    """What a run loses with its directory."""
+    step = journal.last.step if journal.last else 0
+    minutes = journal.last.values.get("time/wall", 0.0) / 60 if journal.last else 0.0
+    if moved:
+        return f"Step {step} was the last on record; give --run-dir its new place, and the run resumes there."
+    return (
+        f"The records and checkpoints of all steps up to {step} are lost ({minutes:,.1f} minutes of work); "
+        "the same command begins the run again."
+    )
 
 
 def _work(
@@ -127,7 +144,8 @@ def _work(
     experiment = planned.experiment
     dataset = prepare(experiment.data, workspace, report)
     provenance.require_same_data(directory, dataset.digest, dataset.directory)
-    program = compile_plan(planned)
+    durations = Durations(workspace, experiment)
+    program = compile_plan(planned, notice=lambda region: report(durations.announced(COMPILING.format(region))))
     provenance.record(
         directory,
         workspace.root,
@@ -154,8 +172,12 @@ def _work(
             dataset,
         )
         stop.patient = True
-        state = session.begin(params) if source is None else session.resume(source)
-        state = session.train(state)
+        try:
+            state = session.begin(params) if source is None else session.resume(source)
+            state = session.train(state)
+        finally:
+            regions = program.compiler.regions if program.compiler else ()
+            durations.keep({COMPILING.format(region.name): region.seconds for region in regions})
         results.write_all(directory, planned, journal.steps, checkpoint.path_of(checkpoints, state.step))
 
 

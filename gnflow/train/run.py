@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from gnflow.errors import SpecError
+from gnflow.errors import DiskProblem, SpecError
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load
 from gnflow.train.journal import read
@@ -28,11 +28,17 @@ class Run:
 
     @classmethod
     def load(cls, directory: Path | str) -> Self:
-        """A directory, or a name under `runs/` of the project around here. Raises SpecError where no run is."""
+        """A directory, or a name under `runs/` of the project around here.
+
+        Raises SpecError where no run is, and DiskProblem for one that cannot be read.
+        """
         directory = located(Path(directory)) or Path(directory)
         spec = directory / "experiment.yaml"
-        if not spec.is_file():
-            raise SpecError(f"{directory} is no run: {_why_not(directory)}")
+        try:
+            if not spec.is_file():
+                raise SpecError(f"{directory} is no run: {_why_not(directory)}")
+        except OSError as error:
+            raise DiskProblem(f"{directory} cannot be read: {error.strerror}") from error
         return cls(directory, load(spec).experiment, _json(directory / "plan.json"), _json(directory / "summary.json"))
 
     @cached_property
@@ -44,9 +50,17 @@ class Run:
 
 
 def located(run: Path) -> Path | None:
-    """The directory of a run that is named by its path, or by its path under `runs/` of the project around here."""
-    places = (run, Workspace.around(Path.cwd()).runs / run)
-    return next((place for place in places if (place / "experiment.yaml").is_file()), None)
+    """The directory of a run that is named by its path, or by its path under `runs/` of the project around here.
+
+    Raises DiskProblem for one that cannot be read.
+    """
+    for place in (run, Workspace.around(Path.cwd()).runs / run):
+        try:
+            if (place / "experiment.yaml").is_file():
+                return place
+        except OSError as error:
+            raise DiskProblem(f"{place} cannot be read: {error.strerror}") from error
+    return None
 
 
 def _why_not(directory: Path) -> str:
@@ -64,4 +78,6 @@ def _json(path: Path) -> dict[str, object]:
         return {}
     except ValueError as error:
         raise SpecError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise DiskProblem(f"{path} cannot be read: {error.strerror}") from error
     return content if isinstance(content, dict) else {}

@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM: finish the step, save, leave. A second signal stops the process at once.
+"""Ctrl-C, SIGTERM and what schedulers send: finish the step, save, leave. A second signal stops the process at once.
+
+Slurm (`--signal=USR1@60`), LSF, Grid Engine and OAR warn with SIGUSR1, SIGUSR2 or SIGXCPU; a session that is closed
+sends SIGHUP. Those four are left alone where somebody has already decided about them: `nohup` ignores SIGHUP, and a
+program that calls `gnflow.run` may have a handler of its own.
 
 Where that takes longer than GNFLOW_STOP_SECONDS, the process leaves without: whoever sent the signal would soon kill
 it, and the last checkpoint is as good after one as after the other.
@@ -8,14 +12,20 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Self
 
 from gnflow.errors import EnvironmentProblem, GnflowError, Interrupted, Preempted
 
 VARIABLE, DEFAULT = "GNFLOW_STOP_SECONDS", "25"  # Slurm, Kubernetes and torchrun kill after 30
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+ALWAYS = (signal.SIGINT, signal.SIGTERM)
+UNLESS_DECIDED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+REPEATED = (
+    signal.SIGHUP,
+    signal.SIGXCPU,
+)  # a shell and the kernel both send the one; the kernel, the other each second
 
 
 class Stop:
@@ -34,7 +44,7 @@ class Stop:
         if threading.current_thread() is threading.main_thread():
             # Begun now, since a handler may interrupt what begins other threads.
             threading.Thread(target=self._watch, name="gnflow-deadline", daemon=True).start()
-            self._before = {number: signal.signal(number, self._handle) for number in STOPPING}
+            self._before = {number: signal.signal(number, self._handle) for number in stopping()}
         return self
 
     def __exit__(
@@ -46,19 +56,25 @@ class Stop:
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal returned
         if self.received and isinstance(error, KeyboardInterrupt):
             raise self.error("stopped before the first step; the same command begins again") from None
+        if self.received and isinstance(error, Exception) and not isinstance(error, GnflowError):
+            # The signal may have gone to a compiler at work as well.
+            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            raise self.error(f"stopped within a step ({reason}); the same command resumes") from error
 
     def error(self, message: str) -> GnflowError:
-        """What to raise: the two signals have exit codes of their own."""
+        """What to raise: Ctrl-C has an exit code of its own."""
         return Interrupted(message) if self.received is signal.SIGINT else Preempted(message)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
         if not self.patient:
             raise KeyboardInterrupt  # our own errors are Exceptions, which a compiler at work would catch
-        for each in STOPPING:
-            signal.signal(each, signal.SIG_DFL)  # the kernel ends the process, even inside a long computation
+        for each in self._before:
+            # Where it is not ignored, the kernel ends the process, even inside a long computation.
+            signal.signal(each, signal.SIG_IGN if each in REPEATED else signal.SIG_DFL)
         self._told.set()
-        self._notify(f"finishing this step and saving, for at most {self._seconds:g} s; once more to stop at once")
+        with suppress(Exception):  # the signal may have come while something else was being printed
+            self._notify(f"finishing this step and saving, for at most {self._seconds:g} s; once more to stop at once")
 
     def _watch(self) -> None:
         self._told.wait()
@@ -67,8 +83,14 @@ class Stop:
                 f"stopped within a step or its saving, {self._seconds:g} s after the signal "
                 f"({VARIABLE} may allow more); the same command resumes from the last checkpoint\n"
             )
-            os.write(2, message.encode())
+            with suppress(OSError):
+                os.write(2, message.encode())
             os._exit(self.error(message).exit_code)
+
+
+def stopping() -> Iterable[signal.Signals]:
+    """The signals that stop this process."""
+    return (*ALWAYS, *(number for number in UNLESS_DECIDED if signal.getsignal(number) is signal.SIG_DFL))
 
 
 def deadline() -> float:

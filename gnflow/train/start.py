@@ -5,6 +5,7 @@ attention whatever the arm uses, and kept under the digest of all that shapes th
 """
 
 import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import assert_never
@@ -31,10 +32,12 @@ from gnflow.spec.optimizer import AdamW
 from gnflow.spec.schedules import Constant
 from gnflow.spec.training import Checkpoint, Compile, Cost, Loss, NoTracking, Scratch, Warmup
 from gnflow.train import checkpoint, disk, misfits
+from gnflow.train.durations import Durations
 from gnflow.train.results import EXPERIMENT
 from gnflow.workspace import Workspace
 
 Report = Callable[[str], None]
+REPORT_SECONDS = 10.0
 
 
 def start(
@@ -68,9 +71,11 @@ def _warmed(program: Program, warmup: Warmup, dataset: Prepared, workspace: Work
     device = torch.device(plan.device)
     kept = _kept(path, report)
     if kept is None:
-        report(f"warming the starting weights: {warmup.steps} AdamW steps")
         network = program.network if plan.attention == "plain" else None
-        kept = {name: w.cpu().contiguous() for name, w in _train(experiment, dataset, network).items()}
+        with Durations(workspace, experiment).timed(
+            f"warming the starting weights: {warmup.steps} AdamW steps", report
+        ):
+            kept = {name: w.cpu().contiguous() for name, w in _train(experiment, dataset, network, report).items()}
         content = tensor_bytes(kept)
         disk.write(path, content)
         faults.at("start.after_weights")
@@ -100,12 +105,16 @@ def _warmup_experiment(experiment: Experiment, warmup: Warmup) -> Experiment:
     )
 
 
-def _train(experiment: Experiment, dataset: Prepared, network: Model | None) -> Params:
+def _train(experiment: Experiment, dataset: Prepared, network: Model | None, report: Report) -> Params:
     plan = make_plan(experiment, attention="plain")
     program = make_program(plan, network=network)
     batches = dataset.microbatches(experiment.training.rows, experiment.training.seed, stream="start")
     state = program.init(program.initial())
+    said = time.monotonic()
     for step in range(plan.steps):
+        if time.monotonic() - said > REPORT_SECONDS:
+            report(f"warming the starting weights: step {step} of {plan.steps}")
+            said = time.monotonic()
         state, _ = program.step(state, batches.take(step * plan.microbatches, plan.microbatches))
     return state.params
 

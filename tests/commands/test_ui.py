@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from mirroring import free_port
 
 from gnflow.commands.ui import ui
 from gnflow.errors import EnvironmentProblem
-from gnflow.track import server
+from gnflow.track import hosts, server
 
 LOOPBACK = "0100007F"  # 127.0.0.1 to the kernel
 
@@ -76,12 +77,13 @@ def test_the_address_can_be_opened_on_this_machine(host: str, address: str) -> N
 class Started:
     """`gnflow ui` in a process of its own, after it has printed the address."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *options: str, lines: int = 2, **environment: str) -> None:
         self.port = port
-        command = f"from gnflow.commands.ui import ui; raise SystemExit(ui(port={port}))"
-        self.process = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", "gnflow", "ui", "--port", str(port), *options]
+        env = {**os.environ, **environment}
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
         assert self.process.stdout
-        self.printed = [self.process.stdout.readline() for _ in range(2)]
+        self.printed = [self.process.stdout.readline() for _ in range(lines)]
 
     def children(self) -> list[int]:
         tasks = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
@@ -124,3 +126,49 @@ def test_it_serves_until_it_is_stopped_and_leaves_no_process(started: Started, p
     socket.create_server(("127.0.0.1", started.port)).close()
     assert sorted(path.name for path in project.iterdir()) == ["dvc.yaml", "mlflow"]
     assert sorted(path.name for path in (project / "mlflow").iterdir()) == ["mlflow.db", "ui.log"]
+
+
+NOBODY = "http://127.0.0.1:9"  # a proxy that is not there
+PROXIES = {"http_proxy": NOBODY, "https_proxy": NOBODY, "all_proxy": NOBODY, "no_proxy": "example.com"}
+
+
+def asked(port: int, path: str, data: bytes | None = None, **headers: str) -> int:
+    """The status that the server answers with."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_every_address_answers_to_the_names_of_its_machine_and_to_those_allowed_whatever_proxy_is_set(
+    project: Path,
+) -> None:
+    options = ("--host", "0.0.0.0", "--allow", "node17.cluster.example")
+    started = Started(free_port(), *options, lines=3, **PROXIES)
+    try:
+        assert "--allow NAME adds a name" in started.printed[2]
+        search = "/api/2.0/mlflow/experiments/search?max_results=5"
+        for name in (socket.gethostname(), "node17.cluster.example", "localhost"):
+            host = f"{name}:{started.port}"
+            assert asked(started.port, search, Host=host) == 200, name
+            page = {"Host": host, "Origin": f"http://{host}", "Content-Type": "application/json"}
+            assert asked(started.port, "/ajax-api/2.0/mlflow/runs/search", b'{"experiment_ids": ["0"]}', **page) == 200
+        assert asked(started.port, search, Host=f"node18.cluster.example:{started.port}") == 403
+        stranger = {"Origin": "http://evil.example", "Content-Type": "application/json"}
+        assert asked(started.port, "/ajax-api/2.0/mlflow/runs/search", b"{}", **stranger) == 403
+        [process] = started.children()
+        started.process.send_signal(signal.SIGHUP)  # the session was closed
+        assert started.process.wait(20) == 0
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process, 0)
+    finally:
+        started.close()
+
+
+def test_on_loopback_mlflow_decides_which_names_it_answers_to() -> None:
+    assert hosts.settings("127.0.0.1") == hosts.settings("::1") == hosts.settings("localhost") == {}
+    assert hosts.names("127.0.0.1") == ["localhost", "127.0.0.1", "[::1]"]
+    assert "node17.example" in hosts.names("127.0.0.1", ["node17.example"])
+    assert "[::1],[[]::1]:*" in hosts.settings("::")["MLFLOW_SERVER_ALLOWED_HOSTS"]

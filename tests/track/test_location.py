@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 import gnflow
 from gnflow.errors import EnvironmentProblem
@@ -60,3 +61,53 @@ def test_asking_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("name", ["plain", "what?", "100%", "50%25", "#1", "a b", "é", "a@b:c", "[x]*"])
+def test_a_store_may_lie_in_a_directory_of_any_name(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name / "mlflow.db"
+    assert location.database(location.address(file)) == file
+    assert make_url(location.address(file)).database == str(file)
+
+
+@pytest.mark.parametrize(
+    ("uri", "file"),
+    [
+        ("sqlite:////x/y%20z.db", "/x/y z.db"),
+        ("sqlite:////x/y.db?timeout=10", "/x/y.db"),
+        ("sqlite+pysqlite:////x/y.db", "/x/y.db"),
+    ],
+)
+def test_a_store_that_the_user_names_is_read_as_mlflow_reads_it(uri: str, file: str) -> None:
+    assert location.database(uri) == Path(file)
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///:memory:", "sqlite:///file:x?uri=true", "postgresql://host/db", "http://h"])
+def test_a_store_without_a_file_has_none(uri: str) -> None:
+    assert location.database(uri) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, ",".join(location.LOOPBACK)),
+        ({"no_proxy": "a.example"}, ",".join(["a.example", *location.LOOPBACK])),
+        ({"NO_PROXY": "a.example, localhost"}, ",".join(["a.example", *location.LOOPBACK])),
+        ({"no_proxy": "*"}, "*"),
+    ],
+)
+def test_no_proxy_is_asked_for_this_machine(before: dict[str, str], after: str) -> None:
+    assert location.without_proxy(before) == {"no_proxy": after, "NO_PROXY": after}
+
+
+def test_a_client_of_mlflow_asks_this_machine_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    from requests.utils import get_environ_proxies
+
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in (*location.NO_PROXY, *location.SETTINGS):
+        monkeypatch.setenv(name, "")
+    location.settle_environment()
+    for host in ("localhost", "127.0.0.1", "127.0.1.1", "[::1]"):
+        assert get_environ_proxies(f"http://{host}:5000/api", None) == {}, host
+    assert get_environ_proxies("http://tracking.example:5000/api", None)

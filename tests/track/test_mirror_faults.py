@@ -4,6 +4,8 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -12,13 +14,13 @@ import pytest
 import torch
 from full_disk import no_file_beyond
 from mirroring import client, expected, free_port, mlflow_warnings, points, run_id, train, wait_until
-from run_directories import BEGAN, begin, end, experiment, steps
+from run_directories import BEGAN, append, begin, end, experiment, steps
 from safetensors.torch import save_file
 
-from gnflow.errors import EnvironmentProblem, Preempted
+from gnflow.errors import DiskProblem, EnvironmentProblem, Preempted
 from gnflow.spec.experiment import Experiment
+from gnflow.track import location, server
 from gnflow.track import mirror as mirroring
-from gnflow.track import server
 from gnflow.track.mirror import Mirror, replay
 from gnflow.train.results import write_model
 from gnflow.workspace import Workspace
@@ -261,3 +263,67 @@ def test_a_study_its_data_and_its_weights_pass_through_a_server(proxy, run: Watc
     ]  # fmt: skip
     [output] = seen.outputs.model_outputs
     assert there.get_logged_model(output.model_id).status.value == "READY"
+
+
+@pytest.fixture
+def deleted(workspace: Workspace) -> Workspace:
+    """A store whose experiment was deleted by somebody, with no server in between."""
+    there = client(location.tracking_uri(workspace))
+    there.delete_experiment(there.create_experiment("gnflow"))
+    return workspace
+
+
+def test_an_experiment_that_was_deleted_is_named_at_once_and_can_be_restored(deleted: Workspace) -> None:
+    run = Watched(deleted.root)
+    with run.mirror:
+        train(run.mirror, run.records)
+        end(run.directory, run.records)
+        left = time.monotonic()
+    assert time.monotonic() - left < 60  # the patience of these tests is 120 s
+    assert not run.mirror._thread.is_alive()
+    [said] = run.said[-1:]
+    assert "does not have the whole run (the experiment `gnflow` was deleted in MLflow" in said
+    assert "mlflow experiments restore --experiment-id 1" in said
+    assert "give `tracking.experiment` another name" in said
+    with pytest.raises(EnvironmentProblem, match="the experiment `gnflow` was deleted"):
+        replay(run.directory, deleted)
+    uri = location.tracking_uri(deleted)
+    command = said.split("`")[3]
+    assert (
+        subprocess.run(["bash", "-c", f"{command.replace(' mlflow ', f' {sys.executable} -m mlflow ')}"]).returncode
+        == 0
+    )
+    assert points(uri, replay(run.directory, deleted)) == expected(run.records)
+
+
+def test_an_attempt_that_fails_at_the_end_is_not_repeated_for_long(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(mirroring, "HURRIED_FLUSH", 1.0)
+    run = Watched(workspace.root)
+    append(run.directory, run.records)
+    with run.mirror:
+        run.mirror.recorded(run.records[0])  # the first attempt is the one at the end
+        left = time.monotonic()
+    assert time.monotonic() - left < 60  # FLUSH is 120 s here
+    assert "does not have the whole run" in run.said[-1]
+
+
+def test_a_run_whose_directory_is_gone_has_failed_and_holds_nobody_up(workspace: Workspace) -> None:
+    run = Watched(workspace.root)
+    known: list[str] = []
+
+    def lose() -> None:
+        with run.mirror:
+            train(run.mirror, run.records[:4])
+            wait_until((run.directory / "mlflow.json").exists)
+            known.append(run_id(run.directory))
+            shutil.rmtree(run.directory)
+            raise DiskProblem("runs/full_gn was removed")
+
+    with pytest.raises(DiskProblem):
+        lose()
+    assert not run.said
+    assert client(location.tracking_uri(workspace)).get_run(known[0]).info.status == "FAILED"
+    assert not run.directory.exists()

@@ -1,64 +1,21 @@
 """Signals, and a file that asks for a checkpoint, met by real processes."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import tiny
 from equal_runs import assert_equal_but_for_clocks
 from mirroring import wait_until
-from ruamel.yaml import YAML
+from processes import directory_of, project, running, sessions
 
-from gnflow.errors import EnvironmentProblem
-from gnflow.train import provenance, signals
+from gnflow.errors import EnvironmentProblem, Preempted
+from gnflow.train import signals
 from gnflow.train.run import Run
 
 SIGNALS = pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 6), (signal.SIGINT, 130)])
-
-
-def project(root: Path, microbatches: int, **training: object) -> Path:
-    """A project with a spec whose steps take so many micro-batches, some milliseconds each."""
-    path = tiny.write_project(root) / "tiny.yaml"
-    tree = tiny.tiny(start="scratch", checkpoint_every=10_000, **training)
-    YAML().dump(tree | {"optimizer": {"kind": "adamw", "microbatches": microbatches}}, path)
-    return path
-
-
-def directory_of(spec: Path) -> Path:
-    return spec.parent / "runs" / "tiny"
-
-
-@contextmanager
-def running(spec: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """A run in its first step, or resumed."""
-    journal = directory_of(spec) / "journal.jsonl"
-    before = journal.stat().st_size if journal.exists() else -1
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gnflow", "run", spec],
-        env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        if before > 0:
-            wait_until(lambda: len(sessions(spec)) > 1)
-        else:
-            wait_until((directory_of(spec) / "metrics.parquet").exists)
-            time.sleep(0.3)  # into the first step
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def sessions(spec: Path) -> list[dict[str, object]]:
-    found = provenance.read(directory_of(spec)).get("sessions", [])
-    assert isinstance(found, list)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +63,84 @@ def test_a_second_signal_stops_a_run_at_once(
         assert time.monotonic() - sent < Run.load(untouched).metrics["time/seconds"][-1]
     assert process.returncode == -number
     assert [path.name for path in (directory_of(spec) / "checkpoints").iterdir()] == ["step_00000000"]
+
+
+def steps_of(spec: Path) -> int:
+    return len(Run.load(directory_of(spec)).metrics)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU])
+def test_what_schedulers_and_closed_sessions_send_acts_as_sigterm_does(number: signal.Signals, tmp_path: Path) -> None:
+    spec = project(tmp_path / "project", 20, steps=400)
+    with running(spec) as process:
+        process.send_signal(number)
+        out, err = process.communicate()
+    assert process.returncode == 6, out + err
+    assert "of 400; the same command resumes" in err
+    reached = steps_of(spec) - 1
+    assert (directory_of(spec) / "checkpoints" / f"step_{reached:08d}").is_dir()
+    assert Run.load(directory_of(spec)).summary["status"] == "preempted"
+    with running(spec):
+        assert sessions(spec)[-1]["resumed_from"] == reached
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGXCPU])
+def test_a_signal_that_is_sent_again_and_again_is_taken_once(number: signal.Signals, tmp_path: Path) -> None:
+    spec = project(tmp_path / "project", 200, steps=400)  # a step is long enough to be hit twice
+    with running(spec) as process:
+        for _ in range(3):
+            process.send_signal(number)
+            time.sleep(0.05)
+        out, err = process.communicate()
+    assert process.returncode == 6, out + err
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_that_is_ignored_when_a_run_begins_stays_ignored(number: signal.Signals, tmp_path: Path) -> None:
+    spec = project(tmp_path / "project", 20, steps=60)
+    before = signal.signal(number, signal.SIG_IGN)  # as nohup does for SIGHUP; a child inherits it
+    try:
+        with running(spec) as process:
+            process.send_signal(number)
+            out, err = process.communicate()
+    finally:
+        signal.signal(number, before)
+    assert process.returncode == 0, out + err
+    assert steps_of(spec) == 61
+
+
+def test_a_handler_of_the_calling_program_stays(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGUSR1, handler := lambda number, frame: None)
+    try:
+        with signals.Stop(lambda line: None):
+            assert signal.getsignal(signal.SIGUSR1) is handler
+            assert signal.getsignal(signal.SIGUSR2) is not signal.SIG_DFL
+        assert signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_step_that_fails_because_its_helpers_were_told_to_stop_too_is_no_fault() -> None:
+    def step() -> None:
+        with signals.Stop(lambda line: None) as stop:
+            stop.patient = True
+            signal.raise_signal(signal.SIGUSR1)
+            raise OSError("the compiler was killed\nwith these words")
+
+    with pytest.raises(
+        Preempted, match=r"within a step \(OSError: the compiler was killed\); the same command resumes"
+    ):
+        step()
+
+
+def test_a_signal_that_comes_while_something_is_printed_ends_nothing() -> None:
+    def busy(line: str) -> None:
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter>")
+
+    with signals.Stop(busy) as stop:
+        stop.patient = True
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.received is signal.SIGTERM
 
 
 def test_a_touched_file_asks_for_a_checkpoint(tmp_path: Path) -> None:

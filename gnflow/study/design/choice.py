@@ -4,7 +4,7 @@ from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
-from gnflow.errors import SpecError
+from gnflow.errors import DiskProblem, SpecError
 from gnflow.spec.additions import additions
 from gnflow.spec.canonical import digest, lines, written
 from gnflow.study import figures
@@ -76,6 +76,8 @@ def _waiting(design: Design, arm: ArmDesign, trial: Trial) -> str | None:
         run = Run.load(directory)
     except SpecError as error:
         return f"{named} has not run: {error}"
+    except DiskProblem as error:
+        return f"{named} is of no use: {error}"
     if run.summary.get("status") not in (COMPLETE, DIVERGED):
         return f"{named} has not ended: {directory}"
     if digest(run.experiment) != digest(trial.job.experiment):

@@ -103,12 +103,12 @@ def _counts(tree: object) -> object:
 
 def _ended(design: Design, arm: ArmDesign, job: Job) -> bool:
     directory = design.directory(arm, job)
-    if not is_run(directory):
-        return False
     try:
+        if not is_run(directory):
+            return False
         expected = design.expected(job)
         if expected is None or differences(directory, expected):
             return False
         return Run.load(directory).summary.get("status") in (COMPLETE, DIVERGED)
-    except GnflowError:
+    except (GnflowError, OSError):
         return False

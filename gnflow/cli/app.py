@@ -1,0 +1,74 @@
+"""The application, its options for all verbs, and the arguments that several verbs share."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gnflow import faults
+
+app = typer.Typer(
+    name="gnflow",
+    help="Declarative experiments with second-order optimizers for LLM pretraining.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="A spec file.", show_default=False)]
+Specs = Annotated[list[Path], typer.Argument(metavar="SPEC", help="Spec files.", show_default=False)]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override one value, as in training.seed=3. Repeatable.", show_default=False
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or its name.", show_default=False)]
+Targets = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--target",
+        help="Held-out loss to reach. Repeatable. Default: the one of the runs, or equal budgets.",
+        show_default=False,
+    ),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(metavar="ARM", help="The arm to compare to. Default: the one with fewest steps.", show_default=False),
+]
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories, or their names.", show_default=False)]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"gnflow {version('gnflow')}")
+        raise typer.Exit
+
+
+@app.callback()
+def gnflow(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Try the kinds of a Python file. Repeatable.", show_default=False),
+    ] = None,
+) -> None:
+    """Declarative experiments with second-order optimizers for LLM pretraining."""
+    if plugin:
+        from gnflow.spec.kinds import try_out
+
+        for file in plugin:
+            try_out(file)
+    try:
+        faults.arm(os.environ.get(faults.VARIABLE, ""))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=faults.VARIABLE) from None

@@ -1,0 +1,61 @@
+"""The verbs of a study."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gnflow import streams
+from gnflow.cli.app import Json, Sets, Spec, app
+
+study = typer.Typer(help="Comparisons of several methods: tuning, seeds, a DVC pipeline.", no_args_is_help=True)
+app.add_typer(study, name="study")
+Study = Annotated[Path, typer.Argument(metavar="STUDY", help="A folder with a study.yaml.", show_default=False)]
+
+
+@study.command("plan")
+def study_plan(folder: Study, json: Json = False) -> None:
+    """Show the runs of a study and what they cost at most."""
+    from gnflow.commands.study import plan
+
+    raise typer.Exit(plan(folder, json=json))
+
+
+@study.command("pipeline")
+def study_pipeline(
+    folder: Study,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 3 unless the file is up to date.")
+    ] = False,
+) -> None:
+    """Write the study's dvc.yaml, one stage for each run."""
+    from gnflow.commands.study import pipeline
+
+    streams.dispense()
+    raise typer.Exit(pipeline(folder, check=check))
+
+
+@study.command("choose")
+def study_choose(
+    folder: Study, arm: Annotated[str, typer.Argument(metavar="ARM", help="An arm of it.", show_default=False)]
+) -> None:
+    """Write the spec of an arm's best trial to tuned/."""
+    from gnflow.commands.study import choose
+
+    streams.dispense()
+    raise typer.Exit(choose(folder, arm))
+
+
+@study.command("run")
+def study_run(
+    spec: Spec,
+    sets: Sets = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Where to put the run. Default: runs/<name>.", show_default=False)
+    ] = None,
+) -> None:
+    """Run one run of a study: `run --supersede`, for which a run that diverges is a result too."""
+    from gnflow.commands.study import run
+
+    streams.dispense()
+    raise typer.Exit(run(spec, sets=sets or (), run_dir=run_dir))

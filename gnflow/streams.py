@@ -1,0 +1,104 @@
+"""Standard output and error: what becomes of a verb when nobody can be told anything any more.
+
+A verb that leaves something behind (a run, shards, a report) goes on in silence. A verb that only reads ends: silently
+where the reader has left, as in `gnflow list | head -1`, and with exit code 8 where the output cannot be written.
+"""
+
+import errno
+import io
+import os
+import select
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, TextIO
+
+from gnflow.errors import DiskProblem
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+NAMES = {1: "standard output", 2: "standard error"}
+
+
+class Stream(io.FileIO):
+    """A standard stream that is pointed at the null device when it first fails."""
+
+    def __init__(self, descriptor: int, needed: bool) -> None:
+        super().__init__(descriptor, "w", closefd=False)
+        self.needed = needed
+        """Whether a failure ends the verb."""
+
+    def write(self, content: "ReadableBuffer") -> int:
+        """Writes what fits. Raises BrokenPipeError or DiskProblem if the stream is needed."""
+        try:
+            while (written := super().write(content)) is None:  # the other side has made the pipe non-blocking
+                select.select([], [self], [])
+        except OSError as error:
+            # What is buffered above goes there as well, so that the interpreter has nothing to complain of at its end.
+            _discard(self.fileno())
+            if not self.needed:
+                return memoryview(content).nbytes
+            if error.errno == errno.EPIPE:
+                raise
+            raise DiskProblem(f"cannot write to {NAMES[self.fileno()]}: {error.strerror}") from None
+        return written
+
+
+def settle() -> None:
+    """Replaces the standard streams, and opens the null device for those that the process was started without."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # closed: the next file to be opened, such as a journal, would be taken for this stream
+            _discard(descriptor)
+    sys.stdout = _replaced(sys.stdout, 1, needed=True)
+    sys.stderr = _replaced(sys.stderr, 2, needed=False)
+
+
+def dispense() -> None:
+    """Lets the verb at work go on when its output cannot be written."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(raw := _raw(stream), Stream):
+            raw.needed = False
+
+
+def flush() -> None:
+    """Writes what is buffered. Raises what writing raises."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+
+
+def _replaced(stream: TextIO | None, descriptor: int, *, needed: bool) -> TextIO:
+    """A stream that fails as `Stream` does, and is otherwise as before; one that a program has put there stays."""
+    if stream is None:
+        return io.TextIOWrapper(io.BufferedWriter(Stream(descriptor, needed)), errors="backslashreplace")
+    if not isinstance(stream, io.TextIOWrapper) or _descriptor(stream) != descriptor:
+        return stream
+    with suppress(OSError):
+        stream.flush()
+    raw = Stream(descriptor, needed)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=stream.line_buffering or stream.write_through,
+    )
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    with suppress(OSError, ValueError):
+        return stream.fileno()
+    return None
+
+
+def _raw(stream: TextIO) -> object:
+    return getattr(getattr(stream, "buffer", None), "raw", None)
+
+
+def _discard(descriptor: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    if null == descriptor:
+        os.set_inheritable(null, True)
+    else:
+        os.dup2(null, descriptor)
+        os.close(null)

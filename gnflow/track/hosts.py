@@ -1,0 +1,63 @@
+"""The names that MLflow's server answers to: it refuses requests for any other, against DNS rebinding."""
+
+import ipaddress
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+EVERY = ("0.0.0.0", "::")
+LOCAL = ("localhost", "127.0.0.1", "[::1]")
+PRIVATE = ("192.168.*", "10.*", *(f"172.{part}.*" for part in range(16, 32)))  # as MLflow has it
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server on this address can be reached from this machine alone."""
+    if host == "localhost":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def names(host: str, allowed: Sequence[str] = ()) -> list[str]:
+    """The names of this machine, as far as it knows them, the address that is served on, and those `allowed`."""
+    own = [] if is_loopback(host) else [*_own(), *([] if host in EVERY else [_bracketed(host)])]
+    return list(dict.fromkeys([*LOCAL, *own, *allowed]))
+
+
+def settings(host: str, allowed: Sequence[str] = ()) -> dict[str, str]:
+    """The variables of MLflow's server; nothing where it is reached from this machine alone, as MLflow expects."""
+    if is_loopback(host) and not allowed:
+        return {}
+    known = names(host, allowed)
+    # With and without a port, which is another one behind a tunnel. In a pattern, `[` would begin a set of characters.
+    forms = [form for name in known for form in (name, f"{name.replace('[', '[[]')}:*")]
+    return {
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join([*forms, *PRIVATE]),
+        # The page itself asks with its own address as the origin.
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(
+            f"{way}://{form}" for way in ("http", "https") for form in forms
+        ),
+    }
+
+
+def _own() -> Iterator[str]:
+    """Host name, full name, and the addresses that they stand for."""
+    name = socket.gethostname()
+    yield from (name.lower(), socket.getfqdn().lower())
+    with suppress(OSError):
+        for family, _, _, _, place in socket.getaddrinfo(name, None):
+            if family in (socket.AF_INET, socket.AF_INET6):
+                yield _bracketed(str(place[0]).partition("%")[0])
+    yield from _outward()
+
+
+def _outward() -> Iterator[str]:
+    """The address by which this machine is seen from outside; choosing a route sends nothing."""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # reserved for documentation
+        yield str(probe.getsockname()[0])
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

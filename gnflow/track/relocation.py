@@ -1,0 +1,99 @@
+"""A store whose project was moved or copied: MLflow's database holds the absolute address of every artifact."""
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from gnflow.locks import locked
+from gnflow.track import location
+
+# Every place in which MLflow's database says where artifacts are.
+COLUMNS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("trace_tags", "value"),
+)
+PATIENCE = 5.0  # seconds that another writer may take
+
+
+def settle(database: Path) -> bool:
+    """Points addresses below the store's former places to where its artifacts are now; whether any were changed."""
+    here = location.beside(database)
+    with closing(_opened(database)) as connection:
+        if not _former(connection, here):
+            return False
+    with locked(database.with_name(f".{database.name}.lock")), closing(_opened(database)) as connection:
+        former = _former(connection, here)
+        for root in former:
+            _rebase(connection, root, here.as_uri())
+    return bool(former)
+
+
+def rebase(database: Path, old: str, new: str) -> None:
+    """Replaces the beginning of every address that is `old` or below it."""
+    with closing(_opened(database)) as connection:
+        _rebase(connection, old, new)
+
+
+def _opened(database: Path) -> sqlite3.Connection:
+    return sqlite3.connect(database, timeout=PATIENCE)
+
+
+def _former(connection: sqlite3.Connection, here: Path) -> list[str]:
+    """Addresses of directories `artifacts` that were those of this store before it came here."""
+    if "experiments" not in _tables(connection):  # MLflow will make them
+        return []
+    roots = {
+        root
+        for (address,) in connection.execute("SELECT DISTINCT artifact_location FROM experiments")
+        if (root := _root(address, here.name)) is not None
+    }
+    return sorted(root for root in roots - {here.as_uri()} if _came_here(connection, root, here))
+
+
+def _root(address: str | None, name: str) -> str | None:
+    """The part of a local address up to a folder `name`, which ends it or stands before the number of an experiment."""
+    for candidate in (address or "", (address or "").rpartition("/")[0]):
+        if candidate.startswith("file:///") and candidate.endswith(f"/{name}"):
+            return candidate
+    return None
+
+
+def _came_here(connection: sqlite3.Connection, root: str, here: Path) -> bool:
+    """Whether artifacts of the store's own runs lie here; without any, whether the store's former folder is gone."""
+    there = Path(unquote(urlsplit(root).path))
+    if there.exists() and here.exists() and there.samefile(here):
+        return False
+    addresses = connection.execute("SELECT artifact_uri FROM runs WHERE substr(artifact_uri, 1, ?) = ?", _below(root))
+    if any((here / unquote(address[len(root) + 1 :])).exists() for (address,) in addresses):
+        return True
+    return not there.parent.exists() and there.parent.name == here.parent.name
+
+
+def _rebase(connection: sqlite3.Connection, old: str, new: str) -> None:
+    known = {(table, column) for table in _tables(connection) for column in _columns(connection, table)}
+    with connection:
+        for table, column in COLUMNS:
+            if (table, column) in known:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                    f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                    (new, len(old) + 1, old, *_below(old)),
+                )
+
+
+def _below(root: str) -> tuple[int, str]:
+    return len(root) + 1, f"{root}/"
+
+
+def _tables(connection: sqlite3.Connection) -> Iterable[str]:
+    return [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> Iterable[str]:
+    return [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
