@@ -2,18 +2,20 @@
 
 The step itself is the real one. Its regions go through the `Meter`, which runs each at the first call under its name
 and lets empty tensors of the same form stand for every later one, so that many inner steps are counted in little time.
+Work around regions that goes through it, such as an inner step, is run once in the same way.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
-from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
+from gnflow.compiler.forms import Form
 from gnflow.compiler.shortcut import Shortcut
-from gnflow.compiler.storages import Storages, tensors
+from gnflow.compiler.storages import Peak, Storages
 from gnflow.optim.protocol import Region
 
 
@@ -30,84 +32,77 @@ class Meter:
     def __init__(self) -> None:
         self.storages = Storages(Shortcut())
         self.regions: dict[str, RegionCost] = {}
-        self.counts: dict[str, int] = {}
+        self.counts: Counter[str] = Counter()
+        """Calls of everything that went through this `Jit`."""
+        self._known: dict[str, _Known] = {}
         self._every: dict[str, int] = {}
-        self._forms: dict[str, _Form] = {}
 
     def __call__(self, name: str, region: Region, /, every: int | None = None) -> Region:
         """The region, counted."""
+        self._every[name] = 1 if every is None else every
 
         def metered(*arguments: object) -> object:
-            self.counts[name] = self.counts.get(name, 0) + 1
-            self._every[name] = every or 1
-            if name not in self._forms:
-                return self.priced(name, region, *arguments)
-            self.storages.spiked(self.regions[name].peak_bytes)
-            with torch._C._DisableTorchDispatch():
-                result = self._forms[name].empty(arguments)
-            self.storages.held(result)
-            return result
+            self.counts[name] += 1
+            if known := self._known.get(name):
+                self.counts.update(known.calls)
+                self.storages.spiked(known.most)
+                return known.again(arguments, self.storages)
+            return self._surrounding(name, region, *arguments) if every == 0 else self.priced(name, region, *arguments)
 
         return cast("Region", metered)
 
     def priced(self, name: str, region: Callable[..., object], *arguments: object) -> object:
         """The result of the region, run to know its cost; this is no call of a step."""
         with FlopCounterMode(display=False) as flops:
-            result, most = self.storages.inside(lambda: region(*arguments))
-        self.regions[name] = RegionCost(flops.get_total_flops(), most)
-        self._forms[name] = _Form.of(result, arguments)
+            result, most = self.storages.within(lambda: region(*arguments), region=True)
+        self.regions[name] = RegionCost(flops.get_total_flops(), most.total)
+        self._known[name] = _Known([Form(part, arguments) for part in _parts(result)], type(result), most)
+        return result
+
+    def _surrounding(self, name: str, work: Callable[..., object], *arguments: object) -> object:
+        """The result of work around regions, all of which are counted."""
+        before = self.counts.copy()
+        result, most = self.storages.within(lambda: work(*arguments), region=False)
+        forms, last = [Form(part, arguments) for part in _parts(result)], [id(part) for part in _parts(result)]
+        self._known[name] = _Known(forms, type(result), most, self.counts - before, last)
         return result
 
     @property
     def calls(self) -> dict[str, float]:
         """Region -> calls; of one that works once in so many of them, only those in which it does."""
-        return {name: n if self._every[name] == 1 else n / self._every[name] for name, n in self.counts.items()}
+        counted = ((name, n, self._every[name]) for name, n in self.counts.items())
+        return {name: n if every == 1 else n / every for name, n, every in counted if every}
 
 
-class _Place(NamedTuple):
-    """Where a tensor that a region returned lies."""
+@dataclass
+class _Known:
+    """A region, or work around regions, as it was when it ran."""
 
-    storage: int
-    """Of those that the region made; a tensor in a storage of an argument has `argument` instead."""
-    argument: int | None
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    offset: int
+    forms: list[Form]
+    """Of each part of its result, if that is a tuple."""
+    kind: type
+    most: Peak
+    calls: Counter[str] = field(default_factory=Counter)
+    """Calls of the regions inside, of work around regions."""
+    last: Sequence[int] = ()
+    """By which the parts of the last result of such work are known."""
 
+    def again(self, arguments: Sequence[object], storages: Storages) -> object:
+        """What stands for the result.
 
-class _Form(NamedTuple):
-    """What a region returns, without any content: two tensors that shared a storage do so again."""
-
-    structure: pytree.TreeSpec
-    places: tuple[_Place, ...]
-    storages: tuple[tuple[int, torch.dtype], ...]
-    """Numbers in each storage that the region made, and their type."""
-
-    @classmethod
-    def of(cls, result: object, arguments: Sequence[object]) -> "_Form":
-        given = {_storage(tensor): i for i, tensor in enumerate(tensors(arguments))}
-        made: dict[int, int] = {}
-        storages: list[tuple[int, torch.dtype]] = []
-        leaves, structure = pytree.tree_flatten(result)
-        places = []
-        for leaf in leaves:
-            key = _storage(leaf)
-            if key not in given and key not in made:
-                made[key] = len(storages)
-                storages.append((leaf.untyped_storage().nbytes() // leaf.element_size(), leaf.dtype))
-            where = tuple(leaf.shape), leaf.stride(), leaf.storage_offset()
-            places.append(_Place(made.get(key, 0), given.get(key), *where))
-        return cls(structure, tuple(places), tuple(storages))
-
-    def empty(self, arguments: Sequence[object]) -> object:
-        given = list(tensors(arguments))
-        made = [torch.empty_strided((count,), (1,), dtype=dtype, device="meta") for count, dtype in self.storages]
-        leaves = [
-            (made[place.storage] if place.argument is None else given[place.argument]).as_strided(*place[2:])
-            for place in self.places
-        ]
-        return pytree.tree_unflatten(leaves, self.structure)
+        An inner step is given what it returned the time before: that is given back, as what takes its place is as
+        large.
+        """
+        given = {id(argument): argument for argument in arguments}
+        parts = [given.get(part) for part in self.last] or [None] * len(self.forms)
+        for i, form in enumerate(self.forms):
+            if parts[i] is None:
+                with torch._C._DisableTorchDispatch():
+                    parts[i], made = form.empty(arguments)
+                storages.held(made)
+        self.last = [id(part) for part in parts] if self.last else ()
+        return tuple(parts) if self.kind is tuple else parts[0]
 
 
-def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
+def _parts(result: object) -> Sequence[object]:
+    return result if type(result) is tuple else (result,)

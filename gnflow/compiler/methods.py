@@ -48,6 +48,7 @@ def _optimizer(method: spec.Optimizer, network: Model, steps: int, jit: Jit, pro
             damping,
             carry,
             reset=method.inner_state == "reset",
+            jit=jit,
         )
     return _descent(method, network, _schedule(method.schedule, steps), jit, probe)
 

@@ -26,6 +26,10 @@ class Shortcut:
         """Whether it returns nothing and writes into its arguments, which without content changes nothing."""
         return not operation._schema.returns  # type: ignore[attr-defined]  # torch types no operators
 
+    def only_views(self, operation: Operation) -> bool:
+        """Whether what it returns lies in the storage of its argument."""
+        return bool(getattr(operation, "is_view", False))
+
     def __call__(self, operation: Operation, args: Sequence[object], kwargs: Mapping[str, object]) -> Tensor | None:
         """A tensor that stands for the result; None of a call that is not known."""
         form = self._forms.get(_call(operation, args, kwargs)) if self._makes_one.get(operation) else None

@@ -42,21 +42,21 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         """Forgets the peak so far."""
         self.peak = Peak(self.alive)
 
-    def inside(self, region: Callable[[], object]) -> tuple[object, int]:
-        """(result, bytes alive at the region's own peak beyond what was alive before it)."""
-        before, floor = self.peak, self.alive
-        self.peak, self._floor = Peak(floor), floor
+    def within(self, work: Callable[[], object], region: bool) -> tuple[object, Peak]:
+        """(result, the peak of this work alone, beyond what was alive before it)."""
+        before, floor, start = self.peak, self._floor, self.alive
+        self.peak, self._floor = Peak(start), start if region else floor
         try:
-            result = region()
+            result = work()
         finally:
-            self._floor = None
-        most = self.peak.total - floor
+            self._floor = floor
+        most = Peak(self.peak.total - start, self.peak.inside)
         self.peak = max(before, self.peak)
         return result, most
 
-    def spiked(self, most: int) -> None:
-        """Counts a region that was not run: `most` bytes beyond what is alive."""
-        self.peak = max(self.peak, Peak(self.alive + most, most))
+    def spiked(self, most: Peak) -> None:
+        """Counts work that was not done."""
+        self.peak = max(self.peak, Peak(self.alive + most.total, most.inside))
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -74,12 +74,16 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         if self.shortcut is not None:
             if self.shortcut.only_writes(func):
                 return None
+            if self.shortcut.only_views(func):
+                return func(*args, **kwargs)
             if (known := self.shortcut(func, args, kwargs)) is not None:
                 self._count(known)
                 self._mark()
                 return known
-        result, given = func(*args, **kwargs), _keys((args, kwargs))
-        new = [leaf for leaf in tensors(result) if _key(leaf) not in given]  # others are views, or were written into
+        result, given = func(*args, **kwargs), _storages_of((args, kwargs))
+        new = [
+            leaf for leaf in tensors(result) if storage_of(leaf) not in given
+        ]  # others are views, or were written into
         for leaf in new:
             self._count(leaf)
         self._mark()
@@ -89,9 +93,9 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
 
     def _count(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        key, size = _key(tensor), storage.nbytes()
-        if key in self._seen:
+        if (key := storage._cdata) in self._seen:
             return
+        size = storage.nbytes()
 
         def freed(_: object) -> None:
             del self._seen[key]
@@ -105,12 +109,13 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
             self.peak = Peak(self.alive, 0 if self._floor is None else self.alive - self._floor)
 
 
-def _key(tensor: Tensor) -> int:
+def storage_of(tensor: Tensor) -> int:
+    """By which a storage is known while it exists."""
     return int(tensor.untyped_storage()._cdata)
 
 
-def _keys(tree: object) -> set[int]:
-    return {_key(tensor) for tensor in tensors(tree)}
+def _storages_of(tree: object) -> set[int]:
+    return {storage_of(tensor) for tensor in tensors(tree)}
 
 
 def nbytes(tree: object) -> int:

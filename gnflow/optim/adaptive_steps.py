@@ -23,8 +23,8 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.objective import LocalModel, Metrics, Objective, Params
 from gnflow.optim.damping import adapted
-from gnflow.optim.means import mean_product
-from gnflow.optim.search import Found, best_trial, gains, mean_loss
+from gnflow.optim.means import mean_product, weights
+from gnflow.optim.search import Found, Seen, best_trial, gains, mean_loss
 
 KAPPA, LENGTH = "gn/kappa", "length"
 
@@ -47,8 +47,9 @@ class Decrement:
         kappa, nu = memory[KAPPA] if self.adaptive else self.kappa, bend.clamp(min=0).sqrt()
         alpha = 1 / (1 + kappa * nu)
         candidate = trees.along(anchor, direction, alpha)
-        before, after = (mean_loss(objective, params, batch) for params in (anchor, candidate))
-        found = gains(objective, anchor, candidate, batch, before, after)
+        seen = Seen(batch, weights(objective, batch))
+        before, after = (mean_loss(objective, params, seen) for params in (anchor, candidate))
+        found = gains(objective, anchor, candidate, seen, before, after)
         metrics = {"loss/train": before, "gn/alpha": alpha, "gn/decrement": nu, **found}
         if self.adaptive:
             metrics[KAPPA] = memory[KAPPA]

@@ -25,7 +25,7 @@ from gnflow import trees
 from gnflow.objective import LocalModel, Metrics, Objective, Params
 from gnflow.optim.averages import Average, last
 from gnflow.optim.damping import adapted, damped
-from gnflow.optim.protocol import AnyState, Cost, Part, Solver, rate
+from gnflow.optim.protocol import AnyState, Cost, Jit, Part, Solver, eager, for_block, rate
 from gnflow.optim.search import Search
 
 DAMPING = "gn/damping"
@@ -72,10 +72,14 @@ class GaussNewton:
         damping: float = 0.0,
         carry: float | None = None,
         reset: bool = False,
+        jit: Jit = eager,
     ) -> None:
         self.damping, self.carry, self.reset = damping, carry, reset
         self.blocks, self.inner_steps, self.search, self.warm_start = blocks, inner_steps, search, warm_start
         self.weights = (average or last())(inner_steps)
+        self.advance = {
+            name: for_block(jit, name)("inner", block.inner.step, every=0) for name, block in blocks.items()
+        }
         costs = [block.inner.cost for block in blocks.values()]
         if len({cost.solve for cost in costs}) != 1:
             raise ValueError("the inner optimizers of all blocks must take the same number of micro-batches")
@@ -112,7 +116,7 @@ class GaussNewton:
         if self.damping:
             model = damped(model, anchor, state.memory[DAMPING])
         solved = {
-            name: self._solve(block, model, trees.pick(start, block.names), state.inner[name], solve)
+            name: self._solve(name, model, trees.pick(start, block.names), state.inner[name], solve)
             for name, block in self.blocks.items()
         }
         point, goal = (
@@ -145,9 +149,9 @@ class GaussNewton:
         total: Params = {}
         first: Metrics = {}
         if self.reset:
-            state = block.inner.init(point)
+            state = self.blocks[block].inner.init(point)
         for weight, microbatches in zip(self.weights, solve, strict=True):
-            point, state, metrics = block.inner.step(model, point, state, microbatches)
+            point, state, metrics = self.advance[block](model, point, state, microbatches)
             first = first or metrics
             if weight:
                 total = trees.along(total, point, weight) if total else trees.scale(point, weight)

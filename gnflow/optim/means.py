@@ -16,9 +16,9 @@ def weights(objective: Slopes, batch: Tensor) -> Tensor:
     return torch.stack([objective.weight(tokens) for tokens in batch])
 
 
-def mean_value(objective: Slopes, value: Callable[[Tokens], Scalar], batch: Tensor) -> Scalar:
-    """Of what `value` says of each micro-batch."""
-    return _mean(torch.stack([value(tokens) for tokens in batch]), weights(objective, batch))
+def mean_value(value: Callable[[Tokens], Scalar], batch: Tensor, counts: Tensor) -> Scalar:
+    """The mean of what `value` says of each micro-batch; `counts` are the `weights` of the batch."""
+    return _mean(torch.stack([value(tokens) for tokens in batch]), counts)
 
 
 def mean_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Params, Scalar]:

@@ -24,7 +24,8 @@ class Jit(Protocol):
     def __call__(self, name: str, region: Region, /, every: int | None = None) -> Region:
         """The same function, compiled.
 
-        With `every` it is work that is due once in so many calls and decides by its data when: that stays eager.
+        With `every` it is not compiled: work that is due once in so many calls and decides by its data when. 0 is for
+        plain Python around other regions, which is no region itself.
         """
 
 

@@ -20,7 +20,14 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import LocalModel, Metrics, Objective, Params, Scalar
-from gnflow.optim.means import mean_value
+from gnflow.optim.means import mean_value, weights
+
+
+class Seen(NamedTuple):
+    """The micro-batches that a search decides on, and their `weights`."""
+
+    batch: Tensor
+    counts: Tensor
 
 
 class Found(NamedTuple):
@@ -61,8 +68,9 @@ class FullStep:
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
         """The goal itself; losses on `batch` are recorded, not used."""
-        before, after = (mean_loss(objective, params, batch) for params in (anchor, goal))
-        found = gains(objective, anchor, goal, batch, before, after)
+        seen = Seen(batch, weights(objective, batch))
+        before, after = (mean_loss(objective, params, seen) for params in (anchor, goal))
+        found = gains(objective, anchor, goal, seen, before, after)
         metrics = {"loss/train": before, "gn/alpha": torch.ones_like(before), **found}
         return Found(goal, torch.ones_like(before, dtype=torch.bool), metrics, {})
 
@@ -86,27 +94,27 @@ class GeometricSearch:
 
 def best_trial(objective: Objective, anchor: Params, goal: Params, batch: Tensor, alphas: Tensor) -> Found:
     """Of these step lengths and 0, the one with the smallest finite loss."""
-    direction = trees.subtract(goal, anchor)
-    before = mean_loss(objective, anchor, batch)
+    direction, seen = trees.subtract(goal, anchor), Seen(batch, weights(objective, batch))
+    before = mean_loss(objective, anchor, seen)
     alphas = alphas.to(before)
-    trials = [mean_loss(objective, trees.along(anchor, direction, alpha), batch) for alpha in alphas]
+    trials = [mean_loss(objective, trees.along(anchor, direction, alpha), seen) for alpha in alphas]
     losses = torch.stack(trials).nan_to_num(nan=torch.inf)
     # An index in brackets would be read by the host, which then waits for the device.
     best = losses.argmin()
     after, alpha = losses.take(best), alphas.take(best)
     accepted = after < before
     candidate = trees.along(anchor, direction, alpha)
-    found = gains(objective, anchor, candidate, batch, before, after)
+    found = gains(objective, anchor, candidate, seen, before, after)
     metrics = {"loss/train": before, "gn/alpha": torch.where(accepted, alpha, 0.0), **found}
     return Found(trees.chosen(accepted, candidate, anchor), accepted, metrics, {})
 
 
 def gains(
-    objective: Objective, anchor: Params, candidate: Params, batch: Tensor, before: Scalar, after: Scalar
+    objective: Objective, anchor: Params, candidate: Params, seen: Seen, before: Scalar, after: Scalar
 ) -> Metrics:
     """What the model, without any damping, promised of `candidate`, and what the loss gave."""
     model = objective.around(anchor)
-    predicted = before - mean_value(model, lambda tokens: model.value(candidate, tokens), batch)
+    predicted = before - mean_value(lambda tokens: model.value(candidate, tokens), *seen)
     actual = before - after
     return {
         "gn/predicted_decrease": predicted,
@@ -115,6 +123,6 @@ def gains(
     }
 
 
-def mean_loss(objective: Objective, params: Params, batch: Tensor) -> Scalar:
+def mean_loss(objective: Objective, params: Params, seen: Seen) -> Scalar:
     """The loss, over micro-batches."""
-    return mean_value(objective, lambda tokens: objective.value(params, tokens), batch)
+    return mean_value(lambda tokens: objective.value(params, tokens), *seen)

@@ -1,0 +1,63 @@
+"""Results without content: empty tensors on the meta device, nested and stored as what a region returned."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gnflow import trees
+from gnflow.compiler.storages import storage_of, tensors
+
+
+class _Place(NamedTuple):
+    """Where a tensor lies: in a storage that the region made, or in that of a tensor among the arguments."""
+
+    made: int | None
+    argument: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+
+
+class Form:
+    """What a region returned for these arguments; two tensors that shared a storage do so again."""
+
+    def __init__(self, result: object, arguments: Sequence[object]) -> None:
+        given = {storage_of(tensor): i for i, tensor in enumerate(tensors(arguments))}
+        made: dict[int, int] = {}
+        self.storages: list[tuple[int, torch.dtype]] = []
+        """Numbers in each storage that the region made, and their type."""
+        self.places: list[_Place] = []
+
+        def placed(tensor: Tensor) -> int:
+            key = storage_of(tensor)
+            if key not in given and key not in made:
+                made[key] = len(self.storages)
+                self.storages.append((tensor.untyped_storage().nbytes() // tensor.element_size(), tensor.dtype))
+            where = tuple(tensor.shape), tensor.stride(), tensor.storage_offset()
+            self.places.append(_Place(None if key in given else made[key], given.get(key, 0), *where))
+            return len(self.places) - 1
+
+        self.nesting: object = trees.mapped(placed, result)  # type: ignore[arg-type]  # numbers stand for tensors
+        self.asks = any(place.made is None for place in self.places)
+
+    def empty(self, arguments: Sequence[object]) -> tuple[object, list[Tensor]]:
+        """(what stands for the result, the tensors whose storages are new)."""
+        given = list(tensors(arguments)) if self.asks else []
+        made = [torch.empty_strided((count,), (1,), dtype=dtype, device="meta") for count, dtype in self.storages]
+        leaves = [
+            (given[argument] if storage is None else made[storage]).as_strided(size, stride, offset)
+            for storage, argument, size, stride, offset in self.places
+        ]
+        return _filled(self.nesting, leaves), made
+
+
+def _filled(nesting: object, leaves: Sequence[Tensor]) -> object:
+    if isinstance(nesting, int):
+        return leaves[nesting]
+    if isinstance(nesting, Mapping):
+        return {key: leaves[part] if isinstance(part, int) else _filled(part, leaves) for key, part in nesting.items()}
+    assert isinstance(nesting, tuple)
+    parts = [_filled(part, leaves) for part in nesting]
+    return type(nesting)(*parts) if hasattr(nesting, "_fields") else tuple(parts)
