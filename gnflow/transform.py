@@ -61,6 +61,11 @@ class Transform(NamedTuple, Generic[State]):
     """(gradients, state) -> the matrices whose direction the next update takes"""
     rule: Callable[[str], str] | None = None
     """parameter -> its part, for transforms that treat some apart; tensors of one part may be stacked"""
+    each: bool = False
+    """Whether it has to see every tensor by itself, in its own shape, as methods that scale by a tensor's norm do.
+
+    Otherwise matrices of one shape come as a stack (k, m, n), and vectors as one long vector: that is faster.
+    """
 
 
 AnyTransform: TypeAlias = Transform[AnyState]

@@ -345,3 +345,79 @@ def test_a_built_in_optimizer_is_one_file_and_one_row(project: Path, monkeypatch
     assert run(experiment, Workspace(project)).summary["status"] == "complete"
     assert gnflow.optim.lion.__module__ == "in_house"  # type: ignore[attr-defined]
     monkeypatch.delattr("gnflow.optim.lion")
+
+
+LARS = '''
+from typing import Literal, NamedTuple
+
+from gnflow.plugin import FirstOrder, Params, Rate, Scalar, Transform, counter, rate
+
+
+class Lars(FirstOrder):
+    """Each tensor's step is a part of its own norm."""
+
+    factory = "my_lars:lars"
+    kind: Literal["lars"] = "lars"
+    learning_rate: Rate = 1e-2
+    """Part of the norm."""
+
+
+class LarsState(NamedTuple):
+    updates: Scalar
+    learning_rate: Scalar
+    sizes: Params
+
+
+SEEN = []
+
+
+def lars(learning_rate, schedule):
+    def init(params):
+        return LarsState(counter(params), rate(learning_rate, params), {name: w.sum() for name, w in params.items()})
+
+    def update(gradients, state, params):
+        SEEN.append({name: tuple(g.shape) for name, g in gradients.items()})
+        lr = state.learning_rate * schedule(state.updates)
+        updates = {name: -lr * params[name].norm() / (g.norm() + 1e-9) * g for name, g in gradients.items()}
+        return updates, LarsState(state.updates + 1, state.learning_rate, state.sizes)
+
+    return Transform(init, update, each=True)
+'''
+
+
+def test_a_transform_that_asks_sees_every_tensor_by_itself(project: Path) -> None:
+    (project / "my_lars.py").write_text(LARS)
+    text = plugged.TABLES.replace("[tool.gnflow.models]", 'lars = "my_lars:Lars"\n\n[tool.gnflow.models]')
+    (project / "pyproject.toml").write_text(text)
+    loaded = load(plugged.write_spec(project, "{kind: lars, rules: [{match: "(query|key|value|output).weight$", use: muon}]}"))
+    planned = plan(loaded.experiment)
+    own = {row.name: row.shape for row in planned.parameters if row.method == "lars"}
+    program = compile_plan(planned, compiled=False)
+    state = program.init()
+    state, _ = program.step(state, torch.randint(200, (1, 4, 17)))
+    import my_lars  # type: ignore[import-not-found]
+
+    assert {name.partition(":")[2]: shape for name, shape in my_lars.SEEN[-1].items()} == own
+    small = shrunken(loaded.experiment)
+    for _, check in checks(small, compiling=False):
+        check(small)
+
+
+def test_as_torch_gives_it_every_tensor_by_itself_and_its_state_can_be_loaded(project: Path) -> None:
+    (project / "my_lars.py").write_text(LARS)
+    scope: dict[str, object] = {}
+    exec(LARS, scope)
+    make = scope["lars"]
+    shapes = {"a": (1, 5), "b": (3, 5), "c": (3, 5), "d": (4,), "e": ()}
+    weights = {name: torch.nn.Parameter(torch.ones(shape)) for name, shape in shapes.items()}
+    optimizer = as_torch(make(0.1, lambda count: 1.0), weights.items())  # type: ignore[operator]
+    for weight in weights.values():
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    assert scope["SEEN"][-1] == shapes  # type: ignore[index]
+    for weight in weights.values():
+        assert torch.allclose(weight.detach(), torch.full_like(weight, 0.9))
+    again = as_torch(make(0.1, lambda count: 1.0), weights.items())  # type: ignore[operator]
+    again.load_state_dict(optimizer.state_dict())
+    again.step()
+    assert scope["SEEN"][-1] == shapes  # type: ignore[index]

@@ -101,8 +101,10 @@ def _structure(method: spec.InnerMethod, network: Model, names: Iterable[str]) -
 
 
 def _stacks(method: spec.Method, network: Model, names: Iterable[str]) -> Stacks:
-    routes = routing(method, network).routes
-    return Stacks.by_rule({name: routes[name] for name in names}, {name: network.weights[name].shape for name in names})
+    labels, routes = routing(method, network)
+    each = [label for label, rule in labels.items() if transform(rule, schedules.constant()).each]
+    shapes = {name: network.weights[name].shape for name in names}
+    return Stacks.by_rule({name: routes[name] for name in names}, shapes, each)
 
 
 def _descent(

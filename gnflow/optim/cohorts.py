@@ -43,12 +43,14 @@ def stacks_of(transform: AnyTransform, params: Params) -> Stacks:
     """Stacks of one part of the transform, one type and one device, each under the name of its first member."""
     part = transform.rule or (lambda name: "")
     rules = {name: f"{part(name)} {w.dtype} {w.device}" for name, w in params.items()}
-    by_rule = Stacks.by_rule(rules, {name: tuple(w.shape) for name, w in params.items()})
+    each = set(rules.values()) if transform.each else ()
+    by_rule = Stacks.by_rule(rules, {name: tuple(w.shape) for name, w in params.items()}, each)
     first = {stack: names[0] for stack, names in by_rule.members.items()}
     return Stacks(
         {first[stack]: names for stack, names in by_rule.members.items()},
         by_rule.shapes,
         {first[stack]: rule for stack, rule in by_rule.rules.items()},
+        frozenset(first[stack] for stack in by_rule.apart),
     )
 
 
@@ -60,7 +62,7 @@ def by_parameter(cohort: Cohort) -> dict[str, Own]:
         if leaf.ndim and stack in cohort.stacks.members:
             parts = cohort.stacks.parts(stack, leaf)
             for name, part in zip(cohort.stacks.members[stack], parts, strict=True):
-                alone = part.ndim > 1 and len(part) == 1
+                alone = part.ndim > 1 and len(part) == 1 and stack not in cohort.stacks.apart
                 result[name]["/".join(path[:-1])] = part.squeeze(0) if alone else part
         else:
             for own in result.values():
@@ -104,7 +106,7 @@ def first_rate(transform: AnyTransform, params: Params) -> float:
     """The learning rate of the first part that has one. Raises what the transform's `init` raises for such shapes,
     and ValueError for a state without a count or a rate.
     """
-    shapes = {name: stacked_shape(tuple(w.shape)) for name, w in params.items()}
+    shapes = {name: tuple(w.shape) if transform.each else stacked_shape(tuple(w.shape)) for name, w in params.items()}
     if not shapes:
         return 0.0
     state = transform.init({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})

@@ -77,6 +77,7 @@ def chain(*transforms: AnyTransform) -> Transform[Chained]:
         None if last.metric is None else of_last(last.metric),
         None if momentum is None else ahead,
         rule if any(each.rule for each in transforms) else None,
+        any(transform.each for transform in transforms),
     )
 
 
@@ -157,6 +158,7 @@ def partition(transforms: Mapping[str, AnyTransform], routes: Mapping[str, str])
         Fisher(into, back, diagonal, fed) if fisher else None,
         momentum if moving else None,
         rule,
+        any(transform.each for transform in used.values()),
     )
 
 

@@ -22,7 +22,7 @@ CLOCKS = {"time/seconds", "time/compile", "time/wall"}
         (["loss", "cost"], {"norm/update"}),
         (["cost", "update_norms"], set()),
     ],
-    ids=str,
+    ids=lambda value: " ".join(sorted(value)) or "none",
 )
 def test_columns_of_a_metric_that_is_not_declared_are_left_out_and_no_others(
     metrics: list[str], left_out: set[str], tmp_path: Path
