@@ -389,7 +389,8 @@ def test_a_transform_that_asks_sees_every_tensor_by_itself(project: Path) -> Non
     (project / "my_lars.py").write_text(LARS)
     text = plugged.TABLES.replace("[tool.gnflow.models]", 'lars = "my_lars:Lars"\n\n[tool.gnflow.models]')
     (project / "pyproject.toml").write_text(text)
-    loaded = load(plugged.write_spec(project, "{kind: lars, rules: [{match: "(query|key|value|output).weight$", use: muon}]}"))
+    rule = "{match: '(query|key|value|output).weight$', use: muon}"
+    loaded = load(plugged.write_spec(project, f"{{kind: lars, rules: [{rule}]}}"))
     planned = plan(loaded.experiment)
     own = {row.name: row.shape for row in planned.parameters if row.method == "lars"}
     program = compile_plan(planned, compiled=False)
