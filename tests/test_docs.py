@@ -51,3 +51,11 @@ def test_every_fault_names_a_test_that_exists() -> None:
     marked = {path for path in (ROOT / "tests").rglob("test_*.py") if "\n@pytest.mark.faults\n" in path.read_text()}
     assert len(marked) > 3
     assert marked <= {ROOT / file for file, _ in rows}, "`make faults` runs the files of this table"
+
+
+def test_the_index_of_decisions_has_every_one_with_its_status() -> None:
+    text = (ROOT / "docs" / "decisions.md").read_text()
+    index = re.findall(r"^\| (\d+) \| (.*) \| (.*) \|$", text, flags=re.MULTILINE)
+    found = re.findall(r"^## (\d+)\. (.*)\n+(?:\*\*(Replaced[^*:]*):\*\*)?", text, flags=re.MULTILINE)
+    assert index == found
+    assert [int(number) for number, _, _ in found] == list(range(1, len(found) + 1))

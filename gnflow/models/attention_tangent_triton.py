@@ -86,7 +86,7 @@ def kernel(
 def fused(
     query: Tensor, key: Tensor, value: Tensor, dquery: Tensor, dkey: Tensor, dvalue: Tensor, out: Tensor
 ) -> Tensor:
-    """As `tangent.tiled`, in float32 or bfloat16, with sums in float32."""
+    """As `attention_tangent.tiled`, in float32 or bfloat16, with sums in float32."""
     rows, heads, time, size = query.shape
     exact = query.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
     padded = max(triton.next_power_of_2(size), 16)  # the least that tl.dot takes
