@@ -38,6 +38,11 @@ def along(origin: Params, direction: Params, alpha: float | Tensor) -> Params:
     return {name: value + alpha * direction[name] for name, value in origin.items()}
 
 
+def towards(origin: Params, goal: Params, alpha: float | Tensor) -> Params:
+    """origin + alpha (goal - origin), holding no direction of all parameters."""
+    return {name: value + alpha * (goal[name] - value) for name, value in origin.items()}
+
+
 def chosen(condition: Tensor, a: Params, b: Params) -> Params:
     """a where the 0-D `condition` holds, else b."""
     return {name: torch.where(condition, value, b[name]) for name, value in a.items()}

@@ -35,7 +35,7 @@ class Form:
             if key not in given and key not in made:
                 made[key] = len(self.storages)
                 self.storages.append((tensor.untyped_storage().nbytes() // tensor.element_size(), tensor.dtype))
-            where = tuple(tensor.shape), tensor.stride(), tensor.storage_offset()
+            where = tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset())
             self.places.append(_Place(None if key in given else made[key], given.get(key, 0), *where))
             return len(self.places) - 1
 
@@ -59,5 +59,5 @@ def _filled(nesting: object, leaves: Sequence[Tensor]) -> object:
     if isinstance(nesting, Mapping):
         return {key: leaves[part] if isinstance(part, int) else _filled(part, leaves) for key, part in nesting.items()}
     assert isinstance(nesting, tuple)
-    parts = [_filled(part, leaves) for part in nesting]
-    return type(nesting)(*parts) if hasattr(nesting, "_fields") else tuple(parts)
+    parts = tuple(_filled(part, leaves) for part in nesting)
+    return nesting._make(parts) if hasattr(nesting, "_make") else parts

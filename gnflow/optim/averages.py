@@ -7,6 +7,9 @@ faded   weights in the ratio decay from each to the one before: an exponential m
 from collections.abc import Callable
 from typing import TypeAlias
 
+from gnflow import trees
+from gnflow.objective import Params
+
 Average: TypeAlias = Callable[[int], tuple[float, ...]]
 """Inner steps -> weights, not normalised; 0 for iterates that are not looked at."""
 
@@ -24,3 +27,12 @@ def last(part: float = 0.0) -> Average:
 def faded(decay: float) -> Average:
     """1 for the last iterate, decay for the one before, decay^2, ..."""
     return lambda steps: tuple(decay ** (steps - 1 - i) for i in range(steps))
+
+
+def added(total: Params, point: Params, weight: float) -> Params:
+    """total + weight point, written into `total`; the first total, of nothing, is new."""
+    if not total:
+        return trees.scale(point, weight)
+    for name, value in total.items():
+        value.add_(weight * point[name])
+    return total

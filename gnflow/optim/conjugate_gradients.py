@@ -93,25 +93,28 @@ class ConjugateGradients:
     ) -> tuple[Params, ConjugateGradientsState, Metrics]:
         """From `params` to the minimum, as far as the iterations go; the loss is that of the model there."""
         order = self.order(params)
-        empty = order.stack(params)
+        names = [name for stack in order.members.values() for name in stack]
 
         def flat(tree: Params) -> Tensor:
-            return trees.flat(order.stack(tree))
+            return trees.flat(trees.pick(tree, names))
 
         def shaped(vector: Tensor) -> Params:
-            by_name = order.unstack(trees.shaped(vector, empty))
-            return {name: by_name[name].view_as(weight) for name, weight in params.items()}
+            return trees.pick(trees.shaped(vector, trees.pick(params, names)), params)
 
         gradient, value = mean_gradient(objective, params, batch)
         state = self.refresh(gradient, state)
-        at, roots = self.begin(flat(gradient), state.statistics)
+        right = flat(gradient)
+        del gradient
+        at, roots = self.begin(right, state.statistics)
+        del right
         # Without a preconditioner direction and residual are equal: a compiled region gives one tensor for both, and
         # the next would be compiled a second time.
         at = at._replace(direction=at.direction.clone())
         first, curve = at.residual, {}
         for count in range(1, self.iterations + 1):
-            image = mean_product(objective, shaped(at.direction), batch)
-            at = self.update(at, flat(image), roots, state.statistics)
+            image = flat(mean_product(objective, shaped(at.direction), batch))
+            at = self.update(at, image, roots, state.statistics)
+            del image
             if count & (count - 1) == 0:
                 curve[f"gn/residual_{count}"] = _part(torch.linalg.vector_norm(at.residual), at.size)
         metrics = {

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import LocalModel, Metrics, Objective, Params
-from gnflow.optim.averages import Average, last
+from gnflow.optim.averages import Average, added, last
 from gnflow.optim.damping import adapted, damped
 from gnflow.optim.protocol import AnyState, Cost, Jit, Part, Solver, eager, for_block, rate
 from gnflow.optim.search import Search
@@ -52,6 +52,7 @@ class Solved(NamedTuple):
 
     point: Params
     goal: Params
+    """The point itself, where the last iterate alone is looked at."""
     inner: AnyState
     first: Metrics
     """Of the first inner step: of an inner schedule, the rate that the solve began with."""
@@ -77,6 +78,7 @@ class GaussNewton:
         self.damping, self.carry, self.reset = damping, carry, reset
         self.blocks, self.inner_steps, self.search, self.warm_start = blocks, inner_steps, search, warm_start
         self.weights = (average or last())(inner_steps)
+        self.averaged = any(self.weights[:-1])
         self.advance = {
             name: for_block(jit, name)("inner", block.inner.step, every=0) for name, block in blocks.items()
         }
@@ -109,16 +111,12 @@ class GaussNewton:
         self, objective: Objective, params: Params, state: GaussNewtonState, batch: Tensor
     ) -> tuple[Params, GaussNewtonState, Metrics]:
         """One outer step on `cost.microbatches` micro-batches: first those of the solve, then those of the search."""
-        # Storage of its own: a point that aliases the anchor would compile `curved` a second time.
-        anchor = trees.clone(params)
-        start = state.point if self.warm_start else params
+        # No copy: nothing that a step computes shares storage with the weights that it was given.
+        anchor = params
         model, solve = objective.around(anchor), torch.split(batch[: self.cost.solve], self.width)
         if self.damping:
             model = damped(model, anchor, state.memory[DAMPING])
-        solved = {
-            name: self._solve(name, model, trees.pick(start, block.names), state.inner[name], solve)
-            for name, block in self.blocks.items()
-        }
+        solved = {name: self._solve(name, model, anchor, state, solve) for name in self.blocks}
         point, goal = (
             trees.pick({name: w for part in parts for name, w in part.items()}, params)
             for parts in ([found.point for found in solved.values()], [found.goal for found in solved.values()])
@@ -144,18 +142,21 @@ class GaussNewton:
         return found.params, GaussNewtonState(trees.chosen(found.accepted, point, anchor), inner, memory), metrics
 
     def _solve(
-        self, block: Block, model: LocalModel, point: Params, state: AnyState, solve: Sequence[Tensor]
+        self, block: str, model: LocalModel, anchor: Params, before: GaussNewtonState, solve: Sequence[Tensor]
     ) -> Solved:
+        names, inner = self.blocks[block]
+        # A point that aliased the anchor in the first inner step alone would compile `curved` a second time.
+        point = trees.pick(before.point, names) if self.warm_start else trees.clone(trees.pick(anchor, names))
+        state = inner.init(point) if self.reset else before.inner[block]
         total: Params = {}
         first: Metrics = {}
-        if self.reset:
-            state = self.blocks[block].inner.init(point)
         for weight, microbatches in zip(self.weights, solve, strict=True):
             point, state, metrics = self.advance[block](model, point, state, microbatches)
             first = first or metrics
-            if weight:
-                total = trees.along(total, point, weight) if total else trees.scale(point, weight)
-        return Solved(point, trees.scale(total, 1 / sum(self.weights)), state, first, metrics)
+            if weight and self.averaged:
+                total = added(total, point, weight)
+        goal = trees.scale(total, 1 / sum(self.weights)) if self.averaged else point
+        return Solved(point, goal, state, first, metrics)
 
 
 def _means(blocks: Sequence[Metrics], *kinds: str) -> Metrics:

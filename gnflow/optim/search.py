@@ -94,16 +94,16 @@ class GeometricSearch:
 
 def best_trial(objective: Objective, anchor: Params, goal: Params, batch: Tensor, alphas: Tensor) -> Found:
     """Of these step lengths and 0, the one with the smallest finite loss."""
-    direction, seen = trees.subtract(goal, anchor), Seen(batch, weights(objective, batch))
+    seen = Seen(batch, weights(objective, batch))
     before = mean_loss(objective, anchor, seen)
     alphas = alphas.to(before)
-    trials = [mean_loss(objective, trees.along(anchor, direction, alpha), seen) for alpha in alphas]
+    trials = [mean_loss(objective, trees.towards(anchor, goal, alpha), seen) for alpha in alphas]
     losses = torch.stack(trials).nan_to_num(nan=torch.inf)
     # An index in brackets would be read by the host, which then waits for the device.
     best = losses.argmin()
     after, alpha = losses.take(best), alphas.take(best)
     accepted = after < before
-    candidate = trees.along(anchor, direction, alpha)
+    candidate = trees.towards(anchor, goal, alpha)
     found = gains(objective, anchor, candidate, seen, before, after)
     metrics = {"loss/train": before, "gn/alpha": torch.where(accepted, alpha, 0.0), **found}
     return Found(trees.chosen(accepted, candidate, anchor), accepted, metrics, {})
