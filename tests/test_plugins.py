@@ -168,6 +168,10 @@ BAD = {
     "a class of another kind": (swapped("(FirstOrder)", ""), "not a class derived from gnflow.plugin.FirstOrder"),
     "no kind": (swapped('    kind: Literal["lion"] = "lion"\n', ""), "the class has no `kind`"),
     "another kind": (swapped('["lion"] = "lion"', '["tiger"] = "tiger"'), "the class calls itself `tiger`"),
+    "a field that every optimizer has": (
+        swapped("    beta: Fraction = 0.9", "    clip: Fraction = 0.5\n    beta: Fraction = 0.9"),
+        "`clip` means something to every optimizer already",
+    ),
     "no factory": (swapped('    factory = "my_optimizers:lion"\n', ""), "the class has no `factory`"),
 }
 BAD_WHEN_BUILT = {

@@ -248,6 +248,6 @@ def _table(experiment: Experiment, network: Model) -> tuple[Parameter, ...]:
         if solved:
             return Parameter(name, shape, block[name], "all", "cg", 1.0)
         rule = rules[routes[name]]
-        return Parameter(name, shape, block[name], routes[name], rule.kind, rule.rate or 0.0)
+        return Parameter(name, shape, block[name], routes[name], rule.kind, rule.shown_rate or 0.0)
 
     return tuple(row(name) for name in network.weights)

@@ -165,7 +165,7 @@ def _class(named: Named) -> type[Kind]:
         raise EnvironmentProblem(f"{named.who}: the module has no `{attribute}`")
     if not isinstance(found, type) or not issubclass(found, base):
         raise EnvironmentProblem(
-            f"{named.who}: `{attribute}` is not a class derived from gnflow.plugin.{_public(base)}"
+            f"{named.who}: `{attribute}` is not a class derived from gnflow.plugin.{base.__name__}"
         )
     own = kind_of(found)
     field = found.model_fields.get("kind")
@@ -174,13 +174,22 @@ def _class(named: Named) -> type[Kind]:
         raise EnvironmentProblem(f"{named.who}: the class has no `kind`; write `{line}` in it")
     if own != named.kind:
         raise EnvironmentProblem(f"{named.who}: the class calls itself `{own}`; give both the same name")
+    if named.place != GNFLOW and (taken := sorted((set(found.model_fields) - {"kind"}) & _reserved(named.group))):
+        raise EnvironmentProblem(
+            f"{named.who}: `{taken[0]}` means something to every {ONE[named.group]} already; give the field another name"
+        )
     if not _TARGET.fullmatch(found.factory):
         raise EnvironmentProblem(f'{named.who}: the class has no `factory`; write `factory = "module:function"` in it')
     return found
 
 
-def _public(base: type) -> str:
-    return base.__name__
+@cache
+def _reserved(group: str) -> frozenset[str]:
+    """Names that a field of a plug-in would hide."""
+    from gnflow.spec.optimizer import MethodOfMatrices
+
+    whole = MethodOfMatrices if group == "optimizers" else base_of(group)
+    return frozenset({*dir(whole), *whole.model_fields})
 
 
 @cache

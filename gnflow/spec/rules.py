@@ -27,7 +27,7 @@ class FirstOrder(Kind):
     """Whether its transform has coordinates for a Fisher-orthogonal projection of matrices."""
 
     @property
-    def rate(self) -> float | None:
+    def shown_rate(self) -> float | None:
         """The learning rate, where the rule has one."""
         rate = getattr(self, "learning_rate", None)
         return rate if isinstance(rate, float) else None
