@@ -23,8 +23,8 @@ from gnflow.optim.stacks import Stacks
 from gnflow.spec import optimizer as spec
 from gnflow.spec import rules
 from gnflow.spec import schedules as spec_schedules
+from gnflow.spec.classes import origin_of
 from gnflow.spec.factory import built, parameters, who
-from gnflow.spec.kinds import origin_of
 
 
 def optimizer(method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None = None) -> Optimizer:

@@ -45,8 +45,9 @@ def __getattr__(name: str) -> object:
     if name in _HOMES:
         found: object = getattr(import_module(_HOMES[name]), name)
     elif name in BUILT_IN["optimizers"]:
+        from gnflow.spec.classes import class_of
         from gnflow.spec.factory import imported
-        from gnflow.spec.kinds import class_of, current
+        from gnflow.spec.kinds import current
 
         found = imported(class_of(current().all("optimizers")[name])())
     else:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TypeVar, cast
 
 from gnflow.errors import EnvironmentProblem, GnflowError
-from gnflow.spec import kinds
+from gnflow.spec import classes
 from gnflow.spec.base import Kind
 from gnflow.spec.imports import module, told
 
@@ -36,7 +36,7 @@ def parameters(kind: Kind) -> dict[str, object]:
 
 def imported(kind: Kind) -> Callable[..., object]:
     """The factory itself. Raises EnvironmentProblem where there is none."""
-    named = kinds.origin_of(type(kind))
+    named = classes.origin_of(type(kind))
     name, _, attribute = kind.factory.partition(":")
     if not name or not attribute:
         found = f"the factory of the class is `{kind.factory}`" if kind.factory else "the class has no `factory`"
@@ -67,7 +67,7 @@ def fault(kind: Kind, problem: str) -> EnvironmentProblem:
 
 def who(kind: Kind) -> str:
     """The kind, its file and where it is named: the beginning of a sentence."""
-    if (named := kinds.origin_of(type(kind))) is not None:
+    if (named := classes.origin_of(type(kind))) is not None:
         return named.who
     file = getattr(sys.modules.get(type(kind).__module__), "__file__", None)
     return f"kind `{kind.kind}` ({file or type(kind).__module__})"

@@ -8,45 +8,16 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TypeVar, get_args
 
 from gnflow.errors import EnvironmentProblem
 from gnflow.spec.base import Kind, kind_of
-from gnflow.spec.built_in import BUILT_IN
+from gnflow.spec.classes import group_of
 from gnflow.spec.imports import module
+from gnflow.spec.named import ONE, TARGET, Named, built_in_kinds
 from gnflow.workspace import Workspace
-
-ONE = {"optimizers": "optimizer", "models": "model", "sources": "source", "metrics": "metric"}
-"""Group -> what one of its kinds is called."""
-Base = TypeVar("Base", bound=Kind)
-GNFLOW = "gnflow"
-"""The place of what is built in."""
-_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-
-
-@dataclass(frozen=True)
-class Named:
-    """A kind by its name, and where the class is."""
-
-    group: str
-    kind: str
-    target: str
-    """`module:class`"""
-    place: str
-    """Where the name is given, for sentences."""
-    folder: Path | None = None
-    """Where modules are looked for first."""
-    distribution: str = ""
-    """What was installed with it, by name and version."""
-
-    @property
-    def who(self) -> str:
-        """The beginning of a sentence about it."""
-        return f"{ONE[self.group]} `{self.kind}` ({self.place}, {self.target})"
 
 
 class Kinds:
@@ -55,7 +26,7 @@ class Kinds:
     def __init__(self, project: Path | None, tried: tuple[Named, ...] = ()) -> None:
         self.project = project
         own = [*(_rows(project) if project else ()), *tried]
-        self._near = {group: dict(_built_in(group)) for group in ONE}
+        self._near = {group: dict(built_in_kinds(group)) for group in ONE}
         for named in own:
             _add(self._near[named.group], named)
 
@@ -115,83 +86,6 @@ def try_out(file: Path) -> None:
     _TRIED.extend(found)
 
 
-def built_in(base: type[Base]) -> list[type[Base]]:
-    """The classes of the kinds that come with gnflow, of the group whose base this is."""
-    found = [class_of(named) for _, named in _built_in(group_of(base))]
-    return [kind for kind in found if issubclass(kind, base)]
-
-
-def class_of(named: Named) -> type[Kind]:
-    """The class of a kind. Raises EnvironmentProblem for one that cannot be imported or is no kind of its group."""
-    found = _class(named)
-    _ORIGINS.setdefault(found, named)
-    return found
-
-
-def origin_of(kind: type[Kind]) -> Named | None:
-    """How the class of a plug-in was named, or a class that it is a base of; None for what is built in."""
-    found = next((_ORIGINS[base] for base in kind.__mro__ if base in _ORIGINS), None)
-    return None if found is None or found.place == GNFLOW else found
-
-
-def group_of(model: type[Kind]) -> str:
-    """The group that a class belongs to by its base."""
-    return next((group for group in ONE if issubclass(model, base_of(group))), "")
-
-
-@cache
-def base_of(group: str) -> type[Kind]:
-    """The class that all kinds of a group derive from."""
-    from gnflow.spec import data, model, rules, training
-
-    bases: dict[str, type[Kind]] = {
-        "optimizers": rules.FirstOrder,
-        "models": model.ModelKind,
-        "sources": data.SourceKind,
-        "metrics": training.MetricKind,
-    }
-    return bases[group]
-
-
-_ORIGINS: dict[type, Named] = {}
-
-
-@cache
-def _class(named: Named) -> type[Kind]:
-    name, _, attribute = named.target.partition(":")
-    found = getattr(module(name, named.folder, named.who), attribute, None)
-    base = base_of(named.group)
-    if found is None:
-        raise EnvironmentProblem(f"{named.who}: the module has no `{attribute}`")
-    if not isinstance(found, type) or not issubclass(found, base):
-        raise EnvironmentProblem(
-            f"{named.who}: `{attribute}` is not a class derived from gnflow.plugin.{base.__name__}"
-        )
-    own = kind_of(found)
-    field = found.model_fields.get("kind")
-    if not own or field is None or own not in get_args(field.annotation):
-        line = f'kind: Literal["{named.kind}"] = "{named.kind}"'
-        raise EnvironmentProblem(f"{named.who}: the class has no `kind`; write `{line}` in it")
-    if own != named.kind:
-        raise EnvironmentProblem(f"{named.who}: the class calls itself `{own}`; give both the same name")
-    if named.place != GNFLOW and (taken := sorted((set(found.model_fields) - {"kind"}) & _reserved(named.group))):
-        raise EnvironmentProblem(
-            f"{named.who}: `{taken[0]}` means something to every {ONE[named.group]} already; give the field another name"
-        )
-    if not _TARGET.fullmatch(found.factory):
-        raise EnvironmentProblem(f'{named.who}: the class has no `factory`; write `factory = "module:function"` in it')
-    return found
-
-
-@cache
-def _reserved(group: str) -> frozenset[str]:
-    """Names that a field of a plug-in would hide."""
-    from gnflow.spec.optimizer import MethodOfMatrices
-
-    whole = MethodOfMatrices if group == "optimizers" else base_of(group)
-    return frozenset({*dir(whole), *whole.model_fields})
-
-
 @cache
 def _known(project: Path | None, changed: int, tried: tuple[Named, ...]) -> Kinds:
     return Kinds(project, tried)
@@ -201,11 +95,6 @@ def _project_file(workspace: Workspace) -> Path | None:
     """`pyproject.toml` at the root; around a folder that no mark makes a project, the nearest one above."""
     folders = (workspace.root,) if workspace.marked else (workspace.root, *workspace.root.parents)
     return next((file for folder in folders if (file := folder / "pyproject.toml").is_file()), None)
-
-
-def _built_in(group: str) -> Iterator[tuple[str, Named]]:
-    for kind, target in BUILT_IN[group].items():
-        yield kind, Named(group, kind, target, GNFLOW)
 
 
 def _rows(project: Path) -> Iterator[Named]:
@@ -221,7 +110,7 @@ def _rows(project: Path) -> Iterator[Named]:
             )
         for kind, target in rows.items():
             place = f"{project.name}:{_line(text, group, kind)}"
-            if not isinstance(target, str) or not _TARGET.fullmatch(target):
+            if not isinstance(target, str) or not TARGET.fullmatch(target):
                 raise EnvironmentProblem(f'{place}: expected `{kind} = "module:class"`, got `{target}`')
             yield Named(group, kind, target, place, project.parent)
 

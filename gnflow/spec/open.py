@@ -10,8 +10,9 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from gnflow.errors import EnvironmentProblem
-from gnflow.spec import kinds
+from gnflow.spec import classes, kinds
 from gnflow.spec.base import Kind, Spec, expanded, kind_of
+from gnflow.spec.named import Named
 
 
 def itself(kind: type[Kind]) -> type[Spec]:
@@ -52,7 +53,7 @@ class Open:
         told = expanded(value)
         choices = self.choices
         if isinstance(told, Spec):
-            if isinstance(told, (*self.closed, kinds.base_of(self.group))):
+            if isinstance(told, (*self.closed, classes.base_of(self.group))):
                 return self._in_place(told)
             raise PydanticKnownError("model_attributes_type")
         if not isinstance(told, Mapping):
@@ -84,7 +85,7 @@ class Choices(Mapping[str, type[Spec]]):
             return self._closed[kind]
         if (named := self._named(kind)) is None:
             raise KeyError(kind)
-        return self._place.seen_as(kinds.class_of(named))
+        return self._place.seen_as(classes.class_of(named))
 
     def __contains__(self, kind: object) -> bool:
         # Not by __getitem__: that would import the module of the kind.
@@ -97,7 +98,7 @@ class Choices(Mapping[str, type[Spec]]):
     def __len__(self) -> int:
         return len(list(iter(self)))
 
-    def _named(self, kind: str) -> kinds.Named | None:
+    def _named(self, kind: str) -> Named | None:
         return None if kind in self._place.without else kinds.current().find(self._place.group, kind)
 
 

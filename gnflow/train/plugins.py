@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gnflow.spec import kinds
+from gnflow.spec import classes
 from gnflow.spec.base import Kind
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.imports import file_of
+from gnflow.spec.named import Named
 from gnflow.spec.origins import values
 
 
@@ -29,11 +30,11 @@ class Plugin(NamedTuple):
 def plugins_of(experiment: Experiment) -> list[Plugin]:
     """Every plug-in that the experiment names, each once."""
     used = {type(value): value for _, value in values(experiment) if isinstance(value, Kind)}
-    found = [_plugin(kind, named) for model, kind in used.items() if (named := kinds.origin_of(model))]
+    found = [_plugin(kind, named) for model, kind in used.items() if (named := classes.origin_of(model))]
     return list(dict.fromkeys(found))
 
 
-def _plugin(kind: Kind, named: kinds.Named) -> Plugin:
+def _plugin(kind: Kind, named: Named) -> Plugin:
     modules = [name.partition(":")[0] for name in (named.target, kind.factory)]
     files = sorted({file for name in modules for file in _files(name)})
     digest = hashlib.sha256()

@@ -9,7 +9,7 @@ from typing import Protocol
 from gnflow.compiler.plan import Plan
 from gnflow.objective import Metrics
 from gnflow.secrets import without_secrets
-from gnflow.spec.kinds import built_in
+from gnflow.spec.classes import built_in
 from gnflow.spec.training import MetricKind
 from gnflow.train.clock import Taken
 from gnflow.train.journal import OTHERS, Event, Journal, Record, Step

@@ -5,9 +5,10 @@ import inspect
 import pytest
 
 from gnflow.spec.built_in import BUILT_IN
+from gnflow.spec.classes import class_of
 from gnflow.spec.factory import imported
 from gnflow.spec.grammar import help_of, shapes
-from gnflow.spec.kinds import class_of, current
+from gnflow.spec.kinds import current
 
 RULES = list(BUILT_IN["optimizers"])
 

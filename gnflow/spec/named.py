@@ -1,0 +1,41 @@
+"""A kind by its name, before the module of its class is imported."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gnflow.spec.built_in import BUILT_IN
+
+ONE = {"optimizers": "optimizer", "models": "model", "sources": "source", "metrics": "metric"}
+"""Group -> what one of its kinds is called."""
+GNFLOW = "gnflow"
+"""The place of what is built in."""
+TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class Named:
+    """A kind by its name, and where the class is."""
+
+    group: str
+    kind: str
+    target: str
+    """`module:class`"""
+    place: str
+    """Where the name is given, for sentences."""
+    folder: Path | None = None
+    """Where modules are looked for first."""
+    distribution: str = ""
+    """What was installed with it, by name and version."""
+
+    @property
+    def who(self) -> str:
+        """The beginning of a sentence about it."""
+        return f"{ONE[self.group]} `{self.kind}` ({self.place}, {self.target})"
+
+
+def built_in_kinds(group: str) -> Iterator[tuple[str, Named]]:
+    """The kinds that come with gnflow."""
+    for kind, target in BUILT_IN[group].items():
+        yield kind, Named(group, kind, target, GNFLOW)
