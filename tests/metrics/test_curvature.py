@@ -58,7 +58,7 @@ def descent(names, routes=MATRICES):
     rules = {name: "soap" if name in routes else "others" for name in names}
     stacks = Stacks.by_rule(rules, {name: GGN.shapes[name] for name in names})
     transforms = {"soap": soap(precondition_frequency=1), "others": adamw()._replace(metric=None)}
-    return Descent(partition(transforms, stacks.rules()), stacks)
+    return Descent(partition(transforms, stacks.rules), stacks)
 
 
 def layerwise():
@@ -152,13 +152,13 @@ def test_the_condition_is_that_of_the_dense_matrix_in_the_coordinates_of_soap(bl
 def test_a_transform_without_statistics_has_no_condition():
     rules = {name: "muon" if name in MATRICES else "others" for name in GGN.shapes}
     stacks = Stacks.by_rule(rules, GGN.shapes)
-    plain = Descent(partition({"muon": muon(), "others": adamw()._replace(metric=None)}, stacks.rules()), stacks)
+    plain = Descent(partition({"muon": muon(), "others": adamw()._replace(metric=None)}, stacks.rules), stacks)
     assert not CONDITIONS & set(measured(plain, stepped(plain)))
 
 
 def test_of_adamw_it_is_that_of_the_dense_matrix_over_its_second_moments():
     stacks = Stacks.by_rule(dict.fromkeys(GGN.shapes, "all"), GGN.shapes)
-    optimizer = Descent(partition({"all": adamw()}, stacks.rules()), stacks)
+    optimizer = Descent(partition({"all": adamw()}, stacks.rules), stacks)
     state = stepped(optimizer)
     found = measured(optimizer, state)
     check_conditions(found, torch.eye(25, dtype=torch.float64), flat(stacks.unstack(state["all"].second)))

@@ -52,7 +52,7 @@ def test_stacks_group_by_rule_and_shape_and_come_apart_again():
         {"a": "muon", "b": "muon", "c": "rest", "d": "rest"}, {k: tuple(v.shape) for k, v in tree.items()}
     )
     assert stacks.members == {"muon:2x3": ("a", "b"), "rest:2x3": ("c",), "rest:vectors": ("d",)}
-    assert stacks.rules() == {"muon:2x3": "muon", "rest:2x3": "rest", "rest:vectors": "rest"}
+    assert stacks.rules == {"muon:2x3": "muon", "rest:2x3": "rest", "rest:vectors": "rest"}
     stacked = stacks.stack(tree)
     assert stacked["muon:2x3"].shape == (2, 2, 3)
     back = stacks.unstack(stacked)

@@ -123,7 +123,7 @@ NOISE = Objective(value=None, gradient=noisy_gradient, curved=None)
 
 
 def transform():
-    return partition({"soap": soap(0.01), "others": adamw(0.01)._replace(metric=None)}, STACKS.rules())
+    return partition({"soap": soap(0.01), "others": adamw(0.01)._replace(metric=None)}, STACKS.rules)
 
 
 def trained(optimizer, microbatches, steps=6, same=False):

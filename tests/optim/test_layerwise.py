@@ -8,7 +8,7 @@ from gnflow.objective import Objective
 from gnflow.optim import adamw
 from gnflow.optim.averages import last
 from gnflow.optim.descent import Descent
-from gnflow.optim.gauss_newton import Block, GaussNewton, model_at
+from gnflow.optim.gauss_newton import Block, GaussNewton
 from gnflow.optim.search import FullStep, GeometricSearch
 from gnflow.optim.stacks import Stacks
 
@@ -67,7 +67,7 @@ def test_with_one_block_it_is_the_inner_optimizer_on_the_whole_model():
     params, solved, metrics = steps(solver(WHOLE), objective)
     for _ in range(3):
         for tokens in batch(5):
-            point, state, seen = inner.step(model_at(objective, anchor), point, state, tokens[None])
+            point, state, seen = inner.step(objective.around(anchor), point, state, tokens[None])
         anchor = point
     assert all(torch.equal(params[name], anchor[name]) for name in SHAPES)
     assert torch.equal(metrics["gn/model_loss"], seen["loss/train"])
@@ -101,7 +101,7 @@ def test_a_block_does_not_see_the_displacement_of_another():
     assert torch.equal(solved.inner["a"].second["adamw:vectors"], moved.inner["a"].second["adamw:vectors"])
 
 
-def test_every_block_sees_every_microbatch_of_the_solve_and_is_counted():
+def test_every_block_sees_every_microbatch_of_the_solve():
     log = []
     optimizer = solver(PARTS, search=GeometricSearch(trials=3, microbatches=2))
     cost = optimizer.cost
@@ -109,7 +109,6 @@ def test_every_block_sees_every_microbatch_of_the_solve_and_is_counted():
     steps(optimizer, bowl(log=log), 1)
     solve = {names: [token for asked, token in log if asked == names] for names in (*PARTS.values(), tuple(SHAPES))}
     assert list(solve.values()) == [[0, 1, 2, 3, 4], [0, 1, 2, 3, 4], [5, 6]]
-    assert cost.calls == {"curved.a": 5, "curved.b": 5, "update": 10, "curved": 2, "value": 8}
 
 
 def test_after_a_refused_step_every_block_starts_at_the_anchor():

@@ -10,8 +10,7 @@ from gnflow import trees
 from gnflow.compiler import build
 from gnflow.objective import Objective
 from gnflow.optim.fisher_orthogonal import FisherOrthogonal
-from gnflow.optim.gauss_newton import model_at
-from gnflow.optim.means import mean_gradient, mean_value
+from gnflow.optim.means import mean_gradient, mean_value, weights
 from gnflow.optim.search import GeometricSearch
 from gnflow.optim.soap import soap
 from gnflow.optim.stacks import Stacks
@@ -36,16 +35,17 @@ def test_a_mean_gradient_is_that_of_all_rows_together(given):
 def test_so_is_that_of_the_gauss_newton_model(given):
     objective, params, batch, rows = given
     moved = trees.along(params, noise(params, 7), 0.3)
-    found = mean_gradient(model_at(objective, params), moved, batch)
+    found = mean_gradient(objective.around(params), moved, batch)
     torch.testing.assert_close(found, objective.curved(moved, params, rows))
 
 
 def test_a_search_decides_on_all_rows_together(given):
     objective, params, batch, rows = given
-    loss = mean_value(objective, lambda tokens: objective.value(params, tokens), batch)
+    loss = mean_value(lambda tokens: objective.value(params, tokens), batch, weights(objective, batch))
     torch.testing.assert_close(loss, objective.value(params, rows))
     downhill = trees.subtract(params, objective.gradient(params, rows)[0])
-    apart, together = (GeometricSearch(3)(objective, params, downhill, each, {}) for each in (batch, rows[None]))
+    model = objective.around(params)
+    apart, together = (GeometricSearch(3)(objective, model, params, downhill, each, {}) for each in (batch, rows[None]))
     assert apart.accepted
     torch.testing.assert_close(apart.metrics, together.metrics)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gnflow import trees
-from gnflow.optim.statistics import FLOOR, Statistics, stacks
+from gnflow.optim.preconditioner import FLOOR, Preconditioner, arrange
 
 SHAPES = {"matrix": (3, 4), "table": (5, 2), "vector": (6,)}
 BETA = 0.8
@@ -17,7 +17,7 @@ def gradients(seed):
 
 def after(preconditioner, *seen):
     """(state, roots) after these gradients, and the order of its vectors."""
-    order = stacks(SHAPES, preconditioner.turned)
+    order = arrange(SHAPES, preconditioner.turned)
     state = preconditioner.init(order.stack(seen[0]))
     for gradient in seen:
         state = preconditioner.refresh(order.stack(gradient), state)
@@ -38,7 +38,7 @@ def floored(squares):
 def test_adams_is_the_root_of_the_mean_of_squares_without_its_bias(count):
     seen = [trees.flat(gradients(seed)) for seed in range(count)]
     mean = sum((1 - BETA) * BETA ** (count - 1 - i) * g.square() for i, g in enumerate(seen)) / (1 - BETA**count)
-    preconditioner = Statistics(BETA)
+    preconditioner = Preconditioner(BETA)
     made = after(preconditioner, *map(gradients, range(count)))
     expected = trees.flat(gradients(9)) / floored(mean)
     torch.testing.assert_close(trees.flat(applied(preconditioner, *made, gradients(9))), expected)
@@ -46,7 +46,7 @@ def test_adams_is_the_root_of_the_mean_of_squares_without_its_bias(count):
 
 def test_soaps_is_the_same_in_the_eigenbases_of_the_factors_at_once():
     gradient, residual = gradients(0), gradients(9)
-    preconditioner = Statistics(BETA, {"matrix"})
+    preconditioner = Preconditioner(BETA, {"matrix"})
     found = applied(preconditioner, *after(preconditioner, gradient), residual)
     g = gradient["matrix"]
     left, right = torch.linalg.eigh(g @ g.mT).eigenvectors, torch.linalg.eigh(g.mT @ g).eigenvectors
@@ -62,7 +62,7 @@ def test_soaps_is_the_same_in_the_eigenbases_of_the_factors_at_once():
 
 
 def test_it_stays_symmetric_and_positive_as_the_bases_turn():
-    preconditioner = Statistics(BETA, {"matrix"})
+    preconditioner = Preconditioner(BETA, {"matrix"})
     made = after(preconditioner, *map(gradients, range(4)))
     a, b = gradients(7), gradients(8)
     of_a, of_b = (applied(preconditioner, *made, tree) for tree in (a, b))
@@ -75,6 +75,6 @@ def test_it_stays_symmetric_and_positive_as_the_bases_turn():
 
 
 def test_what_has_no_gradient_yet_is_left_finite():
-    preconditioner = Statistics(BETA, {"matrix"})
+    preconditioner = Preconditioner(BETA, {"matrix"})
     made = after(preconditioner, trees.zeros(gradients(0)))
     assert all(value.isfinite().all() for value in applied(preconditioner, *made, trees.zeros(gradients(1))).values())

@@ -1,7 +1,5 @@
 """Every check can fail: what is broken on purpose is found, and by the check whose claim it breaks."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from problems import experiment
@@ -10,7 +8,7 @@ from gnflow import trees
 from gnflow.curvature.linearised import SURROGATES
 from gnflow.optim.adamw import adamw
 from gnflow.optim.descent import Descent
-from gnflow.optim.protocol import eager
+from gnflow.optim.protocol import Cost, eager
 from gnflow.verify import checks
 from gnflow.verify.subject import CheckFailed, parts, shrunken
 
@@ -107,15 +105,18 @@ def counted_in_python():
     return change
 
 
-def undeclared(**changed):
-    """A declaration that differs from what a step does."""
+def again_where_there_is_data(small, jit):
+    """A region that is called more often than on the meta device, where the plan counts."""
+    made = parts(small, jit)
+    update = made.optimizer.update
 
-    def make(small, jit):
-        made = parts(small, jit)
-        made.optimizer.cost = replace(made.optimizer.cost, **changed)
-        return made
+    def called(slope, state, params):
+        if not next(iter(params.values())).is_meta:
+            update(slope, state, params)
+        return update(slope, state, params)
 
-    return make
+    made.optimizer.update = called
+    return made
 
 
 def without_a_rate(small, jit):
@@ -138,8 +139,7 @@ BROKEN_OPTIMIZERS = [
     ("keeps types and shapes", following(widened), r"a step in torch.float32 .* is float64 .*, expected float32"),
     ("keeps types and shapes", without_a_rate, "metrics lack learning_rate"),
     ("honours its schedule", following(at_a_constant_rate), "ends at 0 a step still moves the weights by"),
-    ("counts its micro-batches", undeclared(calls={"gradient": 3, "update": 1}), "gradient 2, update 1; declared: gr"),
-    ("counts its micro-batches", undeclared(calls={"gradient": 2}), "gradient 2, update 1; declared: gradient 2"),
+    ("counts its micro-batches", again_where_there_is_data, "gradient 2, update 2; on the meta .*update 1"),
 ]  # fmt: skip
 
 
@@ -375,4 +375,4 @@ def test_every_check_has_something_that_breaks_it():
 
 def test_what_is_made_by_default_is_what_a_program_runs():
     made = parts(ADAMW, eager)
-    assert made.optimizer.cost.calls == {"gradient": 2, "update": 1}
+    assert made.optimizer.cost == Cost(solve=2, search=0, passes=1)
