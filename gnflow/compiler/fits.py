@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from gnflow.compiler.plan import Plan
+from gnflow.compiler.plan import plan as make_plan
 from gnflow.errors import EnvironmentProblem, is_out_of_memory
 
 FUSED = 0.5
@@ -127,21 +128,35 @@ def _advice(plan: Plan, usable: float) -> str:
     batch = memory.get("batch", 0)
     others = sum(memory.values()) - activations - batch
     count = sum(prod(row.shape) for row in plan.parameters)
-    if 0 < usable < others:
-        largest = _rounded(count * usable / others / 2)
+    if 0 < usable < (least := _needed(plan, 1)):
+        others = max(others, least)
         return (
             f"The weights, their gradients and the optimizer alone take {gigabytes(others)}: take a model of at most "
             f"about {largest:,} parameters in place of {count:,} (fewer `model.layers`, a smaller `model.width`), "
             "or a machine with more memory"
         )
-    each = (activations + batch) / rows
-    fitting = int((usable - others) / each) if each else rows
+    fitting = _fitting_rows(plan, usable)
     less = [f"`training.rows: {fitting}`"] if 1 <= fitting < rows else []
     less += [] if fitting >= 1 else ["a smaller `data.context` with `training.rows: 1`"]
     if not plan.recomputed and plan.experiment.compile.activations is None:
         allowed = f": {int((usable - others - batch) / 2**20):,}" if usable > others + batch else ""
         less.append(f"`compile.activations{allowed}`, which takes blocks of the model again in place of keeping them")
     return f"It would need less with {' or '.join(less) or 'fewer `training.rows`'} (more micro-batches keep the batch)"
+
+
+def _fitting_rows(plan: Plan, usable: float) -> int:
+    """The most rows of a micro-batch that fit: what a step needs grows evenly with them."""
+    rows, needed = plan.experiment.training.rows, sum(plan.memory.values())
+    fewer = max(rows // 2, 1)
+    each = (needed - _needed(plan, fewer)) / (rows - fewer) if rows > 1 else 0.0
+    return int(rows - (needed - usable) / each) if each > 0 else rows
+
+
+def _needed(plan: Plan, rows: int) -> int:
+    """Bytes of the same run with so many rows in a micro-batch."""
+    training = plan.experiment.training.model_copy(update={"rows": rows})
+    other = make_plan(plan.experiment.model_copy(update={"training": training}), plan.attention)
+    return sum(other.memory.values())
 
 
 def _rounded(number: float) -> int:
