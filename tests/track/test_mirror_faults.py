@@ -268,8 +268,8 @@ def test_a_study_its_data_and_its_weights_pass_through_a_server(proxy, run: Watc
 @pytest.fixture
 def deleted(workspace: Workspace) -> Workspace:
     """A store whose experiment was deleted by somebody, with no server in between."""
-    there = client(location.tracking_uri(workspace))
-    there.delete_experiment(there.create_experiment("gnflow"))
+    uri = location.tracking_uri(workspace)
+    client(uri).delete_experiment(client(uri).create_experiment("gnflow", location.artifacts(uri)))
     return workspace
 
 
