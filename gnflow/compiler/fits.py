@@ -130,6 +130,7 @@ def _advice(plan: Plan, usable: float) -> str:
     count = sum(prod(row.shape) for row in plan.parameters)
     if 0 < usable < (least := _needed(plan, 1)):
         others = max(others, least)
+        largest = _rounded(count * usable / others / 2)
         return (
             f"The weights, their gradients and the optimizer alone take {gigabytes(others)}: take a model of at most "
             f"about {largest:,} parameters in place of {count:,} (fewer `model.layers`, a smaller `model.width`), "
