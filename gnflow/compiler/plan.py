@@ -12,6 +12,7 @@ from gnflow.compiler import build, methods
 from gnflow.compiler.blocks import BlockRegion, as_product, block_regions, layerwise, redirected
 from gnflow.compiler.cost import RegionCost, nbytes, region_cost
 from gnflow.compiler.measuring import NotedProbe, build_metrics
+from gnflow.compiler.pace import require_fit
 from gnflow.compiler.routing import routing
 from gnflow.errors import SpecError
 from gnflow.models.attention import Kernel
@@ -120,12 +121,13 @@ class Plan:
 def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
     """Pure but for the question whether there is a GPU, and the import of what the spec names.
 
-    Raises SpecError for rules that do not fit the model and for metrics that would never be measured, and
-    EnvironmentProblem for a metric that cannot be built.
+    Raises SpecError for rules that do not fit the model, for schedules that do not fit into the run and for metrics
+    that would never be measured, and EnvironmentProblem for a metric that cannot be built.
     """
     attention = attention or build.kernel(experiment)
     network = build.model(experiment, attention)
     steps = _steps(experiment, methods.optimizer(experiment.optimizer, network, 1, _Costs()).cost)
+    require_fit(experiment.optimizer, steps)
     noted = NotedProbe(experiment, build_metrics(experiment, network, attention, eager))
     optimizer, costs, blocks, memory = _measured(experiment, network, steps, noted.probe, recomputed=False)
     recomputed = not _fits(experiment, memory)

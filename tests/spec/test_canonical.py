@@ -154,7 +154,10 @@ def test_keys_that_came_later_are_in_no_digest_at_their_default() -> None:
     for section, key, _ in later:
         del before[section][key]  # type: ignore[union-attr, arg-type, call-overload, index]
         assert f"  {key}: " in resolved(one)
+    del before["optimizer"]["others"]["schedule"]  # type: ignore[union-attr, arg-type, call-overload, index]
     assert digest(one) == digest(before)
+    scheduled = {"optimizer": {"kind": "muon", "others": {"schedule": "linear"}}}
+    assert digest(Experiment.model_validate(base | scheduled)) != digest(one)
     for section, key, value in later:
         given: dict[str, object] = {"steps": 3} if section == "training" else {}
         assert digest(Experiment.model_validate(base | {section: given | {key: value}})) != digest(one)
