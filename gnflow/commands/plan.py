@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from gnflow.spec.load import load
+from gnflow.study import figures
 from gnflow.study.speed import flops_per_second
 from gnflow.workspace import Workspace
 
 if TYPE_CHECKING:
     from gnflow.compiler.plan import Plan
+    from gnflow.compiler.rates import Course
 
 
 def plan(spec: Path, *, sets: Sequence[str], json: bool) -> int:
@@ -23,11 +25,14 @@ def plan(spec: Path, *, sets: Sequence[str], json: bool) -> int:
     loaded = load(spec, sets)
     # torch takes seconds to import: a bad spec is refused before.
     from gnflow.compiler.plan import plan as make_plan
+    from gnflow.compiler.rates import trace_rates
 
     planned = make_plan(loaded.experiment)
     seconds = _predicted_seconds(planned, loaded.workspace)
+    courses = trace_rates(planned)
     if json:
-        print(json_text.dumps({**planned.to_json(), "predicted_seconds": seconds}, indent=2))
+        rates = [course._asdict() for course in courses]
+        print(json_text.dumps({**planned.to_json(), "predicted_seconds": seconds, "rates": rates}, indent=2))
         return 0
     console = Console() if sys.stdout.isatty() else Console(width=120)
     console.print(_parameters(planned))
@@ -35,6 +40,8 @@ def plan(spec: Path, *, sets: Sequence[str], json: bool) -> int:
     for line in _blocks(planned):
         console.print(line)
     console.print(_memory(planned))
+    for line in _rates(courses, console.encoding):
+        console.print(line, soft_wrap=True)
     console.print(_summary(planned, seconds))
     return 0
 
@@ -67,6 +74,18 @@ def _blocks(planned: "Plan") -> Iterator[str]:
             yield f"block {name}: solved for with `curved`; a region of its own would need {need}"
         else:
             yield f"block {name}: solved for with `{block.region}`, which needs {need}"
+
+
+def _rates(courses: "Sequence[Course]", encoding: str) -> Iterator[str]:
+    """The learning rate of each part through the run, in one line."""
+    names = [course.rule if course.rule == course.method else f"{course.rule} ({course.method})" for course in courses]
+    width = max(map(len, names), default=0)
+    for name, course in zip(names, courses, strict=True):
+        drawn = figures.skyline(course.means, encoding)
+        yield (
+            f"rate {name:<{width}}  {drawn}  {course.schedule}: "
+            f"first {course.first:.3g}, peak {course.peak:.3g}, last {course.last:.3g}"
+        )
 
 
 def _memory(planned: "Plan") -> Table:

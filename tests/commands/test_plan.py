@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ def test_every_tensor_every_region_and_the_cost_of_a_step_are_printed(capsys):
     assert "blocks.2.feedforward.down.weight" in printed
     assert "72 micro-batches, 131,072 tokens to solve on + 16,384 to search on, 65 serial passes" in printed
     assert "plain attention" in printed
+    assert re.search(r"rate muon {12}█{48}  constant: first 0.01, peak 0.01, last 0.01\n", printed)
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon", "full_gn", "layerwise_gn", "prox_linear_gn"])
