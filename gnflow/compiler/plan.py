@@ -233,6 +233,7 @@ def _measure(
             costs.regions[f"refresh{suffix}"] = region_cost(part.refresh, seen, inner)
     return blocks, {
         "parameters": nbytes(params),
+        **({"average": nbytes(params)} if experiment.training.average else {}),
         "optimizer": nbytes(state),
         "gradients": 2 * nbytes(moving),
         "activations": max(cost.peak_bytes for cost in costs.regions.values()),

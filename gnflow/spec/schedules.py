@@ -117,13 +117,17 @@ def find_misfit(schedule: AnySchedule, updates: int) -> tuple[str, str] | None:
     """The key of a span that does not fit into a run of so many updates, and why; None where all of them fit."""
     spans = {key: getattr(schedule, key) for key in ("warmup", "decay") if hasattr(schedule, key)}
     lengths = {key: measure(span, updates) for key, span in spans.items()}
-    run = f"the {updates:,} updates of the run"
+    run = f"the run of {_count(updates)}"
     for key, length in lengths.items():
         if length > updates:
             what = "warm-up" if key == "warmup" else key
-            return key, f"a {what} of {length:,} updates is longer than {run}; give at most those, or a part below 1"
+            return key, f"a {what} of {_count(length)} is longer than {run}; give fewer, or a part of the run below 1"
     # Parts are compared as they are: rounded to whole updates, they might add up to one more.
     if sum(span if isinstance(span, int) else span * updates for span in spans.values()) > updates + 1e-6:
         both = " and ".join(f"{key} ({spans[key]})" for key in spans)
         return "decay", f"{both} are together longer than {run}; shorten one of them"
     return None
+
+
+def _count(updates: int) -> str:
+    return f"{updates:,} update" if updates == 1 else f"{updates:,} updates"

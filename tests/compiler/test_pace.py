@@ -85,7 +85,7 @@ def test_a_warm_up_longer_than_a_budget_of_tokens_is_refused_when_the_steps_are_
     tokens = {"steps": None, "tokens": 64.0}
     optimizer = {**MUON, "others": {"schedule": {"kind": "constant", "warmup": 5}}}
     with pytest.raises(
-        SpecError, match=r"^optimizer.others.schedule.warmup: a warm-up of 5 updates is longer than the 4"
+        SpecError, match=r"^optimizer.others.schedule.warmup: a warm-up of 5 updates is longer than the run of 4 "
     ):
         plan(experiment(optimizer, training=tokens))
     require_fit(experiment(optimizer, training=tokens).optimizer, 5)

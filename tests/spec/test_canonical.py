@@ -148,6 +148,7 @@ def test_keys_that_came_later_are_in_no_digest_at_their_default() -> None:
         ("training", "on_nonfinite", "skip"),
         ("training", "spike", {"above": 4.0}),
         ("training", "max_undone", 3),
+        ("training", "average", {"kind": "ema"}),
         ("compile", "attention", "flash"),
         ("compile", "activations", 64),
     ]
