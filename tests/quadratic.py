@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gnflow.compiler.average import begin_average, follow
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import State
 from gnflow.data.batches import Batches, held_out
 from gnflow.metrics.protocol import Metric, Moment
 from gnflow.objective import Metrics, Objective, Params, Tokens
 from gnflow.spec.experiment import Experiment
+from gnflow.spec.training import WeightAverage
 from gnflow.train import checkpoint
 from gnflow.train.journal import Journal, Step, read
 from gnflow.train.recorder import Observer, Recorder
@@ -54,7 +56,8 @@ class Momentum(NamedTuple):
 class Quadratic:
     """As a Program: `step` consumes its arguments, all state is in the State."""
 
-    def __init__(self, learning_rate: float = 5.0) -> None:
+    def __init__(self, learning_rate: float = 5.0, average: WeightAverage | None = None, steps: int = 12) -> None:
+        self.average, self.steps = average, steps
         self.device = torch.device("cpu")
         self.learning_rate = learning_rate
         self.objective = Objective(self._value, torch.func.grad_and_value(self._value), None)
@@ -70,7 +73,8 @@ class Quadratic:
 
     def init(self, params: Params) -> State:
         momentum = {name: torch.zeros_like(value) for name, value in params.items()}
-        return State(0, params, Momentum(torch.zeros((), dtype=torch.int64), momentum))
+        average = begin_average(self.average, params)
+        return State(0, params, Momentum(torch.zeros((), dtype=torch.int64), momentum), average)
 
     def template(self) -> State:
         return self.init({"weight": torch.empty(VOCABULARY, device="meta")})._replace(
@@ -88,7 +92,8 @@ class Quadratic:
         weight.sub_(self.learning_rate * momentum)
         state.optimizer.count.add_(1)
         metrics = {"loss/train": torch.stack([loss for _, loss in results]).mean(), "norm/gradient": gradient.norm()}
-        return state._replace(step=state.step + 1), metrics
+        average = follow(state.average, self.average, state.params, state.step + 1, self.steps)
+        return state._replace(step=state.step + 1, average=average), metrics
 
     def moment(self, state: State, batch: Tensor, before: Params) -> Moment:
         return Moment(state.step, state.params, before, self, state.optimizer, self.objective, batch)
@@ -122,7 +127,7 @@ def trained(
     train: np.ndarray | None = None,
 ) -> State:
     """Begins, or goes on from the newest checkpoint, to the last step."""
-    program = program or Quadratic()
+    program = program or Quadratic(average=plan.experiment.training.average)
     with Stop(lambda line: None) as stop, closing(Journal(directory / "journal.jsonl")) as journal:
         session = Session(
             plan,

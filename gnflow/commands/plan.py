@@ -14,6 +14,7 @@ from gnflow.workspace import Workspace
 
 if TYPE_CHECKING:
     from gnflow.compiler.plan import Plan
+    from gnflow.compiler.rates import Course
 
 
 def plan(spec: Path, *, sets: Sequence[str], json: bool, parameters: bool = False) -> int:
@@ -22,18 +23,24 @@ def plan(spec: Path, *, sets: Sequence[str], json: bool, parameters: bool = Fals
     # torch takes seconds to import: a bad spec is refused before.
     from gnflow.compiler.fits import fit
     from gnflow.compiler.plan import plan as make_plan
+    from gnflow.compiler.rates import trace_rates
 
     planned = make_plan(loaded.experiment)
     seconds = _predicted_seconds(planned, loaded.workspace)
     found = fit(planned)
+    courses = trace_rates(planned)
     if json:
         judged = None if found is None else {"verdict": found.verdict, "needed": found.needed, "room": found.room.total}
-        print(json_text.dumps({**planned.to_json(), "predicted_seconds": seconds, "fits": judged}, indent=2))
+        rates = [course._asdict() for course in courses]
+        more = {"predicted_seconds": seconds, "fits": judged, "rates": rates}
+        print(json_text.dumps({**planned.to_json(), **more}, indent=2))
         return 0
     console = tables.console()
     for line in _summary(planned, seconds):
         console.print(line)
     console.print("there is no GPU here to compare the memory with" if found is None else str(found), highlight=False)
+    for line in _rates(courses, console.encoding):
+        console.print(line, soft_wrap=True)
     details = [_costs(planned), _memory(planned), *([_parameters(planned)] if parameters else [])]
     for table in details:
         console.print()
@@ -70,6 +77,18 @@ def _blocks(planned: "Plan") -> Iterator[str]:
             yield f"block {name}: solved for with `curved`; a region of its own would need {need}"
         else:
             yield f"block {name}: solved for with `{block.region}`, which needs {need}"
+
+
+def _rates(courses: "Sequence[Course]", encoding: str) -> Iterator[str]:
+    """The learning rate of each part through the run, in one line."""
+    names = [course.rule if course.rule == course.method else f"{course.rule} ({course.method})" for course in courses]
+    width = max(map(len, names), default=0)
+    for name, course in zip(names, courses, strict=True):
+        drawn = figures.skyline(course.means, encoding)
+        yield (
+            f"rate {name:<{width}}  {drawn}  {course.schedule}: "
+            f"first {course.first:.3g}, peak {course.peak:.3g}, last {course.last:.3g}"
+        )
 
 
 def _memory(planned: "Plan") -> Table:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from gnflow.train.run import Run
 
 ROWS = (
-    "status", "steps", "loss/train", "loss/held_out", "tokens/solve", "tokens/search", "tokens/total",
-    "passes/serial", "flops/total", "time/seconds", "time/compile", "target/step", "target/seconds",
+    "status", "steps", "loss/train", "loss/held_out", "loss/held_out_average", "tokens/solve", "tokens/search",
+    "tokens/total", "passes/serial", "flops/total", "time/seconds", "time/compile", "target/step", "target/seconds",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from collections.abc import Hashable, Iterable
 from typing import assert_never
 
 from gnflow.compiler.checked import checked
+from gnflow.compiler.pace import Pace, set_pace
 from gnflow.compiler.routing import routing
 from gnflow.models.modality import by_modality
 from gnflow.models.model import Model
@@ -22,7 +23,6 @@ from gnflow.optim.search import FullStep, GeometricSearch, Search
 from gnflow.optim.stacks import Stacks
 from gnflow.spec import optimizer as spec
 from gnflow.spec import rules
-from gnflow.spec import schedules as spec_schedules
 from gnflow.spec.classes import origin_of
 from gnflow.spec.factory import built, parameters, who
 
@@ -35,7 +35,7 @@ def optimizer(method: spec.Optimizer, network: Model, steps: int, jit: Jit, prob
 
 def _optimizer(method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None) -> Optimizer:
     if isinstance(method, spec.GaussNewton):
-        blocks = _blocks(method, network, _inner_schedule(method, steps), jit, probe)
+        blocks = _blocks(method, network, set_pace(method, steps), jit, probe)
         inner, damping, carry = method.inner, method.damping, None
         if isinstance(inner, spec.ConjugateGradients):
             damping, carry = inner.damping, inner.carry
@@ -50,11 +50,11 @@ def _optimizer(method: spec.Optimizer, network: Model, steps: int, jit: Jit, pro
             reset=method.inner_state == "reset",
             jit=jit,
         )
-    return _descent(method, network, _schedule(method.schedule, steps), jit, probe)
+    return _descent(method, network, set_pace(method, steps), jit, probe)
 
 
 def _blocks(
-    method: spec.GaussNewton, network: Model, schedule: schedules.Schedule, jit: Jit, probe: Probe | None
+    method: spec.GaussNewton, network: Model, schedule: Pace, jit: Jit, probe: Probe | None
 ) -> dict[str, Block]:
     """One block, or those of the model; the first of each structure lends its regions to the others."""
     if method.blocks == "full":
@@ -75,7 +75,7 @@ def _blocks(
 def _inner(
     method: spec.InnerMethod,
     network: Model,
-    schedule: schedules.Schedule,
+    schedule: Pace,
     jit: Jit,
     probe: Probe | None,
     names: Iterable[str],
@@ -110,7 +110,7 @@ def _stacks(method: spec.Method, network: Model, names: Iterable[str]) -> Stacks
 def _descent(
     method: spec.Method,
     network: Model,
-    schedule: schedules.Schedule,
+    schedule: Pace,
     jit: Jit,
     probe: Probe | None,
     names: Iterable[str] | None = None,
@@ -118,7 +118,7 @@ def _descent(
     """Over all parameters, or those named."""
     labels, routes = routing(method, network)
     stacks = _stacks(method, network, routes if names is None else names)
-    transforms = {label: transform(rule, schedule) for label, rule in labels.items()}
+    transforms = {label: transform(rule, schedule(rule)) for label, rule in labels.items()}
     if method.matrices:
         # Where matrices have a method of their own, the statistics are its own: published projections are of matrices.
         for label, rule in labels.items():
@@ -128,10 +128,12 @@ def _descent(
     clipped = combined if method.clip is None else chain(clip_by_global_norm(method.clip), combined)
     main = method.kind if method.kind in routes.values() else next(iter(routes.values()))
 
+    factor = schedule(labels[main])
+
     def main_rate(state: AnyState) -> Scalar:
         """The rate of the method's own rule at this update."""
         part = (state if method.clip is None else state[-1])[main]
-        return part.learning_rate * schedule(part.updates)  # type: ignore[no-any-return]  # each rule has its own state
+        return part.learning_rate * factor(part.updates)  # type: ignore[no-any-return]  # each rule has its own state
 
     rate = main_rate if main in stacks.rules.values() else None
     # A block without matrices has nothing to project.
@@ -157,30 +159,6 @@ def transform(rule: rules.FirstOrder, schedule: schedules.Schedule) -> AnyTransf
     """The transform of one rule. Raises EnvironmentProblem for a plug-in whose factory does not make one."""
     made = built(rule, Transform, **parameters(rule), schedule=schedule)
     return checked(made, who(rule)) if origin_of(type(rule)) else made
-
-
-def _schedule(schedule: spec_schedules.Schedule, updates: int) -> schedules.Schedule:
-    match schedule:
-        case spec_schedules.Constant(warmup=warmup):
-            return schedules.constant(warmup)
-        case spec_schedules.Cosine(warmup=warmup, final=final):
-            return schedules.cosine(updates, warmup, final)
-        case _:
-            assert_never(schedule)
-
-
-def _inner_schedule(method: spec.GaussNewton, steps: int) -> schedules.Schedule:
-    match method.schedule:
-        case spec_schedules.Constant(warmup=warmup):
-            return schedules.constant(warmup)
-        case spec_schedules.GlobalCosine(warmup=warmup, final=final):
-            return schedules.cosine(steps * method.inner_steps, warmup, final)
-        case spec_schedules.InnerCosine(final=final):
-            return schedules.inner_cosine(method.inner_steps, steps, final)
-        case spec_schedules.ConstantWithInnerCosine(final=final):
-            return schedules.constant_with_inner_cosine(method.inner_steps, final)
-        case _:
-            assert_never(method.schedule)
 
 
 def _average(average: float | spec.Ema) -> averages.Average:

@@ -13,6 +13,7 @@ from gnflow.compiler.blocks import BlockRegion, block_regions, blockwise
 from gnflow.compiler.evaluation import Evaluation, evaluation
 from gnflow.compiler.measuring import NotedProbe, build_metrics
 from gnflow.compiler.metering import Meter, RegionCost
+from gnflow.compiler.pace import require_fit
 from gnflow.compiler.routing import routing
 from gnflow.compiler.storages import nbytes
 from gnflow.errors import SpecError
@@ -138,8 +139,8 @@ class Plan:
 def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
     """Pure but for the question whether there is a GPU, and the import of what the spec names.
 
-    Raises SpecError for rules that do not fit the model and for metrics that would never be measured, and
-    EnvironmentProblem for a metric that cannot be built.
+    Raises SpecError for rules that do not fit the model, for schedules that do not fit into the run and for metrics
+    that would never be measured, and EnvironmentProblem for a metric that cannot be built.
     """
     attention = attention or build.kernel(experiment)
     network = build.model(experiment, attention)
@@ -152,11 +153,13 @@ def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
         if not _fits(experiment, found):
             raise _too_large(experiment, found)
     noted.require_called()
+    steps = _steps(experiment, found.cost)
+    require_fit(experiment.optimizer, steps)
     return Plan(
         experiment=experiment,
         device=_device(experiment),
         attention=attention,
-        steps=_steps(experiment, found.cost),
+        steps=steps,
         parameters=_table(experiment, network),
         cost=found.cost,
         calls=found.calls,
@@ -200,6 +203,7 @@ def _measured(experiment: Experiment, network: Model, probe: Probe | None, recom
     there = optimizer.microbatches if _device(experiment) == "cpu" else 1
     memory = {
         "parameters": nbytes(params),
+        **({"average": nbytes(params)} if experiment.training.average else {}),
         "optimizer": nbytes(state),
         "batch": there * nbytes(tokens),
         "activations": peak.inside,

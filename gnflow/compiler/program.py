@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gnflow.compiler import build, methods
+from gnflow.compiler.average import Average, begin_average, follow
 from gnflow.compiler.blocks import blockwise
 from gnflow.compiler.measuring import build_metrics, join_probes, measure
 from gnflow.compiler.plan import Plan
@@ -18,6 +19,7 @@ from gnflow.metrics.protocol import Metric, Moment
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Objective, Params, Tokens
 from gnflow.optim.protocol import AnyState, Jit, Optimizer, eager
+from gnflow.spec.training import WeightAverage
 
 
 class State(NamedTuple):
@@ -26,6 +28,8 @@ class State(NamedTuple):
     step: int
     params: Params
     optimizer: AnyState
+    average: Average | None = None
+    """Of the weights, where the spec asks for one."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +46,26 @@ class Program:
     metrics: tuple[Metric, ...] = ()
     """Those of the spec, in its order."""
 
+    @property
+    def _rule(self) -> WeightAverage | None:
+        return self.plan.experiment.training.average
+
     def init(self, params: Params | None = None) -> State:
         """The state before the first step, with these weights or else with the model's first ones."""
         params = self.initial() if params is None else params
-        return State(0, params, self.optimizer.init(params))
+        return State(0, params, self.optimizer.init(params), begin_average(self._rule, params))
 
     def template(self) -> State:
         """A state on the meta device: the shapes and types that a checkpoint must have."""
         shapes = {row.name: torch.empty(row.shape, device="meta") for row in self.plan.parameters}
-        return State(0, shapes, self.optimizer.init(shapes))
+        return State(0, shapes, self.optimizer.init(shapes), begin_average(self._rule, shapes))
 
     def step(self, state: State, batch: Tensor) -> tuple[State, Metrics]:
         """One step on (microbatches, rows, time + 1) tokens, wherever they are; the state is consumed."""
         params, optimizer, metrics = self.optimizer.step(self.objective, state.params, state.optimizer, batch)
         self._hold_to_budget(state.step)
-        return State(state.step + 1, params, optimizer), metrics
+        average = follow(state.average, self._rule, params, state.step + 1, self.plan.steps)
+        return State(state.step + 1, params, optimizer, average), metrics
 
     def moment(self, state: State, batch: Tensor, before: Params | None = None) -> Moment:
         """What metrics look at, on held-out micro-batches; `before` has the weights that the last step started from."""

@@ -8,6 +8,7 @@ from gnflow.errors import SpecError
 from gnflow.models.model import Model
 from gnflow.spec import optimizer as spec
 from gnflow.spec import rules
+from gnflow.spec.parts import Rule
 
 
 class Routing(NamedTuple):
@@ -46,7 +47,7 @@ def routing(method: spec.Method, network: Model) -> Routing:
     return Routing(labels, routes)
 
 
-def _require_sense(index: int, rule: rules.Rule, owned: list[str], network: Model) -> None:
+def _require_sense(index: int, rule: Rule, owned: list[str], network: Model) -> None:
     where = f"optimizer rule {index} (match: {rule.match})"
     if not owned:
         raise SpecError(f"{where} owns no parameter; see `gnflow plan` for names")

@@ -1,15 +1,32 @@
 """Factors on a learning rate, each a function of the 0-D count of updates made so far, computed inside the region.
 
+wsd     (u + 1) / w                                    for u < w, w updates of warm-up
+        1                                              for u < N - d, N updates in all and d of decay
+        final + (1 - final) s(t), t = (N - u) / d      after that, and `final` from N on
+linear  the same with d = N - w and s(t) = t
+
 The inner schedules of Gauss-Newton are functions of the same count: outer step = count // inner_steps.
 
 Code:     github.com/natalieabreu/full-gauss-newton `lr_sched` @ 0c14e7e
 Differs:  `inner_cosine` is not shifted by one outer step, as the reference's `cosine_with_global_schedule` is
 """
 
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
 import torch
 from torch import Tensor
 
 from gnflow.transform import Schedule as Schedule
+
+Shape: TypeAlias = Literal["linear", "cosine", "sqrt", "power"]
+SHAPES: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "linear": lambda t, p: t,
+    "cosine": lambda t, p: (1 - torch.cos(torch.pi * t)) / 2,
+    "sqrt": lambda t, p: 1 - (1 - t).sqrt(),
+    "power": lambda t, p: t**p,
+}
+"""s(t, p): from 1 at t = 1 to 0 at t = 0."""
 
 
 def _cosine(progress: Tensor, final: float) -> Tensor:
@@ -31,6 +48,29 @@ def cosine(updates: int, warmup: int = 0, final: float = 0.0) -> Schedule:
         return rising(count) * _cosine(progress, final)
 
     return factor
+
+
+def wsd(
+    updates: int, warmup: int = 0, decay: int = 0, shape: Shape = "linear", power: float = 1.0, final: float = 0.0
+) -> Schedule:
+    """Linear warm-up, the full rate, then over the last `decay` of all `updates` a fall towards `final`.
+
+    `power` is the exponent of the shape of that name. A decay that reaches into the warm-up begins after it.
+    """
+    length, fall = max(min(decay, updates - warmup), 1), SHAPES[shape]
+
+    def factor(count: Tensor) -> Tensor:
+        rising = ((count + 1).double() / max(warmup, 1)).clamp(max=1)
+        left = ((updates - count).double() / length).clamp(0, 1)
+        # In this form it is exactly 1 before the decay: until there the bits are those of a constant rate.
+        return rising * (1 - (1 - final) * (1 - fall(left, power)))
+
+    return factor
+
+
+def linear(updates: int, warmup: int = 0, final: float = 0.0) -> Schedule:
+    """Linear warm-up, then a straight line towards `final` over all other updates."""
+    return wsd(updates, warmup, updates, "linear", final=final)
 
 
 def constant_with_inner_cosine(inner_steps: int, final: float = 0.0) -> Schedule:

@@ -129,10 +129,11 @@ class Expects:
     words: str
 
 
-def refuse(message: str, *at: str | int) -> PydanticCustomError:
+def refuse(message: str, *at: str | int | tuple[str | int, ...]) -> PydanticCustomError:
     """An error of our own, for checks that span fields; the loader adds file, line and excerpt.
 
-    `at` names keys beside the one that is checked; the first that is written in the spec is pointed at.
+    `at` names keys beside the one that is checked; the first that is written in the spec is pointed at. A tuple is the
+    whole path of another place, from the root.
     """
     return PydanticCustomError("gnflow", "{message}", {"message": message, "at": at})
 

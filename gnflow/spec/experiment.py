@@ -6,6 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from gnflow.spec.base import Expects, Listed, Spec, refuse
 from gnflow.spec.data import Text
+from gnflow.spec.horizon import find_misfits
 from gnflow.spec.model import Decoder, Model
 from gnflow.spec.multimodal import Data, Multimodal
 from gnflow.spec.optimizer import GaussNewton, Method, Optimizer, has_momentum
@@ -69,6 +70,16 @@ class Experiment(Spec):
                 "a difference of logits has no digits left in `tf32`; set `float32`, or `optimizer.tangent: exact`",
                 "precision",
             )
+        return training
+
+    @field_validator("training")
+    @classmethod
+    def _schedules_fit(cls, training: Training, info: ValidationInfo) -> Training:
+        optimizer = info.data.get("optimizer")
+        if optimizer is None or training.steps is None:
+            return training
+        for path, why in find_misfits(optimizer, training.steps):
+            raise refuse(why, ("optimizer", *path))
         return training
 
     @field_validator("compile")

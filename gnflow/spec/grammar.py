@@ -149,9 +149,10 @@ def _shape(annotation: object, marks: Sequence[object]) -> Shape:
                 return replace(members[0], nullable=nullable)
             models = {kind: model for member in members for kind, model in member.models.items()}
             default = next((mark.kind for mark in marks if isinstance(mark, DefaultKind)), "")
-            plain = [member.words for member in members if not member.models]
-            words = ", or ".join([*plain, _mapping(tuple(models))])
-            return Shape(words, models, unit=unit, nullable=nullable, default=default, plain=bool(plain))
+            plain = list(dict.fromkeys(member.words for member in members if not member.models))
+            words = ", or ".join([*plain, *([_mapping(tuple(models))] if models else [])])
+            beside = bool(plain and models)
+            return Shape(words, models, unit=unit, nullable=nullable, default=default, plain=beside)
         case special if special is Literal:
             return Shape(listed([f"`{choice}`" for choice in parameters]), {}, parameters, unit=unit)
         case special if special is dict:

@@ -20,15 +20,9 @@ from gnflow.spec.base import (
     refuse,
 )
 from gnflow.spec.open import Open
-from gnflow.spec.rules import AdamWRule, FirstOrder, MuonRule, RmnpRule, Rule, SoapFields, SoapRule
-from gnflow.spec.schedules import (
-    Constant,
-    ConstantWithInnerCosine,
-    GlobalCosine,
-    InnerCosine,
-    InnerSchedule,
-    Schedule,
-)
+from gnflow.spec.parts import AdamWPart, Rule, own_schedules
+from gnflow.spec.rules import AdamWRule, FirstOrder, MuonRule, RmnpRule, SoapFields, SoapRule
+from gnflow.spec.schedules import Constant, ConstantWithInnerCosine, InnerSchedule, Schedule
 
 
 class Method(FirstOrder):
@@ -37,7 +31,8 @@ class Method(FirstOrder):
     microbatches: Annotated[Count, Unit("micro-batches")] = 1
     """Micro-batches averaged into one update."""
     schedule: Schedule = Constant()
-    """Factor on every learning rate. Inside Gauss-Newton the outer `schedule` rules instead."""
+    """Factor on the learning rate, and on those of parts that have no schedule of their own. Inside Gauss-Newton the
+    outer `schedule` rules instead."""
     clip: Rate | None = None
     """Largest global norm of the gradient; longer ones are scaled down."""
     rules: Listed[Rule] = ()
@@ -60,7 +55,7 @@ class AdamW(Method, AdamWRule):
 class MethodOfMatrices(Method):
     """A rule for the matrices inside the blocks, as an optimizer."""
 
-    others: Annotated[AdamWRule, Field(), Shorthand] = AdamWRule()
+    others: Annotated[AdamWPart, Field(), Shorthand] = AdamWPart()
     """The method for embedding, head and vectors."""
 
     def takes(self, shape: Sequence[int], inside: bool) -> bool:
@@ -260,7 +255,8 @@ class GaussNewton(Spec):
     inner_steps: Annotated[Count, Unit("inner updates")] = 64
     """Inner updates in one outer step."""
     schedule: InnerSchedule = ConstantWithInnerCosine()
-    """Factor on the inner learning rates."""
+    """Factor on the inner learning rates, but for parts with a schedule of their own; all inner updates of the run are
+    counted."""
     search: Search = GeometricSearch()
     """How far to go towards the point that the inner optimizer found."""
     average: Average = 0.0
@@ -306,12 +302,15 @@ class GaussNewton(Spec):
     @field_validator("inner_state")
     @classmethod
     def _counts_go_on(cls, state: str, info: ValidationInfo) -> str:
-        schedule = info.data.get("schedule")
-        if state == "reset" and isinstance(schedule, GlobalCosine | InnerCosine):
-            raise refuse(
-                f"a reset takes the count of updates along, and `{schedule.kind}` goes on from one solve to the next; "
-                "set `schedule: constant` or `constant_with_inner_cosine`, or keep the state"
-            )
+        inner, schedule = info.data.get("inner"), info.data.get("schedule")
+        parts = own_schedules(inner.rules, getattr(inner, "others", None)) if isinstance(inner, Method) else ()
+        for one in (schedule, *(own for _, own in parts)):
+            if state == "reset" and one is not None and one.looks_ahead:
+                what = "a part of the run" if isinstance(one, Constant) else f"`{one.kind}`"
+                raise refuse(
+                    f"a reset takes the count of updates along, and {what} goes on from one solve to the next; "
+                    "set `schedule: constant` or `constant_with_inner_cosine`, or keep the state"
+                )
         return state
 
     @field_validator("damping")

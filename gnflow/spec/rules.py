@@ -1,13 +1,11 @@
-"""What one group of parameters follows, and how groups are chosen by name."""
+"""What a group of parameters may follow: the rules that turn gradients into updates."""
 
-import re
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, Strict, field_validator
+from pydantic import Field, Strict
 
-from gnflow.spec.base import Count, Fraction, Kind, Rate, Spec, Unit, refuse
-from gnflow.spec.open import Open
+from gnflow.spec.base import Count, Fraction, Kind, Rate, Unit
 
 Beta = Fraction
 Decay = Annotated[float, Field(ge=0)]
@@ -143,24 +141,3 @@ class SoapRule(SoapFields):
     """Adam in the eigenbasis of Shampoo's factors (arXiv:2409.11321); for matrices only."""
 
     kind: Literal["soap"] = "soap"
-
-
-RuleUse = Annotated[FirstOrder, Open("optimizers")]
-
-
-class Rule(Spec):
-    """Sends the parameters whose name matches to one method; the first rule that matches wins."""
-
-    match: Annotated[str, Field(min_length=1)]
-    """Regular expression, searched for in the parameter's name."""
-    use: RuleUse
-    """The method for these parameters."""
-
-    @field_validator("match")
-    @classmethod
-    def _compiles(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise refuse(f"not a regular expression: {error}") from None
-        return pattern

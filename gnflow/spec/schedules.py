@@ -2,56 +2,132 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from gnflow.spec.base import Shorthand, Spec, Unit
+from gnflow.spec.base import Rate, Shorthand, Spec, refuse
+from gnflow.spec.span import Span, measure
+
+Final = Annotated[float, Field(ge=0, le=1)]
 
 
-class Constant(Spec):
+class ScheduleKind(Spec):
+    """What every schedule has."""
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether a factor depends on how many updates the whole run has."""
+        return True
+
+
+class Constant(ScheduleKind):
     """The full rate, after a linear warm-up."""
 
     kind: Literal["constant"] = "constant"
-    warmup: Annotated[int, Field(ge=0), Unit("updates")] = 0
-    """Updates of linear warm-up."""
+    warmup: Span = 0
+    """Linear warm-up: updates, or a part of the run."""
+
+    @property
+    def looks_ahead(self) -> bool:
+        """A warm-up that is a part of the run does."""
+        return isinstance(self.warmup, float)
 
 
-class Cosine(Spec):
+class Cosine(ScheduleKind):
     """One half cosine from the full rate to `final`, over the whole run."""
 
     kind: Literal["cosine"] = "cosine"
-    warmup: Annotated[int, Field(ge=0), Unit("updates")] = 0
-    """Updates of linear warm-up."""
-    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    warmup: Span = 0
+    """Linear warm-up: updates, or a part of the run."""
+    final: Final = 0.0
     """Last rate, as a fraction of the full one."""
 
 
-class GlobalCosine(Spec):
-    """One half cosine over all inner updates of the run, whatever the outer step."""
+class Linear(ScheduleKind):
+    """A straight line from the full rate to `final`, over all updates after the warm-up."""
+
+    kind: Literal["linear"] = "linear"
+    warmup: Span = 0
+    """Linear warm-up: updates, or a part of the run."""
+    final: Final = 0.0
+    """The rate, as a fraction of the full one, that the line would reach one update after the last."""
+
+
+class Wsd(ScheduleKind):
+    """Warm-up, stable, decay: a linear warm-up, the full rate, and a decay to `final` over the last updates."""
+
+    kind: Literal["wsd"] = "wsd"
+    warmup: Span = 0
+    """Linear warm-up: updates, or a part of the run."""
+    decay: Span = 0.2
+    """The decay at the end: updates, or a part of the run."""
+    shape: Literal["linear", "cosine", "sqrt", "power"] = "linear"
+    """How the rate falls. With t from 1 to 0: t, (1 - cos pi t)/2, 1 - sqrt(1 - t), or t to the `power`."""
+    power: Rate | None = None
+    """The exponent of `shape: power`."""
+    final: Final = 0.0
+    """The rate, as a fraction of the full one, that the decay would reach one update after the last."""
+
+    @model_validator(mode="after")
+    def _power_belongs_to_its_shape(self) -> "Wsd":
+        if self.shape == "power" and self.power is None:
+            raise refuse("`shape: power` needs its exponent; add `power: 1.5` or another", "shape")
+        if self.shape != "power" and self.power is not None:
+            raise refuse(f"`shape: {self.shape}` has no exponent; remove `power` or set `shape: power`", "power")
+        return self
+
+
+class GlobalCosine(ScheduleKind):
+    """`cosine` by its older name: one half cosine over all inner updates of the run, whatever the outer step."""
 
     kind: Literal["global_cosine"] = "global_cosine"
-    warmup: Annotated[int, Field(ge=0), Unit("updates")] = 0
-    """Inner updates of linear warm-up."""
-    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    warmup: Span = 0
+    """Linear warm-up: inner updates, or a part of the run."""
+    final: Final = 0.0
     """Last rate, as a fraction of the full one."""
 
 
-class InnerCosine(Spec):
+class InnerCosine(ScheduleKind):
     """A half cosine inside each outer step, from a peak that itself follows a half cosine over the outer steps."""
 
     kind: Literal["inner_cosine"] = "inner_cosine"
-    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    final: Final = 0.0
     """Last rate of both, as a fraction of their first."""
 
 
-class ConstantWithInnerCosine(Spec):
+class ConstantWithInnerCosine(ScheduleKind):
     """A half cosine inside each outer step, always from the full rate."""
 
     kind: Literal["constant_with_inner_cosine"] = "constant_with_inner_cosine"
-    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    final: Final = 0.0
     """Last rate of an outer step, as a fraction of the full one."""
 
+    @property
+    def looks_ahead(self) -> bool:
+        """It looks no further than the end of its outer step."""
+        return False
 
-Schedule = Annotated[Constant | Cosine, Field(discriminator="kind"), Shorthand]
-InnerSchedule = Annotated[
-    Constant | GlobalCosine | InnerCosine | ConstantWithInnerCosine, Field(discriminator="kind"), Shorthand
-]
+
+RunSchedule = Constant | Cosine | Linear | Wsd
+AnySchedule = RunSchedule | GlobalCosine | InnerCosine | ConstantWithInnerCosine
+Schedule = Annotated[RunSchedule, Field(discriminator="kind"), Shorthand]
+InnerSchedule = Annotated[AnySchedule, Field(discriminator="kind"), Shorthand]
+
+
+def find_misfit(schedule: AnySchedule, updates: int) -> tuple[str, str] | None:
+    """The key of a span that does not fit into a run of so many updates, and why; None where all of them fit."""
+    spans = {key: getattr(schedule, key) for key in ("warmup", "decay") if hasattr(schedule, key)}
+    lengths = {key: measure(span, updates) for key, span in spans.items()}
+    run = f"the run of {_count(updates)}"
+    for key, length in lengths.items():
+        if length > updates:
+            what = "warm-up" if key == "warmup" else key
+            return key, f"a {what} of {_count(length)} is longer than {run}; give fewer, or a part of the run below 1"
+    # Parts are compared as they are: rounded to whole updates, they might add up to one more.
+    if sum(span if isinstance(span, int) else span * updates for span in spans.values()) > updates + 1e-6:
+        both = " and ".join(f"{key} ({spans[key]})" for key in spans)
+        return "decay", f"{both} are together longer than {run}; shorten one of them"
+    return None
+
+
+def _count(updates: int) -> str:
+    return f"{updates:,} update" if updates == 1 else f"{updates:,} updates"

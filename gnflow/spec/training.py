@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from gnflow.spec.base import Count, Kind, Path, Rate, Shorthand, Spec, Unit, later, refuse
+from gnflow.spec.base import Count, Fraction, Kind, Path, Rate, Shorthand, Spec, Unit, later, refuse
 from gnflow.spec.open import Open
 
 
@@ -53,6 +53,35 @@ class Spike(Spec):
     """Losses of steps that were not undone; the rule holds once there are so many."""
 
 
+class WeightEma(Spec):
+    """An exponential moving average of the weights after each step, without its bias towards the first."""
+
+    kind: Literal["ema"] = "ema"
+    decay: Fraction = 0.99
+    """Weight of the weights after a step against that of the weights after the next one."""
+
+    @property
+    def looks_ahead(self) -> bool:
+        """It is the same however many steps follow."""
+        return False
+
+
+class WeightTail(Spec):
+    """The mean of the weights after each of the last steps of the run."""
+
+    kind: Literal["tail"] = "tail"
+    part: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """The part of all steps that is averaged; at least the last one is."""
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Where it begins depends on how many steps the run has."""
+        return True
+
+
+WeightAverage = WeightEma | WeightTail
+
+
 class Training(Spec):
     """How long, on what, and what is kept."""
 
@@ -86,6 +115,10 @@ class Training(Spec):
     """The losses that `on_nonfinite` is for though they are finite. Default: none."""
     max_undone: Annotated[Count, Unit("steps"), later(10)] = 10
     """Steps that `skip` or `rollback` may undo in one run; one more ends it as `raise` does."""
+
+    average: Annotated[Annotated[WeightAverage, Field(discriminator="kind"), Shorthand] | None, later(None)] = None
+    """An average of the weights, kept beside them and evaluated as `loss/held_out_average`. Training does not see it.
+    Default: none."""
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Training":

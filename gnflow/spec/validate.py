@@ -90,6 +90,10 @@ class _Place:
         """Of the value, or of what is nearest to it."""
         return place_of(*self.trail[-1])
 
+    def elsewhere(self, path: KeyPath) -> "_Place":
+        """Another place of the same tree; where nothing is written there, what is nearest to it."""
+        return replace(self, path=path, trail=tuple(along(self.trail[0][1], path)))
+
     def beside(self, keys: tuple[str | int, ...]) -> Origin:
         """The first of `keys`, in this value or next to it, that is written in the spec."""
         for _, node in reversed(self.trail[-2:]):
@@ -149,6 +153,8 @@ def _problem(place: _Place, details: ErrorDetails) -> Problem:
             return _unknown_kind(place, place.shape.choices, place.origin)
         case "gnflow":
             context = details["ctx"]
+            if elsewhere := next((at for at in context["at"] if isinstance(at, tuple)), None):
+                return _at(place.elsewhere(elsewhere), str(context["message"]))
             return _at(place, str(context["message"]), place.beside(context["at"]))
         case _:
             return _unfit(place, details)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from math import ceil
 
 BARS = "▁▂▃▄▅▆▇█"
+LETTERS = "_.:-=+*#"
+"""In the place of bars, for a terminal that has none."""
 MISSING = "-"
 
 
@@ -78,6 +80,17 @@ def sparkline(values: Sequence[float], width: int = 60) -> str:
     low, high = min(shown), max(shown)
     scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
     return "".join(BARS[round((value - low) * scale)] for value in shown)
+
+
+def skyline(values: Sequence[float], encoding: str = "utf-8") -> str:
+    """A bar for each value, from 0 up to the largest; of letters where the encoding has no bars."""
+    try:
+        BARS.encode(encoding)
+        bars = BARS
+    except UnicodeEncodeError:
+        bars = LETTERS
+    high = max(values, default=0.0)
+    return "".join(bars[round(value / high * (len(bars) - 1)) if high > 0 else 0] for value in values)
 
 
 def listed(parts: Sequence[str]) -> str:

@@ -2,6 +2,8 @@
 
     checkpoints/step_00000012/{params,optimizer}.safetensors state.json manifest.json
 
+With `average.safetensors` where the run keeps an average of its weights; `state.json` says of how many steps.
+
 Made under a temporary name, every file synced, the manifest written last, then renamed.
 """
 
@@ -19,11 +21,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gnflow import faults, trees
+from gnflow.compiler.average import Average
 from gnflow.compiler.program import State
 from gnflow.errors import DiskProblem
 from gnflow.train import disk
 
 PARAMS, OPTIMIZER, STATE, MANIFEST = "params.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
+AVERAGE = "average.safetensors"
 PARTIAL = ".partial_"
 FORMAT = 1
 
@@ -57,6 +61,9 @@ def save(parent: Path, state: State) -> Path:
     path = path_of(parent, state.step)
     partial = path.with_name(PARTIAL + path.name)
     tensors = {PARAMS: trees.named_tensors(state.params), OPTIMIZER: trees.named_tensors(state.optimizer)}
+    about = {"format": FORMAT, "step": state.step}
+    if state.average is not None:
+        tensors[AVERAGE], about["averaged"] = state.average.params, state.average.steps
     with disk.writing(path):
         parent.mkdir(parents=True, exist_ok=True)
         sweep(parent)
@@ -71,8 +78,8 @@ def save(parent: Path, state: State) -> Path:
                 file.chmod(0o644)  # safetensors makes files that only their owner may read
                 disk.sync(file)
                 faults.at("checkpoint.after_file")
-            disk.write_json(partial / STATE, {"format": FORMAT, "step": state.step})
-            seal(partial, PARAMS, OPTIMIZER, STATE)
+            disk.write_json(partial / STATE, about)
+            seal(partial, *tensors, STATE)
             faults.at("checkpoint.after_write")
             if path.exists():
                 path.rename(partial.with_name(PARTIAL + "replaced"))
@@ -90,17 +97,33 @@ def load(path: Path, template: State, device: torch.device) -> State:
     """The state of a checkpoint whose digests were checked. Raises DiskProblem when it has not the template's form."""
     # Cloned, since a view into the file is not aligned as torch aligns, and kernels may then round in another order.
     try:
-        step = json.loads((path / STATE).read_bytes())["step"]
+        about = json.loads((path / STATE).read_bytes())
         params = trees.clone(load_file(path / PARAMS, device=str(device)))
         optimizer = trees.clone(load_file(path / OPTIMIZER, device=str(device)))
         _require_form(PARAMS, params, trees.named_tensors(template.params))
         _require_form(OPTIMIZER, optimizer, trees.named_tensors(template.optimizer))
+        average = None
+        if template.average is not None:
+            found = trees.clone(load_file(path / AVERAGE, device=str(device)))
+            _require_form(AVERAGE, found, template.average.params)
+            average = Average(trees.pick(found, template.average.params), about["averaged"])
+        step = about["step"]
     except (SafetensorError, OSError, LookupError, ValueError) as error:
         raise DiskProblem(
             f"{path} cannot be used, though its digests are right: {error}. "
             "It was written by another version of gnflow; `--fresh` starts the run again"
         ) from error
-    return State(step, trees.with_tensors(template.params, params), trees.with_tensors(template.optimizer, optimizer))
+    return State(
+        step,
+        trees.with_tensors(template.params, params),
+        trees.with_tensors(template.optimizer, optimizer),
+        average,
+    )
+
+
+def count_averaged(path: Path) -> int:
+    """How many steps the average in a good checkpoint is of; 0 where there is no average, or none yet."""
+    return int(json.loads((path / STATE).read_bytes()).get("averaged", 0))
 
 
 def newest(parent: Path, usable: Callable[[int], bool] = lambda step: True) -> Found:

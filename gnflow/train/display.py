@@ -16,6 +16,7 @@ from rich.text import Text
 from gnflow.compiler.plan import Plan
 from gnflow.secrets import without_secrets
 from gnflow.train.journal import JOURNAL, Event, Record, Step, read
+from gnflow.train.recorder import AVERAGE_LOSS
 
 BARS = "▁▂▃▄▅▆▇█"
 WIDTH = 32  # losses in the sparkline
@@ -60,7 +61,12 @@ class Progress:
 
     def facts(self) -> list[str]:
         """Losses, step length and speed, as far as they are known."""
-        named = {"loss/train": "loss {:.3f}", "loss/held_out": "held out {:.3f}", "gn/alpha": "alpha {:.3g}"}
+        named = {
+            "loss/train": "loss {:.3f}",
+            "loss/held_out": "held out {:.3f}",
+            AVERAGE_LOSS: "averaged {:.3f}",
+            "gn/alpha": "alpha {:.3g}",
+        }
         found = [text.format(self.latest[name]) for name, text in named.items() if name in self.latest]
         if (speed := self.tokens_per_second) is not None:
             found.append(f"{speed:,.0f} tokens/s")

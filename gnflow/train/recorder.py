@@ -16,6 +16,8 @@ from gnflow.train.journal import OTHERS, Event, Journal, Record, Step
 
 UNDONE = "steps/undone"  # how many, so far; recorded where the spec lets steps be undone
 
+AVERAGE_LOSS = "loss/held_out_average"  # that of the average of the weights; recorded once there is one
+
 
 class Observer(Protocol):
     """Hears of every record once the journal holds it. Must return at once."""

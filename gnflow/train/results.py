@@ -12,11 +12,13 @@ from gnflow import faults
 from gnflow.compiler.plan import Plan
 from gnflow.train import checkpoint, disk
 from gnflow.train.journal import JOURNAL, OTHERS, Step, first_line, identity
-from gnflow.train.recorder import UNDONE, cumulative
+from gnflow.train.recorder import AVERAGE_LOSS, UNDONE, cumulative
 from gnflow.train.table import table
 
 METRICS, SUMMARY, MODEL, EXPERIMENT = "metrics.parquet", "summary.json", "model", "experiment.yaml"
 SAMPLES = "samples"
+AVERAGE = "average"
+"""In `model/`: the average of the weights, in the form of `model/` itself."""
 COMPLETE, PREEMPTED, DIVERGED = "complete", "preempted", "diverged"
 AXES = {"passes": "passes/serial", "tokens": "tokens/total", "flops": "flops/total"}
 
@@ -37,6 +39,7 @@ def summary(plan: Plan, steps: Mapping[int, Step], step: int, status: str) -> di
     last = steps.get(step, Step(step, 0.0, {}))
     steps = {number: record for number, record in steps.items() if number <= step}
     losses = [record.values["loss/held_out"] for record in steps.values() if "loss/held_out" in record.values]
+    averages = [record.values[AVERAGE_LOSS] for record in steps.values() if AVERAGE_LOSS in record.values]
     first = next((record for record in steps.values() if reached(plan, record)), None)
     target: dict[str, object] = {"step": None, **dict.fromkeys(AXES), "seconds": None}
     if first is not None:
@@ -50,6 +53,7 @@ def summary(plan: Plan, steps: Mapping[int, Step], step: int, status: str) -> di
         "status": status,
         "steps": last.step,
         "loss/held_out": losses[-1] if losses else None,
+        **({AVERAGE_LOSS: averages[-1]} if averages else {}),
         "loss/train": last.values.get("loss/train"),
         **cumulative(plan, last.step),
         **{name: last.values[name] for name in (UNDONE,) if name in last.values},
@@ -74,22 +78,36 @@ def write_summary(directory: Path, plan: Plan, steps: Mapping[int, Step], step: 
 
 
 def write_model(directory: Path, source: Path) -> None:
-    """model/: the weights of the checkpoint `source`, with the spec that made them. Raises DiskProblem."""
+    """model/: the weights of the checkpoint `source`, with the spec that made them; their average in model/average/.
+
+    Raises DiskProblem.
+    """
     path, partial = directory / MODEL, directory / f"{checkpoint.PARTIAL}{MODEL}"
     with disk.writing(path):
         checkpoint.sweep(directory)
-        partial.mkdir()
-        for file in (source / checkpoint.PARAMS, directory / EXPERIMENT):
-            shutil.copyfile(file, partial / file.name)
-            disk.sync(partial / file.name)
-            faults.at("model.after_file")
-        checkpoint.seal(partial, checkpoint.PARAMS, EXPERIMENT)
+        named = _fill(partial, source / checkpoint.PARAMS, directory / EXPERIMENT)
+        if checkpoint.count_averaged(source):
+            named += _fill(partial / AVERAGE, source / checkpoint.AVERAGE, directory / EXPERIMENT)
+            checkpoint.seal(partial / AVERAGE, checkpoint.PARAMS, EXPERIMENT)
+        checkpoint.seal(partial, *(str(file.relative_to(partial)) for file in named))
         faults.at("model.after_write")
         shutil.rmtree(path, ignore_errors=True)
         faults.at("model.after_removal")
         partial.rename(path)
         faults.at("model.after_rename")
         disk.sync(directory)
+
+
+def _fill(folder: Path, weights: Path, experiment: Path) -> list[Path]:
+    """Copies weights and the spec that made them into a new folder."""
+    folder.mkdir()
+    copies = [folder / checkpoint.PARAMS, folder / EXPERIMENT]
+    for file, copy in zip((weights, experiment), copies, strict=True):
+        shutil.copyfile(file, copy)
+        disk.sync(copy)
+        faults.at("model.after_file")
+    disk.sync(folder)
+    return copies
 
 
 def write_all(directory: Path, plan: Plan, steps: Mapping[int, Step], source: Path) -> None:

@@ -19,10 +19,12 @@ from gnflow.train import checkpoint, disk, divergence, offending, results
 from gnflow.train.clock import Clock, Taken
 from gnflow.train.journal import Journal, Step
 from gnflow.train.past import ROLLED_BACK, SKIPPED, Past, beginning
-from gnflow.train.recorder import UNDONE, Recorder, diverging, numbers
+from gnflow.train.recorder import AVERAGE_LOSS, UNDONE, Recorder, diverging, numbers
 from gnflow.train.signals import Stop
 
 REQUEST = "save"  # in the run directory: who touches it asks for a checkpoint after this step; then it is gone
+
+LOSS = "loss/held_out"
 
 
 @dataclass
@@ -132,6 +134,9 @@ class Session:
             return {}
         at = self.program.moment(state, self.evaluation, before)._replace(dataset=self.dataset, write=self._write)
         values = numbers(self.program.evaluate(at, lambda metric: metric.decides))
+        if state.average is not None and state.average.steps and LOSS in values:
+            averaged = at._replace(params=state.average.params)
+            values[AVERAGE_LOSS] = numbers(self.program.evaluate(averaged, lambda metric: metric.decides))[LOSS]
         if diverging(values):
             return values
         number = state.step // self.plan.evaluation.every

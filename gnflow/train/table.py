@@ -7,7 +7,7 @@ import polars
 from gnflow.train.journal import Step
 
 ORDER = (
-    "loss/train", "loss/held_out",
+    "loss/train", "loss/held_out", "loss/held_out_average",
     "tokens/solve", "tokens/search", "tokens/total", "passes/serial", "flops/total",
     "time/seconds", "time/cpu", "time/others", "time/compile", "time/wall",
     "learning_rate", "norm/gradient", "norm/update",

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
-from gnflow.verify import behaviour, compiled, derivatives, state
+from gnflow.verify import behaviour, compiled, derivatives, schedules, state
 from gnflow.verify.subject import Make, parts
 
 
@@ -28,7 +28,7 @@ OPTIMIZER: Mapping[str, Check] = {
     "is deterministic": state.is_deterministic,
     "resumes bit for bit": state.resumes_bit_for_bit,
     "keeps types and shapes": state.keeps_types_and_shapes,
-    SCHEDULE: state.honours_its_schedule,
+    SCHEDULE: schedules.honours_its_schedule,
     "counts its micro-batches": state.counts_its_microbatches,
 }
 GRADIENT: Mapping[str, Check] = {

@@ -12,7 +12,6 @@ from gnflow.objective import Params
 from gnflow.optim.protocol import Region, eager, through
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.schedules import Constant, Cosine, GlobalCosine
 from gnflow.verify.problems import bowl
 from gnflow.verify.subject import Make, Parts, Reached, advanced, initial, noise, parts, require, rounds, text
 
@@ -51,27 +50,6 @@ def keeps_types_and_shapes(experiment: Experiment, make: Make = parts) -> None:
         require(not absent, f"metrics lack {', '.join(absent)}")
         for name, value in reached.metrics.items():
             require(value.ndim == 0, f"metric `{name}` has shape {tuple(value.shape)}, expected a single number")
-
-
-def honours_its_schedule(experiment: Experiment, make: Make = parts) -> None:
-    """After a cosine to 0 nothing moves, nor is a rate recorded; and a constant rate leads elsewhere."""
-    steps = 3
-    falling, level = (_scheduled(experiment, cosine, steps) for cosine in (True, False))
-    made, start = _on_a_bowl(falling, make)
-    ended = advanced(falling, made, start, steps)
-    whole = trees.norm(trees.subtract(ended.params, start)).item()
-    further = advanced(falling, made, ended.params, 1, ended.state, steps)
-    moved = trees.norm(trees.subtract(further.params, ended.params)).item()
-    require(
-        moved <= 1e-6 * whole,
-        f"after a schedule that ends at 0 a step still moves the weights by {moved:.3g}; "
-        f"the {steps} steps before moved them by {whole:.3g}",
-    )
-    rate = further.metrics["learning_rate"].item()
-    require(rate == 0, f"after a schedule that ends at 0 the recorded learning rate is {rate:.3g}")
-    constant = advanced(level, *_on_a_bowl(level, make), steps)
-    apart = trees.norm(trees.subtract(constant.params, ended.params)).item()
-    require(apart > 1e-3 * whole, f"a cosine and a constant rate end {apart:.3g} apart after a way of {whole:.3g}")
 
 
 def counts_its_microbatches(experiment: Experiment, make: Make = parts) -> None:
@@ -122,18 +100,6 @@ def _on_a_bowl(experiment: Experiment, make: Make, dtype: torch.dtype = torch.fl
     made = make(experiment, eager)
     start = trees.mapped(lambda w: w.to(dtype), initial(experiment, made.network))
     return made._replace(objective=bowl(trees.add(start, noise(start, 5)), 10.0, spread=0.5)), start
-
-
-def _scheduled(experiment: Experiment, falling: bool, steps: int) -> Experiment:
-    """The experiment with a cosine to 0 over `steps` steps, or a constant rate. Gauss-Newton takes full steps."""
-    method = experiment.optimizer
-    if isinstance(method, spec.GaussNewton):
-        changed: dict[str, object] = {"schedule": GlobalCosine() if falling else Constant()}
-        changed |= {"search": spec.NoSearch(), "warm_start": False, "average": 0.0, "inner_state": "kept"}
-    else:
-        changed = {"schedule": Cosine() if falling else Constant()}
-    training = experiment.training.model_copy(update={"steps": steps})
-    return experiment.model_copy(update={"optimizer": method.model_copy(update=changed), "training": training})
 
 
 Form = dict[str, tuple[torch.dtype, tuple[int, ...]]]

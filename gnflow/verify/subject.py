@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ from gnflow.spec import optimizer as spec
 from gnflow.spec.data import PretrainedTokenizer, Text, Tokens
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.multimodal import VQ, Data, Digits, Multimodal
-from gnflow.spec.schedules import InnerSchedule, Schedule
+from gnflow.spec.parts import Part
+from gnflow.spec.schedules import ScheduleKind
 from gnflow.spec.training import Scratch
 
 WIDTH, VOCABULARY, CONTEXT, ROWS, STEPS = 16, 13, 8, 2, 12
@@ -34,6 +35,7 @@ class Parts(NamedTuple):
     optimizer: Optimizer
 
 
+Scheduled = TypeVar("Scheduled", bound=ScheduleKind)
 Make: TypeAlias = Callable[[Experiment, Jit], Parts]
 
 
@@ -102,12 +104,14 @@ def _few(method: spec.Method, names: list[str], part: float) -> spec.Method:
     for rule in method.rules:
         owned = [name for name in free if re.search(rule.match, name)]
         free = [name for name in free if name not in owned]
-        rules += [rule] if owned else []
+        rules += [rule.model_copy(update={"use": _short_part(rule.use)})] if owned else []
     changed: dict[str, object] = {
         "microbatches": min(method.microbatches, MICROBATCHES),
         "schedule": _short(method.schedule),
         "rules": tuple(rules),
     }
+    if isinstance(method, spec.MethodOfMatrices):
+        changed["others"] = _short_part(method.others)
     if isinstance(method, spec.MlFopSoap):
         changed["leaves"] = min(method.leaves, LEAVES)
     return method.model_copy(update=changed).smaller(part)
@@ -118,9 +122,14 @@ def _few_iterations(method: spec.ConjugateGradients) -> spec.ConjugateGradients:
     return method.model_copy(update=few)
 
 
-def _short(schedule: Schedule | InnerSchedule) -> Schedule | InnerSchedule:
-    warmup = getattr(schedule, "warmup", None)
-    return schedule if warmup is None else schedule.model_copy(update={"warmup": min(warmup, WARMUP)})
+def _short(schedule: Scheduled) -> Scheduled:
+    """The schedule with few updates of warm-up and of decay; parts of the run stay."""
+    spans = {key: min(getattr(schedule, key), WARMUP) for key in ("warmup", "decay") if hasattr(schedule, key)}
+    return schedule.model_copy(update=spans)
+
+
+def _short_part(part: Part) -> Part:
+    return part if part.schedule is None else part.model_copy(update={"schedule": _short(part.schedule)})
 
 
 def device(experiment: Experiment) -> torch.device:

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ def test_the_answer_comes_first_and_every_tensor_when_asked_for(capsys):
     assert lines[3].startswith("evaluation: 15 times at most, 240 passes over a micro-batch")
     assert "blocks.2.feedforward.down.weight" not in short
     assert "`--parameters` lists every tensor" in lines[-1]
+    assert re.search(r"rate muon {12}█{48}  constant: first 0.01, peak 0.01, last 0.01\n", short)
 
     assert plan(SPECS / "full_gn.yaml", sets=(), json=False, parameters=True) == 0
     whole = capsys.readouterr().out

@@ -148,13 +148,17 @@ def test_keys_that_came_later_are_in_no_digest_at_their_default() -> None:
         ("training", "on_nonfinite", "skip"),
         ("training", "spike", {"above": 4.0}),
         ("training", "max_undone", 3),
+        ("training", "average", {"kind": "ema"}),
         ("compile", "attention", "flash"),
         ("compile", "activations", 64),
     ]
     for section, key, _ in later:
         del before[section][key]  # type: ignore[union-attr, arg-type, call-overload, index]
         assert f"  {key}: " in resolved(one)
+    del before["optimizer"]["others"]["schedule"]  # type: ignore[union-attr, arg-type, call-overload, index]
     assert digest(one) == digest(before)
+    scheduled = {"optimizer": {"kind": "muon", "others": {"schedule": "linear"}}}
+    assert digest(Experiment.model_validate(base | scheduled)) != digest(one)
     for section, key, value in later:
         given: dict[str, object] = {"steps": 3} if section == "training" else {}
         assert digest(Experiment.model_validate(base | {section: given | {key: value}})) != digest(one)

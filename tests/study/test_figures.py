@@ -86,3 +86,11 @@ def test_an_end_of_an_interval_shows_on_which_side_of_one_it_is(value: float, te
 
 def test_one_thing_is_not_several() -> None:
     assert [figures.several(number, "step") for number in (0, 1, 2)] == ["0 steps", "1 step", "2 steps"]
+
+
+def test_a_skyline_stands_on_zero_and_is_of_letters_where_there_are_no_bars() -> None:
+    assert figures.skyline([0.0, 0.5, 1.0]) == "▁▅█"
+    assert figures.skyline([3.0, 3.0]) == "██"
+    assert figures.skyline([0.0, 0.5, 1.0], "ascii") == "_=#"
+    assert figures.skyline([0.0]) == "▁"
+    assert figures.skyline([]) == ""

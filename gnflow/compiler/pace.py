@@ -1,0 +1,58 @@
+"""Spec -> the factors on learning rates: of each rule by its own schedule, or else by that of its method."""
+
+from collections.abc import Callable
+from typing import TypeAlias, assert_never
+
+from gnflow.errors import SpecError
+from gnflow.optim import schedules
+from gnflow.spec import schedules as spec
+from gnflow.spec.horizon import count_updates, find_misfits
+from gnflow.spec.optimizer import GaussNewton, Optimizer
+from gnflow.spec.parts import Part
+from gnflow.spec.rules import FirstOrder
+from gnflow.spec.span import measure
+from gnflow.spec.tree import dotted
+
+Pace: TypeAlias = Callable[[FirstOrder], schedules.Schedule]
+"""A rule -> the factors on its learning rate."""
+
+
+def set_pace(method: Optimizer, steps: int) -> Pace:
+    """The pace of an optimizer in a run of so many steps. Inside Gauss-Newton all inner updates are counted."""
+    updates = count_updates(method, steps)
+    inner_steps = method.inner_steps if isinstance(method, GaussNewton) else 1
+
+    def pace(rule: FirstOrder) -> schedules.Schedule:
+        own = rule.schedule if isinstance(rule, Part) else None
+        return make_schedule(own or method.schedule, updates, inner_steps)
+
+    return pace
+
+
+def require_fit(method: Optimizer, steps: int) -> None:
+    """Raises SpecError for a warm-up or a decay that is longer than a run of so many steps.
+
+    A spec that names its steps is refused when it is checked; of one that names its tokens they are known here.
+    """
+    for path, why in find_misfits(method, steps):
+        raise SpecError(f"optimizer.{dotted(path)}: {why}")
+
+
+def make_schedule(schedule: spec.AnySchedule, updates: int, inner_steps: int = 1) -> schedules.Schedule:
+    """The factors of one schedule over so many updates, `inner_steps` of them in one step of the run."""
+    match schedule:
+        case spec.Constant(warmup=warmup):
+            return schedules.constant(measure(warmup, updates))
+        case spec.Cosine() | spec.GlobalCosine():
+            return schedules.cosine(updates, measure(schedule.warmup, updates), schedule.final)
+        case spec.Linear(warmup=warmup, final=final):
+            return schedules.linear(updates, measure(warmup, updates), final)
+        case spec.Wsd(warmup=warmup, decay=decay, shape=shape, power=power, final=final):
+            spans = measure(warmup, updates), measure(decay, updates)
+            return schedules.wsd(updates, *spans, shape, power or 1.0, final)
+        case spec.InnerCosine(final=final):
+            return schedules.inner_cosine(inner_steps, updates // inner_steps, final)
+        case spec.ConstantWithInnerCosine(final=final):
+            return schedules.constant_with_inner_cosine(inner_steps, final)
+        case _:
+            assert_never(schedule)

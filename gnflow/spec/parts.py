@@ -1,0 +1,65 @@
+"""What a part of the parameters follows: a rule, with a schedule of its own where it has one, and how it is chosen."""
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from gnflow.spec.base import Spec, later, refuse
+from gnflow.spec.open import Open
+from gnflow.spec.rules import AdamWRule, FirstOrder
+from gnflow.spec.schedules import RunSchedule, Schedule
+from gnflow.spec.tree import KeyPath
+
+
+class Part(FirstOrder):
+    """A rule for a part of the parameters."""
+
+    schedule: Annotated[Schedule | None, later(None)] = None
+    """Factor on the learning rate of this part alone. Default: the schedule of the method."""
+
+
+class AdamWPart(Part, AdamWRule):
+    """Adam with decoupled weight decay (arXiv:1711.05101)."""
+
+
+@cache
+def as_part(rule: type[FirstOrder]) -> type[Part]:
+    """The class of a part that follows this rule: the fields of the rule, and a schedule."""
+    if issubclass(rule, Part):
+        return rule
+    if rule is AdamWRule:
+        return AdamWPart
+    made: type[Part] = type(
+        f"{rule.__name__}Part", (Part, rule), {"__module__": rule.__module__, "__doc__": rule.__doc__}
+    )
+    return made
+
+
+class Rule(Spec):
+    """Sends the parameters whose name matches to one method; the first rule that matches wins."""
+
+    match: Annotated[str, Field(min_length=1)]
+    """Regular expression, searched for in the parameter's name."""
+    use: Annotated[Part, Open("optimizers", seen_as=as_part)]
+    """The method for these parameters."""
+
+    @field_validator("match")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise refuse(f"not a regular expression: {error}") from None
+        return pattern
+
+
+def own_schedules(rules: Iterable[Rule], others: Part | None) -> Iterator[tuple[KeyPath, RunSchedule]]:
+    """The schedules that parts of a method have of their own, each with the keys that lead to it."""
+    for index, rule in enumerate(rules):
+        if rule.use.schedule is not None:
+            yield ("rules", index, "use", "schedule"), rule.use.schedule
+    if others is not None and others.schedule is not None:
+        yield ("others", "schedule"), others.schedule

@@ -1,0 +1,117 @@
+"""Schedules reach the updates: that of the method its own weights, and those of parts theirs."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from gnflow import trees
+from gnflow.compiler.routing import routing
+from gnflow.objective import Params
+from gnflow.optim.protocol import eager
+from gnflow.spec import optimizer as spec
+from gnflow.spec.experiment import Experiment
+from gnflow.spec.parts import Part
+from gnflow.spec.schedules import AnySchedule, Constant, Cosine, Linear, RunSchedule, Wsd
+from gnflow.verify.problems import bowl
+from gnflow.verify.subject import Make, Parts, advanced, initial, noise, parts, require
+
+Change: TypeAlias = Callable[[AnySchedule], RunSchedule]
+STEPS = 3
+
+
+def honours_its_schedule(experiment: Experiment, make: Make = parts) -> None:
+    """After a decay to 0 nothing moves, nor is a rate recorded; a constant rate leads elsewhere; parts have their own.
+
+    The decay has the kind and shape of the spec's schedule where that has any, and else is a cosine.
+    """
+    ending, level = (_scheduled(experiment, end) for end in (_ending, _level))
+    made, start = _begin(ending, make)
+    ended = advanced(ending, made, start, STEPS)
+    whole = trees.norm(trees.subtract(ended.params, start)).item()
+    further = advanced(ending, made, ended.params, 1, ended.state, STEPS)
+    moved = trees.norm(trees.subtract(further.params, ended.params)).item()
+    require(
+        moved <= 1e-6 * whole,
+        f"after a schedule that ends at 0 a step still moves the weights by {moved:.3g}; "
+        f"the {STEPS} steps before moved them by {whole:.3g}",
+    )
+    rate = further.metrics["learning_rate"].item()
+    require(rate == 0, f"after a schedule that ends at 0 the recorded learning rate is {rate:.3g}")
+    constant = advanced(level, *_begin(level, make), STEPS)
+    apart = trees.norm(trees.subtract(constant.params, ended.params)).item()
+    require(apart > 1e-3 * whole, f"a decay and a constant rate end {apart:.3g} apart after a way of {whole:.3g}")
+    _parts_follow_their_own(_scheduled(experiment, _level, lambda schedule: Linear()), make)
+
+
+def _parts_follow_their_own(experiment: Experiment, make: Make) -> None:
+    """Where the schedules of all parts have ended and that of the method goes on, the method's own weights alone move.
+
+    Where a method has no parts, or nothing besides, there is nothing to check.
+    """
+    made, start = _begin(experiment, make)
+    method = experiment.optimizer.inner if isinstance(experiment.optimizer, spec.GaussNewton) else experiment.optimizer
+    if isinstance(method, spec.ConjugateGradients):
+        return
+    routes = routing(method, made.network).routes
+    if set(routes.values()) <= {method.kind} or method.kind not in routes.values():
+        return
+    ended = advanced(experiment, made, start, STEPS)
+    further = advanced(experiment, made, ended.params, 1, ended.state, STEPS)
+    for name, label in routes.items():
+        moved, way = ((further.params[name] - at).norm().item() for at in (ended.params[name], start[name]))
+        if label == method.kind:
+            require(moved > 0, f"`{name}` follows `{method.kind}` at a constant rate, and does not move")
+        else:
+            require(
+                moved <= 1e-6 * way,
+                f"`{name}` follows `{label}`, whose own schedule has ended at 0, and still moves by {moved:.3g}",
+            )
+
+
+def _begin(experiment: Experiment, make: Make) -> tuple[Parts, Params]:
+    """The parts on a quadratic, and where to start."""
+    made = make(experiment, eager)
+    start = initial(experiment, made.network)
+    return made._replace(objective=bowl(trees.add(start, noise(start, 5)), 10.0, spread=0.5)), start
+
+
+def _ending(schedule: AnySchedule) -> RunSchedule:
+    """A decay to 0 over the whole run, in the manner of the schedule."""
+    match schedule:
+        case Wsd():
+            return schedule.model_copy(update={"warmup": 0, "decay": 0.999, "final": 0.0})
+        case Linear():
+            return Linear()
+        case _:
+            return Cosine()
+
+
+def _level(schedule: AnySchedule) -> RunSchedule:
+    return Constant()
+
+
+def _scheduled(experiment: Experiment, change: Change, change_part: Change | None = None) -> Experiment:
+    """The experiment over a few steps with other schedules. Gauss-Newton takes full steps.
+
+    Every part gets a schedule by `change_part`; without that, those that have one get it by `change`.
+    """
+    method = experiment.optimizer
+
+    def part(old: Part) -> Part:
+        if change_part is None and old.schedule is None:
+            return old
+        return old.model_copy(update={"schedule": (change_part or change)(old.schedule or Constant())})
+
+    def with_parts(of: spec.Method, **changed: object) -> spec.Method:
+        rules = tuple(rule.model_copy(update={"use": part(rule.use)}) for rule in of.rules)
+        others = {"others": part(of.others)} if isinstance(of, spec.MethodOfMatrices) else {}
+        return of.model_copy(update={"rules": rules, **others, **changed})
+
+    schedule = change(method.schedule)
+    if isinstance(method, spec.GaussNewton):
+        inner = method.inner if isinstance(method.inner, spec.ConjugateGradients) else with_parts(method.inner)
+        full = {"search": spec.NoSearch(), "warm_start": False, "average": 0.0, "inner_state": "kept"}
+        changed: spec.Optimizer = method.model_copy(update={"schedule": schedule, "inner": inner, **full})
+    else:
+        changed = with_parts(method, schedule=schedule)
+    training = experiment.training.model_copy(update={"steps": STEPS})
+    return experiment.model_copy(update={"optimizer": changed, "training": training})
