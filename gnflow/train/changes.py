@@ -7,9 +7,9 @@ that decay towards the end do, so such a run cannot be extended.
 from collections.abc import Iterator, Mapping
 
 from gnflow.errors import SpecError
-from gnflow.spec.base import Spec
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.schedules import Constant, ConstantWithInnerCosine
+from gnflow.spec.origins import values
+from gnflow.spec.tree import dotted
 from gnflow.train.journal import Step
 
 Differences = Mapping[str, tuple[str, str]]
@@ -43,12 +43,12 @@ def refused(differing: Differences, experiment: Experiment, extend: bool) -> boo
 
 def may_be_extended(differing: Differences, experiment: Experiment) -> bool:
     """Whether `extend` would let the run that is there go on as this one."""
-    return not refused(differing, experiment, extend=True) and not any(_looking_ahead(experiment, ""))
+    return not refused(differing, experiment, extend=True) and not any(_looking_ahead(experiment))
 
 
 def require_no_look_ahead(experiment: Experiment) -> None:
     """Raises SpecError where a step depends on how many steps there will be."""
-    for key, kind in _looking_ahead(experiment, ""):
+    for key, kind in _looking_ahead(experiment):
         raise SpecError(
             f"`{key}` is `{kind}`, which looks ahead: its values depend on the number of steps, so the run that is "
             "there is not the beginning of a longer one.\nGive the longer run another name, or begin again with "
@@ -80,18 +80,11 @@ def last_step(steps: Mapping[int, Step]) -> int:
     return max(steps, default=0)
 
 
-def _looking_ahead(part: Spec, path: str) -> Iterator[tuple[str, str]]:
-    for name in type(part).model_fields:
-        value, key = getattr(part, name), f"{path}.{name}" if path else name
-        if name == "schedule" and isinstance(value, Spec):
-            # A share of the run in place of a number of updates is of a length that the end decides.
-            shares = isinstance(getattr(value, "warmup", 0), float)
-            if not isinstance(value, Constant | ConstantWithInnerCosine) or shares:
-                yield key, str(getattr(value, "kind", name))
-        elif name == "average" and path == "training" and getattr(value, "kind", None) == "tail":
-            yield key, "tail"
-        elif isinstance(value, Spec):
-            yield from _looking_ahead(value, key)
+def _looking_ahead(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    """Yields the key and the kind of everything whose values depend on the number of steps."""
+    for path, value in values(experiment):
+        if getattr(value, "looks_ahead", False):
+            yield dotted(path), str(getattr(value, "kind", path[-1]))
 
 
 def _is_one_of(key: str, keys: tuple[str, ...]) -> bool:
