@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from gnflow.spec.base import Count, DefaultKind, Fraction, Listed, Name, Path, Shorthand, Spec, Unit, refuse
-from gnflow.spec.data import BPE, Documents, Text, Tokenizer, entries
+from gnflow.spec.base import Count, DefaultKind, Fraction, Listed, Name, Path, Shorthand, Spec, Unit, later, refuse
+from gnflow.spec.data import BPE, Documents, Part, Text, Tokenizer, entries, require_apart
 from gnflow.spec.specials import SPECIALS, Style
 
 
@@ -15,7 +15,7 @@ class Digits(Spec):
     kind: Literal["digits"] = "digits"
     captions: Annotated[int, Field(ge=1, le=12)] = 4
     """Wordings in which each image is captioned; each makes a sample of its own."""
-    held_out_fraction: Annotated[Fraction, Field(gt=0)] = 0.2
+    held_out_fraction: Part = 0.2
     """Part of the images held out: the last ones, which other hands wrote."""
 
     @property
@@ -49,10 +49,10 @@ class ImageFiles(ImageTable):
 
     kind: Literal["files"] = "files"
     paths: Annotated[Listed[Path], Field(min_length=1)]
-    """Training files, named relative to the project root; `*` is allowed."""
+    """Training files, named relative to the project root; `*` and `**` are allowed."""
     held_out: Listed[Path] = ()
     """Held-out files. Default: the last `held_out_fraction` of the rows of `paths`."""
-    held_out_fraction: Annotated[Fraction, Field(gt=0)] = 0.05
+    held_out_fraction: Part = 0.05
     """Part of the rows held out when `held_out` names no file."""
 
 
@@ -65,7 +65,15 @@ class ImageHub(ImageTable):
     split: Name = "train"
     """Split to train on."""
     held_out: Name = "validation"
-    """Split to evaluate on."""
+    """Split to evaluate on, unless `held_out_fraction` is given."""
+    held_out_fraction: Annotated[Part | None, later(None)] = None
+    """Part of the rows of `split` held out, the last ones, in place of the split `held_out`."""
+
+    @model_validator(mode="after")
+    def _held_out_is_not_trained_on(self) -> "ImageHub":
+        if self.held_out_fraction is None:
+            require_apart(self.split, self.held_out)
+        return self
 
 
 class VQ(Spec):

@@ -28,7 +28,7 @@ def corpus(source: Documents, root: Path) -> Corpus:
     """Its documents. Raises DataError, and EnvironmentProblem when a package is missing."""
     match source:
         case Shakespeare():
-            return shakespeare.corpus()
+            return shakespeare.corpus(source.held_out_fraction)
         case Files():
             return files.corpus(source, root)
         case Package():
