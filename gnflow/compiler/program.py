@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gnflow.compiler import build, methods
+from gnflow.compiler import build, methods, toolchain
 from gnflow.compiler.blocks import as_product, dispatched, dispatched_product
 from gnflow.compiler.plan import Plan
-from gnflow.compiler.regions import Compiler, can_compile
+from gnflow.compiler.regions import Compiler
 from gnflow.errors import EnvironmentProblem
 from gnflow.metrics.curvature import Curvature, Moment
 from gnflow.metrics.evaluation import Measure
@@ -106,8 +106,8 @@ def compile(plan: Plan, compiled: bool = True) -> Program:  # noqa: A001  # the 
         raise EnvironmentProblem("training.device is `cuda`, but torch sees no GPU; use `auto` or `cpu`")
     mode = experiment.compile.mode
     torch.set_float32_matmul_precision("high" if experiment.training.precision == "tf32" else "highest")
-    if compiled and mode != "off" and not can_compile(plan.device):
-        warnings.warn("no C++ compiler found (g++, clang++): running eagerly; install one to compile", stacklevel=2)
+    if compiled and mode != "off" and (lack := toolchain.problem(plan.device)):
+        warnings.warn(f"running eagerly, which is slower: {lack}", stacklevel=2)
         compiled = False
     compiler = None if mode == "off" or not compiled else Compiler(mode, experiment.compile.max_graph_breaks == 0)
     jit: Jit = compiler or eager
