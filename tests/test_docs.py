@@ -1,13 +1,17 @@
 """What docs/as_library.md shows is what happens."""
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 
 ROOT = Path(__file__).parents[1]
-LOOP, PURE = re.findall(
+LOOP, PURE, SPAWN = re.findall(
     r"^```python\n(.*?)^```$", (ROOT / "docs" / "as_library.md").read_text(), flags=re.MULTILINE | re.DOTALL
 )
 
@@ -31,6 +35,15 @@ def test_the_pure_functions_it_shows_are_called_so() -> None:
     scope = {"transform": soap(), "params": params, "gradients": gradients}
     exec(compile(PURE, "as_library.md", "exec"), scope)
     assert scope["updates"]["w"].shape == (4, 3)  # type: ignore[index]
+
+
+def test_a_process_is_started_as_it_shows(tmp_path: Path) -> None:
+    (tiny.write_project(tmp_path) / "specs").mkdir()
+    (tmp_path / "specs" / "adamw.yaml").write_text(json.dumps(tiny.tiny(steps=1, start="scratch")))
+    program = f"import torch\ntorch.ones(999, 999) @ torch.ones(999, 999)\n{SPAWN}"
+    (tmp_path / "program.py").write_text(program)
+    subprocess.run([sys.executable, "program.py"], cwd=tmp_path, check=True, timeout=120)
+    assert (tmp_path / "runs" / "tiny" / "summary.json").exists()
 
 
 def test_every_fault_names_a_test_that_exists() -> None:

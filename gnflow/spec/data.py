@@ -144,6 +144,9 @@ class PretrainedTokenizer(Spec):
     """The file, or a directory that holds it."""
     vocabulary: Annotated[Count, Unit("tokens")]
     """Entries of the tokenizer; checked when it is opened, so that a plan needs no file."""
+    added_tokens: Annotated[Literal["match", "text"], later("match")] = "match"
+    """Added tokens that are not special, such as `<think>`, where a document spells them: one id (`match`), or read as
+    any other text is (`text`). Special tokens, such as `<|endoftext|>`, are always read as text."""
 
 
 class Bytes(Spec):

@@ -11,7 +11,7 @@ from ruamel.yaml.error import YAMLError
 from gnflow.errors import SpecError
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load, resolved
-from gnflow.train import disk, offending, provenance, results
+from gnflow.train import disk, offending, provenance, repository, results
 from gnflow.train.journal import JOURNAL
 
 CHECKPOINTS, PLAN = "checkpoints", "plan.json"
@@ -19,7 +19,7 @@ SUPERSEDED = ".superseded"
 # The spec last: while it is there, what is left of the run can be recognised.
 OWN = (
     results.SUMMARY, results.METRICS, results.MODEL, results.SAMPLES, offending.OFFENDING, CHECKPOINTS, JOURNAL, PLAN,
-    provenance.FILE, provenance.DIFF, "mlflow.json", results.EXPERIMENT,
+    provenance.FILE, repository.DIFF, "mlflow.json", results.EXPERIMENT,
 )  # fmt: skip
 # What `dvc pull` or git may bring without the rest.
 OUTPUTS = (results.SUMMARY, results.METRICS, results.MODEL)

@@ -30,6 +30,7 @@ from gnflow.train.directory import (
     require_ours,
     set_aside,
 )
+from gnflow.train.fork import require_threads
 from gnflow.train.journal import JOURNAL, Event, Journal
 from gnflow.train.recorder import Observer, Recorder
 from gnflow.train.reproducible import reproducible
@@ -62,6 +63,7 @@ def run(
 
     Raises SpecError, DataError, Diverged, Preempted, EnvironmentProblem, DiskProblem or Interrupted.
     """
+    require_threads()
     workspace = workspace or Workspace.around(Path.cwd())
     directory = directory or workspace.runs / experiment.name
     require_ours(directory, experiment, fresh or supersede)
@@ -112,6 +114,7 @@ def _work(
         seeds={"training": experiment.training.seed},
         device=program.device,
         resumed_from=None if source is None else checkpoint.step_of(source),
+        report=report,
     )
     params = start(planned, program, dataset, workspace, report) if source is None else {}
     with _watching(watches, planned, directory) as observers:

@@ -18,7 +18,7 @@ PIECE = 1 << 20
 PARQUET_ROWS = 1024
 
 
-def read(path: Path, column: str, encoding: str) -> Iterator[Piece | DataError]:
+def read(path: Path, column: str, encoding: str = "utf-8") -> Iterator[Piece | DataError]:
     """The documents of a file, and a DataError with the line or row for each that cannot be had."""
     match path.suffix.lower():
         case ".txt" | ".md":
