@@ -53,6 +53,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("document", sorted({block.document for block in in_language("python")}))
 def test_python_runs_from_the_first_block_of_a_document_to_the_last(document: str, project: Path) -> None:
     blocks = [block for block in in_language("python") if block.document == document]
+    for block in in_language("yaml"):
+        if block.document == document and (name := re.match(r"# (\S+\.yaml)\n", block.text)):
+            (project / name[1]).write_text(block.text)
     scope: dict[str, object] = {"__name__": "documents"}
     for block in blocks:
         text = block.text

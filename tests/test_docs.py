@@ -1,6 +1,9 @@
 """What docs/as_library.md and docs/api.md show is what happens."""
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import torch
 import gnflow
 
 ROOT = Path(__file__).parents[1]
-LOOP, _ = re.findall(
+LOOP, _, SPAWN = re.findall(
     r"^```python\n(.*?)^```$", (ROOT / "docs" / "as_library.md").read_text(), flags=re.MULTILINE | re.DOTALL
 )
 
@@ -42,6 +45,15 @@ def test_every_example_of_the_api_runs_one_after_the_other(tmp_path: Path, monke
     for name in re.findall(r"^\| `gnflow\.(\w+)", page, flags=re.MULTILINE):
         assert name in gnflow.__all__
     assert set(re.findall(r"gnflow\.(\w+)", page)) >= set(gnflow.__all__)
+
+
+def test_a_process_is_started_as_it_shows(tmp_path: Path) -> None:
+    (tiny.write_project(tmp_path) / "specs").mkdir()
+    (tmp_path / "specs" / "adamw.yaml").write_text(json.dumps(tiny.tiny(steps=1, start="scratch")))
+    program = f"import torch\ntorch.ones(999, 999) @ torch.ones(999, 999)\n{SPAWN}"
+    (tmp_path / "program.py").write_text(program)
+    subprocess.run([sys.executable, "program.py"], cwd=tmp_path, check=True, timeout=120)
+    assert (tmp_path / "runs" / "tiny" / "summary.json").exists()
 
 
 def test_every_fault_names_a_test_that_exists() -> None:

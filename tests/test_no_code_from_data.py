@@ -24,6 +24,7 @@ CALLS = {
 # Modules whose names come from our own tables or from classes, never from a file.
 OURS = {
     ("gnflow/__init__.py", "import_module(_HOMES[name])"),
+    ("gnflow/optim/__init__.py", "import_module(_HOMES[name])"),
     ("gnflow/spec/imports.py", "importlib.import_module(name)"),
     ("gnflow/track/system.py", "importlib.import_module(f'mlflow.system_metrics.metrics.{name}_monitor')"),
 }

@@ -1,36 +1,52 @@
-"""`gnflow check`: is this a valid spec?"""
+"""`gnflow check`: is this a valid spec, and what will a run of it lack here?"""
 
 import json as encoder
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from gnflow.commands.lacking import lacking
 from gnflow.spec.load import load
 from gnflow.spec.problems import Problem, SpecProblems, shown
 
 
+class Checked(NamedTuple):
+    """What is wrong with a spec, and what a run of it will lack on this machine."""
+
+    problems: Sequence[Problem] = ()
+    lacks: Sequence[str] = ()
+
+    def to_json(self, spec: Path) -> dict[str, object]:
+        """The entry of one spec; `lacks` only where there is something."""
+        problems = [problem.to_json() for problem in self.problems]
+        return {"spec": shown(spec), "ok": not problems, "problems": problems} | (
+            {"lacks": list(self.lacks)} if self.lacks else {}
+        )
+
+
 def check(specs: Sequence[Path], *, sets: Sequence[str] = (), json: bool) -> int:
-    """Prints every problem of every spec, each once; 3 when there is one."""
-    found = {spec: _problems(spec, sets) for spec in specs}
+    """Prints every problem of every spec, each once; 3 when there is one. What a run lacks leaves it at 0."""
+    found = {spec: _checked(spec, sets) for spec in specs}
+    bad = any(checked.problems for checked in found.values())
     if json:
-        files = [
-            {"spec": shown(spec), "ok": not problems, "problems": [problem.to_json() for problem in problems]}
-            for spec, problems in found.items()
-        ]
-        print(encoder.dumps({"ok": not any(found.values()), "specs": files}, indent=2, ensure_ascii=False))
+        files = [checked.to_json(spec) for spec, checked in found.items()]
+        print(encoder.dumps({"ok": not bad, "specs": files}, indent=2, ensure_ascii=False))
     else:
-        for text in dict.fromkeys(str(problem) for problems in found.values() for problem in problems):
+        for text in dict.fromkeys(str(problem) for checked in found.values() for problem in checked.problems):
             print(text, end="\n\n")
-        for spec, problems in found.items():
-            print(f"{shown(spec)}: {_verdict(problems)}")
-    return SpecProblems.exit_code if any(found.values()) else 0
+        for spec, checked in found.items():
+            print(f"{shown(spec)}: {_verdict(checked.problems)}")
+            for sentence in checked.lacks:
+                print(f"  a run needs what is not here: {sentence}")
+    return SpecProblems.exit_code if bad else 0
 
 
-def _problems(spec: Path, sets: Sequence[str]) -> Sequence[Problem]:
+def _checked(spec: Path, sets: Sequence[str]) -> Checked:
     try:
-        load(spec, sets)
+        loaded = load(spec, sets)
     except SpecProblems as invalid:
-        return invalid.problems
-    return ()
+        return Checked(invalid.problems)
+    return Checked(lacks=lacking(loaded.experiment, loaded.workspace))
 
 
 def _verdict(problems: Sequence[Problem]) -> str:

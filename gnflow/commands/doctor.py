@@ -5,9 +5,7 @@ import os
 import platform
 import shutil
 import socket
-import subprocess
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -20,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gnflow.compiler import toolchain
 from gnflow.errors import EnvironmentProblem
 from gnflow.secrets import without_secrets
 from gnflow.track import location
@@ -79,7 +78,7 @@ def findings(workspace: Workspace) -> Iterator[Finding]:
     yield from (_package(name, oldest, advice) for name, oldest, advice in EXTRAS)
     yield _shakespeare()
     yield from _guarded("devices", _devices)
-    yield _compiler()
+    yield from _guarded("C++ compiler", lambda: _compiler(workspace))
     yield _writable(workspace)
     yield _disk(workspace)
     yield _sqlite()
@@ -178,33 +177,24 @@ def _kernels(device: str) -> str:
     return f"{', '.join(works)}; with torch's own forward mode: {', '.join(forward_mode)}"
 
 
-def _compiler() -> Finding:
-    """Whether C++ with OpenMP and Python's headers can be compiled, which Inductor needs for CPU code."""
-    advice = "install g++ (Debian: apt-get install g++ python3-dev); until then runs are eager and slower"
-    command = os.environ.get("CXX") or next((name for name in ("g++", "clang++", "c++") if shutil.which(name)), None)
-    if command is None:
-        return Finding("C++ compiler", "missing", "none found; Inductor cannot build CPU code", advice)
-    source = "#include <Python.h>\n#include <omp.h>\nint main() { return omp_get_max_threads() < 1; }\n"
-    arguments = ["-fsyntax-only", "-fopenmp", f"-I{sysconfig.get_path('include')}", "-x", "c++", "-"]
-    try:
-        done = subprocess.run(
-            [*command.split(), *arguments], input=source, capture_output=True, text=True, timeout=60, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Finding("C++ compiler", "missing", f"{command}: {error}", advice)
-    if done.returncode:
-        problem = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[0]
-        return Finding("C++ compiler", "missing", f"{command}: {problem}", advice)
-    return Finding("C++ compiler", "ok", f"{command}, with OpenMP and Python's headers")
-
-
-def _nearest(path: Path) -> Path:
-    """The path itself, or the closest ancestor that exists."""
-    return next(candidate for candidate in (path, *path.parents) if candidate.exists())
+def _compiler(workspace: Workspace) -> Iterator[Finding]:
+    """Whether Inductor can build CPU code: what a run asks before it compiles."""
+    kept, later = toolchain.cache(workspace), "until then runs are eager and slower"
+    problem = toolchain.problem("cpu", kept.directory)
+    if problem is None:
+        yield Finding("C++ compiler", "ok", f"{toolchain.compiler()}, with OpenMP and Python's headers")
+    elif os.environ.get("CXX"):
+        yield Finding("C++ compiler", "missing", problem, f"correct CXX, or unset it; {later}")
+    else:
+        advice = f"install g++ (Debian: apt-get install g++ python3-dev); {later}"
+        yield Finding("C++ compiler", "missing", problem, advice)
+    if kept.problem:
+        advice = f"name a directory that can be written to in {toolchain.CACHE}, or they go to the temporary files"
+        yield Finding("compiled graphs", "note", kept.problem, advice)
 
 
 def _writable(workspace: Workspace) -> Finding:
-    place = _nearest(workspace.runs)
+    place = toolchain.nearest(workspace.runs)
     try:
         with tempfile.NamedTemporaryFile(dir=place):
             pass
@@ -215,7 +205,7 @@ def _writable(workspace: Workspace) -> Finding:
 
 
 def _disk(workspace: Workspace) -> Finding:
-    free = shutil.disk_usage(_nearest(workspace.runs)).free
+    free = shutil.disk_usage(toolchain.nearest(workspace.runs)).free
     detail = f"{free / 2**30:.1f} GiB free"
     if free < SPACE_NEEDED:
         return Finding("disk", "note", detail, "a run stops with exit code 8 when the disk is full; make room")

@@ -1,19 +1,23 @@
 """`gnflow new NAME`: a spec to begin with, and what to do next."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from gnflow.commands.lacking import lacking
+from gnflow.data.sources import shakespeare
 from gnflow.errors import DiskProblem, EnvironmentProblem, GnflowError, SpecError
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.grammar import shapes
 from gnflow.spec.kinds import within
 from gnflow.spec.load import load
-from gnflow.spec.scaffold import BUDGET, BUDGETS, derived, example, kinds, whole
+from gnflow.spec.scaffold import BUDGET, BUDGETS, SHAKESPEARE, derived, example, kinds, whole
+from gnflow.spec.tree import Plain
 from gnflow.track.description import read_json
 from gnflow.track.location import check_available
 from gnflow.workspace import Workspace
@@ -64,8 +68,10 @@ def _made(name: str, optimizer: str | None, base: Path | None) -> int:
     except SpecError:
         file.unlink()
         raise
-    steps = experiment.training.steps
-    print(f"{_shown(file)}: {experiment.optimizer.kind}, {f'at most {steps} steps, ' if steps else ''}ready to run")
+    steps, lacks = experiment.training.steps, lacking(experiment, Workspace.around(file))
+    ready = "not ready to run yet" if lacks else "ready to run"
+    print(f"{_shown(file)}: {experiment.optimizer.kind}, {f'at most {steps} steps, ' if steps else ''}{ready}")
+    print("".join(f"  a run needs what is not here: {sentence}\n" for sentence in lacks), end="")
     print("\n".join(_next(experiment, file, base, Workspace.around(here))))
     return 0
 
@@ -73,7 +79,7 @@ def _made(name: str, optimizer: str | None, base: Path | None) -> int:
 def _written(name: str, optimizer: str | None, base: Path | None, file: Path) -> tuple[Experiment, str]:
     """The experiment, and the spec that says it."""
     try:
-        experiment = example(name, optimizer or DEFAULT)
+        experiment = example(name, optimizer or DEFAULT, _source())
     except ValidationError:
         raise Refused(f"`{name}` cannot name a run: expected {shapes(Experiment)['name'].words}") from None
     if base is None:
@@ -95,6 +101,21 @@ def _heading(name: str, file: Path) -> str:
         "# Of the optimizer every value is written out; of the rest, what is most often changed. For all there is:\n"
         f"# gnflow explain {_shown(file)}\n"
     )
+
+
+def _source() -> Mapping[str, Plain]:
+    """The plays of the shipped specs where they are installed, else the source code of NumPy, which gnflow needs."""
+    try:
+        shakespeare.require_installed()
+    except EnvironmentProblem:
+        return {
+            "kind": "package",
+            "distribution": "numpy",
+            "version": version("numpy"),
+            "paths": ["numpy/*/*.py"],
+            "held_out": ["numpy/linalg/*.py", "numpy/polynomial/*.py"],
+        }
+    return SHAKESPEARE
 
 
 def _untracked() -> str:

@@ -2,12 +2,12 @@
 
 import json as encoder
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from gnflow.compiler import toolchain
 from gnflow.study import tables
 from gnflow.study.find import find
 from gnflow.workspace import Workspace
@@ -22,7 +22,7 @@ def replay(run: Path, step: int, *, json: bool = False) -> int:
     """Prints the size of every weight, gradient, update and output. Raises the errors of `gnflow.train.replay`."""
     found = find(run)
     workspace = Workspace.holding(found.directory)
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(workspace.cache / "inductor"))  # torch sets a default
+    toolchain.settle(workspace)
     from gnflow.train.display import Display
     from gnflow.train.replay import replay as take
 

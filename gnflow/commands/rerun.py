@@ -2,7 +2,6 @@
 
 import json as encoder
 import math
-import os
 import shutil
 import signal
 import tempfile
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 
+from gnflow.compiler import toolchain
 from gnflow.errors import Diverged, Preempted, SpecError
 from gnflow.study import state
 from gnflow.study.find import find
@@ -89,7 +89,7 @@ def _place(directory: Path, keep: Path | None) -> Iterator[Path]:
 
 def _repeat(found: Run, place: Path, console: Console) -> "tuple[Run, Changes]":
     workspace = Workspace.holding(found.directory)
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(workspace.cache / "inductor"))  # torch sets a default
+    toolchain.settle(workspace)
     from gnflow.compiler.plan import Plan
     from gnflow.study.circumstances import Changes, changes
     from gnflow.train.display import Display

@@ -1,10 +1,10 @@
 """`gnflow run`: plan, compile, train; resume what was interrupted."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gnflow.compiler import toolchain
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load
 from gnflow.spec.training import Mlflow
@@ -33,7 +33,7 @@ def run(
 ) -> int:
     """Runs a spec to its end and prints its summary. Raises the errors of `gnflow.train.loop.run`."""
     loaded = load(spec, sets)
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(loaded.workspace.cache / "inductor"))  # torch sets a default
+    toolchain.settle(loaded.workspace)
     # After the spec is known to be good: torch takes seconds to import.
     print(f"{loaded.experiment.name}: loading torch and planning the run", flush=True)
     from gnflow.train.display import Display

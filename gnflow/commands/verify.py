@@ -1,12 +1,12 @@
 """`gnflow verify`: derivatives and optimizer of specs, checked on a small copy of the model of each."""
 
 import json as encoder
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from gnflow.compiler import toolchain
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import Loaded, load
 from gnflow.spec.problems import Problem, SpecProblems, shown
@@ -30,7 +30,7 @@ def verify(specs: Sequence[Path], *, sets: Sequence[str] = (), json: bool) -> in
     file.
     """
     every = _read(specs, sets)
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(every[0].workspace.cache / "inductor"))  # torch sets one
+    toolchain.settle(every[0].workspace)
     for loaded in every:
         _build(loaded.experiment)
     found = [_verified(loaded.experiment, aloud=not json) for loaded in every]
@@ -66,11 +66,10 @@ def _build(experiment: Experiment) -> None:
 
 def _verified(experiment: Experiment, *, aloud: bool) -> list[Finding]:
     # After the specs are known to be good: torch takes seconds to import.
-    from gnflow.compiler.regions import can_compile
     from gnflow.verify.subject import device
 
-    compiler = can_compile(device(experiment).type)
-    compiling = compiler and experiment.compile.mode != "off"
+    problem = toolchain.problem(device(experiment).type)
+    compiling = not problem and experiment.compile.mode != "off"
     found = []
     for finding in _findings(experiment, compiling):
         found.append(finding)
@@ -80,7 +79,7 @@ def _verified(experiment: Experiment, *, aloud: bool) -> list[Finding]:
         failed = [finding for finding in found if not finding.ok]
         seconds = sum(finding.seconds for finding in found)
         verdict = f"{len(failed)} of {len(found)} checks failed" if failed else f"all {len(found)} checks hold"
-        print(f"{experiment.name}: {verdict}, {seconds:.0f} s{_left_out(experiment, compiler)}", flush=True)
+        print(f"{experiment.name}: {verdict}, {seconds:.0f} s{_left_out(experiment, problem)}", flush=True)
     return found
 
 
@@ -104,7 +103,7 @@ def _line(finding: Finding) -> str:
     return f"ok      {finding.check}" if finding.ok else f"failed  {finding.check}: {finding.detail}"
 
 
-def _left_out(experiment: Experiment, compiler: bool) -> str:
+def _left_out(experiment: Experiment, problem: str | None) -> str:
     if experiment.compile.mode == "off":
         return "; nothing is compiled (compile.mode: off)"
-    return "" if compiler else "; compiled regions not checked: no C++ compiler"
+    return f"; compiled regions not checked: {problem}" if problem else ""

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gnflow.compiler import build, methods
+from gnflow.compiler import build, methods, toolchain
 from gnflow.compiler.average import Average, begin_average, follow
 from gnflow.compiler.blocks import blockwise
 from gnflow.compiler.measuring import build_metrics, join_probes, measure
 from gnflow.compiler.plan import Plan
-from gnflow.compiler.regions import Compiler, Notice, can_compile, unnoticed
+from gnflow.compiler.regions import Compiler, Notice, unnoticed
 from gnflow.errors import EnvironmentProblem
 from gnflow.metrics.protocol import Metric, Moment
 from gnflow.models.model import Model
@@ -120,8 +120,8 @@ def compile(  # noqa: A001  # the verb of the design
         raise EnvironmentProblem("training.device is `cuda`, but torch sees no GPU; use `auto` or `cpu`")
     mode = experiment.compile.mode
     torch.set_float32_matmul_precision("high" if experiment.training.precision == "tf32" else "highest")
-    if compiled and mode != "off" and not can_compile(plan.device):
-        warnings.warn("no C++ compiler found (g++, clang++): running eagerly; install one to compile", stacklevel=2)
+    if compiled and mode != "off" and (lack := toolchain.problem(plan.device)):
+        warnings.warn(f"running eagerly, which is slower: {lack}", stacklevel=2)
         compiled = False
     compiler = (
         None if mode == "off" or not compiled else Compiler(mode, experiment.compile.max_graph_breaks == 0, notice)

@@ -4,14 +4,15 @@ Each region counts its graphs, so that a recompilation is never silent, and its 
 be kept out of a run's time.
 """
 
-import shutil
-import sys
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Literal, TypeAlias, cast
 
 import torch
 
+from gnflow.compiler import toolchain
+from gnflow.errors import EnvironmentProblem
 from gnflow.optim.protocol import Region, copied
 
 Notice: TypeAlias = Callable[[str], None]
@@ -32,8 +33,11 @@ class Compiled:
 
         def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
             # Seconds to import, and a finished run never compiles.
+            from torch._inductor import config
             from torch._inductor.compile_fx import compile_fx
 
+            if toolchain.compiler() not in config.cpp.cxx:
+                patches["cpp.cxx"] = (None, toolchain.compiler())
             self.graphs.append(len(graph.graph.nodes))
             return cast("Callable[..., object]", compile_fx(graph, inputs, config_patches=patches))
 
@@ -53,7 +57,12 @@ class Compiled:
             self._notice(self.name)
             self._notice = None
         known, start = len(self.graphs), time.perf_counter()
-        result = self._function(*arguments)
+        try:
+            result = self._function(*arguments)
+        except (RuntimeError, OSError) as error:
+            if problem := self._problem(error):
+                raise problem from error
+            raise
         if len(self.graphs) > known:
             self.seconds += time.perf_counter() - start
             if self.fullgraph:
@@ -61,6 +70,19 @@ class Compiled:
                 del self.graphs[known:-1]
             self.compilations.append(len(self.graphs) - known)
         return result
+
+    def _problem(self, error: Exception) -> EnvironmentProblem | None:
+        """What to say where this machine cannot compile, as opposed to a fault of the region."""
+        from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
+
+        cause = getattr(error, "inner_exception", error)  # of a BackendCompilerFailed
+        if not isinstance(cause, OSError | CppCompileError | InvalidCxxCompiler | subprocess.SubprocessError):
+            return None
+        said = toolchain.first_error(cause.output if isinstance(cause, CppCompileError) else str(cause))
+        return EnvironmentProblem(
+            f"region `{self.name}` cannot be compiled on this machine: {said}\n"
+            "`gnflow doctor` tells more; --set compile.mode=off runs without compiling"
+        )
 
 
 class Compiler:
@@ -85,10 +107,3 @@ class Compiler:
     def seconds(self) -> float:
         """Seconds of compilation so far."""
         return sum(region.seconds for region in self.regions)
-
-
-def can_compile(device: str) -> bool:
-    """Whether Inductor finds the C++ compiler that it needs for the CPU."""
-    if device != "cpu" or sys.platform == "win32":
-        return True
-    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, assert_never
+from typing import TYPE_CHECKING, Literal, NamedTuple, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ CHARACTERS = 1 << 22
 
 Ids = NDArray[np.uint32]
 Spec = BPE | PretrainedTokenizer | Bytes
+AddedTokens = Literal["match", "text"]
+MATCH: AddedTokens = "match"
 
 
 class Tokenizer(NamedTuple):
@@ -51,8 +53,8 @@ def made(spec: Spec, texts: Callable[[], Iterable[str]], root: Path, report: Cal
         case BPE(vocabulary=vocabulary):
             report(f"training a BPE of {vocabulary} entries")
             return train_bpe(texts(), vocabulary)
-        case PretrainedTokenizer(path=path, vocabulary=vocabulary):
-            return pretrained(root / path, vocabulary)
+        case PretrainedTokenizer():
+            return pretrained(root / spec.path, spec.vocabulary, spec.added_tokens)
         case Bytes():
             return plain_bytes()
         case _:
@@ -61,7 +63,9 @@ def made(spec: Spec, texts: Callable[[], Iterable[str]], root: Path, report: Cal
 
 def kept(spec: Spec, directory: Path) -> Tokenizer:
     """The tokenizer behind the shards in `directory`."""
-    return plain_bytes() if isinstance(spec, Bytes) else pretrained(directory, spec.vocabulary)
+    if isinstance(spec, Bytes):
+        return plain_bytes()
+    return pretrained(directory, spec.vocabulary, spec.added_tokens if isinstance(spec, PretrainedTokenizer) else MATCH)
 
 
 def plain_bytes() -> Tokenizer:
@@ -97,7 +101,7 @@ def train_bpe(texts: Iterable[str], vocabulary: int) -> Tokenizer:
             f"data.tokenizer.vocabulary is {vocabulary}, but the training text has pairs for {size} entries only\n"
             f"set it to {size} or less, or give more text"
         )
-    return _wrapped(model, model.get_vocab()[END_OF_TEXT], whole_documents=False)
+    return _wrapped(model, model.to_str(), model.get_vocab()[END_OF_TEXT], whole_documents=False)
 
 
 def pretrained_file(path: Path) -> Path:
@@ -108,7 +112,7 @@ def pretrained_file(path: Path) -> Path:
     return file
 
 
-def pretrained(path: Path, vocabulary: int) -> Tokenizer:
+def pretrained(path: Path, vocabulary: int, added_tokens: AddedTokens = MATCH) -> Tokenizer:
     """A ready tokenizer. Raises DataError when it cannot be read or has more than `vocabulary` entries."""
     _require_package()
     from tokenizers import Tokenizer
@@ -127,7 +131,18 @@ def pretrained(path: Path, vocabulary: int) -> Tokenizer:
         raise DataError(
             f"{file} has {size} entries, but data.tokenizer.vocabulary is {vocabulary}\nset it to {size} or more"
         )
-    return _wrapped(model, _end_of_text(model, file), whole_documents=True)
+    end_of_text, original = _end_of_text(model, file), model.to_str()
+    if added_tokens != MATCH:
+        model = Tokenizer.from_str(_all_special(original))
+    return _wrapped(model, original, end_of_text, whole_documents=True)
+
+
+def _all_special(tokenizer: str) -> str:
+    """The same tokenizer with every added token marked as special, which documents cannot spell."""
+    found = json.loads(tokenizer)
+    for token in found["added_tokens"]:
+        token["special"] = True
+    return json.dumps(found)
 
 
 def encoded(pieces: Iterator[Piece], tokenizer: Tokenizer) -> Iterator[tuple[Ids, int]]:
@@ -153,9 +168,9 @@ def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
         yield batch
 
 
-def _wrapped(model: "tokenizers.Tokenizer", end_of_text: int, whole_documents: bool) -> Tokenizer:
-    file = model.to_str()
-    # A document that spells a special token is text like any other, and is never cut or padded.
+def _wrapped(model: "tokenizers.Tokenizer", file: str, end_of_text: int, whole_documents: bool) -> Tokenizer:
+    # A document that spells a special token is text like any other, and is never cut or padded. The package still
+    # gives an added token that is not special its one id, as it does for runs of spaces in GPT-NeoX's tokenizer.
     model.encode_special_tokens = True
     model.no_truncation()
     model.no_padding()

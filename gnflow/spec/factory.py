@@ -19,7 +19,7 @@ def built(kind: Kind, expected: type[Thing], *arguments: object, **named: object
     Raises EnvironmentProblem, in one line that names the kind, its file and the cause, for a factory that is not there,
     that raises, or that returns something else.
     """
-    factory = imported(kind)
+    factory = imported(kind, "factory")
     with running(kind, f"the factory `{kind.factory}`"):
         made = factory(*arguments, **named)
     if not isinstance(made, expected):
@@ -34,16 +34,16 @@ def parameters(kind: Kind) -> dict[str, object]:
     return {name: getattr(kind, name) for name in getattr(owner, "model_fields", {}) if name != "kind"}
 
 
-def imported(kind: Kind) -> Callable[..., object]:
-    """The factory itself. Raises EnvironmentProblem where there is none."""
-    named = classes.origin_of(type(kind))
-    name, _, attribute = kind.factory.partition(":")
+def imported(kind: Kind, role: str = "factory") -> Callable[..., object]:
+    """The function that the class names as its `factory` or `needs`. Raises EnvironmentProblem where there is none."""
+    named, target = classes.origin_of(type(kind)), str(getattr(kind, role))
+    name, _, attribute = target.partition(":")
     if not name or not attribute:
-        found = f"the factory of the class is `{kind.factory}`" if kind.factory else "the class has no `factory`"
-        raise fault(kind, f'{found}; write `factory = "module:function"` in it')
+        found = f"the {role} of the class is `{target}`" if target else f"the class has no `{role}`"
+        raise fault(kind, f'{found}; write `{role} = "module:function"` in it')
     made = getattr(module(name, named.folder if named else None, who(kind)), attribute, None)
     if not callable(made):
-        raise fault(kind, f"the factory `{kind.factory}` is not there: the module has no function `{attribute}`")
+        raise fault(kind, f"the {role} `{target}` is not there: the module has no function `{attribute}`")
     return cast("Callable[..., object]", made)
 
 

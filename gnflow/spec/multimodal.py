@@ -2,10 +2,23 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from gnflow.spec.base import Count, DefaultKind, Fraction, Kind, Listed, Name, Path, Shorthand, Spec, Unit, refuse
-from gnflow.spec.data import BPE, SourceKind, Text, Tokenizer
+from gnflow.spec.base import (
+    Count,
+    DefaultKind,
+    Fraction,
+    Kind,
+    Listed,
+    Name,
+    Path,
+    Shorthand,
+    Spec,
+    Unit,
+    later,
+    refuse,
+)
+from gnflow.spec.data import BPE, Part, SourceKind, Text, Tokenizer, require_apart
 from gnflow.spec.open import Open
 from gnflow.spec.specials import SPECIALS, Style
 
@@ -13,15 +26,19 @@ from gnflow.spec.specials import SPECIALS, Style
 class ImageKind(Kind):
     """A source of images. `factory` takes the source, the root of the project and `variant`, and returns `Pictures`."""
 
+    needs: ClassVar[str] = ""
+    """As that of a source of text."""
+
 
 class Digits(ImageKind):
     """The 1,797 handwritten digits that scikit-learn brings along, 8 x 8 in grey, captioned from their labels."""
 
     factory = "gnflow.data.multimodal.digits:open_digits"
+    needs = "gnflow.data.sources.needs:digits"
     kind: Literal["digits"] = "digits"
     captions: Annotated[int, Field(ge=1, le=12)] = 4
     """Wordings in which each image is captioned; each makes a sample of its own."""
-    held_out_fraction: Annotated[Fraction, Field(gt=0)] = 0.2
+    held_out_fraction: Part = 0.2
     """Part of the images held out: the last ones, which other hands wrote."""
 
     @property
@@ -54,12 +71,13 @@ class ImageFiles(ImageTable):
     """Parquet files with an image and its caption in every row."""
 
     factory = "gnflow.data.multimodal.tables:open_files"
+    needs = "gnflow.data.sources.needs:image_files"
     kind: Literal["files"] = "files"
     paths: Annotated[Listed[Path], Field(min_length=1)]
-    """Training files, named relative to the project root; `*` is allowed."""
+    """Training files, named relative to the project root; `*` and `**` are allowed."""
     held_out: Listed[Path] = ()
     """Held-out files. Default: the last `held_out_fraction` of the rows of `paths`."""
-    held_out_fraction: Annotated[Fraction, Field(gt=0)] = 0.05
+    held_out_fraction: Part = 0.05
     """Part of the rows held out when `held_out` names no file."""
 
 
@@ -67,13 +85,22 @@ class ImageHub(ImageTable):
     """A dataset in Parquet as Hugging Face lays it out: files named after their split."""
 
     factory = "gnflow.data.multimodal.tables:open_hub"
+    needs = "gnflow.data.sources.needs:images"
     kind: Literal["huggingface"] = "huggingface"
     path: Path
     """Name on the hub, or a local directory."""
     split: Name = "train"
     """Split to train on."""
     held_out: Name = "validation"
-    """Split to evaluate on."""
+    """Split to evaluate on, unless `held_out_fraction` is given."""
+    held_out_fraction: Annotated[Part | None, later(None)] = None
+    """Part of the rows of `split` held out, the last ones, in place of the split `held_out`."""
+
+    @model_validator(mode="after")
+    def _held_out_is_not_trained_on(self) -> "ImageHub":
+        if self.held_out_fraction is None:
+            require_apart(self.split, self.held_out)
+        return self
 
 
 class VQ(Spec):

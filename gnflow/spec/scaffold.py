@@ -36,6 +36,7 @@ TRAINING: dict[str, Plain] = {
     "start": {"kind": "warmup", "steps": 60},
     "target": {"metric": "loss/held_out", "at_most": 3.6},
 }
+SHAKESPEARE: Mapping[str, Plain] = {"kind": "shakespeare"}
 SHOWN: dict[str, Collection[str]] = {
     "model": ("kind", "layers", "width", "heads"),
     "data": ("kind", "source", "tokenizer", "context"),
@@ -48,15 +49,16 @@ def kinds() -> tuple[str, ...]:
     return shapes(Experiment)["optimizer"].kinds
 
 
-def example(name: str, kind: str) -> Experiment:
-    """A small experiment with this optimizer. Raises ValidationError for a name that cannot name a run."""
+def example(name: str, kind: str, source: Mapping[str, Plain] = SHAKESPEARE) -> Experiment:
+    """A small experiment with this optimizer on this text. Raises ValidationError for a name that names no run."""
+    training = TRAINING if source == SHAKESPEARE else {**TRAINING, "target": None}
     return Experiment.model_validate(
         {
             "name": name,
             "model": "decoder",
-            "data": {"kind": "text", "source": "shakespeare", "tokenizer": {"kind": "bpe", "vocabulary": 512}},
+            "data": {"kind": "text", "source": source, "tokenizer": {"kind": "bpe", "vocabulary": 512}},
             "optimizer": {"kind": kind, **OPTIMIZERS.get(kind, {})},
-            "training": {**TRAINING, **BUDGETS.get(kind, BUDGET)},
+            "training": {**training, **BUDGETS.get(kind, BUDGET)},
         }
     )
 

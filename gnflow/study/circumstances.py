@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gnflow.spec.load import digest
-from gnflow.train import provenance
+from gnflow.train import provenance, repository
 from gnflow.train.run import Run
 
 VERSIONS = ("python", "gnflow", "torch", "numpy", "tokenizers")
@@ -57,9 +57,11 @@ def _commit(directory: Path, git: object) -> str:
     if not isinstance(git, Mapping):
         return UNKNOWN
     commit = str(git.get("commit"))[:12]
+    if git.get("dirty") is None and "dirty" in git:
+        return f"{commit} with changes that git did not tell"
     if not git.get("dirty"):
         return commit
-    file = directory / str(git.get("diff_file", provenance.DIFF))
+    file = directory / str(git.get("diff_file", repository.DIFF))
     diff = str(git["diff"]).encode() if "diff" in git else file.read_bytes() if file.is_file() else b""
     return f"{commit} with changes {hashlib.sha256(diff).hexdigest()[:8]}"
 

@@ -11,7 +11,7 @@ from ruamel.yaml.error import YAMLError
 from gnflow.errors import SpecError
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load, resolved
-from gnflow.train import disk, offending, provenance, results
+from gnflow.train import disk, offending, provenance, repository, results
 from gnflow.train.changes import Differences, may_be_extended, of_the_end, refused, require_no_look_ahead
 from gnflow.train.journal import JOURNAL
 
@@ -20,7 +20,7 @@ SUPERSEDED = ".superseded"
 # The spec last: while it is there, what is left of the run can be recognised.
 OWN = (
     results.SUMMARY, results.METRICS, results.MODEL, results.SAMPLES, offending.OFFENDING, CHECKPOINTS, JOURNAL, PLAN,
-    provenance.FILE, provenance.DIFF, "mlflow.json", results.EXPERIMENT,
+    provenance.FILE, repository.DIFF, "mlflow.json", results.EXPERIMENT,
 )  # fmt: skip
 # What `dvc pull` or git may bring without the rest.
 OUTPUTS = (results.SUMMARY, results.METRICS, results.MODEL)

@@ -29,6 +29,7 @@ from gnflow.train.directory import (
 )
 from gnflow.train.durations import Durations
 from gnflow.train.feed import held_out, order
+from gnflow.train.fork import require_threads
 from gnflow.train.journal import JOURNAL, Event, Journal
 from gnflow.train.plugins import plugins_of
 from gnflow.train.recorder import Observer, Recorder
@@ -63,6 +64,7 @@ def run(
 
     Raises SpecError, DataError, Diverged, Preempted, EnvironmentProblem, DiskProblem or Interrupted.
     """
+    require_threads()
     workspace = workspace or Workspace.around(Path.cwd())
     directory = directory or workspace.runs / experiment.name
     known = is_run(directory) and begun(directory)
@@ -155,6 +157,7 @@ def _work(
         resumed_from=None if source is None else checkpoint.step_of(source),
         plugins=plugins_of(experiment),
         changed=changed,
+        report=report,
     )
     params = start(planned, program, dataset, workspace, report) if source is None else {}
     with _watching(watches, planned, directory) as observers:

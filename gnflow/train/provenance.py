@@ -7,10 +7,9 @@ import platform
 import re
 import shlex
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -18,14 +17,10 @@ import torch
 from gnflow import secrets
 from gnflow.errors import DataError
 from gnflow.secrets import without_secrets
-from gnflow.train import disk
+from gnflow.train import disk, repository
 from gnflow.train.plugins import Plugin
 
 FILE = "provenance.json"
-DIFF = "dirty.diff"
-LONGEST_INLINE_DIFF = 16_000  # characters; a longer one goes to a file of its own
-LONGEST_DIFF = 1_000_000
-MOST_UNTRACKED = 100
 PACKAGES = ("gnflow", "torch", "numpy", "polars", "safetensors", "pydantic", "tokenizers", "datasets", "mlflow", "dvc")
 VARIABLES = re.compile(
     r"(OMP|MKL|OPENBLAS|KMP|GOMP)_\w+|CUDA_(VISIBLE_DEVICES|DEVICE_ORDER|LAUNCH_BLOCKING)|CUBLAS_WORKSPACE_CONFIG"
@@ -44,8 +39,12 @@ def record(
     resumed_from: int | None,
     plugins: Sequence[Plugin] = (),
     changed: Mapping[str, tuple[str, str]] = {},
+    report: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Adds this session to provenance.json. Raises DiskProblem."""
+    """Adds this session to provenance.json, and reports why git does not name a commit. Raises DiskProblem."""
+    git = repository.state(root, directory)
+    if git.problem and repository.is_in_repository(root):
+        report(f"warning: provenance.json lacks what git knows of this code: {git.problem}")
     known = read(directory)
     before = known.get("sessions")
     session = {
@@ -63,7 +62,8 @@ def record(
     disk.write_json(
         directory / FILE,
         {
-            "git": _git(root, directory),
+            "git": git.found,
+            **({"git_problem": git.problem} if git.problem else {}),
             "digests": dict(digests),
             "seeds": dict(seeds),
             "sessions": [*(before if isinstance(before, list) else []), session],
@@ -138,40 +138,3 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
         for name, value in sorted(variables.items())
         if VARIABLES.fullmatch(name)
     }
-
-
-def _git(root: Path, directory: Path) -> dict[str, object] | None:
-    """Commit, branch and uncommitted changes of the project; None outside a repository or without git."""
-    commit = _ask(root, "rev-parse", "HEAD")
-    if commit is None:
-        return None
-    changed = _ask(root, "status", "--porcelain", "--untracked-files=no")
-    untracked = (_ask(root, "ls-files", "--others", "--exclude-standard") or "").splitlines()
-    outputs = f"{directory.name}/"
-    untracked = [name for name in untracked if outputs not in name]
-    found: dict[str, object] = {
-        "commit": commit.strip(),
-        "branch": (_ask(root, "rev-parse", "--abbrev-ref", "HEAD") or "").strip(),
-        "remote": without_secrets((_ask(root, "remote", "get-url", "origin") or "").strip()) or None,
-        "dirty": bool(changed),
-        "untracked": untracked[:MOST_UNTRACKED],
-    }
-    if changed:
-        diff = without_secrets(_ask(root, "diff", "HEAD") or "")
-        if len(diff) > LONGEST_INLINE_DIFF:
-            rest = len(diff) - LONGEST_DIFF
-            cut = f"{diff[:LONGEST_DIFF]}\n... {rest:,} more characters left out\n" if rest > 0 else diff
-            disk.write(directory / DIFF, cut.encode())
-            found["diff_file"] = DIFF
-        else:
-            found["diff"] = diff
-    return found
-
-
-def _ask(root: Path, *question: str) -> str | None:
-    command: Sequence[str] = ("git", "-C", str(root), "--no-optional-locks", *question)
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.decode(errors="replace") if done.returncode == 0 else None

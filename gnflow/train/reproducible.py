@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch.utils import deterministic
 
+from gnflow.compiler import toolchain
 from gnflow.workspace import Workspace
 
 FILL = "fill_uninitialized_memory"
@@ -15,7 +16,7 @@ FILL = "fill_uninitialized_memory"
 @contextmanager
 def reproducible(workspace: Workspace) -> Iterator[None]:
     """Deterministic kernels where there are any; compiled graphs are kept in the workspace."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(workspace.cache / "inductor"))
+    toolchain.settle(workspace)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()

@@ -95,7 +95,7 @@ def _few_ids(data: Data) -> Data:
         few = {"source": Digits(), "tokenizer": tokenizer, "image_tokenizer": VQ(codebook=CODES), "context": CONTEXT}
         # No row is made of images here, and none needs room for one.
         return data.model_copy(update={**few, "understanding_patch": None})
-    return Text(source=Tokens(train="none", held_out="none", vocabulary=VOCABULARY), context=CONTEXT)
+    return Text(source=Tokens(train="none", vocabulary=VOCABULARY), context=CONTEXT)
 
 
 def _few(method: spec.Method, names: list[str], part: float) -> spec.Method:

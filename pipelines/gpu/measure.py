@@ -71,15 +71,16 @@ def note(tests: str) -> str:
     """One dated section."""
     summary = json.loads((RUN / "summary.json").read_text())
     device = torch.cuda.get_device_properties(0)
-    commit = subprocess.run(
+    git = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    ).stdout.strip()
+    )
+    commit = git.stdout.strip() or f"without a commit ({' '.join(git.stderr.split())})"
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     speed = summary["tokens/total"] / summary["time/seconds"]
     peak = torch.cuda.max_memory_allocated() / 2**20
     return (
         f"## {today}: {device.name}, {device.total_memory / 2**30:.0f} GiB\n\n"
-        f"gnflow {commit or 'outside of git'}, Python {platform.python_version()}, torch {torch.__version__}, "
+        f"gnflow {commit}, Python {platform.python_version()}, torch {torch.__version__}, "
         f"CUDA {torch.version.cuda}.\n\n"
         f"- Tests marked `gpu`: {tests}.\n"
         f"- `specs/full_gn.yaml`, {summary['steps']} steps: {speed:,.0f} tokens/s in optimizer steps "

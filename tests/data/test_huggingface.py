@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from corpora import documents, lines, text
+from pydantic import ValidationError
 
 from gnflow.data.dataset import Dataset
 from gnflow.data.prepare import prepare
@@ -85,3 +86,45 @@ def test_a_missing_package_is_named(workspace: Workspace, monkeypatch: pytest.Mo
     source = {"kind": "huggingface", "path": "poems"}
     with pytest.raises(EnvironmentProblem, match=r"run: pip install 'gnflow\[hf\]'"):
         prepare(text(source=source, tokenizer="bytes", context=2), workspace)
+
+
+@pytest.mark.parametrize(
+    ("split", "held_out"),
+    [
+        ("train", "train"),
+        ("train", "train[-5%:]"),
+        ("train[:95%]", "train[90%:]"),
+        ("train[:10]", "train[5:]"),
+        ("train+validation", "validation"),
+        ("all", "validation"),
+    ],
+)
+def test_a_spec_whose_splits_share_rows_is_refused(split: str, held_out: str) -> None:
+    with pytest.raises(ValidationError, match=r"shares rows with .* give `held_out_fraction`"):
+        text(source={"kind": "huggingface", "path": "poems", "split": split, "held_out": held_out})
+
+
+def test_slices_that_share_rows_of_this_data_set_are_refused(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", workspace.root / "cache")
+    with pytest.raises(DataError, match=r"`train\[:11\]` .* `train\[50%:\]` to hold out share the rows 10 to 10 of"):
+        dataset(workspace, split="train[:11]", held_out="train[50%:]")
+    assert len(documents(dataset(workspace, split="train[:10]", held_out="train[50%:]").train)) == 10
+
+
+def test_without_a_split_to_hold_out_the_last_part_can_be(workspace: Workspace) -> None:
+    (workspace.root / "poems" / "validation.jsonl").unlink()
+    with pytest.raises(DataError, match=r"last part of `train`, write `held_out_fraction: 0\.05` in data\.source"):
+        dataset(workspace)
+    found = dataset(workspace, held_out_fraction=0.1)
+    assert documents(found.train) == [f"train {number}" for number in range(18)]
+    assert documents(found.held_out) == ["train 18", "train 19"]
+
+
+def test_all_bad_rows_of_both_splits_are_counted(workspace: Workspace, written: Written) -> None:
+    written("poems/train.jsonl", lines({"text": "good"}, {"text": None}, {"text": None}))
+    written("poems/validation.jsonl", lines({"text": None}, {"text": "good"}))
+    with pytest.raises(DataError, match=r"(?s)^3 faults:\n.*train, row 2:.*train, row 3:.*validation, row 1:"):
+        dataset(workspace)

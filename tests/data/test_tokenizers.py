@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from gnflow.data.sources import readers
 from gnflow.data.sources.corpus import Piece, whole
-from gnflow.data.tokenizers import END_OF_TEXT, Tokenizer, encoded, plain_bytes, pretrained, train_bpe
+from gnflow.data.tokenizers import END_OF_TEXT, Tokenizer, encoded, kept, made, plain_bytes, pretrained, train_bpe
 from gnflow.errors import DataError
+from gnflow.spec.data import PretrainedTokenizer
 
 VOCABULARY = 320
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
@@ -175,3 +176,23 @@ def test_a_tokenizer_that_cannot_be_read_is_named(written: Written, tmp_path: Pa
         pretrained(tmp_path / "nowhere", VOCABULARY)
     with pytest.raises(DataError, match=r"broken\.json: not a tokenizer\.json"):
         pretrained(written("broken.json", "{}"), VOCABULARY)
+
+
+def test_an_added_token_that_is_not_special_is_one_id_unless_text_is_kept_as_text(written: Written) -> None:
+    content = json.loads(TOKENIZERS["bpe"].file or "")
+    think = {**content["added_tokens"][0], "id": VOCABULARY, "content": "<think>", "special": False}
+    path = saved(written, added_tokens=[*content["added_tokens"], think])
+    document = f"the <think> king {END_OF_TEXT}"
+    spec = {"kind": "huggingface", "path": path.name, "vocabulary": VOCABULARY + 1}
+    for added_tokens, ids in (("match", 1), ("text", 0)):
+        chosen = PretrainedTokenizer.model_validate(spec | {"added_tokens": added_tokens})
+        tokenizer = made(chosen, list, path.parent, print)
+        found = tokenizer.encode([document])[0]
+        assert found.tolist().count(VOCABULARY) == ids
+        assert tokenizer.end_of_text not in found
+        assert tokenizer.decode(found) == document
+        kept_in = path.parent / added_tokens
+        kept_in.mkdir()
+        (kept_in / "tokenizer.json").write_text(tokenizer.file or "")
+        assert kept(chosen, kept_in).encode([document])[0].tolist() == found.tolist()
+        assert json.loads(tokenizer.file or "")["added_tokens"][-1]["special"] is False

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from corpora import text
+from pydantic import ValidationError
 
 from gnflow.data.dataset import Dataset
 from gnflow.data.prepare import prepare
@@ -95,3 +96,18 @@ def test_arrays_shorter_than_a_row_are_refused_with_their_counts(workspace: Work
     np.save(workspace.root / "train.npy", np.arange(4))
     with pytest.raises(DataError, match=r"training text has 4 tokens.*= 5 \(training: 4, held-out: 10\)"):
         ready(workspace)
+
+
+def test_one_file_for_both_parts_is_refused() -> None:
+    with pytest.raises(ValidationError, match="`train` and `held_out` are the same file"):
+        text(source={"kind": "tokens", "train": "a.npy", "held_out": "./a.npy", "vocabulary": 9})
+
+
+def test_without_a_held_out_file_the_last_tokens_are_held_out(workspace: Workspace) -> None:
+    ids = np.arange(100) % 50
+    np.save(workspace.root / "a.npy", ids)
+    source = {"kind": "tokens", "train": "a.npy", "vocabulary": 50}
+    found = prepare(text(source=source, context=2), workspace)
+    assert (found.train[:].tolist(), found.held_out[:].tolist()) == (ids[:95].tolist(), ids[95:].tolist())
+    found = prepare(text(source=source | {"held_out_fraction": 0.3}, context=2), workspace)
+    assert (len(found.train), len(found.held_out)) == (70, 30)

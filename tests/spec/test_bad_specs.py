@@ -145,7 +145,7 @@ def test_a_kind_given_alone_that_needs_more_is_pointed_at(write: Write) -> None:
     path = write("specs/bad.yaml", "data: {source: tokens}\nname: trial\noptimizer: adamw\ntraining: {steps: 3}\n")
     found = found_in(path)
     assert {(line, column) for line, column, _ in found} == {(1, 16)}
-    assert [sentence.split()[1] for *_, sentence in found] == ["`train`", "`held_out`", "`vocabulary`"]
+    assert [sentence.split()[1] for *_, sentence in found] == ["`train`", "`vocabulary`"]
 
 
 def test_all_problems_come_at_once_in_order_with_excerpts(write: Write) -> None:

@@ -156,9 +156,34 @@ def test_keys_that_came_later_are_in_no_digest_at_their_default() -> None:
         del before[section][key]  # type: ignore[union-attr, arg-type, call-overload, index]
         assert f"  {key}: " in resolved(one)
     del before["optimizer"]["others"]["schedule"]  # type: ignore[union-attr, arg-type, call-overload, index]
+    del before["data"]["source"]["held_out_fraction"]  # type: ignore[union-attr, arg-type, call-overload, index]
     assert digest(one) == digest(before)
     scheduled = {"optimizer": {"kind": "muon", "others": {"schedule": "linear"}}}
     assert digest(Experiment.model_validate(base | scheduled)) != digest(one)
     for section, key, value in later:
         given: dict[str, object] = {"steps": 3} if section == "training" else {}
         assert digest(Experiment.model_validate(base | {section: given | {key: value}})) != digest(one)
+
+
+@pytest.mark.parametrize(
+    ("source", "later"),
+    [
+        ({"kind": "files", "paths": ["a.txt"]}, {"encoding": "latin-1"}),
+        ({"kind": "shakespeare"}, {"held_out_fraction": 0.1}),
+        ({"kind": "huggingface", "path": "a"}, {"held_out_fraction": 0.1}),
+        ({"kind": "tokens", "train": "a.npy", "held_out": "b.npy", "vocabulary": 9}, {"held_out_fraction": 0.1}),
+        (
+            {"kind": "package", "distribution": "a", "version": "1", "paths": ["a"], "held_out": ["b"]},
+            {"held_out_fraction": 0.1, "encoding": "latin-1"},
+        ),
+    ],
+)
+def test_keys_of_sources_that_came_later_are_in_no_digest_at_their_default(
+    source: dict[str, object], later: dict[str, object]
+) -> None:
+    base = {"name": "a", "optimizer": "muon", "training": {"steps": 3}}
+    one = Experiment.model_validate(base | {"data": {"source": source}})
+    dumped = one.model_dump(mode="json")["data"]["source"]
+    assert not set(later) & set(dumped)
+    for key, value in later.items():
+        assert digest(Experiment.model_validate(base | {"data": {"source": source | {key: value}}})) != digest(one)

@@ -29,7 +29,7 @@ def git(root: Path, *command: str) -> str:
     return subprocess.run(["git", "-C", root, *command], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def record(root: Path, resumed_from: int | None = None) -> dict[str, object]:
+def record(root: Path, resumed_from: int | None = None, said: list[str] | None = None) -> dict[str, object]:
     directory = root / "runs" / "one"
     provenance.record(
         directory,
@@ -38,6 +38,7 @@ def record(root: Path, resumed_from: int | None = None) -> dict[str, object]:
         seeds={"training": 3},
         device=torch.device("cpu"),
         resumed_from=resumed_from,
+        report=(said if said is not None else []).append,
     )
     content: dict[str, object] = json.loads((directory / "provenance.json").read_text())
     return content
@@ -104,6 +105,50 @@ def test_no_secret_is_written(repository: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_outside_a_repository_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    assert record(tmp_path)["git"] is None
+    said: list[str] = []
+    assert record(tmp_path, said=said)["git"] is None
     monkeypatch.setenv("PATH", "")
-    assert record(tmp_path)["git"] is None
+    assert record(tmp_path, said=said)["git"] is None
+    assert not said
+
+
+def test_a_repository_that_git_refuses_is_told_in_its_own_words(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own way to try a repository of another user
+    said: list[str] = []
+    found = record(repository, said=said)
+    assert found["git"] is None
+    assert "detected dubious ownership in repository" in found["git_problem"]
+    assert said == [f"warning: provenance.json lacks what git knows of this code: {found['git_problem']}"]
+    assert "safe.directory" in said[0]
+    assert "\n" not in said[0]
+
+
+def test_a_repository_without_git_or_without_a_commit_says_so(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    (repository / "new").mkdir()
+    git(repository / "new", "init", "--quiet")
+    assert record(repository / "new", said=said)["git"] is None
+    monkeypatch.setenv("PATH", "")
+    assert record(repository, said=said)["git_problem"] == "git cannot be run: No such file or directory"
+    assert len(said) == 2
+    assert "fatal: " in said[0]
+
+
+def test_changes_that_git_cannot_tell_are_not_called_none(repository: Path) -> None:
+    said: list[str] = []
+    (repository / ".git" / "index").write_bytes(b"damaged")
+    found = record(repository, said=said)
+    assert found["git"]["commit"] == git(repository, "rev-parse", "HEAD")
+    assert found["git"]["dirty"] is None
+    assert "index file" in found["git_problem"]
+    assert len(said) == 1
+
+
+def test_a_repository_that_answers_has_no_problem(repository: Path) -> None:
+    said: list[str] = []
+    assert "git_problem" not in record(repository, said=said)
+    assert not said

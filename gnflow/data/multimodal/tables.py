@@ -11,13 +11,17 @@ import polars
 from gnflow.data.multimodal.samples import Captioned, Gallery, Images, Pictures, Pixels
 from gnflow.data.sources.columns import expression
 from gnflow.data.sources.corpus import Json
+from gnflow.data.sources.faults import sound
+from gnflow.data.sources.named import Named, digests, named
 from gnflow.data.sources.paths import matching
+from gnflow.data.sources.patterns import matches
 from gnflow.data.sources.readers import text_of
 from gnflow.errors import DataError, EnvironmentProblem
 from gnflow.spec.multimodal import ImageFiles, ImageHub, ImageTable
 
 ROWS = 256
 HUB = "hf://datasets"
+ANYWHERE = "**/*.parquet"
 
 
 class Part(NamedTuple):
@@ -40,7 +44,9 @@ def open_hub(source: ImageHub, root: Path, variant: int) -> Pictures:
 
 def files_identity(source: ImageFiles, root: Path, sha256: Callable[[Path], str]) -> Json:
     """Path and content of every file."""
-    return [{"path": path.relative_to(root).as_posix(), "sha256": sha256(path)} for path in _named(source, root)]
+    digest = digests(named(source.paths, source.held_out, root), root, sha256)
+    every = matching([*source.paths, *source.held_out], root, "data.source.paths")
+    return [{"path": path.relative_to(root).as_posix(), "sha256": digest[path]} for path in every]
 
 
 def hub_identity(source: ImageHub, root: Path, sha256: Callable[[Path], str]) -> Json:
@@ -48,45 +54,54 @@ def hub_identity(source: ImageHub, root: Path, sha256: Callable[[Path], str]) ->
     directory = root / source.path
     if not directory.is_dir():
         return None
-    return {path.relative_to(directory).as_posix(): sha256(path) for path in sorted(directory.rglob("*.parquet"))}
+    if source.held_out_fraction is None:
+        digests(Named(*(_local(source, split, directory) for split in _splits(source))), root, sha256)
+    return {path.relative_to(directory).as_posix(): sha256(path) for path in matches(ANYWHERE, directory)}
 
 
 def files(source: ImageFiles, root: Path) -> Gallery:
     """The rows of the files, in order; what is held out is never trained on. Raises DataError."""
-    held_out = matching(source.held_out, root, "data.source.held_out")
-    train = [_whole(path) for path in _named(source, root) if path not in held_out]
-    if held_out:
-        return _gallery(source, train, [_whole(path) for path in held_out])
-    rows = sum(part.rows for part in train)
-    kept = rows - max(1, round(rows * source.held_out_fraction))
-    return _gallery(source, _between(train, 0, kept), _between(train, kept, rows))
+    train, held_out = ([_whole(path) for path in part] for part in named(source.paths, source.held_out, root))
+    return _gallery(source, train, held_out) if held_out else _cut(source, train, source.held_out_fraction)
 
 
 def hub(source: ImageHub, root: Path) -> Gallery:
     """The rows of both splits. Raises DataError."""
-    return _gallery(source, _split(source, source.split, root), _split(source, source.held_out, root))
+    train, *held_out = ([_whole(file) for file in _split(source, split, root)] for split in _splits(source))
+    if source.held_out_fraction is not None:
+        return _cut(source, train, source.held_out_fraction)
+    return _gallery(source, train, *held_out)
 
 
-def _named(source: ImageFiles, root: Path) -> list[Path]:
-    named = [*source.paths, *source.held_out]
-    return matching(named, root, "data.source.paths")
+def _splits(source: ImageHub) -> list[str]:
+    return [source.split] if source.held_out_fraction is not None else [source.split, source.held_out]
 
 
-def _split(source: ImageHub, split: str, root: Path) -> list[Part]:
+def _split(source: ImageHub, split: str, root: Path) -> Sequence[Path | str]:
     directory = root / source.path
-    if not directory.is_dir():
-        return [_whole(f"{HUB}/{source.path}/**/{split}-*.parquet")]
-    named = [
+    return _local(source, split, directory) if directory.is_dir() else [f"{HUB}/{source.path}/**/{split}-*.parquet"]
+
+
+def _local(source: ImageHub, split: str, directory: Path) -> list[Path]:
+    found = [
         path
-        for path in sorted(directory.rglob("*.parquet"))
+        for path in matches(ANYWHERE, directory)
         if split in (path.stem, path.parent.name) or path.stem.startswith(f"{split}-")
     ]
-    if not named:
+    if not found:
+        part = f"; to hold out the last part of `{source.split}`, write `held_out_fraction: 0.05` in data.source"
         raise DataError(
             f"data.source: no Parquet file of the split `{split}` under {directory}\n"
-            f"expected {split}.parquet, {split}-*.parquet or {split}/*.parquet"
+            f"expected {split}.parquet, {split}-*.parquet or {split}/*.parquet{part * (split == source.held_out)}"
         )
-    return [_whole(path) for path in named]
+    return found
+
+
+def _cut(source: ImageTable, parts: list[Part], fraction: float) -> Gallery:
+    """Hold out the last rows."""
+    rows = sum(part.rows for part in parts)
+    kept = rows - max(1, round(rows * fraction))
+    return _gallery(source, _between(parts, 0, kept), _between(parts, kept, rows))
 
 
 def _whole(file: Path | str) -> Part:
@@ -113,11 +128,10 @@ def _gallery(source: ImageTable, train: list[Part], held_out: list[Part]) -> Gal
 
 def _images(source: ImageTable, parts: list[Part], split: str) -> Images:
     def read() -> Iterator[Captioned]:
-        for place, text, content in _rows(source, parts, with_images=True):
-            yield Captioned(_decoded(content, source, place), text)
+        return sound(_captioned(source, parts), lambda: _captioned(source, parts))
 
     def captions() -> Iterator[str]:
-        return (text for _, text, _ in _rows(source, parts, with_images=False))
+        return sound(_captions(source, parts), lambda: _captions(source, parts))
 
     samples = sum(part.rows for part in parts)
     if not samples:
@@ -125,7 +139,17 @@ def _images(source: ImageTable, parts: list[Part], split: str) -> Images:
     return Images(samples, read, captions)
 
 
-def _rows(source: ImageTable, parts: list[Part], with_images: bool) -> Iterator[tuple[str, str, object]]:
+def _captioned(source: ImageTable, parts: list[Part]) -> Iterator[Captioned | DataError]:
+    for place, text, content in _rows(source, parts, with_images=True):
+        image = text if isinstance(text, DataError) else _decoded(content, source, place)
+        yield image if isinstance(image, DataError) else Captioned(image, str(text))
+
+
+def _captions(source: ImageTable, parts: list[Part]) -> Iterator[str | DataError]:
+    return (text for _, text, _ in _rows(source, parts, with_images=False))
+
+
+def _rows(source: ImageTable, parts: list[Part], with_images: bool) -> Iterator[tuple[str, str | DataError, object]]:
     """File and row in words, caption, and bytes of the image."""
     for part in parts:
         number = part.first
@@ -142,7 +166,9 @@ def _rows(source: ImageTable, parts: list[Part], with_images: bool) -> Iterator[
                     place = f"{part.file}, row {number}"
                     yield place, text_of(text, place, source.text), content[0] if content else None
         except (polars.exceptions.PolarsError, OSError) as error:
-            raise _unreadable(part.file, error, number) from None
+            yield str(part.file), _unreadable(part.file, error, number), None
+        except DataError as error:
+            yield str(part.file), error, None
 
 
 def _text(frame: polars.LazyFrame, source: ImageTable, file: Path | str) -> polars.Expr:
@@ -164,7 +190,7 @@ def _image(frame: polars.LazyFrame, source: ImageTable, file: Path | str) -> pol
     return column.alias("image")
 
 
-def _decoded(content: object, source: ImageTable, place: str) -> Pixels:
+def _decoded(content: object, source: ImageTable, place: str) -> Pixels | DataError:
     try:
         from PIL import Image, ImageOps
     except ModuleNotFoundError:
@@ -173,14 +199,12 @@ def _decoded(content: object, source: ImageTable, place: str) -> Pixels:
         ) from None
     height, width, colours = source.shape
     if not isinstance(content, bytes):
-        raise DataError(f"{place}: `{source.image}` is null; expected the bytes of a PNG or JPEG\nremove the row")
+        return DataError(f"{place}: `{source.image}` is null; expected the bytes of a PNG or JPEG\nremove the row")
     try:
         with Image.open(BytesIO(content), formats=("PNG", "JPEG")) as file:
             plain = file.convert("RGB" if colours == 3 else "L")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{place}: `{source.image}` is not a whole PNG or JPEG: {error}\nremove or repair the row"
-        ) from None
+        return DataError(f"{place}: `{source.image}` is not a whole PNG or JPEG: {error}\nremove or repair the row")
     fitted = ImageOps.fit(plain, (width, height), Image.Resampling.BICUBIC)
     return np.asarray(fitted, dtype=np.uint8).reshape(height, width, colours)
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from gnflow.errors import DataError
+
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 
@@ -24,9 +26,9 @@ class Corpus(NamedTuple):
     held_out: Pieces
 
 
-def whole(texts: Iterable[str]) -> Iterator[Piece]:
-    """Each text as one document in one piece; empty ones are left out."""
-    return (Piece(text, True) for text in texts if text)
+def whole(texts: Iterable[str | DataError]) -> Iterator[Piece | DataError]:
+    """Each text as one document in one piece; empty ones are left out, and what is wrong stays in its place."""
+    return (text if isinstance(text, DataError) else Piece(text, True) for text in texts if text)
 
 
 def joined(pieces: Iterable[Piece]) -> Iterator[Piece]:

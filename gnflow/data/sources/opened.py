@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from gnflow.data.sources.corpus import Corpus, Json, split, whole
+from gnflow.data.sources.faults import sound
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,5 +68,5 @@ def from_texts(
     Each function gives all its texts whenever it is called. Without `held_out`, the last part of `train` is held out.
     """
     if held_out is None:
-        return Opened(identity, lambda: split(lambda: whole(train()), held_out_fraction))
-    return Opened(identity, lambda: Corpus(lambda: whole(train()), lambda: whole(held_out())))
+        return Opened(identity, lambda: split(lambda: sound(whole(train())), held_out_fraction))
+    return Opened(identity, lambda: Corpus(lambda: sound(whole(train())), lambda: sound(whole(held_out()))))

@@ -1,12 +1,13 @@
 """Text files of an installed distribution: its source code as a corpus. Read where it lies, never imported."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from gnflow.data.sources.corpus import Corpus, Json, whole
+from gnflow.data.sources.corpus import Corpus, Json, Piece, split, whole
+from gnflow.data.sources.faults import sound, together
+from gnflow.data.sources.named import Named, digests, named
 from gnflow.data.sources.opened import Opened
-from gnflow.data.sources.paths import matching
 from gnflow.errors import DataError, EnvironmentProblem
 from gnflow.spec.data import Package
 
@@ -18,21 +19,27 @@ def open_package(source: Package, root: Path) -> Opened:
 
 def identity(source: Package, sha256: Callable[[Path], str]) -> Json:
     """Path and content of every file."""
-    root = _root(source)
-    return [
-        {"path": path.relative_to(root).as_posix(), "sha256": sha256(path)}
-        for files in _chosen(source, root)
-        for path in files
-    ]
+    root = located(source)
+    files = _named(source, root)
+    digest = digests(files, root, sha256)
+    return [{"path": path.relative_to(root).as_posix(), "sha256": digest[path]} for part in files for path in part]
 
 
 def corpus(source: Package) -> Corpus:
     """The files in order, a document each. Raises DataError, and EnvironmentProblem without that distribution."""
-    train, held_out = _chosen(source, _root(source))
-    return Corpus(lambda: whole(map(_text, train)), lambda: whole(map(_text, held_out)))
+    train, held_out = _named(source, located(source))
+    everything = [*train, *held_out]
+
+    def documents(files: list[Path]) -> Iterator[Piece]:
+        return sound(_documents(files, source), lambda: _documents(everything, source), len(everything))
+
+    if not held_out:
+        return split(lambda: documents(train), source.held_out_fraction)
+    return Corpus(lambda: documents(train), lambda: documents(held_out))
 
 
-def _root(source: Package) -> Path:
+def located(source: Package) -> Path:
+    """Where packages are installed. Raises EnvironmentProblem unless that version of the distribution is there."""
     wanted = f"{source.distribution}=={source.version}"
     try:
         found = distribution(source.distribution)
@@ -48,20 +55,24 @@ def _root(source: Package) -> Path:
     return Path(str(found.locate_file("")))
 
 
-def _chosen(source: Package, root: Path) -> tuple[list[Path], list[Path]]:
+def _named(source: Package, root: Path) -> Named:
     own = {root / file for file in distribution(source.distribution).files or ()}
-    held_out = matching(source.held_out, root, "data.source.held_out")
-    train = [path for path in matching(source.paths, root, "data.source.paths") if path not in held_out]
-    for path in (*train, *held_out):
-        if path not in own:
-            raise DataError(f"data.source: {path.relative_to(root)} is no file of {source.distribution}\nname its own")
-    if not train:
-        raise DataError("data.source.paths: every file is held out\nname fewer files in data.source.held_out")
-    return train, held_out
+    files = named(source.paths, source.held_out, root)
+    foreign = [path for part in files for path in part if path not in own]
+    if foreign:
+        raise together(
+            DataError(f"data.source: {path.relative_to(root)} is no file of {source.distribution}\nname its own")
+            for path in foreign
+        )
+    return files
 
 
-def _text(path: Path) -> str:
+def _documents(files: list[Path], source: Package) -> Iterator[Piece | DataError]:
+    return whole(_text(path, source.encoding) for path in files)
+
+
+def _text(path: Path, encoding: str) -> str | DataError:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {error}\nexpected UTF-8 text; name other files in data.source.paths") from None
+        return path.read_text(encoding=encoding)
+    except (OSError, UnicodeError) as error:
+        return DataError(f"{path}: {error}\nexpected {encoding} text; name other files, or set data.source.encoding")

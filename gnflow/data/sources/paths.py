@@ -1,10 +1,13 @@
 """Names of files in a spec: relative to the project root (the spec lets none lead out of it), and there."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from pathlib import Path, PurePath
+from pathlib import Path
 
+from gnflow.data.sources.faults import together
+from gnflow.data.sources.patterns import is_pattern, matches
 from gnflow.errors import DataError
 
 
@@ -17,17 +20,28 @@ def existing(name: str, root: Path, key: str) -> Path:
 
 
 def matching(patterns: Sequence[str], root: Path, key: str) -> list[Path]:
-    """The files that the patterns name, each once, in the order of the patterns and then of their paths."""
+    """The files that the patterns name, each once, in the order of the patterns and then of their paths.
+
+    A name that exists is no pattern. Raises one DataError for all patterns that name nothing.
+    """
     found: dict[Path, None] = {}
+    problems: list[DataError] = []
     for pattern in patterns:
-        if not any(mark in pattern for mark in "*?["):
-            found[existing(pattern, root, key)] = None
-            continue
-        matches = sorted((path for path in root.glob(pattern) if path.is_file()), key=PurePath.as_posix)
-        if not matches:
-            raise DataError(f"{key}: no file matches `{pattern}` under {root}")
-        found.update(dict.fromkeys(matches))
+        try:
+            found.update(dict.fromkeys(_named(pattern, root, key)))
+        except DataError as problem:
+            problems.append(problem)
+    if problems:
+        raise together(problems)
     return list(found)
+
+
+def _named(pattern: str, root: Path, key: str) -> list[Path]:
+    if not is_pattern(pattern) or os.path.lexists(root / pattern):
+        return [existing(pattern, root, key)]
+    if found := matches(pattern, root):
+        return found
+    raise DataError(f"{key}: no file matches `{pattern}` under {root}")
 
 
 @contextmanager
@@ -40,6 +54,8 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def _suggestion(path: Path, root: Path) -> str:
+    if path.is_symlink() and not path.exists():
+        return f"\nit is a link to {path.readlink()}, which is not there"
     if path.is_dir():
         return f"\nit is a directory; `{path.relative_to(root).as_posix()}/*` names the files in it"
     names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []

@@ -1,4 +1,7 @@
-"""Documents of one text, JSONL or Parquet file, in bounded memory."""
+"""Documents of one text, JSONL or Parquet file, in bounded memory.
+
+What cannot be read is a DataError in the place of a document, so that all of them can be told at once.
+"""
 
 import json
 from collections.abc import Iterator
@@ -15,41 +18,44 @@ PIECE = 1 << 20
 PARQUET_ROWS = 1024
 
 
-def read(path: Path, column: str) -> Iterator[Piece]:
-    """The documents of a file. Raises DataError with the line or row."""
+def read(path: Path, column: str, encoding: str = "utf-8") -> Iterator[Piece | DataError]:
+    """The documents of a file, and a DataError with the line or row for each that cannot be had."""
     match path.suffix.lower():
         case ".txt" | ".md":
-            return _text(path)
+            yield from _text(path, encoding)
         case ".jsonl":
-            return whole(_json_lines(path, column))
+            yield from whole(_json_lines(path, column, encoding))
         case ".parquet":
-            return whole(_parquet(path, column))
+            yield from whole(_parquet(path, column))
         case other:
-            raise DataError(
+            yield DataError(
                 f"{path}: cannot read `{other or 'a file without an ending'}`\n"
                 "expected .txt or .md (one document each), .jsonl or .parquet (one document a row)"
             )
 
 
-def text_of(value: object, place: str, column: str) -> str:
-    """The text in a field. Raises DataError unless it is a string of valid Unicode."""
+def text_of(value: object, place: str, column: str) -> str | DataError:
+    """The text in a field, or an error where it is no string of valid Unicode."""
     if not isinstance(value, str):
         kind = "null" if value is None else type(value).__name__
-        raise DataError(f"{place}: `{column}` is {kind}; expected a string\nremove the row, or name another column")
+        return DataError(f"{place}: `{column}` is {kind}; expected a string\nremove the row, or name another column")
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise DataError(
+        return DataError(
             f"{place}: `{column}` has half of a surrogate pair (\\u{ord(value[error.start]):04x}) at character "
             f"{error.start + 1}; expected valid Unicode\nremove or repair it"
-        ) from None
+        )
     return value
 
 
-def _text(path: Path) -> Iterator[Piece]:
+def _text(path: Path, encoding: str) -> Iterator[Piece | DataError]:
     buffer: list[str] = []
     size = 0
-    for line in _lines(path):
+    for line in _lines(path, encoding):
+        if isinstance(line, DataError):
+            yield line
+            return
         buffer.append(line)
         size += len(line)
         if size >= PIECE:
@@ -74,48 +80,81 @@ def _boundary(text: str) -> int:
     return 0
 
 
-def _lines(path: Path) -> Iterator[str]:
-    with reading(path), path.open("rb") as file:
+def _lines(path: Path, encoding: str) -> Iterator[str | DataError]:
+    try:
+        with reading(path):
+            for number, line in enumerate(_decoded(path, encoding), 1):
+                yield line.removeprefix("\ufeff") if number == 1 and isinstance(line, str) else line
+    except DataError as error:
+        yield error
+
+
+def _decoded(path: Path, encoding: str) -> Iterator[str | DataError]:
+    if not _by_lines(encoding):
+        try:
+            with path.open(encoding=encoding, newline="\n") as text:
+                yield from text
+        except UnicodeError as error:
+            yield _undecodable(str(path), str(error), encoding)
+        return
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                text = line.decode()
+                yield line.decode(encoding)
             except UnicodeDecodeError as error:
-                raise DataError(
-                    f"{path}:{number}: byte {error.start + 1} of the line (0x{line[error.start]:02x}) is not valid "
-                    f"UTF-8; expected UTF-8 text\nconvert the file, for example: iconv -f latin1 -t utf-8"
-                ) from None
-            yield text.removeprefix("\ufeff") if number == 1 else text
+                place = f"byte {error.start + 1} of the line (0x{line[error.start]:02x})"
+                yield _undecodable(f"{path}:{number}", place, encoding)
 
 
-def _json_lines(path: Path, column: str) -> Iterator[str]:
-    for number, line in enumerate(_lines(path), 1):
-        if not line.strip():
-            continue
-        place = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(
-                f"{place}: not JSON: {error}\nexpected one object a line, with the text in `{column}`"
-            ) from None
-        if not isinstance(row, dict):
-            raise DataError(f"{place}: {type(row).__name__}; expected an object with the text in `{column}`")
-        yield text_of(field(row, column, place), place, column)
+def _by_lines(encoding: str) -> bool:
+    """Whether each line can be decoded alone, because a line feed is the byte that it is in ASCII."""
+    return "\n".encode(encoding) == b"\n"
 
 
-def _parquet(path: Path, column: str) -> Iterator[str]:
+def _undecodable(place: str, what: str, encoding: str) -> DataError:
+    name = encoding.upper()
+    return DataError(
+        f"{place}: {what} is not valid {name}; expected {name} text\n"
+        "where all files have another encoding, name it in data.source.encoding (for example latin-1); "
+        "else convert those that have, for example: iconv -f latin1 -t utf-8"
+    )
+
+
+def _json_lines(path: Path, column: str, encoding: str) -> Iterator[str | DataError]:
+    for number, line in enumerate(_lines(path, encoding), 1):
+        if isinstance(line, DataError):
+            yield line
+        elif line.strip():
+            yield _json_line(line, column, f"{path}:{number}")
+
+
+def _json_line(line: str, column: str, place: str) -> str | DataError:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return DataError(f"{place}: not JSON: {error}\nexpected one object a line, with the text in `{column}`")
+    if not isinstance(row, dict):
+        return DataError(f"{place}: {type(row).__name__}; expected an object with the text in `{column}`")
+    try:
+        return text_of(field(row, column, place), place, column)
+    except DataError as error:
+        return error
+
+
+def _parquet(path: Path, column: str) -> Iterator[str | DataError]:
     row = 0
     try:
         frame = polars.scan_parquet(path, glob=False)
         texts, kind = expression(frame.collect_schema(), column, str(path))
         if kind not in (polars.String, polars.Categorical, polars.Enum):
-            raise DataError(f"{path}: `{column}` is {kind}; expected String\nname another column")
+            yield DataError(f"{path}: `{column}` is {kind}; expected String\nname another column")
+            return
         chosen = frame.select(texts.cast(polars.String).alias("text"))
         for batch in chosen.collect_batches(chunk_size=PARQUET_ROWS, maintain_order=True, lazy=True):
             for text in batch["text"]:
                 row += 1
                 yield text_of(text, f"{path}, row {row}", column)
     except (polars.exceptions.PolarsError, OSError) as error:
-        raise DataError(
-            f"{path}: not a whole Parquet file (after row {row}): {error}\ncopy or download it again"
-        ) from None
+        yield DataError(f"{path}: not a whole Parquet file (after row {row}): {error}\ncopy or download it again")
+    except DataError as error:
+        yield error

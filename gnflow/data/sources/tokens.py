@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -24,22 +25,46 @@ def open_ids(source: Tokens, root: Path) -> Ready:
 
 
 def identity(source: Tokens, root: Path, sha256: Callable[[Path], str]) -> Json:
-    """Size and content of both files."""
-    files = existing(source.train, root, "data.source.train"), existing(source.held_out, root, "data.source.held_out")
-    return [{"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files]
+    """Size and content of the files. Raises DataError when both parts are the same."""
+    files = [path for path in (_train(source, root), _held_out(source, root)) if path]
+    found = [sha256(path) for path in files]
+    if len(set(found)) < len(found):
+        raise DataError(
+            f"data.source: `{source.train}` and `{source.held_out}` have the same content\n"
+            "name other tokens to hold out, or leave `held_out` away: the last part of `train` is held out then"
+        )
+    return [{"bytes": path.stat().st_size, "sha256": digest} for path, digest in zip(files, found, strict=True)]
 
 
 def train(source: Tokens, root: Path) -> Iterator[NDArray[np.uint32]]:
     """Ids to train on, in chunks. Raises DataError."""
-    return _checked(existing(source.train, root, "data.source.train"), source.vocabulary)
+    ids = _opened(_train(source, root))
+    last = len(ids) if source.held_out else _kept(len(ids), source)
+    return _checked(ids, 0, last, _train(source, root), source.vocabulary)
 
 
 def held_out(source: Tokens, root: Path) -> Iterator[NDArray[np.uint32]]:
     """Ids to evaluate on, in chunks. Raises DataError."""
-    return _checked(existing(source.held_out, root, "data.source.held_out"), source.vocabulary)
+    path = _held_out(source, root) or _train(source, root)
+    ids = _opened(path)
+    first = 0 if source.held_out else _kept(len(ids), source)
+    return _checked(ids, first, len(ids), path, source.vocabulary)
 
 
-def _checked(path: Path, vocabulary: int) -> Iterator[NDArray[np.uint32]]:
+def _train(source: Tokens, root: Path) -> Path:
+    return existing(source.train, root, "data.source.train")
+
+
+def _held_out(source: Tokens, root: Path) -> Path | None:
+    return existing(source.held_out, root, "data.source.held_out") if source.held_out else None
+
+
+def _kept(tokens: int, source: Tokens) -> int:
+    """How many of the tokens are trained on when the others are held out."""
+    return tokens - max(1, round(tokens * source.held_out_fraction))
+
+
+def _opened(path: Path) -> NDArray[Any]:
     try:
         ids = open_memmap(path, mode="r")
     except (ValueError, OSError) as error:
@@ -48,8 +73,12 @@ def _checked(path: Path, vocabulary: int) -> Iterator[NDArray[np.uint32]]:
         ) from None
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise DataError(f"{path}: {ids.dtype} of shape {ids.shape}; expected a one-dimensional array of integers")
-    for start in range(0, len(ids), CHUNK):
-        chunk = np.asarray(ids[start : start + CHUNK])
+    return ids
+
+
+def _checked(ids: NDArray[Any], first: int, last: int, path: Path, vocabulary: int) -> Iterator[NDArray[np.uint32]]:
+    for start in range(first, last, CHUNK):
+        chunk = np.asarray(ids[start : min(start + CHUNK, last)])
         beyond = np.flatnonzero((chunk < 0) | (chunk >= vocabulary))
         if len(beyond):
             place = int(beyond[0])

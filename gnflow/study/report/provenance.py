@@ -80,4 +80,6 @@ def _digest(value: object) -> Markup:
 def _commit(git: Mapping[str, object]) -> Markup:
     if not git.get("commit"):
         return text(figures.MISSING)
-    return Markup(_code(str(git["commit"])[:DIGITS]) + text(" and uncommitted changes" if git.get("dirty") else ""))
+    dirty = git.get("dirty", False)
+    changes = " and changes that git did not tell" if dirty is None else " and uncommitted changes" if dirty else ""
+    return Markup(_code(str(git["commit"])[:DIGITS]) + text(changes))

@@ -1,0 +1,108 @@
+"""Whether Inductor can build code for the CPU here: found by building something tiny in the way that it does."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from gnflow.workspace import Workspace
+
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
+COMPILERS = ("clang++", "g++", "c++") if sys.platform == "darwin" else ("g++", "clang++", "c++")
+SOURCE = '#include <Python.h>\n#include <omp.h>\nextern "C" int threads() { return omp_get_max_threads(); }\n'
+SECONDS = 60
+
+
+class Kept(NamedTuple):
+    """Where compiled graphs are kept; None is torch's own place among the temporary files."""
+
+    directory: Path | None
+    problem: str = ""
+    """Why they are not kept where they were meant to be."""
+
+
+def cache(workspace: Workspace) -> Kept:
+    """The directory that the environment names, else one in the workspace, if it can be written to."""
+    directory = Path(os.environ.get(CACHE) or workspace.cache / "inductor")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".gnflow_", dir=nearest(directory.absolute())):
+            return Kept(directory)
+    except OSError as error:
+        return Kept(None, f"compiled graphs cannot be kept in {directory}: {error.strerror or error}")
+
+
+def settle(workspace: Workspace) -> None:
+    """Tell torch where to keep compiled graphs. It decides for itself, or fails, if it is imported before."""
+    kept = cache(workspace)
+    if kept.directory:
+        os.environ[CACHE] = str(kept.directory)
+    else:
+        _warn(f"{kept.problem}; they go to the temporary files")
+        os.environ.pop(CACHE, None)
+
+
+@lru_cache
+def _warn(message: str) -> None:
+    """Says it once a process."""
+    warnings.warn(message, stacklevel=1)
+
+
+def compiler() -> str:
+    """The C++ compiler that Inductor is told to use: `CXX`, or the first one that is found."""
+    return os.environ.get("CXX") or next((name for name in COMPILERS if shutil.which(name)), COMPILERS[0])
+
+
+def problem(device: str, kept: Path | None = None) -> str | None:
+    """What keeps regions from being compiled for this device and kept there, in a line."""
+    if device != "cpu" or sys.platform == "win32":
+        return None
+    directory = kept or Path(os.environ.get(CACHE) or tempfile.gettempdir())
+    return _problem(compiler(), nearest(directory.absolute()), os.environ.get("PATH", ""))
+
+
+@lru_cache
+def _problem(command: str, directory: Path, path: str) -> str | None:
+    """Builds once a process for each compiler, directory and search path; nothing is left in the directory."""
+    if not shutil.which(command):
+        if os.environ.get("CXX"):
+            return f"CXX names the C++ compiler `{command}`, and there is no such program"
+        return f"there is no C++ compiler ({', '.join(COMPILERS)})"
+    try:
+        with tempfile.TemporaryDirectory(prefix=".gnflow_", dir=directory) as place:
+            source, library = Path(place) / "tiny.cpp", Path(place) / "tiny.so"
+            source.write_text(SOURCE)
+            flags = ["-std=c++20", "-O1", "-shared", "-fPIC", "-fopenmp", f"-I{sysconfig.get_path('include')}"]
+            done = subprocess.run(
+                [command, *flags, str(source), "-o", str(library)],
+                capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False,
+            )  # fmt: skip
+            if done.returncode:
+                return (
+                    f"the C++ compiler `{command}` fails: {first_error(done.stderr) or f'exit code {done.returncode}'}"
+                )
+            ctypes.CDLL(str(library)).threads()
+    except subprocess.TimeoutExpired:
+        return f"the C++ compiler `{command}` needs more than {SECONDS} s for a line of code"
+    except OSError as error:
+        return f"code cannot be built in {directory}: {error.strerror or error}"
+    except AttributeError:
+        return f"the C++ compiler `{command}` builds libraries that are empty"
+    return None
+
+
+def first_error(said: str) -> str:
+    """The line of a compiler's output that says what is wrong."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line), lines[0] if lines else "")
+
+
+def nearest(path: Path) -> Path:
+    """The path itself, or the closest ancestor that exists."""
+    return next(candidate for candidate in (path, *path.parents) if os.path.lexists(candidate))

@@ -1,0 +1,50 @@
+"""Files to train on and files to hold out, which must not share their content."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from gnflow.data.sources.faults import together
+from gnflow.data.sources.paths import matching, reading
+from gnflow.errors import DataError
+
+
+class Named(NamedTuple):
+    """The files of both parts, each in the order in which they are read."""
+
+    train: list[Path]
+    held_out: list[Path]
+
+
+def named(paths: Sequence[str], held_out: Sequence[str], root: Path) -> Named:
+    """The files that a spec names; a held-out file is never trained on, though a pattern of `paths` names it too."""
+    kept = dict.fromkeys(matching(held_out, root, "data.source.held_out"))
+    train = [path for path in matching(paths, root, "data.source.paths") if path not in kept]
+    if not train:
+        raise DataError("data.source.paths: every file is held out\nname fewer files in data.source.held_out")
+    return Named(train, list(kept))
+
+
+def digests(files: Named, root: Path, sha256: Callable[[Path], str]) -> dict[Path, str]:
+    """The digest of every file. Raises DataError when a training file has the content of a held-out one."""
+    found = {path: sha256(path) for part in files for path in part}
+    held_out = {found[path]: path for path in files.held_out if _has_content(path)}
+    twins = {path: held_out[found[path]] for path in files.train if found[path] in held_out}
+    if twins:
+        raise together(_twin(path, held_out, root) for path, held_out in twins.items())
+    return found
+
+
+def _twin(path: Path, held_out: Path, root: Path) -> DataError:
+    train, judged = (
+        file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file) for file in (path, held_out)
+    )
+    return DataError(
+        f"data.source: `{train}` would be trained on and has the content of `{judged}`, which is held out\n"
+        "remove the copies, or name them in data.source.held_out as well"
+    )
+
+
+def _has_content(path: Path) -> bool:
+    with reading(path):
+        return path.stat().st_size > 0

@@ -1,0 +1,93 @@
+"""A process that was forked from one which used threads hangs where torch or polars look for theirs."""
+
+import os
+import select
+import signal
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import polars
+import torch
+
+from gnflow.errors import EnvironmentProblem
+
+FORKED = 0x40  # PF_FORKNOEXEC of Linux: the process began as a copy of another one, and still runs its program
+FLAGS = 6  # their place in /proc/self/stat, counted after the name of the program
+PATIENCE = 10.0  # seconds for what takes milliseconds
+
+
+class Pool(NamedTuple):
+    """The threads of one library: whether some live in this process, and work that needs them."""
+
+    library: str
+    lives: Callable[[list[str]], bool]
+    work: Callable[[], object]
+
+
+def _torch_lives(names: list[str]) -> bool:
+    """Torch's threads have the name of the program, as those of Python have; no other library may have as many."""
+    return names.count(names[0]) - threading.active_count() >= torch.get_num_threads() - 1
+
+
+POOLS = (
+    Pool("torch", _torch_lives, lambda: torch.ones(1 << 16).add_(1)),
+    Pool(
+        "polars",
+        lambda names: "polars-0" in names,
+        lambda: polars.DataFrame({"a": range(1000)}).lazy().group_by("a").len().collect(),
+    ),
+)
+
+
+def require_threads() -> None:
+    """Raises EnvironmentProblem where threads were left behind in the process that this one was forked from.
+
+    No library says so: it would hang. A copy of this process tries each of them, and is ended when it does.
+    """
+    if not _is_copy():
+        return
+    names = _thread_names()
+    for library, lives, work in POOLS:
+        if not lives(names) and not _copy_can(work):
+            raise EnvironmentProblem(
+                f"this process was forked from one in which {library} has used threads, and would hang; "
+                'start it with multiprocessing.get_context("spawn") or as a program of its own'
+            )
+
+
+def _is_copy() -> bool:
+    try:
+        stat = Path("/proc/self/stat").read_text()
+    except OSError:
+        return False
+    return bool(int(stat.rpartition(")")[2].split()[FLAGS]) & FORKED)
+
+
+def _thread_names() -> list[str]:
+    """The names of this process's threads, the main one's first."""
+    tasks = sorted(Path("/proc/self/task").iterdir(), key=lambda task: task.name != str(os.getpid()))
+    return [(task / "comm").read_text().strip() for task in tasks]
+
+
+def _copy_can(work: Callable[[], object]) -> bool:
+    receiver, sender = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of a fork of a process with threads
+        child = os.fork()
+    if not child:
+        try:
+            work()
+            os.write(sender, b"1")
+        finally:
+            os._exit(0)
+    os.close(sender)
+    try:
+        answered, _, _ = select.select([receiver], [], [], PATIENCE)
+        return bool(answered and os.read(receiver, 1))
+    finally:
+        os.close(receiver)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
