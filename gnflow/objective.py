@@ -14,14 +14,14 @@ Tokens: TypeAlias = "Tensor"  # (rows, time + 1) of one micro-batch: inputs and,
 Scalar: TypeAlias = "Tensor"  # 0-D
 
 
-def alike(tokens: Tokens) -> Scalar:
+def equal_weight(tokens: Tokens) -> Scalar:
     """The weight of a micro-batch where all have the same."""
     import torch
 
     return torch.ones((), device=tokens.device)
 
 
-def _unknown(direction: Params, anchor: Params, tokens: Tokens) -> Params:
+def _refuse_product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
     raise NotImplementedError("this objective says nothing of its curvature")
 
 
@@ -34,7 +34,7 @@ class LocalModel(NamedTuple):
     """(params, tokens) -> (gradient, value) of the model"""
     product: Callable[[Params, Tokens], Params]
     """(direction, tokens) -> the curvature of the model at its anchor, times `direction`."""
-    weight: Callable[[Tokens], Scalar] = alike
+    weight: Callable[[Tokens], Scalar] = equal_weight
     """tokens -> what the micro-batch counts for in a mean over several."""
 
 
@@ -50,9 +50,9 @@ class Objective(NamedTuple):
 
     `params` may name a part of the anchor's parameters. The others stay at the anchor and have no gradient.
     """
-    product: Callable[[Params, Params, Tokens], Params] = _unknown
+    product: Callable[[Params, Params, Tokens], Params] = _refuse_product
     """(direction, anchor, tokens) -> the curvature at `anchor` of that model, times `direction`, of a part as above."""
-    weight: Callable[[Tokens], Scalar] = alike
+    weight: Callable[[Tokens], Scalar] = equal_weight
     """tokens -> what the micro-batch counts for in a mean over several."""
 
     def around(self, anchor: Params) -> LocalModel:

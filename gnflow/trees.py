@@ -12,7 +12,7 @@ from gnflow.objective import Params
 Tree = TypeVar("Tree")
 
 
-def mapped(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
+def map_tensors(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
     """The same nesting of tuples and dicts, with `function` applied to every tensor."""
     result: Tree = pytree.tree_map(function, tree)
     return result
@@ -43,7 +43,7 @@ def towards(origin: Params, goal: Params, alpha: float | Tensor) -> Params:
     return {name: value + alpha * (goal[name] - value) for name, value in origin.items()}
 
 
-def chosen(condition: Tensor, a: Params, b: Params) -> Params:
+def select(condition: Tensor, a: Params, b: Params) -> Params:
     """a where the 0-D `condition` holds, else b."""
     return {name: torch.where(condition, value, b[name]) for name, value in a.items()}
 
@@ -60,7 +60,7 @@ def norm(a: Params) -> Tensor:
 
 def clone(tree: Tree) -> Tree:
     """The same nesting with storage of its own."""
-    return mapped(torch.clone, tree)
+    return map_tensors(torch.clone, tree)
 
 
 def zeros(a: Params) -> Params:
@@ -68,12 +68,12 @@ def zeros(a: Params) -> Params:
     return {name: torch.zeros_like(value) for name, value in a.items()}
 
 
-def flat(a: Params) -> Tensor:
+def flatten(a: Params) -> Tensor:
     """All entries, one after another."""
     return torch.cat([value.flatten() for value in a.values()])
 
 
-def shaped(vector: Tensor, like: Params) -> Params:
+def unflatten(vector: Tensor, like: Params) -> Params:
     """Undoes `flat`, as views."""
     parts = torch.split(vector, [value.numel() for value in like.values()])
     return {name: part.view(value.shape) for part, (name, value) in zip(parts, like.items(), strict=True)}
@@ -90,7 +90,7 @@ def leaves(tree: object) -> list[tuple[tuple[str, ...], Tensor]]:
     return [(tuple(_label(key) for key in path), leaf) for path, leaf in paths]
 
 
-def replaced(function: Callable[[tuple[str, ...], Tensor], Tensor], tree: Tree) -> Tree:
+def map_named(function: Callable[[tuple[str, ...], Tensor], Tensor], tree: Tree) -> Tree:
     """The same nesting, with `function` applied to every tensor and its path."""
     result: Tree = pytree.tree_map_with_path(lambda path, leaf: function(tuple(map(_label, path)), leaf), tree)
     return result

@@ -59,17 +59,17 @@ def _read(specs: Sequence[Path], sets: Sequence[str]) -> list[Loaded]:
 def _build(experiment: Experiment) -> None:
     """Refuses rules that do not fit the model as it is written."""
     from gnflow.optim.protocol import eager
-    from gnflow.verify.subject import parts
+    from gnflow.verify.subject import build_parts
 
-    parts(experiment, eager)
+    build_parts(experiment, eager)
 
 
 def _verified(experiment: Experiment, *, aloud: bool) -> list[Finding]:
     # After the specs are known to be good: torch takes seconds to import.
     from gnflow.compiler.regions import can_compile
-    from gnflow.verify.subject import device
+    from gnflow.verify.subject import choose_device
 
-    compiler = can_compile(device(experiment).type)
+    compiler = can_compile(choose_device(experiment).type)
     compiling = compiler and experiment.compile.mode != "off"
     found = []
     for finding in _findings(experiment, compiling):
@@ -85,11 +85,11 @@ def _verified(experiment: Experiment, *, aloud: bool) -> list[Finding]:
 
 
 def _findings(experiment: Experiment, compiling: bool) -> Iterator[Finding]:
-    from gnflow.verify.checks import checks
-    from gnflow.verify.subject import CheckFailed, shrunken
+    from gnflow.verify.checks import select_checks
+    from gnflow.verify.subject import CheckFailed, shrink
 
-    small = shrunken(experiment)
-    for claim, check in checks(small, compiling=compiling):
+    small = shrink(experiment)
+    for claim, check in select_checks(small, compiling=compiling):
         start, detail = time.perf_counter(), ""
         try:
             check(small)

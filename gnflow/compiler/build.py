@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from gnflow.curvature import pieces
-from gnflow.curvature.hessian import hessian
-from gnflow.curvature.linearised import BENDS, SURROGATES, Form, curvature, linearised
-from gnflow.curvature.newton import expanded
+from gnflow.curvature.hessian import hessian_product
+from gnflow.curvature.linearised import BENDS, SURROGATES, Form, curvature_product, linearise
+from gnflow.curvature.newton import expand
 from gnflow.curvature.pieces import Thrift
-from gnflow.curvature.tangents import PULLS, Pull, pushed
+from gnflow.curvature.tangents import PULLS, Pull, push_exactly
 from gnflow.models.attention import Kernel
-from gnflow.models.loss import cross_entropy, weight
+from gnflow.models.loss import cross_entropy, total_weight
 from gnflow.models.model import Model, Stage
 from gnflow.objective import Objective, Params, Scalar, Tokens
 from gnflow.spec import optimizer as spec
@@ -23,7 +23,7 @@ from gnflow.spec.factory import built
 LOGITS, MOST_PIECES = 2**25, 32  # 128 MiB of float32; every piece makes a graph longer
 
 
-def kernel(experiment: Experiment) -> Kernel:
+def choose_kernel(experiment: Experiment) -> Kernel:
     """The attention that the spec asks for, or else one that has the derivatives its optimizer takes."""
     method = experiment.optimizer
     forward_mode = isinstance(method, spec.GaussNewton) and (
@@ -54,9 +54,9 @@ def objective(network: Model, experiment: Experiment, recomputed: bool = False) 
     reduced = torch.bfloat16 if experiment.training.precision == "bfloat16" else None
     method = experiment.optimizer
     form = method.objective if isinstance(method, spec.GaussNewton) else "quadratic"
-    pull = PULLS[method.tangent] if isinstance(method, spec.GaussNewton) else pushed
-    lower = network if reduced is None else _rounded(network, reduced)
-    thrift = Thrift(logit_pieces(experiment), recomputed)
+    pull = PULLS[method.tangent] if isinstance(method, spec.GaussNewton) else push_exactly
+    lower = network if reduced is None else _reduce_precision(network, reduced)
+    thrift = Thrift(count_pieces(experiment), recomputed)
     if form != "newton" and thrift != Thrift():
         return pieces.objective(network, thrift, SURROGATES[form], BENDS[form], lower, pull)
     return _objective(network, form, lower, pull)
@@ -71,7 +71,7 @@ def _objective(
     network: Model,
     form: Form | Literal["newton"] = "quadratic",
     lower: Model | None = None,
-    pull: Pull = pushed,
+    pull: Pull = push_exactly,
 ) -> Objective:
     """All logits at once; gradients are those of `lower`, where it is given."""
 
@@ -88,14 +88,14 @@ def _objective(
         return slope, at
 
     if form == "newton":
-        curved, product = expanded(value), hessian(value)
+        curved, product = expand(value), hessian_product(value)
     else:
-        curved = linearised(network.logits, SURROGATES[form], network.split, pull)
-        product = curvature(network.logits, BENDS[form], network.split)
-    return Objective(value, gradient, curved, product, lambda tokens: weight(network.split(tokens)[1]))
+        curved = linearise(network.logits, SURROGATES[form], network.split, pull)
+        product = curvature_product(network.logits, BENDS[form], network.split)
+    return Objective(value, gradient, curved, product, lambda tokens: total_weight(network.split(tokens)[1]))
 
 
-def _rounded(network: Model, dtype: torch.dtype) -> Model:
+def _reduce_precision(network: Model, dtype: torch.dtype) -> Model:
     """The network in a type of fewer bits, but for its logits."""
 
     def low(stage: Stage) -> Stage:
@@ -109,7 +109,7 @@ def _rounded(network: Model, dtype: torch.dtype) -> Model:
     return network._replace(layers=tuple(map(low, network.layers)), head=exact)
 
 
-def logit_pieces(experiment: Experiment) -> int:
+def count_pieces(experiment: Experiment) -> int:
     """Of a micro-batch, so that no more than LOGITS are there at a time; a difference has those of two passes."""
     method, tokens = experiment.optimizer, experiment.training.rows * experiment.data.context
     passes = 2 if isinstance(method, spec.GaussNewton) and method.tangent == "difference" else 1

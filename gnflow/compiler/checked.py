@@ -19,7 +19,7 @@ from gnflow.spec.imports import told
 Result = TypeVar("Result")
 
 
-def checked(transform: AnyTransform, who: str) -> AnyTransform:
+def check_transform(transform: AnyTransform, who: str) -> AnyTransform:
     """The same transform. `who` begins the sentence of an error.
 
     `init`, `update` and `refresh` raise EnvironmentProblem on the meta device for what does not fit or raises itself.
@@ -34,7 +34,7 @@ def checked(transform: AnyTransform, who: str) -> AnyTransform:
             raise EnvironmentProblem(f"{who}: `{name}` raised {told(error)}") from None
 
     def init(params: Params) -> AnyState:
-        if not _planned(params):
+        if not _is_planned(params):
             return transform.init(params)
         state = asked("init", transform.init, params)
         if problem := problem_with(state):
@@ -42,7 +42,7 @@ def checked(transform: AnyTransform, who: str) -> AnyTransform:
         return state
 
     def update(gradients: Params, state: AnyState, params: Params) -> tuple[Params, AnyState]:
-        if not _planned(params):
+        if not _is_planned(params):
             return transform.update(gradients, state, params)
         found: object = asked("update", transform.update, gradients, state, params)
         if not isinstance(found, tuple) or len(found) != 2:
@@ -54,7 +54,7 @@ def checked(transform: AnyTransform, who: str) -> AnyTransform:
 
     def refresh(gradients: Params, state: AnyState) -> AnyState:
         assert transform.refresh is not None
-        if not _planned(gradients):
+        if not _is_planned(gradients):
             return transform.refresh(gradients, state)
         after = asked("refresh", transform.refresh, gradients, state)
         _require_form(who, "refresh", after, state)
@@ -63,7 +63,7 @@ def checked(transform: AnyTransform, who: str) -> AnyTransform:
     return transform._replace(init=init, update=update, refresh=None if transform.refresh is None else refresh)
 
 
-def _planned(params: Params) -> bool:
+def _is_planned(params: Params) -> bool:
     return any(value.is_meta for value in params.values())
 
 
@@ -90,10 +90,10 @@ def _require_form(who: str, name: str, after: AnyState, before: AnyState) -> Non
     for (path, one), (_, two) in zip(new, old, strict=True):
         if one.shape != two.shape or one.dtype != two.dtype:
             raise EnvironmentProblem(
-                f"{who}: `{name}` turned `{pytree.keystr(path).lstrip('.')}` of its state from {_form(two)} "
-                f"into {_form(one)}"
+                f"{who}: `{name}` turned `{pytree.keystr(path).lstrip('.')}` of its state from {_describe_form(two)} "
+                f"into {_describe_form(one)}"
             )
 
 
-def _form(tensor: Tensor) -> str:
+def _describe_form(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

@@ -43,7 +43,7 @@ class Evaluation(NamedTuple):
         )
 
 
-def evaluation(
+def price_evaluations(
     experiment: Experiment, steps: int, step_flops: int, regions: Mapping[str, RegionCost], blocks: int
 ) -> Evaluation:
     """The evaluations of `steps` steps; `training.evaluate_every: null` takes as many as cost a tenth of the work."""

@@ -47,9 +47,9 @@ class Fit(NamedTuple):
         return f"it {self.verdict}: it needs {about} {gigabytes(size)} of memory; {there}. {self.advice}"
 
 
-def fit(plan: Plan, room: Room | None = None) -> Fit | None:
+def compare_with_memory(plan: Plan, room: Room | None = None) -> Fit | None:
     """How the plan fits; None where the memory is not known, as of a GPU that is elsewhere."""
-    room = room or room_of(plan.device)
+    room = room or find_room(plan.device)
     if room is None:
         return None
     needed = sum(plan.memory.values())
@@ -61,35 +61,35 @@ def fit(plan: Plan, room: Room | None = None) -> Fit | None:
         verdict = "does not fit"
     elif needed > min(usable, room.free):
         verdict = "may not fit"
-    return Fit(verdict, needed, least, room, _advice(plan, usable) if verdict != "fits" else "")
+    return Fit(verdict, needed, least, room, _advise(plan, usable) if verdict != "fits" else "")
 
 
-def require(plan: Plan, room: Room | None = None) -> Fit | None:
+def require_fit(plan: Plan, room: Room | None = None) -> Fit | None:
     """The same. Raises EnvironmentProblem for a plan that does not fit."""
-    found = fit(plan, room)
+    found = compare_with_memory(plan, room)
     if found is not None and found.verdict == "does not fit":
         raise EnvironmentProblem(f"{plan.experiment.name}: {found}")
     return found
 
 
 @contextmanager
-def explained(plan: Plan) -> Iterator[None]:
+def explain_out_of_memory(plan: Plan) -> Iterator[None]:
     """Turns running out of memory into one line with the plan's figures and what would need less."""
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        room = room_of(plan.device)
+        room = find_room(plan.device)
         needed = gigabytes(sum(plan.memory.values()))
         there = "" if room is None else f"; {room.place} has {gigabytes(room.total)}"
         usable = USABLE * room.total if room else 0.0
         raise EnvironmentProblem(
-            f"{plan.experiment.name}: out of memory. The plan needs up to {needed}{there}. {_advice(plan, usable)}"
+            f"{plan.experiment.name}: out of memory. The plan needs up to {needed}{there}. {_advise(plan, usable)}"
         ) from error
 
 
-def room_of(device: str) -> Room | None:
+def find_room(device: str) -> Room | None:
     """The memory that a run on this device has."""
     if device == "cuda":
         if not torch.cuda.is_available():
@@ -102,7 +102,7 @@ def room_of(device: str) -> Room | None:
         return None
     sizes = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
     total, free = sizes["MemTotal"], sizes.get("MemAvailable", sizes["MemTotal"])
-    limit = min((bytes_ for path in _CGROUPS if (bytes_ := _limit(Path(path)))), default=total)
+    limit = min((bytes_ for path in _CGROUPS if (bytes_ := _read_limit(Path(path)))), default=total)
     return Room("this machine", min(total, limit), min(free, limit))
 
 
@@ -111,7 +111,7 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:,.1f} GB" if size < 1e11 else f"{size / 1e9:,.0f} GB"
 
 
-def _limit(path: Path) -> int | None:
+def _read_limit(path: Path) -> int | None:
     """The limit of a control group; None where there is none."""
     try:
         text = path.read_text().strip()
@@ -120,7 +120,7 @@ def _limit(path: Path) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def _advice(plan: Plan, usable: float) -> str:
+def _advise(plan: Plan, usable: float) -> str:
     """What to change so that it fits."""
     memory: Mapping[str, int] = plan.memory
     rows, activations = plan.experiment.training.rows, memory.get("activations", 0)
@@ -128,7 +128,7 @@ def _advice(plan: Plan, usable: float) -> str:
     others = sum(memory.values()) - activations - batch
     count = sum(prod(row.shape) for row in plan.parameters)
     if 0 < usable < others:
-        largest = _rounded(count * usable / others / 2)
+        largest = _round_down(count * usable / others / 2)
         return (
             f"The weights, their gradients and the optimizer alone take {gigabytes(others)}: take a model of at most "
             f"about {largest:,} parameters in place of {count:,} (fewer `model.layers`, a smaller `model.width`), "
@@ -144,7 +144,7 @@ def _advice(plan: Plan, usable: float) -> str:
     return f"It would need less with {' or '.join(less) or 'fewer `training.rows`'} (more micro-batches keep the batch)"
 
 
-def _rounded(number: float) -> int:
+def _round_down(number: float) -> int:
     """To two digits, downwards."""
     digits = max(len(str(int(number))) - 2, 0)
     return int(number / 10.0**digits) * int(10.0**digits)

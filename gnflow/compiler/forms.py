@@ -39,7 +39,7 @@ class Form:
             self.places.append(_Place(None if key in given else made[key], given.get(key, 0), *where))
             return len(self.places) - 1
 
-        self.nesting: object = trees.mapped(placed, result)  # type: ignore[arg-type]  # numbers stand for tensors
+        self.nesting: object = trees.map_tensors(placed, result)  # type: ignore[arg-type]  # numbers stand for tensors
         self.asks = any(place.made is None for place in self.places)
 
     def empty(self, arguments: Sequence[object]) -> tuple[object, list[Tensor]]:
@@ -50,14 +50,14 @@ class Form:
             (given[argument] if storage is None else made[storage]).as_strided(size, stride, offset)
             for storage, argument, size, stride, offset in self.places
         ]
-        return _filled(self.nesting, leaves), made
+        return _fill(self.nesting, leaves), made
 
 
-def _filled(nesting: object, leaves: Sequence[Tensor]) -> object:
+def _fill(nesting: object, leaves: Sequence[Tensor]) -> object:
     if isinstance(nesting, int):
         return leaves[nesting]
     if isinstance(nesting, Mapping):
-        return {key: leaves[part] if isinstance(part, int) else _filled(part, leaves) for key, part in nesting.items()}
+        return {key: leaves[part] if isinstance(part, int) else _fill(part, leaves) for key, part in nesting.items()}
     assert isinstance(nesting, tuple)
-    parts = tuple(_filled(part, leaves) for part in nesting)
+    parts = tuple(_fill(part, leaves) for part in nesting)
     return nesting._make(parts) if hasattr(nesting, "_make") else parts

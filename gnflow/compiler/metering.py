@@ -56,14 +56,17 @@ class Meter:
         with FlopCounterMode(display=False) as flops:
             result, most = self.storages.within(lambda: region(*arguments), region=True)
         self.regions[name] = RegionCost(flops.get_total_flops(), most.total)
-        self._known[name] = _Known([Form(part, arguments) for part in _parts(result)], type(result), most)
+        self._known[name] = _Known([Form(part, arguments) for part in _split_result(result)], type(result), most)
         return result
 
     def _surrounding(self, name: str, work: Callable[..., object], *arguments: object) -> object:
         """The result of work around regions, all of which are counted."""
         before = self.counts.copy()
         result, most = self.storages.within(lambda: work(*arguments), region=False)
-        forms, last = [Form(part, arguments) for part in _parts(result)], [id(part) for part in _parts(result)]
+        forms, last = (
+            [Form(part, arguments) for part in _split_result(result)],
+            [id(part) for part in _split_result(result)],
+        )
         self._known[name] = _Known(forms, type(result), most, self.counts - before, last)
         return result
 
@@ -104,5 +107,5 @@ class _Known:
         return tuple(parts) if self.kind is tuple else parts[0]
 
 
-def _parts(result: object) -> Sequence[object]:
+def _split_result(result: object) -> Sequence[object]:
     return result if type(result) is tuple else (result,)

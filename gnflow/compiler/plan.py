@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 
 from gnflow.compiler import build, methods
-from gnflow.compiler.blocks import BlockRegion, block_regions, blockwise
-from gnflow.compiler.evaluation import Evaluation, evaluation
+from gnflow.compiler.blocks import BlockRegion, divide_by_block, price_blocks
+from gnflow.compiler.evaluation import Evaluation, price_evaluations
 from gnflow.compiler.measuring import NotedProbe, build_metrics
 from gnflow.compiler.metering import Meter, RegionCost
-from gnflow.compiler.routing import routing
+from gnflow.compiler.routing import route_parameters
 from gnflow.compiler.storages import nbytes
 from gnflow.errors import SpecError
 from gnflow.models.attention import Kernel
@@ -96,7 +96,7 @@ class Plan:
     def evaluation(self) -> Evaluation:
         """How often held-out data is evaluated on, and what that costs beside the steps."""
         blocks = len({row.block for row in self.parameters})
-        return evaluation(self.experiment, self.steps, self.flops, self.regions, blocks)
+        return price_evaluations(self.experiment, self.steps, self.flops, self.regions, blocks)
 
     def to_json(self) -> dict[str, object]:
         """The content of plan.json."""
@@ -141,23 +141,23 @@ def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
     Raises SpecError for rules that do not fit the model and for metrics that would never be measured, and
     EnvironmentProblem for a metric that cannot be built.
     """
-    attention = attention or build.kernel(experiment)
+    attention = attention or build.choose_kernel(experiment)
     network = build.model(experiment, attention)
     metrics = build_metrics(experiment, network, attention, eager)
     noted = NotedProbe(experiment, metrics)
-    found = _measured(experiment, network, noted.probe, recomputed=False)
+    found = _measure_step(experiment, network, noted.probe, recomputed=False)
     recomputed = not _fits(experiment, found)
     if recomputed:
-        found = _measured(experiment, network, noted.probe, recomputed=True)
+        found = _measure_step(experiment, network, noted.probe, recomputed=True)
         if not _fits(experiment, found):
             raise _too_large(experiment, found)
     noted.require_called()
     return Plan(
         experiment=experiment,
-        device=_device(experiment),
+        device=_choose_device(experiment),
         attention=attention,
-        steps=_steps(experiment, found.cost),
-        parameters=_table(experiment, network),
+        steps=_count_steps(experiment, found.cost),
+        parameters=_list_parameters(experiment, network),
         cost=found.cost,
         calls=found.calls,
         regions=found.regions,
@@ -178,10 +178,10 @@ class _Measured(NamedTuple):
     memory: dict[str, int]
 
 
-def _measured(experiment: Experiment, network: Model, probe: Probe | None, recomputed: bool) -> _Measured:
+def _measure_step(experiment: Experiment, network: Model, probe: Probe | None, recomputed: bool) -> _Measured:
     meter = Meter()
     # How many steps there are is a constant of the schedule and changes no cost.
-    optimizer = methods.optimizer(experiment.optimizer, network, 1, meter, probe)
+    optimizer = methods.build_optimizer(experiment.optimizer, network, 1, meter, probe)
     problem = build.objective(network, experiment, recomputed)
     params = network.init(experiment.training.seed, "meta")
     state = optimizer.init(params)
@@ -189,15 +189,15 @@ def _measured(experiment: Experiment, network: Model, probe: Probe | None, recom
     meter.storages.held((params, state))
     with meter.storages:
         several = len(list(optimizer.parts(params, state))) > 1
-        blocks = block_regions(network, problem, params, tokens, meter) if several else {}
-        objective = blockwise(problem, {name: b.names for name, b in blocks.items() if b.own}, network, meter)
+        blocks = price_blocks(network, problem, params, tokens, meter) if several else {}
+        objective = divide_by_block(problem, {name: b.names for name, b in blocks.items() if b.own}, network, meter)
         meter.storages.begin()
         optimizer.step(objective, params, state, tokens.expand(optimizer.microbatches, *tokens.shape))
         peak = meter.storages.peak
         if "value" not in meter.regions:
             meter.priced("value", problem.value, params, tokens)  # for evaluations
     # A micro-batch goes to the device when the objective is asked about it.
-    there = optimizer.microbatches if _device(experiment) == "cpu" else 1
+    there = optimizer.microbatches if _choose_device(experiment) == "cpu" else 1
     memory = {
         "parameters": nbytes(params),
         "optimizer": nbytes(state),
@@ -222,23 +222,23 @@ def _too_large(experiment: Experiment, found: _Measured) -> SpecError:
     )
 
 
-def _steps(experiment: Experiment, cost: Cost) -> int:
+def _count_steps(experiment: Experiment, cost: Cost) -> int:
     training = experiment.training
     if training.steps is not None:
         return training.steps
     return ceil((training.tokens or 0) / (cost.microbatches * training.rows * experiment.data.context))
 
 
-def _device(experiment: Experiment) -> str:
+def _choose_device(experiment: Experiment) -> str:
     wanted = experiment.training.device
     return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
 
 
-def _table(experiment: Experiment, network: Model) -> tuple[Parameter, ...]:
+def _list_parameters(experiment: Experiment, network: Model) -> tuple[Parameter, ...]:
     method = experiment.optimizer
     follows = method.inner if isinstance(method, spec.GaussNewton) else method
     solved = isinstance(follows, spec.ConjugateGradients)
-    rules, routes = ({}, {}) if isinstance(follows, spec.ConjugateGradients) else routing(follows, network)
+    rules, routes = ({}, {}) if isinstance(follows, spec.ConjugateGradients) else route_parameters(follows, network)
     block = {name: block for block, names in network.blocks.items() for name in names}
 
     def row(name: str) -> Parameter:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from gnflow.compiler import build, methods
-from gnflow.compiler.blocks import blockwise
+from gnflow.compiler.blocks import divide_by_block
 from gnflow.compiler.measuring import build_metrics, join_probes, measure
 from gnflow.compiler.plan import Plan
-from gnflow.compiler.regions import Compiler, Notice, can_compile, unnoticed
+from gnflow.compiler.regions import Compiler, Notice, can_compile, ignore_notice
 from gnflow.errors import EnvironmentProblem
 from gnflow.metrics.protocol import Metric, Moment
 from gnflow.models.model import Model
@@ -99,7 +99,7 @@ class Program:
 
 
 def compile(  # noqa: A001  # the verb of the design
-    plan: Plan, compiled: bool = True, network: Model | None = None, notice: Notice = unnoticed
+    plan: Plan, compiled: bool = True, network: Model | None = None, notice: Notice = ignore_notice
 ) -> Program:
     """Builds the functions of a plan; graphs are compiled at their first call. Sets torch's float32 precision.
 
@@ -121,14 +121,14 @@ def compile(  # noqa: A001  # the verb of the design
     network = network or build.model(experiment, plan.attention)
     metrics = build_metrics(experiment, network, plan.attention, jit)
     own = {name: block.names for name, block in plan.blocks.items() if block.own}
-    problem = blockwise(build.objective(network, experiment, plan.recomputed), own, network, jit)
-    optimizer = methods.optimizer(experiment.optimizer, network, plan.steps, jit, join_probes(metrics))
+    problem = divide_by_block(build.objective(network, experiment, plan.recomputed), own, network, jit)
+    optimizer = methods.build_optimizer(experiment.optimizer, network, plan.steps, jit, join_probes(metrics))
     device = torch.device(plan.device)
     return Program(
         plan,
         device,
         network,
-        placed(problem, device),
+        place(problem, device),
         optimizer,
         lambda: network.init(experiment.training.seed, device),
         compiler,
@@ -136,7 +136,7 @@ def compile(  # noqa: A001  # the verb of the design
     )
 
 
-def placed(objective: Objective, device: torch.device) -> Objective:
+def place(objective: Objective, device: torch.device) -> Objective:
     """The objective for micro-batches from anywhere: each goes to `device` when it is asked about, and no sooner."""
 
     def there(tokens: Tokens) -> Tokens:

@@ -12,13 +12,13 @@ from typing import Literal, TypeAlias, cast
 
 import torch
 
-from gnflow.optim.protocol import Region, copied
+from gnflow.optim.protocol import Region, copy_code
 
 Notice: TypeAlias = Callable[[str], None]
 """Hears the name of a region when it is about to be compiled."""
 
 
-def unnoticed(name: str) -> None:
+def ignore_notice(name: str) -> None:
     """Tells nobody."""
 
 
@@ -26,7 +26,7 @@ class Compiled:
     """One compiled region. Calling it is calling the function."""
 
     def __init__(
-        self, name: str, function: Callable[..., object], mode: str, fullgraph: bool, notice: Notice = unnoticed
+        self, name: str, function: Callable[..., object], mode: str, fullgraph: bool, notice: Notice = ignore_notice
     ) -> None:
         patches = {} if mode == "default" else torch._inductor.list_mode_options(mode)
 
@@ -45,7 +45,7 @@ class Compiled:
         """Graphs made by each call that compiled: a second graph is a break, a second call a recompilation."""
         self.seconds = 0.0
         """Seconds of all calls that compiled."""
-        self._function = torch.compile(copied(function), backend=backend, fullgraph=fullgraph, dynamic=False)
+        self._function = torch.compile(copy_code(function), backend=backend, fullgraph=fullgraph, dynamic=False)
 
     def __call__(self, *arguments: object) -> object:
         """The function's own result."""
@@ -66,7 +66,9 @@ class Compiled:
 class Compiler:
     """A `Jit` that keeps the regions it compiled."""
 
-    def __init__(self, mode: Literal["default", "max-autotune"], fullgraph: bool, notice: Notice = unnoticed) -> None:
+    def __init__(
+        self, mode: Literal["default", "max-autotune"], fullgraph: bool, notice: Notice = ignore_notice
+    ) -> None:
         self.mode, self.fullgraph, self.notice = mode, fullgraph, notice
         self.regions: list[Compiled] = []
 

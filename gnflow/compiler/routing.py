@@ -19,7 +19,7 @@ class Routing(NamedTuple):
     """Parameter -> label. Frozen ones have none."""
 
 
-def routing(method: spec.Method, network: Model) -> Routing:
+def route_parameters(method: spec.Method, network: Model) -> Routing:
     """First match wins.
 
     Raises SpecError for a method of matrices that is left without any, and for a rule that owns nothing, that has

@@ -32,7 +32,7 @@ class Shortcut:
 
     def __call__(self, operation: Operation, args: Sequence[object], kwargs: Mapping[str, object]) -> Tensor | None:
         """A tensor that stands for the result; None of a call that is not known."""
-        form = self._forms.get(_call(operation, args, kwargs)) if self._makes_one.get(operation) else None
+        form = self._forms.get(_describe_call(operation, args, kwargs)) if self._makes_one.get(operation) else None
         return None if form is None else torch.empty_strided(form[0], form[1], dtype=form[2], device="meta")
 
     def learn(
@@ -42,16 +42,16 @@ class Shortcut:
         alone = isinstance(result, Tensor) and result.is_meta and new
         self._makes_one[operation] = alone and self._makes_one.get(operation, True)
         if isinstance(result, Tensor) and alone:
-            self._forms[_call(operation, args, kwargs)] = result.shape, result.stride(), result.dtype
+            self._forms[_describe_call(operation, args, kwargs)] = result.shape, result.stride(), result.dtype
 
 
-def _call(operation: Operation, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
-    return operation, tuple(map(_signature, args)), tuple(map(_signature, kwargs.items())) if kwargs else None
+def _describe_call(operation: Operation, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+    return operation, tuple(map(_describe_value, args)), tuple(map(_describe_value, kwargs.items())) if kwargs else None
 
 
-def _signature(value: object) -> object:
+def _describe_value(value: object) -> object:
     if isinstance(value, Tensor):
         return value.shape, value.stride(), value.dtype
     if isinstance(value, tuple | list):
-        return tuple(map(_signature, value))
+        return tuple(map(_describe_value, value))
     return type(value), value  # 1, 1.0 and True are equal, and make other tensors

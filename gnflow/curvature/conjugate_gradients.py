@@ -71,15 +71,15 @@ def advance(at: Iterate, image: Tensor, inverse: Inverse, tolerance: float) -> I
     )
 
 
-def solved(operator: Operator, b: Params, damping: float, iterations: int) -> tuple[Params, Scalar]:
+def solve(operator: Operator, b: Params, damping: float, iterations: int) -> tuple[Params, Scalar]:
     """(x, |r| / |b|) of (A + damping) x = b: one product for each iteration, none truncated by the residual."""
-    right = trees.flat(b)
-    at = begin(right, _unchanged)
+    right = trees.flatten(b)
+    at = begin(right, _keep)
     for _ in range(iterations):
-        image = operator(trees.shaped(at.direction, b))
-        at = advance(at, trees.flat(trees.pick(image, b)) + damping * at.direction, _unchanged, 0.0)
-    return trees.shaped(at.solution, b), torch.linalg.vector_norm(at.residual) / at.size
+        image = operator(trees.unflatten(at.direction, b))
+        at = advance(at, trees.flatten(trees.pick(image, b)) + damping * at.direction, _keep, 0.0)
+    return trees.unflatten(at.solution, b), torch.linalg.vector_norm(at.residual) / at.size
 
 
-def _unchanged(residual: Tensor) -> Tensor:
+def _keep(residual: Tensor) -> Tensor:
     return residual

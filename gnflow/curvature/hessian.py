@@ -9,7 +9,7 @@ from gnflow import trees
 from gnflow.objective import Params, Scalar, Tokens
 
 
-def hessian(value: Callable[[Params, Tokens], Scalar]) -> Callable[[Params, Params, Tokens], Params]:
+def hessian_product(value: Callable[[Params, Tokens], Scalar]) -> Callable[[Params, Params, Tokens], Params]:
     """In the place of `Objective.product`: (direction, anchor, tokens) -> H direction, of a part of the parameters."""
 
     def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:

@@ -33,7 +33,7 @@ class Ritz(NamedTuple):
 
 def lanczos(operator: Operator, start: Params, iterations: int) -> Ritz:
     """One product for each iteration. Holds that many vectors."""
-    first = trees.flat(start)
+    first = trees.flatten(start)
     basis = first.new_empty((iterations, len(first)))
     basis[0] = first / torch.linalg.vector_norm(first)
     diagonal: list[Tensor] = []
@@ -41,7 +41,7 @@ def lanczos(operator: Operator, start: Params, iterations: int) -> Ritz:
     rounding = torch.finfo(first.dtype).eps * len(first) ** 0.5
     largest = first.new_zeros(())
     for j in range(iterations):
-        image = trees.flat(trees.pick(operator(trees.shaped(basis[j], start)), start))
+        image = trees.flatten(trees.pick(operator(trees.unflatten(basis[j], start)), start))
         diagonal.append(basis[j] @ image)
         largest = torch.maximum(largest, torch.linalg.vector_norm(image))
         for _ in range(2):

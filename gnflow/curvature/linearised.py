@@ -25,7 +25,7 @@ from typing import Literal, TypeAlias
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.curvature.tangents import Pull, pushed
+from gnflow.curvature.tangents import Pull, push_exactly
 from gnflow.models.loss import (
     Split,
     Targets,
@@ -46,15 +46,15 @@ Form: TypeAlias = Literal["quadratic", "prox_linear", "whitened"]
 
 def quadratic(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
     """(value, cotangent) of L(z) + <l', v> + <v, H v> / 2."""
-    return _expansion(logits, tangent, targets, logit_hessian_product)
+    return _expand(logits, tangent, targets, logit_hessian_product)
 
 
 def whitened(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
     """(value, cotangent) of L(z) + <l', v> + <v, S v> / 2."""
-    return _expansion(logits, tangent, targets, whitened_product)
+    return _expand(logits, tangent, targets, whitened_product)
 
 
-def _expansion(logits: Tensor, tangent: Tensor, targets: Targets, bent: Bend) -> tuple[Scalar, Tensor]:
+def _expand(logits: Tensor, tangent: Tensor, targets: Targets, bent: Bend) -> tuple[Scalar, Tensor]:
     p = probabilities(logits, targets)
     slope, bend = logit_gradient(p, targets), bent(p, tangent, targets)
     value = cross_entropy(logits, targets) + (tangent * (slope + 0.5 * bend)).sum()
@@ -76,8 +76,8 @@ BENDS: dict[Form, Bend] = {
 """The second derivative of each in v, where v = 0."""
 
 
-def linearised(
-    logits: Logits, surrogate: Surrogate, read: Split = split, pull: Pull = pushed
+def linearise(
+    logits: Logits, surrogate: Surrogate, read: Split = split, pull: Pull = push_exactly
 ) -> Callable[[Params, Params, Tokens], tuple[Params, Scalar]]:
     """`Objective.curved` for a model and a surrogate loss of its linearised logits; `read` splits micro-batches."""
 
@@ -92,12 +92,12 @@ def linearised(
     return curved
 
 
-def curvature(logits: Logits, bend: Bend, read: Split = split) -> Callable[[Params, Params, Tokens], Params]:
+def curvature_product(logits: Logits, bend: Bend, read: Split = split) -> Callable[[Params, Params, Tokens], Params]:
     """`Objective.product`: J' B J times a direction, B the bend in the logits."""
 
     def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
         inputs, targets = read(tokens)
-        primal, pullback, tangent = pushed(lambda p: logits(p, inputs), anchor, direction)
+        primal, pullback, tangent = push_exactly(lambda p: logits(p, inputs), anchor, direction)
         (image,) = pullback(bend(probabilities(primal, targets), tangent, targets))
         return image
 

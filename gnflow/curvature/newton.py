@@ -21,7 +21,7 @@ from gnflow.objective import Params, Scalar, Tokens
 Sloped: TypeAlias = tuple[Params, Scalar]
 
 
-def expanded(loss: Callable[[Params, Tokens], Scalar]) -> Callable[[Params, Params, Tokens], Sloped]:
+def expand(loss: Callable[[Params, Tokens], Scalar]) -> Callable[[Params, Params, Tokens], Sloped]:
     """`Objective.curved` of Newton's model; its `product` is that of `curvature.hessian`."""
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> Sloped:

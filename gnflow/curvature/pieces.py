@@ -18,9 +18,9 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.curvature.barrier import after
 from gnflow.curvature.linearised import Bend, Surrogate
-from gnflow.curvature.recompute import X, read, through
-from gnflow.curvature.tangents import Pull, at_rest, pushed
-from gnflow.models.loss import Targets, cross_entropy, logit_gradient, pieces, probabilities, weight
+from gnflow.curvature.recompute import X, pick_read, push_through
+from gnflow.curvature.tangents import Pull, push_exactly, push_nothing
+from gnflow.models.loss import Targets, cross_entropy, cut, logit_gradient, probabilities, total_weight
 from gnflow.models.model import Model
 from gnflow.objective import Objective, Params, Scalar, Tokens
 
@@ -40,7 +40,7 @@ def objective(
     surrogate: Surrogate,
     bend: Bend,
     reduced: Model | None = None,
-    pull: Pull = pushed,
+    pull: Pull = push_exactly,
 ) -> Objective:
     """So that less is in memory at a time; gradients are those of `reduced`, where it is given, models by `pull`."""
     count = thrift.pieces
@@ -49,27 +49,27 @@ def objective(
         inputs, targets = network.split(tokens)
         x = network.features.run(params, inputs)
         total = x.new_zeros(())
-        for part, judged in zip(_split(x, count), pieces(targets, count), strict=True):
+        for part, judged in zip(_split(x, count), cut(targets, count), strict=True):
             total = total + cross_entropy(network.head.run(params, after(part, [total])), judged)
         return total
 
     def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        return _pulled(
-            reduced or network, thrift, at_rest, _plain, params, trees.pick(params, network.moving), tokens
+        return _pull_back(
+            reduced or network, thrift, push_nothing, _plain, params, trees.pick(params, network.moving), tokens
         )  # fmt: skip
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         displacement = trees.subtract(params, trees.pick(anchor, params))
-        return _pulled(network, thrift, pull, surrogate, anchor, displacement, tokens)
+        return _pull_back(network, thrift, pull, surrogate, anchor, displacement, tokens)
 
     def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
         def bent(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
             return logits.new_zeros(()), bend(probabilities(logits, targets), tangent, targets)
 
-        image, _ = _pulled(network, thrift, pushed, bent, anchor, direction, tokens)
+        image, _ = _pull_back(network, thrift, push_exactly, bent, anchor, direction, tokens)
         return image
 
-    return Objective(value, gradient, curved, product, lambda tokens: weight(network.split(tokens)[1]))
+    return Objective(value, gradient, curved, product, lambda tokens: total_weight(network.split(tokens)[1]))
 
 
 def _plain(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
@@ -77,23 +77,23 @@ def _plain(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, T
     return cross_entropy(logits, targets), logit_gradient(probabilities(logits, targets), targets)
 
 
-def _pulled(
+def _pull_back(
     network: Model, thrift: Thrift, pull: Pull, surrogate: Surrogate, anchor: Params, moving: Params, tokens: Tokens
 ) -> tuple[Params, Scalar]:
     """(gradient in `moving`, value); what moves lies below the head, in it, or in both."""
     inputs, targets = network.split(tokens)
-    below, above = read(network.features, moving), read(network.head, moving)
+    below, above = pick_read(network.features, moving), pick_read(network.head, moving)
     if below and thrift.recomputed:
-        x, pullback, tangent = through(network.layers, pull, anchor, below, inputs)
+        x, pullback, tangent = push_through(network.layers, pull, anchor, below, inputs)
     elif below:
         x, pullback, tangent = pull(lambda p: network.features.run(p, inputs), anchor, below)
     else:
         x = tangent = network.features.run(anchor, inputs)
     total, gradient, slopes = x.new_zeros(()), trees.zeros(above), [x.new_zeros(())]
-    parts = (_split(x, thrift.pieces), _split(tangent, thrift.pieces), pieces(targets, thrift.pieces))
+    parts = (_split(x, thrift.pieces), _split(tangent, thrift.pieces), cut(targets, thrift.pieces))
     for part, beside, judged in zip(*parts, strict=True):
         done = [*slopes[-1:], *gradient.values()]
-        point = {**read(network.head, anchor), X: after(part, done)}
+        point = {**pick_read(network.head, anchor), X: after(part, done)}
         displacement = {**above, X: after(beside, done)} if below else above
         logits, to_head, moved = pull(lambda p: network.head.run(p, p[X]), point, displacement)
         loss, cotangent = surrogate(logits, moved, judged)

@@ -30,7 +30,7 @@ Pull: TypeAlias = Callable[[Callable[[Params], Tensor], Params, Params], Pulled]
 Tangent: TypeAlias = Literal["exact", "difference"]
 
 
-def pushed(function: Callable[[Params], Tensor], point: Params, displacement: Params) -> Pulled:
+def push_exactly(function: Callable[[Params], Tensor], point: Params, displacement: Params) -> Pulled:
     """Nothing is differentiated through the tangent, which rides along."""
 
     def forward(part: Params) -> tuple[Tensor, Tensor]:
@@ -41,16 +41,16 @@ def pushed(function: Callable[[Params], Tensor], point: Params, displacement: Pa
     return cast("Pulled", torch.func.vjp(forward, trees.pick(point, displacement), has_aux=True))
 
 
-def differenced(function: Callable[[Params], Tensor], point: Params, displacement: Params) -> Pulled:
+def push_by_difference(function: Callable[[Params], Tensor], point: Params, displacement: Params) -> Pulled:
     """The second value keeps no activations."""
-    value, pullback, _ = at_rest(function, point, displacement)
+    value, pullback, _ = push_nothing(function, point, displacement)
     part, limits = trees.pick(point, displacement), torch.finfo(value.dtype)
-    h = after(2 * limits.eps**0.5 / _relative(displacement, part).clamp(min=limits.tiny**0.5), [])
+    h = after(2 * limits.eps**0.5 / _measure_relative(displacement, part).clamp(min=limits.tiny**0.5), [])
     beside = function({**point, **trees.along(part, displacement, h)})
     return value, pullback, (beside - value) / h
 
 
-def _relative(displacement: Params, part: Params) -> Tensor:
+def _measure_relative(displacement: Params, part: Params) -> Tensor:
     """How far it goes in parts of each matrix, or of each vector where there are no matrices; 0-D."""
     names = [name for name, d in displacement.items() if d.ndim > 1] or list(displacement)
     sizes = [part[name].square().sum() for name in names]
@@ -61,10 +61,10 @@ def _relative(displacement: Params, part: Params) -> Tensor:
     return torch.stack(shares).sum().sqrt()
 
 
-def at_rest(function: Callable[[Params], Tensor], point: Params, part: Params) -> Pulled:
+def push_nothing(function: Callable[[Params], Tensor], point: Params, part: Params) -> Pulled:
     """In the place of the tangent is the value; of `part` only the names count."""
     value, pullback = torch.func.vjp(lambda p: function({**point, **p}), trees.pick(point, part))  # type: ignore[misc]  # torch types the form with an auxiliary output
     return cast("Pulled", (value, pullback, value))
 
 
-PULLS: dict[Tangent, Pull] = {"exact": pushed, "difference": differenced}
+PULLS: dict[Tangent, Pull] = {"exact": push_exactly, "difference": push_by_difference}

@@ -23,13 +23,13 @@ def trace(operator: Operator, sketch: Sequence[Params], probes: Sequence[Params]
     like = sketch[0]
 
     def image(vector: Tensor) -> Tensor:
-        return trees.flat(trees.pick(operator(trees.shaped(vector, like)), like))
+        return trees.flatten(trees.pick(operator(trees.unflatten(vector, like)), like))
 
-    basis, _ = torch.linalg.qr(torch.stack([image(trees.flat(s)) for s in sketch], dim=1))
+    basis, _ = torch.linalg.qr(torch.stack([image(trees.flatten(s)) for s in sketch], dim=1))
     inside = torch.stack([q @ image(q) for q in basis.T.contiguous()]).sum()
     outside = []
     for probe in probes:
-        g = trees.flat(probe)
+        g = trees.flatten(probe)
         rest = g - basis @ (g @ basis)
         outside.append(rest @ image(rest))
     return inside + torch.stack(outside).mean()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gnflow.metrics.protocol import Metric, Moment, Subject
-from gnflow.models.modality import only
+from gnflow.models.modality import keep_modality
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Params
 from gnflow.optim.means import mean_gradient
@@ -23,16 +23,16 @@ def modality_conflict(spec: training.ModalityConflict, subject: Subject) -> Metr
     """The two mean gradients are compared at every evaluation."""
 
     def measure(at: Moment) -> Metrics:
-        text, _ = mean_gradient(at.objective, at.params, only(at.batch, "text"))
-        image, _ = mean_gradient(at.objective, at.params, only(at.batch, "image"))
-        return between(subject.network, text, image)
+        text, _ = mean_gradient(at.objective, at.params, keep_modality(at.batch, "text"))
+        image, _ = mean_gradient(at.objective, at.params, keep_modality(at.batch, "image"))
+        return compare(subject.network, text, image)
 
     return Metric(measure, spec.microbatches)
 
 
-def between(network: Model, text: Params, image: Params) -> Metrics:
+def compare(network: Model, text: Params, image: Params) -> Metrics:
     """`conflict/cosine` and `conflict/norm_ratio`, and both for each block."""
-    both = {name: _compared(text[name], image[name]) for name in text if text[name].ndim == 2}
+    both = {name: _compare_matrices(text[name], image[name]) for name in text if text[name].ndim == 2}
     alive = {name: found for name, found in both.items() if found.isfinite().all()}
     names = {"": network.hidden, **{f"/{block}": frozenset(names) for block, names in network.blocks.items()}}
     metrics: Metrics = {}
@@ -43,7 +43,7 @@ def between(network: Model, text: Params, image: Params) -> Metrics:
     return metrics
 
 
-def _compared(text: Tensor, image: Tensor) -> Tensor:
+def _compare_matrices(text: Tensor, image: Tensor) -> Tensor:
     """(cosine, norm ratio); not finite where either is 0."""
     one, two = torch.linalg.vector_norm(text), torch.linalg.vector_norm(image)
     return torch.stack(((text * image).sum() / (one * two), torch.where(two > 0, two / one, torch.nan)))

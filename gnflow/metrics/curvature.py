@@ -32,16 +32,16 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.curvature.conjugate_gradients import solved
+from gnflow.curvature.conjugate_gradients import solve
 from gnflow.curvature.energy import energies
-from gnflow.curvature.hessian import hessian
+from gnflow.curvature.hessian import hessian_product
 from gnflow.curvature.lanczos import Operator, Ritz, lanczos
 from gnflow.curvature.trace import trace
 from gnflow.metrics.protocol import Metric, Moment, Subject
 from gnflow.objective import Metrics, Objective, Params, Scalar
-from gnflow.optim.means import mean_gradient, mean_product, positive
+from gnflow.optim.means import keep_positive, mean_gradient, mean_product
 from gnflow.optim.protocol import Diagonal
-from gnflow.optim.statistics import diagonals
+from gnflow.optim.statistics import find_diagonals
 from gnflow.spec import training
 
 FLOOR = 1e-8
@@ -52,13 +52,13 @@ POWERS = {"none": 0.0, "root": 0.5, "second_moment": 1.0}
 def curvature(spec: training.Curvature, subject: Subject) -> Metric:
     """The matrices are measured eagerly and in full precision, as they are seldom asked for."""
     loss = subject.exact()
-    second = loss._replace(product=hessian(loss.value))
-    probe = Curvature(spec, loss, second, subject.network.moving_blocks, subject.experiment.training.seed)
+    second = loss._replace(product=hessian_product(loss.value))
+    probe = CurvatureProbes(spec, loss, second, subject.network.moving_blocks, subject.experiment.training.seed)
     return Metric(probe.measure, spec.microbatches, spec.every, needs_before=True)
 
 
 @dataclass(frozen=True)
-class Curvature:
+class CurvatureProbes:
     """The measurements of one run. `ggn` and `hessian` are the loss, each with that curvature as its product."""
 
     spec: training.Curvature
@@ -75,18 +75,18 @@ class Curvature:
         for kind, objective in (("ggn", self.ggn), ("hessian", self.hessian)):
             operator = _operator(objective, at.params, at.batch)
             ritz = lanczos(operator, self._signs("start", moving), self.spec.iterations)
-            found |= _ends(kind, ritz, self.spec.eigenvalues)
+            found |= _list_ends(kind, ritz, self.spec.eigenvalues)
             sketch, probes = ([self._signs(f"{what}/{i}", moving) for i in range(self.spec.probes)] for what in "sg")
             found[f"curvature/trace/{kind}"] = trace(operator, sketch, probes)
         operator = _operator(self.ggn, at.params, at.batch)
         within, whole = energies(
             operator, self.blocks, (self._signs(f"g/{i}", moving) for i in range(self.spec.probes))
         )
-        found["curvature/block_share"] = within / positive(whole)
+        found["curvature/block_share"] = within / keep_positive(whole)
         for name, power in POWERS.items():
-            if conditioned := preconditioned(operator, diagonals(at.optimizer, at.params, at.state), power):
+            if conditioned := precondition(operator, find_diagonals(at.optimizer, at.params, at.state), power):
                 ritz = lanczos(conditioned.operator, self._signs("start", conditioned.like), self.spec.iterations)
-                found[f"curvature/condition/{name}"] = condition(ritz, next(iter(moving.values())).dtype)
+                found[f"curvature/condition/{name}"] = condition_number(ritz, next(iter(moving.values())).dtype)
         return {**found, **(self._alignment(at, list(moving)) if at.before else {})}
 
     def _alignment(self, at: Moment, names: list[str]) -> Metrics:
@@ -94,7 +94,7 @@ class Curvature:
         update = trees.subtract(trees.pick(at.params, names), trees.pick(before, names))
         gradient, _ = mean_gradient(self.ggn, before, at.batch)
         downhill = trees.scale(trees.pick(gradient, names), -1)
-        step, residual = solved(
+        step, residual = solve(
             _operator(self.ggn, before, at.batch), downhill, self.spec.damping, self.spec.iterations
         )  # fmt: skip
         one, two = trees.norm(update), trees.norm(step)
@@ -119,13 +119,13 @@ class Conditioned(NamedTuple):
     like: Params
 
 
-def preconditioned(operator: Operator, parts: list[Diagonal], power: float) -> Conditioned | None:
+def precondition(operator: Operator, parts: list[Diagonal], power: float) -> Conditioned | None:
     """P = V^power. The rows of A are those of the parameters that have a V; None where there are none."""
     if not parts:
         return None
     diagonal = {f"{i}/{stack}": v for i, part in enumerate(parts) for stack, v in part.diagonal.items()}
     raised = {name: v**power for name, v in diagonal.items()}
-    floor = FLOOR * trees.flat(raised).mean()
+    floor = FLOOR * trees.flatten(raised).mean()
     root = {name: (p + floor).sqrt() for name, p in raised.items()}
 
     def conditioned(vector: Params) -> Params:
@@ -142,7 +142,7 @@ def preconditioned(operator: Operator, parts: list[Diagonal], power: float) -> C
     return Conditioned(conditioned, diagonal)
 
 
-def condition(ritz: Ritz, dtype: torch.dtype) -> Scalar:
+def condition_number(ritz: Ritz, dtype: torch.dtype) -> Scalar:
     """Largest by smallest Ritz value, at most 1 / eps of the type in which they were computed."""
     largest, smallest = ritz.values[0], ritz.values[-1]
     return largest / torch.maximum(smallest, torch.finfo(dtype).eps * largest)
@@ -153,7 +153,7 @@ def _operator(objective: Objective, params: Params, batch: Tensor) -> Operator:
     return lambda direction: mean_product(model, direction, batch)
 
 
-def _ends(kind: str, ritz: Ritz, count: int) -> Metrics:
+def _list_ends(kind: str, ritz: Ritz, count: int) -> Metrics:
     values, errors = ritz.values[:count], ritz.errors[:count]
     found = {f"curvature/eigenvalue/{kind}_{i}": value for i, value in enumerate(values, start=1)}
     found[f"curvature/error/{kind}"] = errors.max() / ritz.values[0].abs()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gnflow.groups import GROUPS
 from gnflow.metrics.protocol import Measure, Metric, Moment, Subject
-from gnflow.models.loss import token_losses, within
+from gnflow.models.loss import mask_logits, token_losses
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Params, Scalar, Tokens
 from gnflow.spec import training
@@ -27,17 +27,17 @@ TASKS = {"text": "text_only", "understanding": "understanding", "generation": "g
 def loss(spec: training.Loss, subject: Subject) -> Metric:
     """The loss of images and text is told apart by modality and by task."""
     multimodal = isinstance(subject.experiment.data, Multimodal)
-    measure = grouped_losses(subject.jit("tally", tallied(subject.network))) if multimodal else held_out_loss
+    measure = measure_groups(subject.jit("tally", build_tally(subject.network))) if multimodal else measure_loss
     return Metric(measure, spec.microbatches, decides=True)
 
 
-def held_out_loss(at: Moment) -> Metrics:
+def measure_loss(at: Moment) -> Metrics:
     """The mean loss of the micro-batches."""
     losses = [at.objective.value(at.params, tokens) for tokens in at.batch]
     return {"loss/held_out": torch.stack(losses).mean()}
 
 
-def tallied(network: Model) -> Callable[[Params, Tokens], Tensor]:
+def build_tally(network: Model) -> Callable[[Params, Tokens], Tensor]:
     """(params, tokens) -> (groups, 5): for each group sums of losses, tokens, weighted losses, weights and hits."""
 
     def tally(params: Params, tokens: Tokens) -> Tensor:
@@ -47,7 +47,7 @@ def tallied(network: Model) -> Callable[[Params, Tokens], Tensor]:
         logits = network.logits(params, inputs)
         losses = token_losses(logits, targets)
         weights = targets.weights.to(losses.dtype)
-        right = (within(logits, targets).argmax(-1) == targets.ids).to(losses.dtype)
+        right = (mask_logits(logits, targets).argmax(-1) == targets.ids).to(losses.dtype)
         each = torch.stack((losses, torch.ones_like(losses), weights * losses, weights, right), dim=-1)
         member = torch.stack([targets.groups == number for number in range(1, len(GROUPS) + 1)])
         # Not a product of matrices: TF32 would round every loss.
@@ -56,17 +56,17 @@ def tallied(network: Model) -> Callable[[Params, Tokens], Tensor]:
     return tally
 
 
-def grouped_losses(tally: Callable[[Params, Tokens], Tensor]) -> Measure:
+def measure_groups(tally: Callable[[Params, Tokens], Tensor]) -> Measure:
     """The losses of all groups together and of each. A modality or task without any target there has no column."""
 
     def measure(at: Moment) -> Metrics:
         sums = torch.stack([tally(at.params, tokens) for tokens in at.batch]).sum(0)
-        return {"loss/held_out": _ratio(sums.sum(0), WEIGHTED, WEIGHT), **_parts(sums)}
+        return {"loss/held_out": _ratio(sums.sum(0), WEIGHTED, WEIGHT), **_split_losses(sums)}
 
     return measure
 
 
-def _parts(sums: Tensor) -> Metrics:
+def _split_losses(sums: Tensor) -> Metrics:
     def among(**what: str) -> Tensor:
         return sums[[all(getattr(group, key) == word for key, word in what.items()) for group in GROUPS]].sum(0)
 

@@ -68,7 +68,7 @@ class Moment(NamedTuple):
 Measure: TypeAlias = Callable[[Moment], Metrics]
 
 
-def nothing(at: Moment) -> Metrics:
+def measure_nothing(at: Moment) -> Metrics:
     """A metric that the trainer or the optimizer records measures nothing more."""
     return {}
 
@@ -76,7 +76,7 @@ def nothing(at: Moment) -> Metrics:
 class Metric(NamedTuple):
     """One metric of a run, as its factory returns it. `measure` may fill the `columns` of its kind."""
 
-    measure: Measure = nothing
+    measure: Measure = measure_nothing
     """moment -> 0-D tensors by column, which may stay on the device"""
     microbatches: int = 0
     """Held-out micro-batches that `measure` looks at."""

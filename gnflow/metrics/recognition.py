@@ -16,34 +16,34 @@ from gnflow.data.multimodal.vq import nearest
 from gnflow.spec.multimodal import Digits
 
 
-def figures(
+def measure_recognition(
     dataset: MultimodalDataset, prompts: Sequence[str], drawn: Pixels, captions: Sequence[str]
 ) -> Mapping[str, float]:
     """Of images `drawn` for `prompts`, and `captions` given to the images of these; none of images without labels."""
     if not isinstance(dataset.data.source, Digits):
         return {}
-    train, held_out = _known(dataset.data.source)
+    train, held_out = _load_labelled(dataset.data.source)
     quantised = dataset.codec.decode(dataset.codec.encode(held_out.images))
     asked = [label_of(prompt) for prompt in prompts]
     named = [label_of(caption) for caption in captions]
     return {
-        "samples/recognised": _share(recognised(train, drawn), asked),
-        "samples/captioned": _share(named, asked),
-        "samples/classifier_accuracy": _share(recognised(train, quantised), held_out.labels.tolist()),
+        "samples/recognised": _share_equal(recognise(train, drawn), asked),
+        "samples/captioned": _share_equal(named, asked),
+        "samples/classifier_accuracy": _share_equal(recognise(train, quantised), held_out.labels.tolist()),
     }
 
 
-def recognised(train: Labelled, images: Pixels) -> list[int]:
+def recognise(train: Labelled, images: Pixels) -> list[int]:
     """The label of the training image nearest to each image, in pixels."""
     points, known = (some.reshape(len(some), -1).astype(float) for some in (images, train.images))
     return [int(label) for label in train.labels[nearest(points, known)]]
 
 
 @cache
-def _known(source: Digits) -> tuple[Labelled, Labelled]:
+def _load_labelled(source: Digits) -> tuple[Labelled, Labelled]:
     return labelled(source)
 
 
-def _share(found: Sequence[int | None], wanted: Sequence[int | None]) -> float:
+def _share_equal(found: Sequence[int | None], wanted: Sequence[int | None]) -> float:
     """Part in which the two are equal."""
     return sum(one == other for one, other in zip(found, wanted, strict=True)) / len(wanted)

@@ -11,8 +11,8 @@ import torch
 
 from gnflow.data.multimodal.dataset import MultimodalDataset
 from gnflow.metrics.protocol import Metric, Moment, Subject
-from gnflow.metrics.recognition import figures
-from gnflow.metrics.samples import described, drawn, pairs, sheet
+from gnflow.metrics.recognition import measure_recognition
+from gnflow.metrics.samples import caption_images, draw_images, lay_out, pair
 from gnflow.models.generation import Sampling
 from gnflow.objective import Metrics
 from gnflow.spec import training
@@ -34,11 +34,11 @@ def samples(spec: training.Samples, subject: Subject) -> Metric:
         images = np.stack([example.image for example in examples])
         prompts = [example.caption for example in examples]
         longest = max(map(len, dataset.tokenizer.encode(prompts)))
-        made = drawn(subject.network, at.params, dataset, prompts, sampling)
-        captions = described(subject.network, at.params, dataset, images, longest)
-        found = figures(dataset, prompts, made, captions)
+        made = draw_images(subject.network, at.params, dataset, prompts, sampling)
+        captions = caption_images(subject.network, at.params, dataset, images, longest)
+        found = measure_recognition(dataset, prompts, made, captions)
         quantised = dataset.codec.decode(dataset.codec.encode(images))
-        picture = sheet(pairs(quantised, made), min(COLUMNS, len(images)), -(-SIDE // images.shape[1]))
+        picture = lay_out(pair(quantised, made), min(COLUMNS, len(images)), -(-SIDE // images.shape[1]))
         about = {
             "step": at.step,
             "guidance": sampling.guidance,

@@ -20,7 +20,7 @@ TILE = 64
 """Queries whose rows of p are there at a time, on the CPU."""
 
 
-def tiled(
+def compute_in_tiles(
     query: Tensor, key: Tensor, value: Tensor, dquery: Tensor, dkey: Tensor, dvalue: Tensor, out: Tensor
 ) -> Tensor:
     """(rows, heads, time, size) each, a tangent's name begins with d -> the tangent of `out`, laid out as it is."""
@@ -41,22 +41,24 @@ def tiled(
     return tangent
 
 
-def _on_cuda(
+def _compute_on_cuda(
     query: Tensor, key: Tensor, value: Tensor, dquery: Tensor, dkey: Tensor, dvalue: Tensor, out: Tensor
 ) -> Tensor:
     if query.dtype == torch.float64:
-        return tiled(query, key, value, dquery, dkey, dvalue, out)
-    from gnflow.models.attention_tangent_triton import fused  # triton comes with torch's builds for CUDA alone
+        return compute_in_tiles(query, key, value, dquery, dkey, dvalue, out)
+    from gnflow.models.attention_tangent_triton import (
+        compute_in_one_pass,  # triton comes with torch's builds for CUDA alone
+    )
 
-    return fused(query, key, value, dquery, dkey, dvalue, out)
+    return compute_in_one_pass(query, key, value, dquery, dkey, dvalue, out)
 
 
 _NAME = "gnflow::attention_tangent"
 torch.library.define(
     _NAME, "(Tensor query, Tensor key, Tensor value, Tensor dquery, Tensor dkey, Tensor dvalue, Tensor out) -> Tensor"
 )
-torch.library.impl(_NAME, "cpu", tiled)
-torch.library.impl(_NAME, "cuda", _on_cuda)
+torch.library.impl(_NAME, "cpu", compute_in_tiles)
+torch.library.impl(_NAME, "cuda", _compute_on_cuda)
 
 
 @torch.library.register_fake(_NAME)  # type: ignore[untyped-decorator]  # torch leaves it untyped
@@ -65,7 +67,7 @@ def _(query: Tensor, key: Tensor, value: Tensor, dquery: Tensor, dkey: Tensor, d
 
 
 @register_flop_formula(torch.ops.gnflow.attention_tangent)
-def _flops(query: torch.Size, *_: object, **__: object) -> int:
+def _count_flops(query: torch.Size, *_: object, **__: object) -> int:
     """Five products: p once more, two of s., two of out.; of all of time x time, as torch counts attention."""
     rows, heads, time, size = query
     return 5 * 2 * rows * heads * time * time * size

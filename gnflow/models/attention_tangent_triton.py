@@ -21,7 +21,7 @@ class Launch(NamedTuple):
     stages: int
 
 
-def launch(size: int, exact: bool) -> Launch:
+def choose_launch(size: int, exact: bool) -> Launch:
     """What keeps to the shared memory and the registers of an A100 and an H100; `size` is a power of two.
 
     Products are `exact` in float32 without tensor cores, whose operands are in registers.
@@ -83,14 +83,14 @@ def kernel(
     tl.store(tangent + own, moved.to(tangent.dtype.element_ty), inside)
 
 
-def fused(
+def compute_in_one_pass(
     query: Tensor, key: Tensor, value: Tensor, dquery: Tensor, dkey: Tensor, dvalue: Tensor, out: Tensor
 ) -> Tensor:
     """As `attention_tangent.tiled`, in float32 or bfloat16, with sums in float32."""
     rows, heads, time, size = query.shape
     exact = query.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
     padded = max(triton.next_power_of_2(size), 16)  # the least that tl.dot takes
-    tile = launch(padded, exact)
+    tile = choose_launch(padded, exact)
     inputs = [part.contiguous() for part in (query, key, value, dquery, dkey, dvalue, out)]
     tangent = torch.empty_like(inputs[-1])
     with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]  # torch leaves it untyped

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gnflow.models.attention import Kernel
 from gnflow.models.decoder import decoder
-from gnflow.models.modality import IDS, weighted
+from gnflow.models.modality import IDS, weigh
 from gnflow.models.model import Model
 from gnflow.objective import Params
 from gnflow.spec.model import Emu3
@@ -29,4 +29,4 @@ def emu3(spec: Emu3, vocabulary: int, kernel: Kernel) -> Model:
     def embed(params: Params, inputs: Tensor) -> Tensor:
         return embedding.run(params, inputs[..., IDS])
 
-    return base._replace(layers=(embedding._replace(run=embed), *others), split=weighted(spec.image_weight))
+    return base._replace(layers=(embedding._replace(run=embed), *others), split=weigh(spec.image_weight))

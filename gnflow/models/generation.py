@@ -34,7 +34,7 @@ class Sampling:
     seed: int = 0
 
 
-def painted(
+def paint(
     network: Model,
     params: Params,
     prompts: Tensor,
@@ -54,17 +54,17 @@ def painted(
     found = []
     for i in range(places[0].shape[1]):
         told, untold = (
-            _after(network, params, draft, channels, place[:, i] - 1)[:, codes.start : codes.stop]
+            _logits_at(network, params, draft, channels, place[:, i] - 1)[:, codes.start : codes.stop]
             for draft, place in zip(drafts, places, strict=True)
         )
-        code = _drawn(untold + sampling.guidance * (told - untold), sampling.temperature, generator)
+        code = _draw(untold + sampling.guidance * (told - untold), sampling.temperature, generator)
         for draft, place in zip(drafts, places, strict=True):
             draft.scatter_(1, place[:, i : i + 1], code + codes.start)
         found.append(code)
     return torch.cat(found, dim=1)
 
 
-def continued(network: Model, params: Params, rows: Tensor, words: int, marks: int, most: int) -> Tensor:
+def continue_rows(network: Model, params: Params, rows: Tensor, words: int, marks: int, most: int) -> Tensor:
     """The `most` likeliest ids of text that follow (rows, time, channels), one after another: (rows, most).
 
     Text has the ids below `words`, and the `marks` that may end it have the next ones. The first id is no mark: a
@@ -80,7 +80,7 @@ def continued(network: Model, params: Params, rows: Tensor, words: int, marks: i
     return rows[:, start:, IDS]
 
 
-def _after(network: Model, params: Params, ids: Tensor, channels: int, places: Tensor) -> Tensor:
+def _logits_at(network: Model, params: Params, ids: Tensor, channels: int, places: Tensor) -> Tensor:
     """The logits at one place of each row: (rows, vocabulary)."""
     inputs = torch.zeros((*ids.shape, channels), dtype=ids.dtype, device=ids.device)
     inputs[..., IDS] = ids.clamp(min=0)
@@ -88,7 +88,7 @@ def _after(network: Model, params: Params, ids: Tensor, channels: int, places: T
         return network.logits(params, inputs)[torch.arange(len(ids), device=ids.device), places]
 
 
-def _drawn(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
     """(rows, 1)"""
     if temperature == 0:
         return logits.argmax(-1, keepdim=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from gnflow.models.model import Weight
 
 
-def drawn(weight: Weight, seed: int, name: str, device: torch.device | str) -> Tensor:
+def draw(weight: Weight, seed: int, name: str, device: torch.device | str) -> Tensor:
     """The weight as it is before the first step; on `meta` only its shape."""
     device = torch.device(device)
     if device.type == "meta":

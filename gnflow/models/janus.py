@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from gnflow.models.attention import Kernel
-from gnflow.models.modality import IDS, PIXELS, weighted
+from gnflow.models.modality import IDS, PIXELS, weigh
 from gnflow.models.model import Model, Stage, Weight
-from gnflow.models.trunk import declared, embedding, trunk
+from gnflow.models.trunk import declare, declare_embedding, trunk
 from gnflow.objective import Params
 from gnflow.spec.model import Janus, Part
 from gnflow.spec.multimodal import Multimodal
@@ -49,10 +49,10 @@ def janus(
     """The model for ids of text, placeholder included, and above them the codes of images."""
     base = trunk(spec, kernel)
     paths = _weights(spec, codebook, patch_values)
-    vectors = embedding(text_vocabulary, spec.width, spec.tie_embeddings)
+    vectors = declare_embedding(text_vocabulary, spec.width, spec.tie_embeddings)
     weights = {"embedding.weight": vectors, **paths, **base.weights}
     if not spec.tie_embeddings:
-        weights["head.weight"] = declared("head.weight", (text_vocabulary, spec.width))
+        weights["head.weight"] = declare("head.weight", (text_vocabulary, spec.width))
     weights |= _mlp_weights("image_head", spec.width, codebook, spec.width)
 
     def named(*parts: Part) -> tuple[str, ...]:
@@ -88,13 +88,13 @@ def janus(
     above = Stage(frozenset({read, *named("image_head")}), head)
     paths_in = Stage(frozenset(named("understanding", "generation")) | {"embedding.weight"}, embed)
     layers = (paths_in, *base.layers)
-    return Model(weights, blocks, base.hidden | inner, layers, above, weighted(1.0, apart=text_vocabulary), frozen)
+    return Model(weights, blocks, base.hidden | inner, layers, above, weigh(1.0, apart=text_vocabulary), frozen)
 
 
 def _weights(spec: Janus, codebook: int, patch_values: int) -> dict[str, Weight]:
     return {
-        "understanding.encoder.weight": declared("weight", (spec.width, patch_values)),
-        "understanding.encoder.bias": declared("bias", (spec.width,)),
+        "understanding.encoder.weight": declare("weight", (spec.width, patch_values)),
+        "understanding.encoder.bias": declare("bias", (spec.width,)),
         **_mlp_weights("understanding.adaptor", spec.width, spec.width, spec.width),
         "generation.codes.weight": Weight((codebook, spec.code_width), std=1.0),
         **_mlp_weights("generation.adaptor", spec.code_width, spec.width, spec.width),
@@ -103,10 +103,10 @@ def _weights(spec: Janus, codebook: int, patch_values: int) -> dict[str, Weight]
 
 def _mlp_weights(name: str, inputs: int, outputs: int, width: int) -> dict[str, Weight]:
     return {
-        f"{name}.first.weight": declared("weight", (width, inputs)),
-        f"{name}.first.bias": declared("bias", (width,)),
-        f"{name}.second.weight": declared("weight", (outputs, width)),
-        f"{name}.second.bias": declared("bias", (outputs,)),
+        f"{name}.first.weight": declare("weight", (width, inputs)),
+        f"{name}.first.bias": declare("bias", (width,)),
+        f"{name}.second.weight": declare("weight", (outputs, width)),
+        f"{name}.second.bias": declare("bias", (outputs,)),
     }
 
 

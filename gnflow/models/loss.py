@@ -16,33 +16,33 @@ from torch.nn import functional
 from gnflow.models.targets import Split as Split
 from gnflow.models.targets import Targets as Targets
 from gnflow.models.targets import split as split
-from gnflow.objective import Scalar, alike
+from gnflow.objective import Scalar, equal_weight
 
 
-def within(logits: Tensor, targets: Targets) -> Tensor:
+def mask_logits(logits: Tensor, targets: Targets) -> Tensor:
     """The logits that the softmax is over: -inf for ids of the other modality, where each has its own."""
-    return _filled(logits, targets, float("-inf"))
+    return _fill_outside(logits, targets, float("-inf"))
 
 
 def token_losses(logits: Tensor, targets: Targets) -> Tensor:
     """Of each position, in nats and without weights: (rows, time)."""
-    chosen = within(logits, targets)
+    chosen = mask_logits(logits, targets)
     return functional.cross_entropy(chosen.flatten(0, -2), targets.ids.flatten(), reduction="none").view_as(targets.ids)
 
 
 def cross_entropy(logits: Tensor, targets: Targets) -> Scalar:
     """Weighted mean over all tokens, in nats; 0 where none has a weight."""
     if targets.weights is None:
-        return functional.cross_entropy(within(logits, targets).flatten(0, -2), targets.ids.flatten())
+        return functional.cross_entropy(mask_logits(logits, targets).flatten(0, -2), targets.ids.flatten())
     return (_shares(targets.weights, targets.total, logits) * token_losses(logits, targets)).sum()
 
 
-def weight(targets: Targets) -> Scalar:
+def total_weight(targets: Targets) -> Scalar:
     """Of a micro-batch among others: that of its targets; of text, which has as many everywhere, 1."""
-    return alike(targets.ids) if targets.weights is None else targets.weights.sum()
+    return equal_weight(targets.ids) if targets.weights is None else targets.weights.sum()
 
 
-def pieces(targets: Targets, count: int) -> list[Targets]:
+def cut(targets: Targets, count: int) -> list[Targets]:
     """`count` parts of (tokens,) each, whose losses and derivatives add up to those of all the targets."""
     ids, weights = targets.ids, targets.weights
     weights = torch.ones(ids.shape, device=ids.device) if weights is None else weights
@@ -52,19 +52,19 @@ def pieces(targets: Targets, count: int) -> list[Targets]:
 
 def probabilities(logits: Tensor, targets: Targets) -> Tensor:
     """p, shaped like the logits."""
-    return torch.softmax(within(logits, targets), dim=-1)
+    return torch.softmax(mask_logits(logits, targets), dim=-1)
 
 
 def logit_gradient(p: Tensor, targets: Targets) -> Tensor:
     """w (p - y) / W, shaped like the logits."""
     onehot = torch.arange(p.shape[-1], device=p.device) == targets.ids.unsqueeze(-1)
-    return _averaged(p - onehot.to(p.dtype), targets)
+    return _average(p - onehot.to(p.dtype), targets)
 
 
 def logit_hessian_product(p: Tensor, tangent: Tensor, targets: Targets) -> Tensor:
     """w (p v - p <p, v>) / W, shaped like the logits."""
     weighted = p * tangent
-    return _averaged(weighted - p * weighted.sum(-1, keepdim=True), targets)
+    return _average(weighted - p * weighted.sum(-1, keepdim=True), targets)
 
 
 def whitened_product(p: Tensor, tangent: Tensor, targets: Targets) -> Tensor:
@@ -73,10 +73,10 @@ def whitened_product(p: Tensor, tangent: Tensor, targets: Targets) -> Tensor:
     1 / V is the curvature where all words are as likely: with it a step, its damping and the rates inside are of the
     size that they have with the Hessian itself.
     """
-    return _averaged(_filled(tangent, targets, 0.0), targets) / tangent.shape[-1]
+    return _average(_fill_outside(tangent, targets, 0.0), targets) / tangent.shape[-1]
 
 
-def _filled(each: Tensor, targets: Targets, value: float) -> Tensor:
+def _fill_outside(each: Tensor, targets: Targets, value: float) -> Tensor:
     """`value` for ids that the softmax is not over."""
     if targets.apart is None:
         return each
@@ -84,7 +84,7 @@ def _filled(each: Tensor, targets: Targets, value: float) -> Tensor:
     return each.masked_fill(codes != (targets.ids >= targets.apart).unsqueeze(-1), value)
 
 
-def _averaged(each: Tensor, targets: Targets) -> Tensor:
+def _average(each: Tensor, targets: Targets) -> Tensor:
     if targets.weights is None:
         return each / targets.ids.numel()
     return each * _shares(targets.weights, targets.total, each).unsqueeze(-1)

@@ -31,7 +31,7 @@ class Stage(NamedTuple):
     run: Callable[[Params, Tensor], Tensor]
 
 
-def joined(stages: Sequence[Stage]) -> Stage:
+def join(stages: Sequence[Stage]) -> Stage:
     """One after another."""
 
     def run(params: Params, x: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class Model(NamedTuple):
     @property
     def features(self) -> Stage:
         """All that is below the head."""
-        return joined(self.layers)
+        return join(self.layers)
 
     @property
     def moving(self) -> tuple[str, ...]:
@@ -81,6 +81,6 @@ class Model(NamedTuple):
 
     def init(self, seed: int, device: torch.device | str = "cpu") -> Params:
         """Initial weights, each a function of (seed, name) alone; on `meta` only shapes."""
-        from gnflow.models.initial import drawn
+        from gnflow.models.initial import draw
 
-        return {name: drawn(weight, seed, name, device) for name, weight in self.weights.items()}
+        return {name: draw(weight, seed, name, device) for name, weight in self.weights.items()}

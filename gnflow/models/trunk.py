@@ -98,18 +98,18 @@ def _weights(spec: Transformer) -> Iterator[tuple[str, Weight]]:
     for layer in range(spec.layers):
         for name in _BLOCK:
             if name in shapes:
-                yield f"blocks.{layer}.{name}", declared(name, shapes[name])
+                yield f"blocks.{layer}.{name}", declare(name, shapes[name])
     yield "norm.scale", Weight((width,), value=1.0)
 
 
-def declared(name: str, shape: tuple[int, ...]) -> Weight:
+def declare(name: str, shape: tuple[int, ...]) -> Weight:
     """Matrices N(0, 1/fan_in), as with the reference's `initializer_range=1.0`; scales 1, biases 0."""
     if len(shape) == 2:
         return Weight(shape, std=shape[1] ** -0.5)
     return Weight(shape, value=1.0 if name.endswith("scale") else 0.0)
 
 
-def embedding(vocabulary: int, width: int, tied: bool) -> Weight:
+def declare_embedding(vocabulary: int, width: int, tied: bool) -> Weight:
     """The table of token vectors: N(0, 1), or small where it is also the output head.
 
     Features reach the head with norm sqrt(width). So the logits of a tied table have the deviation of its entries times

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import LocalModel, Metrics, Objective, Params
-from gnflow.optim.damping import adapted
-from gnflow.optim.means import mean_product, weights
-from gnflow.optim.search import Found, Seen, best_trial, gains, mean_loss
+from gnflow.optim.damping import adapt
+from gnflow.optim.means import mean_product, microbatch_weights
+from gnflow.optim.search import Found, Seen, choose_trial, mean_loss, measure_gains
 
 KAPPA, LENGTH = "gn/kappa", "length"
 
@@ -47,13 +47,13 @@ class Decrement:
         kappa, nu = memory[KAPPA] if self.adaptive else self.kappa, bend.clamp(min=0).sqrt()
         alpha = 1 / (1 + kappa * nu)
         candidate = trees.along(anchor, direction, alpha)
-        seen = Seen(batch, weights(objective, batch))
+        seen = Seen(batch, microbatch_weights(objective, batch))
         before, after = (mean_loss(objective, params, seen) for params in (anchor, candidate))
-        found = gains(objective, anchor, candidate, seen, before, after)
+        found = measure_gains(objective, anchor, candidate, seen, before, after)
         metrics = {"loss/train": before, "gn/alpha": alpha, "gn/decrement": nu, **found}
         if self.adaptive:
             metrics[KAPPA] = memory[KAPPA]
-        kept = {KAPPA: adapted(memory[KAPPA], found["gn/gain_ratio"])} if self.adaptive else {}
+        kept = {KAPPA: adapt(memory[KAPPA], found["gn/gain_ratio"])} if self.adaptive else {}
         return Found(candidate, torch.ones_like(before, dtype=torch.bool), metrics, kept)
 
 
@@ -72,5 +72,5 @@ class BracketSearch:
         """Raises nothing: a non-finite trial loses, and with no finite improvement the step is refused."""
         last = memory[LENGTH]
         lengths = last * torch.tensor([1.0, sqrt(0.5), sqrt(2.0)], dtype=last.dtype, device=last.device)
-        found = best_trial(objective, anchor, goal, batch, lengths)
+        found = choose_trial(objective, anchor, goal, batch, lengths)
         return found._replace(memory={LENGTH: torch.where(found.accepted, found.metrics["gn/alpha"], 0.5 * last)})

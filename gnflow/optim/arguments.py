@@ -18,20 +18,22 @@ def described_by(kind: type[Kind]) -> Callable[[Factory], Factory]:
 
     def described(factory: Factory) -> Factory:
         lines = [
-            _line(name, f"{help_of(kind, name)} {_allowed(kind, name)}") for name in shapes(kind) if name != "kind"
+            _write_line(name, f"{help_of(kind, name)} {_describe_allowed(kind, name)}")
+            for name in shapes(kind)
+            if name != "kind"
         ]
-        told = "\n".join([*lines, _line("schedule", SCHEDULE)])
+        told = "\n".join([*lines, _write_line("schedule", SCHEDULE)])
         factory.__doc__ = f"{inspect.cleandoc(factory.__doc__ or '')}\n\nArguments:\n{told}"
         return factory
 
     return described
 
 
-def _allowed(kind: type[Kind], name: str) -> str:
+def _describe_allowed(kind: type[Kind], name: str) -> str:
     shape, default = shapes(kind)[name], kind.model_fields[name].default
     unit = f", in {shape.unit}" if shape.unit else ""
     return f"({shape.words}{unit}; default {default})"
 
 
-def _line(name: str, text: str) -> str:
+def _write_line(name: str, text: str) -> str:
     return textwrap.fill(f"{name}: {' '.join(text.split())}", 100, initial_indent="    ", subsequent_indent="        ")

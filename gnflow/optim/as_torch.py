@@ -14,8 +14,17 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Params
-from gnflow.optim.cohorts import Cohort, Own, at_rate, by_parameter, first_rate, joined, rates, stacks_of
-from gnflow.optim.protocol import AnyTransform, Transform, copied
+from gnflow.optim.cohorts import (
+    Cohort,
+    Own,
+    build_stacks,
+    find_first_rate,
+    find_rates,
+    join_states,
+    set_rate,
+    split_state,
+)
+from gnflow.optim.protocol import AnyTransform, Transform, copy_code
 
 Named: TypeAlias = tuple[str, Tensor]
 Group: TypeAlias = dict[str, object]
@@ -53,7 +62,7 @@ class TransformOptimizer(torch.optim.Optimizer):
         super().add_param_group(self._with_names(param_group))
         group = self.param_groups[-1]
         try:
-            first = first_rate(self.transform, _checked(self._named(group)))
+            first = find_first_rate(self.transform, _select_updated(self._named(group)))
             if not float(group.setdefault("lr", first)) >= 0:
                 raise ValueError(f"a learning rate is at least 0, not {group['lr']}")
         except (KeyError, ValueError):
@@ -70,7 +79,7 @@ class TransformOptimizer(torch.optim.Optimizer):
             states = {
                 name: {**own, "cohort": torch.tensor(i)}
                 for i, cohort in enumerate(members)
-                for name, own in by_parameter(cohort).items()
+                for name, own in split_state(cohort).items()
             }
             result |= {p: states[name] for name, p in self._named(group).items() if name in states}
         return result
@@ -94,7 +103,7 @@ class TransformOptimizer(torch.optim.Optimizer):
             _require_dense(gradients)
             lr = float(group["lr"])
             self.cohorts[i] = [
-                self._updated(at_rate(cohort, lr), params, gradients) if cohort.names[0] in gradients else cohort
+                self._updated(set_rate(cohort, lr), params, gradients) if cohort.names[0] in gradients else cohort
                 for cohort in self._regrouped(i, params, gradients)
             ]
         return loss
@@ -142,14 +151,16 @@ class TransformOptimizer(torch.optim.Optimizer):
         return dict(zip(cast("list[str]", group["param_names"]), cast("list[Tensor]", group["params"]), strict=True))
 
     def _cohort(self, index: int, params: Params, states: dict[str, Own] | None = None) -> Cohort:
-        stacks = stacks_of(self.transform, params)
+        stacks = build_stacks(self.transform, params)
         state = self.transform.init(stacks.stack({name: p.detach() for name, p in params.items()}))
         first = self.first_rates[index]
-        ratios = {path: rate / first if first else 1.0 for path, rate in rates(state).items()}
+        ratios = {path: rate / first if first else 1.0 for path, rate in find_rates(state).items()}
         if states is not None:
-            state = joined(state, stacks, states)
+            state = join_states(state, stacks, states)
         update = self.transform.update
-        return Cohort(stacks, state, ratios, torch.compile(copied(update), dynamic=False) if self.compiled else update)
+        return Cohort(
+            stacks, state, ratios, torch.compile(copy_code(update), dynamic=False) if self.compiled else update
+        )
 
     def _regrouped(self, index: int, params: Params, gradients: Params) -> list[Cohort]:
         """Cohorts of which all members have gradients, or none."""
@@ -160,7 +171,7 @@ class TransformOptimizer(torch.optim.Optimizer):
                 result.append(cohort)
                 continue
             parts = live, [name for name in cohort.names if name not in gradients]
-            result += [self._cohort(index, trees.pick(params, part), by_parameter(cohort)) for part in parts]
+            result += [self._cohort(index, trees.pick(params, part), split_state(cohort)) for part in parts]
         seen = {name for cohort in result for name in cohort.names}
         fresh: dict[torch.device, list[str]] = defaultdict(list)
         for name in gradients:
@@ -178,7 +189,7 @@ class TransformOptimizer(torch.optim.Optimizer):
         return cohort._replace(state=state)
 
 
-def _checked(params: Params) -> Params:
+def _select_updated(params: Params) -> Params:
     """Those that will be updated, or all where none will. Raises ValueError for complex ones."""
     if strange := [name for name, p in params.items() if p.is_complex()]:
         raise ValueError(f"complex parameters are not supported: {', '.join(strange)}")

@@ -14,7 +14,7 @@ Average: TypeAlias = Callable[[int], tuple[float, ...]]
 """Inner steps -> weights, not normalised; 0 for iterates that are not looked at."""
 
 
-def last(part: float = 0.0) -> Average:
+def average_last(part: float = 0.0) -> Average:
     """Equal weights for the last `part` of all iterates, and at least for one."""
 
     def weights(steps: int) -> tuple[float, ...]:
@@ -24,12 +24,12 @@ def last(part: float = 0.0) -> Average:
     return weights
 
 
-def faded(decay: float) -> Average:
+def fade(decay: float) -> Average:
     """1 for the last iterate, decay for the one before, decay^2, ..."""
     return lambda steps: tuple(decay ** (steps - 1 - i) for i in range(steps))
 
 
-def added(total: Params, point: Params, weight: float) -> Params:
+def add_weighted(total: Params, point: Params, weight: float) -> Params:
     """total + weight point, written into `total`; the first total, of nothing, is new."""
     if not total:
         return trees.scale(point, weight)

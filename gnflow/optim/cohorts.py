@@ -39,7 +39,7 @@ class Cohort(NamedTuple):
         return tuple(self.stacks.shapes)
 
 
-def stacks_of(transform: AnyTransform, params: Params) -> Stacks:
+def build_stacks(transform: AnyTransform, params: Params) -> Stacks:
     """Stacks of one part of the transform, one type and one device, each under the name of its first member."""
     part = transform.rule or (lambda name: "")
     rules = {name: f"{part(name)} {w.dtype} {w.device}" for name, w in params.items()}
@@ -54,7 +54,7 @@ def stacks_of(transform: AnyTransform, params: Params) -> Stacks:
     )
 
 
-def by_parameter(cohort: Cohort) -> dict[str, Own]:
+def split_state(cohort: Cohort) -> dict[str, Own]:
     """The state of each member, as views; counts and rates are everyone's."""
     result: dict[str, Own] = {name: {} for name in cohort.names}
     for path, leaf in trees.leaves(cohort.state):
@@ -70,7 +70,7 @@ def by_parameter(cohort: Cohort) -> dict[str, Own]:
     return result
 
 
-def joined(template: AnyState, stacks: Stacks, states: Mapping[str, Own]) -> AnyState:
+def join_states(template: AnyState, stacks: Stacks, states: Mapping[str, Own]) -> AnyState:
     """The inverse, in the types and on the device of `template`. Raises ValueError for a state of another transform."""
 
     def part(name: str, key: str, form: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def joined(template: AnyState, stacks: Stacks, states: Mapping[str, Own]) -> Any
             return torch.cat([part(name, "/".join(path[:-1]), form) for name, form in names])
         return part(next(iter(stacks.shapes)), "/".join(path), leaf).clone()
 
-    return trees.replaced(filled, template)
+    return trees.map_named(filled, template)
 
 
 def is_rate(path: str, leaf: Tensor) -> bool:
@@ -97,12 +97,12 @@ def is_rate(path: str, leaf: Tensor) -> bool:
     return leaf.ndim == 0 and path.rsplit("/", 1)[-1] == "learning_rate"
 
 
-def rates(state: AnyState) -> dict[str, float]:
+def find_rates(state: AnyState) -> dict[str, float]:
     """Path -> learning rate, in the order of the transform's parts."""
     return {path: leaf.item() for path, leaf in trees.named_tensors(state).items() if is_rate(path, leaf)}
 
 
-def first_rate(transform: AnyTransform, params: Params) -> float:
+def find_first_rate(transform: AnyTransform, params: Params) -> float:
     """The learning rate of the first part that has one. Raises what the transform's `init` raises for such shapes,
     and ValueError for a state without a count or a rate.
     """
@@ -114,10 +114,10 @@ def first_rate(transform: AnyTransform, params: Params) -> float:
         raise ValueError(f"as_torch cannot use this transform: {problem}")
     # A stack of no matrices takes no memory, and its state has the rates all the same.
     none = transform.init({name: torch.zeros((0, *shape[1:])) for name, shape in shapes.items()})
-    return next(iter(rates(none).values()), 0.0)
+    return next(iter(find_rates(none).values()), 0.0)
 
 
-def at_rate(cohort: Cohort, lr: float) -> Cohort:
+def set_rate(cohort: Cohort, lr: float) -> Cohort:
     """The cohort with this learning rate, and the others in proportion."""
     if lr == cohort.lr:
         return cohort
@@ -126,4 +126,4 @@ def at_rate(cohort: Cohort, lr: float) -> Cohort:
         name = "/".join(path)
         return torch.full_like(leaf, lr * cohort.ratios[name]) if is_rate(name, leaf) else leaf
 
-    return cohort._replace(state=trees.replaced(reset, cohort.state), lr=lr)
+    return cohort._replace(state=trees.map_named(reset, cohort.state), lr=lr)

@@ -43,7 +43,7 @@ class ConjugateGradients:
         def inverse(roots: Params, statistics: AnyState) -> Callable[[Tensor], Tensor]:
             if preconditioner is None:
                 return lambda residual: residual
-            return lambda r: trees.flat(preconditioner.inverse(trees.shaped(r, roots), roots, statistics))
+            return lambda r: trees.flatten(preconditioner.inverse(trees.unflatten(r, roots), roots, statistics))
 
         def started(gradient: Tensor, statistics: AnyState) -> tuple[Iterate, Params]:
             roots = {} if preconditioner is None else preconditioner.roots(statistics)
@@ -96,10 +96,10 @@ class ConjugateGradients:
         names = [name for stack in order.members.values() for name in stack]
 
         def flat(tree: Params) -> Tensor:
-            return trees.flat(trees.pick(tree, names))
+            return trees.flatten(trees.pick(tree, names))
 
         def shaped(vector: Tensor) -> Params:
-            return trees.pick(trees.shaped(vector, trees.pick(params, names)), params)
+            return trees.pick(trees.unflatten(vector, trees.pick(params, names)), params)
 
         gradient, value = mean_gradient(objective, params, batch)
         state = self.refresh(gradient, state)
@@ -116,15 +116,15 @@ class ConjugateGradients:
             at = self.update(at, image, roots, state.statistics)
             del image
             if count & (count - 1) == 0:
-                curve[f"gn/residual_{count}"] = _part(torch.linalg.vector_norm(at.residual), at.size)
+                curve[f"gn/residual_{count}"] = _divide(torch.linalg.vector_norm(at.residual), at.size)
         metrics = {
             "loss/train": value - 0.5 * at.solution @ (first + at.residual),
             "gn/cg_iterations": at.iterations,
-            "gn/residual": _part(torch.linalg.vector_norm(at.residual), at.size),
+            "gn/residual": _divide(torch.linalg.vector_norm(at.residual), at.size),
             **curve,
         }
         return trees.add(params, shaped(at.solution)), state, metrics
 
 
-def _part(part: Scalar, whole: Scalar) -> Scalar:
+def _divide(part: Scalar, whole: Scalar) -> Scalar:
     return torch.where(whole == 0, 0.0, part / whole)

@@ -13,7 +13,7 @@ from gnflow.objective import LocalModel, Params, Scalar, Tokens
 LEAST = 1e-8
 
 
-def damped(model: LocalModel, anchor: Params, damping: Scalar) -> LocalModel:
+def add_damping(model: LocalModel, anchor: Params, damping: Scalar) -> LocalModel:
     """The model around `anchor` with the term, in its value, gradient and product alike."""
 
     def term(displacement: Params) -> Scalar:
@@ -33,7 +33,7 @@ def damped(model: LocalModel, anchor: Params, damping: Scalar) -> LocalModel:
     return model._replace(value=value, gradient=gradient, product=product)
 
 
-def adapted(damping: Scalar, gain: Scalar) -> Scalar:
+def adapt(damping: Scalar, gain: Scalar) -> Scalar:
     """More where the model promised too much or nothing that is a number, less where it kept its promise."""
     grown = torch.where(gain >= 0.25, damping, 1.5 * damping)
     return torch.where(gain > 0.75, damping / 1.5, grown).clamp(min=LEAST)

@@ -11,7 +11,7 @@ from gnflow.objective import Metrics, Params, Scalar, Slopes
 from gnflow.optim.means import mean_gradient
 from gnflow.optim.protocol import AnyState, AnyTransform, Cost, Diagonal, Jit, Part, eager
 from gnflow.optim.stacks import Stacks
-from gnflow.optim.statistics import diagonal
+from gnflow.optim.statistics import find_diagonal
 
 Rate: TypeAlias = Callable[[AnyState], Scalar]
 Probe: TypeAlias = Callable[[Params], Metrics]
@@ -85,7 +85,7 @@ class Descent:
 
     def diagonal(self, state: AnyState) -> Diagonal | None:
         """That of the transform."""
-        return diagonal(self.transform, self.stacks, state)
+        return find_diagonal(self.transform, self.stacks, state)
 
     def step(
         self, objective: Slopes, params: Params, state: AnyState, batch: Tensor

@@ -32,10 +32,10 @@ def next_basis(factors: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     product = factors @ basis
     order = (basis * product).sum(-2).argsort(dim=-1, descending=True)
     product = product.gather(-1, order.unsqueeze(-2).expand_as(product))
-    return orthonormal(product), order
+    return orthonormalise(product), order
 
 
-def orthonormal(columns: Tensor) -> Tensor:
+def orthonormalise(columns: Tensor) -> Tensor:
     """Gram-Schmidt of the columns of (..., m, m), in at least float32."""
     wide = torch.float64 if columns.dtype == torch.float64 else torch.float32
     columns, dtype = columns.to(wide), columns.dtype

@@ -26,7 +26,7 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.objective import Metrics, Params, Scalar, Slopes
 from gnflow.optim.descent import Descent, Probe, Rate, Slope
-from gnflow.optim.means import mean_gradient, positive, weights
+from gnflow.optim.means import keep_positive, mean_gradient, microbatch_weights
 from gnflow.optim.protocol import AnyState, AnyTransform, Jit, eager
 from gnflow.optim.stacks import Stacks
 
@@ -98,14 +98,14 @@ class FisherOrthogonal(Descent):
             raise ValueError(f"{leaves} leaves from {microbatches} micro-batches: at least 2, and one micro-batch each")
 
         def merge(one: Params, two: Params, share: Tensor, state: AnyState) -> Merged:
-            return merged(one, two, share, damped(metric.diagonal(state), projection), projection)
+            return merge_pair(one, two, share, damp_diagonal(metric.diagonal(state), projection), projection)
 
         def unfold(folded: Params, plain: Params, state: AnyState) -> tuple[Params, Metrics]:
-            fisher = damped(metric.diagonal(state), projection)
+            fisher = damp_diagonal(metric.diagonal(state), projection)
             if layer_step:
-                folded = shortened(folded, metric.into(plain, state), fisher)
+                folded = shorten(folded, metric.into(plain, state), fisher)
             direction = metric.back(folded, state)
-            ratio = trees.norm(trees.pick(direction, fisher)) / positive(trees.norm(trees.pick(plain, fisher)))
+            ratio = trees.norm(trees.pick(direction, fisher)) / keep_positive(trees.norm(trees.pick(plain, fisher)))
             return direction, {"fop/norm_ratio": ratio}
 
         super().__init__(
@@ -125,7 +125,7 @@ class FisherOrthogonal(Descent):
 
         def join(one: Node, two: Node) -> Node:
             both = one.share + two.share
-            outcome = self.merge(one.gradient, two.gradient, one.share / positive(both), state)
+            outcome = self.merge(one.gradient, two.gradient, one.share / keep_positive(both), state)
             level = max(one.level, two.level) + 1
             seen[f"fop/beta_{level}"].append(outcome.beta)
             seen[f"fop/growth_{level}"].append(outcome.growth)
@@ -152,44 +152,44 @@ class FisherOrthogonal(Descent):
     def _grown(self, objective: Slopes, params: Params, batch: Tensor) -> Iterator[Leaf]:
         """One at a time."""
         parts = self.divide(batch)
-        counts = torch.stack([weights(objective, part).sum() for part in parts])
-        for part, share in zip(parts, counts / positive(counts.sum()), strict=True):
+        counts = torch.stack([microbatch_weights(objective, part).sum() for part in parts])
+        for part, share in zip(parts, counts / keep_positive(counts.sum()), strict=True):
             yield Leaf(*mean_gradient(objective, params, part), share)
 
 
-def merged(one: Params, two: Params, share: Tensor, fisher: Params, projection: Projection) -> Merged:
+def merge_pair(one: Params, two: Params, share: Tensor, fisher: Params, projection: Projection) -> Merged:
     """x of both, matrix by matrix; parameters without a diagonal get their mean. `share` is the weight of `one`."""
     result = {name: two[name] + share * (one[name] - two[name]) for name in one}
     betas, growths = [], []
     for name, f in fisher.items():
         mean, difference = result[name], one[name] - two[name]
-        overlap = _inner(difference, f * mean) / positive(_inner(mean, f * mean))
+        overlap = _inner(difference, f * mean) / keep_positive(_inner(mean, f * mean))
         orthogonal = difference - overlap * mean
         size = _inner(orthogonal, orthogonal / f)
         # Of parallel gradients only rounding is left, and b would be anything.
         rounding = (64 * torch.finfo(f.dtype).eps) ** 2 * (_inner(mean, mean / f) + _inner(difference, difference / f))
-        best = torch.where(size > rounding, _inner(mean, orthogonal / f) / positive(size), 0.0)
+        best = torch.where(size > rounding, _inner(mean, orthogonal / f) / keep_positive(size), 0.0)
         beta = (projection.beta * best).clamp(-projection.beta_bound, projection.beta_bound)
         result[name] = mean + beta * orthogonal
         betas.append(beta.flatten())
-        growths.append((_inner(result[name], result[name]) / positive(_inner(mean, mean))).sqrt().flatten())
+        growths.append((_inner(result[name], result[name]) / keep_positive(_inner(mean, mean))).sqrt().flatten())
     return Merged(result, torch.cat(betas).mean(), torch.cat(growths).mean())
 
 
-def shortened(folded: Params, plain: Params, fisher: Params) -> Params:
+def shorten(folded: Params, plain: Params, fisher: Params) -> Params:
     """eta x, matrix by matrix: the length that the quadratic model with this Fisher matrix asks for."""
     lengths = {
-        name: _inner(plain[name], folded[name] / f) / positive(_inner(folded[name], folded[name] / f))
+        name: _inner(plain[name], folded[name] / f) / keep_positive(_inner(folded[name], folded[name] / f))
         for name, f in fisher.items()
     }  # fmt: skip
     return {**folded, **{name: length * folded[name] for name, length in lengths.items()}}
 
 
-def damped(diagonal: Params, projection: Projection) -> Params:
+def damp_diagonal(diagonal: Params, projection: Projection) -> Params:
     """f in units of its mean over each matrix, plus the damping; all ones, but for scale, before the first update."""
     chosen = diagonal if projection.metric == "second_moment" else {name: v.sqrt() for name, v in diagonal.items()}
     return {
-        name: f / positive(f.mean(_axes(f), keepdim=True)) + projection.damping for name, f in chosen.items()
+        name: f / keep_positive(f.mean(_axes(f), keepdim=True)) + projection.damping for name, f in chosen.items()
     }  # fmt: skip
 
 

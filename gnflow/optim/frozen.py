@@ -42,20 +42,20 @@ class Frozen:
     ) -> tuple[Params, AnyState, Metrics]:
         """One step of `inner`; the other parameters are those that were given."""
         moved, state, metrics = self.inner.step(
-            among(objective, params), trees.pick(params, self.moving), state, batch
+            fix_others(objective, params), trees.pick(params, self.moving), state, batch
         )  # fmt: skip
         return {**params, **moved}, state, metrics
 
 
-def among(objective: Objective, params: Params) -> Objective:
+def fix_others(objective: Objective, params: Params) -> Objective:
     """The objective of a part of the parameters, the others at `params`."""
     return objective._replace(
         value=lambda part, tokens: objective.value({**params, **part}, tokens),
-        gradient=lambda part, tokens: _of(part, objective.gradient({**params, **part}, tokens)),
+        gradient=lambda part, tokens: _pick_gradient(part, objective.gradient({**params, **part}, tokens)),
         curved=lambda part, anchor, tokens: objective.curved(part, {**params, **anchor}, tokens),
         product=lambda part, anchor, tokens: objective.product(part, {**params, **anchor}, tokens),
     )
 
 
-def _of(part: Params, found: tuple[Params, Tensor]) -> tuple[Params, Tensor]:
+def _pick_gradient(part: Params, found: tuple[Params, Tensor]) -> tuple[Params, Tensor]:
     return trees.pick(found[0], part), found[1]

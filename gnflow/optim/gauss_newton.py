@@ -23,9 +23,9 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import LocalModel, Metrics, Objective, Params
-from gnflow.optim.averages import Average, added, last
-from gnflow.optim.damping import adapted, damped
-from gnflow.optim.protocol import AnyState, Cost, Jit, Part, Solver, eager, for_block, rate
+from gnflow.optim.averages import Average, add_weighted, average_last
+from gnflow.optim.damping import adapt, add_damping
+from gnflow.optim.protocol import AnyState, Cost, Jit, Part, Solver, eager, jit_for_block, rate
 from gnflow.optim.search import Search
 
 DAMPING = "gn/damping"
@@ -77,10 +77,10 @@ class GaussNewton:
     ) -> None:
         self.damping, self.carry, self.reset = damping, carry, reset
         self.blocks, self.inner_steps, self.search, self.warm_start = blocks, inner_steps, search, warm_start
-        self.weights = (average or last())(inner_steps)
+        self.weights = (average or average_last())(inner_steps)
         self.averaged = any(self.weights[:-1])
         self.advance = {
-            name: for_block(jit, name)("inner", block.inner.step, every=0) for name, block in blocks.items()
+            name: jit_for_block(jit, name)("inner", block.inner.step, every=0) for name, block in blocks.items()
         }
         costs = [block.inner.cost for block in blocks.values()]
         if len({cost.solve for cost in costs}) != 1:
@@ -115,7 +115,7 @@ class GaussNewton:
         anchor = params
         model, solve = objective.around(anchor), torch.split(batch[: self.cost.solve], self.width)
         if self.damping:
-            model = damped(model, anchor, state.memory[DAMPING])
+            model = add_damping(model, anchor, state.memory[DAMPING])
         solved = {name: self._solve(name, model, anchor, state, solve) for name in self.blocks}
         point, goal = (
             trees.pick({name: w for part in parts for name, w in part.items()}, params)
@@ -127,7 +127,7 @@ class GaussNewton:
             "norm/update": trees.norm(trees.subtract(found.params, anchor)),
             # With several blocks, their mean: no block has seen the others move.
             "gn/model_loss": torch.stack([block.last["loss/train"] for block in solved.values()]).mean(),
-            **_means([block.last for block in solved.values()], "dominance/", "gn/"),
+            **_average_metrics([block.last for block in solved.values()], "dominance/", "gn/"),
         }
         rates = [block.first["learning_rate"] for block in solved.values() if "learning_rate" in block.first]
         if rates:
@@ -135,11 +135,11 @@ class GaussNewton:
         memory = {**state.memory, **found.memory}
         if self.damping:
             metrics[DAMPING] = memory[DAMPING]
-            memory[DAMPING] = adapted(memory[DAMPING], found.metrics["gn/gain_ratio"])
+            memory[DAMPING] = adapt(memory[DAMPING], found.metrics["gn/gain_ratio"])
         if self.carry is not None:
             point = trees.along(found.params, trees.subtract(point, anchor), self.carry)
         inner = {name: block.inner for name, block in solved.items()}
-        return found.params, GaussNewtonState(trees.chosen(found.accepted, point, anchor), inner, memory), metrics
+        return found.params, GaussNewtonState(trees.select(found.accepted, point, anchor), inner, memory), metrics
 
     def _solve(
         self, block: str, model: LocalModel, anchor: Params, before: GaussNewtonState, solve: Sequence[Tensor]
@@ -154,12 +154,12 @@ class GaussNewton:
             point, state, metrics = self.advance[block](model, point, state, microbatches)
             first = first or metrics
             if weight and self.averaged:
-                total = added(total, point, weight)
+                total = add_weighted(total, point, weight)
         goal = trees.scale(total, 1 / sum(self.weights)) if self.averaged else point
         return Solved(point, goal, state, first, metrics)
 
 
-def _means(blocks: Sequence[Metrics], *kinds: str) -> Metrics:
+def _average_metrics(blocks: Sequence[Metrics], *kinds: str) -> Metrics:
     """Over blocks. Of dominance this is over all matrices, as far as blocks that have any have equally many."""
     names = sorted({name for metrics in blocks for name in metrics if name.startswith(kinds)})
     return {name: torch.stack([metrics[name] for metrics in blocks if name in metrics]).mean() for name in names}

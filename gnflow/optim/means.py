@@ -11,7 +11,7 @@ from torch import Tensor
 from gnflow.objective import LocalModel, Params, Scalar, Slopes, Tokens
 
 
-def weights(objective: Slopes, batch: Tensor) -> Tensor:
+def microbatch_weights(objective: Slopes, batch: Tensor) -> Tensor:
     """W, (micro-batches,)"""
     return torch.stack([objective.weight(tokens) for tokens in batch])
 
@@ -33,7 +33,7 @@ def mean_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Par
             losses.append(loss)
             yield gradient
 
-    counts = weights(objective, batch)
+    counts = microbatch_weights(objective, batch)
     return _mean_tree(gradients(), counts), _mean(torch.stack(losses), counts)
 
 
@@ -42,10 +42,10 @@ def mean_product(model: LocalModel, direction: Params, batch: Tensor) -> Params:
     if len(batch) == 1:
         return model.product(direction, batch[0])
     products = (model.product(direction, tokens) for tokens in batch)
-    return _mean_tree(products, weights(model, batch))
+    return _mean_tree(products, microbatch_weights(model, batch))
 
 
-def positive(x: Tensor) -> Tensor:
+def keep_positive(x: Tensor) -> Tensor:
     """Something to divide by."""
     return x.clamp(min=torch.finfo(x.dtype).tiny)
 
@@ -58,9 +58,9 @@ def _mean_tree(trees: Iterable[Params], counts: Tensor) -> Params:
         if total:
             torch._foreach_add_(list(total.values()), list(tree.values()))
         total = total or tree
-    torch._foreach_div_(list(total.values()), positive(counts.sum()))
+    torch._foreach_div_(list(total.values()), keep_positive(counts.sum()))
     return total
 
 
 def _mean(values: Tensor, counts: Tensor) -> Scalar:
-    return (counts * values).sum() / positive(counts.sum())
+    return (counts * values).sum() / keep_positive(counts.sum())

@@ -49,8 +49,8 @@ class Preconditioner:
 
     def roots(self, state: SoapState) -> Params:
         """sqrt(v) + floor"""
-        root = trees.mapped(torch.sqrt, self.fisher.diagonal(state))
-        every = trees.flat(root)
+        root = trees.map_tensors(torch.sqrt, self.fisher.diagonal(state))
+        every = trees.flatten(root)
         floor = FLOOR * every.square().mean().sqrt() + torch.finfo(every.dtype).tiny
         return {name: value + floor for name, value in root.items()}
 

@@ -34,21 +34,21 @@ def eager(name: str, region: Region, /, every: int | None = None) -> Region:
     return region
 
 
-def in_block(region: str, block: str) -> str:
+def name_in_block(region: str, block: str) -> str:
     """The name that a region has where it serves one block among several."""
     return f"{region}.{block}"
 
 
-def for_block(jit: Jit, block: str) -> Jit:
+def jit_for_block(jit: Jit, block: str) -> Jit:
     """The same, for regions that serve this block."""
 
     def named(name: str, region: Region, /, every: int | None = None) -> Region:
-        return jit(in_block(name, block), region, every)
+        return jit(name_in_block(name, block), region, every)
 
     return named
 
 
-def through(objective: Objective, jit: Jit) -> Objective:
+def compile_regions(objective: Objective, jit: Jit) -> Objective:
     """The same, its regions passed through `jit`."""
     return objective._replace(
         value=jit("value", objective.value),
@@ -58,7 +58,7 @@ def through(objective: Objective, jit: Jit) -> Objective:
     )
 
 
-def copied(function: Region) -> Region:
+def copy_code(function: Region) -> Region:
     """The same function with code of its own: Dynamo counts recompilations by code, and transforms share theirs."""
     if not isinstance(function, FunctionType):
         return function

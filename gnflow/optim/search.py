@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import LocalModel, Metrics, Objective, Params, Scalar
-from gnflow.optim.means import mean_value, weights
+from gnflow.optim.means import mean_value, microbatch_weights
 
 
 class Seen(NamedTuple):
@@ -68,9 +68,9 @@ class FullStep:
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
         """The goal itself; losses on `batch` are recorded, not used."""
-        seen = Seen(batch, weights(objective, batch))
+        seen = Seen(batch, microbatch_weights(objective, batch))
         before, after = (mean_loss(objective, params, seen) for params in (anchor, goal))
-        found = gains(objective, anchor, goal, seen, before, after)
+        found = measure_gains(objective, anchor, goal, seen, before, after)
         metrics = {"loss/train": before, "gn/alpha": torch.ones_like(before), **found}
         return Found(goal, torch.ones_like(before, dtype=torch.bool), metrics, {})
 
@@ -89,12 +89,12 @@ class GeometricSearch:
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
         """Raises nothing: a non-finite trial loses, and with no finite improvement the step is refused."""
-        return best_trial(objective, anchor, goal, batch, torch.tensor(self.alphas, dtype=torch.float64))
+        return choose_trial(objective, anchor, goal, batch, torch.tensor(self.alphas, dtype=torch.float64))
 
 
-def best_trial(objective: Objective, anchor: Params, goal: Params, batch: Tensor, alphas: Tensor) -> Found:
+def choose_trial(objective: Objective, anchor: Params, goal: Params, batch: Tensor, alphas: Tensor) -> Found:
     """Of these step lengths and 0, the one with the smallest finite loss."""
-    seen = Seen(batch, weights(objective, batch))
+    seen = Seen(batch, microbatch_weights(objective, batch))
     before = mean_loss(objective, anchor, seen)
     alphas = alphas.to(before)
     trials = [mean_loss(objective, trees.towards(anchor, goal, alpha), seen) for alpha in alphas]
@@ -104,12 +104,12 @@ def best_trial(objective: Objective, anchor: Params, goal: Params, batch: Tensor
     after, alpha = losses.take(best), alphas.take(best)
     accepted = after < before
     candidate = trees.towards(anchor, goal, alpha)
-    found = gains(objective, anchor, candidate, seen, before, after)
+    found = measure_gains(objective, anchor, candidate, seen, before, after)
     metrics = {"loss/train": before, "gn/alpha": torch.where(accepted, alpha, 0.0), **found}
-    return Found(trees.chosen(accepted, candidate, anchor), accepted, metrics, {})
+    return Found(trees.select(accepted, candidate, anchor), accepted, metrics, {})
 
 
-def gains(
+def measure_gains(
     objective: Objective, anchor: Params, candidate: Params, seen: Seen, before: Scalar, after: Scalar
 ) -> Metrics:
     """What the model, without any damping, promised of `candidate`, and what the loss gave."""

@@ -5,13 +5,13 @@ from gnflow.optim.protocol import AnyState, AnyTransform, Diagonal, Optimizer
 from gnflow.optim.stacks import Stacks
 
 
-def diagonals(optimizer: Optimizer, params: Params, state: AnyState) -> list[Diagonal]:
+def find_diagonals(optimizer: Optimizer, params: Params, state: AnyState) -> list[Diagonal]:
     """One for each solver; none of transforms without `metric`, of conjugate gradients, or before the first update."""
     found = (part.solver.diagonal(part.state) for part in optimizer.parts(params, state))
     return [diagonal for diagonal in found if diagonal is not None]
 
 
-def diagonal(transform: AnyTransform, stacks: Stacks, state: AnyState) -> Diagonal | None:
+def find_diagonal(transform: AnyTransform, stacks: Stacks, state: AnyState) -> Diagonal | None:
     """The statistics of a transform over these stacks."""
     if (metric := transform.metric) is None:
         return None

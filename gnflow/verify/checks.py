@@ -6,13 +6,13 @@ from typing import Protocol
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
 from gnflow.verify import behaviour, compiled, derivatives, state
-from gnflow.verify.subject import Make, parts
+from gnflow.verify.subject import Make, build_parts
 
 
 class Check(Protocol):
     """Raises CheckFailed where the claim does not hold of a small experiment and what `make` builds from it."""
 
-    def __call__(self, experiment: Experiment, make: Make = parts) -> None:
+    def __call__(self, experiment: Experiment, make: Make = build_parts) -> None:
         """Returns nothing when it holds."""
 
 
@@ -51,7 +51,7 @@ COMPILED: Mapping[str, Check] = {
 }
 
 
-def checks(experiment: Experiment, *, compiling: bool) -> Iterator[tuple[str, Check]]:
+def select_checks(experiment: Experiment, *, compiling: bool) -> Iterator[tuple[str, Check]]:
     """Those that concern the experiment: of curvature where it is used, of compiled regions where there are any."""
     yield from GRADIENT.items()
     method = experiment.optimizer

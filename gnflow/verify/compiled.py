@@ -9,14 +9,14 @@ from gnflow.compiler.regions import Compiler
 from gnflow.optim.protocol import Region
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.optimizer import GaussNewton
-from gnflow.verify.subject import Make, advanced, initial, noise, parts, require, rounds
+from gnflow.verify.subject import Make, advance, build_parts, count_steps, draw_noise, draw_start, require
 
 ALLOWED = {"float32": 1e-3, "tf32": 1e-3, "bfloat16": 5e-2}
 ROUGH = 1e-2  # of regions `curved` whose tangent is a difference, which enlarges rounding
 SMALLEST = 1e-3  # entries of tensors smaller than this are compared as if they were of this size
 
 
-def compiled_regions_equal_eager_ones(experiment: Experiment, make: Make = parts) -> None:
+def compiled_regions_equal_eager_ones(experiment: Experiment, make: Make = build_parts) -> None:
     """Region by region on the same arguments, from two sets of weights; each is one graph, compiled once."""
     mode = "default" if experiment.compile.mode == "off" else experiment.compile.mode
     compiler = Compiler(mode, fullgraph=True)
@@ -31,7 +31,7 @@ def compiled_regions_equal_eager_ones(experiment: Experiment, make: Make = parts
 
         def called(*arguments: object) -> object:
             expected = region(*trees.clone(arguments))
-            found = _unbroken(name, compiled, arguments)
+            found = _call_unbroken(name, compiled, arguments)
             _require_close(
                 name, found, expected, max(allowed, ROUGH) if rough and name.startswith("curved") else allowed
             )
@@ -40,18 +40,18 @@ def compiled_regions_equal_eager_ones(experiment: Experiment, make: Make = parts
         return called  # type: ignore[return-value]  # a wrapper of the same signature
 
     made = make(experiment, both)
-    first = initial(experiment, made.network)
-    for start, steps in ((first, rounds(experiment)), (trees.along(first, noise(first, 6), 0.3), 2)):
+    first = draw_start(experiment, made.network)
+    for start, steps in ((first, count_steps(experiment)), (trees.along(first, draw_noise(first, 6), 0.3), 2)):
         reached = None
         for step in range(steps):
             before = (start, None) if reached is None else (reached.params, reached.state)
-            reached = advanced(experiment, made, before[0], 1, before[1], step)
+            reached = advance(experiment, made, before[0], 1, before[1], step)
             for region in compiler.regions:
                 again = len(region.compilations) - 1
                 require(again < 1, f"region `{region.name}` was compiled again at step {step}, expected one graph")
 
 
-def _unbroken(name: str, compiled: Callable[..., object], arguments: tuple[object, ...]) -> object:
+def _call_unbroken(name: str, compiled: Callable[..., object], arguments: tuple[object, ...]) -> object:
     try:
         return compiled(*arguments)
     except torch._dynamo.exc.Unsupported as unsupported:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Objective, Params, Scalar, Tokens
-from gnflow.verify.subject import noise
+from gnflow.verify.subject import draw_noise
 
 
 def bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> Objective:
@@ -15,8 +15,8 @@ def bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> Objecti
 
     A has eigenvalues from 1 down to 1 / condition. s, of size `spread`, differs from micro-batch to micro-batch.
     """
-    sides = {name: _bent(w, condition) for name, w in target.items()}
-    tilt = noise(target, 2)
+    sides = {name: _draw_bend(w, condition) for name, w in target.items()}
+    tilt = draw_noise(target, 2)
 
     def share(tokens: Tokens) -> Scalar:
         return spread * (tokens.sum() % 7 - 3) / 3
@@ -34,14 +34,14 @@ def bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> Objecti
         tilted = share(tokens).to(next(iter(tilt.values()))) * trees.dot(tilt, displacement)
         return (trees.dot(slope(params, tokens), displacement) + tilted) / 2
 
-    return _itself(value, slope, product)
+    return _model_itself(value, slope, product)
 
 
 def ramp(like: Params) -> Objective:
     """<a b', params>: every gradient of a matrix is the same matrix of rank one."""
-    rows, columns = noise(like, 3), noise(like, 4)
+    rows, columns = draw_noise(like, 3), draw_noise(like, 4)
     rank_one = {name: w if w.ndim == 1 else torch.outer(w[:, 0], columns[name][0]) for name, w in rows.items()}
-    return _itself(
+    return _model_itself(
         lambda params, tokens: trees.dot(rank_one, params),
         lambda params, tokens: trees.clone(rank_one),
         lambda direction, anchor, tokens: trees.zeros(direction),
@@ -68,7 +68,7 @@ def blind(objective: Objective, fixed: Params) -> Objective:
     )
 
 
-def _itself(
+def _model_itself(
     value: Callable[[Params, Tokens], Scalar],
     slope: Callable[[Params, Tokens], Params],
     product: Callable[[Params, Params, Tokens], Params],
@@ -85,7 +85,7 @@ def _itself(
     )
 
 
-def _bent(weight: Tensor, condition: float) -> Tensor:
+def _draw_bend(weight: Tensor, condition: float) -> Tensor:
     size = weight.shape[0]
     values = torch.logspace(0, -torch.log10(torch.tensor(condition)).item(), size)
     if weight.ndim == 1:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.compiler import build, methods
-from gnflow.compiler.blocks import blockwise
-from gnflow.models.modality import numbered
+from gnflow.compiler.blocks import divide_by_block
+from gnflow.models.modality import groups_of
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Objective, Params
 from gnflow.optim.protocol import AnyState, Jit, Optimizer
@@ -41,15 +41,15 @@ class CheckFailed(Exception):
     """A check does not hold: what failed, by how much, and what was expected."""
 
 
-def parts(experiment: Experiment, jit: Jit) -> Parts:
+def build_parts(experiment: Experiment, jit: Jit) -> Parts:
     """The same parts as those of the program of a run."""
-    network = build.model(experiment, build.kernel(experiment))
+    network = build.model(experiment, build.choose_kernel(experiment))
     problem = build.objective(network, experiment, recomputed=experiment.compile.activations is not None)
-    optimizer = methods.optimizer(experiment.optimizer, network, experiment.training.steps or STEPS, jit)
-    return Parts(network, blockwise(problem, network.moving_blocks, network, jit), optimizer)
+    optimizer = methods.build_optimizer(experiment.optimizer, network, experiment.training.steps or STEPS, jit)
+    return Parts(network, divide_by_block(problem, network.moving_blocks, network, jit), optimizer)
 
 
-def shrunken(experiment: Experiment) -> Experiment:
+def shrink(experiment: Experiment) -> Experiment:
     """The experiment with every size and count cut down, and every other choice kept.
 
     Rules by parameter name that own nothing in the smaller model are left out.
@@ -61,7 +61,7 @@ def shrunken(experiment: Experiment) -> Experiment:
     small = experiment.model_copy(
         update={
             "model": model,
-            "data": _few_ids(experiment.data),
+            "data": _shrink_data(experiment.data),
             "training": experiment.training.model_copy(update=training),
         }
     )
@@ -73,20 +73,20 @@ def shrunken(experiment: Experiment) -> Experiment:
             search = search.model_copy(update={"microbatches": min(search.microbatches, SEARCHED)})
         smaller: spec.Optimizer = method.model_copy(
             update={
-                "inner": _few_iterations(method.inner)
+                "inner": _shrink_iterations(method.inner)
                 if isinstance(method.inner, spec.ConjugateGradients)
-                else _few(method.inner, names, part),
+                else _shrink_method(method.inner, names, part),
                 "inner_steps": min(method.inner_steps, INNER_STEPS),
                 "search": search,
-                "schedule": _short(method.schedule),
+                "schedule": _shorten_warmup(method.schedule),
             }
         )
     else:
-        smaller = _few(method, names, part)
+        smaller = _shrink_method(method, names, part)
     return small.model_copy(update={"optimizer": smaller})
 
 
-def _few_ids(data: Data) -> Data:
+def _shrink_data(data: Data) -> Data:
     """Data of the same form that no file is read for."""
     if isinstance(data, Multimodal):
         tokenizer = PretrainedTokenizer(path="none", vocabulary=TEXT)
@@ -96,7 +96,7 @@ def _few_ids(data: Data) -> Data:
     return Text(source=Tokens(train="none", held_out="none", vocabulary=VOCABULARY), context=CONTEXT)
 
 
-def _few(method: spec.Method, names: list[str], part: float) -> spec.Method:
+def _shrink_method(method: spec.Method, names: list[str], part: float) -> spec.Method:
     """Few micro-batches, a short warm-up, and the rules that own one of `names`."""
     rules, free = [], names
     for rule in method.rules:
@@ -105,7 +105,7 @@ def _few(method: spec.Method, names: list[str], part: float) -> spec.Method:
         rules += [rule] if owned else []
     changed: dict[str, object] = {
         "microbatches": min(method.microbatches, MICROBATCHES),
-        "schedule": _short(method.schedule),
+        "schedule": _shorten_warmup(method.schedule),
         "rules": tuple(rules),
     }
     if isinstance(method, spec.MlFopSoap):
@@ -113,48 +113,48 @@ def _few(method: spec.Method, names: list[str], part: float) -> spec.Method:
     return method.model_copy(update=changed).smaller(part)
 
 
-def _few_iterations(method: spec.ConjugateGradients) -> spec.ConjugateGradients:
+def _shrink_iterations(method: spec.ConjugateGradients) -> spec.ConjugateGradients:
     few = {"microbatches": min(method.microbatches, MICROBATCHES), "iterations": min(method.iterations, ITERATIONS)}
     return method.model_copy(update=few)
 
 
-def _short(schedule: Schedule | InnerSchedule) -> Schedule | InnerSchedule:
+def _shorten_warmup(schedule: Schedule | InnerSchedule) -> Schedule | InnerSchedule:
     warmup = getattr(schedule, "warmup", None)
     return schedule if warmup is None else schedule.model_copy(update={"warmup": min(warmup, WARMUP)})
 
 
-def device(experiment: Experiment) -> torch.device:
+def choose_device(experiment: Experiment) -> torch.device:
     """The one that the spec asks for."""
     wanted = experiment.training.device
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
 
 
-def rounds(experiment: Experiment) -> int:
+def count_steps(experiment: Experiment) -> int:
     """Steps that take every path: more than ten updates, whatever a step is."""
     return 4 if isinstance(experiment.optimizer, spec.GaussNewton) else STEPS + 1
 
 
-def initial(experiment: Experiment, network: Model) -> Params:
+def draw_start(experiment: Experiment, network: Model) -> Params:
     """The model's first weights, all moved off the values that they start from."""
-    start = network.init(experiment.training.seed, device(experiment))
-    return trees.along(start, noise(start, 1), 0.1)
+    start = network.init(experiment.training.seed, choose_device(experiment))
+    return trees.along(start, draw_noise(start, 1), 0.1)
 
 
-def noise(like: Params, seed: int) -> Params:
+def draw_noise(like: Params, seed: int) -> Params:
     """Standard normal tensors in the shapes of `like`."""
     generator = torch.Generator().manual_seed(seed)
     return {name: torch.randn(w.shape, generator=generator).to(w) for name, w in like.items()}
 
 
-def text(experiment: Experiment, microbatches: int, step: int) -> Tensor:
+def draw_text(experiment: Experiment, microbatches: int, step: int) -> Tensor:
     """Micro-batches of tokens with structure: each id is at least the one before it, but for a mark in the front."""
     shape = (microbatches, experiment.training.rows, experiment.data.context + 1)
     ids = experiment.data.vocabulary if isinstance(experiment.data, Multimodal) else 4
     drawn = torch.randint(ids, shape, generator=torch.Generator().manual_seed(step))
-    return dressed(experiment, torch.cummax(drawn, dim=-1).values, step).to(device(experiment))
+    return add_channels(experiment, torch.cummax(drawn, dim=-1).values, step).to(choose_device(experiment))
 
 
-def dressed(experiment: Experiment, ids: Tensor, seed: int) -> Tensor:
+def add_channels(experiment: Experiment, ids: Tensor, seed: int) -> Tensor:
     """Ids with whatever else the data gives each token: of images and text a group that suits it, and pixels.
 
     The first of each row becomes the last mark, which to Janus is a patch to be read.
@@ -168,7 +168,7 @@ def dressed(experiment: Experiment, ids: Tensor, seed: int) -> Tensor:
     def drawn(options: tuple[int, ...]) -> Tensor:
         return torch.tensor(options)[torch.randint(len(options), ids.shape, generator=generator)]
 
-    groups = torch.where(ids >= data.text_vocabulary, drawn((0, *numbered("image"))), drawn((0, *numbered("text"))))
+    groups = torch.where(ids >= data.text_vocabulary, drawn((0, *groups_of("image"))), drawn((0, *groups_of("text"))))
     pixels = torch.randint(256, (*ids.shape, data.patch_values), generator=generator)
     return torch.cat((torch.stack((ids, groups), dim=-1), pixels), dim=-1)
 
@@ -181,7 +181,7 @@ class Reached(NamedTuple):
     metrics: Metrics
 
 
-def advanced(
+def advance(
     experiment: Experiment, parts: Parts, start: Params, steps: int, state: AnyState = None, first: int = 0
 ) -> Reached:
     """`steps` steps, the first of them number `first`; from a new state unless one is given. Consumes nothing."""
@@ -189,7 +189,7 @@ def advanced(
     metrics: Metrics = {}
     state = optimizer.init(params) if state is None else trees.clone(state)
     for step in range(first, first + steps):
-        batch = text(experiment, optimizer.microbatches, step)
+        batch = draw_text(experiment, optimizer.microbatches, step)
         params, state, metrics = optimizer.step(parts.objective, params, state, batch)
     return Reached(params, state, metrics)
 
