@@ -13,7 +13,7 @@ Tree = TypeVar("Tree")
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
-    """The same nesting of tuples and dicts, with `function` applied to every tensor."""
+    """Applies `function` to every tensor of a nested state and keeps the nesting of tuples and dicts."""
     result: Tree = pytree.tree_map(function, tree)
     return result
 
@@ -39,12 +39,12 @@ def along(origin: Params, direction: Params, alpha: float | Tensor) -> Params:
 
 
 def towards(origin: Params, goal: Params, alpha: float | Tensor) -> Params:
-    """origin + alpha (goal - origin), holding no direction of all parameters."""
+    """origin + alpha (goal - origin), without holding all of goal - origin in memory at once."""
     return {name: value + alpha * (goal[name] - value) for name, value in origin.items()}
 
 
 def select(condition: Tensor, a: Params, b: Params) -> Params:
-    """a where the 0-D `condition` holds, else b."""
+    """Returns a if the 0-D `condition` holds, else b."""
     return {name: torch.where(condition, value, b[name]) for name, value in a.items()}
 
 
@@ -54,55 +54,55 @@ def dot(a: Params, b: Params) -> Tensor:
 
 
 def norm(a: Params) -> Tensor:
-    """Global Euclidean norm, 0-D."""
+    """Returns the Euclidean norm over all tensors, 0-D."""
     return dot(a, a).sqrt()
 
 
 def clone(tree: Tree) -> Tree:
-    """The same nesting with storage of its own."""
+    """Copies every tensor of a nested state."""
     return map_tensors(torch.clone, tree)
 
 
 def zeros(a: Params) -> Params:
-    """Zeros in the shapes of `a`."""
+    """Returns zeros in the shapes of `a`."""
     return {name: torch.zeros_like(value) for name, value in a.items()}
 
 
 def flatten(a: Params) -> Tensor:
-    """All entries, one after another."""
+    """Joins all entries into one vector."""
     return torch.cat([value.flatten() for value in a.values()])
 
 
 def unflatten(vector: Tensor, like: Params) -> Params:
-    """Undoes `flat`, as views."""
+    """Undoes `flatten`: returns views of `vector` in the shapes of `like`."""
     parts = torch.split(vector, [value.numel() for value in like.values()])
     return {name: part.view(value.shape) for part, (name, value) in zip(parts, like.items(), strict=True)}
 
 
 def pick(a: Params, names: Iterable[str]) -> Params:
-    """The named part of `a`."""
+    """Returns the part of `a` that has these names."""
     return {name: a[name] for name in names}
 
 
 def leaves(tree: object) -> list[tuple[tuple[str, ...], Tensor]]:
-    """Every tensor of a nested state with its path."""
+    """Lists every tensor of a nested state with its path."""
     paths, _ = pytree.tree_flatten_with_path(tree)
     return [(tuple(_label(key) for key in path), leaf) for path, leaf in paths]
 
 
 def map_named(function: Callable[[tuple[str, ...], Tensor], Tensor], tree: Tree) -> Tree:
-    """The same nesting, with `function` applied to every tensor and its path."""
+    """Applies `function` to every tensor of a nested state together with its path, and keeps the nesting."""
     result: Tree = pytree.tree_map_with_path(lambda path, leaf: function(tuple(map(_label, path)), leaf), tree)
     return result
 
 
 def named_tensors(tree: object) -> dict[str, Tensor]:
-    """Every tensor of a nested state under its path, for example `inner/momentum/blocks.0.attention.query`."""
+    """Maps the path of every tensor, for example `inner/momentum/blocks.0.attention.query`, to the tensor."""
     return {"/".join(path): leaf for path, leaf in leaves(tree)}
 
 
 def with_tensors(template: Tree, tensors: dict[str, Tensor]) -> Tree:
-    """The nesting of `template` with the tensors of `named_tensors`. Raises KeyError for a missing one."""
+    """Fills the nesting of `template` with named tensors. Undoes `named_tensors`; raises KeyError for a missing one."""
     paths, structure = pytree.tree_flatten_with_path(template)
     leaves = [tensors["/".join(_label(key) for key in path)] for path, _ in paths]
     result: Tree = pytree.tree_unflatten(leaves, structure)

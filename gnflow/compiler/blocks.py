@@ -1,4 +1,4 @@
-"""Layerwise: which blocks of parameters are worth a `curved` region of their own, and how a call finds its region."""
+"""Regions of layerwise Gauss-Newton: which blocks get a `curved` region of their own, and which region a call uses."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
@@ -16,11 +16,11 @@ Product: TypeAlias = Callable[[Params, Params, Tokens], Params]
 R = TypeVar("R")
 
 LARGEST_SHARE = 0.9
-"""Of the FLOPs of `curved`: a region that costs more is not worth its compilation."""
+"""Largest part of the FLOPs of `curved` that a block's region may take. One that takes more is not worth compiling."""
 
 
 class BlockRegion(NamedTuple):
-    """Where a block is solved for, and what a region of its own costs against that of all parameters."""
+    """The region that a block is solved in, and the cost of a region of its own relative to that of all parameters."""
 
     names: tuple[str, ...]
     region: str
@@ -28,14 +28,14 @@ class BlockRegion(NamedTuple):
 
     @property
     def own(self) -> bool:
-        """Whether it has a region of its own."""
+        """Whether the block has a region of its own."""
         return self.share <= LARGEST_SHARE
 
 
 def price_blocks(
     network: Model, problem: Objective, params: Params, tokens: Tensor, meter: Meter
 ) -> dict[str, BlockRegion]:
-    """For each block of the model; `params` and `tokens` are on the meta device."""
+    """Prices a region for each block of the model. `params` and `tokens` are on the meta device."""
     meter.priced("curved", problem.curved, trees.pick(params, network.moving), params, tokens)
     whole, found = meter.regions["curved"].flops, {}
     for block, names in network.moving_blocks.items():
@@ -47,7 +47,7 @@ def price_blocks(
 
 
 def divide_by_block(problem: Objective, own: Mapping[str, tuple[str, ...]], network: Model, jit: Jit) -> Objective:
-    """The objective, its regions passed through `jit`; each block among `own` has regions to itself."""
+    """Passes the regions of an objective through `jit` and gives each block in `own` regions of its own."""
     regions = compile_regions(problem, jit)
     curved = {frozenset(names): jit_for_block(jit, block)("curved", problem.curved) for block, names in own.items()}
     product = {frozenset(names): jit_for_block(jit, block)("product", problem.product) for block, names in own.items()}
@@ -58,7 +58,7 @@ def divide_by_block(problem: Objective, own: Mapping[str, tuple[str, ...]], netw
 
 
 def dispatch(whole: Curved, parts: Mapping[frozenset[str], Curved], moving: Sequence[str]) -> Curved:
-    """`curved` by the parameters it is asked about: those of a region among `parts`, others that move by `whole`."""
+    """Makes a `curved` that uses the region in `parts` for exactly its parameters, or else `whole`."""
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         if region := _find_region(whole, parts, moving, params):
@@ -71,7 +71,7 @@ def dispatch(whole: Curved, parts: Mapping[frozenset[str], Curved], moving: Sequ
 
 
 def dispatch_product(whole: Product, parts: Mapping[frozenset[str], Product], moving: Sequence[str]) -> Product:
-    """The same for `product`: of parameters without a region of their own, by `whole`, along zeros in all others."""
+    """Does the same for `product`. For `whole` the direction is extended by zeros in all other parameters."""
 
     def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
         if region := _find_region(whole, parts, moving, direction):

@@ -1,7 +1,7 @@
-"""A transform from outside, held to what a transform promises while a run is planned.
+"""Checks a plug-in's transform while a run is planned.
 
-The plan runs every function of a transform on the meta device, where nothing is computed: there a wrong shape or state
-is found before a byte is allocated. On a real device the functions are called as they are.
+The plan runs every function of a transform on the meta device, where nothing is computed. So a wrong shape or state is
+found before a byte is allocated. On a real device the functions are called without checks.
 """
 
 from collections.abc import Callable
@@ -20,9 +20,10 @@ Result = TypeVar("Result")
 
 
 def check_transform(transform: AnyTransform, who: str) -> AnyTransform:
-    """The same transform. `who` begins the sentence of an error.
+    """Wraps a transform in checks. The message of an error begins with `who`.
 
-    `init`, `update` and `refresh` raise EnvironmentProblem on the meta device for what does not fit or raises itself.
+    On the meta device `init`, `update` and `refresh` raise EnvironmentProblem if the transform's function raises or if
+    its result does not fit.
     """
 
     def asked(name: str, function: Callable[..., Result], *arguments: object) -> Result:

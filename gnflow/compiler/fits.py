@@ -1,7 +1,8 @@
-"""Whether a plan fits into the memory of this machine, and what would: in words, before a byte is allocated.
+"""Compares a plan with the memory of this machine and says what would fit, before a byte is allocated.
 
-The plan counts activations as if run eagerly. Compiled regions fuse and stay below, hardly ever below half, so a plan
-that exceeds the memory even then is refused, and one that exceeds it only as counted is told of.
+The plan counts activations as if regions ran eagerly. Compiled regions fuse operations and need less, though hardly
+ever less than half. So a plan that exceeds the memory even with half is refused, and for one that exceeds it only as
+counted there is a warning.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,13 +17,13 @@ from gnflow.compiler.plan import Plan
 from gnflow.errors import EnvironmentProblem, is_out_of_memory
 
 FUSED = 0.5
-"""Part of the activations as counted that a compiled run has at least."""
-USABLE = 0.9  # of a memory; the rest goes to the process itself and to fragments
+"""Least part of the counted activations that a compiled run needs."""
+USABLE = 0.9  # part of a memory; the rest goes to the process itself and to fragments
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 class Room(NamedTuple):
-    """A memory: what it belongs to, and its bytes."""
+    """A memory: the device that it belongs to, and its size in bytes."""
 
     place: str
     total: int
@@ -30,7 +31,7 @@ class Room(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """How a plan compares with a memory. `least` are the bytes that it needs at the very least."""
+    """The result of comparing a plan with a memory. `least` is the smallest number of bytes that the plan may need."""
 
     verdict: Literal["fits", "may not fit", "does not fit"]
     needed: int
@@ -48,7 +49,7 @@ class Fit(NamedTuple):
 
 
 def compare_with_memory(plan: Plan, room: Room | None = None) -> Fit | None:
-    """How the plan fits; None where the memory is not known, as of a GPU that is elsewhere."""
+    """Compares the plan with a memory. Returns None if the memory is not known, such as that of an absent GPU."""
     room = room or find_room(plan.device)
     if room is None:
         return None
@@ -65,7 +66,7 @@ def compare_with_memory(plan: Plan, room: Room | None = None) -> Fit | None:
 
 
 def require_fit(plan: Plan, room: Room | None = None) -> Fit | None:
-    """The same. Raises EnvironmentProblem for a plan that does not fit."""
+    """Compares the plan with a memory and raises EnvironmentProblem if it does not fit."""
     found = compare_with_memory(plan, room)
     if found is not None and found.verdict == "does not fit":
         raise EnvironmentProblem(f"{plan.experiment.name}: {found}")
@@ -74,7 +75,7 @@ def require_fit(plan: Plan, room: Room | None = None) -> Fit | None:
 
 @contextmanager
 def explain_out_of_memory(plan: Plan) -> Iterator[None]:
-    """Turns running out of memory into one line with the plan's figures and what would need less."""
+    """Turns an out-of-memory error into one line with the plan's figures and advice."""
     try:
         yield
     except Exception as error:
@@ -90,7 +91,7 @@ def explain_out_of_memory(plan: Plan) -> Iterator[None]:
 
 
 def find_room(device: str) -> Room | None:
-    """The memory that a run on this device has."""
+    """Finds the memory that a run on this device has."""
     if device == "cuda":
         if not torch.cuda.is_available():
             return None
@@ -107,12 +108,12 @@ def find_room(device: str) -> Room | None:
 
 
 def gigabytes(size: float) -> str:
-    """`1.5 GB`."""
+    """Writes a size like `1.5 GB`."""
     return f"{size / 1e9:,.1f} GB" if size < 1e11 else f"{size / 1e9:,.0f} GB"
 
 
 def _read_limit(path: Path) -> int | None:
-    """The limit of a control group; None where there is none."""
+    """Reads the limit of a control group. Returns None if it has none."""
     try:
         text = path.read_text().strip()
     except OSError:
@@ -121,7 +122,7 @@ def _read_limit(path: Path) -> int | None:
 
 
 def _advise(plan: Plan, usable: float) -> str:
-    """What to change so that it fits."""
+    """Says what to change so that the plan fits."""
     memory: Mapping[str, int] = plan.memory
     rows, activations = plan.experiment.training.rows, memory.get("activations", 0)
     batch = memory.get("batch", 0)
@@ -145,6 +146,6 @@ def _advise(plan: Plan, usable: float) -> str:
 
 
 def _round_down(number: float) -> int:
-    """To two digits, downwards."""
+    """Rounds down to two digits."""
     digits = max(len(str(int(number))) - 2, 0)
     return int(number / 10.0**digits) * int(10.0**digits)

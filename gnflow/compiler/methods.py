@@ -1,4 +1,4 @@
-"""Spec -> optimizers and the transforms inside them."""
+"""Builds optimizers, and the transforms inside them, from a spec."""
 
 from collections.abc import Hashable, Iterable
 from typing import assert_never
@@ -30,7 +30,7 @@ from gnflow.spec.kinds import origin_of
 def build_optimizer(
     method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None = None
 ) -> Optimizer:
-    """The optimizer of a run of `steps` steps, on what is not frozen."""
+    """Builds the optimizer of a run of `steps` steps, for the weights that are not frozen."""
     inner = _build_moving(method, network, steps, jit, probe)
     return Frozen(inner, network.moving) if network.frozen else inner
 
@@ -58,7 +58,7 @@ def _build_moving(method: spec.Optimizer, network: Model, steps: int, jit: Jit, 
 def _build_blocks(
     method: spec.GaussNewton, network: Model, schedule: schedules.Schedule, jit: Jit, probe: Probe | None
 ) -> dict[str, Block]:
-    """One block, or those of the model; the first of each structure lends its regions to the others."""
+    """Builds one block, or those of the model. Blocks of one structure share the regions of the first of them."""
     if method.blocks == "full":
         return {"all": Block(network.moving, _build_inner(method.inner, network, schedule, jit, probe, network.moving))}
     blocks: dict[str, Block] = {}
@@ -89,12 +89,12 @@ def _build_inner(
 
 
 def _choose_turned(method: spec.ConjugateGradients, network: Model) -> frozenset[str]:
-    """The matrices that are preconditioned in eigenbases of their own."""
+    """Chooses the matrices that are preconditioned in eigenbases of their own."""
     return network.hidden if method.preconditioner == "soap" else frozenset()
 
 
 def _describe_structure(method: spec.InnerMethod, network: Model, names: Iterable[str]) -> Hashable:
-    """What is the same of blocks that share regions."""
+    """Describes a block by a key. Blocks with equal keys can share regions."""
     if isinstance(method, spec.ConjugateGradients):
         own = arrange({name: network.weights[name].shape for name in names}, _choose_turned(method, network))
     else:
@@ -117,12 +117,12 @@ def _build_descent(
     probe: Probe | None,
     names: Iterable[str] | None = None,
 ) -> Descent:
-    """Over all parameters, or those named."""
+    """Builds a first-order method for all parameters, or for those named."""
     labels, routes = route_parameters(method, network)
     stacks = _build_stacks(method, network, routes if names is None else names)
     transforms = {label: build_transform(rule, schedule) for label, rule in labels.items()}
     if method.matrices:
-        # Where matrices have a method of their own, the statistics are its own: published projections are of matrices.
+        # If matrices have a method of their own, only its statistics are used: published projections are of matrices.
         for label, rule in labels.items():
             if not rule.matrices:
                 transforms[label] = transforms[label]._replace(metric=None)
@@ -131,12 +131,12 @@ def _build_descent(
     main = method.kind if method.kind in routes.values() else next(iter(routes.values()))
 
     def main_rate(state: AnyState) -> Scalar:
-        """The rate of the method's own rule at this update."""
+        """Returns the learning rate of the method's own rule at this update."""
         part = (state if method.clip is None else state[-1])[main]
         return part.learning_rate * schedule(part.updates)  # type: ignore[no-any-return]  # each rule has its own state
 
     rate = main_rate if main in stacks.rules.values() else None
-    # A block without matrices has nothing to project.
+    # A block without matrices has no gradient to project.
     if isinstance(method, spec.Projected) and (names is None or clipped.metric is not None):
         return FisherOrthogonal(
             clipped,
@@ -156,7 +156,7 @@ def _build_descent(
 
 
 def build_transform(rule: rules.FirstOrder, schedule: schedules.Schedule) -> AnyTransform:
-    """The transform of one rule. Raises EnvironmentProblem for a plug-in whose factory does not make one."""
+    """Builds the transform of one rule. Raises EnvironmentProblem for a plug-in whose factory does not make one."""
     made = built(rule, Transform, **parameters(rule), schedule=schedule)
     return check_transform(made, who(rule)) if origin_of(type(rule)) else made
 

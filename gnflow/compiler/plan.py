@@ -1,4 +1,4 @@
-"""Experiment -> Plan: every size and cost of a run, known before a byte is allocated."""
+"""Plans an experiment: computes every size and cost of a run before a byte is allocated."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ MIB = 2**20
 
 
 class Parameter(NamedTuple):
-    """One row of the parameter table."""
+    """A row of the table of parameters."""
 
     name: str
     shape: tuple[int, ...]
@@ -39,7 +39,7 @@ class Parameter(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What will run, and what it will cost. One step is one step of the outer optimizer."""
+    """The parts of a run and their costs. A step is one step of the outer optimizer."""
 
     experiment: Experiment
     device: str
@@ -48,43 +48,43 @@ class Plan:
     parameters: tuple[Parameter, ...]
     cost: Cost
     calls: Mapping[str, float]
-    """Region -> its calls in one step; work that is due once in several updates counts as a fraction of a call."""
+    """Region -> its calls in one step. Work that is due once in several updates counts as a fraction of a call."""
     regions: dict[str, RegionCost]
     blocks: dict[str, BlockRegion]
-    """Of layerwise Gauss-Newton alone."""
+    """Block -> its region, for layerwise Gauss-Newton; empty for all other methods."""
     memory: dict[str, int]
-    """Bytes by class, at the moment of an eager step when most is alive: compiled regions stay below.
+    """Bytes by class at the peak of an eager step. Compiled regions need less.
 
-    `activations` are what the region has made that runs at that moment, `copies` all else that the step has made.
+    `activations` were made by the region that runs at the peak, `copies` by the rest of the step.
     """
     recomputed: bool
-    """Whether the reverse pass takes the blocks of the model again, to keep within `compile.activations`."""
+    """Whether the reverse pass computes the blocks of the model again, to keep within `compile.activations`."""
     held_out: int
-    """Held-out micro-batches of an evaluation: as many as the metric asks for that wants most."""
+    """Number of held-out micro-batches of an evaluation: the most that any metric asks for."""
 
     @property
     def microbatches(self) -> int:
-        """Micro-batches consumed by one step."""
+        """Number of micro-batches that one step consumes."""
         return self.cost.microbatches
 
     @property
     def tokens_microbatch(self) -> int:
-        """Tokens predicted in one micro-batch."""
+        """Number of tokens that are predicted in one micro-batch."""
         return self.experiment.training.rows * self.experiment.data.context
 
     @property
     def tokens_solve(self) -> int:
-        """Tokens of one step that shape the update."""
+        """Number of tokens of one step that shape the update."""
         return self.cost.solve * self.tokens_microbatch
 
     @property
     def tokens_search(self) -> int:
-        """Further tokens of one step, spent on the choice of its length."""
+        """Number of further tokens of one step, which are spent on the choice of its length."""
         return self.cost.search * self.tokens_microbatch
 
     @property
     def passes(self) -> int:
-        """Passes of one step that must follow one another."""
+        """Number of passes of one step that must follow one another."""
         return self.cost.passes
 
     @property
@@ -94,12 +94,12 @@ class Plan:
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        """How often held-out data is evaluated on, and what that costs beside the steps."""
+        """How often the run evaluates on held-out data, and the cost of that relative to the steps."""
         blocks = len({row.block for row in self.parameters})
         return price_evaluations(self.experiment, self.steps, self.flops, self.regions, blocks)
 
     def to_json(self) -> dict[str, object]:
-        """The content of plan.json."""
+        """Returns the content of plan.json."""
         return {
             "name": self.experiment.name,
             "device": self.device,
@@ -136,7 +136,7 @@ class Plan:
 
 
 def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
-    """Pure but for the question whether there is a GPU, and the import of what the spec names.
+    """Plans an experiment. It only looks whether there is a GPU and imports the kinds that the spec names.
 
     Raises SpecError for rules that do not fit the model and for metrics that would never be measured, and
     EnvironmentProblem for a metric that cannot be built.
@@ -169,7 +169,7 @@ def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
 
 
 class _Measured(NamedTuple):
-    """What one step on the meta device has shown."""
+    """The measurements of one step on the meta device."""
 
     cost: Cost
     calls: Mapping[str, float]
@@ -180,7 +180,7 @@ class _Measured(NamedTuple):
 
 def _measure_step(experiment: Experiment, network: Model, probe: Probe | None, recomputed: bool) -> _Measured:
     meter = Meter()
-    # How many steps there are is a constant of the schedule and changes no cost.
+    # The number of steps matters to the schedule alone and changes no cost.
     optimizer = methods.build_optimizer(experiment.optimizer, network, 1, meter, probe)
     problem = build.objective(network, experiment, recomputed)
     params = network.init(experiment.training.seed, "meta")
@@ -196,7 +196,7 @@ def _measure_step(experiment: Experiment, network: Model, probe: Probe | None, r
         peak = meter.storages.peak
         if "value" not in meter.regions:
             meter.priced("value", problem.value, params, tokens)  # for evaluations
-    # A micro-batch goes to the device when the objective is asked about it.
+    # A micro-batch moves to the device when the objective is evaluated on it.
     there = optimizer.microbatches if _choose_device(experiment) == "cpu" else 1
     memory = {
         "parameters": nbytes(params),

@@ -1,12 +1,12 @@
-"""The objective of a model with the logits of a few tokens at a time: the same mathematics in less memory.
+"""The objective of a model, computed for the logits of a few tokens at a time: the same mathematics in less memory.
 
     x, x' = features and their tangent
     for each piece of the tokens:
         z, v = head x, its tangent;  c = the loss's cotangent of z;  pulled back to the head's weights and to x at once
     gradient = sum of the head's + that of the features, by what was pulled back to x
 
-No buffer of the size of all logits is there at any time, in the plain gradient neither, whose c is w (p - y) / W.
-Where they are `recomputed`, nor are the activations of all blocks.
+No buffer ever has the size of all logits. This holds for the plain gradient too, whose c is w (p - y) / W. With
+`recomputed`, the activations of all blocks are never in memory together either.
 """
 
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ from gnflow.objective import Objective, Params, Scalar, Tokens
 
 
 class Thrift(NamedTuple):
-    """What is done for less memory."""
+    """The measures that save memory."""
 
     pieces: int = 1
-    """Of the logits of a micro-batch."""
+    """Number of pieces that the logits of a micro-batch are computed in."""
     recomputed: bool = False
-    """Take the blocks again in the reverse pass, one at a time."""
+    """Whether the reverse pass computes each block again instead of keeping its activations."""
 
 
 def objective(
@@ -42,7 +42,10 @@ def objective(
     reduced: Model | None = None,
     pull: Pull = push_exactly,
 ) -> Objective:
-    """So that less is in memory at a time; gradients are those of `reduced`, where it is given, models by `pull`."""
+    """Builds the objective of `network` with these measures.
+
+    Plain gradients use the network `reduced`, if there is one. Convex models take their tangents by `pull`.
+    """
     count = thrift.pieces
 
     def value(params: Params, tokens: Tokens) -> Scalar:
@@ -73,14 +76,14 @@ def objective(
 
 
 def _plain(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-    """A surrogate without a tangent: the loss itself."""
+    """Is a surrogate that ignores its tangent: the loss itself."""
     return cross_entropy(logits, targets), logit_gradient(probabilities(logits, targets), targets)
 
 
 def _pull_back(
     network: Model, thrift: Thrift, pull: Pull, surrogate: Surrogate, anchor: Params, moving: Params, tokens: Tokens
 ) -> tuple[Params, Scalar]:
-    """(gradient in `moving`, value); what moves lies below the head, in it, or in both."""
+    """Returns (gradient in `moving`, value). The moving parameters may lie below the head, in it, or both."""
     inputs, targets = network.split(tokens)
     below, above = pick_read(network.features, moving), pick_read(network.head, moving)
     if below and thrift.recomputed:

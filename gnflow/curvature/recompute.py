@@ -1,9 +1,9 @@
-"""Derivatives of a chain of stages that keep only what goes from one to the next; the reverse pass takes each again.
+"""Derivatives of a chain of stages that keep only the inputs of the stages; the reverse pass computes each stage again.
 
     forward    x, x' <- f x, J (w', x')         for each stage f, w' the displacement of its weights
-    reverse    w_, x_ <- J' x_                  J that of f taken again at its own x, the last stage first
+    reverse    w_, x_ <- J' x_                  J of f, computed again at its own x, the last stage first
 
-One more pass of the primal, and the activations of one stage at a time: those of all stages are never there together.
+This takes one more pass of the primal and holds the activations of one stage at a time, never those of all stages.
 
 Source:   Chen et al. 2016, arXiv:1604.06174
 Differs:  pure functions under torch.func, which refuses torch.utils.checkpoint; one stage is one segment
@@ -22,11 +22,11 @@ from gnflow.models.model import Stage
 from gnflow.objective import Params
 
 X = "x"
-"""What a stage takes beside its weights, as if it were one of them."""
+"""The name under which a stage gets its input, as if it were one of its weights."""
 
 
 def push_through(stages: Sequence[Stage], pull: Pull, anchor: Params, moving: Params, inputs: Tensor) -> Pulled:
-    """As `pull` of all the stages at once. Something of `moving` is read by one of them."""
+    """Does what `pull` would do for all the stages at once. At least one stage must read a parameter in `moving`."""
     x, tangent, seen = inputs, None, []
     for stage in stages:
         seen.append(x)
@@ -56,7 +56,7 @@ def _pull_back(
 
 
 def pick_read(stage: Stage, params: Params) -> Params:
-    """Those that the stage reads."""
+    """Returns the parameters that the stage reads."""
     return {name: value for name, value in params.items() if name in stage.reads}
 
 

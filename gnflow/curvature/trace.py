@@ -3,7 +3,7 @@
     Q = orthonormal basis of A (s_1 .. s_k)
     tr A ~ sum_i <q_i, A q_i> + mean_i <r_i, A r_i>,   r = g - Q Q' g             s, g of independent random signs
 
-Unbiased, whatever Q is; exact where the rank of A is at most k.
+The estimate is unbiased, whatever Q is, and exact if the rank of A is at most k.
 
 Source:   Meyer, Musco, Musco & Woodruff 2021, arXiv:2010.09649, algorithm 1
 """
@@ -19,7 +19,7 @@ from gnflow.objective import Params, Scalar
 
 
 def trace(operator: Operator, sketch: Sequence[Params], probes: Sequence[Params]) -> Scalar:
-    """Two products for each s of `sketch`, one for each g of `probes`. Holds both and Q."""
+    """Estimates the trace. Each s of `sketch` takes two products, each g of `probes` one. All and Q stay in memory."""
     like = sketch[0]
 
     def image(vector: Tensor) -> Tensor:

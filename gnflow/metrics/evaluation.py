@@ -1,10 +1,10 @@
-"""The loss on held-out micro-batches and, of multimodal data, that of each modality and of each task.
+"""The loss on held-out micro-batches and, for multimodal data, the loss of each modality and of each task.
 
-loss/held_out      mean of the loss that is minimised, over all targets by their weights
+loss/held_out      weighted mean over all targets of the loss that is minimised
 loss/text, image   mean cross-entropy of the targets of one modality, without weights
 loss/text_only, understanding, generation
                    mean over the targets of one task, weighted as in the loss
-image_accuracy     part of the image codes that come first by their logits, all before them given
+image_accuracy     part of the image codes that have the largest logit, given all ids before them
 """
 
 from collections.abc import Callable
@@ -25,20 +25,20 @@ TASKS = {"text": "text_only", "understanding": "understanding", "generation": "g
 
 
 def loss(spec: training.Loss, subject: Subject) -> Metric:
-    """The loss of images and text is told apart by modality and by task."""
+    """Builds the metric. For multimodal data it also reports the loss of each modality and of each task."""
     multimodal = isinstance(subject.experiment.data, Multimodal)
     measure = measure_groups(subject.jit("tally", build_tally(subject.network))) if multimodal else measure_loss
     return Metric(measure, spec.microbatches, decides=True)
 
 
 def measure_loss(at: Moment) -> Metrics:
-    """The mean loss of the micro-batches."""
+    """Measures the mean loss of the micro-batches."""
     losses = [at.objective.value(at.params, tokens) for tokens in at.batch]
     return {"loss/held_out": torch.stack(losses).mean()}
 
 
 def build_tally(network: Model) -> Callable[[Params, Tokens], Tensor]:
-    """(params, tokens) -> (groups, 5): for each group sums of losses, tokens, weighted losses, weights and hits."""
+    """Builds (params, tokens) -> (groups, 5): sums of losses, tokens, weighted losses, weights and hits by group."""
 
     def tally(params: Params, tokens: Tokens) -> Tensor:
         inputs, targets = network.split(tokens)
@@ -50,14 +50,14 @@ def build_tally(network: Model) -> Callable[[Params, Tokens], Tensor]:
         right = (mask_logits(logits, targets).argmax(-1) == targets.ids).to(losses.dtype)
         each = torch.stack((losses, torch.ones_like(losses), weights * losses, weights, right), dim=-1)
         member = torch.stack([targets.groups == number for number in range(1, len(GROUPS) + 1)])
-        # Not a product of matrices: TF32 would round every loss.
+        # This is no product of matrices, because TF32 would round every loss.
         return torch.where(member.unsqueeze(-1), each, 0).sum((1, 2))
 
     return tally
 
 
 def measure_groups(tally: Callable[[Params, Tokens], Tensor]) -> Measure:
-    """The losses of all groups together and of each. A modality or task without any target there has no column."""
+    """Builds a measure of the loss over all groups and by group. A modality or task without targets has no column."""
 
     def measure(at: Moment) -> Metrics:
         sums = torch.stack([tally(at.params, tokens) for tokens in at.batch]).sum(0)

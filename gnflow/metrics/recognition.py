@@ -1,9 +1,9 @@
-"""Whether a model draws the digits that it is asked for, and names those that it is shown.
+"""Measures whether a model draws the digits that it is asked for, and names the digits that it is shown.
 
-samples/recognised           part of the images drawn that show the digit of their caption, as `recognised` sees it
-samples/captioned            part of the held-out images whose caption by the model names their digit, and no other
-samples/classifier_accuracy  part of all held-out images, as their codes have them, of which `recognised` is right:
-                             what a model that draws like the data would reach
+samples/recognised           part of the drawn images in which `recognise` sees the digit of their caption
+samples/captioned            part of the held-out images whose caption by the model names their digit and no other
+samples/classifier_accuracy  part of all held-out images, decoded from their codes, that `recognise` gets right; a
+                             model that draws like the data would reach it
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,10 @@ from gnflow.spec.multimodal import Digits
 def measure_recognition(
     dataset: MultimodalDataset, prompts: Sequence[str], drawn: Pixels, captions: Sequence[str]
 ) -> Mapping[str, float]:
-    """Of images `drawn` for `prompts`, and `captions` given to the images of these; none of images without labels."""
+    """Measures images `drawn` for `prompts`, and `captions` of the held-out images of these prompts.
+
+    Returns nothing for data without labels.
+    """
     if not isinstance(dataset.data.source, Digits):
         return {}
     train, held_out = _load_labelled(dataset.data.source)
@@ -34,7 +37,7 @@ def measure_recognition(
 
 
 def recognise(train: Labelled, images: Pixels) -> list[int]:
-    """The label of the training image nearest to each image, in pixels."""
+    """Returns for each image the label of the nearest training image, in pixels."""
     points, known = (some.reshape(len(some), -1).astype(float) for some in (images, train.images))
     return [int(label) for label in train.labels[nearest(points, known)]]
 
@@ -45,5 +48,5 @@ def _load_labelled(source: Digits) -> tuple[Labelled, Labelled]:
 
 
 def _share_equal(found: Sequence[int | None], wanted: Sequence[int | None]) -> float:
-    """Part in which the two are equal."""
+    """Returns the part of the entries in which the two are equal."""
     return sum(one == other for one, other in zip(found, wanted, strict=True)) / len(wanted)

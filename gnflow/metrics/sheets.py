@@ -1,7 +1,7 @@
-"""Sheets of what a model draws and says: `samples/step_00000100.png`, and `.json` with its words and figures.
+"""Sheets of samples: images in `samples/step_00000100.png`, and captions and figures in a `.json` beside it.
 
-They are written before the journal has the step, so that a step on record has its sheet. A step that is computed again
-writes the same bytes: what is drawn is a function of the weights, the seed of the run and the held-out data.
+A sheet is written before the journal records its step, so every recorded step has its sheet. A step that is computed
+again writes the same bytes, since a sheet is a function of the weights, the seed of the run and the held-out data.
 """
 
 import json
@@ -19,11 +19,11 @@ from gnflow.spec import training
 
 COLUMNS = 16
 SIDE = 64
-"""Pixels that the height of an image takes up in a sheet, at least."""
+"""Least height of an image in a sheet, in pixels."""
 
 
 def samples(spec: training.Samples, subject: Subject) -> Metric:
-    """A sheet is drawn from the held-out images of the run's data, so there is none outside a run."""
+    """Builds the metric. It uses the held-out images of the run's data, so there are no sheets outside a run."""
     sampling = Sampling(spec.guidance, spec.temperature, subject.experiment.training.seed)
 
     def measure(at: Moment) -> Metrics:

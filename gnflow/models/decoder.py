@@ -17,12 +17,12 @@ from gnflow.spec.multimodal import Data
 
 
 def for_data(spec: Transformer, data: Data, attention: Kernel) -> Model:
-    """The model for the vocabulary of a `data:` section."""
+    """Builds the model for the vocabulary of a `data:` section."""
     return decoder(spec, data.vocabulary, attention)
 
 
 def decoder(spec: Transformer, vocabulary: int, kernel: Kernel) -> Model:
-    """The model for `vocabulary` tokens with the given attention kernel."""
+    """Builds the model for `vocabulary` tokens with the given attention kernel."""
     base = trunk(spec, kernel)
     weights = {"embedding.weight": declare_embedding(vocabulary, spec.width, spec.tie_embeddings), **base.weights}
     blocks: dict[str, tuple[str, ...]] = {"embedding": ("embedding.weight",), **base.blocks}

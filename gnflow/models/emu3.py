@@ -1,7 +1,7 @@
-"""Emu3: one decoder, one vocabulary and one head for text and image codes; only weights in the loss tell them apart.
+"""Emu3: one decoder, one vocabulary and one head for text and image codes. Only their weights in the loss differ.
 
 Source:   Wang et al. 2024, arXiv:2409.18869
-Differs:  no dropout; the block is that of the decoder here
+Differs:  there is no dropout; the blocks are those of the decoder here
 """
 
 from torch import Tensor
@@ -16,12 +16,12 @@ from gnflow.spec.multimodal import Data
 
 
 def for_data(spec: Emu3, data: Data, attention: Kernel) -> Model:
-    """The model for the ids of a `data:` section."""
+    """Builds the model for the ids of a `data:` section."""
     return emu3(spec, data.vocabulary, attention)
 
 
 def emu3(spec: Emu3, vocabulary: int, kernel: Kernel) -> Model:
-    """The model for `vocabulary` tokens, image codes among them."""
+    """Builds the model for `vocabulary` tokens, which include the image codes."""
     base = decoder(spec, vocabulary, kernel)
 
     embedding, *others = base.layers

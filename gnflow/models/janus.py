@@ -1,7 +1,7 @@
-"""Janus: images are read as pixels and written as codes, each by a path of its own into one causal decoder.
+"""Janus: one causal decoder reads images as pixels and writes them as codes, each by a path of its own.
 
     x <- embedding[id]                              text
-    x <- adaptor(encoder(pixels of the patch))      an image that is read, in place of its placeholders
+    x <- adaptor(encoder(pixels of the patch))      an image that is read; it replaces its placeholders
     x <- adaptor(codes[id])                         an image that is written
     x <- blocks(x)
     logits = (head x, image_head x)                 the softmax is over the part that the target belongs to
@@ -11,7 +11,7 @@
 Source:   Wu et al. 2024, arXiv:2410.13848; Chen et al. 2025, arXiv:2501.17811
 Code:     github.com/deepseek-ai/Janus janus/models/modeling_vlm.py, projector.py
 Differs:  the understanding encoder is linear in the patch and trained with the rest, not a SigLIP; the generation
-          adaptor is applied to the table of codes, which gives what it would at each position
+          adaptor is applied to the table of codes, which gives the same result as at each position
 """
 
 import torch
@@ -34,11 +34,11 @@ PARTS: dict[Part, tuple[str, ...]] = {
     "generation": ("generation.",),
     "image_head": ("image_head.",),
 }
-"""What the names of each part's weights begin with."""
+"""Part of the model -> the prefixes of its weights' names."""
 
 
 def for_data(spec: Janus, data: Multimodal, attention: Kernel) -> Model:
-    """The model for the ids and the patches of a `data:` section."""
+    """Builds the model for the ids and the patches of a `data:` section."""
     placeholder = specials(data.style, data.text_vocabulary)["PLACEHOLDER"]
     return janus(spec, data.text_vocabulary, data.codebook, data.patch_values, placeholder, attention)
 
@@ -46,7 +46,7 @@ def for_data(spec: Janus, data: Multimodal, attention: Kernel) -> Model:
 def janus(
     spec: Janus, text_vocabulary: int, codebook: int, patch_values: int, placeholder: int, kernel: Kernel
 ) -> Model:
-    """The model for ids of text, placeholder included, and above them the codes of images."""
+    """Builds the model. Ids below `text_vocabulary` are text, the placeholder included; those above are image codes."""
     base = trunk(spec, kernel)
     paths = _weights(spec, codebook, patch_values)
     vectors = declare_embedding(text_vocabulary, spec.width, spec.tie_embeddings)
@@ -81,7 +81,7 @@ def janus(
         **({} if spec.tie_embeddings else {"head": ("head.weight",)}),
         "image_head": named("image_head"),
     }
-    # From features to features; what reads pixels and codes, or writes codes, is as an embedding or a head.
+    # These map features to features. Matrices that read pixels and codes, or write codes, act as embeddings and heads.
     inner = {"understanding.adaptor.first.weight", "understanding.adaptor.second.weight",
              "generation.adaptor.second.weight", "image_head.first.weight"}  # fmt: skip
     frozen = frozenset(named(*spec.freeze)) if spec.freeze else frozenset()

@@ -1,4 +1,4 @@
-"""What steps must lead to, on easy problems and on awkward ones."""
+"""Checks of the results of steps, on easy problems and on awkward ones."""
 
 import torch
 
@@ -25,7 +25,7 @@ CONDITION = 5e3
 
 
 def descends_on_text(experiment: Experiment, make: Make = build_parts, *, by: float = 0.0) -> None:
-    """The loss on tokens not trained on falls by more than `by` nats."""
+    """Checks that the loss on tokens outside the training data falls by more than `by` nats."""
     made, steps = make(experiment, eager), count_steps(experiment)
     start = made.network.init(experiment.training.seed, choose_device(experiment))
     unseen = draw_text(experiment, 4, 99)
@@ -40,12 +40,12 @@ def descends_on_text(experiment: Experiment, make: Make = build_parts, *, by: fl
 
 
 def descends_a_parabola(experiment: Experiment, make: Make = build_parts, *, by: float = 0.0) -> None:
-    """|params - target|^2 / 2 falls by more than the part `by`."""
+    """Checks that |params - target|^2 / 2 falls by more than the part `by`."""
     _descends(experiment, make, 1.0, by)
 
 
 def descends_an_ill_conditioned_quadratic(experiment: Experiment, make: Make = build_parts, *, by: float = 0.0) -> None:
-    """The same with curvatures from 1 down to 1 / 5000."""
+    """Checks that a quadratic with curvatures from 1 down to 1 / 5000 falls by more than the part `by`."""
     _descends(experiment, make, CONDITION, by)
 
 
@@ -65,7 +65,7 @@ def _descends(experiment: Experiment, make: Make, condition: float, by: float) -
 
 
 def zero_gradients_leave_finite_weights(experiment: Experiment, make: Make = build_parts) -> None:
-    """At a minimum, and with all weights 0."""
+    """Checks that steps from a minimum, and a step from weights that are all 0, leave finite weights."""
     made = make(experiment, eager)
     start = draw_start(experiment, made.network)
     _stays_finite(experiment, made, bowl(start), start, STEPS // 3, "a gradient of exact zeros")
@@ -73,7 +73,7 @@ def zero_gradients_leave_finite_weights(experiment: Experiment, make: Make = bui
 
 
 def rank_deficient_gradients_leave_finite_weights(experiment: Experiment, make: Make = build_parts) -> None:
-    """The gradient of each matrix is of rank one, always the same; the value must fall along it."""
+    """Checks that the value falls and weights stay finite if each matrix has a constant gradient of rank one."""
     made = make(experiment, eager)
     start = draw_start(experiment, made.network)
     objective, tokens = ramp(start), draw_text(experiment, 1, 0)[0]
@@ -85,7 +85,7 @@ def rank_deficient_gradients_leave_finite_weights(experiment: Experiment, make: 
 
 
 def missing_gradients_disturb_nothing(experiment: Experiment, make: Make = build_parts) -> None:
-    """Parameters that the loss does not depend on move by their decay alone; the others take no notice of them."""
+    """Checks that parameters which the loss ignores move by their decay alone and do not affect the others."""
     made = make(experiment, eager)
     start = draw_start(experiment, made.network)
     hidden = sorted(made.network.hidden)
@@ -117,7 +117,7 @@ def _stays_finite(
 
 
 def _measure_aside(moved: torch.Tensor, weight: torch.Tensor) -> float:
-    """The part of `moved` that is no multiple of `weight`, in units of the latter; NaN counts as all of it."""
+    """Returns the norm of the part of `moved` that is no multiple of `weight`, over the norm of `weight`."""
     multiple = (moved * weight).sum() / (weight * weight).sum()
     part = torch.linalg.vector_norm(moved - multiple * weight) / torch.linalg.vector_norm(weight)
     return float(part.nan_to_num(nan=torch.inf))

@@ -1,4 +1,4 @@
-"""Compiled regions do what their eager twins do, with any weights, and are compiled once."""
+"""Checks that compiled regions equal their eager twins for any weights and are compiled once."""
 
 from collections.abc import Callable
 
@@ -12,12 +12,15 @@ from gnflow.spec.optimizer import GaussNewton
 from gnflow.verify.subject import Make, advance, build_parts, count_steps, draw_noise, draw_start, require
 
 ALLOWED = {"float32": 1e-3, "tf32": 1e-3, "bfloat16": 5e-2}
-ROUGH = 1e-2  # of regions `curved` whose tangent is a difference, which enlarges rounding
-SMALLEST = 1e-3  # entries of tensors smaller than this are compared as if they were of this size
+ROUGH = 1e-2  # for regions `curved` whose tangent is a difference, which enlarges rounding
+SMALLEST = 1e-3  # tensors with smaller entries are compared as if their largest entry had this size
 
 
 def compiled_regions_equal_eager_ones(experiment: Experiment, make: Make = build_parts) -> None:
-    """Region by region on the same arguments, from two sets of weights; each is one graph, compiled once."""
+    """Compares each region with its eager twin on the same arguments, from two sets of weights.
+
+    Each region must be a single graph that is compiled once.
+    """
     mode = "default" if experiment.compile.mode == "off" else experiment.compile.mode
     compiler = Compiler(mode, fullgraph=True)
     method = experiment.optimizer

@@ -1,10 +1,10 @@
-"""Derivatives in float64, against finite differences and a dense Jacobian that share nothing with them.
+"""Checks of derivatives in float64, against finite differences and a dense Jacobian that share no code with them.
 
 z = f(anchor),  J = df/dw,  d = params - anchor
 quadratic      gradient of the model = J' (l'(z) + l''(z) J d)
 prox_linear    gradient of the model = J' l'(z + J d)
-whitened       gradient of the model = J' (l'(z) + S J d),  S each target's weight over V, on the ids of its softmax
-newton         gradient of the model = l'(w) + l''(w) d,  l the loss as a function of the weights
+whitened       gradient of the model = J' (l'(z) + S J d),  S = each target's weight over V, on the ids of its softmax
+newton         gradient of the model = l'(w) + l''(w) d,  l = the loss as a function of the weights
 """
 
 from collections.abc import Callable
@@ -29,30 +29,30 @@ from gnflow.verify.subject import Make, Parts, add_channels, build_parts, choose
 STEP = 1e-4  # of finite differences, along directions of norm 1: errors of 1e-8
 CLOSE = 1e-5
 EXACT = 1e-9
-ROUGH = {torch.float32: 1e-2, torch.float64: 1e-6}  # of models whose tangent is a difference
+ROUGH = {torch.float32: 1e-2, torch.float64: 1e-6}  # for models whose tangent is a difference
 
 
 class Point(NamedTuple):
-    """Where derivatives are taken: at `anchor`, and of the convex model at `params`, on random tokens."""
+    """The points at which derivatives are taken: of the loss at `anchor`, of the convex model at `params`."""
 
     parts: Parts
     anchor: Params
     params: Params
     tokens: Tensor
     directions: tuple[Params, ...]
-    """Of norm 1."""
+    """Directions of norm 1."""
 
     def model(self, params: Params) -> Params:
-        """The gradient of the convex model around the anchor."""
+        """Returns the gradient of the convex model around the anchor."""
         return self.parts.objective.curved(params, self.anchor, self.tokens)[0]
 
     def product(self, direction: Params) -> Params:
-        """The curvature of the convex model at `params` times `direction`; exact where the model is quadratic."""
+        """Returns the curvature of the convex model at `params` times `direction`; exact if the model is quadratic."""
         after, before = (self.model(trees.along(self.params, direction, h)) for h in (STEP, -STEP))
         return trees.scale(trees.subtract(after, before), 0.5 / STEP)
 
     def logits(self, params: Params) -> Tensor:
-        """f(params)"""
+        """Returns f(params)."""
         return self.parts.network.logits(params, self.parts.network.split(self.tokens)[0])
 
 
@@ -75,7 +75,7 @@ def _draw_point(experiment: Experiment, make: Make, tangent: Tangent = "exact") 
 
 
 def the_gradient_is_the_slope_of_the_loss(experiment: Experiment, make: Make = build_parts) -> None:
-    """<gradient, u> is the central difference of the loss along u, with two sets of weights."""
+    """Checks that <gradient, u> is the central difference of the loss along u, at two sets of weights."""
     at = _draw_point(experiment, make)
     value = at.parts.objective.value
     for weights in (at.anchor, at.params):
@@ -88,7 +88,7 @@ def the_gradient_is_the_slope_of_the_loss(experiment: Experiment, make: Make = b
 
 
 def the_model_touches_the_loss_at_its_anchor(experiment: Experiment, make: Make = build_parts) -> None:
-    """Value and gradient of the model at its anchor are those of the loss, at two anchors."""
+    """Checks at two anchors that the model has the value and the gradient of the loss there."""
     at = _draw_point(experiment, make)
     for anchor in (at.anchor, at.params):
         gradient, loss = at.parts.objective.gradient(anchor, at.tokens)
@@ -98,7 +98,7 @@ def the_model_touches_the_loss_at_its_anchor(experiment: Experiment, make: Make 
 
 
 def the_models_gradient_is_the_slope_of_its_value(experiment: Experiment, make: Make = build_parts) -> None:
-    """Away from the anchor, by central differences of the model's value."""
+    """Checks the model's gradient away from the anchor against central differences of its value."""
     at = _draw_point(experiment, make)
     gradient = at.model(at.params)
     for u in (_normalise(gradient), *at.directions):
@@ -109,7 +109,7 @@ def the_models_gradient_is_the_slope_of_its_value(experiment: Experiment, make: 
 
 
 def the_product_is_that_of_finite_differences(experiment: Experiment, make: Make = build_parts) -> None:
-    """<gradient of the model, u>, by central differences of the logits; of Newton's model, of the loss."""
+    """Checks the model's slope along u by central differences of the logits, or of the loss for Newton's model."""
     at = _draw_point(experiment, make)
     expected = _difference_loss(experiment, at) if _is_newton(experiment) else _difference_logits(experiment, at)
     gradient = at.model(at.params)
@@ -120,14 +120,14 @@ def the_product_is_that_of_finite_differences(experiment: Experiment, make: Make
 
 
 def the_product_equals_the_dense_matrix(experiment: Experiment, make: Make = build_parts) -> None:
-    """The gradient of the model against a Jacobian written out; of Newton's, against reverse mode taken twice."""
+    """Checks the model's gradient against a dense Jacobian, or for Newton's model against reverse mode taken twice."""
     at = _draw_point(experiment, make)
     expected = _reverse_twice(experiment, at) if _is_newton(experiment) else _multiply_dense(experiment, at)
     _require_trees_close(at.model(at.params), expected, EXACT, "the gradient of the model against the dense Jacobian")
 
 
 def _difference_logits(experiment: Experiment, at: Point) -> Callable[[Params], Tensor]:
-    """u -> <cotangent, J u>, with J d and J u by central differences of the logits."""
+    """Makes u -> <cotangent, J u>, with J d and J u by central differences of the logits."""
 
     def pushed(direction: Params) -> Tensor:
         length = trees.norm(direction)
@@ -140,10 +140,10 @@ def _difference_logits(experiment: Experiment, at: Point) -> Callable[[Params], 
 
 
 def _difference_loss(experiment: Experiment, at: Point) -> Callable[[Params], Tensor]:
-    """u -> <g, u> + <u, H d>, by first and by mixed second differences of the loss."""
+    """Makes u -> <g, u> + <u, H d>, by first and by mixed second differences of the loss."""
     judged, displacement = _judge(experiment, at.tokens), trees.subtract(at.params, at.anchor)
     length, along = trees.norm(displacement), _normalise(displacement)
-    far: float = STEP**0.5 / 10  # of second differences, whose rounding is divided by its square
+    far: float = STEP**0.5 / 10  # for second differences, whose rounding error is divided by its square
 
     def loss(u: Params, along_u: float, along_d: float) -> Tensor:
         return judged.loss(at.logits(trees.along(trees.along(at.anchor, u, along_u), along, along_d)))
@@ -157,7 +157,7 @@ def _difference_loss(experiment: Experiment, at: Point) -> Callable[[Params], Te
 
 
 def _reverse_twice(experiment: Experiment, at: Point) -> Params:
-    """g + H d, as the gradients of the loss and of <g, d>."""
+    """Returns g + H d, as the sum of the gradients of the loss and of <g, d>."""
     judged, displacement = _judge(experiment, at.tokens), trees.subtract(at.params, at.anchor)
 
     def slope(params: Params) -> Params:
@@ -168,8 +168,8 @@ def _reverse_twice(experiment: Experiment, at: Point) -> Params:
 
 
 def _multiply_dense(experiment: Experiment, at: Point) -> Params:
-    """J' times the cotangent of J d, with J written out by reverse mode, row by row."""
-    # Rows are not batched, since the fused attention has no rule for that.
+    """Returns J' times the cotangent of J d. Reverse mode makes the dense J row by row."""
+    # Rows are not batched, since the fused attention has no batching rule.
     rows = torch.func.jacrev(lambda params: at.logits(params).flatten(), chunk_size=1)
     jacobian = cast("Params", rows(at.anchor))
     displacement = trees.subtract(at.params, at.anchor)
@@ -180,7 +180,7 @@ def _multiply_dense(experiment: Experiment, at: Point) -> Params:
 
 
 def the_product_is_the_bend_of_the_model(experiment: Experiment, make: Make = build_parts) -> None:
-    """At two anchors, by central differences of the model's gradient."""
+    """Checks the product at two anchors against central differences of the model's gradient."""
     first = _draw_point(experiment, make)
     for at, u in product((first, first._replace(anchor=first.params)), first.directions):
         found = at.parts.objective.product(u, at.anchor, at.tokens)
@@ -190,7 +190,7 @@ def the_product_is_the_bend_of_the_model(experiment: Experiment, make: Make = bu
 
 
 def the_product_is_symmetric(experiment: Experiment, make: Make = build_parts) -> None:
-    """<u, H v> = <v, H u>"""
+    """Checks that <u, H v> = <v, H u>."""
     at = _draw_point(experiment, make)
     u, v, _ = at.directions
     one, two = at.product(u), at.product(v)
@@ -199,7 +199,7 @@ def the_product_is_symmetric(experiment: Experiment, make: Make = build_parts) -
 
 
 def the_product_is_positive_semidefinite(experiment: Experiment, make: Make = build_parts) -> None:
-    """<v, H v> >= 0"""
+    """Checks that <v, H v> >= 0."""
     at = _draw_point(experiment, make)
     for v in (_normalise(at.model(at.params)), *at.directions):
         product = at.product(v)
@@ -208,7 +208,7 @@ def the_product_is_positive_semidefinite(experiment: Experiment, make: Make = bu
 
 
 def the_difference_stands_for_the_tangent(experiment: Experiment, make: Make = build_parts) -> None:
-    """Gradients of models whose tangent is a difference, in float32 as in float64, against those of exact ones."""
+    """Checks gradients of models whose tangent is a difference against exact ones, in float32 and in float64."""
     rough, exact = _draw_point(experiment, make, "difference"), _draw_point(experiment, make)
     expected = exact.model(exact.params)
     for dtype, allowed in ROUGH.items():
@@ -225,7 +225,7 @@ def _is_newton(experiment: Experiment) -> bool:
 
 
 def _cotangent(experiment: Experiment, logits: Tensor, tangent: Tensor, tokens: Tensor) -> Tensor:
-    """l'(z) + l''(z) v, l'(z + v), or l'(z) + S v"""
+    """Returns l'(z) + l''(z) v, l'(z + v), or l'(z) + S v."""
     method = experiment.optimizer
     form = method.objective if isinstance(method, spec.GaussNewton) else "quadratic"
     judged = _judge(experiment, tokens)
@@ -247,14 +247,14 @@ def _cotangent(experiment: Experiment, logits: Tensor, tangent: Tensor, tokens: 
 
 
 class Judged(NamedTuple):
-    """The cross-entropy of logits, in words of its own: targets, their weights, and the ids outside of each softmax."""
+    """An independent cross-entropy of logits: targets, their weights, and the ids outside each softmax."""
 
     ids: Tensor
     weights: Tensor
     outside: Tensor
 
     def loss(self, logits: Tensor) -> Tensor:
-        """The weighted mean over all targets."""
+        """Returns the weighted mean over all targets."""
         allowed = logits.flatten(0, -2) - 1e9 * self.outside
         losses = functional.cross_entropy(allowed, self.ids, reduction="none")
         return losses @ self.weights / self.weights.sum()
@@ -278,7 +278,7 @@ def _normalise(tree: Params) -> Params:
 
 
 def _require_close(found: Tensor, expected: Tensor, tolerance: float, what: str, size: Tensor | None = None) -> None:
-    """Relative to `expected`, or to a hundredth of `size` where that is more."""
+    """Requires a small error relative to `expected`, or to a hundredth of `size` if that is larger."""
     scale = max(abs(expected.item()), 0.0 if size is None else 0.01 * size.item())
     error = abs(found.item() - expected.item()) / scale
     require(

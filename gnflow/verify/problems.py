@@ -1,4 +1,4 @@
-"""Objectives of plain tensors, in the shapes of a model's weights, whose Gauss-Newton model is themselves."""
+"""Objectives of plain tensors in the shapes of a model's weights. Each is its own Gauss-Newton model."""
 
 from collections.abc import Callable
 
@@ -11,9 +11,10 @@ from gnflow.verify.subject import draw_noise
 
 
 def bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> Objective:
-    """<d, A d> / 2 + s <n, d>,  d = params - target: matrices are bent from the left, by a turned diagonal.
+    """Builds <d, A d> / 2 + s <n, d>, where d = params - target.
 
-    A has eigenvalues from 1 down to 1 / condition. s, of size `spread`, differs from micro-batch to micro-batch.
+    A multiplies matrices from the left. Its eigenvalues go from 1 down to 1 / condition, and its eigenvectors are
+    random. s, of size `spread`, differs from micro-batch to micro-batch.
     """
     sides = {name: _draw_bend(w, condition) for name, w in target.items()}
     tilt = draw_noise(target, 2)
@@ -38,7 +39,7 @@ def bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> Objecti
 
 
 def ramp(like: Params) -> Objective:
-    """<a b', params>: every gradient of a matrix is the same matrix of rank one."""
+    """Builds <a b', params>: the gradient of a matrix is always the same matrix of rank one."""
     rows, columns = draw_noise(like, 3), draw_noise(like, 4)
     rank_one = {name: w if w.ndim == 1 else torch.outer(w[:, 0], columns[name][0]) for name, w in rows.items()}
     return _model_itself(
@@ -49,7 +50,7 @@ def ramp(like: Params) -> Objective:
 
 
 def blind(objective: Objective, fixed: Params) -> Objective:
-    """The same without the parameters in `fixed`: they are taken from there, and their gradients are exactly 0."""
+    """Makes an objective that ignores the parameters in `fixed`: it uses those values, and their gradients are 0."""
 
     def kept(params: Params) -> Params:
         return {name: fixed.get(name, value) for name, value in params.items()}

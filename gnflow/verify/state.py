@@ -1,4 +1,4 @@
-"""What an optimizer may remember, and what it must declare."""
+"""Checks of the state that an optimizer keeps and of the costs that it declares."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -31,13 +31,13 @@ RECORDED = {"loss/train", "norm/update"}
 
 
 def is_deterministic(experiment: Experiment, make: Make = build_parts) -> None:
-    """Two runs from the same weights end with the same bits."""
+    """Checks that two runs from the same weights end with the same bits."""
     one, two = (advance(experiment, *_build_on_bowl(experiment, make), count_steps(experiment)) for _ in range(2))
     _require_same(one, two, "two runs from the same start differ")
 
 
 def resumes_bit_for_bit(experiment: Experiment, make: Make = build_parts) -> None:
-    """Stopped half way, with nothing kept but named tensors, and taken up by another program."""
+    """Checks that a run ends the same if it stops half way and goes on elsewhere from its named tensors alone."""
     steps, half = count_steps(experiment), count_steps(experiment) // 2
     whole = advance(experiment, *_build_on_bowl(experiment, make), steps)
     part = advance(experiment, *_build_on_bowl(experiment, make), half)
@@ -55,7 +55,10 @@ def resumes_bit_for_bit(experiment: Experiment, make: Make = build_parts) -> Non
 
 
 def keeps_types_and_shapes(experiment: Experiment, make: Make = build_parts) -> None:
-    """Of weights and state, in float32 and float64; metrics are single numbers, and the common ones are there."""
+    """Checks types and shapes of weights and state in float32 and float64.
+
+    Metrics must be single numbers and include the common ones.
+    """
     for dtype in (torch.float32, torch.float64):
         made, start = _build_on_bowl(experiment, make, dtype)
         expected = _describe_tensors((start, made.optimizer.init(trees.clone(start))))
@@ -71,7 +74,7 @@ def keeps_types_and_shapes(experiment: Experiment, make: Make = build_parts) -> 
 
 
 def honours_its_schedule(experiment: Experiment, make: Make = build_parts) -> None:
-    """After a cosine to 0 nothing moves, nor is a rate recorded; and a constant rate leads elsewhere."""
+    """Checks that nothing moves after a cosine to 0, that the recorded rate is 0, and that a constant rate differs."""
     steps = 3
     falling, level = (_set_schedule(experiment, cosine, steps) for cosine in (True, False))
     made, start = _build_on_bowl(falling, make)
@@ -92,7 +95,7 @@ def honours_its_schedule(experiment: Experiment, make: Make = build_parts) -> No
 
 
 def counts_its_microbatches(experiment: Experiment, make: Make = build_parts) -> None:
-    """One step touches every micro-batch it is given, and calls each region as often as where the plan counts it."""
+    """Checks that a step uses every micro-batch that it is given, and calls each region as often as the plan counts."""
     calls: Counter[str] = Counter()
     touched = set()
 
@@ -133,19 +136,19 @@ def counts_its_microbatches(experiment: Experiment, make: Make = build_parts) ->
 
 
 def _identify(tokens: torch.Tensor) -> object:
-    """By which a micro-batch is known; one of images and text may be given again with fewer targets."""
+    """Returns a key of a micro-batch. One of images and text keeps its key if some of its targets are removed."""
     return tokens.data_ptr() if tokens.ndim == 2 else tuple(tokens[..., 0].flatten().tolist())
 
 
 def _build_on_bowl(experiment: Experiment, make: Make, dtype: torch.dtype = torch.float32) -> tuple[Parts, Params]:
-    """The parts on a quadratic whose slope differs from micro-batch to micro-batch, and where to start."""
+    """Builds the parts on a quadratic whose slope differs by micro-batch, and the weights to start from."""
     made = make(experiment, eager)
     start = trees.map_tensors(lambda w: w.to(dtype), draw_start(experiment, made.network))
     return made._replace(objective=bowl(trees.add(start, draw_noise(start, 5)), 10.0, spread=0.5)), start
 
 
 def _set_schedule(experiment: Experiment, falling: bool, steps: int) -> Experiment:
-    """The experiment with a cosine to 0 over `steps` steps, or a constant rate. Gauss-Newton takes full steps."""
+    """Gives the experiment a cosine to 0 over `steps` steps, or a constant rate. Gauss-Newton takes full steps."""
     method = experiment.optimizer
     if isinstance(method, spec.GaussNewton):
         changed: dict[str, object] = {"schedule": GlobalCosine() if falling else Constant()}

@@ -1,4 +1,4 @@
-"""What is checked: a small copy of an experiment, and the functions that are built from it."""
+"""The subject of the checks: a small copy of an experiment, and the functions that are built from it."""
 
 import re
 from collections.abc import Callable
@@ -22,12 +22,12 @@ from gnflow.spec.schedules import InnerSchedule, Schedule
 from gnflow.spec.training import Scratch
 
 WIDTH, VOCABULARY, CONTEXT, ROWS, STEPS = 16, 13, 8, 2, 12
-TEXT, CODES = 3, 4  # of multimodal data, marks aside
-MICROBATCHES, LEAVES, INNER_STEPS, ITERATIONS, SEARCHED, WARMUP = 6, 4, 4, 8, 2, 2  # at most
+TEXT, CODES = 3, 4  # ids of multimodal data, apart from marks
+MICROBATCHES, LEAVES, INNER_STEPS, ITERATIONS, SEARCHED, WARMUP = 6, 4, 4, 8, 2, 2  # upper limits
 
 
 class Parts(NamedTuple):
-    """What an experiment is made of, before any weights."""
+    """The functions that an experiment is made of, before there are any weights."""
 
     network: Model
     objective: Objective
@@ -38,11 +38,11 @@ Make: TypeAlias = Callable[[Experiment, Jit], Parts]
 
 
 class CheckFailed(Exception):
-    """A check does not hold: what failed, by how much, and what was expected."""
+    """A claim does not hold. The message says what failed, by how much, and what was expected."""
 
 
 def build_parts(experiment: Experiment, jit: Jit) -> Parts:
-    """The same parts as those of the program of a run."""
+    """Builds the same parts as a run has."""
     network = build.model(experiment, build.choose_kernel(experiment))
     problem = build.objective(network, experiment, recomputed=experiment.compile.activations is not None)
     optimizer = methods.build_optimizer(experiment.optimizer, network, experiment.training.steps or STEPS, jit)
@@ -50,9 +50,9 @@ def build_parts(experiment: Experiment, jit: Jit) -> Parts:
 
 
 def shrink(experiment: Experiment) -> Experiment:
-    """The experiment with every size and count cut down, and every other choice kept.
+    """Makes every size and count of an experiment small and keeps every other choice.
 
-    Rules by parameter name that own nothing in the smaller model are left out.
+    Rules by parameter name that own no parameter of the smaller model are left out.
     """
     shape = experiment.model
     model = shape.smaller(WIDTH)
@@ -87,17 +87,17 @@ def shrink(experiment: Experiment) -> Experiment:
 
 
 def _shrink_data(data: Data) -> Data:
-    """Data of the same form that no file is read for."""
+    """Returns data of the same form that need no file."""
     if isinstance(data, Multimodal):
         tokenizer = PretrainedTokenizer(path="none", vocabulary=TEXT)
         few = {"source": Digits(), "tokenizer": tokenizer, "image_tokenizer": VQ(codebook=CODES), "context": CONTEXT}
-        # No row is made of images here, and none needs room for one.
+        # No row here is made from images, so no row needs room for one.
         return data.model_copy(update={**few, "understanding_patch": None})
     return Text(source=Tokens(train="none", held_out="none", vocabulary=VOCABULARY), context=CONTEXT)
 
 
 def _shrink_method(method: spec.Method, names: list[str], part: float) -> spec.Method:
-    """Few micro-batches, a short warm-up, and the rules that own one of `names`."""
+    """Gives a method few micro-batches and a short warm-up, and keeps the rules that own one of `names`."""
     rules, free = [], names
     for rule in method.rules:
         owned = [name for name in free if re.search(rule.match, name)]
@@ -124,30 +124,30 @@ def _shorten_warmup(schedule: Schedule | InnerSchedule) -> Schedule | InnerSched
 
 
 def choose_device(experiment: Experiment) -> torch.device:
-    """The one that the spec asks for."""
+    """Returns the device that the spec asks for."""
     wanted = experiment.training.device
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
 
 
 def count_steps(experiment: Experiment) -> int:
-    """Steps that take every path: more than ten updates, whatever a step is."""
+    """Returns how many steps take every path of the code: they have more than ten updates, whatever a step is."""
     return 4 if isinstance(experiment.optimizer, spec.GaussNewton) else STEPS + 1
 
 
 def draw_start(experiment: Experiment, network: Model) -> Params:
-    """The model's first weights, all moved off the values that they start from."""
+    """Draws the model's initial weights and moves all of them by noise, so that none has a special value."""
     start = network.init(experiment.training.seed, choose_device(experiment))
     return trees.along(start, draw_noise(start, 1), 0.1)
 
 
 def draw_noise(like: Params, seed: int) -> Params:
-    """Standard normal tensors in the shapes of `like`."""
+    """Draws standard normal tensors in the shapes of `like`."""
     generator = torch.Generator().manual_seed(seed)
     return {name: torch.randn(w.shape, generator=generator).to(w) for name, w in like.items()}
 
 
 def draw_text(experiment: Experiment, microbatches: int, step: int) -> Tensor:
-    """Micro-batches of tokens with structure: each id is at least the one before it, but for a mark in the front."""
+    """Draws micro-batches with structure: apart from a mark in front, each id is at least the one before it."""
     shape = (microbatches, experiment.training.rows, experiment.data.context + 1)
     ids = experiment.data.vocabulary if isinstance(experiment.data, Multimodal) else 4
     drawn = torch.randint(ids, shape, generator=torch.Generator().manual_seed(step))
@@ -155,9 +155,9 @@ def draw_text(experiment: Experiment, microbatches: int, step: int) -> Tensor:
 
 
 def add_channels(experiment: Experiment, ids: Tensor, seed: int) -> Tensor:
-    """Ids with whatever else the data gives each token: of images and text a group that suits it, and pixels.
+    """Adds to ids the other channels of the data: for images and text a suitable group, and pixels.
 
-    The first of each row becomes the last mark, which to Janus is a patch to be read.
+    The first id of each row becomes the last mark, which Janus reads as a patch.
     """
     data = experiment.data
     if not isinstance(data, Multimodal):
@@ -174,7 +174,7 @@ def add_channels(experiment: Experiment, ids: Tensor, seed: int) -> Tensor:
 
 
 class Reached(NamedTuple):
-    """Where some steps led."""
+    """The result of some steps."""
 
     params: Params
     state: AnyState
@@ -184,7 +184,7 @@ class Reached(NamedTuple):
 def advance(
     experiment: Experiment, parts: Parts, start: Params, steps: int, state: AnyState = None, first: int = 0
 ) -> Reached:
-    """`steps` steps, the first of them number `first`; from a new state unless one is given. Consumes nothing."""
+    """Takes `steps` steps, counted from `first`, with a new state unless one is given. Leaves its arguments intact."""
     optimizer, params = parts.optimizer, trees.clone(start)
     metrics: Metrics = {}
     state = optimizer.init(params) if state is None else trees.clone(state)
@@ -195,6 +195,6 @@ def advance(
 
 
 def require(holds: bool | Tensor, sentence: str) -> None:
-    """Raises CheckFailed with `sentence` unless it holds."""
+    """Raises CheckFailed with `sentence` unless `holds` is true."""
     if not holds:
         raise CheckFailed(sentence)
