@@ -36,11 +36,11 @@ def price_blocks(
     network: Model, problem: Objective, params: Params, tokens: Tensor, meter: Meter
 ) -> dict[str, BlockRegion]:
     """Prices a region for each block of the model. `params` and `tokens` are on the meta device."""
-    meter.priced("curved", problem.curved, trees.pick(params, network.moving), params, tokens)
+    meter.price("curved", problem.curved, trees.pick(params, network.moving), params, tokens)
     whole, found = meter.regions["curved"].flops, {}
     for block, names in network.moving_blocks.items():
         region = name_in_block("curved", block)
-        meter.priced(region, problem.curved, trees.pick(params, names), params, tokens)
+        meter.price(region, problem.curved, trees.pick(params, names), params, tokens)
         share = meter.regions[region].flops / whole
         found[block] = BlockRegion(names, region if share <= LARGEST_SHARE else "curved", share)
     return found

@@ -98,15 +98,15 @@ def _objective(
 def _reduce_precision(network: Model, dtype: torch.dtype) -> Model:
     """Makes the network compute in a type of fewer bits, except for its logits."""
 
-    def low(stage: Stage) -> Stage:
+    def reduce(stage: Stage) -> Stage:
         def run(params: Params, x: Tensor) -> Tensor:
             return stage.run({name: w.to(dtype) for name, w in params.items() if name in stage.reads}, x)
 
         return stage._replace(run=run)
 
-    head = low(network.head)
+    head = reduce(network.head)
     exact = head._replace(run=lambda params, x: head.run(params, x).float())
-    return network._replace(layers=tuple(map(low, network.layers)), head=exact)
+    return network._replace(layers=tuple(map(reduce, network.layers)), head=exact)
 
 
 def count_pieces(experiment: Experiment) -> int:

@@ -26,7 +26,7 @@ def check_transform(transform: AnyTransform, who: str) -> AnyTransform:
     its result does not fit.
     """
 
-    def asked(name: str, function: Callable[..., Result], *arguments: object) -> Result:
+    def ask(name: str, function: Callable[..., Result], *arguments: object) -> Result:
         try:
             return function(*arguments)
         except GnflowError:
@@ -37,7 +37,7 @@ def check_transform(transform: AnyTransform, who: str) -> AnyTransform:
     def init(params: Params) -> AnyState:
         if not _is_planned(params):
             return transform.init(params)
-        state = asked("init", transform.init, params)
+        state = ask("init", transform.init, params)
         if problem := problem_with(state):
             raise EnvironmentProblem(f"{who}: {problem}")
         return state
@@ -45,7 +45,7 @@ def check_transform(transform: AnyTransform, who: str) -> AnyTransform:
     def update(gradients: Params, state: AnyState, params: Params) -> tuple[Params, AnyState]:
         if not _is_planned(params):
             return transform.update(gradients, state, params)
-        found: object = asked("update", transform.update, gradients, state, params)
+        found: object = ask("update", transform.update, gradients, state, params)
         if not isinstance(found, tuple) or len(found) != 2:
             raise EnvironmentProblem(f"{who}: `update` returned a {type(found).__name__}, expected (updates, state)")
         updates, after = found
@@ -57,7 +57,7 @@ def check_transform(transform: AnyTransform, who: str) -> AnyTransform:
         assert transform.refresh is not None
         if not _is_planned(gradients):
             return transform.refresh(gradients, state)
-        after = asked("refresh", transform.refresh, gradients, state)
+        after = ask("refresh", transform.refresh, gradients, state)
         _require_form(who, "refresh", after, state)
         return after
 

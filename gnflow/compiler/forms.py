@@ -30,7 +30,7 @@ class Form:
         """For each storage that the region made: how many numbers it holds, and their type."""
         self.places: list[_Place] = []
 
-        def placed(tensor: Tensor) -> int:
+        def place(tensor: Tensor) -> int:
             key = storage_of(tensor)
             if key not in given and key not in made:
                 made[key] = len(self.storages)
@@ -39,7 +39,7 @@ class Form:
             self.places.append(_Place(None if key in given else made[key], given.get(key, 0), *where))
             return len(self.places) - 1
 
-        self.nesting: object = trees.map_tensors(placed, result)  # type: ignore[arg-type]  # numbers stand for tensors
+        self.nesting: object = trees.map_tensors(place, result)  # type: ignore[arg-type]  # numbers stand for tensors
         self.asks = any(place.made is None for place in self.places)
 
     def empty(self, arguments: Sequence[object]) -> tuple[object, list[Tensor]]:

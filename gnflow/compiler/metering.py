@@ -41,28 +41,28 @@ class Meter:
         """Returns the region with its calls counted."""
         self._every[name] = 1 if every is None else every
 
-        def metered(*arguments: object) -> object:
+        def meter(*arguments: object) -> object:
             self.counts[name] += 1
             if known := self._known.get(name):
                 self.counts.update(known.calls)
-                self.storages.spiked(known.most)
-                return known.again(arguments, self.storages)
-            return self._surrounding(name, region, *arguments) if every == 0 else self.priced(name, region, *arguments)
+                self.storages.add_peak(known.most)
+                return known.stand_in(arguments, self.storages)
+            return self._run_around(name, region, *arguments) if every == 0 else self.price(name, region, *arguments)
 
-        return cast("Region", metered)
+        return cast("Region", meter)
 
-    def priced(self, name: str, region: Callable[..., object], *arguments: object) -> object:
+    def price(self, name: str, region: Callable[..., object], *arguments: object) -> object:
         """Runs the region to learn its cost and returns its result. This does not count as a call."""
         with FlopCounterMode(display=False) as flops:
-            result, most = self.storages.within(lambda: region(*arguments), region=True)
+            result, most = self.storages.measure(lambda: region(*arguments), region=True)
         self.regions[name] = RegionCost(flops.get_total_flops(), most.total)
         self._known[name] = _Known([Form(part, arguments) for part in _split_result(result)], type(result), most)
         return result
 
-    def _surrounding(self, name: str, work: Callable[..., object], *arguments: object) -> object:
+    def _run_around(self, name: str, work: Callable[..., object], *arguments: object) -> object:
         """Runs code around regions, counts their calls, and returns its result."""
         before = self.counts.copy()
-        result, most = self.storages.within(lambda: work(*arguments), region=False)
+        result, most = self.storages.measure(lambda: work(*arguments), region=False)
         forms, last = (
             [Form(part, arguments) for part in _split_result(result)],
             [id(part) for part in _split_result(result)],
@@ -90,7 +90,7 @@ class _Known:
     last: Sequence[int] = ()
     """The ids of the parts of the last result, for code around regions."""
 
-    def again(self, arguments: Sequence[object], storages: Storages) -> object:
+    def stand_in(self, arguments: Sequence[object], storages: Storages) -> object:
         """Returns an empty result.
 
         An inner step gets what it returned the time before. It is returned again, since its successor has the same
@@ -102,7 +102,7 @@ class _Known:
             if parts[i] is None:
                 with torch._C._DisableTorchDispatch():
                     parts[i], made = form.empty(arguments)
-                storages.held(made)
+                storages.hold(made)
         self.last = [id(part) for part in parts] if self.last else ()
         return tuple(parts) if self.kind is tuple else parts[0]
 

@@ -69,7 +69,7 @@ def _build_blocks(
             lenders[structure] = _build_inner(method.inner, network, schedule, jit_for_block(jit, name), probe, names)
         lent = lenders[structure]
         if isinstance(method.inner, spec.Method) and isinstance(lent, Descent):
-            lent = lent.over(_build_stacks(method.inner, network, names))
+            lent = lent.with_stacks(_build_stacks(method.inner, network, names))
         blocks[name] = Block(names, lent)
     return blocks
 

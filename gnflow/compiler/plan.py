@@ -186,7 +186,7 @@ def _measure_step(experiment: Experiment, network: Model, probe: Probe | None, r
     params = network.init(experiment.training.seed, "meta")
     state = optimizer.init(params)
     tokens = torch.empty(build.microbatch_shape(experiment), dtype=torch.int64, device="meta")
-    meter.storages.held((params, state))
+    meter.storages.hold((params, state))
     with meter.storages:
         several = len(list(optimizer.parts(params, state))) > 1
         blocks = price_blocks(network, problem, params, tokens, meter) if several else {}
@@ -195,7 +195,7 @@ def _measure_step(experiment: Experiment, network: Model, probe: Probe | None, r
         optimizer.step(objective, params, state, tokens.expand(optimizer.microbatches, *tokens.shape))
         peak = meter.storages.peak
         if "value" not in meter.regions:
-            meter.priced("value", problem.value, params, tokens)  # for evaluations
+            meter.price("value", problem.value, params, tokens)  # for evaluations
     # A micro-batch moves to the device when the objective is evaluated on it.
     there = optimizer.microbatches if _choose_device(experiment) == "cpu" else 1
     memory = {

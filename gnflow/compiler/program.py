@@ -139,13 +139,13 @@ def compile(  # noqa: A001  # the verb of the design
 def place(objective: Objective, device: torch.device) -> Objective:
     """Makes an objective for micro-batches on any device. Each moves to `device` only when it is needed."""
 
-    def there(tokens: Tokens) -> Tokens:
+    def to_device(tokens: Tokens) -> Tokens:
         return tokens.to(device, non_blocking=True)
 
     return Objective(
-        lambda params, tokens: objective.value(params, there(tokens)),
-        lambda params, tokens: objective.gradient(params, there(tokens)),
-        lambda params, anchor, tokens: objective.curved(params, anchor, there(tokens)),
-        lambda direction, anchor, tokens: objective.product(direction, anchor, there(tokens)),
-        lambda tokens: objective.weight(there(tokens)),
+        lambda params, tokens: objective.value(params, to_device(tokens)),
+        lambda params, tokens: objective.gradient(params, to_device(tokens)),
+        lambda params, anchor, tokens: objective.curved(params, anchor, to_device(tokens)),
+        lambda direction, anchor, tokens: objective.product(direction, anchor, to_device(tokens)),
+        lambda tokens: objective.weight(to_device(tokens)),
     )

@@ -32,7 +32,7 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         """Number of bytes alive when the running region began; None outside of regions."""
         self._seen: dict[int, weakref.ref[object]] = {}
 
-    def held(self, tree: object) -> None:
+    def hold(self, tree: object) -> None:
         """Counts the storages of existing tensors, for as long as they exist."""
         for tensor in tensors(tree):
             self._count(tensor)
@@ -42,7 +42,7 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         """Forgets the peak so far."""
         self.peak = Peak(self.alive)
 
-    def within(self, work: Callable[[], object], region: bool) -> tuple[object, Peak]:
+    def measure(self, work: Callable[[], object], region: bool) -> tuple[object, Peak]:
         """Runs `work` and returns (its result, its own peak beyond what was alive before)."""
         before, floor, start = self.peak, self._floor, self.alive
         self.peak, self._floor = Peak(start), start if region else floor
@@ -54,7 +54,7 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         self.peak = max(before, self.peak)
         return result, most
 
-    def spiked(self, most: Peak) -> None:
+    def add_peak(self, most: Peak) -> None:
         """Counts the peak of work that is not run again."""
         self.peak = max(self.peak, Peak(self.alive + most.total, most.inside))
 
@@ -97,11 +97,11 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
             return
         size = storage.nbytes()
 
-        def freed(_: object) -> None:
+        def free(_: object) -> None:
             del self._seen[key]
             self.alive -= size
 
-        self._seen[key] = weakref.ref(storage, freed)
+        self._seen[key] = weakref.ref(storage, free)
         self.alive += size
 
     def _mark(self) -> None:

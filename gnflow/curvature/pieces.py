@@ -66,10 +66,10 @@ def objective(
         return _pull_back(network, thrift, pull, surrogate, anchor, displacement, tokens)
 
     def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
-        def bent(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
+        def bend_alone(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
             return logits.new_zeros(()), bend(probabilities(logits, targets), tangent, targets)
 
-        image, _ = _pull_back(network, thrift, push_exactly, bent, anchor, direction, tokens)
+        image, _ = _pull_back(network, thrift, push_exactly, bend_alone, anchor, direction, tokens)
         return image
 
     return Objective(value, gradient, curved, product, lambda tokens: total_weight(network.split(tokens)[1]))

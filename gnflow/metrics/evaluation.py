@@ -67,13 +67,13 @@ def measure_groups(tally: Callable[[Params, Tokens], Tensor]) -> Measure:
 
 
 def _split_losses(sums: Tensor) -> Metrics:
-    def among(**what: str) -> Tensor:
+    def add_up(**what: str) -> Tensor:
         return sums[[all(getattr(group, key) == word for key, word in what.items()) for group in GROUPS]].sum(0)
 
     ratios = {
-        **{f"loss/{modality}": (among(modality=modality), LOSS, COUNT) for modality in ("text", "image")},
-        **{f"loss/{name}": (among(task=task), WEIGHTED, WEIGHT) for task, name in TASKS.items()},
-        "image_accuracy": (among(modality="image"), RIGHT, COUNT),
+        **{f"loss/{modality}": (add_up(modality=modality), LOSS, COUNT) for modality in ("text", "image")},
+        **{f"loss/{name}": (add_up(task=task), WEIGHTED, WEIGHT) for task, name in TASKS.items()},
+        "image_accuracy": (add_up(modality="image"), RIGHT, COUNT),
     }
     return {name: _ratio(*ratio) for name, ratio in ratios.items() if ratio[0][ratio[2]] > 0}
 

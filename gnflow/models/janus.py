@@ -55,7 +55,7 @@ def janus(
         weights["head.weight"] = declare("head.weight", (text_vocabulary, spec.width))
     weights |= _mlp_weights("image_head", spec.width, codebook, spec.width)
 
-    def named(*parts: Part) -> tuple[str, ...]:
+    def find_names(*parts: Part) -> tuple[str, ...]:
         return tuple(name for name in weights if name.startswith(tuple(p for part in parts for p in PARTS[part])))
 
     read = "embedding.weight" if spec.tie_embeddings else "head.weight"
@@ -75,18 +75,18 @@ def janus(
 
     blocks = {
         "embedding": ("embedding.weight",),
-        "understanding": named("understanding"),
-        "generation": named("generation"),
+        "understanding": find_names("understanding"),
+        "generation": find_names("generation"),
         **base.blocks,
         **({} if spec.tie_embeddings else {"head": ("head.weight",)}),
-        "image_head": named("image_head"),
+        "image_head": find_names("image_head"),
     }
     # These map features to features. Matrices that read pixels and codes, or write codes, act as embeddings and heads.
     inner = {"understanding.adaptor.first.weight", "understanding.adaptor.second.weight",
              "generation.adaptor.second.weight", "image_head.first.weight"}  # fmt: skip
-    frozen = frozenset(named(*spec.freeze)) if spec.freeze else frozenset()
-    above = Stage(frozenset({read, *named("image_head")}), head)
-    paths_in = Stage(frozenset(named("understanding", "generation")) | {"embedding.weight"}, embed)
+    frozen = frozenset(find_names(*spec.freeze)) if spec.freeze else frozenset()
+    above = Stage(frozenset({read, *find_names("image_head")}), head)
+    paths_in = Stage(frozenset(find_names("understanding", "generation")) | {"embedding.weight"}, embed)
     layers = (paths_in, *base.layers)
     return Model(weights, blocks, base.hidden | inner, layers, above, weigh(1.0, apart=text_vocabulary), frozen)
 

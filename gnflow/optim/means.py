@@ -1,4 +1,4 @@
-"""Means over micro-batches, each by its weight, so that they are means over all targets.
+"""Weighted means over micro-batches, which are then means over all targets.
 
 x = sum_m W_m x_m / sum_m W_m       W_m = sum of the weights of the targets of micro-batch m
 """
@@ -12,17 +12,17 @@ from gnflow.objective import LocalModel, Params, Scalar, Slopes, Tokens
 
 
 def microbatch_weights(objective: Slopes, batch: Tensor) -> Tensor:
-    """W, (micro-batches,)"""
+    """Returns W, (micro-batches,)."""
     return torch.stack([objective.weight(tokens) for tokens in batch])
 
 
 def mean_value(value: Callable[[Tokens], Scalar], batch: Tensor, counts: Tensor) -> Scalar:
-    """The mean of what `value` says of each micro-batch; `counts` are the `weights` of the batch."""
+    """Returns the mean of `value` over micro-batches. `counts` are the `microbatch_weights` of the batch."""
     return _mean(torch.stack([value(tokens) for tokens in batch]), counts)
 
 
 def mean_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Params, Scalar]:
-    """Gradient and loss, holding a running sum and the current gradient."""
+    """Returns the mean gradient and loss. It holds a running sum and the current gradient."""
     if len(batch) == 1:
         return objective.gradient(params, batch[0])
     losses = []
@@ -38,7 +38,7 @@ def mean_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Par
 
 
 def mean_product(model: LocalModel, direction: Params, batch: Tensor) -> Params:
-    """The curvature times `direction`, holding as much."""
+    """Returns the mean curvature times `direction`. It holds a running sum and the current product."""
     if len(batch) == 1:
         return model.product(direction, batch[0])
     products = (model.product(direction, tokens) for tokens in batch)
@@ -46,12 +46,12 @@ def mean_product(model: LocalModel, direction: Params, batch: Tensor) -> Params:
 
 
 def keep_positive(x: Tensor) -> Tensor:
-    """Something to divide by."""
+    """Raises values to at least the smallest positive number, so that one can divide by them."""
     return x.clamp(min=torch.finfo(x.dtype).tiny)
 
 
 def _mean_tree(trees: Iterable[Params], counts: Tensor) -> Params:
-    """Consumes them."""
+    """Returns the weighted mean of trees, and consumes them."""
     total: Params = {}
     for tree, count in zip(trees, counts, strict=True):
         torch._foreach_mul_(list(tree.values()), count)

@@ -1,4 +1,4 @@
-"""What every state of a rule must have: `updates` and `learning_rate`, and nothing but tensors."""
+"""Checks the state of a rule: it must have `updates` and `learning_rate`, and hold tensors alone."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ FIELDS = {"updates": torch.int64, "learning_rate": torch.float64}
 
 
 def problem_with(state: AnyState) -> str | None:
-    """Why this is not the state of a rule, by the name of what is wrong; None where it is."""
+    """Says why this is not the state of a rule. Returns None if it is one."""
     if not isinstance(state, tuple) or not hasattr(state, "_fields"):
         return f"its state is a {type(state).__name__}, expected a NamedTuple with {_list_fields()}"
     for path, leaf in pytree.tree_flatten_with_path(state)[0]:
@@ -29,7 +29,7 @@ def problem_with(state: AnyState) -> str | None:
 
 
 def problem_within(state: AnyState) -> str | None:
-    """The same for each rule of a `partition`, and for at least one of a `chain`."""
+    """Says the same for each rule of a `partition`, and for a `chain`, in which one part must have such a state."""
     if isinstance(state, Mapping):
         return next((problem for part in state.values() if (problem := problem_within(part))), None)
     if type(state) is tuple:

@@ -27,12 +27,12 @@ def compiled_regions_equal_eager_ones(experiment: Experiment, make: Make = build
     rough = isinstance(method, GaussNewton) and method.tangent == "difference"
     allowed = ALLOWED[experiment.training.precision]
 
-    def both(name: str, region: Region, /, every: int | None = None) -> Region:
+    def pair(name: str, region: Region, /, every: int | None = None) -> Region:
         if every is not None:
             return region
         compiled = compiler(name, region)
 
-        def called(*arguments: object) -> object:
+        def call_both(*arguments: object) -> object:
             expected = region(*trees.clone(arguments))
             found = _call_unbroken(name, compiled, arguments)
             _require_close(
@@ -40,9 +40,9 @@ def compiled_regions_equal_eager_ones(experiment: Experiment, make: Make = build
             )
             return found
 
-        return called  # type: ignore[return-value]  # a wrapper of the same signature
+        return call_both  # type: ignore[return-value]  # a wrapper of the same signature
 
-    made = make(experiment, both)
+    made = make(experiment, pair)
     first = draw_start(experiment, made.network)
     for start, steps in ((first, count_steps(experiment)), (trees.along(first, draw_noise(first, 6), 0.3), 2)):
         reached = None

@@ -52,16 +52,16 @@ def ramp(like: Params) -> Objective:
 def blind(objective: Objective, fixed: Params) -> Objective:
     """Makes an objective that ignores the parameters in `fixed`: it uses those values, and their gradients are 0."""
 
-    def kept(params: Params) -> Params:
+    def fix(params: Params) -> Params:
         return {name: fixed.get(name, value) for name, value in params.items()}
 
-    def still(found: tuple[Params, Scalar]) -> tuple[Params, Scalar]:
+    def zero_fixed(found: tuple[Params, Scalar]) -> tuple[Params, Scalar]:
         return {name: torch.zeros_like(g) if name in fixed else g for name, g in found[0].items()}, found[1]
 
     return objective._replace(
-        value=lambda params, tokens: objective.value(kept(params), tokens),
-        gradient=lambda params, tokens: still(objective.gradient(kept(params), tokens)),
-        curved=lambda params, anchor, tokens: still(objective.curved(kept(params), kept(anchor), tokens)),
+        value=lambda params, tokens: objective.value(fix(params), tokens),
+        gradient=lambda params, tokens: zero_fixed(objective.gradient(fix(params), tokens)),
+        curved=lambda params, anchor, tokens: zero_fixed(objective.curved(fix(params), fix(anchor), tokens)),
         product=lambda direction, anchor, tokens: {
             name: torch.zeros_like(image) if name in fixed else image
             for name, image in objective.product(direction, anchor, tokens).items()

@@ -99,26 +99,24 @@ def counts_its_microbatches(experiment: Experiment, make: Make = build_parts) ->
     calls: Counter[str] = Counter()
     touched = set()
 
-    def counted(name: str, region: Region, /, every: int | None = None) -> Region:
-        def called(*arguments: object) -> object:
+    def count(name: str, region: Region, /, every: int | None = None) -> Region:
+        def call(*arguments: object) -> object:
             calls[name] += 1
             return region(*arguments)
 
-        return cast("Region", called)
+        return cast("Region", call)
 
-    def noted(name: str, region: Region, /, every: int | None = None) -> Region:
-        def called(*arguments: torch.Tensor) -> object:
+    def note(name: str, region: Region, /, every: int | None = None) -> Region:
+        def call(*arguments: torch.Tensor) -> object:
             touched.add(_identify(arguments[-1]))
             return region(*arguments)
 
-        return cast("Region", called)
+        return cast("Region", call)
 
-    made = make(experiment, counted)
+    made = make(experiment, count)
     start, optimizer = draw_start(experiment, made.network), made.optimizer
     batch = draw_text(experiment, optimizer.microbatches, 0)
-    optimizer.step(
-        compile_regions(made.objective, noted), trees.clone(start), optimizer.init(trees.clone(start)), batch
-    )
+    optimizer.step(compile_regions(made.objective, note), trees.clone(start), optimizer.init(trees.clone(start)), batch)
     given = {_identify(tokens) for tokens in batch}
     require(
         touched == given,

@@ -165,10 +165,10 @@ def add_channels(experiment: Experiment, ids: Tensor, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     ids = torch.cat((torch.full_like(ids[..., :1], data.text_vocabulary - 1), ids[..., 1:]), dim=-1)
 
-    def drawn(options: tuple[int, ...]) -> Tensor:
+    def draw(options: tuple[int, ...]) -> Tensor:
         return torch.tensor(options)[torch.randint(len(options), ids.shape, generator=generator)]
 
-    groups = torch.where(ids >= data.text_vocabulary, drawn((0, *groups_of("image"))), drawn((0, *groups_of("text"))))
+    groups = torch.where(ids >= data.text_vocabulary, draw((0, *groups_of("image"))), draw((0, *groups_of("text"))))
     pixels = torch.randint(256, (*ids.shape, data.patch_values), generator=generator)
     return torch.cat((torch.stack((ids, groups), dim=-1), pixels), dim=-1)
 

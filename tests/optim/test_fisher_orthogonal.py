@@ -104,7 +104,7 @@ def test_before_the_first_update_the_damped_metric_is_isotropic():
     assert damp_diagonal({"w": torch.zeros(3, 4)}, Projection())["w"].unique().numel() == 1
     f = damp_diagonal({"w": torch.tensor([[1.0, 3.0]])}, Projection(damping=0.5))["w"]
     torch.testing.assert_close(f, torch.tensor([[1.0, 2.0]]))
-    root = damp_diagonal({"w": torch.tensor([[1.0, 9.0]])}, Projection(damping=0.5, metric="root"))["w"]
+    root = damp_diagonal({"w": torch.tensor([[1.0, 9.0]])}, Projection(damping=0.5, fisher="root"))["w"]
     torch.testing.assert_close(root, torch.tensor([[1.0, 2.0]]))
 
 

@@ -55,7 +55,7 @@ def test_the_leaves_of_a_projection_weigh_what_their_targets_do(given, leaves):
     objective, params, batch, rows = given
     routes = dict.fromkeys(params, "soap")
     stacks = Stacks.by_rule(routes, {name: w.shape for name, w in params.items()})
-    grown = list(FisherOrthogonal(soap(), stacks, 3, leaves=leaves)._grown(objective, params, batch))
+    grown = list(FisherOrthogonal(soap(), stacks, 3, leaves=leaves)._compute_leaves(objective, params, batch))
     mean = trees.add(*[trees.scale(leaf.gradient, leaf.share) for leaf in grown[:2]])
     for leaf in grown[2:]:
         mean = trees.along(mean, leaf.gradient, leaf.share)

@@ -34,7 +34,7 @@ def alone(network, tokens, image):
 def test_the_leaves_are_the_gradients_of_the_image_loss_and_of_the_text_loss(kind):
     small, (network, objective, optimizer) = made(kind)
     params, tokens = draw_start(small, network), draw_text(small, 1, 7)[0]
-    leaves = list(optimizer._grown(objective, params, tokens[None]))
+    leaves = list(optimizer._compute_leaves(objective, params, tokens[None]))
     assert len(leaves) == 2
     for leaf, image in zip(leaves, (True, False), strict=True):
         loss, weight = alone(network, tokens, image)
@@ -48,7 +48,7 @@ def test_the_leaves_are_the_gradients_of_the_image_loss_and_of_the_text_loss(kin
 def test_their_mean_by_shares_is_the_gradient_of_the_whole_loss(kind):
     small, (network, objective, optimizer) = made(kind)
     params, batch = draw_start(small, network), draw_text(small, 3, 7)
-    leaves = list(optimizer._grown(objective, params, batch))
+    leaves = list(optimizer._compute_leaves(objective, params, batch))
     whole, loss = mean_gradient(objective, params, batch)
     total = trees.add(*[trees.scale(leaf.gradient, leaf.share) for leaf in leaves])
     torch.testing.assert_close(total, whole, atol=1e-6, rtol=1e-4)
@@ -63,7 +63,7 @@ def test_the_direction_is_their_projection_matrix_by_matrix():
     batch = draw_text(small, 3, 7)
     slope, _, metrics = optimizer.slope(objective, reached.params, reached.state, batch)
     metric = optimizer.transform.metric
-    one, two = (leaf for leaf in optimizer._grown(objective, reached.params, batch))
+    one, two = (leaf for leaf in optimizer._compute_leaves(objective, reached.params, batch))
     turned = [metric.into(optimizer.stacks.stack(leaf.gradient), reached.state) for leaf in (one, two)]
     fisher = damp_diagonal(metric.diagonal(reached.state), Projection())
     expected = merge_pair(*turned, one.share, fisher, Projection())
