@@ -19,27 +19,27 @@ def map_tensors(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
 
 
 def add(a: Params, b: Params) -> Params:
-    """a + b"""
+    """Returns a + b."""
     return {name: a[name] + b[name] for name in a}
 
 
 def subtract(a: Params, b: Params) -> Params:
-    """a - b"""
+    """Returns a - b."""
     return {name: a[name] - b[name] for name in a}
 
 
 def scale(a: Params, factor: float | Tensor) -> Params:
-    """factor a"""
+    """Returns factor a."""
     return {name: factor * value for name, value in a.items()}
 
 
 def along(origin: Params, direction: Params, alpha: float | Tensor) -> Params:
-    """origin + alpha direction"""
+    """Returns origin + alpha direction."""
     return {name: value + alpha * direction[name] for name, value in origin.items()}
 
 
 def towards(origin: Params, goal: Params, alpha: float | Tensor) -> Params:
-    """origin + alpha (goal - origin), without holding all of goal - origin in memory at once."""
+    """Returns origin + alpha (goal - origin). It never holds all of goal - origin in memory."""
     return {name: value + alpha * (goal[name] - value) for name, value in origin.items()}
 
 
@@ -49,7 +49,7 @@ def select(condition: Tensor, a: Params, b: Params) -> Params:
 
 
 def dot(a: Params, b: Params) -> Tensor:
-    """<a, b>, 0-D."""
+    """Returns <a, b>, 0-D."""
     return torch.stack([(a[name] * b[name]).sum() for name in a]).sum()
 
 

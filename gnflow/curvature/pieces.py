@@ -76,7 +76,7 @@ def objective(
 
 
 def _plain(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-    """Is a surrogate that ignores its tangent: the loss itself."""
+    """Serves as a surrogate that ignores its tangent: the loss itself."""
     return cross_entropy(logits, targets), logit_gradient(probabilities(logits, targets), targets)
 
 
@@ -111,5 +111,5 @@ def _pull_back(
 
 
 def _split(x: Tensor, count: int) -> Sequence[Tensor]:
-    """(rows, time, width) -> pieces (tokens, width)"""
+    """Splits (rows, time, width) into pieces (tokens, width)."""
     return x.flatten(0, -2).tensor_split(count)

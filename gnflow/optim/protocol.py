@@ -82,7 +82,7 @@ class Cost:
 
     @property
     def microbatches(self) -> int:
-        """Micro-batches consumed by one step."""
+        """Number of micro-batches that one step consumes."""
         return self.solve + self.search
 
 
@@ -101,14 +101,14 @@ class Optimizer(Protocol):
 
     @property
     def cost(self) -> Cost:
-        """What one step consumes."""
+        """The cost of one step."""
 
     @property
     def microbatches(self) -> int:
-        """Micro-batches consumed by one step."""
+        """Number of micro-batches that one step consumes."""
 
     def init(self, params: Params) -> AnyState:
-        """The state before the first step."""
+        """Returns the state before the first step."""
 
     def step(
         self, objective: Objective, params: Params, state: AnyState, batch: Tensor
@@ -128,10 +128,10 @@ class Solver(Protocol):
 
     @property
     def cost(self) -> Cost:
-        """What one step consumes."""
+        """The cost of one step."""
 
     def init(self, params: Params) -> AnyState:
-        """The state before the first step."""
+        """Returns the state before the first step."""
 
     def step(
         self, objective: LocalModel, params: Params, state: AnyState, batch: Tensor
