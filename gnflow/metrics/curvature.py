@@ -129,7 +129,7 @@ def precondition(operator: Operator, parts: list[Diagonal], power: float) -> Con
     floor = FLOOR * trees.flatten(raised).mean()
     root = {name: (p + floor).sqrt() for name, p in raised.items()}
 
-    def conditioned(vector: Params) -> Params:
+    def apply(vector: Params) -> Params:
         scaled = {name: x / root[name] for name, x in vector.items()}
         direction: Params = {}
         for i, part in enumerate(parts):
@@ -140,7 +140,7 @@ def precondition(operator: Operator, parts: list[Diagonal], power: float) -> Con
             f"{i}/{stack}": x / root[f"{i}/{stack}"] for i, part in enumerate(turned) for stack, x in part.items()
         }  # fmt: skip
 
-    return Conditioned(conditioned, diagonal)
+    return Conditioned(apply, diagonal)
 
 
 def condition_number(ritz: Ritz, dtype: torch.dtype) -> Scalar:

@@ -129,14 +129,14 @@ def the_product_equals_the_dense_matrix(experiment: Experiment, make: Make = bui
 def _difference_logits(experiment: Experiment, at: Point) -> Callable[[Params], Tensor]:
     """Makes u -> <cotangent, J u>, with J d and J u by central differences of the logits."""
 
-    def pushed(direction: Params) -> Tensor:
+    def push(direction: Params) -> Tensor:
         length = trees.norm(direction)
         after, before = (at.logits(trees.along(at.anchor, direction, h / length)) for h in (STEP, -STEP))
         return (after - before) * length / (2 * STEP)
 
-    moved = pushed(trees.subtract(at.params, at.anchor))
+    moved = push(trees.subtract(at.params, at.anchor))
     cotangent = _cotangent(experiment, at.logits(at.anchor), moved, at.tokens)
-    return lambda u: (cotangent * pushed(u)).sum()
+    return lambda u: (cotangent * push(u)).sum()
 
 
 def _difference_loss(experiment: Experiment, at: Point) -> Callable[[Params], Tensor]:
@@ -148,12 +148,12 @@ def _difference_loss(experiment: Experiment, at: Point) -> Callable[[Params], Te
     def loss(u: Params, along_u: float, along_d: float) -> Tensor:
         return judged.loss(at.logits(trees.along(trees.along(at.anchor, u, along_u), along, along_d)))
 
-    def expected(u: Params) -> Tensor:
+    def slope_along(u: Params) -> Tensor:
         slope = (loss(u, STEP, 0) - loss(u, -STEP, 0)) / (2 * STEP)
         corners = loss(u, far, far) - loss(u, far, -far) - loss(u, -far, far) + loss(u, -far, -far)
         return slope + length * corners / (4 * far**2)
 
-    return expected
+    return slope_along
 
 
 def _reverse_twice(experiment: Experiment, at: Point) -> Params:
