@@ -1,4 +1,7 @@
-"""What an optimizer may ask of a problem, and the types that the whole package shares. Torch is not imported for it."""
+"""The questions that an optimizer may ask of a problem, and the types that the whole package shares.
+
+This module does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -14,49 +17,52 @@ Tokens: TypeAlias = "Tensor"  # (rows, time + 1) of one micro-batch: inputs and,
 Scalar: TypeAlias = "Tensor"  # 0-D
 
 
-def alike(tokens: Tokens) -> Scalar:
-    """The weight of a micro-batch where all have the same."""
+def equal_weight(tokens: Tokens) -> Scalar:
+    """Returns 1: the weight of a micro-batch when all micro-batches weigh the same."""
     import torch
 
     return torch.ones((), device=tokens.device)
 
 
-def _unknown(direction: Params, anchor: Params, tokens: Tokens) -> Params:
-    raise NotImplementedError("this objective says nothing of its curvature")
+def _refuse_product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
+    raise NotImplementedError("this objective has no `product`: give it one to use its curvature")
 
 
 class LocalModel(NamedTuple):
-    """A convex model of a loss around one anchor, seen one micro-batch at a time, as an `Objective` is."""
+    """A convex model of a loss around one anchor. Like an `Objective`, it is evaluated one micro-batch at a time."""
 
     value: Callable[[Params, Tokens], Scalar]
-    """(params, tokens) -> value of the model"""
+    """(params, tokens) -> value of the model."""
     gradient: Callable[[Params, Tokens], tuple[Params, Scalar]]
-    """(params, tokens) -> (gradient, value) of the model"""
+    """(params, tokens) -> (gradient, value) of the model."""
     product: Callable[[Params, Tokens], Params]
     """(direction, tokens) -> the curvature of the model at its anchor, times `direction`."""
-    weight: Callable[[Tokens], Scalar] = alike
+    weight: Callable[[Tokens], Scalar] = equal_weight
     """tokens -> what the micro-batch counts for in a mean over several."""
 
 
 class Objective(NamedTuple):
-    """A loss, seen one micro-batch at a time. All but the last are means over the tokens of the micro-batch."""
+    """A loss, evaluated one micro-batch at a time. All but `weight` are means over the tokens of a micro-batch."""
 
     value: Callable[[Params, Tokens], Scalar]
-    """(params, tokens) -> loss"""
+    """(params, tokens) -> loss."""
     gradient: Callable[[Params, Tokens], tuple[Params, Scalar]]
-    """(params, tokens) -> (gradient, loss)"""
+    """(params, tokens) -> (gradient, loss)."""
     curved: Callable[[Params, Params, Tokens], tuple[Params, Scalar]]
     """(params, anchor, tokens) -> (gradient, value) at `params` of the convex model of the loss around `anchor`.
 
     `params` may name a part of the anchor's parameters. The others stay at the anchor and have no gradient.
     """
-    product: Callable[[Params, Params, Tokens], Params] = _unknown
-    """(direction, anchor, tokens) -> the curvature at `anchor` of that model, times `direction`, of a part as above."""
-    weight: Callable[[Tokens], Scalar] = alike
+    product: Callable[[Params, Params, Tokens], Params] = _refuse_product
+    """(direction, anchor, tokens) -> the curvature of that model at `anchor`, times `direction`.
+
+    `direction` may name a part of the anchor's parameters, as `params` may in `curved`.
+    """
+    weight: Callable[[Tokens], Scalar] = equal_weight
     """tokens -> what the micro-batch counts for in a mean over several."""
 
     def around(self, anchor: Params) -> LocalModel:
-        """The convex model around `anchor`."""
+        """Returns the convex model around `anchor`."""
         return LocalModel(
             lambda params, tokens: self.curved(params, anchor, tokens)[1],
             lambda params, tokens: self.curved(params, anchor, tokens),
@@ -66,4 +72,4 @@ class Objective(NamedTuple):
 
 
 Slopes: TypeAlias = Objective | LocalModel
-"""Whatever has gradients of micro-batches, and their weights."""
+"""Either type: both have a gradient and a weight for each micro-batch."""

@@ -1,13 +1,13 @@
-"""A transform: gradients in, updates out, with explicit state.
+"""A transform turns gradients into updates and keeps its state outside of itself.
 
-Torch is not imported for it, so that a plug-in need not.
+This module does not import torch, so that a plug-in need not import it either.
 
-The state of a rule is a NamedTuple of tensors and of dicts of tensors. Two of its fields are known to everybody:
+The state of a rule is a NamedTuple of tensors and of dicts of tensors. Every state has these two fields:
 
     updates         0-D int64, the updates made so far
     learning_rate   0-D float64, the rate before the schedule
 
-Schedulers, `as_torch` and the column `learning_rate` go by these two.
+Schedulers, `as_torch` and the column `learning_rate` read these two fields.
 """
 
 from __future__ import annotations
@@ -21,30 +21,33 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 State = TypeVar("State")
-# A nested NamedTuple or dict of tensors, of a shape that only its own transform knows.
+# A state is a nested NamedTuple or dict of tensors. Only its own transform knows its form.
 AnyState: TypeAlias = Any
 Schedule: TypeAlias = Callable[["Tensor"], "Tensor"]
 """Updates made so far (0-D) -> factor on the learning rate (0-D)."""
 
 
 class Fisher(NamedTuple, Generic[State]):
-    """Coordinates in which a transform takes the Fisher matrix to be diagonal. Unnamed parameters have none."""
+    """Coordinates in which a transform assumes that the Fisher matrix is diagonal.
+
+    Parameters that `diagonal` does not name have no such coordinates.
+    """
 
     into: Callable[[Params, State], Params]
-    """(gradients, state) -> gradients in these coordinates"""
+    """(gradients, state) -> gradients in these coordinates."""
     back: Callable[[Params, State], Params]
-    """Its inverse."""
+    """The inverse of `into`."""
     diagonal: Callable[[State], Params]
-    """The diagonal, by its estimate so far; zero before the first update."""
+    """state -> the current estimate of the diagonal; it is zero before the first update."""
     update: Callable[[Params, Params, Params, State, Params], tuple[Params, State]]
-    """(direction, factors, second, state, params) -> (updates, state): the momentum is fed with `direction`, the
-    coordinates with the gradients `factors`, and the diagonal with `second`."""
+    """(direction, factors, second, state, params) -> (updates, state). The momentum accumulates `direction`, the
+    coordinates accumulate the gradients `factors`, and the diagonal accumulates `second`."""
 
 
 class Transform(NamedTuple, Generic[State]):
-    """Gradient -> update. The update carries its sign and learning rate: params_new = params + updates.
+    """Turns a gradient into an update, which includes its sign and learning rate: params_new = params + updates.
 
-    A vector may be several of one rule, joined; three axes are a stack of matrices.
+    A vector may consist of several parameters of one rule; a tensor with three axes is a stack of matrices.
     """
 
     init: Callable[[Params], State]
@@ -52,19 +55,20 @@ class Transform(NamedTuple, Generic[State]):
     update: Callable[[Params, State, Params], tuple[Params, State]]
     """(gradients, state, params) -> (updates, state)"""
     refresh: Callable[[Params, State], State] | None = None
-    """(gradients, state) -> state. Amortised work, called before every update; returns at once when none is due."""
+    """(gradients, state) -> state. It does amortised work; it is called before every update and returns at once when no
+    work is due."""
     period: int = 1
-    """Updates from one refresh to the next."""
+    """Number of updates from one refresh to the next."""
     metric: Fisher[State] | None = None
-    """For Fisher-orthogonal projection."""
+    """The Fisher metric, which Fisher-orthogonal projection needs; None if the transform keeps no such statistics."""
     momentum: Callable[[Params, State], Params] | None = None
-    """(gradients, state) -> the matrices whose direction the next update takes"""
+    """(gradients, state) -> the momentum of the matrices, which the next update follows."""
     rule: Callable[[str], str] | None = None
-    """parameter -> its part, for transforms that treat some apart; tensors of one part may be stacked"""
+    """parameter -> the name of its part, for a transform made of several; tensors of one part may be stacked."""
     each: bool = False
-    """Whether it has to see every tensor by itself, in its own shape, as methods that scale by a tensor's norm do.
+    """Whether the transform must see every tensor by itself, in its own shape. Methods that use a tensor's norm must.
 
-    Otherwise matrices of one shape come as a stack (k, m, n), and vectors as one long vector: that is faster.
+    Otherwise matrices of one shape come as a stack (k, m, n) and vectors as one long vector, which is faster.
     """
 
 
@@ -72,14 +76,14 @@ AnyTransform: TypeAlias = Transform[AnyState]
 
 
 def counter(params: Params) -> Tensor:
-    """A 0-D count of updates, an input of the compiled update and never a constant of it."""
+    """Returns a 0-D count of updates. It is an input of the compiled update, so that a new value compiles nothing."""
     import torch
 
     return torch.zeros((), dtype=torch.int64, device=next(iter(params.values())).device)
 
 
 def rate(value: float, params: Params) -> Tensor:
-    """A 0-D learning rate, for the same reason."""
+    """Returns a 0-D learning rate. It is an input of the compiled update, so that a new value compiles nothing."""
     import torch
 
     return torch.full((), value, dtype=torch.float64, device=next(iter(params.values())).device)

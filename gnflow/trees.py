@@ -12,97 +12,97 @@ from gnflow.objective import Params
 Tree = TypeVar("Tree")
 
 
-def mapped(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
-    """The same nesting of tuples and dicts, with `function` applied to every tensor."""
+def map_tensors(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
+    """Applies `function` to every tensor of a nested state and keeps the nesting of tuples and dicts."""
     result: Tree = pytree.tree_map(function, tree)
     return result
 
 
 def add(a: Params, b: Params) -> Params:
-    """a + b"""
+    """Returns a + b."""
     return {name: a[name] + b[name] for name in a}
 
 
 def subtract(a: Params, b: Params) -> Params:
-    """a - b"""
+    """Returns a - b."""
     return {name: a[name] - b[name] for name in a}
 
 
 def scale(a: Params, factor: float | Tensor) -> Params:
-    """factor a"""
+    """Returns factor a."""
     return {name: factor * value for name, value in a.items()}
 
 
 def along(origin: Params, direction: Params, alpha: float | Tensor) -> Params:
-    """origin + alpha direction"""
+    """Returns origin + alpha direction."""
     return {name: value + alpha * direction[name] for name, value in origin.items()}
 
 
 def towards(origin: Params, goal: Params, alpha: float | Tensor) -> Params:
-    """origin + alpha (goal - origin), holding no direction of all parameters."""
+    """Returns origin + alpha (goal - origin). It never holds all of goal - origin in memory."""
     return {name: value + alpha * (goal[name] - value) for name, value in origin.items()}
 
 
-def chosen(condition: Tensor, a: Params, b: Params) -> Params:
-    """a where the 0-D `condition` holds, else b."""
+def select(condition: Tensor, a: Params, b: Params) -> Params:
+    """Returns a if the 0-D `condition` holds, else b."""
     return {name: torch.where(condition, value, b[name]) for name, value in a.items()}
 
 
 def dot(a: Params, b: Params) -> Tensor:
-    """<a, b>, 0-D."""
+    """Returns <a, b>, 0-D."""
     return torch.stack([(a[name] * b[name]).sum() for name in a]).sum()
 
 
 def norm(a: Params) -> Tensor:
-    """Global Euclidean norm, 0-D."""
+    """Returns the Euclidean norm over all tensors, 0-D."""
     return dot(a, a).sqrt()
 
 
 def clone(tree: Tree) -> Tree:
-    """The same nesting with storage of its own."""
-    return mapped(torch.clone, tree)
+    """Copies every tensor of a nested state."""
+    return map_tensors(torch.clone, tree)
 
 
 def zeros(a: Params) -> Params:
-    """Zeros in the shapes of `a`."""
+    """Returns zeros in the shapes of `a`."""
     return {name: torch.zeros_like(value) for name, value in a.items()}
 
 
-def flat(a: Params) -> Tensor:
-    """All entries, one after another."""
+def flatten(a: Params) -> Tensor:
+    """Joins all entries into one vector."""
     return torch.cat([value.flatten() for value in a.values()])
 
 
-def shaped(vector: Tensor, like: Params) -> Params:
-    """Undoes `flat`, as views."""
+def unflatten(vector: Tensor, like: Params) -> Params:
+    """Undoes `flatten`: returns views of `vector` in the shapes of `like`."""
     parts = torch.split(vector, [value.numel() for value in like.values()])
     return {name: part.view(value.shape) for part, (name, value) in zip(parts, like.items(), strict=True)}
 
 
 def pick(a: Params, names: Iterable[str]) -> Params:
-    """The named part of `a`."""
+    """Returns the part of `a` that has these names."""
     return {name: a[name] for name in names}
 
 
 def leaves(tree: object) -> list[tuple[tuple[str, ...], Tensor]]:
-    """Every tensor of a nested state with its path."""
+    """Lists every tensor of a nested state with its path."""
     paths, _ = pytree.tree_flatten_with_path(tree)
     return [(tuple(_label(key) for key in path), leaf) for path, leaf in paths]
 
 
-def replaced(function: Callable[[tuple[str, ...], Tensor], Tensor], tree: Tree) -> Tree:
-    """The same nesting, with `function` applied to every tensor and its path."""
+def map_named(function: Callable[[tuple[str, ...], Tensor], Tensor], tree: Tree) -> Tree:
+    """Applies `function` to every tensor of a nested state together with its path, and keeps the nesting."""
     result: Tree = pytree.tree_map_with_path(lambda path, leaf: function(tuple(map(_label, path)), leaf), tree)
     return result
 
 
 def named_tensors(tree: object) -> dict[str, Tensor]:
-    """Every tensor of a nested state under its path, for example `inner/momentum/blocks.0.attention.query`."""
+    """Maps the path of every tensor, for example `inner/momentum/blocks.0.attention.query`, to the tensor."""
     return {"/".join(path): leaf for path, leaf in leaves(tree)}
 
 
 def with_tensors(template: Tree, tensors: dict[str, Tensor]) -> Tree:
-    """The nesting of `template` with the tensors of `named_tensors`. Raises KeyError for a missing one."""
+    """Fills the nesting of `template` with named tensors. Undoes `named_tensors`; raises KeyError for a missing one."""
     paths, structure = pytree.tree_flatten_with_path(template)
     leaves = [tensors["/".join(_label(key) for key in path)] for path, _ in paths]
     result: Tree = pytree.tree_unflatten(leaves, structure)

@@ -10,7 +10,7 @@ import polars
 
 from gnflow.data.multimodal.dataset import MultimodalDataset
 from gnflow.data.prepare import prepare
-from gnflow.metrics.samples import png
+from gnflow.metrics.samples import encode_png
 from gnflow.spec.multimodal import Multimodal
 from gnflow.workspace import Workspace
 
@@ -43,5 +43,8 @@ def rewritten(dataset: MultimodalDataset, name: str, change: Callable[[np.ndarra
 def photographs(path: Path, count: int) -> None:
     """A Parquet file of random images, 4 x 4 in colour, with captions that name no digit alone."""
     drawn = np.random.default_rng(0).integers(256, size=(count, 4, 4, 3), dtype=np.uint8)
-    rows = {"image": [png(image) for image in drawn], "text": [f"photograph {number}" for number in range(count)]}
+    rows = {
+        "image": [encode_png(image) for image in drawn],
+        "text": [f"photograph {number}" for number in range(count)],
+    }
     polars.DataFrame(rows).write_parquet(path)

@@ -39,7 +39,7 @@ def small(variant: str = "default", kernel: Kernel = "plain", seed: int = 0) -> 
     model = decoder(spec, VOCABULARY, kernel)
     params = trees.along(model.init(seed), noise(model.init(seed), seed + 1), 0.1)
     tokens = torch.randint(VOCABULARY, (4, 6), generator=torch.Generator().manual_seed(seed))
-    return Problem(model, trees.mapped(lambda w: w.double(), params), tokens)
+    return Problem(model, trees.map_tensors(lambda w: w.double(), params), tokens)
 
 
 def moment(

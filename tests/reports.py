@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from run_directories import TOKENS, experiment, finished, steps
 
-from gnflow.metrics.samples import sheet
+from gnflow.metrics.samples import lay_out
 from gnflow.study.comparison import Comparison, compare
 from gnflow.train.journal import Step
 from gnflow.train.run import Run
@@ -77,7 +77,7 @@ def with_sheet(run: Run, step: int, prompts: Sequence[str] = ("the digit 1", "<b
     }  # fmt: skip
     path = run.directory / "samples" / f"step_{step:08d}.png"
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(sheet(images, 2))
+    path.write_bytes(lay_out(images, 2))
     path.with_suffix(".json").write_text(json.dumps(about))
     return path.read_bytes()
 

@@ -5,8 +5,8 @@ import torch
 from problems import experiment
 
 from gnflow.verify import behaviour
-from gnflow.verify.checks import COMPILED, OPTIMIZER, checks
-from gnflow.verify.subject import shrunken
+from gnflow.verify.checks import COMPILED, OPTIMIZER, select_checks
+from gnflow.verify.subject import shrink
 
 SEARCH = {"kind": "geometric", "trials": 5, "microbatches": 2}
 ADAMW = {"kind": "adamw", "learning_rate": 0.01}
@@ -84,7 +84,7 @@ LEAST = {
 
 
 def small(name):
-    return shrunken(experiment(OPTIMIZERS[name]))
+    return shrink(experiment(OPTIMIZERS[name]))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -98,7 +98,7 @@ def test_a_row_is_checked_as_it_is_written(name):
     [
         (name, claim)
         for name, row in OPTIMIZERS.items()
-        for claim, _ in checks(experiment(row), compiling=False)
+        for claim, _ in select_checks(experiment(row), compiling=False)
         if claim in OPTIMIZER
     ],
 )

@@ -23,8 +23,8 @@ from gnflow.spec.schema import schema
 from gnflow.study.design.load import load as load_study
 from gnflow.train.loop import run
 from gnflow.train.run import Run
-from gnflow.verify.checks import checks
-from gnflow.verify.subject import shrunken
+from gnflow.verify.checks import select_checks
+from gnflow.verify.subject import shrink
 from gnflow.workspace import Workspace
 
 LION = plugged.FILES["my_optimizers.py"]
@@ -100,15 +100,15 @@ def test_the_plan_has_its_costs_and_its_routes(project: Path) -> None:
     ],
 )
 def test_every_check_of_verify_holds_for_it(project: Path, optimizer: str) -> None:
-    small = shrunken(load(plugged.write_spec(project, optimizer)).experiment)
-    for _, check in checks(small, compiling=False):
+    small = shrink(load(plugged.write_spec(project, optimizer)).experiment)
+    for _, check in select_checks(small, compiling=False):
         check(small)
 
 
 def test_every_check_of_verify_holds_for_its_model_under_gauss_newton(project: Path) -> None:
     spec = plugged.write_spec(project, "{kind: gauss_newton, inner: muon, inner_steps: 3, blocks: layer}")
-    small = shrunken(load(spec, ["model={kind: windowed, window: 3}"]).experiment)
-    for _, check in checks(small, compiling=False):
+    small = shrink(load(spec, ["model={kind: windowed, window: 3}"]).experiment)
+    for _, check in select_checks(small, compiling=False):
         check(small)
 
 
@@ -145,7 +145,7 @@ def test_a_file_can_be_tried_without_a_pyproject(project: Path) -> None:
 def test_the_transform_serves_a_loop_of_ones_own(project: Path) -> None:
     with within(Workspace(project)):
         rule = load(plugged.write_spec(project)).experiment.optimizer
-    transform = methods.transform(rule, lambda count: 1.0)
+    transform = methods.build_transform(rule, lambda count: 1.0)
     weight = torch.nn.Parameter(torch.ones(3, 2))
     optimizer = as_torch(transform, [weight])
     assert optimizer.param_groups[0]["lr"] == 1e-3
@@ -403,8 +403,8 @@ def test_a_transform_that_asks_sees_every_tensor_by_itself(project: Path) -> Non
     import my_lars  # type: ignore[import-not-found]
 
     assert {name.partition(":")[2]: shape for name, shape in my_lars.SEEN[-1].items()} == own
-    small = shrunken(loaded.experiment)
-    for _, check in checks(small, compiling=False):
+    small = shrink(loaded.experiment)
+    for _, check in select_checks(small, compiling=False):
         check(small)
 
 

@@ -36,8 +36,8 @@ def test_arithmetic():
     assert trees.norm(a).item() == 5
     assert trees.dot(a, b).item() == 11
     assert trees.along(a, b, -1.0)["x"].tolist() == trees.subtract(a, b)["x"].tolist() == [2, 2]
-    assert trees.chosen(torch.tensor(False), a, b)["x"] is not a["x"]
-    assert trees.chosen(torch.tensor(False), a, b)["x"].tolist() == [1, 2]
+    assert trees.select(torch.tensor(False), a, b)["x"] is not a["x"]
+    assert trees.select(torch.tensor(False), a, b)["x"].tolist() == [1, 2]
     clone = trees.clone(a)
     clone["x"].zero_()
     assert trees.norm(a).item() == 5

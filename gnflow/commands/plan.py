@@ -21,13 +21,13 @@ def plan(spec: Path, *, sets: Sequence[str], json: bool, parameters: bool = Fals
     """Prints what a spec will do and cost, with every tensor if `parameters`; or the JSON of plan.json."""
     loaded = load(spec, sets)
     # torch takes seconds to import: a bad spec is refused before.
-    from gnflow.compiler.fits import fit
+    from gnflow.compiler.fits import compare_with_memory
     from gnflow.compiler.plan import plan as make_plan
     from gnflow.compiler.rates import trace_rates
 
     planned = make_plan(loaded.experiment)
     seconds = _predicted_seconds(planned, loaded.workspace)
-    found = fit(planned)
+    found = compare_with_memory(planned)
     courses = trace_rates(planned)
     if json:
         judged = None if found is None else {"verdict": found.verdict, "needed": found.needed, "room": found.room.total}

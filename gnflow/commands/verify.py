@@ -59,16 +59,16 @@ def _read(specs: Sequence[Path], sets: Sequence[str]) -> list[Loaded]:
 def _build(experiment: Experiment) -> None:
     """Refuses rules that do not fit the model as it is written."""
     from gnflow.optim.protocol import eager
-    from gnflow.verify.subject import parts
+    from gnflow.verify.subject import build_parts
 
-    parts(experiment, eager)
+    build_parts(experiment, eager)
 
 
 def _verified(experiment: Experiment, *, aloud: bool) -> list[Finding]:
     # After the specs are known to be good: torch takes seconds to import.
-    from gnflow.verify.subject import device
+    from gnflow.verify.subject import choose_device
 
-    problem = toolchain.problem(device(experiment).type)
+    problem = toolchain.problem(choose_device(experiment).type)
     compiling = not problem and experiment.compile.mode != "off"
     found = []
     for finding in _findings(experiment, compiling):
@@ -84,11 +84,11 @@ def _verified(experiment: Experiment, *, aloud: bool) -> list[Finding]:
 
 
 def _findings(experiment: Experiment, compiling: bool) -> Iterator[Finding]:
-    from gnflow.verify.checks import checks
-    from gnflow.verify.subject import CheckFailed, shrunken
+    from gnflow.verify.checks import select_checks
+    from gnflow.verify.subject import CheckFailed, shrink
 
-    small = shrunken(experiment)
-    for claim, check in checks(small, compiling=compiling):
+    small = shrink(experiment)
+    for claim, check in select_checks(small, compiling=compiling):
         start, detail = time.perf_counter(), ""
         try:
             check(small)

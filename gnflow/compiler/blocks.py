@@ -1,4 +1,4 @@
-"""Layerwise: which blocks of parameters are worth a `curved` region of their own, and how a call finds its region."""
+"""Regions of layerwise Gauss-Newton: which blocks get a `curved` region of their own, and which region a call uses."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
@@ -9,18 +9,18 @@ from gnflow import trees
 from gnflow.compiler.metering import Meter
 from gnflow.models.model import Model
 from gnflow.objective import Objective, Params, Scalar, Tokens
-from gnflow.optim.protocol import Jit, for_block, in_block, through
+from gnflow.optim.protocol import Jit, compile_regions, jit_for_block, name_in_block
 
 Curved: TypeAlias = Callable[[Params, Params, Tokens], tuple[Params, Scalar]]
 Product: TypeAlias = Callable[[Params, Params, Tokens], Params]
 R = TypeVar("R")
 
 LARGEST_SHARE = 0.9
-"""Of the FLOPs of `curved`: a region that costs more is not worth its compilation."""
+"""Largest part of the FLOPs of `curved` that a block's region may take. One that takes more is not worth compiling."""
 
 
 class BlockRegion(NamedTuple):
-    """Where a block is solved for, and what a region of its own costs against that of all parameters."""
+    """The region that a block is solved in, and the cost of a region of its own relative to that of all parameters."""
 
     names: tuple[str, ...]
     region: str
@@ -28,40 +28,40 @@ class BlockRegion(NamedTuple):
 
     @property
     def own(self) -> bool:
-        """Whether it has a region of its own."""
+        """Whether the block has a region of its own."""
         return self.share <= LARGEST_SHARE
 
 
-def block_regions(
+def price_blocks(
     network: Model, problem: Objective, params: Params, tokens: Tensor, meter: Meter
 ) -> dict[str, BlockRegion]:
-    """For each block of the model; `params` and `tokens` are on the meta device."""
-    meter.priced("curved", problem.curved, trees.pick(params, network.moving), params, tokens)
+    """Prices a region for each block of the model. `params` and `tokens` are on the meta device."""
+    meter.price("curved", problem.curved, trees.pick(params, network.moving), params, tokens)
     whole, found = meter.regions["curved"].flops, {}
     for block, names in network.moving_blocks.items():
-        region = in_block("curved", block)
-        meter.priced(region, problem.curved, trees.pick(params, names), params, tokens)
+        region = name_in_block("curved", block)
+        meter.price(region, problem.curved, trees.pick(params, names), params, tokens)
         share = meter.regions[region].flops / whole
         found[block] = BlockRegion(names, region if share <= LARGEST_SHARE else "curved", share)
     return found
 
 
-def blockwise(problem: Objective, own: Mapping[str, tuple[str, ...]], network: Model, jit: Jit) -> Objective:
-    """The objective, its regions passed through `jit`; each block among `own` has regions to itself."""
-    regions = through(problem, jit)
-    curved = {frozenset(names): for_block(jit, block)("curved", problem.curved) for block, names in own.items()}
-    product = {frozenset(names): for_block(jit, block)("product", problem.product) for block, names in own.items()}
+def divide_by_block(problem: Objective, own: Mapping[str, tuple[str, ...]], network: Model, jit: Jit) -> Objective:
+    """Passes the regions of an objective through `jit` and gives each block in `own` regions of its own."""
+    regions = compile_regions(problem, jit)
+    curved = {frozenset(names): jit_for_block(jit, block)("curved", problem.curved) for block, names in own.items()}
+    product = {frozenset(names): jit_for_block(jit, block)("product", problem.product) for block, names in own.items()}
     return regions._replace(
-        curved=dispatched(regions.curved, curved, network.moving),
-        product=dispatched_product(regions.product, product, network.moving),
+        curved=dispatch(regions.curved, curved, network.moving),
+        product=dispatch_product(regions.product, product, network.moving),
     )
 
 
-def dispatched(whole: Curved, parts: Mapping[frozenset[str], Curved], moving: Sequence[str]) -> Curved:
-    """`curved` by the parameters it is asked about: those of a region among `parts`, others that move by `whole`."""
+def dispatch(whole: Curved, parts: Mapping[frozenset[str], Curved], moving: Sequence[str]) -> Curved:
+    """Makes a `curved` that uses the region in `parts` for exactly its parameters, or else `whole`."""
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        if region := _region(whole, parts, moving, params):
+        if region := _find_region(whole, parts, moving, params):
             return region(params, anchor, tokens)
         # Clones, since params that alias the anchor would compile `whole` a second time.
         gradient, value = whole({**trees.clone(trees.pick(anchor, moving)), **params}, anchor, tokens)
@@ -70,11 +70,11 @@ def dispatched(whole: Curved, parts: Mapping[frozenset[str], Curved], moving: Se
     return curved
 
 
-def dispatched_product(whole: Product, parts: Mapping[frozenset[str], Product], moving: Sequence[str]) -> Product:
-    """The same for `product`: of parameters without a region of their own, by `whole`, along zeros in all others."""
+def dispatch_product(whole: Product, parts: Mapping[frozenset[str], Product], moving: Sequence[str]) -> Product:
+    """Does the same for `product`. For `whole` the direction is extended by zeros in all other parameters."""
 
     def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
-        if region := _region(whole, parts, moving, direction):
+        if region := _find_region(whole, parts, moving, direction):
             return region(direction, anchor, tokens)
         padded = {**trees.zeros(trees.pick(anchor, moving)), **direction}
         return trees.pick(whole(padded, anchor, tokens), direction)
@@ -82,5 +82,5 @@ def dispatched_product(whole: Product, parts: Mapping[frozenset[str], Product], 
     return product
 
 
-def _region(whole: R, parts: Mapping[frozenset[str], R], moving: Sequence[str], asked: Params) -> R | None:
+def _find_region(whole: R, parts: Mapping[frozenset[str], R], moving: Sequence[str], asked: Params) -> R | None:
     return whole if len(asked) == len(moving) else parts.get(frozenset(asked))

@@ -1,4 +1,4 @@
-"""Spec -> models and objectives."""
+"""Builds models and objectives from a spec."""
 
 from math import ceil
 from typing import Literal
@@ -7,24 +7,24 @@ import torch
 from torch import Tensor
 
 from gnflow.curvature import pieces
-from gnflow.curvature.hessian import hessian
-from gnflow.curvature.linearised import BENDS, SURROGATES, Form, curvature, linearised
-from gnflow.curvature.newton import expanded
+from gnflow.curvature.hessian import hessian_product
+from gnflow.curvature.linearised import BENDS, SURROGATES, Form, curvature_product, linearise
+from gnflow.curvature.newton import expand
 from gnflow.curvature.pieces import Thrift
-from gnflow.curvature.tangents import PULLS, Pull, pushed
+from gnflow.curvature.tangents import PULLS, Pull, push_exactly
 from gnflow.models.attention import Kernel
-from gnflow.models.loss import cross_entropy, weight
+from gnflow.models.loss import cross_entropy, total_weight
 from gnflow.models.model import Model, Stage
 from gnflow.objective import Objective, Params, Scalar, Tokens
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.factory import built
 
-LOGITS, MOST_PIECES = 2**25, 32  # 128 MiB of float32; every piece makes a graph longer
+LOGITS, MOST_PIECES = 2**25, 32  # the logits take 128 MiB in float32; every further piece makes a graph longer
 
 
-def kernel(experiment: Experiment) -> Kernel:
-    """The attention that the spec asks for, or else one that has the derivatives its optimizer takes."""
+def choose_kernel(experiment: Experiment) -> Kernel:
+    """Chooses the attention that the spec asks for, or else one that has the derivatives which its optimizer takes."""
     method = experiment.optimizer
     forward_mode = isinstance(method, spec.GaussNewton) and (
         method.tangent == "exact" or isinstance(method.search, spec.Decrement)
@@ -33,37 +33,37 @@ def kernel(experiment: Experiment) -> Kernel:
 
 
 def model(experiment: Experiment, attention: Kernel) -> Model:
-    """The declared network."""
+    """Builds the network that the spec declares."""
     return built(experiment.model, Model, experiment.model, experiment.data, attention)
 
 
 def microbatch_shape(experiment: Experiment) -> tuple[int, ...]:
-    """(rows, context + 1) of text, (rows, context + 1, channels) of images and text."""
+    """Returns (rows, context + 1) for text, and (rows, context + 1, channels) for images and text."""
     return (experiment.training.rows, experiment.data.context + 1, *experiment.data.token_shape)
 
 
 def objective(network: Model, experiment: Experiment, recomputed: bool = False) -> Objective:
-    """Next-token cross-entropy, weighted as the model says; frozen weights have no gradient.
+    """Builds the next-token cross-entropy, weighted as the model says. Frozen weights have no gradient.
 
-    Where all logits of a micro-batch would take more than LOGITS, those of a piece of it are there at a time; and where
-    blocks are `recomputed`, the activations of one of them.
+    If a micro-batch has more than LOGITS logits, they are computed in pieces; if blocks are `recomputed`, the
+    activations of one block at a time are in memory.
 
-    In bfloat16, where the spec says so, are gradients alone. Values decide about step lengths and targets and are set
-    against the convex model: they keep float32.
+    With `precision: bfloat16` only gradients are in bfloat16. Values stay in float32, since they decide on step lengths
+    and targets and are compared with the convex model.
     """
     reduced = torch.bfloat16 if experiment.training.precision == "bfloat16" else None
     method = experiment.optimizer
     form = method.objective if isinstance(method, spec.GaussNewton) else "quadratic"
-    pull = PULLS[method.tangent] if isinstance(method, spec.GaussNewton) else pushed
-    lower = network if reduced is None else _rounded(network, reduced)
-    thrift = Thrift(logit_pieces(experiment), recomputed)
+    pull = PULLS[method.tangent] if isinstance(method, spec.GaussNewton) else push_exactly
+    lower = network if reduced is None else _reduce_precision(network, reduced)
+    thrift = Thrift(count_pieces(experiment), recomputed)
     if form != "newton" and thrift != Thrift():
         return pieces.objective(network, thrift, SURROGATES[form], BENDS[form], lower, pull)
     return _objective(network, form, lower, pull)
 
 
 def exact(network: Model) -> Objective:
-    """The loss in full precision and in one piece; its curvature is the Gauss-Newton matrix of the cross-entropy."""
+    """Builds the loss in full precision and in one piece. Its curvature is the cross-entropy's Gauss-Newton matrix."""
     return _objective(network)
 
 
@@ -71,9 +71,9 @@ def _objective(
     network: Model,
     form: Form | Literal["newton"] = "quadratic",
     lower: Model | None = None,
-    pull: Pull = pushed,
+    pull: Pull = push_exactly,
 ) -> Objective:
-    """All logits at once; gradients are those of `lower`, where it is given."""
+    """Builds the loss with all logits at once. Gradients use the network `lower`, if there is one."""
 
     def loss(of: Model, params: Params, tokens: Tokens) -> Scalar:
         inputs, targets = of.split(tokens)
@@ -88,29 +88,32 @@ def _objective(
         return slope, at
 
     if form == "newton":
-        curved, product = expanded(value), hessian(value)
+        curved, product = expand(value), hessian_product(value)
     else:
-        curved = linearised(network.logits, SURROGATES[form], network.split, pull)
-        product = curvature(network.logits, BENDS[form], network.split)
-    return Objective(value, gradient, curved, product, lambda tokens: weight(network.split(tokens)[1]))
+        curved = linearise(network.logits, SURROGATES[form], network.split, pull)
+        product = curvature_product(network.logits, BENDS[form], network.split)
+    return Objective(value, gradient, curved, product, lambda tokens: total_weight(network.split(tokens)[1]))
 
 
-def _rounded(network: Model, dtype: torch.dtype) -> Model:
-    """The network in a type of fewer bits, but for its logits."""
+def _reduce_precision(network: Model, dtype: torch.dtype) -> Model:
+    """Makes the network compute in a type of fewer bits, except for its logits."""
 
-    def low(stage: Stage) -> Stage:
+    def reduce(stage: Stage) -> Stage:
         def run(params: Params, x: Tensor) -> Tensor:
             return stage.run({name: w.to(dtype) for name, w in params.items() if name in stage.reads}, x)
 
         return stage._replace(run=run)
 
-    head = low(network.head)
+    head = reduce(network.head)
     exact = head._replace(run=lambda params, x: head.run(params, x).float())
-    return network._replace(layers=tuple(map(low, network.layers)), head=exact)
+    return network._replace(layers=tuple(map(reduce, network.layers)), head=exact)
 
 
-def logit_pieces(experiment: Experiment) -> int:
-    """Of a micro-batch, so that no more than LOGITS are there at a time; a difference has those of two passes."""
+def count_pieces(experiment: Experiment) -> int:
+    """Counts the pieces of a micro-batch that keep at most LOGITS logits in memory.
+
+    A tangent by a difference has the logits of two passes.
+    """
     method, tokens = experiment.optimizer, experiment.training.rows * experiment.data.context
     passes = 2 if isinstance(method, spec.GaussNewton) and method.tangent == "difference" else 1
     return min(ceil(passes * tokens * experiment.data.vocabulary / LOGITS), MOST_PIECES, tokens)

@@ -1,7 +1,7 @@
-"""A transform from outside, held to what a transform promises while a run is planned.
+"""Checks a plug-in's transform while a run is planned.
 
-The plan runs every function of a transform on the meta device, where nothing is computed: there a wrong shape or state
-is found before a byte is allocated. On a real device the functions are called as they are.
+The plan runs every function of a transform on the meta device, where nothing is computed. So a wrong shape or state is
+found before a byte is allocated. On a real device the functions are called without checks.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,14 @@ from gnflow.spec.imports import told
 Result = TypeVar("Result")
 
 
-def checked(transform: AnyTransform, who: str) -> AnyTransform:
-    """The same transform. `who` begins the sentence of an error.
+def check_transform(transform: AnyTransform, who: str) -> AnyTransform:
+    """Wraps a transform in checks. The message of an error begins with `who`.
 
-    `init`, `update` and `refresh` raise EnvironmentProblem on the meta device for what does not fit or raises itself.
+    On the meta device `init`, `update` and `refresh` raise EnvironmentProblem if the transform's function raises or if
+    its result does not fit.
     """
 
-    def asked(name: str, function: Callable[..., Result], *arguments: object) -> Result:
+    def ask(name: str, function: Callable[..., Result], *arguments: object) -> Result:
         try:
             return function(*arguments)
         except GnflowError:
@@ -34,17 +35,17 @@ def checked(transform: AnyTransform, who: str) -> AnyTransform:
             raise EnvironmentProblem(f"{who}: `{name}` raised {told(error)}") from None
 
     def init(params: Params) -> AnyState:
-        if not _planned(params):
+        if not _is_planned(params):
             return transform.init(params)
-        state = asked("init", transform.init, params)
+        state = ask("init", transform.init, params)
         if problem := problem_with(state):
             raise EnvironmentProblem(f"{who}: {problem}")
         return state
 
     def update(gradients: Params, state: AnyState, params: Params) -> tuple[Params, AnyState]:
-        if not _planned(params):
+        if not _is_planned(params):
             return transform.update(gradients, state, params)
-        found: object = asked("update", transform.update, gradients, state, params)
+        found: object = ask("update", transform.update, gradients, state, params)
         if not isinstance(found, tuple) or len(found) != 2:
             raise EnvironmentProblem(f"{who}: `update` returned a {type(found).__name__}, expected (updates, state)")
         updates, after = found
@@ -54,16 +55,16 @@ def checked(transform: AnyTransform, who: str) -> AnyTransform:
 
     def refresh(gradients: Params, state: AnyState) -> AnyState:
         assert transform.refresh is not None
-        if not _planned(gradients):
+        if not _is_planned(gradients):
             return transform.refresh(gradients, state)
-        after = asked("refresh", transform.refresh, gradients, state)
+        after = ask("refresh", transform.refresh, gradients, state)
         _require_form(who, "refresh", after, state)
         return after
 
     return transform._replace(init=init, update=update, refresh=None if transform.refresh is None else refresh)
 
 
-def _planned(params: Params) -> bool:
+def _is_planned(params: Params) -> bool:
     return any(value.is_meta for value in params.values())
 
 
@@ -90,10 +91,10 @@ def _require_form(who: str, name: str, after: AnyState, before: AnyState) -> Non
     for (path, one), (_, two) in zip(new, old, strict=True):
         if one.shape != two.shape or one.dtype != two.dtype:
             raise EnvironmentProblem(
-                f"{who}: `{name}` turned `{pytree.keystr(path).lstrip('.')}` of its state from {_form(two)} "
-                f"into {_form(one)}"
+                f"{who}: `{name}` turned `{pytree.keystr(path).lstrip('.')}` of its state from {_describe_form(two)} "
+                f"into {_describe_form(one)}"
             )
 
 
-def _form(tensor: Tensor) -> str:
+def _describe_form(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

@@ -1,8 +1,8 @@
-"""What the evaluations of a run cost, beside its training, and how often they should come.
+"""The cost of a run's evaluations relative to its training, and how often they should come.
 
-Costs are counted as those of steps are: FLOPs of matrix products. A product with a curvature matrix is taken as PRODUCT
-forward passes. The held-out text may have fewer micro-batches than a metric asks for, so these are upper bounds. Sheets
-of samples are not counted: how long they are is known of the data alone.
+Costs are FLOPs of matrix products, as for steps. A product with a curvature matrix counts as several forward passes.
+The held-out text may have fewer micro-batches than a metric asks for, so these costs are upper bounds. Sheets of
+samples are not counted, since only the data says how long they are.
 """
 
 from collections.abc import Mapping
@@ -12,27 +12,27 @@ from typing import NamedTuple
 from gnflow.compiler.metering import RegionCost
 from gnflow.spec.experiment import Experiment
 
-MOST = 0.1  # of the work of a run, for evaluation
+MOST = 0.1  # largest part of a run's work that evaluation should take
 
 
 class Evaluation(NamedTuple):
-    """All evaluations of a run together."""
+    """The totals over all evaluations of a run."""
 
     every: int
-    """Steps from one to the next; the starting weights and the last ones are evaluated as well."""
+    """Number of steps from one evaluation to the next. The first and the last weights are evaluated as well."""
     times: int
     passes: int
-    """Passes over a micro-batch, of whatever kind."""
+    """Number of passes over a micro-batch, of any kind."""
     flops: int
     share: float
-    """FLOPs of evaluation among those of evaluation and training."""
+    """FLOPs of evaluation as a part of those of evaluation and training."""
     cheap: int
-    """The fewest steps between evaluations with which they take at most a tenth of the work; that of the starting
+    """The fewest steps between evaluations such that they take at most a tenth of the work. The evaluation of the first
     weights is not counted here, so that the length of the run does not matter."""
 
     @property
     def remark(self) -> str | None:
-        """A sentence where evaluation takes more than a tenth of the work; None elsewhere."""
+        """A sentence for the user if evaluation takes more than a tenth of the work, else None."""
         if self.every >= self.cheap:
             return None
         often = "after every step" if self.every == 1 else f"every {self.every} steps"
@@ -43,10 +43,10 @@ class Evaluation(NamedTuple):
         )
 
 
-def evaluation(
+def price_evaluations(
     experiment: Experiment, steps: int, step_flops: int, regions: Mapping[str, RegionCost], blocks: int
 ) -> Evaluation:
-    """The evaluations of `steps` steps; `training.evaluate_every: null` takes as many as cost a tenth of the work."""
+    """Prices the evaluations of `steps` steps. With `training.evaluate_every: null` they take a tenth of the work."""
     forward = regions["value"].flops
     works = [work for metric in experiment.metrics if (work := metric.work(blocks)).passes]
     each = forward * sum(work.forwards / work.every for work in works)

@@ -1,7 +1,8 @@
-"""Whether a plan fits into the memory of this machine, and what would: in words, before a byte is allocated.
+"""Compares a plan with the memory of this machine and says what would fit, before a byte is allocated.
 
-The plan counts activations as if run eagerly. Compiled regions fuse and stay below, hardly ever below half, so a plan
-that exceeds the memory even then is refused, and one that exceeds it only as counted is told of.
+The plan counts activations as if regions ran eagerly. Compiled regions fuse operations and need less, though hardly
+ever less than half. So a plan that exceeds the memory even with half is refused, and for one that exceeds it only as
+counted there is a warning.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,13 +18,13 @@ from gnflow.compiler.plan import plan as make_plan
 from gnflow.errors import EnvironmentProblem, is_out_of_memory
 
 FUSED = 0.5
-"""Part of the activations as counted that a compiled run has at least."""
-USABLE = 0.9  # of a memory; the rest goes to the process itself and to fragments
+"""Least part of the counted activations that a compiled run needs."""
+USABLE = 0.9  # part of a memory; the rest goes to the process itself and to fragments
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 class Room(NamedTuple):
-    """A memory: what it belongs to, and its bytes."""
+    """A memory: the device that it belongs to, and its size in bytes."""
 
     place: str
     total: int
@@ -31,7 +32,7 @@ class Room(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """How a plan compares with a memory. `least` are the bytes that it needs at the very least."""
+    """The result of comparing a plan with a memory. `least` is the smallest number of bytes that the plan may need."""
 
     verdict: Literal["fits", "may not fit", "does not fit"]
     needed: int
@@ -48,9 +49,9 @@ class Fit(NamedTuple):
         return f"it {self.verdict}: it needs {about} {gigabytes(size)} of memory; {there}. {self.advice}"
 
 
-def fit(plan: Plan, room: Room | None = None) -> Fit | None:
-    """How the plan fits; None where the memory is not known, as of a GPU that is elsewhere."""
-    room = room or room_of(plan.device)
+def compare_with_memory(plan: Plan, room: Room | None = None) -> Fit | None:
+    """Compares the plan with a memory. Returns None if the memory is not known, such as that of an absent GPU."""
+    room = room or find_room(plan.device)
     if room is None:
         return None
     needed = sum(plan.memory.values())
@@ -62,36 +63,36 @@ def fit(plan: Plan, room: Room | None = None) -> Fit | None:
         verdict = "does not fit"
     elif needed > min(usable, room.free):
         verdict = "may not fit"
-    return Fit(verdict, needed, least, room, _advice(plan, usable) if verdict != "fits" else "")
+    return Fit(verdict, needed, least, room, _advise(plan, usable) if verdict != "fits" else "")
 
 
-def require(plan: Plan, room: Room | None = None) -> Fit | None:
-    """The same. Raises EnvironmentProblem for a plan that does not fit."""
-    found = fit(plan, room)
+def require_fit(plan: Plan, room: Room | None = None) -> Fit | None:
+    """Compares the plan with a memory and raises EnvironmentProblem if it does not fit."""
+    found = compare_with_memory(plan, room)
     if found is not None and found.verdict == "does not fit":
         raise EnvironmentProblem(f"{plan.experiment.name}: {found}")
     return found
 
 
 @contextmanager
-def explained(plan: Plan) -> Iterator[None]:
-    """Turns running out of memory into one line with the plan's figures and what would need less."""
+def explain_out_of_memory(plan: Plan) -> Iterator[None]:
+    """Turns an out-of-memory error into one line with the plan's figures and advice."""
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        room = room_of(plan.device)
+        room = find_room(plan.device)
         needed = gigabytes(sum(plan.memory.values()))
         there = "" if room is None else f"; {room.place} has {gigabytes(room.total)}"
         usable = USABLE * room.total if room else 0.0
         raise EnvironmentProblem(
-            f"{plan.experiment.name}: out of memory. The plan needs up to {needed}{there}. {_advice(plan, usable)}"
+            f"{plan.experiment.name}: out of memory. The plan needs up to {needed}{there}. {_advise(plan, usable)}"
         ) from error
 
 
-def room_of(device: str) -> Room | None:
-    """The memory that a run on this device has."""
+def find_room(device: str) -> Room | None:
+    """Finds the memory that a run on this device has."""
     if device == "cuda":
         if not torch.cuda.is_available():
             return None
@@ -103,17 +104,17 @@ def room_of(device: str) -> Room | None:
         return None
     sizes = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
     total, free = sizes["MemTotal"], sizes.get("MemAvailable", sizes["MemTotal"])
-    limit = min((bytes_ for path in _CGROUPS if (bytes_ := _limit(Path(path)))), default=total)
+    limit = min((bytes_ for path in _CGROUPS if (bytes_ := _read_limit(Path(path)))), default=total)
     return Room("this machine", min(total, limit), min(free, limit))
 
 
 def gigabytes(size: float) -> str:
-    """`1.5 GB`."""
+    """Writes a size like `1.5 GB`."""
     return f"{size / 1e9:,.1f} GB" if size < 1e11 else f"{size / 1e9:,.0f} GB"
 
 
-def _limit(path: Path) -> int | None:
-    """The limit of a control group; None where there is none."""
+def _read_limit(path: Path) -> int | None:
+    """Reads the limit of a control group. Returns None if it has none."""
     try:
         text = path.read_text().strip()
     except OSError:
@@ -121,8 +122,8 @@ def _limit(path: Path) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def _advice(plan: Plan, usable: float) -> str:
-    """What to change so that it fits."""
+def _advise(plan: Plan, usable: float) -> str:
+    """Says what to change so that the plan fits."""
     memory: Mapping[str, int] = plan.memory
     rows, activations = plan.experiment.training.rows, memory.get("activations", 0)
     batch = memory.get("batch", 0)
@@ -130,7 +131,7 @@ def _advice(plan: Plan, usable: float) -> str:
     count = sum(prod(row.shape) for row in plan.parameters)
     if 0 < usable < (least := _needed(plan, 1)):
         others = max(others, least)
-        largest = _rounded(count * usable / others / 2)
+        largest = _round_down(count * usable / others / 2)
         return (
             f"The weights, their gradients and the optimizer alone take {gigabytes(others)}: take a model of at most "
             f"about {largest:,} parameters in place of {count:,} (fewer `model.layers`, a smaller `model.width`), "
@@ -160,7 +161,7 @@ def _needed(plan: Plan, rows: int) -> int:
     return sum(other.memory.values())
 
 
-def _rounded(number: float) -> int:
-    """To two digits, downwards."""
+def _round_down(number: float) -> int:
+    """Rounds down to two digits."""
     digits = max(len(str(int(number))) - 2, 0)
     return int(number / 10.0**digits) * int(10.0**digits)

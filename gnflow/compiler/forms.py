@@ -1,4 +1,4 @@
-"""Results without content: empty tensors on the meta device, nested and stored as what a region returned."""
+"""Empty results on the meta device, with the nesting and the shared storages of what a region returned."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from gnflow.compiler.storages import storage_of, tensors
 
 
 class _Place(NamedTuple):
-    """Where a tensor lies: in a storage that the region made, or in that of a tensor among the arguments."""
+    """The place of a tensor: in a storage that the region made, or in the storage of one of its arguments."""
 
     made: int | None
     argument: int
@@ -21,16 +21,16 @@ class _Place(NamedTuple):
 
 
 class Form:
-    """What a region returned for these arguments; two tensors that shared a storage do so again."""
+    """The form of a region's result. Empty results repeat which tensors share a storage."""
 
     def __init__(self, result: object, arguments: Sequence[object]) -> None:
         given = {storage_of(tensor): i for i, tensor in enumerate(tensors(arguments))}
         made: dict[int, int] = {}
         self.storages: list[tuple[int, torch.dtype]] = []
-        """Numbers in each storage that the region made, and their type."""
+        """For each storage that the region made: how many numbers it holds, and their type."""
         self.places: list[_Place] = []
 
-        def placed(tensor: Tensor) -> int:
+        def place(tensor: Tensor) -> int:
             key = storage_of(tensor)
             if key not in given and key not in made:
                 made[key] = len(self.storages)
@@ -39,25 +39,25 @@ class Form:
             self.places.append(_Place(None if key in given else made[key], given.get(key, 0), *where))
             return len(self.places) - 1
 
-        self.nesting: object = trees.mapped(placed, result)  # type: ignore[arg-type]  # numbers stand for tensors
+        self.nesting: object = trees.map_tensors(place, result)  # type: ignore[arg-type]  # numbers stand for tensors
         self.asks = any(place.made is None for place in self.places)
 
     def empty(self, arguments: Sequence[object]) -> tuple[object, list[Tensor]]:
-        """(what stands for the result, the tensors whose storages are new)."""
+        """Returns (an empty result, its tensors whose storages are new)."""
         given = list(tensors(arguments)) if self.asks else []
         made = [torch.empty_strided((count,), (1,), dtype=dtype, device="meta") for count, dtype in self.storages]
         leaves = [
             (given[argument] if storage is None else made[storage]).as_strided(size, stride, offset)
             for storage, argument, size, stride, offset in self.places
         ]
-        return _filled(self.nesting, leaves), made
+        return _fill(self.nesting, leaves), made
 
 
-def _filled(nesting: object, leaves: Sequence[Tensor]) -> object:
+def _fill(nesting: object, leaves: Sequence[Tensor]) -> object:
     if isinstance(nesting, int):
         return leaves[nesting]
     if isinstance(nesting, Mapping):
-        return {key: leaves[part] if isinstance(part, int) else _filled(part, leaves) for key, part in nesting.items()}
+        return {key: leaves[part] if isinstance(part, int) else _fill(part, leaves) for key, part in nesting.items()}
     assert isinstance(nesting, tuple)
-    parts = tuple(_filled(part, leaves) for part in nesting)
+    parts = tuple(_fill(part, leaves) for part in nesting)
     return nesting._make(parts) if hasattr(nesting, "_make") else parts

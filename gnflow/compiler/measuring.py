@@ -1,4 +1,4 @@
-"""Spec -> what is measured. Every kind of metric, a built-in one or another, is made by its factory."""
+"""Builds and measures the metrics of a spec. The factory of each kind makes its metric, built in or not."""
 
 from collections.abc import Iterable, Mapping
 
@@ -20,7 +20,7 @@ from gnflow.spec.training import MetricKind
 def build_metrics(experiment: Experiment, network: Model, attention: Kernel, jit: Jit) -> tuple[Metric, ...]:
     """Builds the metric of each kind that the spec declares, in the spec's order. Raises EnvironmentProblem.
 
-    `attention` is that of the `network`.
+    `attention` is the kernel that the `network` uses.
     """
 
     def exact() -> Objective:
@@ -31,7 +31,7 @@ def build_metrics(experiment: Experiment, network: Model, attention: Kernel, jit
 
 
 def join_probes(metrics: Iterable[Metric]) -> Probe | None:
-    """The probes of all metrics as one; None where none has any."""
+    """Joins the probes of all metrics into one. Returns None if no metric has a probe."""
     probes = [metric.probe for metric in metrics if metric.probe is not None]
     if len(probes) < 2:
         return probes[0] if probes else None
@@ -43,7 +43,7 @@ def join_probes(metrics: Iterable[Metric]) -> Probe | None:
 
 
 class NotedProbe:
-    """The probes of all metrics, and whether an optimizer has called them. It is for a plan, which compiles nothing."""
+    """The probes of all metrics, and whether an optimizer has called them. Only a plan uses it."""
 
     def __init__(self, experiment: Experiment, metrics: tuple[Metric, ...]) -> None:
         declared = zip(experiment.metrics, metrics, strict=True)
@@ -52,7 +52,7 @@ class NotedProbe:
 
     @property
     def probe(self) -> Probe | None:
-        """What an optimizer is given; None where no metric measures a momentum."""
+        """The probe to give to an optimizer; None if no metric measures a momentum."""
         return self._measure if self._joined else None
 
     def _measure(self, momentum: Params) -> Metrics:
@@ -70,9 +70,9 @@ class NotedProbe:
 
 
 def measure(declared: MetricKind, metric: Metric, at: Moment) -> Metrics:
-    """Measures one metric, on as many held-out micro-batches as it asked for.
+    """Measures one metric on as many held-out micro-batches as it asked for.
 
-    Raises EnvironmentProblem for columns that are not those of its kind, and for values that are no 0-D tensors.
+    Raises EnvironmentProblem for columns that its kind does not declare, and for values that are not 0-D tensors.
     """
     with running(declared, "`measure`"):
         found: object = metric.measure(at._replace(batch=at.batch[: metric.microbatches]))

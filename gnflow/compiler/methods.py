@@ -1,12 +1,12 @@
-"""Spec -> optimizers and the transforms inside them."""
+"""Builds optimizers, and the transforms inside them, from a spec."""
 
 from collections.abc import Hashable, Iterable
 from typing import assert_never
 
-from gnflow.compiler.checked import checked
+from gnflow.compiler.checked import check_transform
 from gnflow.compiler.pace import Pace, set_pace
-from gnflow.compiler.routing import routing
-from gnflow.models.modality import by_modality
+from gnflow.compiler.routing import route_parameters
+from gnflow.models.modality import split_by_modality
 from gnflow.models.model import Model
 from gnflow.objective import Scalar
 from gnflow.optim import averages, schedules
@@ -18,7 +18,7 @@ from gnflow.optim.fisher_orthogonal import FisherOrthogonal, Projection
 from gnflow.optim.frozen import Frozen
 from gnflow.optim.gauss_newton import Block, GaussNewton
 from gnflow.optim.preconditioner import Preconditioner, arrange
-from gnflow.optim.protocol import AnyState, AnyTransform, Jit, Optimizer, Transform, for_block
+from gnflow.optim.protocol import AnyState, AnyTransform, Jit, Optimizer, Transform, jit_for_block
 from gnflow.optim.search import FullStep, GeometricSearch, Search
 from gnflow.optim.stacks import Stacks
 from gnflow.spec import optimizer as spec
@@ -27,52 +27,54 @@ from gnflow.spec.classes import origin_of
 from gnflow.spec.factory import built, parameters, who
 
 
-def optimizer(method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None = None) -> Optimizer:
-    """The optimizer of a run of `steps` steps, on what is not frozen."""
-    inner = _optimizer(method, network, steps, jit, probe)
+def build_optimizer(
+    method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None = None
+) -> Optimizer:
+    """Builds the optimizer of a run of `steps` steps, for the weights that are not frozen."""
+    inner = _build_moving(method, network, steps, jit, probe)
     return Frozen(inner, network.moving) if network.frozen else inner
 
 
-def _optimizer(method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None) -> Optimizer:
+def _build_moving(method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None) -> Optimizer:
     if isinstance(method, spec.GaussNewton):
-        blocks = _blocks(method, network, set_pace(method, steps), jit, probe)
+        blocks = _build_blocks(method, network, set_pace(method, steps), jit, probe)
         inner, damping, carry = method.inner, method.damping, None
         if isinstance(inner, spec.ConjugateGradients):
             damping, carry = inner.damping, inner.carry
         return GaussNewton(
             blocks,
             method.inner_steps,
-            _search(method.search),
+            _build_search(method.search),
             method.warm_start,
-            _average(method.average),
+            _build_average(method.average),
             damping,
             carry,
             reset=method.inner_state == "reset",
             jit=jit,
         )
-    return _descent(method, network, set_pace(method, steps), jit, probe)
+    return _build_descent(method, network, set_pace(method, steps), jit, probe)
 
 
-def _blocks(
+def _build_blocks(
     method: spec.GaussNewton, network: Model, schedule: Pace, jit: Jit, probe: Probe | None
 ) -> dict[str, Block]:
-    """One block, or those of the model; the first of each structure lends its regions to the others."""
+    """Builds one block, or those of the model. Blocks of one structure share the regions of the first of them."""
     if method.blocks == "full":
-        return {"all": Block(network.moving, _inner(method.inner, network, schedule, jit, probe, network.moving))}
+        return {"all": Block(network.moving, _build_inner(method.inner, network, schedule, jit, probe, network.moving))}
     blocks: dict[str, Block] = {}
     lenders: dict[Hashable, Descent | ConjugateGradients] = {}
     for name, names in network.moving_blocks.items():
-        structure = _structure(method.inner, network, names)
+        structure = _describe_structure(method.inner, network, names)
         if structure not in lenders:
-            lenders[structure] = _inner(method.inner, network, schedule, for_block(jit, name), probe, names)
+            lenders[structure] = _build_inner(method.inner, network, schedule, jit_for_block(jit, name), probe, names)
         lent = lenders[structure]
         if isinstance(method.inner, spec.Method) and isinstance(lent, Descent):
-            lent = lent.over(_stacks(method.inner, network, names))
+            lent = lent.with_stacks(_build_stacks(method.inner, network, names))
         blocks[name] = Block(names, lent)
     return blocks
 
 
-def _inner(
+def _build_inner(
     method: spec.InnerMethod,
     network: Model,
     schedule: Pace,
@@ -81,33 +83,33 @@ def _inner(
     names: Iterable[str],
 ) -> Descent | ConjugateGradients:
     if not isinstance(method, spec.ConjugateGradients):
-        return _descent(method, network, schedule, jit, probe, names)
-    kept = None if method.preconditioner == "none" else Preconditioner(method.beta, _turned(method, network))
+        return _build_descent(method, network, schedule, jit, probe, names)
+    kept = None if method.preconditioner == "none" else Preconditioner(method.beta, _choose_turned(method, network))
     return ConjugateGradients(method.iterations, method.tolerance, method.microbatches, kept, jit)
 
 
-def _turned(method: spec.ConjugateGradients, network: Model) -> frozenset[str]:
-    """The matrices that are preconditioned in eigenbases of their own."""
+def _choose_turned(method: spec.ConjugateGradients, network: Model) -> frozenset[str]:
+    """Chooses the matrices that are preconditioned in eigenbases of their own."""
     return network.hidden if method.preconditioner == "soap" else frozenset()
 
 
-def _structure(method: spec.InnerMethod, network: Model, names: Iterable[str]) -> Hashable:
-    """What is the same of blocks that share regions."""
+def _describe_structure(method: spec.InnerMethod, network: Model, names: Iterable[str]) -> Hashable:
+    """Describes a block by a key. Blocks with equal keys can share regions."""
     if isinstance(method, spec.ConjugateGradients):
-        own = arrange({name: network.weights[name].shape for name in names}, _turned(method, network))
+        own = arrange({name: network.weights[name].shape for name in names}, _choose_turned(method, network))
     else:
-        own = _stacks(method, network, names)
+        own = _build_stacks(method, network, names)
     return tuple(own.sizes().items())
 
 
-def _stacks(method: spec.Method, network: Model, names: Iterable[str]) -> Stacks:
-    labels, routes = routing(method, network)
-    each = [label for label, rule in labels.items() if transform(rule, schedules.constant()).each]
+def _build_stacks(method: spec.Method, network: Model, names: Iterable[str]) -> Stacks:
+    labels, routes = route_parameters(method, network)
+    each = [label for label, rule in labels.items() if build_transform(rule, schedules.constant()).each]
     shapes = {name: network.weights[name].shape for name in names}
     return Stacks.by_rule({name: routes[name] for name in names}, shapes, each)
 
 
-def _descent(
+def _build_descent(
     method: spec.Method,
     network: Model,
     schedule: Pace,
@@ -115,12 +117,12 @@ def _descent(
     probe: Probe | None,
     names: Iterable[str] | None = None,
 ) -> Descent:
-    """Over all parameters, or those named."""
-    labels, routes = routing(method, network)
-    stacks = _stacks(method, network, routes if names is None else names)
-    transforms = {label: transform(rule, schedule(rule)) for label, rule in labels.items()}
+    """Builds a first-order method for all parameters, or for those named."""
+    labels, routes = route_parameters(method, network)
+    stacks = _build_stacks(method, network, routes if names is None else names)
+    transforms = {label: build_transform(rule, schedule(rule)) for label, rule in labels.items()}
     if method.matrices:
-        # Where matrices have a method of their own, the statistics are its own: published projections are of matrices.
+        # If matrices have a method of their own, only its statistics are used: published projections are of matrices.
         for label, rule in labels.items():
             if not rule.matrices:
                 transforms[label] = transforms[label]._replace(metric=None)
@@ -131,12 +133,12 @@ def _descent(
     factor = schedule(labels[main])
 
     def main_rate(state: AnyState) -> Scalar:
-        """The rate of the method's own rule at this update."""
+        """Returns the learning rate of the method's own rule at this update."""
         part = (state if method.clip is None else state[-1])[main]
         return part.learning_rate * factor(part.updates)  # type: ignore[no-any-return]  # each rule has its own state
 
     rate = main_rate if main in stacks.rules.values() else None
-    # A block without matrices has nothing to project.
+    # A block without matrices has no gradient to project.
     if isinstance(method, spec.Projected) and (names is None or clipped.metric is not None):
         return FisherOrthogonal(
             clipped,
@@ -150,22 +152,22 @@ def _descent(
             statistics=method.statistics,
             second_moment=method.second_moment,
             layer_step=method.layer_step,
-            parts=by_modality if method.by_modality else None,
+            parts=split_by_modality if method.by_modality else None,
         )
     return Descent(clipped, stacks, method.microbatches, jit, rate, probe)
 
 
-def transform(rule: rules.FirstOrder, schedule: schedules.Schedule) -> AnyTransform:
-    """The transform of one rule. Raises EnvironmentProblem for a plug-in whose factory does not make one."""
+def build_transform(rule: rules.FirstOrder, schedule: schedules.Schedule) -> AnyTransform:
+    """Builds the transform of one rule. Raises EnvironmentProblem for a plug-in whose factory does not make one."""
     made = built(rule, Transform, **parameters(rule), schedule=schedule)
-    return checked(made, who(rule)) if origin_of(type(rule)) else made
+    return check_transform(made, who(rule)) if origin_of(type(rule)) else made
 
 
-def _average(average: float | spec.Ema) -> averages.Average:
-    return averages.faded(average.decay) if isinstance(average, spec.Ema) else averages.last(average)
+def _build_average(average: float | spec.Ema) -> averages.Average:
+    return averages.fade(average.decay) if isinstance(average, spec.Ema) else averages.average_last(average)
 
 
-def _search(search: spec.Search) -> Search:
+def _build_search(search: spec.Search) -> Search:
     match search:
         case spec.GeometricSearch(trials=trials, microbatches=microbatches, fresh=fresh):
             return GeometricSearch(trials, microbatches, fresh)

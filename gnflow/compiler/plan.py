@@ -1,4 +1,4 @@
-"""Experiment -> Plan: every size and cost of a run, known before a byte is allocated."""
+"""Plans an experiment: computes every size and cost of a run before a byte is allocated."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 
 from gnflow.compiler import build, methods
-from gnflow.compiler.blocks import BlockRegion, block_regions, blockwise
-from gnflow.compiler.evaluation import Evaluation, evaluation
+from gnflow.compiler.blocks import BlockRegion, divide_by_block, price_blocks
+from gnflow.compiler.evaluation import Evaluation, price_evaluations
 from gnflow.compiler.measuring import NotedProbe, build_metrics
 from gnflow.compiler.metering import Meter, RegionCost
 from gnflow.compiler.pace import require_fit
-from gnflow.compiler.routing import routing
+from gnflow.compiler.routing import route_parameters
 from gnflow.compiler.storages import nbytes
 from gnflow.errors import SpecError
 from gnflow.models.attention import Kernel
@@ -28,7 +28,7 @@ MIB = 2**20
 
 
 class Parameter(NamedTuple):
-    """One row of the parameter table."""
+    """A row of the table of parameters."""
 
     name: str
     shape: tuple[int, ...]
@@ -40,7 +40,7 @@ class Parameter(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What will run, and what it will cost. One step is one step of the outer optimizer."""
+    """The parts of a run and their costs. A step is one step of the outer optimizer."""
 
     experiment: Experiment
     device: str
@@ -49,43 +49,43 @@ class Plan:
     parameters: tuple[Parameter, ...]
     cost: Cost
     calls: Mapping[str, float]
-    """Region -> its calls in one step; work that is due once in several updates counts as a fraction of a call."""
+    """Region -> its calls in one step. Work that is due once in several updates counts as a fraction of a call."""
     regions: dict[str, RegionCost]
     blocks: dict[str, BlockRegion]
-    """Of layerwise Gauss-Newton alone."""
+    """Block -> its region, for layerwise Gauss-Newton; empty for all other methods."""
     memory: dict[str, int]
-    """Bytes by class, at the moment of an eager step when most is alive: compiled regions stay below.
+    """Bytes by class at the peak of an eager step. Compiled regions need less.
 
-    `activations` are what the region has made that runs at that moment, `copies` all else that the step has made.
+    `activations` were made by the region that runs at the peak, `copies` by the rest of the step.
     """
     recomputed: bool
-    """Whether the reverse pass takes the blocks of the model again, to keep within `compile.activations`."""
+    """Whether the reverse pass computes the blocks of the model again, to keep within `compile.activations`."""
     held_out: int
-    """Held-out micro-batches of an evaluation: as many as the metric asks for that wants most."""
+    """Number of held-out micro-batches of an evaluation: the most that any metric asks for."""
 
     @property
     def microbatches(self) -> int:
-        """Micro-batches consumed by one step."""
+        """Number of micro-batches that one step consumes."""
         return self.cost.microbatches
 
     @property
     def tokens_microbatch(self) -> int:
-        """Tokens predicted in one micro-batch."""
+        """Number of tokens that are predicted in one micro-batch."""
         return self.experiment.training.rows * self.experiment.data.context
 
     @property
     def tokens_solve(self) -> int:
-        """Tokens of one step that shape the update."""
+        """Number of tokens of one step that shape the update."""
         return self.cost.solve * self.tokens_microbatch
 
     @property
     def tokens_search(self) -> int:
-        """Further tokens of one step, spent on the choice of its length."""
+        """Number of further tokens of one step, which are spent on the choice of its length."""
         return self.cost.search * self.tokens_microbatch
 
     @property
     def passes(self) -> int:
-        """Passes of one step that must follow one another."""
+        """Number of passes of one step that must follow one another."""
         return self.cost.passes
 
     @property
@@ -95,12 +95,12 @@ class Plan:
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        """How often held-out data is evaluated on, and what that costs beside the steps."""
+        """How often the run evaluates on held-out data, and the cost of that relative to the steps."""
         blocks = len({row.block for row in self.parameters})
-        return evaluation(self.experiment, self.steps, self.flops, self.regions, blocks)
+        return price_evaluations(self.experiment, self.steps, self.flops, self.regions, blocks)
 
     def to_json(self) -> dict[str, object]:
-        """The content of plan.json."""
+        """Returns the content of plan.json."""
         return {
             "name": self.experiment.name,
             "device": self.device,
@@ -137,30 +137,30 @@ class Plan:
 
 
 def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
-    """Pure but for the question whether there is a GPU, and the import of what the spec names.
+    """Plans an experiment. It only looks whether there is a GPU and imports the kinds that the spec names.
 
     Raises SpecError for rules that do not fit the model, for schedules that do not fit into the run and for metrics
     that would never be measured, and EnvironmentProblem for a metric that cannot be built.
     """
-    attention = attention or build.kernel(experiment)
+    attention = attention or build.choose_kernel(experiment)
     network = build.model(experiment, attention)
     metrics = build_metrics(experiment, network, attention, eager)
     noted = NotedProbe(experiment, metrics)
-    found = _measured(experiment, network, noted.probe, recomputed=False)
+    found = _measure_step(experiment, network, noted.probe, recomputed=False)
     recomputed = not _fits(experiment, found)
     if recomputed:
-        found = _measured(experiment, network, noted.probe, recomputed=True)
+        found = _measure_step(experiment, network, noted.probe, recomputed=True)
         if not _fits(experiment, found):
             raise _too_large(experiment, found)
     noted.require_called()
-    steps = _steps(experiment, found.cost)
+    steps = _count_steps(experiment, found.cost)
     require_fit(experiment.optimizer, steps)
     return Plan(
         experiment=experiment,
-        device=_device(experiment),
+        device=_choose_device(experiment),
         attention=attention,
         steps=steps,
-        parameters=_table(experiment, network),
+        parameters=_list_parameters(experiment, network),
         cost=found.cost,
         calls=found.calls,
         regions=found.regions,
@@ -172,7 +172,7 @@ def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
 
 
 class _Measured(NamedTuple):
-    """What one step on the meta device has shown."""
+    """The measurements of one step on the meta device."""
 
     cost: Cost
     calls: Mapping[str, float]
@@ -181,26 +181,26 @@ class _Measured(NamedTuple):
     memory: dict[str, int]
 
 
-def _measured(experiment: Experiment, network: Model, probe: Probe | None, recomputed: bool) -> _Measured:
+def _measure_step(experiment: Experiment, network: Model, probe: Probe | None, recomputed: bool) -> _Measured:
     meter = Meter()
-    # How many steps there are is a constant of the schedule and changes no cost.
-    optimizer = methods.optimizer(experiment.optimizer, network, 1, meter, probe)
+    # The number of steps matters to the schedule alone and changes no cost.
+    optimizer = methods.build_optimizer(experiment.optimizer, network, 1, meter, probe)
     problem = build.objective(network, experiment, recomputed)
     params = network.init(experiment.training.seed, "meta")
     state = optimizer.init(params)
     tokens = torch.empty(build.microbatch_shape(experiment), dtype=torch.int64, device="meta")
-    meter.storages.held((params, state))
+    meter.storages.hold((params, state))
     with meter.storages:
         several = len(list(optimizer.parts(params, state))) > 1
-        blocks = block_regions(network, problem, params, tokens, meter) if several else {}
-        objective = blockwise(problem, {name: b.names for name, b in blocks.items() if b.own}, network, meter)
+        blocks = price_blocks(network, problem, params, tokens, meter) if several else {}
+        objective = divide_by_block(problem, {name: b.names for name, b in blocks.items() if b.own}, network, meter)
         meter.storages.begin()
         optimizer.step(objective, params, state, tokens.expand(optimizer.microbatches, *tokens.shape))
         peak = meter.storages.peak
         if "value" not in meter.regions:
-            meter.priced("value", problem.value, params, tokens)  # for evaluations
-    # A micro-batch goes to the device when the objective is asked about it.
-    there = optimizer.microbatches if _device(experiment) == "cpu" else 1
+            meter.price("value", problem.value, params, tokens)  # for evaluations
+    # A micro-batch moves to the device when the objective is evaluated on it.
+    there = optimizer.microbatches if _choose_device(experiment) == "cpu" else 1
     memory = {
         "parameters": nbytes(params),
         **({"average": nbytes(params)} if experiment.training.average else {}),
@@ -226,23 +226,23 @@ def _too_large(experiment: Experiment, found: _Measured) -> SpecError:
     )
 
 
-def _steps(experiment: Experiment, cost: Cost) -> int:
+def _count_steps(experiment: Experiment, cost: Cost) -> int:
     training = experiment.training
     if training.steps is not None:
         return training.steps
     return ceil((training.tokens or 0) / (cost.microbatches * training.rows * experiment.data.context))
 
 
-def _device(experiment: Experiment) -> str:
+def _choose_device(experiment: Experiment) -> str:
     wanted = experiment.training.device
     return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
 
 
-def _table(experiment: Experiment, network: Model) -> tuple[Parameter, ...]:
+def _list_parameters(experiment: Experiment, network: Model) -> tuple[Parameter, ...]:
     method = experiment.optimizer
     follows = method.inner if isinstance(method, spec.GaussNewton) else method
     solved = isinstance(follows, spec.ConjugateGradients)
-    rules, routes = ({}, {}) if isinstance(follows, spec.ConjugateGradients) else routing(follows, network)
+    rules, routes = ({}, {}) if isinstance(follows, spec.ConjugateGradients) else route_parameters(follows, network)
     block = {name: block for block, names in network.blocks.items() for name in names}
 
     def row(name: str) -> Parameter:

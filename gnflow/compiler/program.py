@@ -1,4 +1,4 @@
-"""Plan -> Program: the regions compiled, the step around them in plain Python."""
+"""Makes a Program of a Plan: regions are compiled, and the step around them stays plain Python."""
 
 import warnings
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from torch import Tensor
 
 from gnflow.compiler import build, methods, toolchain
 from gnflow.compiler.average import Average, begin_average, follow
-from gnflow.compiler.blocks import blockwise
+from gnflow.compiler.blocks import divide_by_block
 from gnflow.compiler.measuring import build_metrics, join_probes, measure
 from gnflow.compiler.plan import Plan
-from gnflow.compiler.regions import Compiler, Notice, unnoticed
+from gnflow.compiler.regions import Compiler, Notice, ignore_notice
 from gnflow.errors import EnvironmentProblem
 from gnflow.metrics.protocol import Metric, Moment
 from gnflow.models.model import Model
@@ -23,7 +23,7 @@ from gnflow.spec.training import WeightAverage
 
 
 class State(NamedTuple):
-    """Everything that one step hands to the next."""
+    """Everything that a step passes to the next."""
 
     step: int
     params: Params
@@ -34,7 +34,7 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """A run's functions. `objective` is what the optimizer sees; `initial` draws the model's first weights."""
+    """The functions of a run. The optimizer uses `objective`; `initial` draws the model's initial weights."""
 
     plan: Plan
     device: torch.device
@@ -44,38 +44,38 @@ class Program:
     initial: Callable[[], Params]
     compiler: Compiler | None
     metrics: tuple[Metric, ...] = ()
-    """Those of the spec, in its order."""
+    """The metrics of the spec, in its order."""
 
     @property
     def _rule(self) -> WeightAverage | None:
         return self.plan.experiment.training.average
 
     def init(self, params: Params | None = None) -> State:
-        """The state before the first step, with these weights or else with the model's first ones."""
+        """Returns the state before the first step, with these weights or else with the model's initial ones."""
         params = self.initial() if params is None else params
         return State(0, params, self.optimizer.init(params), begin_average(self._rule, params))
 
     def template(self) -> State:
-        """A state on the meta device: the shapes and types that a checkpoint must have."""
+        """Returns a state on the meta device. It has the shapes and types that a checkpoint must have."""
         shapes = {row.name: torch.empty(row.shape, device="meta") for row in self.plan.parameters}
         return State(0, shapes, self.optimizer.init(shapes), begin_average(self._rule, shapes))
 
     def step(self, state: State, batch: Tensor) -> tuple[State, Metrics]:
-        """One step on (microbatches, rows, time + 1) tokens, wherever they are; the state is consumed."""
+        """Takes one step on (microbatches, rows, time + 1) tokens from any device. It consumes the state."""
         params, optimizer, metrics = self.optimizer.step(self.objective, state.params, state.optimizer, batch)
         self._hold_to_budget(state.step)
         average = follow(state.average, self._rule, params, state.step + 1, self.plan.steps)
         return State(state.step + 1, params, optimizer, average), metrics
 
     def moment(self, state: State, batch: Tensor, before: Params | None = None) -> Moment:
-        """What metrics look at, on held-out micro-batches; `before` has the weights that the last step started from."""
+        """Returns the moment for metrics to look at. `before` are the weights that the last step started from."""
         held_out = batch.to(self.device)
         return Moment(
             state.step, state.params, before or {}, self.optimizer, state.optimizer, self.objective, held_out
         )  # fmt: skip
 
     def evaluate(self, at: Moment, due: Callable[[Metric], bool] = lambda metric: True) -> Metrics:
-        """What the metrics measure that are `due`. Raises EnvironmentProblem for a metric that breaks its protocol."""
+        """Measures the metrics that are `due`. Raises EnvironmentProblem for a metric that breaks its protocol."""
         found: Metrics = {}
         for declared, metric in zip(self.plan.experiment.metrics, self.metrics, strict=True):
             if due(metric):
@@ -83,15 +83,15 @@ class Program:
         return found
 
     def graphs(self) -> dict[str, int]:
-        """Compiled graphs by region."""
+        """Counts the compiled graphs of each region."""
         return self.compiler.graphs() if self.compiler else {}
 
     def compile_seconds(self) -> float:
-        """Seconds of compilation so far."""
+        """Returns the seconds of compilation so far."""
         return self.compiler.seconds() if self.compiler else 0.0
 
     def _hold_to_budget(self, step: int) -> None:
-        """Raises EnvironmentProblem when a region was compiled more often than the spec allows."""
+        """Raises EnvironmentProblem if a region was compiled more often than the spec allows."""
         budget = self.plan.experiment.compile
         for region in self.compiler.regions if self.compiler else ():
             recompiles = len(region.compilations) - 1
@@ -108,12 +108,12 @@ class Program:
 
 
 def compile(  # noqa: A001  # the verb of the design
-    plan: Plan, compiled: bool = True, network: Model | None = None, notice: Notice = unnoticed
+    plan: Plan, compiled: bool = True, network: Model | None = None, notice: Notice = ignore_notice
 ) -> Program:
-    """Builds the functions of a plan; graphs are compiled at their first call. Sets torch's float32 precision.
+    """Builds the functions of a plan and sets torch's float32 precision. A graph is compiled at its first call.
 
-    `network` is that of the plan, where it has been built already. `notice` hears the name of each region before its
-    first call. Raises EnvironmentProblem for a GPU that is not there and for a metric that cannot be built.
+    `network` is the network of the plan, if it has been built already. `notice` is called with the name of each region
+    before its first call. Raises EnvironmentProblem for a missing GPU and for a metric that cannot be built.
     """
     experiment = plan.experiment
     if plan.device == "cuda" and not torch.cuda.is_available():
@@ -130,14 +130,14 @@ def compile(  # noqa: A001  # the verb of the design
     network = network or build.model(experiment, plan.attention)
     metrics = build_metrics(experiment, network, plan.attention, jit)
     own = {name: block.names for name, block in plan.blocks.items() if block.own}
-    problem = blockwise(build.objective(network, experiment, plan.recomputed), own, network, jit)
-    optimizer = methods.optimizer(experiment.optimizer, network, plan.steps, jit, join_probes(metrics))
+    problem = divide_by_block(build.objective(network, experiment, plan.recomputed), own, network, jit)
+    optimizer = methods.build_optimizer(experiment.optimizer, network, plan.steps, jit, join_probes(metrics))
     device = torch.device(plan.device)
     return Program(
         plan,
         device,
         network,
-        placed(problem, device),
+        place(problem, device),
         optimizer,
         lambda: network.init(experiment.training.seed, device),
         compiler,
@@ -145,16 +145,16 @@ def compile(  # noqa: A001  # the verb of the design
     )
 
 
-def placed(objective: Objective, device: torch.device) -> Objective:
-    """The objective for micro-batches from anywhere: each goes to `device` when it is asked about, and no sooner."""
+def place(objective: Objective, device: torch.device) -> Objective:
+    """Makes an objective for micro-batches on any device. Each moves to `device` only when it is needed."""
 
-    def there(tokens: Tokens) -> Tokens:
+    def to_device(tokens: Tokens) -> Tokens:
         return tokens.to(device, non_blocking=True)
 
     return Objective(
-        lambda params, tokens: objective.value(params, there(tokens)),
-        lambda params, tokens: objective.gradient(params, there(tokens)),
-        lambda params, anchor, tokens: objective.curved(params, anchor, there(tokens)),
-        lambda direction, anchor, tokens: objective.product(direction, anchor, there(tokens)),
-        lambda tokens: objective.weight(there(tokens)),
+        lambda params, tokens: objective.value(params, to_device(tokens)),
+        lambda params, tokens: objective.gradient(params, to_device(tokens)),
+        lambda params, anchor, tokens: objective.curved(params, anchor, to_device(tokens)),
+        lambda direction, anchor, tokens: objective.product(direction, anchor, to_device(tokens)),
+        lambda tokens: objective.weight(to_device(tokens)),
     )

@@ -1,7 +1,7 @@
-"""Regions: the pure functions that are compiled. The step around them stays plain Python.
+"""Compiles regions, the pure functions of a step. The step around them stays plain Python.
 
 Each region counts its graphs, so that a recompilation is never silent, and its seconds of compilation, so that they can
-be kept out of a run's time.
+be left out of a run's time.
 """
 
 import subprocess
@@ -13,26 +13,26 @@ import torch
 
 from gnflow.compiler import toolchain
 from gnflow.errors import EnvironmentProblem
-from gnflow.optim.protocol import Region, copied
+from gnflow.optim.protocol import Region, copy_code
 
 Notice: TypeAlias = Callable[[str], None]
-"""Hears the name of a region when it is about to be compiled."""
+"""It is called with the name of a region that is about to be compiled."""
 
 
-def unnoticed(name: str) -> None:
-    """Tells nobody."""
+def ignore_notice(name: str) -> None:
+    """Ignores that a region is about to be compiled."""
 
 
 class Compiled:
-    """One compiled region. Calling it is calling the function."""
+    """One compiled region, called like its function."""
 
     def __init__(
-        self, name: str, function: Callable[..., object], mode: str, fullgraph: bool, notice: Notice = unnoticed
+        self, name: str, function: Callable[..., object], mode: str, fullgraph: bool, notice: Notice = ignore_notice
     ) -> None:
         patches = {} if mode == "default" else torch._inductor.list_mode_options(mode)
 
         def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
-            # Seconds to import, and a finished run never compiles.
+            # This takes seconds to import, and a finished run never compiles.
             from torch._inductor import config
             from torch._inductor.compile_fx import compile_fx
 
@@ -44,15 +44,15 @@ class Compiled:
         self.name, self.fullgraph = name, fullgraph
         self._notice: Notice | None = notice
         self.graphs: list[int] = []
-        """Nodes of each graph compiled so far."""
+        """Number of nodes of each graph compiled so far."""
         self.compilations: list[int] = []
-        """Graphs made by each call that compiled: a second graph is a break, a second call a recompilation."""
+        """Number of graphs from each call that compiled: a second graph is a break, a second call a recompilation."""
         self.seconds = 0.0
         """Seconds of all calls that compiled."""
-        self._function = torch.compile(copied(function), backend=backend, fullgraph=fullgraph, dynamic=False)
+        self._function = torch.compile(copy_code(function), backend=backend, fullgraph=fullgraph, dynamic=False)
 
     def __call__(self, *arguments: object) -> object:
-        """The function's own result."""
+        """Returns the result of the function."""
         if self._notice is not None:
             self._notice(self.name)
             self._notice = None
@@ -86,14 +86,16 @@ class Compiled:
 
 
 class Compiler:
-    """A `Jit` that keeps the regions it compiled."""
+    """A `Jit` that keeps the regions which it compiled."""
 
-    def __init__(self, mode: Literal["default", "max-autotune"], fullgraph: bool, notice: Notice = unnoticed) -> None:
+    def __init__(
+        self, mode: Literal["default", "max-autotune"], fullgraph: bool, notice: Notice = ignore_notice
+    ) -> None:
         self.mode, self.fullgraph, self.notice = mode, fullgraph, notice
         self.regions: list[Compiled] = []
 
     def __call__(self, name: str, region: Region, /, every: int | None = None) -> Region:
-        """The compiled region; it is compiled at its first call. Work that is due now and then stays as it is."""
+        """Returns a region that is compiled at its first call. With `every` the function is returned as it is."""
         if every is not None:
             return region
         compiled = Compiled(name, region, self.mode, self.fullgraph, self.notice)
@@ -101,9 +103,9 @@ class Compiler:
         return cast("Region", compiled)
 
     def graphs(self) -> dict[str, int]:
-        """Graphs compiled so far, by region."""
+        """Counts the graphs compiled so far, by region."""
         return {region.name: len(region.graphs) for region in self.regions if region.graphs}
 
     def seconds(self) -> float:
-        """Seconds of compilation so far."""
+        """Returns the seconds of compilation so far."""
         return sum(region.seconds for region in self.regions)

@@ -1,4 +1,4 @@
-"""Which method owns which parameter: a spec's rules first, then the method's own choice."""
+"""Assigns each parameter to a method: by the rules of the spec first, then by the method's own choice."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,16 @@ from gnflow.spec.parts import Rule
 
 
 class Routing(NamedTuple):
-    """Which rule owns which parameter."""
+    """The rules of a method, and the rule of each parameter."""
 
     rules: Mapping[str, rules.FirstOrder]
     """Label -> method, in order of precedence."""
     routes: Mapping[str, str]
-    """Parameter -> label. Frozen ones have none."""
+    """Parameter -> label. Frozen parameters have none."""
 
 
-def routing(method: spec.Method, network: Model) -> Routing:
-    """First match wins.
+def route_parameters(method: spec.Method, network: Model) -> Routing:
+    """Assigns each parameter to the first rule that matches.
 
     Raises SpecError for a method of matrices that is left without any, and for a rule that owns nothing, that has
     vectors under a method of matrices, that catches embedding or head along with matrices inside the blocks, or that

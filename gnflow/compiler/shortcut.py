@@ -1,7 +1,7 @@
-"""Operations on the meta device, each worked out once for every form of its arguments.
+"""Remembers the results of operations on the meta device, so that each runs once for every form of its arguments.
 
-torch takes a tenth of a millisecond to find the shape of a sum on the meta device, and a step has many thousand of them
-that differ in nothing.
+torch takes a tenth of a millisecond to find the shape of a sum on the meta device, and a step has many thousand equal
+ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ _Form: TypeAlias = tuple[torch.Size, tuple[int, ...], torch.dtype]
 
 
 class Shortcut:
-    """Remembers operations that return one new tensor, and gives an empty one of its form the next time."""
+    """Remembers operations that return one new tensor, and returns an empty tensor of its form the next time."""
 
     def __init__(self) -> None:
         self._forms: dict[object, _Form] = {}
@@ -23,35 +23,35 @@ class Shortcut:
         """Whether an operation returns one tensor, in a storage of its own."""
 
     def only_writes(self, operation: Operation) -> bool:
-        """Whether it returns nothing and writes into its arguments, which without content changes nothing."""
+        """Tells whether an operation returns nothing and only writes into arguments, which have no content here."""
         return not operation._schema.returns  # type: ignore[attr-defined]  # torch types no operators
 
     def only_views(self, operation: Operation) -> bool:
-        """Whether what it returns lies in the storage of its argument."""
+        """Tells whether the result of an operation lies in the storage of its argument."""
         return bool(getattr(operation, "is_view", False))
 
     def __call__(self, operation: Operation, args: Sequence[object], kwargs: Mapping[str, object]) -> Tensor | None:
-        """A tensor that stands for the result; None of a call that is not known."""
-        form = self._forms.get(_call(operation, args, kwargs)) if self._makes_one.get(operation) else None
+        """Returns an empty tensor in place of the result, or None for an unknown call."""
+        form = self._forms.get(_describe_call(operation, args, kwargs)) if self._makes_one.get(operation) else None
         return None if form is None else torch.empty_strided(form[0], form[1], dtype=form[2], device="meta")
 
     def learn(
         self, operation: Operation, args: Sequence[object], kwargs: Mapping[str, object], result: object, new: bool
     ) -> None:
-        """Remembers a result; `new` says whether its storage is no storage of the arguments."""
+        """Remembers a result. `new` says that its storage is not one of the arguments' storages."""
         alone = isinstance(result, Tensor) and result.is_meta and new
         self._makes_one[operation] = alone and self._makes_one.get(operation, True)
         if isinstance(result, Tensor) and alone:
-            self._forms[_call(operation, args, kwargs)] = result.shape, result.stride(), result.dtype
+            self._forms[_describe_call(operation, args, kwargs)] = result.shape, result.stride(), result.dtype
 
 
-def _call(operation: Operation, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
-    return operation, tuple(map(_signature, args)), tuple(map(_signature, kwargs.items())) if kwargs else None
+def _describe_call(operation: Operation, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+    return operation, tuple(map(_describe_value, args)), tuple(map(_describe_value, kwargs.items())) if kwargs else None
 
 
-def _signature(value: object) -> object:
+def _describe_value(value: object) -> object:
     if isinstance(value, Tensor):
         return value.shape, value.stride(), value.dtype
     if isinstance(value, tuple | list):
-        return tuple(map(_signature, value))
+        return tuple(map(_describe_value, value))
     return type(value), value  # 1, 1.0 and True are equal, and make other tensors

@@ -1,6 +1,6 @@
-"""What is alive while tensors are computed with, on any device: the bytes of every storage, followed until it is freed.
+"""Counts the bytes that are alive during a computation on any device: every storage from its creation to its end.
 
-On the meta device nothing is allocated, and the same bytes are counted.
+On the meta device nothing is allocated, but the same bytes are counted.
 """
 
 import weakref
@@ -14,14 +14,14 @@ from gnflow.compiler.shortcut import Shortcut
 
 
 class Peak(NamedTuple):
-    """The most that was alive at one time, and how much of it a region had made that was running then."""
+    """The largest number of bytes alive at one time, and how many of them the region running then had made."""
 
     total: int = 0
     inside: int = 0
 
 
 class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    """Follows the storages that operations create inside this mode, and those that are `held` from before."""
+    """A mode that counts the storages which operations create, and those of existing tensors given to `hold`."""
 
     def __init__(self, shortcut: Shortcut | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -29,10 +29,10 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         self.alive = 0
         self.peak = Peak()
         self._floor: int | None = None
-        """Bytes that were alive when the running region began; None outside of regions."""
+        """Number of bytes alive when the running region began; None outside of regions."""
         self._seen: dict[int, weakref.ref[object]] = {}
 
-    def held(self, tree: object) -> None:
+    def hold(self, tree: object) -> None:
         """Counts the storages of existing tensors, for as long as they exist."""
         for tensor in tensors(tree):
             self._count(tensor)
@@ -42,8 +42,8 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         """Forgets the peak so far."""
         self.peak = Peak(self.alive)
 
-    def within(self, work: Callable[[], object], region: bool) -> tuple[object, Peak]:
-        """(result, the peak of this work alone, beyond what was alive before it)."""
+    def measure(self, work: Callable[[], object], region: bool) -> tuple[object, Peak]:
+        """Runs `work` and returns (its result, its own peak beyond what was alive before)."""
         before, floor, start = self.peak, self._floor, self.alive
         self.peak, self._floor = Peak(start), start if region else floor
         try:
@@ -54,13 +54,13 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         self.peak = max(before, self.peak)
         return result, most
 
-    def spiked(self, most: Peak) -> None:
-        """Counts work that was not done."""
+    def add_peak(self, most: Peak) -> None:
+        """Counts the peak of work that is not run again."""
         self.peak = max(self.peak, Peak(self.alive + most.total, most.inside))
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """False: torch would wrap every operation so that nothing in it is compiled, and nothing is."""
+        """Returns False. Else torch would wrap every operation to keep Dynamo out, which compiles nothing here."""
         return False
 
     def __torch_dispatch__(
@@ -97,11 +97,11 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
             return
         size = storage.nbytes()
 
-        def freed(_: object) -> None:
+        def free(_: object) -> None:
             del self._seen[key]
             self.alive -= size
 
-        self._seen[key] = weakref.ref(storage, freed)
+        self._seen[key] = weakref.ref(storage, free)
         self.alive += size
 
     def _mark(self) -> None:
@@ -110,7 +110,7 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
 
 
 def storage_of(tensor: Tensor) -> int:
-    """By which a storage is known while it exists."""
+    """Returns a number that identifies a storage while it exists."""
     return int(tensor.untyped_storage()._cdata)
 
 
@@ -119,12 +119,12 @@ def _storages_of(tree: object) -> set[int]:
 
 
 def nbytes(tree: object) -> int:
-    """Bytes of all tensors in a nested state."""
+    """Counts the bytes of all tensors in a nested state."""
     return sum(leaf.numel() * leaf.element_size() for leaf in tensors(tree))
 
 
 def tensors(tree: object) -> Iterator[Tensor]:
-    """Those of nested tuples, lists, dicts and whatever else pytree takes apart."""
+    """Lists the tensors in nested tuples, lists and dicts."""
     if isinstance(tree, Tensor):
         yield tree
     elif isinstance(tree, tuple | list):

@@ -1,4 +1,4 @@
-"""What a compiler may neither move nor do again for every entry that uses it."""
+"""An operation that a compiler may neither move nor repeat for every entry that uses its result."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @torch.library.custom_op("gnflow::after", mutates_args=())
 def after(x: Tensor, done: Sequence[Tensor]) -> Tensor:
-    """A copy of x that is not made before all of `done` are there: a compiler would work on all pieces at once."""
+    """Copies x after all of `done` have been computed. Without it a compiler would work on all pieces at once."""
     return x.clone()
 
 

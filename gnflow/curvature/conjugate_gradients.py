@@ -2,10 +2,11 @@
 
     a = <r, z> / <p, A p>     x <- x + a p     r <- r - a A p     z = P^-1 r     p <- z + <r, z>_new / <r, z> p
 
-P is a preconditioner. x begins at 0. Once |r| <= tolerance |b|, or <p, A p> <= 0, x stays: further iterations change
-nothing, so none has to wait for the host to decide. If A is bent downwards along the very first direction, that of
-steepest descent, x goes along it and stays there, as far as if the bend were |p| |A p|: that is at least as much as the
-bend with its signs turned up, so the step is no longer than the one that this would take.
+P is a preconditioner. x starts at 0. Once |r| <= tolerance |b| or <p, A p> <= 0, further iterations leave x unchanged,
+so that no iteration has to wait for a decision of the host. If the curvature is negative along the very first
+direction, that of steepest descent, x takes one step along it and then stays. The length of that step assumes the
+curvature |p| |A p|. This is at least the curvature of A with the signs of its eigenvalues made positive, so the step
+is no longer than one that used it.
 
 Source:   Hestenes & Stiefel 1952; Dembo & Steihaug 1983, "Truncated-Newton algorithms", and Nocedal & Wright 2006,
           algorithm 7.1 (negative curvature); Martens 2010, "Deep learning via Hessian-free optimization", section 4
@@ -29,7 +30,7 @@ Inverse: TypeAlias = Callable[[Tensor], Tensor]
 
 
 class Iterate(NamedTuple):
-    """Where the iteration stands; the last four are 0-D."""
+    """The state of the iteration. The last four fields are 0-D."""
 
     solution: Tensor
     residual: Tensor
@@ -43,7 +44,7 @@ class Iterate(NamedTuple):
 
 
 def begin(b: Tensor, inverse: Inverse) -> Iterate:
-    """x = 0."""
+    """Returns the iterate at x = 0."""
     direction = inverse(b)
     size = torch.linalg.vector_norm(b)
     return Iterate(
@@ -52,7 +53,7 @@ def begin(b: Tensor, inverse: Inverse) -> Iterate:
 
 
 def advance(at: Iterate, image: Tensor, inverse: Inverse, tolerance: float) -> Iterate:
-    """One iteration; `image` is A times the direction."""
+    """Does one iteration. `image` is A times the direction."""
     bend = at.direction @ image
     steepest = torch.linalg.vector_norm(at.direction) * torch.linalg.vector_norm(image)
     going = at.going & ((bend > 0) | (bend < 0) & (at.iterations == 0)) & steepest.isfinite()
@@ -71,15 +72,15 @@ def advance(at: Iterate, image: Tensor, inverse: Inverse, tolerance: float) -> I
     )
 
 
-def solved(operator: Operator, b: Params, damping: float, iterations: int) -> tuple[Params, Scalar]:
-    """(x, |r| / |b|) of (A + damping) x = b: one product for each iteration, none truncated by the residual."""
-    right = trees.flat(b)
-    at = begin(right, _unchanged)
+def solve(operator: Operator, b: Params, damping: float, iterations: int) -> tuple[Params, Scalar]:
+    """Returns (x, |r| / |b|) for (A + damping) x = b. Each iteration takes one product; the residual stops none."""
+    right = trees.flatten(b)
+    at = begin(right, _keep)
     for _ in range(iterations):
-        image = operator(trees.shaped(at.direction, b))
-        at = advance(at, trees.flat(trees.pick(image, b)) + damping * at.direction, _unchanged, 0.0)
-    return trees.shaped(at.solution, b), torch.linalg.vector_norm(at.residual) / at.size
+        image = operator(trees.unflatten(at.direction, b))
+        at = advance(at, trees.flatten(trees.pick(image, b)) + damping * at.direction, _keep, 0.0)
+    return trees.unflatten(at.solution, b), torch.linalg.vector_norm(at.residual) / at.size
 
 
-def _unchanged(residual: Tensor) -> Tensor:
+def _keep(residual: Tensor) -> Tensor:
     return residual

@@ -1,10 +1,10 @@
-"""How much of a symmetric operator lies in its diagonal blocks.
+"""The share of a symmetric operator that lies in its diagonal blocks.
 
     share = sum_b |A_bb|^2 / |A|^2                               Frobenius norms
           ~ sum_v sum_b |(A v_b)_b|^2 / sum_v sum_b |A v_b|^2    v_b a probe in the parameters of b, 0 elsewhere
 
-Of probes of independent random signs, both sums are unbiased but for the number of probes. Since they share their
-products the quotient lies in [0, 1], and is exact where A is block-diagonal or has but one block.
+With probes of independent random signs both sums, divided by the number of probes, are unbiased. They use the same
+products, so the quotient lies in [0, 1]; it is exact if A is block-diagonal or has a single block.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,10 @@ from gnflow.objective import Params, Scalar
 def energies(
     operator: Operator, blocks: Mapping[str, Sequence[str]], probes: Iterable[Params]
 ) -> tuple[Scalar, Scalar]:
-    """(in the diagonal blocks, in all of A), means over the probes; one product for each probe and block."""
+    """Returns the energies (in the diagonal blocks, in all of A), averaged over the probes.
+
+    Each probe takes one product for each block.
+    """
     within, whole = [], []
     for probe in probes:
         for names in blocks.values():

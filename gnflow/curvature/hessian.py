@@ -1,4 +1,4 @@
-"""The Hessian of a loss times a direction, forward over reverse."""
+"""The Hessian of a loss times a direction, by forward mode over reverse mode."""
 
 from collections.abc import Callable
 from typing import cast
@@ -9,8 +9,11 @@ from gnflow import trees
 from gnflow.objective import Params, Scalar, Tokens
 
 
-def hessian(value: Callable[[Params, Tokens], Scalar]) -> Callable[[Params, Params, Tokens], Params]:
-    """In the place of `Objective.product`: (direction, anchor, tokens) -> H direction, of a part of the parameters."""
+def hessian_product(value: Callable[[Params, Tokens], Scalar]) -> Callable[[Params, Params, Tokens], Params]:
+    """Returns (direction, anchor, tokens) -> H direction, which can serve as `Objective.product`.
+
+    `direction` may name a part of the anchor's parameters.
+    """
 
     def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
         slope = torch.func.grad(lambda part: value({**anchor, **part}, tokens))

@@ -3,11 +3,11 @@
     w = A q_j,   a_j = <q_j, w>,   w <- w - Q Q' w, twice,   b_j = |w|,   q_j+1 = w / b_j         Q = (q_1 .. q_j)
     T = tridiagonal(b, a, b) = S diag(theta) S'        an eigenvalue of A lies within b_m |S_mi| of theta_i
 
-Every theta lies between the extreme eigenvalues of A, which it finds first. Eigenvalues that are equal are found once.
+Every theta lies between the extreme eigenvalues of A, which converge first. Eigenvalues that are equal are found once.
 
 Source:   Lanczos 1950; Parlett 1998, "The symmetric eigenvalue problem", chapter 13
 Code:     github.com/amirgholami/PyHessian density_weight.py
-Differs:  it stops where the Krylov space is exhausted
+Differs:  the iteration stops when the Krylov space is exhausted
 """
 
 from collections.abc import Callable
@@ -20,20 +20,23 @@ from gnflow import trees
 from gnflow.objective import Params
 
 Operator: TypeAlias = Callable[[Params], Params]
-"""A symmetric matrix times a vector."""
+"""vector -> a symmetric matrix times the vector."""
 
 
 class Ritz(NamedTuple):
-    """Both (iterations,) in float64 on the CPU, the largest value first; fewer where the Krylov space is exhausted."""
+    """Ritz values and their errors, each (iterations,) in float64 on the CPU, the largest value first.
+
+    There are fewer if the Krylov space is exhausted.
+    """
 
     values: Tensor
     errors: Tensor
-    """How far the nearest eigenvalue may be."""
+    """The largest possible distance to the nearest eigenvalue."""
 
 
 def lanczos(operator: Operator, start: Params, iterations: int) -> Ritz:
-    """One product for each iteration. Holds that many vectors."""
-    first = trees.flat(start)
+    """Runs Lanczos from `start`. Each iteration takes one product and keeps one vector."""
+    first = trees.flatten(start)
     basis = first.new_empty((iterations, len(first)))
     basis[0] = first / torch.linalg.vector_norm(first)
     diagonal: list[Tensor] = []
@@ -41,7 +44,7 @@ def lanczos(operator: Operator, start: Params, iterations: int) -> Ritz:
     rounding = torch.finfo(first.dtype).eps * len(first) ** 0.5
     largest = first.new_zeros(())
     for j in range(iterations):
-        image = trees.flat(trees.pick(operator(trees.shaped(basis[j], start)), start))
+        image = trees.flatten(trees.pick(operator(trees.unflatten(basis[j], start)), start))
         diagonal.append(basis[j] @ image)
         largest = torch.maximum(largest, torch.linalg.vector_norm(image))
         for _ in range(2):

@@ -5,11 +5,11 @@
     prox_linear    L(z + v)                           gradient J' l'(z + v)
     whitened       L(z) + <l', v> + <v, S v> / 2      gradient J' (l' + S v),  S v = w v / (V W)
 
-J has a column for each of the `params` given: with a part of them, the others stay at the anchor, where they take
-neither tangent nor gradient, and nothing is propagated through what lies below that part.
+J has a column for each entry of the `params` given. If they are a part of all parameters, the others stay at the
+anchor with neither tangent nor gradient, and nothing is propagated through the layers below that part.
 
-The pullback serves for both factors, since J is that of the anchor: no double backward is taken. The reverse pass is of
-the primal alone; the tangent rides along as an auxiliary output.
+J is taken at the anchor, so one pullback serves both terms and there is no double backward. Only the primal is
+differentiated in reverse; the tangent is an auxiliary output.
 
 Source:   Abreu et al. 2025, arXiv:2510.09378, sections 3-4
 Code:     github.com/natalieabreu/full-gauss-newton llama_train_gn.py @ 0c14e7e
@@ -25,7 +25,7 @@ from typing import Literal, TypeAlias
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.curvature.tangents import Pull, pushed
+from gnflow.curvature.tangents import Pull, push_exactly
 from gnflow.models.loss import (
     Split,
     Targets,
@@ -45,16 +45,16 @@ Form: TypeAlias = Literal["quadratic", "prox_linear", "whitened"]
 
 
 def quadratic(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-    """(value, cotangent) of L(z) + <l', v> + <v, H v> / 2."""
-    return _expansion(logits, tangent, targets, logit_hessian_product)
+    """Returns (value, cotangent) of L(z) + <l', v> + <v, H v> / 2."""
+    return _expand(logits, tangent, targets, logit_hessian_product)
 
 
 def whitened(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-    """(value, cotangent) of L(z) + <l', v> + <v, S v> / 2."""
-    return _expansion(logits, tangent, targets, whitened_product)
+    """Returns (value, cotangent) of L(z) + <l', v> + <v, S v> / 2."""
+    return _expand(logits, tangent, targets, whitened_product)
 
 
-def _expansion(logits: Tensor, tangent: Tensor, targets: Targets, bent: Bend) -> tuple[Scalar, Tensor]:
+def _expand(logits: Tensor, tangent: Tensor, targets: Targets, bent: Bend) -> tuple[Scalar, Tensor]:
     p = probabilities(logits, targets)
     slope, bend = logit_gradient(p, targets), bent(p, tangent, targets)
     value = cross_entropy(logits, targets) + (tangent * (slope + 0.5 * bend)).sum()
@@ -62,7 +62,7 @@ def _expansion(logits: Tensor, tangent: Tensor, targets: Targets, bent: Bend) ->
 
 
 def prox_linear(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-    """(value, cotangent) of L(z + v)."""
+    """Returns (value, cotangent) of L(z + v)."""
     moved = logits + tangent
     return cross_entropy(moved, targets), logit_gradient(probabilities(moved, targets), targets)
 
@@ -73,13 +73,13 @@ BENDS: dict[Form, Bend] = {
     "prox_linear": logit_hessian_product,
     "whitened": whitened_product,
 }
-"""The second derivative of each in v, where v = 0."""
+"""The second derivative of each form in v, at v = 0."""
 
 
-def linearised(
-    logits: Logits, surrogate: Surrogate, read: Split = split, pull: Pull = pushed
+def linearise(
+    logits: Logits, surrogate: Surrogate, read: Split = split, pull: Pull = push_exactly
 ) -> Callable[[Params, Params, Tokens], tuple[Params, Scalar]]:
-    """`Objective.curved` for a model and a surrogate loss of its linearised logits; `read` splits micro-batches."""
+    """Makes the `Objective.curved` of a surrogate loss on linearised logits. `read` splits a micro-batch."""
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         inputs, targets = read(tokens)
@@ -92,12 +92,12 @@ def linearised(
     return curved
 
 
-def curvature(logits: Logits, bend: Bend, read: Split = split) -> Callable[[Params, Params, Tokens], Params]:
-    """`Objective.product`: J' B J times a direction, B the bend in the logits."""
+def curvature_product(logits: Logits, bend: Bend, read: Split = split) -> Callable[[Params, Params, Tokens], Params]:
+    """Makes the `Objective.product` J' B J direction, where B is the second derivative `bend` in the logits."""
 
     def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
         inputs, targets = read(tokens)
-        primal, pullback, tangent = pushed(lambda p: logits(p, inputs), anchor, direction)
+        primal, pullback, tangent = push_exactly(lambda p: logits(p, inputs), anchor, direction)
         (image,) = pullback(bend(probabilities(primal, targets), tangent, targets))
         return image
 

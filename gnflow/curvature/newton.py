@@ -1,11 +1,11 @@
-"""The loss to second order at an anchor: the model of Newton's method, which need not be convex.
+"""The second-order expansion of the loss at an anchor: the model of Newton's method, which need not be convex.
 
     L(w) + <g, d> + <d, H d> / 2      gradient g + H d,  d = params - w,  H the Hessian of the loss itself
 
-H = G + the curvature of the network along the error: G is what Gauss-Newton keeps. A product is forward mode over
-reverse mode, about twice the work of one with G: a reference for small problems. The model may have no minimum. A
-first-order inner optimizer only takes its few steps on it, conjugate gradients stop at negative curvature, and the
-search decides on the loss.
+H = G + the curvature of the network along the error. Gauss-Newton keeps G alone. A product with H takes forward mode
+over reverse mode, about twice the work of one with G, so this model is a reference for small problems. It may have no
+minimum. That does no harm: a first-order inner optimizer takes only a few steps on it, conjugate gradients stop at
+negative curvature, and the search decides by the loss.
 
 Source:   Pearlmutter 1994, "Fast exact multiplication by the Hessian"
 """
@@ -21,8 +21,8 @@ from gnflow.objective import Params, Scalar, Tokens
 Sloped: TypeAlias = tuple[Params, Scalar]
 
 
-def expanded(loss: Callable[[Params, Tokens], Scalar]) -> Callable[[Params, Params, Tokens], Sloped]:
-    """`Objective.curved` of Newton's model; its `product` is that of `curvature.hessian`."""
+def expand(loss: Callable[[Params, Tokens], Scalar]) -> Callable[[Params, Params, Tokens], Sloped]:
+    """Makes the `Objective.curved` of Newton's model. `curvature.hessian` makes the `product` that belongs to it."""
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> Sloped:
         displacement = trees.subtract(params, trees.pick(anchor, params))

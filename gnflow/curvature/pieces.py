@@ -1,12 +1,12 @@
-"""The objective of a model with the logits of a few tokens at a time: the same mathematics in less memory.
+"""The objective of a model, computed for the logits of a few tokens at a time: the same mathematics in less memory.
 
     x, x' = features and their tangent
     for each piece of the tokens:
         z, v = head x, its tangent;  c = the loss's cotangent of z;  pulled back to the head's weights and to x at once
     gradient = sum of the head's + that of the features, by what was pulled back to x
 
-No buffer of the size of all logits is there at any time, in the plain gradient neither, whose c is w (p - y) / W.
-Where they are `recomputed`, nor are the activations of all blocks.
+No buffer ever has the size of all logits. This holds for the plain gradient too, whose c is w (p - y) / W. With
+`recomputed`, the activations of all blocks are never in memory together either.
 """
 
 from collections.abc import Sequence
@@ -18,20 +18,20 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.curvature.barrier import after
 from gnflow.curvature.linearised import Bend, Surrogate
-from gnflow.curvature.recompute import X, read, through
-from gnflow.curvature.tangents import Pull, at_rest, pushed
-from gnflow.models.loss import Targets, cross_entropy, logit_gradient, pieces, probabilities, weight
+from gnflow.curvature.recompute import X, pick_read, push_through
+from gnflow.curvature.tangents import Pull, push_exactly, push_nothing
+from gnflow.models.loss import Targets, cross_entropy, cut, logit_gradient, probabilities, total_weight
 from gnflow.models.model import Model
 from gnflow.objective import Objective, Params, Scalar, Tokens
 
 
 class Thrift(NamedTuple):
-    """What is done for less memory."""
+    """The measures that save memory."""
 
     pieces: int = 1
-    """Of the logits of a micro-batch."""
+    """Number of pieces that the logits of a micro-batch are computed in."""
     recomputed: bool = False
-    """Take the blocks again in the reverse pass, one at a time."""
+    """Whether the reverse pass computes each block again instead of keeping its activations."""
 
 
 def objective(
@@ -40,60 +40,63 @@ def objective(
     surrogate: Surrogate,
     bend: Bend,
     reduced: Model | None = None,
-    pull: Pull = pushed,
+    pull: Pull = push_exactly,
 ) -> Objective:
-    """So that less is in memory at a time; gradients are those of `reduced`, where it is given, models by `pull`."""
+    """Builds the objective of `network` with these measures.
+
+    Plain gradients use the network `reduced`, if there is one. Convex models take their tangents by `pull`.
+    """
     count = thrift.pieces
 
     def value(params: Params, tokens: Tokens) -> Scalar:
         inputs, targets = network.split(tokens)
         x = network.features.run(params, inputs)
         total = x.new_zeros(())
-        for part, judged in zip(_split(x, count), pieces(targets, count), strict=True):
+        for part, judged in zip(_split(x, count), cut(targets, count), strict=True):
             total = total + cross_entropy(network.head.run(params, after(part, [total])), judged)
         return total
 
     def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        return _pulled(
-            reduced or network, thrift, at_rest, _plain, params, trees.pick(params, network.moving), tokens
+        return _pull_back(
+            reduced or network, thrift, push_nothing, _plain, params, trees.pick(params, network.moving), tokens
         )  # fmt: skip
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         displacement = trees.subtract(params, trees.pick(anchor, params))
-        return _pulled(network, thrift, pull, surrogate, anchor, displacement, tokens)
+        return _pull_back(network, thrift, pull, surrogate, anchor, displacement, tokens)
 
     def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
-        def bent(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
+        def bend_alone(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
             return logits.new_zeros(()), bend(probabilities(logits, targets), tangent, targets)
 
-        image, _ = _pulled(network, thrift, pushed, bent, anchor, direction, tokens)
+        image, _ = _pull_back(network, thrift, push_exactly, bend_alone, anchor, direction, tokens)
         return image
 
-    return Objective(value, gradient, curved, product, lambda tokens: weight(network.split(tokens)[1]))
+    return Objective(value, gradient, curved, product, lambda tokens: total_weight(network.split(tokens)[1]))
 
 
 def _plain(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-    """A surrogate without a tangent: the loss itself."""
+    """Serves as a surrogate that ignores its tangent: the loss itself."""
     return cross_entropy(logits, targets), logit_gradient(probabilities(logits, targets), targets)
 
 
-def _pulled(
+def _pull_back(
     network: Model, thrift: Thrift, pull: Pull, surrogate: Surrogate, anchor: Params, moving: Params, tokens: Tokens
 ) -> tuple[Params, Scalar]:
-    """(gradient in `moving`, value); what moves lies below the head, in it, or in both."""
+    """Returns (gradient in `moving`, value). The moving parameters may lie below the head, in it, or both."""
     inputs, targets = network.split(tokens)
-    below, above = read(network.features, moving), read(network.head, moving)
+    below, above = pick_read(network.features, moving), pick_read(network.head, moving)
     if below and thrift.recomputed:
-        x, pullback, tangent = through(network.layers, pull, anchor, below, inputs)
+        x, pullback, tangent = push_through(network.layers, pull, anchor, below, inputs)
     elif below:
         x, pullback, tangent = pull(lambda p: network.features.run(p, inputs), anchor, below)
     else:
         x = tangent = network.features.run(anchor, inputs)
     total, gradient, slopes = x.new_zeros(()), trees.zeros(above), [x.new_zeros(())]
-    parts = (_split(x, thrift.pieces), _split(tangent, thrift.pieces), pieces(targets, thrift.pieces))
+    parts = (_split(x, thrift.pieces), _split(tangent, thrift.pieces), cut(targets, thrift.pieces))
     for part, beside, judged in zip(*parts, strict=True):
         done = [*slopes[-1:], *gradient.values()]
-        point = {**read(network.head, anchor), X: after(part, done)}
+        point = {**pick_read(network.head, anchor), X: after(part, done)}
         displacement = {**above, X: after(beside, done)} if below else above
         logits, to_head, moved = pull(lambda p: network.head.run(p, p[X]), point, displacement)
         loss, cotangent = surrogate(logits, moved, judged)
@@ -108,5 +111,5 @@ def _pulled(
 
 
 def _split(x: Tensor, count: int) -> Sequence[Tensor]:
-    """(rows, time, width) -> pieces (tokens, width)"""
+    """Splits (rows, time, width) into pieces (tokens, width)."""
     return x.flatten(0, -2).tensor_split(count)

@@ -1,17 +1,18 @@
-"""A function and its Jacobian J at a point, both ways: J d pushed forward, and a cotangent pulled back.
+"""A function and its Jacobian J at a point, in both directions: J d pushed forward, and a cotangent pulled back.
 
-    pushed         J d by forward mode, exact
-    differenced    J d = (f(point + h d) - f(point)) / h,   h^2 sum over matrices (|d_i| / |point_i|)^2 = 4 eps
-    at_rest        no d
+    push_exactly          J d by forward mode, exact
+    push_by_difference    J d = (f(point + h d) - f(point)) / h,   h^2 sum over matrices (|d_i| / |point_i|)^2 = 4 eps
+    push_nothing          no d
 
-The difference costs one more value of f, forward mode two: the tangent of W x is W x' and W' x. No exact scheme gets by
-with less. Three is the rank of the product of dual numbers, two is their border rank, which the difference takes. In
-float32 it is off by up to 1e-3 of J d, as much by what bends in h as by rounding.
+The difference costs one more evaluation of f. Forward mode costs two more, since the tangent of W x is W x' + W' x. No
+exact scheme takes less: three products, the value among them, are the rank of the multiplication of dual numbers. The
+difference reaches their border rank, which is two. In float32 it is off by up to 1e-3 of J d, as much by the curvature
+within h as by rounding.
 
 Source:   Alder and Strassen 1981, doi:10.1016/0304-3975(81)90070-0 (the rank)
 Source:   Knoll and Keyes 2004, doi:10.1016/j.jcp.2003.08.010, section 2.1 (J d by differences, and their step)
-Differs:  the step is relative to each matrix, not to 1 + |point|, so that a large embedding that hardly moves makes it
-          no longer; where there are only vectors, to them
+Differs:  the step is relative to each matrix, not to 1 + |point|, so that a large embedding that hardly moves does not
+          lengthen it; if there are only vectors, the step is relative to them
 """
 
 from collections.abc import Callable
@@ -26,12 +27,12 @@ from gnflow.objective import Params
 
 Pulled: TypeAlias = tuple[Tensor, Callable[[Tensor], tuple[Params]], Tensor]
 Pull: TypeAlias = Callable[[Callable[[Params], Tensor], Params, Params], Pulled]
-"""(function, point, displacement of a part of it) -> (value, cotangent -> (gradient of the part,), tangent)"""
+"""(function, point, displacement of a part of it) -> (value, cotangent -> (gradient of the part,), tangent)."""
 Tangent: TypeAlias = Literal["exact", "difference"]
 
 
-def pushed(function: Callable[[Params], Tensor], point: Params, displacement: Params) -> Pulled:
-    """Nothing is differentiated through the tangent, which rides along."""
+def push_exactly(function: Callable[[Params], Tensor], point: Params, displacement: Params) -> Pulled:
+    """Takes the tangent by forward mode. The reverse pass does not go through the tangent."""
 
     def forward(part: Params) -> tuple[Tensor, Tensor]:
         pushforward = torch.func.jvp(lambda p: function({**point, **p}), (part,), (displacement,))
@@ -41,17 +42,17 @@ def pushed(function: Callable[[Params], Tensor], point: Params, displacement: Pa
     return cast("Pulled", torch.func.vjp(forward, trees.pick(point, displacement), has_aux=True))
 
 
-def differenced(function: Callable[[Params], Tensor], point: Params, displacement: Params) -> Pulled:
-    """The second value keeps no activations."""
-    value, pullback, _ = at_rest(function, point, displacement)
+def push_by_difference(function: Callable[[Params], Tensor], point: Params, displacement: Params) -> Pulled:
+    """Takes the tangent by a difference of two values. The second one keeps no activations."""
+    value, pullback, _ = push_nothing(function, point, displacement)
     part, limits = trees.pick(point, displacement), torch.finfo(value.dtype)
-    h = after(2 * limits.eps**0.5 / _relative(displacement, part).clamp(min=limits.tiny**0.5), [])
+    h = after(2 * limits.eps**0.5 / _measure_relative(displacement, part).clamp(min=limits.tiny**0.5), [])
     beside = function({**point, **trees.along(part, displacement, h)})
     return value, pullback, (beside - value) / h
 
 
-def _relative(displacement: Params, part: Params) -> Tensor:
-    """How far it goes in parts of each matrix, or of each vector where there are no matrices; 0-D."""
+def _measure_relative(displacement: Params, part: Params) -> Tensor:
+    """Measures the displacement relative to each matrix, or to each vector if there are no matrices; 0-D."""
     names = [name for name, d in displacement.items() if d.ndim > 1] or list(displacement)
     sizes = [part[name].square().sum() for name in names]
     shares = [
@@ -61,10 +62,10 @@ def _relative(displacement: Params, part: Params) -> Tensor:
     return torch.stack(shares).sum().sqrt()
 
 
-def at_rest(function: Callable[[Params], Tensor], point: Params, part: Params) -> Pulled:
-    """In the place of the tangent is the value; of `part` only the names count."""
+def push_nothing(function: Callable[[Params], Tensor], point: Params, part: Params) -> Pulled:
+    """Takes no tangent and returns the value in its place. Only the names in `part` matter, not its numbers."""
     value, pullback = torch.func.vjp(lambda p: function({**point, **p}), trees.pick(point, part))  # type: ignore[misc]  # torch types the form with an auxiliary output
     return cast("Pulled", (value, pullback, value))
 
 
-PULLS: dict[Tangent, Pull] = {"exact": pushed, "difference": differenced}
+PULLS: dict[Tangent, Pull] = {"exact": push_exactly, "difference": push_by_difference}

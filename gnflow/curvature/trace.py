@@ -3,7 +3,7 @@
     Q = orthonormal basis of A (s_1 .. s_k)
     tr A ~ sum_i <q_i, A q_i> + mean_i <r_i, A r_i>,   r = g - Q Q' g             s, g of independent random signs
 
-Unbiased, whatever Q is; exact where the rank of A is at most k.
+The estimate is unbiased, whatever Q is, and exact if the rank of A is at most k.
 
 Source:   Meyer, Musco, Musco & Woodruff 2021, arXiv:2010.09649, algorithm 1
 """
@@ -19,17 +19,17 @@ from gnflow.objective import Params, Scalar
 
 
 def trace(operator: Operator, sketch: Sequence[Params], probes: Sequence[Params]) -> Scalar:
-    """Two products for each s of `sketch`, one for each g of `probes`. Holds both and Q."""
+    """Estimates the trace. Each s of `sketch` takes two products, each g of `probes` one. All and Q stay in memory."""
     like = sketch[0]
 
     def image(vector: Tensor) -> Tensor:
-        return trees.flat(trees.pick(operator(trees.shaped(vector, like)), like))
+        return trees.flatten(trees.pick(operator(trees.unflatten(vector, like)), like))
 
-    basis, _ = torch.linalg.qr(torch.stack([image(trees.flat(s)) for s in sketch], dim=1))
+    basis, _ = torch.linalg.qr(torch.stack([image(trees.flatten(s)) for s in sketch], dim=1))
     inside = torch.stack([q @ image(q) for q in basis.T.contiguous()]).sum()
     outside = []
     for probe in probes:
-        g = trees.flat(probe)
+        g = trees.flatten(probe)
         rest = g - basis @ (g @ basis)
         outside.append(rest @ image(rest))
     return inside + torch.stack(outside).mean()

@@ -1,18 +1,18 @@
-"""Whether text and image pull a matrix in the same direction: what ML-FOP-SOAP is about.
+"""Measures whether text and images pull a matrix in the same direction, the conflict that ML-FOP-SOAP addresses.
 
     cosine      <G_text, G_image> / |G_text| |G_image|
     norm ratio  |G_image| / |G_text|
 
-G are the mean gradients of the two losses over some held-out micro-batches. Means over the matrices that
-lead from features to features, and over those of each block. A matrix that one of the losses does not depend on, such
-as a head of its own, has neither.
+G_text and G_image are the mean gradients of the two losses over some held-out micro-batches. Both columns are means
+over the matrices that map features to features, and over the matrices of each block. A matrix that one of the losses
+does not depend on, such as a head of one modality, is left out.
 """
 
 import torch
 from torch import Tensor
 
 from gnflow.metrics.protocol import Metric, Moment, Subject
-from gnflow.models.modality import only
+from gnflow.models.modality import keep_modality
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Params
 from gnflow.optim.means import mean_gradient
@@ -20,19 +20,19 @@ from gnflow.spec import training
 
 
 def modality_conflict(spec: training.ModalityConflict, subject: Subject) -> Metric:
-    """The two mean gradients are compared at every evaluation."""
+    """Builds the metric, which compares the two mean gradients at every evaluation."""
 
     def measure(at: Moment) -> Metrics:
-        text, _ = mean_gradient(at.objective, at.params, only(at.batch, "text"))
-        image, _ = mean_gradient(at.objective, at.params, only(at.batch, "image"))
-        return between(subject.network, text, image)
+        text, _ = mean_gradient(at.objective, at.params, keep_modality(at.batch, "text"))
+        image, _ = mean_gradient(at.objective, at.params, keep_modality(at.batch, "image"))
+        return compare(subject.network, text, image)
 
     return Metric(measure, spec.microbatches)
 
 
-def between(network: Model, text: Params, image: Params) -> Metrics:
-    """`conflict/cosine` and `conflict/norm_ratio`, and both for each block."""
-    both = {name: _compared(text[name], image[name]) for name in text if text[name].ndim == 2}
+def compare(network: Model, text: Params, image: Params) -> Metrics:
+    """Returns `conflict/cosine` and `conflict/norm_ratio`, over all hidden matrices and for each block."""
+    both = {name: _compare_matrices(text[name], image[name]) for name in text if text[name].ndim == 2}
     alive = {name: found for name, found in both.items() if found.isfinite().all()}
     names = {"": network.hidden, **{f"/{block}": frozenset(names) for block, names in network.blocks.items()}}
     metrics: Metrics = {}
@@ -43,7 +43,7 @@ def between(network: Model, text: Params, image: Params) -> Metrics:
     return metrics
 
 
-def _compared(text: Tensor, image: Tensor) -> Tensor:
-    """(cosine, norm ratio); not finite where either is 0."""
+def _compare_matrices(text: Tensor, image: Tensor) -> Tensor:
+    """Returns (cosine, norm ratio), which are not finite if either gradient is 0."""
     one, two = torch.linalg.vector_norm(text), torch.linalg.vector_norm(image)
     return torch.stack(((text * image).sum() / (one * two), torch.where(two > 0, two / one, torch.nan)))

@@ -1,26 +1,27 @@
-"""What the loss looks like around the weights, and what an optimizer makes of it: on a fixed batch, with fixed probes.
+"""Measures the curvature of the loss at the weights, and how the optimizer uses it, on a fixed batch with fixed probes.
 
-curvature/eigenvalue/ggn_i, hessian_i  the largest, by Lanczos; i = 1, 2, ..
-curvature/error/ggn, hessian           bound, but for rounding, on how far one of these is from an eigenvalue, over the
-                                       largest
-curvature/least/hessian                its smallest Ritz value: no eigenvalue is known to be larger than the least
-curvature/trace/ggn, hessian           by Hutch++
+curvature/eigenvalue/ggn_i, hessian_i  the i-th largest eigenvalue, by Lanczos; i = 1, 2, ..
+curvature/error/ggn, hessian           largest possible distance of one of these from an eigenvalue, apart from
+                                       rounding, over the largest of them
+curvature/least/hessian                the smallest Ritz value, an upper bound on the smallest eigenvalue
+curvature/trace/ggn, hessian           the trace, by Hutch++
 curvature/block_share                  part of |G|^2 that lies in the blocks of layerwise Gauss-Newton
 curvature/condition/none, root, second_moment
-                                       largest by smallest Ritz value of P^-1/2 G P^-1/2, in the optimizer's coordinates
-curvature/gn_cosine, gn_norm_ratio     between the last update u and x of (G + damping) x = -gradient, where it started:
-                                       <u, x> / |u| |x| and |u| / |x|
-curvature/gn_residual                  of that x over the gradient's norm, as the iteration keeps it
+                                       largest over smallest Ritz value of P^-1/2 G P^-1/2, in the optimizer's
+                                       coordinates
+curvature/gn_cosine, gn_norm_ratio     the last update u beside the solution x of (G + damping) x = -gradient, taken
+                                       where u started: <u, x> / |u| |x| and |u| / |x|
+curvature/gn_residual                  residual of that x over the gradient's norm, as the iteration computes it
 
-G is the generalised Gauss-Newton matrix J' H J of the cross-entropy, whatever model the optimizer takes; what is frozen
-has no rows. P is 1, V^1/2 as in the optimizer's own step, or V, the diagonal that `Fisher.diagonal` of its transform
-has; G has then the rows of the parameters that V has. A condition number is a bound from below, as the smallest Ritz
-value is one from above; where that is 0 but for rounding it is 1 / eps. There is none of methods without such
-statistics (Muon, RMNP, conjugate gradients), and gn_* is missing before the first step.
+G is the generalised Gauss-Newton matrix J' H J of the cross-entropy, whatever model the optimizer uses. Frozen weights
+have no rows in it. P is 1, V^1/2 as in the optimizer's own step, or V, where V is the `Fisher.diagonal` of the
+optimizer's transform; G then has the rows of the parameters that V has. A condition number is a lower bound, since the
+smallest Ritz value is an upper bound; it is 1 / eps if that value is 0 apart from rounding. Methods without such
+statistics (Muon, RMNP, conjugate gradients) have no condition number, and gn_* is missing before the first step.
 
-Cost, in products with G or H, for m iterations, k probes and B blocks: 3 m + 6 k + k B and one gradient, and 3 m more
-for condition numbers. Like evaluation it is no part of a step's passes, tokens, FLOPs or seconds. Holds max(m, 3 k)
-vectors.
+With m iterations, k probes and B blocks this costs 3 m + 6 k + k B products with G or H and one gradient, and 3 m more
+products for condition numbers. Like evaluation it is no part of a step's passes, tokens, FLOPs or seconds. It holds
+max(m, 3 k) vectors.
 """
 
 import hashlib
@@ -32,34 +33,34 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.curvature.conjugate_gradients import solved
+from gnflow.curvature.conjugate_gradients import solve
 from gnflow.curvature.energy import energies
-from gnflow.curvature.hessian import hessian
+from gnflow.curvature.hessian import hessian_product
 from gnflow.curvature.lanczos import Operator, Ritz, lanczos
 from gnflow.curvature.trace import trace
 from gnflow.metrics.protocol import Metric, Moment, Subject
 from gnflow.objective import Metrics, Objective, Params, Scalar
-from gnflow.optim.means import mean_gradient, mean_product, positive
+from gnflow.optim.means import keep_positive, mean_gradient, mean_product
 from gnflow.optim.protocol import Diagonal
-from gnflow.optim.statistics import diagonals
+from gnflow.optim.statistics import find_diagonals
 from gnflow.spec import training
 
 FLOOR = 1e-8
-"""Added to P, as a part of its mean."""
+"""The number added to P, as a part of the mean of P."""
 POWERS = {"none": 0.0, "root": 0.5, "second_moment": 1.0}
 
 
 def curvature(spec: training.Curvature, subject: Subject) -> Metric:
-    """The matrices are measured eagerly and in full precision, as they are seldom asked for."""
+    """Builds the metric. It measures eagerly and in full precision, since it is measured seldom."""
     loss = subject.exact()
-    second = loss._replace(product=hessian(loss.value))
-    probe = Curvature(spec, loss, second, subject.network.moving_blocks, subject.experiment.training.seed)
+    second = loss._replace(product=hessian_product(loss.value))
+    probe = CurvatureProbes(spec, loss, second, subject.network.moving_blocks, subject.experiment.training.seed)
     return Metric(probe.measure, spec.microbatches, spec.every, needs_before=True)
 
 
 @dataclass(frozen=True)
-class Curvature:
-    """The measurements of one run. `ggn` and `hessian` are the loss, each with that curvature as its product."""
+class CurvatureProbes:
+    """The measurements of one run. `ggn` and `hessian` are the loss with the `product` of that matrix."""
 
     spec: training.Curvature
     ggn: Objective
@@ -68,25 +69,25 @@ class Curvature:
     seed: int
 
     def measure(self, at: Moment) -> Metrics:
-        """All columns that the moment has the parts for."""
+        """Measures all columns for which the moment has what is needed."""
         names = [name for names in self.blocks.values() for name in names]
         moving = trees.pick(at.params, [name for name in at.params if name in names])
         found: Metrics = {}
         for kind, objective in (("ggn", self.ggn), ("hessian", self.hessian)):
             operator = _operator(objective, at.params, at.batch)
             ritz = lanczos(operator, self._signs("start", moving), self.spec.iterations)
-            found |= _ends(kind, ritz, self.spec.eigenvalues)
+            found |= _list_ends(kind, ritz, self.spec.eigenvalues)
             sketch, probes = ([self._signs(f"{what}/{i}", moving) for i in range(self.spec.probes)] for what in "sg")
             found[f"curvature/trace/{kind}"] = trace(operator, sketch, probes)
         operator = _operator(self.ggn, at.params, at.batch)
         within, whole = energies(
             operator, self.blocks, (self._signs(f"g/{i}", moving) for i in range(self.spec.probes))
         )
-        found["curvature/block_share"] = within / positive(whole)
+        found["curvature/block_share"] = within / keep_positive(whole)
         for name, power in POWERS.items():
-            if conditioned := preconditioned(operator, diagonals(at.optimizer, at.params, at.state), power):
+            if conditioned := precondition(operator, find_diagonals(at.optimizer, at.params, at.state), power):
                 ritz = lanczos(conditioned.operator, self._signs("start", conditioned.like), self.spec.iterations)
-                found[f"curvature/condition/{name}"] = condition(ritz, next(iter(moving.values())).dtype)
+                found[f"curvature/condition/{name}"] = condition_number(ritz, next(iter(moving.values())).dtype)
         return {**found, **(self._alignment(at, list(moving)) if at.before else {})}
 
     def _alignment(self, at: Moment, names: list[str]) -> Metrics:
@@ -94,7 +95,7 @@ class Curvature:
         update = trees.subtract(trees.pick(at.params, names), trees.pick(before, names))
         gradient, _ = mean_gradient(self.ggn, before, at.batch)
         downhill = trees.scale(trees.pick(gradient, names), -1)
-        step, residual = solved(
+        step, residual = solve(
             _operator(self.ggn, before, at.batch), downhill, self.spec.damping, self.spec.iterations
         )  # fmt: skip
         one, two = trees.norm(update), trees.norm(step)
@@ -105,7 +106,7 @@ class Curvature:
         }
 
     def _signs(self, name: str, like: Params) -> Params:
-        """-1 and 1, a function of the run's seed and the name; drawn on the CPU."""
+        """Draws -1 and 1 on the CPU, as a function of the run's seed and of the name."""
         digest = hashlib.sha256(f"curvature/{self.seed}/{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
         drawn = {n: torch.randint(2, w.shape, generator=generator) for n, w in like.items()}
@@ -113,22 +114,22 @@ class Curvature:
 
 
 class Conditioned(NamedTuple):
-    """P^-1/2 A P^-1/2 in the optimizer's coordinates, and a vector of its shape."""
+    """The operator P^-1/2 A P^-1/2 in the optimizer's coordinates, and a vector of its shape."""
 
     operator: Operator
     like: Params
 
 
-def preconditioned(operator: Operator, parts: list[Diagonal], power: float) -> Conditioned | None:
-    """P = V^power. The rows of A are those of the parameters that have a V; None where there are none."""
+def precondition(operator: Operator, parts: list[Diagonal], power: float) -> Conditioned | None:
+    """Preconditions A by P = V^power, on the rows of the parameters that have a V. Returns None if there are none."""
     if not parts:
         return None
     diagonal = {f"{i}/{stack}": v for i, part in enumerate(parts) for stack, v in part.diagonal.items()}
     raised = {name: v**power for name, v in diagonal.items()}
-    floor = FLOOR * trees.flat(raised).mean()
+    floor = FLOOR * trees.flatten(raised).mean()
     root = {name: (p + floor).sqrt() for name, p in raised.items()}
 
-    def conditioned(vector: Params) -> Params:
+    def apply(vector: Params) -> Params:
         scaled = {name: x / root[name] for name, x in vector.items()}
         direction: Params = {}
         for i, part in enumerate(parts):
@@ -139,11 +140,11 @@ def preconditioned(operator: Operator, parts: list[Diagonal], power: float) -> C
             f"{i}/{stack}": x / root[f"{i}/{stack}"] for i, part in enumerate(turned) for stack, x in part.items()
         }  # fmt: skip
 
-    return Conditioned(conditioned, diagonal)
+    return Conditioned(apply, diagonal)
 
 
-def condition(ritz: Ritz, dtype: torch.dtype) -> Scalar:
-    """Largest by smallest Ritz value, at most 1 / eps of the type in which they were computed."""
+def condition_number(ritz: Ritz, dtype: torch.dtype) -> Scalar:
+    """Returns the largest over the smallest Ritz value, at most 1 / eps of the type in which they were computed."""
     largest, smallest = ritz.values[0], ritz.values[-1]
     return largest / torch.maximum(smallest, torch.finfo(dtype).eps * largest)
 
@@ -153,7 +154,7 @@ def _operator(objective: Objective, params: Params, batch: Tensor) -> Operator:
     return lambda direction: mean_product(model, direction, batch)
 
 
-def _ends(kind: str, ritz: Ritz, count: int) -> Metrics:
+def _list_ends(kind: str, ritz: Ritz, count: int) -> Metrics:
     values, errors = ritz.values[:count], ritz.errors[:count]
     found = {f"curvature/eigenvalue/{kind}_{i}": value for i, value in enumerate(values, start=1)}
     found[f"curvature/error/{kind}"] = errors.max() / ritz.values[0].abs()

@@ -1,8 +1,8 @@
-"""How much the Gram matrix of the momentum is dominated by its diagonal: what RMNP takes for granted.
+"""Measures how far the diagonal dominates the Gram matrix of the momentum, as RMNP assumes.
 
-    A = V V',   r_i = |A_ii| / mean over j != i of |A_ij|              V is (m, n), a tall one transposed first
+    A = V V',   r_i = |A_ii| / mean over j != i of |A_ij|         V is (m, n); a tall V is transposed first
 
-Minimum, mean and maximum over the rows of each matrix, then the mean of each over all matrices.
+The columns are the minimum, mean and maximum over the rows of each matrix, averaged over all matrices.
 
 Source:   arXiv:2603.20527
 Code:     github.com/Dominator-Index/RMNP GPT-2/RMNP/optimizers/muon.py @ a662ebc
@@ -18,12 +18,12 @@ from gnflow.spec import training
 
 
 def dominance(spec: training.Dominance, subject: Subject) -> Metric:
-    """The ratios are measured at every update, on the momentum that it follows."""
+    """Builds the metric, which measures the ratios at every update, on the momentum that the update follows."""
     return Metric(probe=measure_dominance)
 
 
 def measure_dominance(momentum: Params) -> Metrics:
-    """Of matrices (m, n) and stacks of them (k, m, n); nothing where every matrix has but one row."""
+    """Measures matrices (m, n) and stacks of them (k, m, n). Returns nothing if every matrix has a single row."""
     ratios = [row_ratios(v) for v in momentum.values() if min(v.shape[-2:]) > 1]
     if not ratios:
         return {}
@@ -35,11 +35,11 @@ def measure_dominance(momentum: Params) -> Metrics:
 
 
 def row_ratios(v: Tensor) -> Tensor:
-    """(k, m): r_i of each matrix, in float32."""
+    """Returns r_i of each matrix in float32: (k, m)."""
     v = v.float().reshape(-1, *v.shape[-2:])
     gram = (v @ v.mT if v.shape[-2] <= v.shape[-1] else v.mT @ v).abs()
     rows = gram.shape[-1]
-    # By a mask: Inductor cannot take the diagonal view of a product.
+    # A mask selects the diagonal, since Inductor cannot take the diagonal view of a product.
     identity = torch.eye(rows, device=v.device)
     diagonal, others = (gram * identity).sum(-1), (gram * (1 - identity)).sum(-1)
     return diagonal / (others / (rows - 1 + 1e-10) + 1e-10)

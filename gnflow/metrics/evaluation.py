@@ -1,10 +1,10 @@
-"""The loss on held-out micro-batches and, of multimodal data, that of each modality and of each task.
+"""The loss on held-out micro-batches and, for multimodal data, the loss of each modality and of each task.
 
-loss/held_out      mean of the loss that is minimised, over all targets by their weights
+loss/held_out      weighted mean over all targets of the loss that is minimised
 loss/text, image   mean cross-entropy of the targets of one modality, without weights
 loss/text_only, understanding, generation
                    mean over the targets of one task, weighted as in the loss
-image_accuracy     part of the image codes that come first by their logits, all before them given
+image_accuracy     part of the image codes that have the largest logit, given all ids before them
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gnflow.groups import GROUPS
 from gnflow.metrics.protocol import Measure, Metric, Moment, Subject
-from gnflow.models.loss import token_losses, within
+from gnflow.models.loss import mask_logits, token_losses
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Params, Scalar, Tokens
 from gnflow.spec import training
@@ -25,20 +25,20 @@ TASKS = {"text": "text_only", "understanding": "understanding", "generation": "g
 
 
 def loss(spec: training.Loss, subject: Subject) -> Metric:
-    """The loss of images and text is told apart by modality and by task."""
+    """Builds the metric. For multimodal data it also reports the loss of each modality and of each task."""
     multimodal = isinstance(subject.experiment.data, Multimodal)
-    measure = grouped_losses(subject.jit("tally", tallied(subject.network))) if multimodal else held_out_loss
+    measure = measure_groups(subject.jit("tally", build_tally(subject.network))) if multimodal else measure_loss
     return Metric(measure, spec.microbatches, decides=True)
 
 
-def held_out_loss(at: Moment) -> Metrics:
-    """The mean loss of the micro-batches."""
+def measure_loss(at: Moment) -> Metrics:
+    """Measures the mean loss of the micro-batches."""
     losses = [at.objective.value(at.params, tokens) for tokens in at.batch]
     return {"loss/held_out": torch.stack(losses).mean()}
 
 
-def tallied(network: Model) -> Callable[[Params, Tokens], Tensor]:
-    """(params, tokens) -> (groups, 5): for each group sums of losses, tokens, weighted losses, weights and hits."""
+def build_tally(network: Model) -> Callable[[Params, Tokens], Tensor]:
+    """Builds (params, tokens) -> (groups, 5): sums of losses, tokens, weighted losses, weights and hits by group."""
 
     def tally(params: Params, tokens: Tokens) -> Tensor:
         inputs, targets = network.split(tokens)
@@ -47,33 +47,33 @@ def tallied(network: Model) -> Callable[[Params, Tokens], Tensor]:
         logits = network.logits(params, inputs)
         losses = token_losses(logits, targets)
         weights = targets.weights.to(losses.dtype)
-        right = (within(logits, targets).argmax(-1) == targets.ids).to(losses.dtype)
+        right = (mask_logits(logits, targets).argmax(-1) == targets.ids).to(losses.dtype)
         each = torch.stack((losses, torch.ones_like(losses), weights * losses, weights, right), dim=-1)
         member = torch.stack([targets.groups == number for number in range(1, len(GROUPS) + 1)])
-        # Not a product of matrices: TF32 would round every loss.
+        # This is no product of matrices, because TF32 would round every loss.
         return torch.where(member.unsqueeze(-1), each, 0).sum((1, 2))
 
     return tally
 
 
-def grouped_losses(tally: Callable[[Params, Tokens], Tensor]) -> Measure:
-    """The losses of all groups together and of each. A modality or task without any target there has no column."""
+def measure_groups(tally: Callable[[Params, Tokens], Tensor]) -> Measure:
+    """Builds a measure of the loss over all groups and by group. A modality or task without targets has no column."""
 
     def measure(at: Moment) -> Metrics:
         sums = torch.stack([tally(at.params, tokens) for tokens in at.batch]).sum(0)
-        return {"loss/held_out": _ratio(sums.sum(0), WEIGHTED, WEIGHT), **_parts(sums)}
+        return {"loss/held_out": _ratio(sums.sum(0), WEIGHTED, WEIGHT), **_split_losses(sums)}
 
     return measure
 
 
-def _parts(sums: Tensor) -> Metrics:
-    def among(**what: str) -> Tensor:
+def _split_losses(sums: Tensor) -> Metrics:
+    def add_up(**what: str) -> Tensor:
         return sums[[all(getattr(group, key) == word for key, word in what.items()) for group in GROUPS]].sum(0)
 
     ratios = {
-        **{f"loss/{modality}": (among(modality=modality), LOSS, COUNT) for modality in ("text", "image")},
-        **{f"loss/{name}": (among(task=task), WEIGHTED, WEIGHT) for task, name in TASKS.items()},
-        "image_accuracy": (among(modality="image"), RIGHT, COUNT),
+        **{f"loss/{modality}": (add_up(modality=modality), LOSS, COUNT) for modality in ("text", "image")},
+        **{f"loss/{name}": (add_up(task=task), WEIGHTED, WEIGHT) for task, name in TASKS.items()},
+        "image_accuracy": (add_up(modality="image"), RIGHT, COUNT),
     }
     return {name: _ratio(*ratio) for name, ratio in ratios.items() if ratio[0][ratio[2]] > 0}
 

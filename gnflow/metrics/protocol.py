@@ -1,7 +1,7 @@
-"""What every metric is to a run: how often it is measured, what it needs, and a function of a moment of the run.
+"""The form of every metric: how often it is measured, what it needs, and a function of a moment of the run.
 
-Torch is not imported for it, so that a plug-in need not. The built-in kinds of metrics and those of other people are
-made and measured in the same way. A kind is a torch-free class and a factory:
+This module does not import torch, so that a plug-in need not import it either. Built-in kinds of metrics and those of
+plug-ins are made and measured in the same way. A kind is a torch-free class and a factory:
 
     class TopFive(MetricKind):
         factory = "my_metrics:top_five"
@@ -33,63 +33,65 @@ if TYPE_CHECKING:
 
 
 class Subject(NamedTuple):
-    """What a metric is built for."""
+    """The experiment that a metric is built for, with its network."""
 
     experiment: Experiment
     network: Model
     """The network of the run."""
     exact: Callable[[], Objective]
-    """Makes the loss with plain attention, in float32 and eager: it has all derivatives. Its `product` is that of the
-    Gauss-Newton matrix."""
+    """Makes the loss with plain attention, in float32 and eager, so that it has all derivatives. Its `product` is that
+    of the Gauss-Newton matrix."""
     jit: Jit
-    """Compiles a function as a region of the run, under a name."""
+    """Compiles a function as a region of the run under a name."""
 
 
 class Moment(NamedTuple):
-    """What a metric may look at: the state after a step, and what the run has besides."""
+    """Everything that a metric may look at: the state after a step, and the parts of the run."""
 
     step: int
     params: Params
     before: Params
-    """The weights that the step started from: empty before the first step, and where no metric needs them."""
+    """The weights that the step started from. They are empty before the first step, and if no metric needs them."""
     optimizer: Optimizer
     state: AnyState
     """The state of the optimizer."""
     objective: Objective
     """The objective of the run. Its `value` and `gradient` are those of the true loss."""
     batch: Tensor
-    """The held-out micro-batches that the metric asked for, or all that there are: (micro-batches, rows, time + 1)."""
+    """The held-out micro-batches that the metric asked for, or all if there are fewer: (micro-batches, rows,
+    time + 1)."""
     dataset: Prepared | None = None
     """The prepared data of the run; None outside a run."""
     write: Callable[[str, bytes], None] | None = None
-    """Writes a file of this name to `samples/` of the run directory, whole or not at all; None outside a run."""
+    """Writes a file of this name to `samples/` of the run directory, either whole or not at all; None outside a run."""
 
 
 Measure: TypeAlias = Callable[[Moment], Metrics]
 
 
-def nothing(at: Moment) -> Metrics:
-    """A metric that the trainer or the optimizer records measures nothing more."""
+def measure_nothing(at: Moment) -> Metrics:
+    """Measures nothing: the metric's columns are recorded by the trainer or the optimizer."""
     return {}
 
 
 class Metric(NamedTuple):
     """One metric of a run, as its factory returns it. `measure` may fill the `columns` of its kind."""
 
-    measure: Measure = nothing
-    """moment -> 0-D tensors by column, which may stay on the device"""
+    measure: Measure = measure_nothing
+    """moment -> 0-D tensors by column, which may stay on the device."""
     microbatches: int = 0
-    """Held-out micro-batches that `measure` looks at."""
+    """Number of held-out micro-batches that `measure` looks at."""
     every: int | None = 1
-    """Evaluations from one measurement to the next. The last evaluation of a run always has one; None: only that."""
+    """Number of evaluations from one measurement to the next. The last evaluation of a run always has a measurement;
+    with None it is the only one."""
     decides: bool = False
-    """Whether a run may end by what is measured. Such a metric is measured at every evaluation, before all others, and
-    the others are left out where one of its losses is not finite."""
+    """Whether the measurement may end the run. Such a metric is measured at every evaluation, before all others; the
+    others are skipped if one of its losses is not finite."""
     needs_before: bool = False
     """Whether `measure` looks at `Moment.before`."""
     probe: Probe | None = None
     """Measures the momentum of the matrices, {stack: (k, m, n)}, at every step. It is compiled with the update."""
 
     def due(self, evaluation: int, last: bool) -> bool:
-        """Whether evaluation number `evaluation`, from 0, has a measurement."""
+        """Tells whether evaluation number `evaluation`, counted from 0, has a measurement."""
         return last or (self.every is not None and evaluation % self.every == 0)

@@ -1,9 +1,9 @@
-"""Whether a model draws the digits that it is asked for, and names those that it is shown.
+"""Measures whether a model draws the digits that it is asked for, and names the digits that it is shown.
 
-samples/recognised           part of the images drawn that show the digit of their caption, as `recognised` sees it
-samples/captioned            part of the held-out images whose caption by the model names their digit, and no other
-samples/classifier_accuracy  part of all held-out images, as their codes have them, of which `recognised` is right:
-                             what a model that draws like the data would reach
+samples/recognised           part of the drawn images in which `recognise` sees the digit of their caption
+samples/captioned            part of the held-out images whose caption by the model names their digit and no other
+samples/classifier_accuracy  part of all held-out images, decoded from their codes, that `recognise` gets right; a
+                             model that draws like the data would reach it
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,34 +16,37 @@ from gnflow.data.multimodal.vq import nearest
 from gnflow.spec.multimodal import Digits
 
 
-def figures(
+def measure_recognition(
     dataset: MultimodalDataset, prompts: Sequence[str], drawn: Pixels, captions: Sequence[str]
 ) -> Mapping[str, float]:
-    """Of images `drawn` for `prompts`, and `captions` given to the images of these; none of images without labels."""
+    """Measures images `drawn` for `prompts`, and `captions` of the held-out images of these prompts.
+
+    Returns nothing for data without labels.
+    """
     if not isinstance(dataset.data.source, Digits):
         return {}
-    train, held_out = _known(dataset.data.source)
+    train, held_out = _load_labelled(dataset.data.source)
     quantised = dataset.codec.decode(dataset.codec.encode(held_out.images))
     asked = [label_of(prompt) for prompt in prompts]
     named = [label_of(caption) for caption in captions]
     return {
-        "samples/recognised": _share(recognised(train, drawn), asked),
-        "samples/captioned": _share(named, asked),
-        "samples/classifier_accuracy": _share(recognised(train, quantised), held_out.labels.tolist()),
+        "samples/recognised": _share_equal(recognise(train, drawn), asked),
+        "samples/captioned": _share_equal(named, asked),
+        "samples/classifier_accuracy": _share_equal(recognise(train, quantised), held_out.labels.tolist()),
     }
 
 
-def recognised(train: Labelled, images: Pixels) -> list[int]:
-    """The label of the training image nearest to each image, in pixels."""
+def recognise(train: Labelled, images: Pixels) -> list[int]:
+    """Returns for each image the label of the nearest training image, in pixels."""
     points, known = (some.reshape(len(some), -1).astype(float) for some in (images, train.images))
     return [int(label) for label in train.labels[nearest(points, known)]]
 
 
 @cache
-def _known(source: Digits) -> tuple[Labelled, Labelled]:
+def _load_labelled(source: Digits) -> tuple[Labelled, Labelled]:
     return labelled(source)
 
 
-def _share(found: Sequence[int | None], wanted: Sequence[int | None]) -> float:
-    """Part in which the two are equal."""
+def _share_equal(found: Sequence[int | None], wanted: Sequence[int | None]) -> float:
+    """Returns the part of the entries in which the two are equal."""
     return sum(one == other for one, other in zip(found, wanted, strict=True)) / len(wanted)

@@ -1,7 +1,7 @@
-"""Sheets of what a model draws and says: `samples/step_00000100.png`, and `.json` with its words and figures.
+"""Sheets of samples: images in `samples/step_00000100.png`, and captions and figures in a `.json` beside it.
 
-They are written before the journal has the step, so that a step on record has its sheet. A step that is computed again
-writes the same bytes: what is drawn is a function of the weights, the seed of the run and the held-out data.
+A sheet is written before the journal records its step, so every recorded step has its sheet. A step that is computed
+again writes the same bytes, since a sheet is a function of the weights, the seed of the run and the held-out data.
 """
 
 import json
@@ -11,19 +11,19 @@ import torch
 
 from gnflow.data.multimodal.dataset import MultimodalDataset
 from gnflow.metrics.protocol import Metric, Moment, Subject
-from gnflow.metrics.recognition import figures
-from gnflow.metrics.samples import described, drawn, pairs, sheet
+from gnflow.metrics.recognition import measure_recognition
+from gnflow.metrics.samples import caption_images, draw_images, lay_out, pair
 from gnflow.models.generation import Sampling
 from gnflow.objective import Metrics
 from gnflow.spec import training
 
 COLUMNS = 16
 SIDE = 64
-"""Pixels that the height of an image takes up in a sheet, at least."""
+"""Least height of an image in a sheet, in pixels."""
 
 
 def samples(spec: training.Samples, subject: Subject) -> Metric:
-    """A sheet is drawn from the held-out images of the run's data, so there is none outside a run."""
+    """Builds the metric. It uses the held-out images of the run's data, so there are no sheets outside a run."""
     sampling = Sampling(spec.guidance, spec.temperature, subject.experiment.training.seed)
 
     def measure(at: Moment) -> Metrics:
@@ -34,11 +34,11 @@ def samples(spec: training.Samples, subject: Subject) -> Metric:
         images = np.stack([example.image for example in examples])
         prompts = [example.caption for example in examples]
         longest = max(map(len, dataset.tokenizer.encode(prompts)))
-        made = drawn(subject.network, at.params, dataset, prompts, sampling)
-        captions = described(subject.network, at.params, dataset, images, longest)
-        found = figures(dataset, prompts, made, captions)
+        made = draw_images(subject.network, at.params, dataset, prompts, sampling)
+        captions = caption_images(subject.network, at.params, dataset, images, longest)
+        found = measure_recognition(dataset, prompts, made, captions)
         quantised = dataset.codec.decode(dataset.codec.encode(images))
-        picture = sheet(pairs(quantised, made), min(COLUMNS, len(images)), -(-SIDE // images.shape[1]))
+        picture = lay_out(pair(quantised, made), min(COLUMNS, len(images)), -(-SIDE // images.shape[1]))
         about = {
             "step": at.step,
             "guidance": sampling.guidance,

@@ -1,10 +1,11 @@
 """Causal attention in two kernels with the same mathematics, and rotary positions.
 
-    plain   softmax(q k' / sqrt(d) + mask) v, written out: has every derivative
-    flash   the fused kernel, no time x time matrix: has a gradient, and a tangent (`models.attention_tangent`) beside
-            it, but no second derivative: to take one raises NotImplementedError, or RuntimeError by way of the tangent
+    plain   softmax(q k' / sqrt(d) + mask) v, written out; it has every derivative
+    flash   the fused kernel, which makes no time x time matrix. It has a gradient, and beside it a tangent
+            (`models.attention_tangent`), but no second derivative: taking one raises NotImplementedError, or
+            RuntimeError if it goes through the tangent
 
-Which one is used follows from the derivatives an optimizer takes, or the spec says it; the plan decides.
+The plan chooses the kernel that the spec names, or else one that has the derivatives which the optimizer takes.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """(rows, heads, time, size) each -> the same."""
+    """Maps query, key and value, each (rows, heads, time, size), to an output of the same shape."""
     time, size = query.shape[-2:]
     future = torch.ones(time, time, dtype=torch.bool, device=query.device).triu(1)
     scores = (query @ key.transpose(-2, -1)) * size**-0.5
@@ -30,7 +31,7 @@ def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def flash(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """(rows, heads, time, size) each -> the same, with a tangent where one of them has any."""
+    """Does the same as `plain`. The output has a tangent if one of the inputs has."""
     duals = [forward_ad.unpack_dual(part) for part in (query, key, value)]  # type: ignore[no-untyped-call]  # torch leaves it untyped
     if all(dual.tangent is None for dual in duals):
         return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
@@ -45,7 +46,7 @@ KERNELS: dict[Kernel, Attention] = {"plain": plain, "flash": flash}
 
 
 def rotate(x: Tensor, theta: float) -> Tensor:
-    """Rotary positions (arXiv:2104.09864): feature i is paired with i + size/2. (rows, heads, time, size)."""
+    """Applies rotary positions (arXiv:2104.09864) to (rows, heads, time, size): feature i pairs with i + size/2."""
     time, size = x.shape[-2:]
     frequency = theta ** (-torch.arange(0, size, 2, device=x.device, dtype=torch.float32) / size)
     angle = torch.outer(torch.arange(time, device=x.device, dtype=torch.float32), frequency)

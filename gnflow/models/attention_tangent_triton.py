@@ -1,7 +1,7 @@
 """The tangent of causal attention on a GPU: one pass over the keys for a tile of queries, by an online softmax.
 
-The mathematics and names are those of `models.attention_tangent`. Sums of p are those of exp(s - top), and where a
-later key raises the top of a row, what was summed before shrinks.
+The mathematics and the names are those of `models.attention_tangent`. Sums are taken over exp(s - top) in place of p;
+when a later key raises the top of a row, the sums so far shrink accordingly.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Launch(NamedTuple):
-    """Queries and keys of a tile, the warps that work on it, and how many tiles of keys are under way."""
+    """The queries and keys of a tile, the warps that work on it, and the pipeline stages over tiles of keys."""
 
     queries: int
     keys: int
@@ -21,10 +21,10 @@ class Launch(NamedTuple):
     stages: int
 
 
-def launch(size: int, exact: bool) -> Launch:
-    """What keeps to the shared memory and the registers of an A100 and an H100; `size` is a power of two.
+def choose_launch(size: int, exact: bool) -> Launch:
+    """Chooses sizes that fit the shared memory and the registers of an A100 and an H100. `size` is a power of two.
 
-    Products are `exact` in float32 without tensor cores, whose operands are in registers.
+    `exact` products are in float32 without tensor cores, and their operands are in registers.
     """
     if size > 128:
         return Launch(16, 16, 8, 1)
@@ -51,7 +51,7 @@ def kernel(
     SIZE: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """(rows and heads, time, size) each, contiguous; a program has a tile of queries of one row and head."""
+    """Computes one tile of queries of one row and head. All tensors are contiguous (rows and heads, time, size)."""
     start = tl.program_id(1) * QUERIES
     at, feature = start + tl.arange(0, QUERIES), tl.arange(0, SIZE)
     first = tl.program_id(0).to(tl.int64) * time * size
@@ -83,14 +83,14 @@ def kernel(
     tl.store(tangent + own, moved.to(tangent.dtype.element_ty), inside)
 
 
-def fused(
+def compute_in_one_pass(
     query: Tensor, key: Tensor, value: Tensor, dquery: Tensor, dkey: Tensor, dvalue: Tensor, out: Tensor
 ) -> Tensor:
-    """As `attention_tangent.tiled`, in float32 or bfloat16, with sums in float32."""
+    """Does the same as `attention_tangent.compute_in_tiles` in float32 or bfloat16, with sums in float32."""
     rows, heads, time, size = query.shape
     exact = query.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
     padded = max(triton.next_power_of_2(size), 16)  # the least that tl.dot takes
-    tile = launch(padded, exact)
+    tile = choose_launch(padded, exact)
     inputs = [part.contiguous() for part in (query, key, value, dquery, dkey, dvalue, out)]
     tangent = torch.empty_like(inputs[-1])
     with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]  # torch leaves it untyped

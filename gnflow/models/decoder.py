@@ -10,24 +10,24 @@ from torch.nn import functional
 
 from gnflow.models.attention import Kernel
 from gnflow.models.model import Model, Stage
-from gnflow.models.trunk import declared, embedding, trunk
+from gnflow.models.trunk import declare, declare_embedding, trunk
 from gnflow.objective import Params
 from gnflow.spec.model import Transformer
 from gnflow.spec.multimodal import Data
 
 
 def for_data(spec: Transformer, data: Data, attention: Kernel) -> Model:
-    """The model for the vocabulary of a `data:` section."""
+    """Builds the model for the vocabulary of a `data:` section."""
     return decoder(spec, data.vocabulary, attention)
 
 
 def decoder(spec: Transformer, vocabulary: int, kernel: Kernel) -> Model:
-    """The model for `vocabulary` tokens with the given attention kernel."""
+    """Builds the model for `vocabulary` tokens with the given attention kernel."""
     base = trunk(spec, kernel)
-    weights = {"embedding.weight": embedding(vocabulary, spec.width, spec.tie_embeddings), **base.weights}
+    weights = {"embedding.weight": declare_embedding(vocabulary, spec.width, spec.tie_embeddings), **base.weights}
     blocks: dict[str, tuple[str, ...]] = {"embedding": ("embedding.weight",), **base.blocks}
     if not spec.tie_embeddings:
-        weights["head.weight"] = declared("head.weight", (vocabulary, spec.width))
+        weights["head.weight"] = declare("head.weight", (vocabulary, spec.width))
         blocks["head"] = ("head.weight",)
 
     read = "embedding.weight" if spec.tie_embeddings else "head.weight"

@@ -1,14 +1,14 @@
-"""Emu3: one decoder, one vocabulary and one head for text and image codes; only weights in the loss tell them apart.
+"""Emu3: one decoder, one vocabulary and one head for text and image codes. Only their weights in the loss differ.
 
 Source:   Wang et al. 2024, arXiv:2409.18869
-Differs:  no dropout; the block is that of the decoder here
+Differs:  there is no dropout; the blocks are those of the decoder here
 """
 
 from torch import Tensor
 
 from gnflow.models.attention import Kernel
 from gnflow.models.decoder import decoder
-from gnflow.models.modality import IDS, weighted
+from gnflow.models.modality import IDS, weigh
 from gnflow.models.model import Model
 from gnflow.objective import Params
 from gnflow.spec.model import Emu3
@@ -16,12 +16,12 @@ from gnflow.spec.multimodal import Data
 
 
 def for_data(spec: Emu3, data: Data, attention: Kernel) -> Model:
-    """The model for the ids of a `data:` section."""
+    """Builds the model for the ids of a `data:` section."""
     return emu3(spec, data.vocabulary, attention)
 
 
 def emu3(spec: Emu3, vocabulary: int, kernel: Kernel) -> Model:
-    """The model for `vocabulary` tokens, image codes among them."""
+    """Builds the model for `vocabulary` tokens, which include the image codes."""
     base = decoder(spec, vocabulary, kernel)
 
     embedding, *others = base.layers
@@ -29,4 +29,4 @@ def emu3(spec: Emu3, vocabulary: int, kernel: Kernel) -> Model:
     def embed(params: Params, inputs: Tensor) -> Tensor:
         return embedding.run(params, inputs[..., IDS])
 
-    return base._replace(layers=(embedding._replace(run=embed), *others), split=weighted(spec.image_weight))
+    return base._replace(layers=(embedding._replace(run=embed), *others), split=weigh(spec.image_weight))

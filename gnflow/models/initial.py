@@ -1,4 +1,4 @@
-"""First weights, each a function of the seed of the run and of its own name."""
+"""Initial weights. Each is a function of the seed of the run and of its own name."""
 
 import hashlib
 
@@ -8,8 +8,8 @@ from torch import Tensor
 from gnflow.models.model import Weight
 
 
-def drawn(weight: Weight, seed: int, name: str, device: torch.device | str) -> Tensor:
-    """The weight as it is before the first step; on `meta` only its shape."""
+def draw(weight: Weight, seed: int, name: str, device: torch.device | str) -> Tensor:
+    """Draws a weight as it is before the first step; on the device `meta` it has a shape alone."""
     device = torch.device(device)
     if device.type == "meta":
         return torch.empty(weight.shape, device=device)

@@ -1,7 +1,7 @@
-"""Janus: images are read as pixels and written as codes, each by a path of its own into one causal decoder.
+"""Janus: one causal decoder reads images as pixels and writes them as codes, each by a path of its own.
 
     x <- embedding[id]                              text
-    x <- adaptor(encoder(pixels of the patch))      an image that is read, in place of its placeholders
+    x <- adaptor(encoder(pixels of the patch))      an image that is read; it replaces its placeholders
     x <- adaptor(codes[id])                         an image that is written
     x <- blocks(x)
     logits = (head x, image_head x)                 the softmax is over the part that the target belongs to
@@ -11,7 +11,7 @@
 Source:   Wu et al. 2024, arXiv:2410.13848; Chen et al. 2025, arXiv:2501.17811
 Code:     github.com/deepseek-ai/Janus janus/models/modeling_vlm.py, projector.py
 Differs:  the understanding encoder is linear in the patch and trained with the rest, not a SigLIP; the generation
-          adaptor is applied to the table of codes, which gives what it would at each position
+          adaptor is applied to the table of codes, which gives the same result as at each position
 """
 
 import torch
@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from gnflow.models.attention import Kernel
-from gnflow.models.modality import IDS, PIXELS, weighted
+from gnflow.models.modality import IDS, PIXELS, weigh
 from gnflow.models.model import Model, Stage, Weight
-from gnflow.models.trunk import declared, embedding, trunk
+from gnflow.models.trunk import declare, declare_embedding, trunk
 from gnflow.objective import Params
 from gnflow.spec.model import Janus, Part
 from gnflow.spec.multimodal import Multimodal
@@ -34,11 +34,11 @@ PARTS: dict[Part, tuple[str, ...]] = {
     "generation": ("generation.",),
     "image_head": ("image_head.",),
 }
-"""What the names of each part's weights begin with."""
+"""Part of the model -> the prefixes of its weights' names."""
 
 
 def for_data(spec: Janus, data: Multimodal, attention: Kernel) -> Model:
-    """The model for the ids and the patches of a `data:` section."""
+    """Builds the model for the ids and the patches of a `data:` section."""
     placeholder = specials(data.style, data.text_vocabulary)["PLACEHOLDER"]
     return janus(spec, data.text_vocabulary, data.codebook, data.patch_values, placeholder, attention)
 
@@ -46,16 +46,16 @@ def for_data(spec: Janus, data: Multimodal, attention: Kernel) -> Model:
 def janus(
     spec: Janus, text_vocabulary: int, codebook: int, patch_values: int, placeholder: int, kernel: Kernel
 ) -> Model:
-    """The model for ids of text, placeholder included, and above them the codes of images."""
+    """Builds the model. Ids below `text_vocabulary` are text, the placeholder included; those above are image codes."""
     base = trunk(spec, kernel)
     paths = _weights(spec, codebook, patch_values)
-    vectors = embedding(text_vocabulary, spec.width, spec.tie_embeddings)
+    vectors = declare_embedding(text_vocabulary, spec.width, spec.tie_embeddings)
     weights = {"embedding.weight": vectors, **paths, **base.weights}
     if not spec.tie_embeddings:
-        weights["head.weight"] = declared("head.weight", (text_vocabulary, spec.width))
+        weights["head.weight"] = declare("head.weight", (text_vocabulary, spec.width))
     weights |= _mlp_weights("image_head", spec.width, codebook, spec.width)
 
-    def named(*parts: Part) -> tuple[str, ...]:
+    def find_names(*parts: Part) -> tuple[str, ...]:
         return tuple(name for name in weights if name.startswith(tuple(p for part in parts for p in PARTS[part])))
 
     read = "embedding.weight" if spec.tie_embeddings else "head.weight"
@@ -75,26 +75,26 @@ def janus(
 
     blocks = {
         "embedding": ("embedding.weight",),
-        "understanding": named("understanding"),
-        "generation": named("generation"),
+        "understanding": find_names("understanding"),
+        "generation": find_names("generation"),
         **base.blocks,
         **({} if spec.tie_embeddings else {"head": ("head.weight",)}),
-        "image_head": named("image_head"),
+        "image_head": find_names("image_head"),
     }
-    # From features to features; what reads pixels and codes, or writes codes, is as an embedding or a head.
+    # These map features to features. Matrices that read pixels and codes, or write codes, act as embeddings and heads.
     inner = {"understanding.adaptor.first.weight", "understanding.adaptor.second.weight",
              "generation.adaptor.second.weight", "image_head.first.weight"}  # fmt: skip
-    frozen = frozenset(named(*spec.freeze)) if spec.freeze else frozenset()
-    above = Stage(frozenset({read, *named("image_head")}), head)
-    paths_in = Stage(frozenset(named("understanding", "generation")) | {"embedding.weight"}, embed)
+    frozen = frozenset(find_names(*spec.freeze)) if spec.freeze else frozenset()
+    above = Stage(frozenset({read, *find_names("image_head")}), head)
+    paths_in = Stage(frozenset(find_names("understanding", "generation")) | {"embedding.weight"}, embed)
     layers = (paths_in, *base.layers)
-    return Model(weights, blocks, base.hidden | inner, layers, above, weighted(1.0, apart=text_vocabulary), frozen)
+    return Model(weights, blocks, base.hidden | inner, layers, above, weigh(1.0, apart=text_vocabulary), frozen)
 
 
 def _weights(spec: Janus, codebook: int, patch_values: int) -> dict[str, Weight]:
     return {
-        "understanding.encoder.weight": declared("weight", (spec.width, patch_values)),
-        "understanding.encoder.bias": declared("bias", (spec.width,)),
+        "understanding.encoder.weight": declare("weight", (spec.width, patch_values)),
+        "understanding.encoder.bias": declare("bias", (spec.width,)),
         **_mlp_weights("understanding.adaptor", spec.width, spec.width, spec.width),
         "generation.codes.weight": Weight((codebook, spec.code_width), std=1.0),
         **_mlp_weights("generation.adaptor", spec.code_width, spec.width, spec.width),
@@ -103,10 +103,10 @@ def _weights(spec: Janus, codebook: int, patch_values: int) -> dict[str, Weight]
 
 def _mlp_weights(name: str, inputs: int, outputs: int, width: int) -> dict[str, Weight]:
     return {
-        f"{name}.first.weight": declared("weight", (width, inputs)),
-        f"{name}.first.bias": declared("bias", (width,)),
-        f"{name}.second.weight": declared("weight", (outputs, width)),
-        f"{name}.second.bias": declared("bias", (outputs,)),
+        f"{name}.first.weight": declare("weight", (width, inputs)),
+        f"{name}.first.bias": declare("bias", (width,)),
+        f"{name}.second.weight": declare("weight", (outputs, width)),
+        f"{name}.second.bias": declare("bias", (outputs,)),
     }
 
 

@@ -1,7 +1,7 @@
-"""How multimodal micro-batches are read: (rows, time + 1, channels), with the id of a token in channel 0.
+"""The layout of multimodal micro-batches: (rows, time + 1, channels), with the id of a token in channel 0.
 
-Channel 1 is its group: which loss it bears as a target. To take the loss of one modality, the groups of the other are
-set to 0 in the micro-batch itself; the objective, and its compiled regions, stay as they are.
+Channel 1 is the group of a token, which says what loss it bears as a target. The loss of one modality is taken by
+setting the groups of the other to 0 in the micro-batch itself, so the objective and its compiled regions do not change.
 """
 
 from collections.abc import Sequence
@@ -13,38 +13,38 @@ from gnflow.groups import GROUPS, Modality
 from gnflow.models.loss import Split, Targets
 from gnflow.objective import Tokens
 
-IDS, GROUP, PIXELS = 0, 1, 2  # channels; pixels take all from there on
+IDS, GROUP, PIXELS = 0, 1, 2  # channels; all further ones are pixels
 
 
-def numbered(modality: Modality) -> tuple[int, ...]:
-    """The groups of a modality, as channel 1 has them."""
+def groups_of(modality: Modality) -> tuple[int, ...]:
+    """Returns the groups of a modality, numbered as in channel 1."""
     return tuple(number for number, group in enumerate(GROUPS, 1) if group.modality == modality)
 
 
-def weighted(image_weight: float, apart: int | None = None) -> Split:
-    """`split` for multimodal micro-batches: text weighs 1, an image code `image_weight`, what bears no loss 0.
+def weigh(image_weight: float, apart: int | None = None) -> Split:
+    """Makes the `split` of multimodal micro-batches: text weighs 1, an image code `image_weight`, other tokens 0.
 
-    With `apart`, ids from there on are image codes, and each modality has a softmax of its own.
+    With `apart`, ids from that number on are image codes, and each modality has a softmax of its own.
     """
 
     def split(tokens: Tokens) -> tuple[Tensor, Targets]:
         ids, groups = tokens[:, 1:, IDS], tokens[:, 1:, GROUP]
-        weights = torch.where(_among(groups, numbered("image")), image_weight, (groups > 0).float())
+        weights = torch.where(_is_among(groups, groups_of("image")), image_weight, (groups > 0).float())
         return tokens[:, :-1], Targets(ids, weights, groups, apart)
 
     return split
 
 
-def only(tokens: Tokens, modality: Modality) -> Tokens:
-    """The same micro-batches with no loss on targets of the other modality."""
+def keep_modality(tokens: Tokens, modality: Modality) -> Tokens:
+    """Removes the loss on targets of the other modality from micro-batches."""
     ids, groups, pixels = torch.split(tokens, [1, 1, tokens.shape[-1] - PIXELS], dim=-1)
-    return torch.cat((ids, torch.where(_among(groups, numbered(modality)), groups, 0), pixels), dim=-1)
+    return torch.cat((ids, torch.where(_is_among(groups, groups_of(modality)), groups, 0), pixels), dim=-1)
 
 
-def by_modality(tokens: Tokens) -> tuple[Tokens, Tokens]:
-    """Micro-batches -> those of their image loss, and those of their text loss."""
-    return only(tokens, "image"), only(tokens, "text")
+def split_by_modality(tokens: Tokens) -> tuple[Tokens, Tokens]:
+    """Returns the micro-batches twice: with their image loss alone, and with their text loss alone."""
+    return keep_modality(tokens, "image"), keep_modality(tokens, "text")
 
 
-def _among(groups: Tensor, numbers: Sequence[int]) -> Tensor:
+def _is_among(groups: Tensor, numbers: Sequence[int]) -> Tensor:
     return torch.stack([groups == number for number in numbers]).any(0)

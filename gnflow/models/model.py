@@ -1,6 +1,6 @@
-"""What a model is to the rest of gnflow: a table of weights and a pure function to logits.
+"""The form that a model has for the rest of gnflow: a table of weights and a pure function to logits.
 
-Torch is not imported for it, so that a plug-in need not.
+This module does not import torch, so that a plug-in need not import it either.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Weight(NamedTuple):
-    """One declared parameter: normal with deviation `std`, or filled with `value` when `std` is None."""
+    """One declared parameter: normal with deviation `std`, or filled with `value` if `std` is None."""
 
     shape: tuple[int, ...]
     std: float | None = None
@@ -31,8 +31,8 @@ class Stage(NamedTuple):
     run: Callable[[Params, Tensor], Tensor]
 
 
-def joined(stages: Sequence[Stage]) -> Stage:
-    """One after another."""
+def join(stages: Sequence[Stage]) -> Stage:
+    """Joins stages into one that runs them one after another."""
 
     def run(params: Params, x: Tensor) -> Tensor:
         for stage in stages:
@@ -43,44 +43,45 @@ def joined(stages: Sequence[Stage]) -> Stage:
 
 
 class Model(NamedTuple):
-    """Declared weights, the blocks they belong to in order of depth, and logits as a pure function of both inputs."""
+    """Declared weights, the blocks that they belong to in order of depth, and the logits as a pure function."""
 
     weights: Mapping[str, Weight]
     blocks: Mapping[str, tuple[str, ...]]
-    """Block -> names of its weights; `embedding` first, heads last."""
+    """Block -> names of its weights; `embedding` comes first, heads come last."""
     hidden: frozenset[str]
-    """Matrices inside the blocks, or else from features to features: what matrix optimizers are meant for."""
+    """The matrices that map features to features, such as those inside blocks. Matrix optimizers are meant for them."""
     layers: tuple[Stage, ...]
-    """(params, inputs (rows, time), or (rows, time, channels)) -> (rows, time, width), and from there block by block"""
+    """Stages below the head. The first maps inputs (rows, time) or (rows, time, channels) to features (rows, time,
+    width); each further one maps features to features."""
     head: Stage
-    """(params, (..., width)) -> logits (..., vocabulary)"""
+    """Maps features (..., width) to logits (..., vocabulary)."""
     split: Split = split
-    """A micro-batch -> inputs, and what the logits are judged by."""
+    """micro-batch -> (inputs, targets)."""
     frozen: frozenset[str] = frozenset()
     """Weights that take no update."""
 
     def logits(self, params: Params, inputs: Tensor) -> Tensor:
-        """(params, inputs) -> (rows, time, vocabulary)"""
+        """Returns the logits (rows, time, vocabulary) of `inputs`."""
         return self.head.run(params, self.features.run(params, inputs))
 
     @property
     def features(self) -> Stage:
-        """All that is below the head."""
-        return joined(self.layers)
+        """All stages below the head as one."""
+        return join(self.layers)
 
     @property
     def moving(self) -> tuple[str, ...]:
-        """The other weights, in order."""
+        """The weights that are not frozen, in order."""
         return tuple(name for name in self.weights if name not in self.frozen)
 
     @property
     def moving_blocks(self) -> dict[str, tuple[str, ...]]:
-        """The blocks without what is frozen; those without anything else are left out."""
+        """The blocks without their frozen weights. Blocks that are frozen as a whole are left out."""
         parts = {block: tuple(n for n in names if n not in self.frozen) for block, names in self.blocks.items()}
         return {block: names for block, names in parts.items() if names}
 
     def init(self, seed: int, device: torch.device | str = "cpu") -> Params:
-        """Initial weights, each a function of (seed, name) alone; on `meta` only shapes."""
-        from gnflow.models.initial import drawn
+        """Draws initial weights, each a function of (seed, name) alone; on the device `meta` they have shapes alone."""
+        from gnflow.models.initial import draw
 
-        return {name: drawn(weight, seed, name, device) for name, weight in self.weights.items()}
+        return {name: draw(weight, seed, name, device) for name, weight in self.weights.items()}

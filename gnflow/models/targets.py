@@ -1,4 +1,4 @@
-"""What the logits of each position are judged by. Torch is not imported for it."""
+"""The targets that the logits of each position are compared with. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
 
 
 class Targets(NamedTuple):
-    """What the logits of each position are judged by."""
+    """The targets that the logits of each position are compared with."""
 
     ids: Tensor
-    """(rows, time)"""
+    """The right ids (rows, time)."""
     weights: Tensor | None = None
-    """(rows, time); None where all tokens weigh the same."""
+    """The weights in the loss (rows, time); None if all tokens weigh the same."""
     groups: Tensor | None = None
-    """(rows, time), of multimodal data: 1 + index into GROUPS, or 0 for a token that bears no loss."""
+    """The groups of multimodal data (rows, time): 1 + index into GROUPS, or 0 for a token that bears no loss."""
     apart: int | None = None
-    """Where image codes begin, if the softmax is over the ids of the target's modality alone."""
+    """The first id of image codes, if the softmax is over the ids of the target's modality alone."""
     total: Tensor | None = None
-    """W, where it is not the sum of the weights here: of targets that are a part of more."""
+    """W, if these targets are a part of a micro-batch; None if W is the sum of the weights here."""
 
 
 Split: TypeAlias = Callable[[Tokens], tuple["Tensor", Targets]]
 
 
 def split(tokens: Tokens) -> tuple[Tensor, Targets]:
-    """(rows, time + 1) of text -> inputs and targets, (rows, time) each."""
+    """Splits text (rows, time + 1) into inputs and targets, (rows, time) each."""
     return tokens[:, :-1], Targets(tokens[:, 1:])

@@ -1,4 +1,4 @@
-"""The blocks that every model here shares, as a pure function of their weights.
+"""The blocks that all models here share, as pure functions of their weights.
 
     x <- x + output(attention(rope(qk_norm(query n)), rope(qk_norm(key n)), value n)),   n = rms_norm(x)
     x <- x + down(gelu(up n)),                                                           n = rms_norm(x)
@@ -23,19 +23,19 @@ from gnflow.spec.model import Transformer
 
 
 class Trunk(NamedTuple):
-    """Weights, the blocks they belong to in order of depth, and the way through."""
+    """The weights of the blocks, their names by block in order of depth, and the functions of the blocks."""
 
     weights: Mapping[str, Weight]
     blocks: Mapping[str, tuple[str, ...]]
-    """The last one has the final norm."""
+    """Block -> names of its weights. The last block has the final norm."""
     hidden: frozenset[str]
-    """Its matrices."""
+    """The names of the matrices."""
     layers: tuple[Stage, ...]
-    """(params, x (rows, time, width)) -> the same shape, of each block; the last one normalises it"""
+    """One stage for each block, from (rows, time, width) to the same shape. The last one normalises its output."""
 
 
 def trunk(spec: Transformer, kernel: Kernel) -> Trunk:
-    """The blocks of `spec` with the given attention kernel."""
+    """Builds the blocks of `spec` with the given attention kernel."""
     weights = dict(_weights(spec))
     blocks = {
         f"blocks.{layer}": tuple(name for name in weights if name.startswith(f"blocks.{layer}."))
@@ -98,24 +98,24 @@ def _weights(spec: Transformer) -> Iterator[tuple[str, Weight]]:
     for layer in range(spec.layers):
         for name in _BLOCK:
             if name in shapes:
-                yield f"blocks.{layer}.{name}", declared(name, shapes[name])
+                yield f"blocks.{layer}.{name}", declare(name, shapes[name])
     yield "norm.scale", Weight((width,), value=1.0)
 
 
-def declared(name: str, shape: tuple[int, ...]) -> Weight:
-    """Matrices N(0, 1/fan_in), as with the reference's `initializer_range=1.0`; scales 1, biases 0."""
+def declare(name: str, shape: tuple[int, ...]) -> Weight:
+    """Declares a matrix as N(0, 1/fan_in), like the reference's `initializer_range=1.0`, a scale as 1, a bias as 0."""
     if len(shape) == 2:
         return Weight(shape, std=shape[1] ** -0.5)
     return Weight(shape, value=1.0 if name.endswith("scale") else 0.0)
 
 
-def embedding(vocabulary: int, width: int, tied: bool) -> Weight:
-    """The table of token vectors: N(0, 1), or small where it is also the output head.
+def declare_embedding(vocabulary: int, width: int, tied: bool) -> Weight:
+    """Declares the table of token vectors: N(0, 1), or smaller if the table is also the output head (`tied`).
 
     Features reach the head with norm sqrt(width). So the logits of a tied table have the deviation of its entries times
     sqrt(width), and with deviation 1 the loss starts at about sqrt(width) nats. With 0.5 / sqrt(width) it starts about
-    1/8 above the ln V of a uniform guess, whatever the width. A small table is read as well as a large one, since every
-    block normalises what it reads.
+    1/8 above the ln V of a uniform guess, whatever the width. A small table serves as input as well as a large one,
+    since every block normalises its input.
     """
     return Weight((vocabulary, width), std=0.5 * width**-0.5 if tied else 1.0)
 

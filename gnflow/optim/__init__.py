@@ -1,6 +1,6 @@
-"""Optimizers as pure functions over `dict[str, Tensor]`; usable without a spec. Each is imported when it is first used.
+"""Optimizers as pure functions over `dict[str, Tensor]`, which work without a spec.
 
-The factories of all built-in rules are here under the names of their kinds.
+The factories of all built-in rules are here under the names of their kinds. Each is imported when it is first used.
 """
 
 import sys
@@ -31,7 +31,7 @@ _HOMES = {
 
 
 class _Package(ModuleType):
-    """A package in which a factory is not hidden by the module of the same name that it comes from."""
+    """A package that keeps a factory visible although the module which it comes from has the same name."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if not (isinstance(value, ModuleType) and (name in _HOMES or name in BUILT_IN["optimizers"])):

@@ -1,17 +1,17 @@
-"""Step lengths that learn from the steps before.
+"""Step lengths that adapt to the steps before.
 
-    decrement   alpha = 1 / (1 + kappa nu),  nu^2 = <d, A d>       A the curvature of the model, its damping included
-                kappa <- 3/2 kappa where the loss fell by less than 1/4 of what the model promised, 2/3 kappa by more
-                than 3/4, if it is to adapt
-    bracket     the best of alpha / sqrt 2, alpha and alpha sqrt 2, alpha the last step length; half of that after a
-                refusal
+    decrement   alpha = 1 / (1 + kappa nu),  nu^2 = <d, A d>       A = the curvature of the model with its damping
+                if adaptive:  kappa <- 3/2 kappa if the loss fell by less than 1/4 of the decrease that the model
+                predicted,  kappa <- 2/3 kappa if it fell by more than 3/4
+    bracket     the best of alpha / sqrt 2, alpha and alpha sqrt 2, where alpha is the last step length; alpha is halved
+                after a refused step
 
-Where the model was solved exactly, <d, A d> is g' A^-1 g, the squared Newton decrement. No trial is made for it: the
-step is taken whatever the loss says.
+If the model was solved exactly, <d, A d> is g' A^-1 g, the squared Newton decrement. `decrement` makes no trial: it
+takes the step whatever the loss says.
 
 Source:   Goldfarb et al. 2025, arXiv:2511.15019 (decrement, with the Gauss-Newton matrix and a Levenberg term)
-Differs:  the adaptive variant of the paper has another rule, of which only the abstract was at hand: ours is that of
-          Levenberg and Marquardt. bracket is ours
+Differs:  the adaptive variant of the paper has another rule, for which only the abstract was at hand; ours is the rule
+          of Levenberg and Marquardt. bracket is ours
 """
 
 from collections.abc import Mapping
@@ -22,15 +22,15 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import LocalModel, Metrics, Objective, Params
-from gnflow.optim.damping import adapted
-from gnflow.optim.means import mean_product, weights
-from gnflow.optim.search import Found, Seen, best_trial, gains, mean_loss
+from gnflow.optim.damping import adapt
+from gnflow.optim.means import mean_product, microbatch_weights
+from gnflow.optim.search import Found, Seen, choose_trial, mean_loss, measure_gains
 
 KAPPA, LENGTH = "gn/kappa", "length"
 
 
 class Decrement:
-    """A length from the curvature along the step alone, on the last micro-batches of the solve."""
+    """Takes the step length from the curvature along the step alone, on the last micro-batches of the solve."""
 
     microbatches, passes = 0, 1
 
@@ -41,24 +41,24 @@ class Decrement:
     def __call__(
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
-        """Always accepted."""
+        """Takes the step, which is always accepted."""
         direction = trees.subtract(goal, anchor)
         bend = trees.dot(direction, mean_product(model, direction, batch))
         kappa, nu = memory[KAPPA] if self.adaptive else self.kappa, bend.clamp(min=0).sqrt()
         alpha = 1 / (1 + kappa * nu)
         candidate = trees.along(anchor, direction, alpha)
-        seen = Seen(batch, weights(objective, batch))
+        seen = Seen(batch, microbatch_weights(objective, batch))
         before, after = (mean_loss(objective, params, seen) for params in (anchor, candidate))
-        found = gains(objective, anchor, candidate, seen, before, after)
+        found = measure_gains(objective, anchor, candidate, seen, before, after)
         metrics = {"loss/train": before, "gn/alpha": alpha, "gn/decrement": nu, **found}
         if self.adaptive:
             metrics[KAPPA] = memory[KAPPA]
-        kept = {KAPPA: adapted(memory[KAPPA], found["gn/gain_ratio"])} if self.adaptive else {}
+        kept = {KAPPA: adapt(memory[KAPPA], found["gn/gain_ratio"])} if self.adaptive else {}
         return Found(candidate, torch.ones_like(before, dtype=torch.bool), metrics, kept)
 
 
 class BracketSearch:
-    """Three trials around the last length, all one serial pass."""
+    """Tries three step lengths around the last one. The trials are independent and count as one serial pass."""
 
     passes = 1
 
@@ -69,8 +69,8 @@ class BracketSearch:
     def __call__(
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
-        """Raises nothing: a non-finite trial loses, and with no finite improvement the step is refused."""
+        """Takes the best trial. A trial that is not finite loses; without any improvement the step is refused."""
         last = memory[LENGTH]
         lengths = last * torch.tensor([1.0, sqrt(0.5), sqrt(2.0)], dtype=last.dtype, device=last.device)
-        found = best_trial(objective, anchor, goal, batch, lengths)
+        found = choose_trial(objective, anchor, goal, batch, lengths)
         return found._replace(memory={LENGTH: torch.where(found.accepted, found.metrics["gn/alpha"], 0.5 * last)})

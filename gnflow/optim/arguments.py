@@ -1,4 +1,4 @@
-"""What the arguments of a factory mean: the class of the spec says it once, and `help()` of the factory repeats it."""
+"""Shows the help on a factory's arguments, which the class of the spec has, in `help()` of the factory."""
 
 import inspect
 import textwrap
@@ -14,24 +14,26 @@ SCHEDULE = "Updates made so far (0-D) -> factor on the learning rate (0-D). Defa
 
 
 def described_by(kind: type[Kind]) -> Callable[[Factory], Factory]:
-    """Adds the fields of `kind`, with their help and what is allowed, to the docstring of a factory."""
+    """Adds the fields of `kind`, with their help and allowed values, to the docstring of a factory."""
 
-    def described(factory: Factory) -> Factory:
+    def describe(factory: Factory) -> Factory:
         lines = [
-            _line(name, f"{help_of(kind, name)} {_allowed(kind, name)}") for name in shapes(kind) if name != "kind"
+            _write_line(name, f"{help_of(kind, name)} {_describe_allowed(kind, name)}")
+            for name in shapes(kind)
+            if name != "kind"
         ]
-        told = "\n".join([*lines, _line("schedule", SCHEDULE)])
+        told = "\n".join([*lines, _write_line("schedule", SCHEDULE)])
         factory.__doc__ = f"{inspect.cleandoc(factory.__doc__ or '')}\n\nArguments:\n{told}"
         return factory
 
-    return described
+    return describe
 
 
-def _allowed(kind: type[Kind], name: str) -> str:
+def _describe_allowed(kind: type[Kind], name: str) -> str:
     shape, default = shapes(kind)[name], kind.model_fields[name].default
     unit = f", in {shape.unit}" if shape.unit else ""
     return f"({shape.words}{unit}; default {default})"
 
 
-def _line(name: str, text: str) -> str:
+def _write_line(name: str, text: str) -> str:
     return textwrap.fill(f"{name}: {' '.join(text.split())}", 100, initial_indent="    ", subsequent_indent="        ")

@@ -1,8 +1,8 @@
-"""Any transform as a `torch.optim.Optimizer`, for other people's training loops.
+"""Makes a `torch.optim.Optimizer` of any transform, for other people's training loops.
 
 `group["lr"]` is the learning rate of the transform, or of its first part; the rates of other parts keep their ratio to
-it. A parameter without a gradient is left alone, and so is its state. Tensors are worked on in stacks (`Stacks`): three
-axes are a stack of matrices; more, as of a convolution, are the matrix (out, rest).
+it. A parameter without a gradient keeps its value and its state. Tensors are updated in stacks (`Stacks`): three axes
+are a stack of matrices, and a tensor with more, such as that of a convolution, is the matrix (out, rest).
 """
 
 from collections import defaultdict
@@ -14,21 +14,31 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Params
-from gnflow.optim.cohorts import Cohort, Own, at_rate, by_parameter, first_rate, joined, rates, stacks_of
-from gnflow.optim.protocol import AnyTransform, Transform, copied
+from gnflow.optim.cohorts import (
+    Cohort,
+    Own,
+    build_stacks,
+    find_first_rate,
+    find_rates,
+    join_states,
+    set_rate,
+    split_state,
+)
+from gnflow.optim.protocol import AnyTransform, Transform, copy_code
 
 Named: TypeAlias = tuple[str, Tensor]
 Group: TypeAlias = dict[str, object]
 Given: TypeAlias = Iterable[Named] | Iterable[Tensor] | Iterable[Group]
-# What torch and its schedulers keep in a group.
+# torch and its schedulers keep these keys in a group.
 OPTIONS = {"params", "param_names", "lr", "initial_lr", "max_lr", "min_lr", "swa_lr"}
 
 
 def as_torch(transform: AnyTransform, params: Given, compile: bool = False) -> "TransformOptimizer":  # noqa: A002
-    """An optimizer of `model.named_parameters()`, of parameters (then named "0", "1", ...) or of param-group dicts.
+    """Makes an optimizer of `model.named_parameters()`, of parameters (named "0", "1", ...) or of param-group dicts.
 
     Each group has a state and an `lr` of its own. `compile` puts the update through torch.compile. Raises ValueError
-    for parameters that the transform does not take, and for options but `lr`, which are arguments of the transform.
+    for parameters that the transform does not take, and for options other than `lr`: those are arguments of the
+    transform.
     """
     if not isinstance(transform, Transform):
         raise TypeError(f"as_torch takes a transform, such as muon(0.02), not {transform!r}")
@@ -36,24 +46,24 @@ def as_torch(transform: AnyTransform, params: Given, compile: bool = False) -> "
 
 
 class TransformOptimizer(torch.optim.Optimizer):
-    """A transform, its state and the parameters. Made of functions, it can be copied but not pickled."""
+    """A transform with its state and the parameters. It holds functions, so it can be copied but not pickled."""
 
     def __init__(self, transform: AnyTransform, params: Given, compiled: bool) -> None:
         self.transform, self.compiled = transform, compiled
         self.cohorts: list[list[Cohort]] = []
-        """For each group."""
+        """The cohorts of each group."""
         self.first_rates: list[float] = []
         super().__init__(cast("Iterable[Tensor]", params), {})
         self.defaults["lr"] = self.param_groups[0]["lr"]
 
     def add_param_group(self, param_group: Group) -> None:
-        """A further group, with a state of its own."""
+        """Adds a group with a state of its own."""
         if unknown := sorted(set(param_group) - OPTIONS):
             raise ValueError(f"unknown options {', '.join(unknown)}: besides `lr` they are arguments of the transform")
         super().add_param_group(self._with_names(param_group))
         group = self.param_groups[-1]
         try:
-            first = first_rate(self.transform, _checked(self._named(group)))
+            first = find_first_rate(self.transform, _select_updated(self._map_names(group)))
             if not float(group.setdefault("lr", first)) >= 0:
                 raise ValueError(f"a learning rate is at least 0, not {group['lr']}")
         except (KeyError, ValueError):
@@ -64,15 +74,15 @@ class TransformOptimizer(torch.optim.Optimizer):
 
     @property
     def state(self) -> defaultdict[Tensor, Own]:
-        """The state of each parameter, as views of the stacks. To set it, load a state_dict."""
+        """The state of each parameter, as views of the stacks. Use `load_state_dict` to set it."""
         result: defaultdict[Tensor, Own] = defaultdict(dict)
         for group, members in zip(self.param_groups, self.cohorts, strict=True):
             states = {
                 name: {**own, "cohort": torch.tensor(i)}
                 for i, cohort in enumerate(members)
-                for name, own in by_parameter(cohort).items()
+                for name, own in split_state(cohort).items()
             }
-            result |= {p: states[name] for name, p in self._named(group).items() if name in states}
+            result |= {p: states[name] for name, p in self._map_names(group).items() if name in states}
         return result
 
     @state.setter
@@ -83,24 +93,24 @@ class TransformOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient; `closure` evaluates the loss again and returns it."""
+        """Updates every parameter that has a gradient. `closure` evaluates the loss again and returns it."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for i, group in enumerate(self.param_groups):
-            params = self._named(group)
+            params = self._map_names(group)
             gradients = {name: p.grad for name, p in params.items() if p.grad is not None}
             _require_dense(gradients)
             lr = float(group["lr"])
             self.cohorts[i] = [
-                self._updated(at_rate(cohort, lr), params, gradients) if cohort.names[0] in gradients else cohort
-                for cohort in self._regrouped(i, params, gradients)
+                self._update_cohort(set_rate(cohort, lr), params, gradients) if cohort.names[0] in gradients else cohort
+                for cohort in self._regroup(i, params, gradients)
             ]
         return loss
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        """What `state_dict` gave, bit for bit. Raises ValueError when it is of another transform."""
+        """Restores what `state_dict` returned, bit for bit. Raises ValueError for that of another transform."""
         own_names = [group["param_names"] for group in self.param_groups]
         ids = [packed["params"] for packed in cast("list[dict[str, list[int]]]", state_dict["param_groups"])]
         # torch would cast counts to the type of the parameters.
@@ -110,21 +120,21 @@ class TransformOptimizer(torch.optim.Optimizer):
         for i, (group, names) in enumerate(zip(self.param_groups, own_names, strict=True)):
             group["param_names"] = names
             loaded = {name: states[key] for name, key in zip(names, ids[i], strict=True) if states.get(key)}
-            params = self._named(group)
+            params = self._map_names(group)
             groups: dict[int, dict[str, Own]] = defaultdict(dict)
             for name, own in loaded.items():
                 groups[int(own.get("cohort", 0))][name] = own
-            self.cohorts[i] = [self._cohort(i, trees.pick(params, groups[k]), groups[k]) for k in sorted(groups)]
+            self.cohorts[i] = [self._build_cohort(i, trees.pick(params, groups[k]), groups[k]) for k in sorted(groups)]
 
     def __getstate__(self) -> dict[str, object]:
         kept = ("defaults", "param_groups", "transform", "compiled", "cohorts", "first_rates")
         return {name: self.__dict__[name] for name in kept}
 
     def _with_names(self, group: Group) -> Group:
-        """The group with every parameter named. Raises ValueError for a name that there is already."""
+        """Names every parameter of a group. Raises ValueError for a name that is already taken."""
         given = group["params"]
         if isinstance(given, set):
-            return group  # refused by torch, in its own words
+            return group  # torch refuses a set with its own message
         listed: list[Tensor | Named] = (
             [given] if isinstance(given, Tensor) else list(cast("Iterable[Tensor | Named]", given))
         )
@@ -138,21 +148,23 @@ class TransformOptimizer(torch.optim.Optimizer):
             raise ValueError(f"more than one parameter is named {', '.join(twice)}")
         return {**group, "params": listed, "param_names": names}
 
-    def _named(self, group: Group) -> Params:
+    def _map_names(self, group: Group) -> Params:
         return dict(zip(cast("list[str]", group["param_names"]), cast("list[Tensor]", group["params"]), strict=True))
 
-    def _cohort(self, index: int, params: Params, states: dict[str, Own] | None = None) -> Cohort:
-        stacks = stacks_of(self.transform, params)
+    def _build_cohort(self, index: int, params: Params, states: dict[str, Own] | None = None) -> Cohort:
+        stacks = build_stacks(self.transform, params)
         state = self.transform.init(stacks.stack({name: p.detach() for name, p in params.items()}))
         first = self.first_rates[index]
-        ratios = {path: rate / first if first else 1.0 for path, rate in rates(state).items()}
+        ratios = {path: rate / first if first else 1.0 for path, rate in find_rates(state).items()}
         if states is not None:
-            state = joined(state, stacks, states)
+            state = join_states(state, stacks, states)
         update = self.transform.update
-        return Cohort(stacks, state, ratios, torch.compile(copied(update), dynamic=False) if self.compiled else update)
+        return Cohort(
+            stacks, state, ratios, torch.compile(copy_code(update), dynamic=False) if self.compiled else update
+        )
 
-    def _regrouped(self, index: int, params: Params, gradients: Params) -> list[Cohort]:
-        """Cohorts of which all members have gradients, or none."""
+    def _regroup(self, index: int, params: Params, gradients: Params) -> list[Cohort]:
+        """Splits cohorts so that in each either all members have gradients or none has."""
         result = []
         for cohort in self.cohorts[index]:
             live = [name for name in cohort.names if name in gradients]
@@ -160,15 +172,15 @@ class TransformOptimizer(torch.optim.Optimizer):
                 result.append(cohort)
                 continue
             parts = live, [name for name in cohort.names if name not in gradients]
-            result += [self._cohort(index, trees.pick(params, part), by_parameter(cohort)) for part in parts]
+            result += [self._build_cohort(index, trees.pick(params, part), split_state(cohort)) for part in parts]
         seen = {name for cohort in result for name in cohort.names}
         fresh: dict[torch.device, list[str]] = defaultdict(list)
         for name in gradients:
             if name not in seen:
                 fresh[params[name].device].append(name)
-        return result + [self._cohort(index, trees.pick(params, names)) for names in fresh.values()]
+        return result + [self._build_cohort(index, trees.pick(params, names)) for names in fresh.values()]
 
-    def _updated(self, cohort: Cohort, params: Params, gradients: Params) -> Cohort:
+    def _update_cohort(self, cohort: Cohort, params: Params, gradients: Params) -> Cohort:
         stacked, state = cohort.stacks.stack(gradients), cohort.state
         if self.transform.refresh is not None:
             state = self.transform.refresh(stacked, state)
@@ -178,8 +190,8 @@ class TransformOptimizer(torch.optim.Optimizer):
         return cohort._replace(state=state)
 
 
-def _checked(params: Params) -> Params:
-    """Those that will be updated, or all where none will. Raises ValueError for complex ones."""
+def _select_updated(params: Params) -> Params:
+    """Returns the parameters that will be updated, or all if none will. Raises ValueError for complex ones."""
     if strange := [name for name, p in params.items() if p.is_complex()]:
         raise ValueError(f"complex parameters are not supported: {', '.join(strange)}")
     return {name: p for name, p in params.items() if p.requires_grad} or params

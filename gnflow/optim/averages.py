@@ -1,7 +1,7 @@
-"""Which of the inner iterates of a solve the search goes towards: a weight for each, of a mean over them.
+"""Averages of the inner iterates of a solve, towards which the search goes: a weight for each iterate.
 
-last    the mean of the last part of them; of no part, the last one alone
-faded   weights in the ratio decay from each to the one before: an exponential moving average without its bias
+average_last   the mean of the last part of the iterates; the last iterate alone if the part is 0
+fade           each iterate weighs `decay` times the next one: an exponential moving average without its bias
 """
 
 from collections.abc import Callable
@@ -11,26 +11,26 @@ from gnflow import trees
 from gnflow.objective import Params
 
 Average: TypeAlias = Callable[[int], tuple[float, ...]]
-"""Inner steps -> weights, not normalised; 0 for iterates that are not looked at."""
+"""number of inner steps -> weights, which are not normalised; unused iterates have weight 0."""
 
 
-def last(part: float = 0.0) -> Average:
-    """Equal weights for the last `part` of all iterates, and at least for one."""
+def average_last(part: float = 0.0) -> Average:
+    """Gives equal weights to the last `part` of all iterates, and to at least one of them."""
 
-    def weights(steps: int) -> tuple[float, ...]:
+    def weigh(steps: int) -> tuple[float, ...]:
         averaged = max(round(part * steps), 1)
         return (0.0,) * (steps - averaged) + (1.0,) * averaged
 
-    return weights
+    return weigh
 
 
-def faded(decay: float) -> Average:
-    """1 for the last iterate, decay for the one before, decay^2, ..."""
+def fade(decay: float) -> Average:
+    """Gives weight 1 to the last iterate, decay to the one before, then decay^2, ..."""
     return lambda steps: tuple(decay ** (steps - 1 - i) for i in range(steps))
 
 
-def added(total: Params, point: Params, weight: float) -> Params:
-    """total + weight point, written into `total`; the first total, of nothing, is new."""
+def add_weighted(total: Params, point: Params, weight: float) -> Params:
+    """Adds weight * point into `total` in place. If `total` is empty, returns a new one."""
     if not total:
         return trees.scale(point, weight)
     for name, value in total.items():

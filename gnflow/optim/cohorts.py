@@ -1,7 +1,7 @@
-"""The state of a transform for parameters that have always had gradients in the same steps.
+"""Cohorts: groups of parameters that have always had gradients in the same steps, with the state of a transform.
 
-Within a cohort one count of updates serves all, and tensors are stacked. When some members have no gradient the cohort
-comes apart, so that each parameter's state is what it would be if it were alone.
+The members of a cohort share one count of updates, and their tensors are stacked. When only some members have
+gradients the cohort is split, so that each parameter's state is the same as if it were alone.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,13 +18,13 @@ from gnflow.optim.states import problem_within
 
 Update: TypeAlias = Callable[[Params, AnyState, Params], tuple[Params, AnyState]]
 Own: TypeAlias = dict[str, Tensor]
-"""One parameter's state: `first`, or `matrices/momentum` under a partition; shaped as in a stack, less its axis."""
+"""One parameter's state by path, such as `first`, or `matrices/momentum` in a partition, without the stack's axis."""
 
 
 class Cohort(NamedTuple):
-    """Stacks, a transform's state over them and its update.
+    """Stacks, with a transform's state over them and its update.
 
-    Of each learning rate in the state its ratio to the first of the group; and the first as it was last set.
+    `ratios` are the learning rates in the state over the first rate of the group; `lr` is the first rate as last set.
     """
 
     stacks: Stacks
@@ -35,12 +35,12 @@ class Cohort(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its parameters."""
+        """The names of the parameters."""
         return tuple(self.stacks.shapes)
 
 
-def stacks_of(transform: AnyTransform, params: Params) -> Stacks:
-    """Stacks of one part of the transform, one type and one device, each under the name of its first member."""
+def build_stacks(transform: AnyTransform, params: Params) -> Stacks:
+    """Builds stacks, each of one part of the transform, one type and one device, named after its first member."""
     part = transform.rule or (lambda name: "")
     rules = {name: f"{part(name)} {w.dtype} {w.device}" for name, w in params.items()}
     each = set(rules.values()) if transform.each else ()
@@ -54,8 +54,8 @@ def stacks_of(transform: AnyTransform, params: Params) -> Stacks:
     )
 
 
-def by_parameter(cohort: Cohort) -> dict[str, Own]:
-    """The state of each member, as views; counts and rates are everyone's."""
+def split_state(cohort: Cohort) -> dict[str, Own]:
+    """Splits a cohort's state into views for each member. All members share counts and rates."""
     result: dict[str, Own] = {name: {} for name in cohort.names}
     for path, leaf in trees.leaves(cohort.state):
         stack = path[-1]
@@ -70,8 +70,11 @@ def by_parameter(cohort: Cohort) -> dict[str, Own]:
     return result
 
 
-def joined(template: AnyState, stacks: Stacks, states: Mapping[str, Own]) -> AnyState:
-    """The inverse, in the types and on the device of `template`. Raises ValueError for a state of another transform."""
+def join_states(template: AnyState, stacks: Stacks, states: Mapping[str, Own]) -> AnyState:
+    """Undoes `split_state`, in the types and on the device of `template`.
+
+    Raises ValueError for a state of another transform.
+    """
 
     def part(name: str, key: str, form: Tensor) -> Tensor:
         if key not in states[name]:
@@ -82,29 +85,30 @@ def joined(template: AnyState, stacks: Stacks, states: Mapping[str, Own]) -> Any
             )
         return states[name][key].to(form).reshape(form.shape)
 
-    def filled(path: tuple[str, ...], leaf: Tensor) -> Tensor:
+    def fill(path: tuple[str, ...], leaf: Tensor) -> Tensor:
         stack = path[-1]
         if leaf.ndim and stack in stacks.members:
             names = zip(stacks.members[stack], stacks.parts(stack, leaf), strict=True)
             return torch.cat([part(name, "/".join(path[:-1]), form) for name, form in names])
         return part(next(iter(stacks.shapes)), "/".join(path), leaf).clone()
 
-    return trees.replaced(filled, template)
+    return trees.map_named(fill, template)
 
 
 def is_rate(path: str, leaf: Tensor) -> bool:
-    """Whether a tensor of a state is a learning rate."""
+    """Tells whether a tensor of a state is a learning rate."""
     return leaf.ndim == 0 and path.rsplit("/", 1)[-1] == "learning_rate"
 
 
-def rates(state: AnyState) -> dict[str, float]:
-    """Path -> learning rate, in the order of the transform's parts."""
+def find_rates(state: AnyState) -> dict[str, float]:
+    """Finds the learning rates by path, in the order of the transform's parts."""
     return {path: leaf.item() for path, leaf in trees.named_tensors(state).items() if is_rate(path, leaf)}
 
 
-def first_rate(transform: AnyTransform, params: Params) -> float:
-    """The learning rate of the first part that has one. Raises what the transform's `init` raises for such shapes,
-    and ValueError for a state without a count or a rate.
+def find_first_rate(transform: AnyTransform, params: Params) -> float:
+    """Finds the learning rate of the first part that has one.
+
+    Raises what the transform's `init` raises for such shapes, and ValueError for a state without a count or a rate.
     """
     shapes = {name: tuple(w.shape) if transform.each else stacked_shape(tuple(w.shape)) for name, w in params.items()}
     if not shapes:
@@ -112,13 +116,13 @@ def first_rate(transform: AnyTransform, params: Params) -> float:
     state = transform.init({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
     if problem := problem_within(state):
         raise ValueError(f"as_torch cannot use this transform: {problem}")
-    # A stack of no matrices takes no memory, and its state has the rates all the same.
+    # A stack of no matrices takes no memory, but its state still has the rates.
     none = transform.init({name: torch.zeros((0, *shape[1:])) for name, shape in shapes.items()})
-    return next(iter(rates(none).values()), 0.0)
+    return next(iter(find_rates(none).values()), 0.0)
 
 
-def at_rate(cohort: Cohort, lr: float) -> Cohort:
-    """The cohort with this learning rate, and the others in proportion."""
+def set_rate(cohort: Cohort, lr: float) -> Cohort:
+    """Sets the first learning rate of a cohort, and the others in proportion."""
     if lr == cohort.lr:
         return cohort
 
@@ -126,4 +130,4 @@ def at_rate(cohort: Cohort, lr: float) -> Cohort:
         name = "/".join(path)
         return torch.full_like(leaf, lr * cohort.ratios[name]) if is_rate(name, leaf) else leaf
 
-    return cohort._replace(state=trees.replaced(reset, cohort.state), lr=lr)
+    return cohort._replace(state=trees.map_named(reset, cohort.state), lr=lr)

@@ -1,6 +1,7 @@
-"""A term damping |params - anchor|^2 / 2 of a model, and how it follows what the model's promises came to.
+"""The term damping |params - anchor|^2 / 2 of a model, and the rule that adapts it after every step.
 
-    damping <- 3/2 damping  where the loss fell by less than 1/4 of the promise, 2/3 damping  by more than 3/4
+    damping <- 3/2 damping   if the loss fell by less than 1/4 of the decrease that the model predicted
+    damping <- 2/3 damping   if it fell by more than 3/4 of it
 
 Source:   Levenberg 1944; Marquardt 1963; the factors: Martens 2010, "Deep learning via Hessian-free optimization"
 """
@@ -13,8 +14,8 @@ from gnflow.objective import LocalModel, Params, Scalar, Tokens
 LEAST = 1e-8
 
 
-def damped(model: LocalModel, anchor: Params, damping: Scalar) -> LocalModel:
-    """The model around `anchor` with the term, in its value, gradient and product alike."""
+def add_damping(model: LocalModel, anchor: Params, damping: Scalar) -> LocalModel:
+    """Adds the damping term to the value, the gradient and the product of the model around `anchor`."""
 
     def term(displacement: Params) -> Scalar:
         return 0.5 * damping * trees.dot(displacement, displacement)
@@ -33,7 +34,7 @@ def damped(model: LocalModel, anchor: Params, damping: Scalar) -> LocalModel:
     return model._replace(value=value, gradient=gradient, product=product)
 
 
-def adapted(damping: Scalar, gain: Scalar) -> Scalar:
-    """More where the model promised too much or nothing that is a number, less where it kept its promise."""
+def adapt(damping: Scalar, gain: Scalar) -> Scalar:
+    """Adapts the damping to a gain ratio: more if the ratio is small or not a number, less if it is close to 1."""
     grown = torch.where(gain >= 0.25, damping, 1.5 * damping)
     return torch.where(gain > 0.75, damping / 1.5, grown).clamp(min=LEAST)

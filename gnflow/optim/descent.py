@@ -1,4 +1,4 @@
-"""First-order methods: a transform of the mean gradient of a few micro-batches."""
+"""First-order methods: they apply a transform to the mean gradient of a few micro-batches."""
 
 from collections.abc import Callable, Iterator
 from copy import copy
@@ -11,14 +11,14 @@ from gnflow.objective import Metrics, Params, Scalar, Slopes
 from gnflow.optim.means import mean_gradient
 from gnflow.optim.protocol import AnyState, AnyTransform, Cost, Diagonal, Jit, Part, eager
 from gnflow.optim.stacks import Stacks
-from gnflow.optim.statistics import diagonal
+from gnflow.optim.statistics import find_diagonal
 
 Rate: TypeAlias = Callable[[AnyState], Scalar]
 Probe: TypeAlias = Callable[[Params], Metrics]
 
 
 class Slope(NamedTuple):
-    """What a step follows, stacked: the direction, and the gradients that the statistics are fed with."""
+    """The stacked inputs of an update: the direction to follow, and the gradients that the statistics accumulate."""
 
     direction: Params
     factors: Params
@@ -29,10 +29,10 @@ Apply: TypeAlias = Callable[[Slope, AnyState, Params], tuple[Params, AnyState]]
 
 
 class Descent:
-    """params <- params + transform(mean gradient), the transform working on stacks.
+    """Takes steps params <- params + transform(mean gradient), where the transform works on stacks.
 
-    `rate` reads the learning rate off a state; `probe` measures the matrices of `Transform.momentum`;
-    `apply` stands for `transform.update` where a direction is more than a mean gradient.
+    `rate` reads the learning rate from a state; `probe` measures the matrices of `Transform.momentum`; `apply` replaces
+    `transform.update` for methods whose direction is not the mean gradient.
     """
 
     def __init__(
@@ -60,37 +60,37 @@ class Descent:
         self.update = jit("update", update)
         self.refresh: Callable[[Params, AnyState], AnyState] = lambda gradients, state: state
         if transform.refresh is not None:
-            # Its work depends on its data, and none of it would gain from being compiled.
+            # The work of a refresh depends on its data and would not gain from being compiled.
             self.refresh = jit("refresh", transform.refresh, every=transform.period)
         self.cost = Cost(solve=microbatches, search=0, passes=1)
 
     @property
     def microbatches(self) -> int:
-        """Micro-batches consumed by one step."""
+        """Number of micro-batches that one step consumes."""
         return self.cost.microbatches
 
-    def over(self, stacks: Stacks) -> Self:
-        """The same compiled regions, for other parameters whose stacks have the same sizes."""
+    def with_stacks(self, stacks: Stacks) -> Self:
+        """Returns a twin for other parameters whose stacks have the same sizes. It shares the compiled regions."""
         twin = copy(self)
         twin.stacks = stacks
         return twin
 
     def init(self, params: Params) -> AnyState:
-        """The transform's own state, over stacks."""
+        """Returns the state of the transform over stacks."""
         return self.transform.init(self.stacks.stack(params))
 
     def parts(self, params: Params, state: AnyState) -> Iterator[Part]:
-        """Itself alone."""
+        """Returns this solver alone."""
         yield Part(self, params, state)
 
     def diagonal(self, state: AnyState) -> Diagonal | None:
-        """That of the transform."""
-        return diagonal(self.transform, self.stacks, state)
+        """Returns the diagonal statistics of the transform."""
+        return find_diagonal(self.transform, self.stacks, state)
 
     def step(
         self, objective: Slopes, params: Params, state: AnyState, batch: Tensor
     ) -> tuple[Params, AnyState, Metrics]:
-        """One update on the gradients of all micro-batches of `batch`."""
+        """Takes one update on the gradients of all micro-batches of `batch`."""
         slope, loss, seen = self.slope(objective, params, state, batch)
         state = self.refresh(slope.factors, state)
         updates, state, metrics = self.update(slope, state, self.stacks.stack(params))
@@ -98,7 +98,7 @@ class Descent:
         return moved, state, {"loss/train": loss, **metrics, **seen}
 
     def slope(self, objective: Slopes, params: Params, state: AnyState, batch: Tensor) -> tuple[Slope, Scalar, Metrics]:
-        """The mean gradient, for everything -> (slope, mean loss, metrics)."""
+        """Returns (slope, mean loss, metrics). All parts of the slope are the mean gradient."""
         gradient, loss = mean_gradient(objective, params, batch)
         stacked = self.stacks.stack(gradient)
         return Slope(stacked, stacked, stacked), loss, {}

@@ -1,13 +1,14 @@
-"""Eigenbases of positive semi-definite matrices, followed by one power iteration and a QR decomposition at a time.
+"""Eigenbases of positive semi-definite matrices, updated by one power iteration and a QR decomposition at a time.
 
     e = diag(Q' A Q),  columns of Q by falling e,  Q <- qr(A Q)
 
-On a GPU the decomposition is CholeskyQR2, products in one batch; on CPUs LAPACK's Householder QR takes half the time
-of that (a case of pipelines/benchmarks). A matrix too ill-conditioned for Cholesky goes to Householder by itself.
+On a GPU the decomposition is CholeskyQR2, which takes products of the whole batch. On a CPU it is LAPACK's Householder
+QR, which takes half the time there (see pipelines/benchmarks). A matrix that is too ill-conditioned for Cholesky is
+decomposed by Householder alone.
 
 Source:   Vyas et al. 2024, arXiv:2409.11321, algorithm 4; CholeskyQR2: Yamamoto et al. 2015, ETNA 44
 Code:     github.com/nikhilvyas/SOAP soap.py `get_orthogonal_matrix_QR` @ a1e5535
-Differs:  the signs of the columns, which nothing depends on
+Differs:  the signs of the columns differ; nothing depends on them
 """
 
 import torch
@@ -19,24 +20,27 @@ SMALLEST_NORM = 1e-30
 
 
 def first_basis(factors: Tensor) -> Tensor:
-    """Eigenvectors of (..., m, m), by falling eigenvalue, in at least float32."""
+    """Computes the eigenvectors of (..., m, m), by falling eigenvalue, in at least float32."""
     wide = torch.float64 if factors.dtype == torch.float64 else torch.float32
     shift = SMALLEST_NORM * torch.eye(factors.shape[-1], dtype=wide, device=factors.device)
     vectors: Tensor = torch.linalg.eigh(factors.to(wide) + shift).eigenvectors
-    # LAPACK's columns would be strides that the compiled update has not seen.
+    # LAPACK returns column-major matrices, for whose strides the update would be compiled again.
     return vectors.flip(-1).to(factors.dtype).contiguous()
 
 
 def next_basis(factors: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """(..., m, m) each -> the basis one power iteration on, and the order that its columns took of the old."""
+    """Returns the basis after one more power iteration, and the order in which it took the old columns.
+
+    Both arguments are (..., m, m).
+    """
     product = factors @ basis
     order = (basis * product).sum(-2).argsort(dim=-1, descending=True)
     product = product.gather(-1, order.unsqueeze(-2).expand_as(product))
-    return orthonormal(product), order
+    return orthonormalise(product), order
 
 
-def orthonormal(columns: Tensor) -> Tensor:
-    """Gram-Schmidt of the columns of (..., m, m), in at least float32."""
+def orthonormalise(columns: Tensor) -> Tensor:
+    """Orthonormalises the columns of (..., m, m), in at least float32."""
     wide = torch.float64 if columns.dtype == torch.float64 else torch.float32
     columns, dtype = columns.to(wide), columns.dtype
     decompose = by_cholesky if columns.is_cuda else by_householder
@@ -44,13 +48,13 @@ def orthonormal(columns: Tensor) -> Tensor:
 
 
 def by_householder(columns: Tensor) -> Tensor:
-    """QR by reflections: one matrix after another, and stable for any of them."""
+    """Decomposes by reflections, one matrix after another. This is stable for any matrix."""
     q: Tensor = torch.linalg.qr(columns).Q
     return q
 
 
 def by_cholesky(columns: Tensor) -> Tensor:
-    """CholeskyQR2 of the whole batch at once; matrices that come out not orthonormal again by Householder."""
+    """Decomposes the whole batch by CholeskyQR2. Matrices whose result is not orthonormal go to Householder."""
     batch = columns.reshape(-1, *columns.shape[-2:])
     q = batch / batch.norm(dim=-2, keepdim=True).clamp(min=SMALLEST_NORM)
     for _ in range(2):

@@ -1,14 +1,14 @@
-"""Fisher-orthogonal projection: where gradients of one batch disagree, what the mean hides is added back.
+"""Fisher-orthogonal projection: adds back what the mean of a batch hides if its gradients disagree.
 
-Two mean gradients x1, x2, in coordinates where the Fisher matrix is the diagonal f, are merged, matrix by matrix, into
+In coordinates where the Fisher matrix is the diagonal f, two mean gradients x1 and x2 are merged matrix by matrix into
 
     a = (x1 + x2) / 2,   d = x1 - x2,   o = d - a <d, f a> / <a, f a>           o is f-orthogonal to a
     x = a + b o,         b = beta <a, o / f> / <o, o / f>,  |b| <= beta_bound
-    eta = <a, x / f> / <x, x / f>                                               optional length, in [1/2, 1]
+    eta = <a, x / f> / <x, x / f>                                               optional length of x, in [1/2, 1]
 
-Two leaves are FOP. 2^L leaves are folded pairwise up a binary tree, as they come: at most L + 1 gradients are alive.
-Leaves enter `a` by the weight of their targets. They are groups of micro-batches, or all of them with a part of their
-loss, such as that of images and that of text.
+Two leaves are FOP. 2^L leaves are merged pairwise up a binary tree as they come, so at most L + 1 gradients are alive.
+Leaves enter `a` by the weight of their targets. A leaf is a group of micro-batches, or all micro-batches with a part of
+their loss, such as that of images or that of text.
 
 Source:   arXiv:2508.13898, equations 4, 16-18 (FOP); Lu & Armour 2026, arXiv:2605.16165 (ML-FOP-SOAP)
 Differs:  ML-FOP-SOAP is a RECONSTRUCTION: only its abstract is public. The fold, its place before the momentum, the
@@ -26,27 +26,27 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.objective import Metrics, Params, Scalar, Slopes
 from gnflow.optim.descent import Descent, Probe, Rate, Slope
-from gnflow.optim.means import mean_gradient, positive, weights
+from gnflow.optim.means import keep_positive, mean_gradient, microbatch_weights
 from gnflow.optim.protocol import AnyState, AnyTransform, Jit, eager
 from gnflow.optim.stacks import Stacks
 
 
 @dataclass(frozen=True)
 class Projection:
-    """How two gradients are merged."""
+    """The settings with which two gradients are merged."""
 
     beta: float = 1.0
-    """Factor on b; 0 is the plain mean."""
+    """Factor on b; 0 gives the plain mean."""
     beta_bound: float = 1.0
     """Largest |b|."""
     damping: float = 0.1
-    """Added to f, as a fraction of its mean in each matrix."""
-    metric: Literal["second_moment", "root"] = "second_moment"
-    """f is the second moment, as in Fisher's matrix, or its root, as in the transform's own preconditioner."""
+    """Number added to f, as a fraction of the mean of f in each matrix."""
+    fisher: Literal["second_moment", "root"] = "second_moment"
+    """The choice of f: the second moment, as in Fisher's matrix, or its root, as in the transform's preconditioner."""
 
 
 class Leaf(NamedTuple):
-    """A mean gradient with its loss, and its share of the whole."""
+    """A mean gradient with its loss and its share of the whole batch."""
 
     gradient: Params
     loss: Scalar
@@ -54,7 +54,7 @@ class Leaf(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A gradient in the tree, its share of the whole, and how many merges it took."""
+    """A gradient in the tree, its share of the whole batch, and the number of merges below it."""
 
     gradient: Params
     share: Scalar
@@ -62,7 +62,7 @@ class Node(NamedTuple):
 
 
 class Merged(NamedTuple):
-    """The outcome of one merge: x, and over all matrices the mean of b and of |x| / |a|."""
+    """The result of one merge: x, and the means of b and of |x| / |a| over all matrices."""
 
     gradient: Params
     beta: Scalar
@@ -70,9 +70,10 @@ class Merged(NamedTuple):
 
 
 class FisherOrthogonal(Descent):
-    """Descent along the fold of `leaves` mean gradients. Raises ValueError for a transform without a metric.
+    """Descends along the merge of `leaves` mean gradients. Raises ValueError for a transform without a Fisher metric.
 
-    `parts` turns a batch into one for each of the `leaves`, with some of its targets; else they are groups of it.
+    `parts` maps a batch to one batch for each leaf, with some of its targets. Without it the leaves are groups of
+    micro-batches.
     """
 
     def __init__(
@@ -98,14 +99,14 @@ class FisherOrthogonal(Descent):
             raise ValueError(f"{leaves} leaves from {microbatches} micro-batches: at least 2, and one micro-batch each")
 
         def merge(one: Params, two: Params, share: Tensor, state: AnyState) -> Merged:
-            return merged(one, two, share, damped(metric.diagonal(state), projection), projection)
+            return merge_pair(one, two, share, damp_diagonal(metric.diagonal(state), projection), projection)
 
         def unfold(folded: Params, plain: Params, state: AnyState) -> tuple[Params, Metrics]:
-            fisher = damped(metric.diagonal(state), projection)
+            fisher = damp_diagonal(metric.diagonal(state), projection)
             if layer_step:
-                folded = shortened(folded, metric.into(plain, state), fisher)
+                folded = shorten(folded, metric.into(plain, state), fisher)
             direction = metric.back(folded, state)
-            ratio = trees.norm(trees.pick(direction, fisher)) / positive(trees.norm(trees.pick(plain, fisher)))
+            ratio = trees.norm(trees.pick(direction, fisher)) / keep_positive(trees.norm(trees.pick(plain, fisher)))
             return direction, {"fop/norm_ratio": ratio}
 
         super().__init__(
@@ -117,7 +118,7 @@ class FisherOrthogonal(Descent):
         self.merge, self.unfold = jit("merge", merge), jit("unfold", unfold)
 
     def slope(self, objective: Slopes, params: Params, state: AnyState, batch: Tensor) -> tuple[Slope, Scalar, Metrics]:
-        """The folded gradient as direction; the plain mean, or the folded one, for the statistics."""
+        """Returns the merged gradient as direction, and the plain mean or the merged gradient for the statistics."""
         if not self.beta:
             return super().slope(objective, params, state, batch)
         waiting: list[Node] = []
@@ -125,7 +126,7 @@ class FisherOrthogonal(Descent):
 
         def join(one: Node, two: Node) -> Node:
             both = one.share + two.share
-            outcome = self.merge(one.gradient, two.gradient, one.share / positive(both), state)
+            outcome = self.merge(one.gradient, two.gradient, one.share / keep_positive(both), state)
             level = max(one.level, two.level) + 1
             seen[f"fop/beta_{level}"].append(outcome.beta)
             seen[f"fop/growth_{level}"].append(outcome.growth)
@@ -133,7 +134,7 @@ class FisherOrthogonal(Descent):
 
         plain: Params = {}
         loss = torch.zeros((), device=next(iter(params.values())).device)
-        for gradient, value, share in self._grown(objective, params, batch):
+        for gradient, value, share in self._compute_leaves(objective, params, batch):
             stacked = self.stacks.stack(gradient)
             loss = loss + share * value
             plain = trees.along(plain, stacked, share) if plain else trees.scale(stacked, share)
@@ -141,7 +142,7 @@ class FisherOrthogonal(Descent):
             while waiting and waiting[-1].level == node.level:
                 node = join(waiting.pop(), node)
             waiting.append(node)
-        while len(waiting) > 1:  # not a power of two
+        while len(waiting) > 1:  # the number of leaves is not a power of two
             node = waiting.pop()
             waiting.append(join(waiting.pop(), node))
         direction, metrics = self.unfold(waiting[0].gradient, plain, state)
@@ -149,47 +150,50 @@ class FisherOrthogonal(Descent):
         chosen = {"plain": plain, "folded": direction}
         return Slope(direction, chosen[self.statistics], chosen[self.second_moment]), loss, metrics
 
-    def _grown(self, objective: Slopes, params: Params, batch: Tensor) -> Iterator[Leaf]:
-        """One at a time."""
+    def _compute_leaves(self, objective: Slopes, params: Params, batch: Tensor) -> Iterator[Leaf]:
+        """Computes the leaves one at a time."""
         parts = self.divide(batch)
-        counts = torch.stack([weights(objective, part).sum() for part in parts])
-        for part, share in zip(parts, counts / positive(counts.sum()), strict=True):
+        counts = torch.stack([microbatch_weights(objective, part).sum() for part in parts])
+        for part, share in zip(parts, counts / keep_positive(counts.sum()), strict=True):
             yield Leaf(*mean_gradient(objective, params, part), share)
 
 
-def merged(one: Params, two: Params, share: Tensor, fisher: Params, projection: Projection) -> Merged:
-    """x of both, matrix by matrix; parameters without a diagonal get their mean. `share` is the weight of `one`."""
+def merge_pair(one: Params, two: Params, share: Tensor, fisher: Params, projection: Projection) -> Merged:
+    """Merges two gradients into x, matrix by matrix. Parameters without a diagonal get the mean.
+
+    `share` is the weight of `one`.
+    """
     result = {name: two[name] + share * (one[name] - two[name]) for name in one}
     betas, growths = [], []
     for name, f in fisher.items():
         mean, difference = result[name], one[name] - two[name]
-        overlap = _inner(difference, f * mean) / positive(_inner(mean, f * mean))
+        overlap = _inner(difference, f * mean) / keep_positive(_inner(mean, f * mean))
         orthogonal = difference - overlap * mean
         size = _inner(orthogonal, orthogonal / f)
-        # Of parallel gradients only rounding is left, and b would be anything.
+        # For parallel gradients only rounding errors are left, and b would be arbitrary.
         rounding = (64 * torch.finfo(f.dtype).eps) ** 2 * (_inner(mean, mean / f) + _inner(difference, difference / f))
-        best = torch.where(size > rounding, _inner(mean, orthogonal / f) / positive(size), 0.0)
+        best = torch.where(size > rounding, _inner(mean, orthogonal / f) / keep_positive(size), 0.0)
         beta = (projection.beta * best).clamp(-projection.beta_bound, projection.beta_bound)
         result[name] = mean + beta * orthogonal
         betas.append(beta.flatten())
-        growths.append((_inner(result[name], result[name]) / positive(_inner(mean, mean))).sqrt().flatten())
+        growths.append((_inner(result[name], result[name]) / keep_positive(_inner(mean, mean))).sqrt().flatten())
     return Merged(result, torch.cat(betas).mean(), torch.cat(growths).mean())
 
 
-def shortened(folded: Params, plain: Params, fisher: Params) -> Params:
-    """eta x, matrix by matrix: the length that the quadratic model with this Fisher matrix asks for."""
+def shorten(folded: Params, plain: Params, fisher: Params) -> Params:
+    """Scales x to eta x, matrix by matrix: the best length under the quadratic model with this Fisher matrix."""
     lengths = {
-        name: _inner(plain[name], folded[name] / f) / positive(_inner(folded[name], folded[name] / f))
+        name: _inner(plain[name], folded[name] / f) / keep_positive(_inner(folded[name], folded[name] / f))
         for name, f in fisher.items()
     }  # fmt: skip
     return {**folded, **{name: length * folded[name] for name, length in lengths.items()}}
 
 
-def damped(diagonal: Params, projection: Projection) -> Params:
-    """f in units of its mean over each matrix, plus the damping; all ones, but for scale, before the first update."""
-    chosen = diagonal if projection.metric == "second_moment" else {name: v.sqrt() for name, v in diagonal.items()}
+def damp_diagonal(diagonal: Params, projection: Projection) -> Params:
+    """Returns f over its mean in each matrix, plus the damping. Before the first update it is constant."""
+    chosen = diagonal if projection.fisher == "second_moment" else {name: v.sqrt() for name, v in diagonal.items()}
     return {
-        name: f / positive(f.mean(_axes(f), keepdim=True)) + projection.damping for name, f in chosen.items()
+        name: f / keep_positive(f.mean(_axes(f), keepdim=True)) + projection.damping for name, f in chosen.items()
     }  # fmt: skip
 
 

@@ -1,13 +1,13 @@
-"""Gauss-Newton: any optimizer, run on the convex model of the loss around the iterate, then a search on the true loss.
+"""Gauss-Newton: runs any optimizer on the convex model of the loss around the iterate, then searches on the true loss.
 
-    point <- inner optimizer on Q( . ; anchor), fresh micro-batches at every inner step;
-             layerwise: block by block, each with the other blocks at the anchor and all on the same micro-batches
-    goal <- a mean of the inner iterates, by `averages`: the last one, a last part of them, or one that fades
+    point <- inner optimizer on Q( . ; anchor), with fresh micro-batches at every inner step;
+             layerwise: block by block, each with the other blocks at the anchor, all on the same micro-batches
+    goal <- a mean of the inner iterates (see `averages`): the last one, a last part of them, or a fading mean
     anchor <- anchor + alpha (goal - anchor)
-    the next solve starts from `point`, as it was before the search, with the inner state as it is or a new one,
-    or with `carry` from the new anchor + carry (point - anchor)
+    the next solve starts from `point`, as it was before the search, with the same inner state or a new one;
+    with `carry` it starts from the new anchor + carry (point - anchor)
 
-With `damping` the model has a term that is adapted after every step (`optim.damping`).
+With `damping` the model has a further term, which is adapted after every step (see `optim.damping`).
 
 Source:   Abreu et al. 2025, arXiv:2510.09378; Martens 2010 (damping and its rule, decayed start)
 Code:     github.com/natalieabreu/full-gauss-newton llama_train_gn.py, llama_train_gn_layerwise.py @ 0c14e7e
@@ -23,9 +23,9 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import LocalModel, Metrics, Objective, Params
-from gnflow.optim.averages import Average, added, last
-from gnflow.optim.damping import adapted, damped
-from gnflow.optim.protocol import AnyState, Cost, Jit, Part, Solver, eager, for_block, rate
+from gnflow.optim.averages import Average, add_weighted, average_last
+from gnflow.optim.damping import adapt, add_damping
+from gnflow.optim.protocol import AnyState, Cost, Jit, Part, Solver, eager, jit_for_block, rate
 from gnflow.optim.search import Search
 
 DAMPING = "gn/damping"
@@ -39,29 +39,32 @@ class Block(NamedTuple):
 
 
 class GaussNewtonState(NamedTuple):
-    """Where the next inner solve starts, and the state of each block's inner optimizer."""
+    """The starting point of the next inner solve, and the state of each block's inner optimizer."""
 
     point: Params
     inner: dict[str, AnyState]
     memory: Metrics
-    """Numbers that follow how the steps went, of the damping and of the search; none where they keep none."""
+    """Numbers that damping and search keep from step to step; empty if they keep none."""
 
 
 class Solved(NamedTuple):
-    """The outcome of one block's solve."""
+    """The result of one block's solve."""
 
     point: Params
     goal: Params
-    """The point itself, where the last iterate alone is looked at."""
+    """The mean of the inner iterates; it is `point` itself if only the last iterate counts."""
     inner: AnyState
     first: Metrics
-    """Of the first inner step: of an inner schedule, the rate that the solve began with."""
+    """Metrics of the first inner step. Their learning rate is the one that the solve began with."""
     last: Metrics
-    """Of the last one: the loss is the model's, the other blocks at the anchor."""
+    """Metrics of the last inner step. Their loss is the model's, with the other blocks at the anchor."""
 
 
 class GaussNewton:
-    """Full with one block, layerwise with several. `inner` is given `objective.curved`, never the true gradient."""
+    """Gauss-Newton, full with one block and layerwise with several.
+
+    The inner optimizers get `objective.curved` and never the true gradient.
+    """
 
     def __init__(
         self,
@@ -77,45 +80,45 @@ class GaussNewton:
     ) -> None:
         self.damping, self.carry, self.reset = damping, carry, reset
         self.blocks, self.inner_steps, self.search, self.warm_start = blocks, inner_steps, search, warm_start
-        self.weights = (average or last())(inner_steps)
-        self.averaged = any(self.weights[:-1])
+        self.iterate_weights = (average or average_last())(inner_steps)
+        self.averaged = any(self.iterate_weights[:-1])
         self.advance = {
-            name: for_block(jit, name)("inner", block.inner.step, every=0) for name, block in blocks.items()
+            name: jit_for_block(jit, name)("inner", block.inner.step, every=0) for name, block in blocks.items()
         }
         costs = [block.inner.cost for block in blocks.values()]
         if len({cost.solve for cost in costs}) != 1:
             raise ValueError("the inner optimizers of all blocks must take the same number of micro-batches")
-        # Blocks see the same micro-batches and do not wait for one another.
+        # All blocks use the same micro-batches and do not wait for one another.
         self.width = costs[0].solve
-        # A step that takes no search waits for its gain ratio all the same where the damping does.
+        # Without a search a step still takes one more pass if the damping needs the gain ratio.
         passes = inner_steps * max(cost.passes for cost in costs) + max(search.passes, int(damping > 0))
         self.cost = Cost(inner_steps * self.width, search.microbatches, passes)
 
     @property
     def microbatches(self) -> int:
-        """Micro-batches consumed by one step."""
+        """Number of micro-batches that one step consumes."""
         return self.cost.microbatches
 
     def init(self, params: Params) -> GaussNewtonState:
-        """The first solve starts from the params themselves."""
+        """Returns the state before the first step. The first solve starts from the params themselves."""
         inner = {name: block.inner.init(trees.pick(params, block.names)) for name, block in self.blocks.items()}
         memory = {**self.search.memory, **({DAMPING: self.damping} if self.damping else {})}
         return GaussNewtonState(trees.clone(params), inner, {name: rate(n, params) for name, n in memory.items()})
 
     def parts(self, params: Params, state: GaussNewtonState) -> Iterator[Part]:
-        """Those of every block."""
+        """Returns the parts of every block."""
         for name, block in self.blocks.items():
             yield from block.inner.parts(trees.pick(params, block.names), state.inner[name])
 
     def step(
         self, objective: Objective, params: Params, state: GaussNewtonState, batch: Tensor
     ) -> tuple[Params, GaussNewtonState, Metrics]:
-        """One outer step on `cost.microbatches` micro-batches: first those of the solve, then those of the search."""
-        # No copy: nothing that a step computes shares storage with the weights that it was given.
+        """Takes one outer step. The batch has the micro-batches of the solve first, then those of the search."""
+        # No copy is needed, since nothing that a step computes shares storage with the weights that it was given.
         anchor = params
         model, solve = objective.around(anchor), torch.split(batch[: self.cost.solve], self.width)
         if self.damping:
-            model = damped(model, anchor, state.memory[DAMPING])
+            model = add_damping(model, anchor, state.memory[DAMPING])
         solved = {name: self._solve(name, model, anchor, state, solve) for name in self.blocks}
         point, goal = (
             trees.pick({name: w for part in parts for name, w in part.items()}, params)
@@ -125,9 +128,9 @@ class GaussNewton:
         metrics = {
             **found.metrics,
             "norm/update": trees.norm(trees.subtract(found.params, anchor)),
-            # With several blocks, their mean: no block has seen the others move.
+            # With several blocks this is their mean, since no block has seen the others move.
             "gn/model_loss": torch.stack([block.last["loss/train"] for block in solved.values()]).mean(),
-            **_means([block.last for block in solved.values()], "dominance/", "gn/"),
+            **_average_metrics([block.last for block in solved.values()], "dominance/", "gn/"),
         }
         rates = [block.first["learning_rate"] for block in solved.values() if "learning_rate" in block.first]
         if rates:
@@ -135,31 +138,31 @@ class GaussNewton:
         memory = {**state.memory, **found.memory}
         if self.damping:
             metrics[DAMPING] = memory[DAMPING]
-            memory[DAMPING] = adapted(memory[DAMPING], found.metrics["gn/gain_ratio"])
+            memory[DAMPING] = adapt(memory[DAMPING], found.metrics["gn/gain_ratio"])
         if self.carry is not None:
             point = trees.along(found.params, trees.subtract(point, anchor), self.carry)
         inner = {name: block.inner for name, block in solved.items()}
-        return found.params, GaussNewtonState(trees.chosen(found.accepted, point, anchor), inner, memory), metrics
+        return found.params, GaussNewtonState(trees.select(found.accepted, point, anchor), inner, memory), metrics
 
     def _solve(
         self, block: str, model: LocalModel, anchor: Params, before: GaussNewtonState, solve: Sequence[Tensor]
     ) -> Solved:
         names, inner = self.blocks[block]
-        # A point that aliased the anchor in the first inner step alone would compile `curved` a second time.
+        # If the point aliased the anchor in the first inner step alone, `curved` would be compiled a second time.
         point = trees.pick(before.point, names) if self.warm_start else trees.clone(trees.pick(anchor, names))
         state = inner.init(point) if self.reset else before.inner[block]
         total: Params = {}
         first: Metrics = {}
-        for weight, microbatches in zip(self.weights, solve, strict=True):
+        for weight, microbatches in zip(self.iterate_weights, solve, strict=True):
             point, state, metrics = self.advance[block](model, point, state, microbatches)
             first = first or metrics
             if weight and self.averaged:
-                total = added(total, point, weight)
-        goal = trees.scale(total, 1 / sum(self.weights)) if self.averaged else point
+                total = add_weighted(total, point, weight)
+        goal = trees.scale(total, 1 / sum(self.iterate_weights)) if self.averaged else point
         return Solved(point, goal, state, first, metrics)
 
 
-def _means(blocks: Sequence[Metrics], *kinds: str) -> Metrics:
-    """Over blocks. Of dominance this is over all matrices, as far as blocks that have any have equally many."""
+def _average_metrics(blocks: Sequence[Metrics], *kinds: str) -> Metrics:
+    """Averages metrics over blocks. For dominance this is the mean over all matrices if blocks have equally many."""
     names = sorted({name for metrics in blocks for name in metrics if name.startswith(kinds)})
     return {name: torch.stack([metrics[name] for metrics in blocks if name in metrics]).mean() for name in names}

@@ -1,4 +1,4 @@
-"""Means over micro-batches, each by its weight, so that they are means over all targets.
+"""Weighted means over micro-batches, which are then means over all targets.
 
 x = sum_m W_m x_m / sum_m W_m       W_m = sum of the weights of the targets of micro-batch m
 """
@@ -11,18 +11,18 @@ from torch import Tensor
 from gnflow.objective import LocalModel, Params, Scalar, Slopes, Tokens
 
 
-def weights(objective: Slopes, batch: Tensor) -> Tensor:
-    """W, (micro-batches,)"""
+def microbatch_weights(objective: Slopes, batch: Tensor) -> Tensor:
+    """Returns W, (micro-batches,)."""
     return torch.stack([objective.weight(tokens) for tokens in batch])
 
 
 def mean_value(value: Callable[[Tokens], Scalar], batch: Tensor, counts: Tensor) -> Scalar:
-    """The mean of what `value` says of each micro-batch; `counts` are the `weights` of the batch."""
+    """Returns the mean of `value` over micro-batches. `counts` are the `microbatch_weights` of the batch."""
     return _mean(torch.stack([value(tokens) for tokens in batch]), counts)
 
 
 def mean_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Params, Scalar]:
-    """Gradient and loss, holding a running sum and the current gradient."""
+    """Returns the mean gradient and loss. It holds a running sum and the current gradient."""
     if len(batch) == 1:
         return objective.gradient(params, batch[0])
     losses = []
@@ -33,34 +33,34 @@ def mean_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Par
             losses.append(loss)
             yield gradient
 
-    counts = weights(objective, batch)
+    counts = microbatch_weights(objective, batch)
     return _mean_tree(gradients(), counts), _mean(torch.stack(losses), counts)
 
 
 def mean_product(model: LocalModel, direction: Params, batch: Tensor) -> Params:
-    """The curvature times `direction`, holding as much."""
+    """Returns the mean curvature times `direction`. It holds a running sum and the current product."""
     if len(batch) == 1:
         return model.product(direction, batch[0])
     products = (model.product(direction, tokens) for tokens in batch)
-    return _mean_tree(products, weights(model, batch))
+    return _mean_tree(products, microbatch_weights(model, batch))
 
 
-def positive(x: Tensor) -> Tensor:
-    """Something to divide by."""
+def keep_positive(x: Tensor) -> Tensor:
+    """Raises values to at least the smallest positive number, so that one can divide by them."""
     return x.clamp(min=torch.finfo(x.dtype).tiny)
 
 
 def _mean_tree(trees: Iterable[Params], counts: Tensor) -> Params:
-    """Consumes them."""
+    """Returns the weighted mean of trees, and consumes them."""
     total: Params = {}
     for tree, count in zip(trees, counts, strict=True):
         torch._foreach_mul_(list(tree.values()), count)
         if total:
             torch._foreach_add_(list(total.values()), list(tree.values()))
         total = total or tree
-    torch._foreach_div_(list(total.values()), positive(counts.sum()))
+    torch._foreach_div_(list(total.values()), keep_positive(counts.sum()))
     return total
 
 
 def _mean(values: Tensor, counts: Tensor) -> Scalar:
-    return (counts * values).sum() / positive(counts.sum())
+    return (counts * values).sum() / keep_positive(counts.sum())

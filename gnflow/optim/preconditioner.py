@@ -1,15 +1,15 @@
-"""What conjugate gradients are preconditioned with: roots of a mean of squared gradients, one of each solve.
+"""The preconditioner of conjugate gradients: roots of a mean of squared gradients, one gradient from each solve.
 
-    P = Q (sqrt(v) + floor) Q'      v the bias-corrected mean of squares, as in Adam; Q = 1, or for matrices in blocks
-                                    the eigenbases of Shampoo's factors on both sides, v in them, as in SOAP
+    P = Q (sqrt(v) + floor) Q'      v = the bias-corrected mean of squares, as in Adam; Q = 1, or for matrices in blocks
+                                    the eigenbases of Shampoo's factors on both sides, with v in them, as in SOAP
 
-Both are SOAP's statistics, kept by SOAP itself with its momentum left out: it leaves vectors to Adam, and whatever has
-no eigenbases is one long vector here. The bases are renewed at every solve, which is rare beside its products.
+SOAP itself keeps these statistics, without its momentum. It treats vectors as Adam does; here all parameters without
+eigenbases are joined into one vector. The bases are renewed at every solve, which costs little beside its products.
 
 Source:   Vyas et al. 2024, arXiv:2409.11321 (statistics)
 Code:     github.com/gmbabreu/full-gauss-newton (preconditioning by Adam's second moment)
-Differs:  the floor is a part of the root mean square of sqrt(v) and not a number, since only ratios within P matter;
-          the first gradient counts at once, for the factors and then in their basis
+Differs:  the floor is relative to the root mean square of sqrt(v), since only ratios within P matter; the first
+          gradient counts at once, for the factors and then in their basis
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -27,7 +27,7 @@ FLOOR = 0.1
 
 
 class Preconditioner:
-    """P and what it is made of: SOAP's for parameters that are `turned`, Adam's for all others. Trees are by stack."""
+    """P and its statistics: SOAP's for parameters that are `turned`, Adam's for all others. Trees are by stack."""
 
     def __init__(self, beta: float = 0.95, turned: Collection[str] = ()) -> None:
         self.turned = turned
@@ -36,11 +36,11 @@ class Preconditioner:
         self.fisher: Fisher[SoapState] = self.soap.metric
 
     def init(self, stacked: Params) -> SoapState:
-        """Nothing seen."""
+        """Returns the state before the first gradient."""
         return self.soap.init(stacked)._replace(first={})
 
     def refresh(self, gradient: Params, state: SoapState) -> SoapState:
-        """The gradient of one more solve seen."""
+        """Updates the state with the gradient of a further solve."""
         first = not state.updates.is_meta and int(state.updates) == 0
         for _ in range(2 if first else 1):
             turned = self.soap.refresh(gradient, state) if self.soap.refresh else state
@@ -48,20 +48,20 @@ class Preconditioner:
         return state
 
     def roots(self, state: SoapState) -> Params:
-        """sqrt(v) + floor"""
-        root = trees.mapped(torch.sqrt, self.fisher.diagonal(state))
-        every = trees.flat(root)
+        """Returns sqrt(v) + floor."""
+        root = trees.map_tensors(torch.sqrt, self.fisher.diagonal(state))
+        every = trees.flatten(root)
         floor = FLOOR * every.square().mean().sqrt() + torch.finfo(every.dtype).tiny
         return {name: value + floor for name, value in root.items()}
 
     def inverse(self, residual: Params, roots: Params, state: SoapState) -> Params:
-        """P^-1 residual"""
+        """Returns P^-1 residual."""
         turned = self.fisher.into(residual, state)
         return self.fisher.back({name: x / roots[name] for name, x in turned.items()}, state)
 
 
 def arrange(shapes: Mapping[str, Sequence[int]], turned: Collection[str]) -> Stacks:
-    """Stacks of the parameters that are `turned`, by shape; all others are one vector."""
+    """Stacks the parameters that are `turned` by shape, and joins all others into one vector."""
     routes = {name: "turned" if name in turned else "others" for name in shapes}
     return Stacks.by_rule(
         routes, {name: tuple(shape) if name in turned else (prod(shape),) for name, shape in shapes.items()}

@@ -1,4 +1,4 @@
-"""The two shapes that every optimizer has: a transform of gradients, or a step on an objective."""
+"""The two forms of an optimizer: a transform of gradients, or a step on an objective."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,37 +19,37 @@ Region = TypeVar("Region", bound=Callable[..., object])
 
 
 class Jit(Protocol):
-    """Compiles one region under a name; the identity runs it eagerly."""
+    """Compiles a region under a name. The identity runs it eagerly."""
 
     def __call__(self, name: str, region: Region, /, every: int | None = None) -> Region:
-        """The same function, compiled.
+        """Returns the same function, compiled.
 
-        With `every` it is not compiled: work that is due once in so many calls and decides by its data when. 0 is for
+        With `every` it is not compiled: it is work that is due once in `every` calls and depends on its data. 0 marks
         plain Python around other regions, which is no region itself.
         """
 
 
 def eager(name: str, region: Region, /, every: int | None = None) -> Region:
-    """The region itself."""
+    """Returns the region itself."""
     return region
 
 
-def in_block(region: str, block: str) -> str:
-    """The name that a region has where it serves one block among several."""
+def name_in_block(region: str, block: str) -> str:
+    """Names a region that serves one block among several."""
     return f"{region}.{block}"
 
 
-def for_block(jit: Jit, block: str) -> Jit:
-    """The same, for regions that serve this block."""
+def jit_for_block(jit: Jit, block: str) -> Jit:
+    """Makes a `Jit` that names its regions after this block."""
 
-    def named(name: str, region: Region, /, every: int | None = None) -> Region:
-        return jit(in_block(name, block), region, every)
+    def rename(name: str, region: Region, /, every: int | None = None) -> Region:
+        return jit(name_in_block(name, block), region, every)
 
-    return named
+    return rename
 
 
-def through(objective: Objective, jit: Jit) -> Objective:
-    """The same, its regions passed through `jit`."""
+def compile_regions(objective: Objective, jit: Jit) -> Objective:
+    """Passes the regions of an objective through `jit`."""
     return objective._replace(
         value=jit("value", objective.value),
         gradient=jit("gradient", objective.gradient),
@@ -58,8 +58,8 @@ def through(objective: Objective, jit: Jit) -> Objective:
     )
 
 
-def copied(function: Region) -> Region:
-    """The same function with code of its own: Dynamo counts recompilations by code, and transforms share theirs."""
+def copy_code(function: Region) -> Region:
+    """Copies a function with its code. Dynamo counts recompilations by code object, which transforms would share."""
     if not isinstance(function, FunctionType):
         return function
     code = function.__code__.replace()
@@ -71,81 +71,82 @@ def copied(function: Region) -> Region:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one step consumes, as far as it has to be known before there is a batch; its regions are counted instead."""
+    """The part of a step's cost that must be known before there is a batch. The plan counts calls of regions itself."""
 
     solve: int
-    """Micro-batches that shape the update."""
+    """Number of micro-batches that shape the update."""
     search: int
-    """Further micro-batches, on which its length is chosen."""
+    """Number of further micro-batches, on which the length of the update is chosen."""
     passes: int
-    """Passes that must follow one another."""
+    """Number of passes that must follow one another."""
 
     @property
     def microbatches(self) -> int:
-        """Micro-batches consumed by one step."""
+        """Number of micro-batches that one step consumes."""
         return self.solve + self.search
 
 
 class Diagonal(NamedTuple):
-    """`Fisher` at one state, from parameters by name into coordinates by stack; of the parameters that have any."""
+    """`Fisher` at one state, for the parameters that have a diagonal: it maps trees by name to trees by stack."""
 
     names: tuple[str, ...]
     diagonal: Params
-    """By stack."""
+    """The diagonal by stack."""
     into: Callable[[Params], Params]
     back: Callable[[Params], Params]
 
 
 class Optimizer(Protocol):
-    """One step on an objective. It consumes its arguments."""
+    """An optimizer takes steps on an objective. A step consumes its arguments."""
 
     @property
     def cost(self) -> Cost:
-        """What one step consumes."""
+        """The cost of one step."""
 
     @property
     def microbatches(self) -> int:
-        """Micro-batches consumed by one step."""
+        """Number of micro-batches that one step consumes."""
 
     def init(self, params: Params) -> AnyState:
-        """The state before the first step."""
+        """Returns the state before the first step."""
 
     def step(
         self, objective: Objective, params: Params, state: AnyState, batch: Tensor
     ) -> tuple[Params, AnyState, Metrics]:
-        """Batch is (microbatches, rows, time + 1) -> (params, state, 0-D metrics left on the device).
+        """Takes a step on a batch (microbatches, rows, time + 1) and returns (params, state, metrics).
 
-        The batch may be on another device than the params: only the objective looks into it.
+        Metrics are 0-D and stay on the device. The batch may be on another device than the params, since only the
+        objective looks into it.
         """
 
     def parts(self, params: Params, state: AnyState) -> "Iterator[Part]":
-        """The optimizer itself, or each of those that it is made of, with its own params and state."""
+        """Returns the optimizer itself, or each solver that it is made of, with its own params and state."""
 
 
 class Solver(Protocol):
-    """An optimizer that can stand inside another: it asks no more of its problem than a `LocalModel` has."""
+    """An optimizer that can run inside another, since it needs no more than a `LocalModel`."""
 
     @property
     def cost(self) -> Cost:
-        """What one step consumes."""
+        """The cost of one step."""
 
     def init(self, params: Params) -> AnyState:
-        """The state before the first step."""
+        """Returns the state before the first step."""
 
     def step(
         self, objective: LocalModel, params: Params, state: AnyState, batch: Tensor
     ) -> tuple[Params, AnyState, Metrics]:
-        """As that of an `Optimizer`."""
+        """Takes a step as an `Optimizer` does."""
 
     def parts(self, params: Params, state: AnyState) -> "Iterator[Part]":
-        """As those of an `Optimizer`."""
+        """Returns its parts as an `Optimizer` does."""
 
     def diagonal(self, state: AnyState) -> Diagonal | None:
-        """Its diagonal statistics at this state, where it keeps any and has seen a gradient."""
+        """Returns its diagonal statistics at this state, or None if it keeps none or has not seen a gradient."""
 
 
 class Part(NamedTuple):
-    """One solver inside an optimizer, with the params and the state that are its own."""
+    """A solver inside an optimizer, with its own params and state."""
 
     solver: Solver
     params: Params
@@ -153,7 +154,7 @@ class Part(NamedTuple):
 
 
 def unfit(method: str, takes: str, name: str, value: Tensor) -> ValueError:
-    """For a parameter whose shape a method does not take: names it, and the way out."""
+    """Makes the error for a parameter whose shape a method does not take. It names the parameter and a remedy."""
     return ValueError(
         f"{method} takes {takes}; `{name}` has shape {tuple(value.shape)}. Give it to another transform, such as "
         "adamw: `partition` puts transforms together, and `route` says by name which parameter goes to which"

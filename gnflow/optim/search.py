@@ -1,7 +1,7 @@
-"""How far to go along a Gauss-Newton direction.
+"""Searches for the step length along a Gauss-Newton direction.
 
-    geometric   alpha in {1, 1/sqrt 2, 1/2, ...}: the smallest true loss on micro-batches that the solve has not seen,
-                or, not `fresh`, on the last ones of the solve
+    geometric   alpha in {1, 1/sqrt 2, 1/2, ...} with the smallest true loss on micro-batches that the solve has not
+                seen, or on the last ones of the solve if not `fresh`
     full        alpha = 1
 
 All decisions stay on the device.
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import LocalModel, Metrics, Objective, Params, Scalar
-from gnflow.optim.means import mean_value, weights
+from gnflow.optim.means import mean_value, microbatch_weights
 
 
 class Seen(NamedTuple):
@@ -31,35 +31,35 @@ class Seen(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The outcome of a search along anchor -> goal."""
+    """The result of a search along anchor -> goal."""
 
     params: Params
     accepted: Tensor
-    """0-D; False when no trial improved on the anchor."""
+    """0-D; it is False if no trial improved on the anchor."""
     metrics: Metrics
-    """With `gn/gain_ratio` among them."""
+    """The metrics of the search, which include `gn/gain_ratio`."""
     memory: Metrics
 
 
 class Search(Protocol):
-    """How far to go from `anchor` towards `goal`, decided on the last micro-batches of a step."""
+    """Decides how far to go from `anchor` towards `goal`, on the last micro-batches of a step."""
 
     microbatches: int
-    """Micro-batches that are held aside for the search."""
+    """Number of micro-batches that are held aside for the search."""
     sees: int
-    """Micro-batches that the search decides on: those held aside, or the last ones of the solve."""
+    """Number of micro-batches that the search decides on: those held aside, or the last ones of the solve."""
     passes: int
     memory: Mapping[str, float]
-    """The numbers that it hands from step to step, at first."""
+    """Initial values of the numbers that the search keeps from step to step."""
 
     def __call__(
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
-        """The accepted params, which share no storage with `anchor`. `model` is what the solve went down."""
+        """Returns the accepted params, which share no storage with `anchor`. `model` is the model that was solved."""
 
 
 class FullStep:
-    """Always to the goal."""
+    """Always goes all the way to the goal."""
 
     microbatches, sees, passes = 0, 1, 0
     memory: Mapping[str, float] = {}
@@ -67,16 +67,16 @@ class FullStep:
     def __call__(
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
-        """The goal itself; losses on `batch` are recorded, not used."""
-        seen = Seen(batch, weights(objective, batch))
+        """Returns the goal itself. It records losses on `batch` and does not use them."""
+        seen = Seen(batch, microbatch_weights(objective, batch))
         before, after = (mean_loss(objective, params, seen) for params in (anchor, goal))
-        found = gains(objective, anchor, goal, seen, before, after)
+        found = measure_gains(objective, anchor, goal, seen, before, after)
         metrics = {"loss/train": before, "gn/alpha": torch.ones_like(before), **found}
         return Found(goal, torch.ones_like(before, dtype=torch.bool), metrics, {})
 
 
 class GeometricSearch:
-    """The best of `trials` step lengths (1/sqrt 2)^i, or none at all; all trials are one serial pass."""
+    """Tries `trials` step lengths (1/sqrt 2)^i and takes the best, or none. All trials count as one serial pass."""
 
     passes = 1
     memory: Mapping[str, float] = {}
@@ -88,31 +88,31 @@ class GeometricSearch:
     def __call__(
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
-        """Raises nothing: a non-finite trial loses, and with no finite improvement the step is refused."""
-        return best_trial(objective, anchor, goal, batch, torch.tensor(self.alphas, dtype=torch.float64))
+        """Takes the best trial. A trial that is not finite loses; without any improvement the step is refused."""
+        return choose_trial(objective, anchor, goal, batch, torch.tensor(self.alphas, dtype=torch.float64))
 
 
-def best_trial(objective: Objective, anchor: Params, goal: Params, batch: Tensor, alphas: Tensor) -> Found:
-    """Of these step lengths and 0, the one with the smallest finite loss."""
-    seen = Seen(batch, weights(objective, batch))
+def choose_trial(objective: Objective, anchor: Params, goal: Params, batch: Tensor, alphas: Tensor) -> Found:
+    """Takes the step length, out of these and 0, that has the smallest finite loss."""
+    seen = Seen(batch, microbatch_weights(objective, batch))
     before = mean_loss(objective, anchor, seen)
     alphas = alphas.to(before)
     trials = [mean_loss(objective, trees.towards(anchor, goal, alpha), seen) for alpha in alphas]
     losses = torch.stack(trials).nan_to_num(nan=torch.inf)
-    # An index in brackets would be read by the host, which then waits for the device.
+    # An index in brackets would be read by the host, which would have to wait for the device.
     best = losses.argmin()
     after, alpha = losses.take(best), alphas.take(best)
     accepted = after < before
     candidate = trees.towards(anchor, goal, alpha)
-    found = gains(objective, anchor, candidate, seen, before, after)
+    found = measure_gains(objective, anchor, candidate, seen, before, after)
     metrics = {"loss/train": before, "gn/alpha": torch.where(accepted, alpha, 0.0), **found}
-    return Found(trees.chosen(accepted, candidate, anchor), accepted, metrics, {})
+    return Found(trees.select(accepted, candidate, anchor), accepted, metrics, {})
 
 
-def gains(
+def measure_gains(
     objective: Objective, anchor: Params, candidate: Params, seen: Seen, before: Scalar, after: Scalar
 ) -> Metrics:
-    """What the model, without any damping, promised of `candidate`, and what the loss gave."""
+    """Compares the decrease that the model predicts for `candidate`, without damping, with that of the loss."""
     model = objective.around(anchor)
     predicted = before - mean_value(lambda tokens: model.value(candidate, tokens), *seen)
     actual = before - after
@@ -124,5 +124,5 @@ def gains(
 
 
 def mean_loss(objective: Objective, params: Params, seen: Seen) -> Scalar:
-    """The loss, over micro-batches."""
+    """Returns the mean loss over micro-batches."""
     return mean_value(lambda tokens: objective.value(params, tokens), *seen)

@@ -71,7 +71,7 @@ def soap(
         left = {name: _square(w, -2) for name, w in matrices.items() if w.shape[-2] <= max_precondition_dim}
         right = {name: _square(w, -1) for name, w in matrices.items() if w.shape[-1] <= max_precondition_dim}
         moments = trees.zeros(params), trees.zeros(params)
-        bases = trees.mapped(_identity, left), trees.mapped(_identity, right)
+        bases = trees.map_tensors(_identity, left), trees.map_tensors(_identity, right)
         return SoapState(counter(params), rate(learning_rate, params), *moments, left, right, *bases)
 
     def into(tree: Params, state: SoapState) -> Params:

@@ -1,7 +1,7 @@
-"""Tensors under one rule kept as one: the graph of an update does not grow with depth, and products are batched.
+"""Stacks: tensors under one rule joined into one, so that products are batched and graphs do not grow with depth.
 
-Matrices of one shape (m, n) become a stack (k, m, n), vectors of any length one long vector. A tensor with three axes
-is a stack of matrices already; one with more, as of a convolution, is the matrix (out, rest).
+Matrices of one shape (m, n) become a stack (k, m, n); vectors of any length become one long vector. A tensor with three
+axes is a stack of matrices already, and one with more, such as that of a convolution, is the matrix (out, rest).
 """
 
 from collections import defaultdict
@@ -16,24 +16,24 @@ from gnflow.objective import Params
 
 
 class Stacks(NamedTuple):
-    """Which parameters are kept as one tensor. The name of a stack is a part of checkpoints, and of nothing else."""
+    """The parameters that are joined into each tensor. Names of stacks appear in checkpoints and nowhere else."""
 
     members: Mapping[str, tuple[str, ...]]
     """Stack -> the parameters in it, in order."""
     shapes: Mapping[str, tuple[int, ...]]
     """Parameter -> its shape."""
     rules: Mapping[str, str]
-    """Stack -> the rule that all of its parameters are under."""
+    """Stack -> the rule that owns all of its parameters."""
     apart: frozenset[str] = frozenset()
-    """Stacks of one parameter in its own shape, for a rule that asks to see every tensor by itself."""
+    """Stacks that hold one parameter in its own shape, for a rule that must see every tensor by itself."""
 
     @classmethod
     def by_rule(
         cls, routes: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], each: Collection[str] = ()
     ) -> "Stacks":
-        """One stack for each rule and shape of matrix; `routes` has the rule of every parameter.
+        """Makes one stack for each rule and shape of matrix. `routes` has the rule of every parameter.
 
-        The parameters under the rules in `each` stay by themselves.
+        Each parameter under a rule in `each` gets a stack of its own.
         """
         members: dict[str, list[str]] = defaultdict(list)
         rules: dict[str, str] = {}
@@ -47,17 +47,17 @@ class Stacks(NamedTuple):
         return cls({stack: tuple(names) for stack, names in members.items()}, named, rules, apart)
 
     def only(self, stacks: Collection[str]) -> "Stacks":
-        """Some of the stacks."""
+        """Returns a part of the stacks."""
         members = {stack: self.members[stack] for stack in stacks}
         rules = {stack: self.rules[stack] for stack in stacks}
         return self._replace(members=members, rules=rules, apart=self.apart & frozenset(stacks))
 
     def sizes(self) -> dict[str, int]:
-        """Stack -> how many numbers. Where these agree, an update runs the same code."""
+        """Returns how many numbers each stack holds. Stacks with equal sizes can share a compiled update."""
         return {stack: sum(prod(self.shapes[name]) for name in names) for stack, names in self.members.items()}
 
     def stack(self, tree: Params) -> Params:
-        """By name -> by stack, with storage of its own."""
+        """Turns a tree by name into a tree by stack, with storage of its own."""
         return {
             stack: tree[names[0]].clone()
             if stack in self.apart
@@ -66,7 +66,7 @@ class Stacks(NamedTuple):
         }
 
     def unstack(self, stacked: Params) -> Params:
-        """By stack -> by name, as views."""
+        """Turns a tree by stack into a tree by name, as views."""
         return {
             name: part.view(self.shapes[name])
             for stack, names in self.members.items()
@@ -74,14 +74,14 @@ class Stacks(NamedTuple):
         }
 
     def parts(self, stack: str, tensor: Tensor) -> tuple[Tensor, ...]:
-        """Of a tensor that has the first axis of a stack: what belongs to each member, as views."""
+        """Splits a tensor that has the first axis of a stack into views, one for each member."""
         if stack in self.apart:
             return (tensor,)
         return torch.split(tensor, [stacked_shape(self.shapes[name])[0] for name in self.members[stack]])
 
 
 def stacked_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A parameter's shape in its stack: (k, m, n) of a matrix or stack, (k,) of a vector."""
+    """Returns a parameter's shape in its stack: (k, m, n) for a matrix or stack, (k,) for a vector."""
     match shape:
         case () | (_,):
             return (prod(shape),)

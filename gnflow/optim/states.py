@@ -1,4 +1,4 @@
-"""What every state of a rule must have: `updates` and `learning_rate`, and nothing but tensors."""
+"""Checks the state of a rule: it must have `updates` and `learning_rate`, and hold tensors alone."""
 
 from collections.abc import Mapping
 
@@ -12,16 +12,16 @@ FIELDS = {"updates": torch.int64, "learning_rate": torch.float64}
 
 
 def problem_with(state: AnyState) -> str | None:
-    """Why this is not the state of a rule, by the name of what is wrong; None where it is."""
+    """Says why this is not the state of a rule. Returns None if it is one."""
     if not isinstance(state, tuple) or not hasattr(state, "_fields"):
-        return f"its state is a {type(state).__name__}, expected a NamedTuple with {_listed()}"
+        return f"its state is a {type(state).__name__}, expected a NamedTuple with {_list_fields()}"
     for path, leaf in pytree.tree_flatten_with_path(state)[0]:
         if not isinstance(leaf, Tensor):
             return f"its state holds {leaf!r} at `{pytree.keystr(path).lstrip('.')}`, expected tensors alone"
     for name, dtype in FIELDS.items():
         value = getattr(state, name, None)
         if value is None:
-            return f"its state has no field `{name}`; schedulers and the column `learning_rate` go by {_listed()}"
+            return f"its state has no field `{name}`; schedulers and the column `learning_rate` go by {_list_fields()}"
         if not isinstance(value, Tensor) or value.ndim or value.dtype is not dtype:
             form = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
             return f"`{name}` of its state is {form}, expected 0-D {str(dtype).removeprefix('torch.')}"
@@ -29,7 +29,7 @@ def problem_with(state: AnyState) -> str | None:
 
 
 def problem_within(state: AnyState) -> str | None:
-    """The same for each rule of a `partition`, and for at least one of a `chain`."""
+    """Says the same for each rule of a `partition`, and for a `chain`, in which one part must have such a state."""
     if isinstance(state, Mapping):
         return next((problem for part in state.values() if (problem := problem_within(part))), None)
     if type(state) is tuple:
@@ -38,6 +38,6 @@ def problem_within(state: AnyState) -> str | None:
     return problem_with(state)
 
 
-def _listed() -> str:
+def _list_fields() -> str:
     kinds = [f"`{name}` (0-D {str(dtype).removeprefix('torch.')})" for name, dtype in FIELDS.items()]
     return " and ".join(kinds)

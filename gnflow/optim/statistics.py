@@ -1,18 +1,21 @@
-"""The diagonal statistics of an optimizer, in its own coordinates, where its transform says that it has them."""
+"""Finds the diagonal statistics of an optimizer, in its own coordinates, if its transform keeps any."""
 
 from gnflow.objective import Params
 from gnflow.optim.protocol import AnyState, AnyTransform, Diagonal, Optimizer
 from gnflow.optim.stacks import Stacks
 
 
-def diagonals(optimizer: Optimizer, params: Params, state: AnyState) -> list[Diagonal]:
-    """One for each solver; none of transforms without `metric`, of conjugate gradients, or before the first update."""
+def find_diagonals(optimizer: Optimizer, params: Params, state: AnyState) -> list[Diagonal]:
+    """Finds the statistics of each solver.
+
+    There are none for transforms without a Fisher metric, for conjugate gradients, and before the first update.
+    """
     found = (part.solver.diagonal(part.state) for part in optimizer.parts(params, state))
     return [diagonal for diagonal in found if diagonal is not None]
 
 
-def diagonal(transform: AnyTransform, stacks: Stacks, state: AnyState) -> Diagonal | None:
-    """The statistics of a transform over these stacks."""
+def find_diagonal(transform: AnyTransform, stacks: Stacks, state: AnyState) -> Diagonal | None:
+    """Finds the statistics of a transform over these stacks, or None if it has none yet."""
     if (metric := transform.metric) is None:
         return None
     values = metric.diagonal(state)

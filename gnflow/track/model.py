@@ -38,5 +38,5 @@ def _load_pyfunc(path: str) -> Logits:
     if problem := checkpoint.damage_of(directory):
         raise DiskProblem(f"{directory}: {problem}")
     experiment = load(directory / results.EXPERIMENT).experiment
-    network = build.model(experiment, build.kernel(experiment))
+    network = build.model(experiment, build.choose_kernel(experiment))
     return Logits(network, load_file(directory / checkpoint.PARAMS))

@@ -77,10 +77,10 @@ def run(
         return Run.load(directory)
     with Stop(report) as stop, reproducible(workspace):
         planned = plan(experiment)
-        room = fits.require(planned)
+        room = fits.require_fit(planned)
         if room is not None and room.verdict != "fits":
             report(f"warning: {room}")
-        with fits.explained(planned), lock.held(directory):
+        with fits.explain_out_of_memory(planned), lock.held(directory):
             changed = require_ours(directory, experiment, replacing, extend)
             if other:
                 report(f"the run of another spec that was here is now in {set_aside(directory)}")

@@ -158,7 +158,7 @@ def _looked_at(
     first: NonFinite | None = None
     for name, weight in params.items():
         first = first or _unless_finite("weight", name, weight)
-    counts = means.weights(program.objective, batch)
+    counts = means.microbatch_weights(program.objective, batch)
     slopes: Params = {}
     losses: list[float] = []
     sizes: dict[str, float] = {}
@@ -172,7 +172,7 @@ def _looked_at(
         for kind, tensors in (("output", outputs.found), ("loss", {"loss": loss}), ("gradient", _backwards(slope))):
             for name, tensor in tensors.items():
                 first = first or _unless_finite(kind, name, tensor, microbatch)
-        share = count / means.positive(counts.sum())
+        share = count / means.keep_positive(counts.sum())
         slopes = {name: slopes.get(name, 0) + share * tensor for name, tensor in slope.items()}
     return slopes, losses, sizes, first
 

@@ -1,1 +1,1 @@
-"""What every optimizer and every derivative must do, checked on a small copy of any experiment."""
+"""Checks of claims that hold for every optimizer and every derivative, on a small copy of any experiment."""

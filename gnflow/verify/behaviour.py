@@ -1,4 +1,4 @@
-"""What steps must lead to, on easy problems and on awkward ones."""
+"""Checks of the results of steps, on easy problems and on awkward ones."""
 
 import torch
 
@@ -7,43 +7,55 @@ from gnflow.objective import Objective, Params
 from gnflow.optim.protocol import eager
 from gnflow.spec.experiment import Experiment
 from gnflow.verify.problems import blind, bowl, ramp
-from gnflow.verify.subject import STEPS, Make, Parts, advanced, device, initial, noise, parts, require, rounds, text
+from gnflow.verify.subject import (
+    STEPS,
+    Make,
+    Parts,
+    advance,
+    build_parts,
+    choose_device,
+    count_steps,
+    draw_noise,
+    draw_start,
+    draw_text,
+    require,
+)
 
 CONDITION = 5e3
 
 
-def descends_on_text(experiment: Experiment, make: Make = parts, *, by: float = 0.0) -> None:
-    """The loss on tokens not trained on falls by more than `by` nats."""
-    made, steps = make(experiment, eager), rounds(experiment)
-    start = made.network.init(experiment.training.seed, device(experiment))
-    unseen = text(experiment, 4, 99)
+def descends_on_text(experiment: Experiment, make: Make = build_parts, *, by: float = 0.0) -> None:
+    """Checks that the loss on tokens outside the training data falls by more than `by` nats."""
+    made, steps = make(experiment, eager), count_steps(experiment)
+    start = made.network.init(experiment.training.seed, choose_device(experiment))
+    unseen = draw_text(experiment, 4, 99)
 
     def loss(params: Params) -> float:
         return torch.stack([made.objective.value(params, tokens) for tokens in unseen]).mean().item()
 
-    before, after = loss(start), loss(advanced(experiment, made, start, steps).params)
+    before, after = loss(start), loss(advance(experiment, made, start, steps).params)
     require(
         after < before - by, f"after {steps} steps on text the loss is {after:.4f}, expected below {before - by:.4f}"
     )
 
 
-def descends_a_parabola(experiment: Experiment, make: Make = parts, *, by: float = 0.0) -> None:
-    """|params - target|^2 / 2 falls by more than the part `by`."""
+def descends_a_parabola(experiment: Experiment, make: Make = build_parts, *, by: float = 0.0) -> None:
+    """Checks that |params - target|^2 / 2 falls by more than the part `by`."""
     _descends(experiment, make, 1.0, by)
 
 
-def descends_an_ill_conditioned_quadratic(experiment: Experiment, make: Make = parts, *, by: float = 0.0) -> None:
-    """The same with curvatures from 1 down to 1 / 5000."""
+def descends_an_ill_conditioned_quadratic(experiment: Experiment, make: Make = build_parts, *, by: float = 0.0) -> None:
+    """Checks that a quadratic with curvatures from 1 down to 1 / 5000 falls by more than the part `by`."""
     _descends(experiment, make, CONDITION, by)
 
 
 def _descends(experiment: Experiment, make: Make, condition: float, by: float) -> None:
-    made, steps = make(experiment, eager), rounds(experiment)
-    start = initial(experiment, made.network)
-    objective = bowl(trees.add(start, noise(start, 5)), condition)
-    tokens = text(experiment, 1, 0)[0]
+    made, steps = make(experiment, eager), count_steps(experiment)
+    start = draw_start(experiment, made.network)
+    objective = bowl(trees.add(start, draw_noise(start, 5)), condition)
+    tokens = draw_text(experiment, 1, 0)[0]
     before = objective.value(start, tokens).item()
-    reached = advanced(experiment, made._replace(objective=objective), start, steps)
+    reached = advance(experiment, made._replace(objective=objective), start, steps)
     after, limit = objective.value(reached.params, tokens).item(), (1 - by) * before
     require(
         after < limit,
@@ -52,19 +64,19 @@ def _descends(experiment: Experiment, make: Make, condition: float, by: float) -
     )
 
 
-def zero_gradients_leave_finite_weights(experiment: Experiment, make: Make = parts) -> None:
-    """At a minimum, and with all weights 0."""
+def zero_gradients_leave_finite_weights(experiment: Experiment, make: Make = build_parts) -> None:
+    """Checks that steps from a minimum, and a step from weights that are all 0, leave finite weights."""
     made = make(experiment, eager)
-    start = initial(experiment, made.network)
+    start = draw_start(experiment, made.network)
     _stays_finite(experiment, made, bowl(start), start, STEPS // 3, "a gradient of exact zeros")
     _stays_finite(experiment, made, made.objective, trees.zeros(start), 1, "weights of exact zeros")
 
 
-def rank_deficient_gradients_leave_finite_weights(experiment: Experiment, make: Make = parts) -> None:
-    """The gradient of each matrix is of rank one, always the same; the value must fall along it."""
+def rank_deficient_gradients_leave_finite_weights(experiment: Experiment, make: Make = build_parts) -> None:
+    """Checks that the value falls and weights stay finite if each matrix has a constant gradient of rank one."""
     made = make(experiment, eager)
-    start = initial(experiment, made.network)
-    objective, tokens = ramp(start), text(experiment, 1, 0)[0]
+    start = draw_start(experiment, made.network)
+    objective, tokens = ramp(start), draw_text(experiment, 1, 0)[0]
     reached = _stays_finite(experiment, made, objective, start, STEPS // 3, "gradients of rank one")
     before, after = objective.value(start, tokens).item(), objective.value(reached, tokens).item()
     require(
@@ -72,20 +84,20 @@ def rank_deficient_gradients_leave_finite_weights(experiment: Experiment, make: 
     )
 
 
-def missing_gradients_disturb_nothing(experiment: Experiment, make: Make = parts) -> None:
-    """Parameters that the loss does not depend on move by their decay alone; the others take no notice of them."""
+def missing_gradients_disturb_nothing(experiment: Experiment, make: Make = build_parts) -> None:
+    """Checks that parameters which the loss ignores move by their decay alone and do not affect the others."""
     made = make(experiment, eager)
-    start = initial(experiment, made.network)
+    start = draw_start(experiment, made.network)
     hidden = sorted(made.network.hidden)
     unused = trees.pick(start, [hidden[0], *[name for name, w in start.items() if w.ndim == 1][:1]])
-    objective = blind(bowl(trees.add(start, noise(start, 5))), unused)
-    aside, tokens = made._replace(objective=objective), text(experiment, 1, 0)[0]
+    objective = blind(bowl(trees.add(start, draw_noise(start, 5))), unused)
+    aside, tokens = made._replace(objective=objective), draw_text(experiment, 1, 0)[0]
     runs = [
-        advanced(experiment, aside, {**start, **trees.scale(unused, factor)}, STEPS // 3).params
+        advance(experiment, aside, {**start, **trees.scale(unused, factor)}, STEPS // 3).params
         for factor in (1.0, -3.0)
     ]
     for name, weight in unused.items():
-        off = _beside(runs[0][name], weight)
+        off = _measure_aside(runs[0][name], weight)
         require(off < 1e-5, f"`{name}` has no gradient, but moved by {off:.2g} of its size beyond a decay")
     for name in set(start) - set(unused):
         gap = (runs[0][name] - runs[1][name]).abs().max().item()
@@ -97,15 +109,15 @@ def missing_gradients_disturb_nothing(experiment: Experiment, make: Make = parts
 def _stays_finite(
     experiment: Experiment, made: Parts, objective: Objective, start: Params, steps: int, what: str
 ) -> Params:
-    reached = advanced(experiment, made._replace(objective=objective), start, steps).params
+    reached = advance(experiment, made._replace(objective=objective), start, steps).params
     for name, weight in reached.items():
         bad = int((~weight.isfinite()).sum())
         require(not bad, f"after {what}, {bad} of {weight.numel()} entries of `{name}` are not finite")
     return reached
 
 
-def _beside(moved: torch.Tensor, weight: torch.Tensor) -> float:
-    """The part of `moved` that is no multiple of `weight`, in units of the latter; NaN counts as all of it."""
+def _measure_aside(moved: torch.Tensor, weight: torch.Tensor) -> float:
+    """Returns the norm of the part of `moved` that is no multiple of `weight`, over the norm of `weight`."""
     multiple = (moved * weight).sum() / (weight * weight).sum()
     part = torch.linalg.vector_norm(moved - multiple * weight) / torch.linalg.vector_norm(weight)
     return float(part.nan_to_num(nan=torch.inf))

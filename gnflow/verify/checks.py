@@ -1,4 +1,4 @@
-"""All checks, each under the claim that it checks."""
+"""All checks, by the claim that each of them checks."""
 
 from collections.abc import Iterator, Mapping
 from typing import Protocol
@@ -6,14 +6,14 @@ from typing import Protocol
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
 from gnflow.verify import behaviour, compiled, derivatives, schedules, state
-from gnflow.verify.subject import Make, parts
+from gnflow.verify.subject import Make, build_parts
 
 
 class Check(Protocol):
-    """Raises CheckFailed where the claim does not hold of a small experiment and what `make` builds from it."""
+    """A check raises CheckFailed if its claim does not hold for a small experiment and what `make` builds from it."""
 
-    def __call__(self, experiment: Experiment, make: Make = parts) -> None:
-        """Returns nothing when it holds."""
+    def __call__(self, experiment: Experiment, make: Make = build_parts) -> None:
+        """Checks the claim and returns nothing if it holds."""
 
 
 SCHEDULE = "honours its schedule"
@@ -51,8 +51,10 @@ COMPILED: Mapping[str, Check] = {
 }
 
 
-def checks(experiment: Experiment, *, compiling: bool) -> Iterator[tuple[str, Check]]:
-    """Those that concern the experiment: of curvature where it is used, of compiled regions where there are any."""
+def select_checks(experiment: Experiment, *, compiling: bool) -> Iterator[tuple[str, Check]]:
+    """Selects the checks that concern the experiment: those of curvature only if the optimizer uses it, and those of
+    compiled regions only if there are any.
+    """
     yield from GRADIENT.items()
     method = experiment.optimizer
     if isinstance(method, spec.GaussNewton):

@@ -1,4 +1,4 @@
-"""Compiled regions do what their eager twins do, with any weights, and are compiled once."""
+"""Checks that compiled regions equal their eager twins for any weights and are compiled once."""
 
 from collections.abc import Callable
 
@@ -9,49 +9,52 @@ from gnflow.compiler.regions import Compiler
 from gnflow.optim.protocol import Region
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.optimizer import GaussNewton
-from gnflow.verify.subject import Make, advanced, initial, noise, parts, require, rounds
+from gnflow.verify.subject import Make, advance, build_parts, count_steps, draw_noise, draw_start, require
 
 ALLOWED = {"float32": 1e-3, "tf32": 1e-3, "bfloat16": 5e-2}
-ROUGH = 1e-2  # of regions `curved` whose tangent is a difference, which enlarges rounding
-SMALLEST = 1e-3  # entries of tensors smaller than this are compared as if they were of this size
+ROUGH = 1e-2  # for regions `curved` whose tangent is a difference, which enlarges rounding
+SMALLEST = 1e-3  # tensors with smaller entries are compared as if their largest entry had this size
 
 
-def compiled_regions_equal_eager_ones(experiment: Experiment, make: Make = parts) -> None:
-    """Region by region on the same arguments, from two sets of weights; each is one graph, compiled once."""
+def compiled_regions_equal_eager_ones(experiment: Experiment, make: Make = build_parts) -> None:
+    """Compares each region with its eager twin on the same arguments, from two sets of weights.
+
+    Each region must be a single graph that is compiled once.
+    """
     mode = "default" if experiment.compile.mode == "off" else experiment.compile.mode
     compiler = Compiler(mode, fullgraph=True)
     method = experiment.optimizer
     rough = isinstance(method, GaussNewton) and method.tangent == "difference"
     allowed = ALLOWED[experiment.training.precision]
 
-    def both(name: str, region: Region, /, every: int | None = None) -> Region:
+    def pair(name: str, region: Region, /, every: int | None = None) -> Region:
         if every is not None:
             return region
         compiled = compiler(name, region)
 
-        def called(*arguments: object) -> object:
+        def call_both(*arguments: object) -> object:
             expected = region(*trees.clone(arguments))
-            found = _unbroken(name, compiled, arguments)
+            found = _call_unbroken(name, compiled, arguments)
             _require_close(
                 name, found, expected, max(allowed, ROUGH) if rough and name.startswith("curved") else allowed
             )
             return found
 
-        return called  # type: ignore[return-value]  # a wrapper of the same signature
+        return call_both  # type: ignore[return-value]  # a wrapper of the same signature
 
-    made = make(experiment, both)
-    first = initial(experiment, made.network)
-    for start, steps in ((first, rounds(experiment)), (trees.along(first, noise(first, 6), 0.3), 2)):
+    made = make(experiment, pair)
+    first = draw_start(experiment, made.network)
+    for start, steps in ((first, count_steps(experiment)), (trees.along(first, draw_noise(first, 6), 0.3), 2)):
         reached = None
         for step in range(steps):
             before = (start, None) if reached is None else (reached.params, reached.state)
-            reached = advanced(experiment, made, before[0], 1, before[1], step)
+            reached = advance(experiment, made, before[0], 1, before[1], step)
             for region in compiler.regions:
                 again = len(region.compilations) - 1
                 require(again < 1, f"region `{region.name}` was compiled again at step {step}, expected one graph")
 
 
-def _unbroken(name: str, compiled: Callable[..., object], arguments: tuple[object, ...]) -> object:
+def _call_unbroken(name: str, compiled: Callable[..., object], arguments: tuple[object, ...]) -> object:
     try:
         return compiled(*arguments)
     except torch._dynamo.exc.Unsupported as unsupported:

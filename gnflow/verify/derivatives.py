@@ -1,10 +1,10 @@
-"""Derivatives in float64, against finite differences and a dense Jacobian that share nothing with them.
+"""Checks of derivatives in float64, against finite differences and a dense Jacobian that share no code with them.
 
 z = f(anchor),  J = df/dw,  d = params - anchor
 quadratic      gradient of the model = J' (l'(z) + l''(z) J d)
 prox_linear    gradient of the model = J' l'(z + J d)
-whitened       gradient of the model = J' (l'(z) + S J d),  S each target's weight over V, on the ids of its softmax
-newton         gradient of the model = l'(w) + l''(w) d,  l the loss as a function of the weights
+whitened       gradient of the model = J' (l'(z) + S J d),  S = each target's weight over V, on the ids of its softmax
+newton         gradient of the model = l'(w) + l''(w) d,  l = the loss as a function of the weights
 """
 
 from collections.abc import Callable
@@ -24,39 +24,39 @@ from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.model import Emu3, Janus
 from gnflow.spec.multimodal import Multimodal
-from gnflow.verify.subject import Make, Parts, device, dressed, initial, noise, parts, require
+from gnflow.verify.subject import Make, Parts, add_channels, build_parts, choose_device, draw_noise, draw_start, require
 
 STEP = 1e-4  # of finite differences, along directions of norm 1: errors of 1e-8
 CLOSE = 1e-5
 EXACT = 1e-9
-ROUGH = {torch.float32: 1e-2, torch.float64: 1e-6}  # of models whose tangent is a difference
+ROUGH = {torch.float32: 1e-2, torch.float64: 1e-6}  # for models whose tangent is a difference
 
 
 class Point(NamedTuple):
-    """Where derivatives are taken: at `anchor`, and of the convex model at `params`, on random tokens."""
+    """The points at which derivatives are taken: of the loss at `anchor`, of the convex model at `params`."""
 
     parts: Parts
     anchor: Params
     params: Params
     tokens: Tensor
     directions: tuple[Params, ...]
-    """Of norm 1."""
+    """Directions of norm 1."""
 
     def model(self, params: Params) -> Params:
-        """The gradient of the convex model around the anchor."""
+        """Returns the gradient of the convex model around the anchor."""
         return self.parts.objective.curved(params, self.anchor, self.tokens)[0]
 
     def product(self, direction: Params) -> Params:
-        """The curvature of the convex model at `params` times `direction`; exact where the model is quadratic."""
+        """Returns the curvature of the convex model at `params` times `direction`; exact if the model is quadratic."""
         after, before = (self.model(trees.along(self.params, direction, h)) for h in (STEP, -STEP))
         return trees.scale(trees.subtract(after, before), 0.5 / STEP)
 
     def logits(self, params: Params) -> Tensor:
-        """f(params)"""
+        """Returns f(params)."""
         return self.parts.network.logits(params, self.parts.network.split(self.tokens)[0])
 
 
-def _point(experiment: Experiment, make: Make, tangent: Tangent = "exact") -> Point:
+def _draw_point(experiment: Experiment, make: Make, tangent: Tangent = "exact") -> Point:
     exact = experiment.training.model_copy(update={"precision": "float32"})
     model = experiment.model
     if isinstance(model, Janus):
@@ -65,31 +65,31 @@ def _point(experiment: Experiment, make: Make, tangent: Tangent = "exact") -> Po
     if isinstance(method, spec.GaussNewton):
         method = method.model_copy(update={"tangent": tangent})
     made = make(experiment.model_copy(update={"training": exact, "model": model, "optimizer": method}), eager)
-    anchor = trees.mapped(lambda w: w.double(), initial(experiment, made.network))
+    anchor = trees.map_tensors(lambda w: w.double(), draw_start(experiment, made.network))
     shape = (experiment.training.rows, experiment.data.context + 1)
     ids = torch.randint(experiment.data.vocabulary, shape, generator=torch.Generator().manual_seed(0))
-    tokens = dressed(experiment, ids, 0)
-    directions = tuple(_unit(noise(anchor, seed)) for seed in (11, 12, 13))
-    away = trees.along(anchor, noise(anchor, 14), 0.1)
-    return Point(made, anchor, away, tokens.to(device(experiment)), directions)
+    tokens = add_channels(experiment, ids, 0)
+    directions = tuple(_normalise(draw_noise(anchor, seed)) for seed in (11, 12, 13))
+    away = trees.along(anchor, draw_noise(anchor, 14), 0.1)
+    return Point(made, anchor, away, tokens.to(choose_device(experiment)), directions)
 
 
-def the_gradient_is_the_slope_of_the_loss(experiment: Experiment, make: Make = parts) -> None:
-    """<gradient, u> is the central difference of the loss along u, with two sets of weights."""
-    at = _point(experiment, make)
+def the_gradient_is_the_slope_of_the_loss(experiment: Experiment, make: Make = build_parts) -> None:
+    """Checks that <gradient, u> is the central difference of the loss along u, at two sets of weights."""
+    at = _draw_point(experiment, make)
     value = at.parts.objective.value
     for weights in (at.anchor, at.params):
         gradient, loss = at.parts.objective.gradient(weights, at.tokens)
         _require_close(loss, value(weights, at.tokens), EXACT, "the loss that comes with the gradient")
-        for u in (_unit(gradient), *at.directions):
+        for u in (_normalise(gradient), *at.directions):
             after, before = (value(trees.along(weights, u, h), at.tokens) for h in (STEP, -STEP))
             difference = (after - before) / (2 * STEP)
             _require_close(trees.dot(gradient, u), difference, CLOSE, "the slope of the loss", trees.norm(gradient))
 
 
-def the_model_touches_the_loss_at_its_anchor(experiment: Experiment, make: Make = parts) -> None:
-    """Value and gradient of the model at its anchor are those of the loss, at two anchors."""
-    at = _point(experiment, make)
+def the_model_touches_the_loss_at_its_anchor(experiment: Experiment, make: Make = build_parts) -> None:
+    """Checks at two anchors that the model has the value and the gradient of the loss there."""
+    at = _draw_point(experiment, make)
     for anchor in (at.anchor, at.params):
         gradient, loss = at.parts.objective.gradient(anchor, at.tokens)
         touching, value = at.parts.objective.curved(trees.clone(anchor), anchor, at.tokens)
@@ -97,68 +97,68 @@ def the_model_touches_the_loss_at_its_anchor(experiment: Experiment, make: Make 
         _require_trees_close(touching, gradient, EXACT, "the gradient of the model at its anchor")
 
 
-def the_models_gradient_is_the_slope_of_its_value(experiment: Experiment, make: Make = parts) -> None:
-    """Away from the anchor, by central differences of the model's value."""
-    at = _point(experiment, make)
+def the_models_gradient_is_the_slope_of_its_value(experiment: Experiment, make: Make = build_parts) -> None:
+    """Checks the model's gradient away from the anchor against central differences of its value."""
+    at = _draw_point(experiment, make)
     gradient = at.model(at.params)
-    for u in (_unit(gradient), *at.directions):
+    for u in (_normalise(gradient), *at.directions):
         points = (trees.along(at.params, u, h) for h in (STEP, -STEP))
         after, before = (at.parts.objective.curved(p, at.anchor, at.tokens)[1] for p in points)
         difference = (after - before) / (2 * STEP)
         _require_close(trees.dot(gradient, u), difference, CLOSE, "the slope of the model", trees.norm(gradient))
 
 
-def the_product_is_that_of_finite_differences(experiment: Experiment, make: Make = parts) -> None:
-    """<gradient of the model, u>, by central differences of the logits; of Newton's model, of the loss."""
-    at = _point(experiment, make)
-    expected = _differences_of_the_loss(experiment, at) if _newton(experiment) else _differences(experiment, at)
+def the_product_is_that_of_finite_differences(experiment: Experiment, make: Make = build_parts) -> None:
+    """Checks the model's slope along u by central differences of the logits, or of the loss for Newton's model."""
+    at = _draw_point(experiment, make)
+    expected = _difference_loss(experiment, at) if _is_newton(experiment) else _difference_logits(experiment, at)
     gradient = at.model(at.params)
-    for u in (_unit(gradient), *at.directions):
+    for u in (_normalise(gradient), *at.directions):
         _require_close(
             trees.dot(gradient, u), expected(u), CLOSE, "the model's slope, its bend included,", trees.norm(gradient)
         )
 
 
-def the_product_equals_the_dense_matrix(experiment: Experiment, make: Make = parts) -> None:
-    """The gradient of the model against a Jacobian written out; of Newton's, against reverse mode taken twice."""
-    at = _point(experiment, make)
-    expected = _twice_reversed(experiment, at) if _newton(experiment) else _dense(experiment, at)
+def the_product_equals_the_dense_matrix(experiment: Experiment, make: Make = build_parts) -> None:
+    """Checks the model's gradient against a dense Jacobian, or for Newton's model against reverse mode taken twice."""
+    at = _draw_point(experiment, make)
+    expected = _reverse_twice(experiment, at) if _is_newton(experiment) else _multiply_dense(experiment, at)
     _require_trees_close(at.model(at.params), expected, EXACT, "the gradient of the model against the dense Jacobian")
 
 
-def _differences(experiment: Experiment, at: Point) -> Callable[[Params], Tensor]:
-    """u -> <cotangent, J u>, with J d and J u by central differences of the logits."""
+def _difference_logits(experiment: Experiment, at: Point) -> Callable[[Params], Tensor]:
+    """Makes u -> <cotangent, J u>, with J d and J u by central differences of the logits."""
 
-    def pushed(direction: Params) -> Tensor:
+    def push(direction: Params) -> Tensor:
         length = trees.norm(direction)
         after, before = (at.logits(trees.along(at.anchor, direction, h / length)) for h in (STEP, -STEP))
         return (after - before) * length / (2 * STEP)
 
-    moved = pushed(trees.subtract(at.params, at.anchor))
+    moved = push(trees.subtract(at.params, at.anchor))
     cotangent = _cotangent(experiment, at.logits(at.anchor), moved, at.tokens)
-    return lambda u: (cotangent * pushed(u)).sum()
+    return lambda u: (cotangent * push(u)).sum()
 
 
-def _differences_of_the_loss(experiment: Experiment, at: Point) -> Callable[[Params], Tensor]:
-    """u -> <g, u> + <u, H d>, by first and by mixed second differences of the loss."""
-    judged, displacement = _judged(experiment, at.tokens), trees.subtract(at.params, at.anchor)
-    length, along = trees.norm(displacement), _unit(displacement)
-    far: float = STEP**0.5 / 10  # of second differences, whose rounding is divided by its square
+def _difference_loss(experiment: Experiment, at: Point) -> Callable[[Params], Tensor]:
+    """Makes u -> <g, u> + <u, H d>, by first and by mixed second differences of the loss."""
+    judged, displacement = _judge(experiment, at.tokens), trees.subtract(at.params, at.anchor)
+    length, along = trees.norm(displacement), _normalise(displacement)
+    far: float = STEP**0.5 / 10  # for second differences, whose rounding error is divided by its square
 
     def loss(u: Params, along_u: float, along_d: float) -> Tensor:
         return judged.loss(at.logits(trees.along(trees.along(at.anchor, u, along_u), along, along_d)))
 
-    def expected(u: Params) -> Tensor:
+    def slope_along(u: Params) -> Tensor:
         slope = (loss(u, STEP, 0) - loss(u, -STEP, 0)) / (2 * STEP)
         corners = loss(u, far, far) - loss(u, far, -far) - loss(u, -far, far) + loss(u, -far, -far)
         return slope + length * corners / (4 * far**2)
 
-    return expected
+    return slope_along
 
 
-def _twice_reversed(experiment: Experiment, at: Point) -> Params:
-    """g + H d, as the gradients of the loss and of <g, d>."""
-    judged, displacement = _judged(experiment, at.tokens), trees.subtract(at.params, at.anchor)
+def _reverse_twice(experiment: Experiment, at: Point) -> Params:
+    """Returns g + H d, as the sum of the gradients of the loss and of <g, d>."""
+    judged, displacement = _judge(experiment, at.tokens), trees.subtract(at.params, at.anchor)
 
     def slope(params: Params) -> Params:
         return cast("Params", torch.func.grad(lambda p: judged.loss(at.logits(p)))(params))
@@ -167,9 +167,9 @@ def _twice_reversed(experiment: Experiment, at: Point) -> Params:
     return trees.add(slope(at.anchor), cast("Params", bend))
 
 
-def _dense(experiment: Experiment, at: Point) -> Params:
-    """J' times the cotangent of J d, with J written out by reverse mode, row by row."""
-    # Rows are not batched, since the fused attention has no rule for that.
+def _multiply_dense(experiment: Experiment, at: Point) -> Params:
+    """Returns J' times the cotangent of J d. Reverse mode makes the dense J row by row."""
+    # Rows are not batched, since the fused attention has no batching rule.
     rows = torch.func.jacrev(lambda params: at.logits(params).flatten(), chunk_size=1)
     jacobian = cast("Params", rows(at.anchor))
     displacement = trees.subtract(at.params, at.anchor)
@@ -179,9 +179,9 @@ def _dense(experiment: Experiment, at: Point) -> Params:
     return {name: (cotangent @ j.flatten(1)).view_as(at.anchor[name]) for name, j in jacobian.items()}
 
 
-def the_product_is_the_bend_of_the_model(experiment: Experiment, make: Make = parts) -> None:
-    """At two anchors, by central differences of the model's gradient."""
-    first = _point(experiment, make)
+def the_product_is_the_bend_of_the_model(experiment: Experiment, make: Make = build_parts) -> None:
+    """Checks the product at two anchors against central differences of the model's gradient."""
+    first = _draw_point(experiment, make)
     for at, u in product((first, first._replace(anchor=first.params)), first.directions):
         found = at.parts.objective.product(u, at.anchor, at.tokens)
         after, before = (at.model(trees.along(at.anchor, u, h)) for h in (STEP, -STEP))
@@ -189,46 +189,46 @@ def the_product_is_the_bend_of_the_model(experiment: Experiment, make: Make = pa
         _require_trees_close(found, expected, CLOSE, "the curvature product at the anchor")
 
 
-def the_product_is_symmetric(experiment: Experiment, make: Make = parts) -> None:
-    """<u, H v> = <v, H u>"""
-    at = _point(experiment, make)
+def the_product_is_symmetric(experiment: Experiment, make: Make = build_parts) -> None:
+    """Checks that <u, H v> = <v, H u>."""
+    at = _draw_point(experiment, make)
     u, v, _ = at.directions
     one, two = at.product(u), at.product(v)
     size = trees.norm(one) + trees.norm(two)
     _require_close(trees.dot(v, one), trees.dot(u, two), CLOSE, "<v, H u> against <u, H v>:", size * 0.1)
 
 
-def the_product_is_positive_semidefinite(experiment: Experiment, make: Make = parts) -> None:
-    """<v, H v> >= 0"""
-    at = _point(experiment, make)
-    for v in (_unit(at.model(at.params)), *at.directions):
+def the_product_is_positive_semidefinite(experiment: Experiment, make: Make = build_parts) -> None:
+    """Checks that <v, H v> >= 0."""
+    at = _draw_point(experiment, make)
+    for v in (_normalise(at.model(at.params)), *at.directions):
         product = at.product(v)
         bend = trees.dot(v, product).item()
         require(bend >= -EXACT * trees.norm(product).item(), f"<v, H v> is {bend:.6g}, expected at least 0")
 
 
-def the_difference_stands_for_the_tangent(experiment: Experiment, make: Make = parts) -> None:
-    """Gradients of models whose tangent is a difference, in float32 as in float64, against those of exact ones."""
-    rough, exact = _point(experiment, make, "difference"), _point(experiment, make)
+def the_difference_stands_for_the_tangent(experiment: Experiment, make: Make = build_parts) -> None:
+    """Checks gradients of models whose tangent is a difference against exact ones, in float32 and in float64."""
+    rough, exact = _draw_point(experiment, make, "difference"), _draw_point(experiment, make)
     expected = exact.model(exact.params)
     for dtype, allowed in ROUGH.items():
         anchor, params = ({n: w.to(dtype) for n, w in tree.items()} for tree in (rough.anchor, rough.params))
         gradient, _ = rough.parts.objective.curved(params, anchor, rough.tokens)
-        found = trees.mapped(lambda w: w.double(), gradient)
+        found = trees.map_tensors(lambda w: w.double(), gradient)
         what = f"the gradient of the model, its tangent a difference in {str(dtype).removeprefix('torch.')},"
         _require_trees_close(found, expected, allowed, what)
 
 
-def _newton(experiment: Experiment) -> bool:
+def _is_newton(experiment: Experiment) -> bool:
     method = experiment.optimizer
     return isinstance(method, spec.GaussNewton) and method.objective == "newton"
 
 
 def _cotangent(experiment: Experiment, logits: Tensor, tangent: Tensor, tokens: Tensor) -> Tensor:
-    """l'(z) + l''(z) v, l'(z + v), or l'(z) + S v"""
+    """Returns l'(z) + l''(z) v, l'(z + v), or l'(z) + S v."""
     method = experiment.optimizer
     form = method.objective if isinstance(method, spec.GaussNewton) else "quadratic"
-    judged = _judged(experiment, tokens)
+    judged = _judge(experiment, tokens)
     slope = torch.func.grad(judged.loss)
     match form:
         case "quadratic":
@@ -247,20 +247,20 @@ def _cotangent(experiment: Experiment, logits: Tensor, tangent: Tensor, tokens: 
 
 
 class Judged(NamedTuple):
-    """The cross-entropy of logits, in words of its own: targets, their weights, and the ids outside of each softmax."""
+    """An independent cross-entropy of logits: targets, their weights, and the ids outside each softmax."""
 
     ids: Tensor
     weights: Tensor
     outside: Tensor
 
     def loss(self, logits: Tensor) -> Tensor:
-        """The weighted mean over all targets."""
+        """Returns the weighted mean over all targets."""
         allowed = logits.flatten(0, -2) - 1e9 * self.outside
         losses = functional.cross_entropy(allowed, self.ids, reduction="none")
         return losses @ self.weights / self.weights.sum()
 
 
-def _judged(experiment: Experiment, tokens: Tensor) -> Judged:
+def _judge(experiment: Experiment, tokens: Tensor) -> Judged:
     shape, data = experiment.model, experiment.data
     if not isinstance(data, Multimodal):
         ids = tokens[:, 1:].flatten()
@@ -273,12 +273,12 @@ def _judged(experiment: Experiment, tokens: Tensor) -> Judged:
     return Judged(ids, weights, (codes != (ids >= data.text_vocabulary).unsqueeze(-1)) & isinstance(shape, Janus))
 
 
-def _unit(tree: Params) -> Params:
+def _normalise(tree: Params) -> Params:
     return trees.scale(tree, 1 / trees.norm(tree))
 
 
 def _require_close(found: Tensor, expected: Tensor, tolerance: float, what: str, size: Tensor | None = None) -> None:
-    """Relative to `expected`, or to a hundredth of `size` where that is more."""
+    """Requires a small error relative to `expected`, or to a hundredth of `size` if that is larger."""
     scale = max(abs(expected.item()), 0.0 if size is None else 0.01 * size.item())
     error = abs(found.item() - expected.item()) / scale
     require(

@@ -1,4 +1,4 @@
-"""Objectives of plain tensors, in the shapes of a model's weights, whose Gauss-Newton model is themselves."""
+"""Objectives of plain tensors in the shapes of a model's weights. Each is its own Gauss-Newton model."""
 
 from collections.abc import Callable
 
@@ -7,16 +7,17 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Objective, Params, Scalar, Tokens
-from gnflow.verify.subject import noise
+from gnflow.verify.subject import draw_noise
 
 
 def bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> Objective:
-    """<d, A d> / 2 + s <n, d>,  d = params - target: matrices are bent from the left, by a turned diagonal.
+    """Builds <d, A d> / 2 + s <n, d>, where d = params - target.
 
-    A has eigenvalues from 1 down to 1 / condition. s, of size `spread`, differs from micro-batch to micro-batch.
+    A multiplies matrices from the left. Its eigenvalues go from 1 down to 1 / condition, and its eigenvectors are
+    random. s, of size `spread`, differs from micro-batch to micro-batch.
     """
-    sides = {name: _bent(w, condition) for name, w in target.items()}
-    tilt = noise(target, 2)
+    sides = {name: _draw_bend(w, condition) for name, w in target.items()}
+    tilt = draw_noise(target, 2)
 
     def share(tokens: Tokens) -> Scalar:
         return spread * (tokens.sum() % 7 - 3) / 3
@@ -34,14 +35,14 @@ def bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> Objecti
         tilted = share(tokens).to(next(iter(tilt.values()))) * trees.dot(tilt, displacement)
         return (trees.dot(slope(params, tokens), displacement) + tilted) / 2
 
-    return _itself(value, slope, product)
+    return _model_itself(value, slope, product)
 
 
 def ramp(like: Params) -> Objective:
-    """<a b', params>: every gradient of a matrix is the same matrix of rank one."""
-    rows, columns = noise(like, 3), noise(like, 4)
+    """Builds <a b', params>: the gradient of a matrix is always the same matrix of rank one."""
+    rows, columns = draw_noise(like, 3), draw_noise(like, 4)
     rank_one = {name: w if w.ndim == 1 else torch.outer(w[:, 0], columns[name][0]) for name, w in rows.items()}
-    return _itself(
+    return _model_itself(
         lambda params, tokens: trees.dot(rank_one, params),
         lambda params, tokens: trees.clone(rank_one),
         lambda direction, anchor, tokens: trees.zeros(direction),
@@ -49,18 +50,18 @@ def ramp(like: Params) -> Objective:
 
 
 def blind(objective: Objective, fixed: Params) -> Objective:
-    """The same without the parameters in `fixed`: they are taken from there, and their gradients are exactly 0."""
+    """Makes an objective that ignores the parameters in `fixed`: it uses those values, and their gradients are 0."""
 
-    def kept(params: Params) -> Params:
+    def fix(params: Params) -> Params:
         return {name: fixed.get(name, value) for name, value in params.items()}
 
-    def still(found: tuple[Params, Scalar]) -> tuple[Params, Scalar]:
+    def zero_fixed(found: tuple[Params, Scalar]) -> tuple[Params, Scalar]:
         return {name: torch.zeros_like(g) if name in fixed else g for name, g in found[0].items()}, found[1]
 
     return objective._replace(
-        value=lambda params, tokens: objective.value(kept(params), tokens),
-        gradient=lambda params, tokens: still(objective.gradient(kept(params), tokens)),
-        curved=lambda params, anchor, tokens: still(objective.curved(kept(params), kept(anchor), tokens)),
+        value=lambda params, tokens: objective.value(fix(params), tokens),
+        gradient=lambda params, tokens: zero_fixed(objective.gradient(fix(params), tokens)),
+        curved=lambda params, anchor, tokens: zero_fixed(objective.curved(fix(params), fix(anchor), tokens)),
         product=lambda direction, anchor, tokens: {
             name: torch.zeros_like(image) if name in fixed else image
             for name, image in objective.product(direction, anchor, tokens).items()
@@ -68,7 +69,7 @@ def blind(objective: Objective, fixed: Params) -> Objective:
     )
 
 
-def _itself(
+def _model_itself(
     value: Callable[[Params, Tokens], Scalar],
     slope: Callable[[Params, Tokens], Params],
     product: Callable[[Params, Params, Tokens], Params],
@@ -85,7 +86,7 @@ def _itself(
     )
 
 
-def _bent(weight: Tensor, condition: float) -> Tensor:
+def _draw_bend(weight: Tensor, condition: float) -> Tensor:
     size = weight.shape[0]
     values = torch.logspace(0, -torch.log10(torch.tensor(condition)).item(), size)
     if weight.ndim == 1:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from gnflow import trees
-from gnflow.compiler.routing import routing
+from gnflow.compiler.routing import route_parameters
 from gnflow.objective import Params
 from gnflow.optim.protocol import eager
 from gnflow.spec import optimizer as spec
@@ -12,22 +12,22 @@ from gnflow.spec.experiment import Experiment
 from gnflow.spec.parts import Part
 from gnflow.spec.schedules import AnySchedule, Constant, Cosine, Linear, RunSchedule, Wsd
 from gnflow.verify.problems import bowl
-from gnflow.verify.subject import Make, Parts, advanced, initial, noise, parts, require
+from gnflow.verify.subject import Make, Parts, advance, build_parts, draw_noise, draw_start, require
 
 Change: TypeAlias = Callable[[AnySchedule], RunSchedule]
 STEPS = 3
 
 
-def honours_its_schedule(experiment: Experiment, make: Make = parts) -> None:
+def honours_its_schedule(experiment: Experiment, make: Make = build_parts) -> None:
     """After a decay to 0 nothing moves, nor is a rate recorded; a constant rate leads elsewhere; parts have their own.
 
     The decay has the kind and shape of the spec's schedule where that has any, and else is a cosine.
     """
     ending, level = (_scheduled(experiment, end) for end in (_ending, _level))
     made, start = _begin(ending, make)
-    ended = advanced(ending, made, start, STEPS)
+    ended = advance(ending, made, start, STEPS)
     whole = trees.norm(trees.subtract(ended.params, start)).item()
-    further = advanced(ending, made, ended.params, 1, ended.state, STEPS)
+    further = advance(ending, made, ended.params, 1, ended.state, STEPS)
     moved = trees.norm(trees.subtract(further.params, ended.params)).item()
     require(
         moved <= 1e-6 * whole,
@@ -36,7 +36,7 @@ def honours_its_schedule(experiment: Experiment, make: Make = parts) -> None:
     )
     rate = further.metrics["learning_rate"].item()
     require(rate == 0, f"after a schedule that ends at 0 the recorded learning rate is {rate:.3g}")
-    constant = advanced(level, *_begin(level, make), STEPS)
+    constant = advance(level, *_begin(level, make), STEPS)
     apart = trees.norm(trees.subtract(constant.params, ended.params)).item()
     require(apart > 1e-3 * whole, f"a decay and a constant rate end {apart:.3g} apart after a way of {whole:.3g}")
     _parts_follow_their_own(_scheduled(experiment, _level, lambda schedule: Linear()), make)
@@ -45,17 +45,17 @@ def honours_its_schedule(experiment: Experiment, make: Make = parts) -> None:
 def _parts_follow_their_own(experiment: Experiment, make: Make) -> None:
     """Where the schedules of all parts have ended and that of the method goes on, the method's own weights alone move.
 
-    Where a method has no parts, or nothing besides, there is nothing to check.
+    Where a method has no build_parts, or nothing besides, there is nothing to check.
     """
     made, start = _begin(experiment, make)
     method = experiment.optimizer.inner if isinstance(experiment.optimizer, spec.GaussNewton) else experiment.optimizer
     if isinstance(method, spec.ConjugateGradients):
         return
-    routes = routing(method, made.network).routes
+    routes = route_parameters(method, made.network).routes
     if set(routes.values()) <= {method.kind} or method.kind not in routes.values():
         return
-    ended = advanced(experiment, made, start, STEPS)
-    further = advanced(experiment, made, ended.params, 1, ended.state, STEPS)
+    ended = advance(experiment, made, start, STEPS)
+    further = advance(experiment, made, ended.params, 1, ended.state, STEPS)
     for name, label in routes.items():
         moved, way = ((further.params[name] - at).norm().item() for at in (ended.params[name], start[name]))
         if label == method.kind:
@@ -70,8 +70,8 @@ def _parts_follow_their_own(experiment: Experiment, make: Make) -> None:
 def _begin(experiment: Experiment, make: Make) -> tuple[Parts, Params]:
     """The parts on a quadratic, and where to start."""
     made = make(experiment, eager)
-    start = initial(experiment, made.network)
-    return made._replace(objective=bowl(trees.add(start, noise(start, 5)), 10.0, spread=0.5)), start
+    start = draw_start(experiment, made.network)
+    return made._replace(objective=bowl(trees.add(start, draw_noise(start, 5)), 10.0, spread=0.5)), start
 
 
 def _ending(schedule: AnySchedule) -> RunSchedule:

@@ -1,4 +1,4 @@
-"""What is checked: a small copy of an experiment, and the functions that are built from it."""
+"""The subject of the checks: a small copy of an experiment, and the functions that are built from it."""
 
 import re
 from collections.abc import Callable
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.compiler import build, methods
-from gnflow.compiler.blocks import blockwise
-from gnflow.models.modality import numbered
+from gnflow.compiler.blocks import divide_by_block
+from gnflow.models.modality import groups_of
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Objective, Params
 from gnflow.optim.protocol import AnyState, Jit, Optimizer
@@ -23,12 +23,12 @@ from gnflow.spec.schedules import ScheduleKind
 from gnflow.spec.training import Scratch
 
 WIDTH, VOCABULARY, CONTEXT, ROWS, STEPS = 16, 13, 8, 2, 12
-TEXT, CODES = 3, 4  # of multimodal data, marks aside
-MICROBATCHES, LEAVES, INNER_STEPS, ITERATIONS, SEARCHED, WARMUP = 6, 4, 4, 8, 2, 2  # at most
+TEXT, CODES = 3, 4  # ids of multimodal data, apart from marks
+MICROBATCHES, LEAVES, INNER_STEPS, ITERATIONS, SEARCHED, WARMUP = 6, 4, 4, 8, 2, 2  # upper limits
 
 
 class Parts(NamedTuple):
-    """What an experiment is made of, before any weights."""
+    """The functions that an experiment is made of, before there are any weights."""
 
     network: Model
     objective: Objective
@@ -40,21 +40,21 @@ Make: TypeAlias = Callable[[Experiment, Jit], Parts]
 
 
 class CheckFailed(Exception):
-    """A check does not hold: what failed, by how much, and what was expected."""
+    """A claim does not hold. The message says what failed, by how much, and what was expected."""
 
 
-def parts(experiment: Experiment, jit: Jit) -> Parts:
-    """The same parts as those of the program of a run."""
-    network = build.model(experiment, build.kernel(experiment))
+def build_parts(experiment: Experiment, jit: Jit) -> Parts:
+    """Builds the same parts as a run has."""
+    network = build.model(experiment, build.choose_kernel(experiment))
     problem = build.objective(network, experiment, recomputed=experiment.compile.activations is not None)
-    optimizer = methods.optimizer(experiment.optimizer, network, experiment.training.steps or STEPS, jit)
-    return Parts(network, blockwise(problem, network.moving_blocks, network, jit), optimizer)
+    optimizer = methods.build_optimizer(experiment.optimizer, network, experiment.training.steps or STEPS, jit)
+    return Parts(network, divide_by_block(problem, network.moving_blocks, network, jit), optimizer)
 
 
-def shrunken(experiment: Experiment) -> Experiment:
-    """The experiment with every size and count cut down, and every other choice kept.
+def shrink(experiment: Experiment) -> Experiment:
+    """Makes every size and count of an experiment small and keeps every other choice.
 
-    Rules by parameter name that own nothing in the smaller model are left out.
+    Rules by parameter name that own no parameter of the smaller model are left out.
     """
     shape = experiment.model
     model = shape.smaller(WIDTH)
@@ -63,7 +63,7 @@ def shrunken(experiment: Experiment) -> Experiment:
     small = experiment.model_copy(
         update={
             "model": model,
-            "data": _few_ids(experiment.data),
+            "data": _shrink_data(experiment.data),
             "training": experiment.training.model_copy(update=training),
         }
     )
@@ -75,98 +75,98 @@ def shrunken(experiment: Experiment) -> Experiment:
             search = search.model_copy(update={"microbatches": min(search.microbatches, SEARCHED)})
         smaller: spec.Optimizer = method.model_copy(
             update={
-                "inner": _few_iterations(method.inner)
+                "inner": _shrink_iterations(method.inner)
                 if isinstance(method.inner, spec.ConjugateGradients)
-                else _few(method.inner, names, part),
+                else _shrink_method(method.inner, names, part),
                 "inner_steps": min(method.inner_steps, INNER_STEPS),
                 "search": search,
-                "schedule": _short(method.schedule),
+                "schedule": _shorten(method.schedule),
             }
         )
     else:
-        smaller = _few(method, names, part)
+        smaller = _shrink_method(method, names, part)
     return small.model_copy(update={"optimizer": smaller})
 
 
-def _few_ids(data: Data) -> Data:
-    """Data of the same form that no file is read for."""
+def _shrink_data(data: Data) -> Data:
+    """Returns data of the same form that need no file."""
     if isinstance(data, Multimodal):
         tokenizer = PretrainedTokenizer(path="none", vocabulary=TEXT)
         few = {"source": Digits(), "tokenizer": tokenizer, "image_tokenizer": VQ(codebook=CODES), "context": CONTEXT}
-        # No row is made of images here, and none needs room for one.
+        # No row here is made from images, so no row needs room for one.
         return data.model_copy(update={**few, "understanding_patch": None})
     return Text(source=Tokens(train="none", vocabulary=VOCABULARY), context=CONTEXT)
 
 
-def _few(method: spec.Method, names: list[str], part: float) -> spec.Method:
-    """Few micro-batches, a short warm-up, and the rules that own one of `names`."""
+def _shrink_method(method: spec.Method, names: list[str], part: float) -> spec.Method:
+    """Gives a method few micro-batches and a short warm-up, and keeps the rules that own one of `names`."""
     rules, free = [], names
     for rule in method.rules:
         owned = [name for name in free if re.search(rule.match, name)]
         free = [name for name in free if name not in owned]
-        rules += [rule.model_copy(update={"use": _short_part(rule.use)})] if owned else []
+        rules += [rule.model_copy(update={"use": _shorten_part(rule.use)})] if owned else []
     changed: dict[str, object] = {
         "microbatches": min(method.microbatches, MICROBATCHES),
-        "schedule": _short(method.schedule),
+        "schedule": _shorten(method.schedule),
         "rules": tuple(rules),
     }
     if isinstance(method, spec.MethodOfMatrices):
-        changed["others"] = _short_part(method.others)
+        changed["others"] = _shorten_part(method.others)
     if isinstance(method, spec.MlFopSoap):
         changed["leaves"] = min(method.leaves, LEAVES)
     return method.model_copy(update=changed).smaller(part)
 
 
-def _few_iterations(method: spec.ConjugateGradients) -> spec.ConjugateGradients:
+def _shrink_iterations(method: spec.ConjugateGradients) -> spec.ConjugateGradients:
     few = {"microbatches": min(method.microbatches, MICROBATCHES), "iterations": min(method.iterations, ITERATIONS)}
     return method.model_copy(update=few)
 
 
-def _short(schedule: Scheduled) -> Scheduled:
-    """The schedule with few updates of warm-up and of decay; parts of the run stay."""
+def _shorten(schedule: Scheduled) -> Scheduled:
+    """Leaves the schedule few updates of warm-up and of decay; parts of the run stay."""
     spans = {key: min(getattr(schedule, key), WARMUP) for key in ("warmup", "decay") if hasattr(schedule, key)}
     return schedule.model_copy(update=spans)
 
 
-def _short_part(part: Part) -> Part:
-    return part if part.schedule is None else part.model_copy(update={"schedule": _short(part.schedule)})
+def _shorten_part(part: Part) -> Part:
+    return part if part.schedule is None else part.model_copy(update={"schedule": _shorten(part.schedule)})
 
 
-def device(experiment: Experiment) -> torch.device:
-    """The one that the spec asks for."""
+def choose_device(experiment: Experiment) -> torch.device:
+    """Returns the device that the spec asks for."""
     wanted = experiment.training.device
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
 
 
-def rounds(experiment: Experiment) -> int:
-    """Steps that take every path: more than ten updates, whatever a step is."""
+def count_steps(experiment: Experiment) -> int:
+    """Returns how many steps take every path of the code: they have more than ten updates, whatever a step is."""
     return 4 if isinstance(experiment.optimizer, spec.GaussNewton) else STEPS + 1
 
 
-def initial(experiment: Experiment, network: Model) -> Params:
-    """The model's first weights, all moved off the values that they start from."""
-    start = network.init(experiment.training.seed, device(experiment))
-    return trees.along(start, noise(start, 1), 0.1)
+def draw_start(experiment: Experiment, network: Model) -> Params:
+    """Draws the model's initial weights and moves all of them by noise, so that none has a special value."""
+    start = network.init(experiment.training.seed, choose_device(experiment))
+    return trees.along(start, draw_noise(start, 1), 0.1)
 
 
-def noise(like: Params, seed: int) -> Params:
-    """Standard normal tensors in the shapes of `like`."""
+def draw_noise(like: Params, seed: int) -> Params:
+    """Draws standard normal tensors in the shapes of `like`."""
     generator = torch.Generator().manual_seed(seed)
     return {name: torch.randn(w.shape, generator=generator).to(w) for name, w in like.items()}
 
 
-def text(experiment: Experiment, microbatches: int, step: int) -> Tensor:
-    """Micro-batches of tokens with structure: each id is at least the one before it, but for a mark in the front."""
+def draw_text(experiment: Experiment, microbatches: int, step: int) -> Tensor:
+    """Draws micro-batches with structure: apart from a mark in front, each id is at least the one before it."""
     shape = (microbatches, experiment.training.rows, experiment.data.context + 1)
     ids = experiment.data.vocabulary if isinstance(experiment.data, Multimodal) else 4
     drawn = torch.randint(ids, shape, generator=torch.Generator().manual_seed(step))
-    return dressed(experiment, torch.cummax(drawn, dim=-1).values, step).to(device(experiment))
+    return add_channels(experiment, torch.cummax(drawn, dim=-1).values, step).to(choose_device(experiment))
 
 
-def dressed(experiment: Experiment, ids: Tensor, seed: int) -> Tensor:
-    """Ids with whatever else the data gives each token: of images and text a group that suits it, and pixels.
+def add_channels(experiment: Experiment, ids: Tensor, seed: int) -> Tensor:
+    """Adds to ids the other channels of the data: for images and text a suitable group, and pixels.
 
-    The first of each row becomes the last mark, which to Janus is a patch to be read.
+    The first id of each row becomes the last mark, which Janus reads as a patch.
     """
     data = experiment.data
     if not isinstance(data, Multimodal):
@@ -174,36 +174,36 @@ def dressed(experiment: Experiment, ids: Tensor, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     ids = torch.cat((torch.full_like(ids[..., :1], data.text_vocabulary - 1), ids[..., 1:]), dim=-1)
 
-    def drawn(options: tuple[int, ...]) -> Tensor:
+    def draw(options: tuple[int, ...]) -> Tensor:
         return torch.tensor(options)[torch.randint(len(options), ids.shape, generator=generator)]
 
-    groups = torch.where(ids >= data.text_vocabulary, drawn((0, *numbered("image"))), drawn((0, *numbered("text"))))
+    groups = torch.where(ids >= data.text_vocabulary, draw((0, *groups_of("image"))), draw((0, *groups_of("text"))))
     pixels = torch.randint(256, (*ids.shape, data.patch_values), generator=generator)
     return torch.cat((torch.stack((ids, groups), dim=-1), pixels), dim=-1)
 
 
 class Reached(NamedTuple):
-    """Where some steps led."""
+    """The result of some steps."""
 
     params: Params
     state: AnyState
     metrics: Metrics
 
 
-def advanced(
+def advance(
     experiment: Experiment, parts: Parts, start: Params, steps: int, state: AnyState = None, first: int = 0
 ) -> Reached:
-    """`steps` steps, the first of them number `first`; from a new state unless one is given. Consumes nothing."""
+    """Takes `steps` steps, counted from `first`, with a new state unless one is given. Leaves its arguments intact."""
     optimizer, params = parts.optimizer, trees.clone(start)
     metrics: Metrics = {}
     state = optimizer.init(params) if state is None else trees.clone(state)
     for step in range(first, first + steps):
-        batch = text(experiment, optimizer.microbatches, step)
+        batch = draw_text(experiment, optimizer.microbatches, step)
         params, state, metrics = optimizer.step(parts.objective, params, state, batch)
     return Reached(params, state, metrics)
 
 
 def require(holds: bool | Tensor, sentence: str) -> None:
-    """Raises CheckFailed with `sentence` unless it holds."""
+    """Raises CheckFailed with `sentence` unless `holds` is true."""
     if not holds:
         raise CheckFailed(sentence)

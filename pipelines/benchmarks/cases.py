@@ -12,7 +12,7 @@ from gnflow.objective import Params
 from gnflow.optim import muon, soap
 from gnflow.optim.eigenbasis import by_cholesky, by_householder
 from gnflow.optim.muon import orthogonalised
-from gnflow.optim.protocol import AnyTransform, copied
+from gnflow.optim.protocol import AnyTransform, copy_code
 from gnflow.optim.rmnp import rows_to_one
 from gnflow.optim.stacks import Stacks
 
@@ -99,7 +99,7 @@ def _soap(shapes: dict[str, tuple[int, int]], size: str, device: str) -> Case:
 def _rmnp(shapes: dict[str, tuple[int, int]], size: str, device: str, target: float | None) -> Case:
     stacks = Stacks.by_rule(dict.fromkeys(shapes, "matrices"), shapes)
     momentum = stacks.stack(_draw(shapes, device))
-    normalised = torch.compile(lambda tree: trees.mapped(rows_to_one, tree), dynamic=False)
+    normalised = torch.compile(lambda tree: trees.map_tensors(rows_to_one, tree), dynamic=False)
     iterated = torch.compile(lambda tree: orthogonalised(tree, 5), dynamic=False)
     return Case(
         "RMNP's rows to one : our Newton-Schulz",
@@ -127,7 +127,7 @@ def stepper(
 ) -> Callable[[], object]:
     """`steps` updates as a run makes them: stacked, compiled, applied."""
     stacks = Stacks.by_rule(dict.fromkeys(params, "all"), {name: tuple(w.shape) for name, w in params.items()})
-    update = torch.compile(copied(transform.update), dynamic=False) if compiled else transform.update
+    update = torch.compile(copy_code(transform.update), dynamic=False) if compiled else transform.update
     state = transform.init(stacks.stack(params))
     done = 0
 

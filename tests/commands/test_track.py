@@ -61,7 +61,7 @@ def spec(seed: int = 0, **tracking: str) -> Experiment:
 
 def network(run: Path) -> Model:
     made = spec()
-    return build.model(made, build.kernel(made))
+    return build.model(made, build.choose_kernel(made))
 
 
 def weigh(run: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from gnflow.compiler.fits import Room, fit, gigabytes, require, room_of
+from gnflow.compiler.fits import Room, compare_with_memory, find_room, gigabytes, require_fit
 from gnflow.compiler.plan import Plan, plan
 from gnflow.errors import EnvironmentProblem, is_out_of_memory
 from gnflow.spec.experiment import Experiment
@@ -32,7 +32,7 @@ def test_a_plan_fits_may_not_or_does_not() -> None:
     for name, memory in {
         "ample": room(3 * needed), "busy": room(3 * needed, needed / 2), "small": room(needed / 3),
     }.items():  # fmt: skip
-        found = fit(one, memory)
+        found = compare_with_memory(one, memory)
         assert found is not None
         verdicts[name] = found.verdict
     assert verdicts == {"ample": "fits", "busy": "may not fit", "small": "does not fit"}
@@ -41,21 +41,21 @@ def test_a_plan_fits_may_not_or_does_not() -> None:
 def test_the_rows_that_it_advises_fit() -> None:
     one = planned(rows=64)
     memory = room(sum(one.memory.values()) / 3)
-    found = fit(one, memory)
+    found = compare_with_memory(one, memory)
     assert found is not None
     rows = int(str(found).partition("`training.rows: ")[2].partition("`")[0])
     assert 1 <= rows < 64
-    fewer = fit(planned(rows=rows), memory)
+    fewer = compare_with_memory(planned(rows=rows), memory)
     assert fewer is not None
     assert fewer.verdict == "fits"
-    more = fit(planned(rows=2 * rows + 1), memory)
+    more = compare_with_memory(planned(rows=2 * rows + 1), memory)
     assert more is not None
     assert more.verdict != "fits"
 
 
 def test_a_model_that_is_too_large_itself_is_told_the_size_that_is_not() -> None:
     one = planned(rows=1, width=64)
-    found = fit(one, room(one.memory["parameters"]))
+    found = compare_with_memory(one, room(one.memory["parameters"]))
     assert found is not None
     assert found.verdict == "does not fit"
     assert "take a model of at most about" in str(found)
@@ -63,7 +63,7 @@ def test_a_model_that_is_too_large_itself_is_told_the_size_that_is_not() -> None
 
 
 def test_the_room_is_that_of_this_machine() -> None:
-    found = room_of("cpu")
+    found = find_room("cpu")
     assert found is not None
     assert 0 < found.free <= found.total <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert gigabytes(1.26e9) == "1.3 GB"
@@ -79,7 +79,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_makes_anything(tmp_path: Pat
     assert len(str(raised.value).splitlines()) == 1
     assert sorted(path.name for path in root.iterdir()) == ["dvc.yaml", "text.txt"]
     with pytest.raises(EnvironmentProblem):
-        require(plan(huge))
+        require_fit(plan(huge))
 
 
 SHORT_OF_MEMORY = """

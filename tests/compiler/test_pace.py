@@ -12,7 +12,7 @@ from gnflow.optim.protocol import eager
 from gnflow.spec.horizon import schedules_of
 from gnflow.spec.schedules import AnySchedule, Constant, Linear, Wsd
 from gnflow.verify.problems import bowl
-from gnflow.verify.subject import Reached, advanced, parts
+from gnflow.verify.subject import Reached, advance, build_parts
 
 MUON = {"kind": "muon", "learning_rate": 0.02}
 WSD = {"kind": "wsd", "warmup": 1, "decay": 0.5, "shape": "sqrt"}
@@ -68,10 +68,10 @@ def test_a_run_with_two_schedules_is_two_runs_with_one_each(method: str) -> None
         if method == "gauss_newton":
             optimizer = {"kind": method, "inner_steps": 2, "inner": inner, "schedule": schedule, "search": "none"}
         small = experiment(optimizer)
-        made = parts(small, eager)
+        made = build_parts(small, eager)
         start = made.network.init(0)
         slopes = made._replace(objective=bowl(trees.zeros(start), 10.0, spread=0.5))
-        return advanced(small, slopes, start, STEPS), made.network.hidden
+        return advance(small, slopes, start, STEPS), made.network.hidden
 
     (mixed, hidden), (one, _), (other, _) = ended(WSD, {"schedule": LINEAR}), ended(WSD, {}), ended(LINEAR, {})
     assert mixed.metrics["learning_rate"] == one.metrics["learning_rate"] != other.metrics["learning_rate"]

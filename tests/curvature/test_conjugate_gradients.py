@@ -132,10 +132,10 @@ def test_of_a_damped_operator_it_finds_the_dense_solution_and_its_residual():
     b = noise(symmetric.tree(symmetric.eigenvalues), 1)
     flat = torch.cat([part.flatten() for part in b.values()])
     damped = symmetric.matrix + 0.5 * torch.eye(25, dtype=torch.float64)
-    x, residual = conjugate_gradients.solved(symmetric, b, 0.5, 25)
+    x, residual = conjugate_gradients.solve(symmetric, b, 0.5, 25)
     expected = symmetric.tree(torch.linalg.solve(damped, flat))
     torch.testing.assert_close(x, expected, rtol=1e-7, atol=1e-8)
     assert residual < 1e-8
-    x, residual = conjugate_gradients.solved(symmetric, b, 0.5, 3)
+    x, residual = conjugate_gradients.solve(symmetric, b, 0.5, 3)
     left = flat - damped @ torch.cat([part.flatten() for part in x.values()])
     torch.testing.assert_close(residual, left.norm() / flat.norm(), rtol=1e-9, atol=0)

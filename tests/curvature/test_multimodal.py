@@ -6,15 +6,15 @@ from oracles import Dense
 from problems import noise
 
 from gnflow import trees
-from gnflow.curvature.linearised import SURROGATES, linearised
-from gnflow.models.modality import only
+from gnflow.curvature.linearised import SURROGATES, linearise
+from gnflow.models.modality import keep_modality
 
 
 def setting(kind, objective, tokens=None):
     problem = multimodal.small(kind)
     if tokens is not None:
         problem = problem._replace(tokens=tokens)
-    curved = linearised(problem.model.logits, SURROGATES[objective], problem.model.split)
+    curved = linearise(problem.model.logits, SURROGATES[objective], problem.model.split)
     return problem, curved, Dense(problem, *weights_and_choice(kind, problem.tokens))
 
 
@@ -47,7 +47,7 @@ def test_of_a_block_it_is_the_dense_model_with_all_else_at_the_anchor(objective,
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("modality", ["text", "image"])
 def test_the_model_of_one_modality_is_the_dense_one_of_its_targets(modality, kind):
-    tokens = only(multimodal.tokens(kind, 4), modality)
+    tokens = keep_modality(multimodal.tokens(kind, 4), modality)
     problem, curved, dense = setting(kind, "quadratic", tokens)
     params = trees.along(problem.params, noise(problem.params, 7), 0.3)
     gradient, value = curved(params, problem.params, problem.tokens)

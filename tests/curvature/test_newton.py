@@ -6,9 +6,9 @@ from oracles import Dense
 from problems import VARIANTS, Problem, noise
 
 from gnflow import trees
-from gnflow.curvature.hessian import hessian
-from gnflow.curvature.linearised import BENDS, curvature
-from gnflow.curvature.newton import expanded
+from gnflow.curvature.hessian import hessian_product
+from gnflow.curvature.linearised import BENDS, curvature_product
+from gnflow.curvature.newton import expand
 from gnflow.models.decoder import decoder
 from gnflow.models.loss import cross_entropy, split
 from gnflow.spec.model import Decoder
@@ -20,7 +20,7 @@ def tiny(variant="default", seed=0):
     model = decoder(Decoder.model_validate(shape), 5, "plain")
     params = trees.along(model.init(seed), noise(model.init(seed), seed + 1), 0.3)
     tokens = torch.randint(5, (3, 5), generator=torch.Generator().manual_seed(seed))
-    return Problem(model, trees.mapped(lambda w: w.double(), params), tokens)
+    return Problem(model, trees.map_tensors(lambda w: w.double(), params), tokens)
 
 
 def loss_of(model):
@@ -47,10 +47,10 @@ def test_gradient_value_and_product_are_those_of_the_hessian(variant):
     dense, params = Dense(problem), trees.along(problem.params, noise(problem.params, 7), 0.3)
     value, slope, matrix = second_derivatives(problem, dense)
     d = dense.flat(params) - dense.anchor
-    found, at = expanded(loss_of(problem.model))(params, problem.params, problem.tokens)
+    found, at = expand(loss_of(problem.model))(params, problem.params, problem.tokens)
     torch.testing.assert_close(dense.flat(found), slope + matrix @ d, rtol=1e-9, atol=1e-11)
     torch.testing.assert_close(at, value + slope @ d + 0.5 * d @ matrix @ d, rtol=1e-10, atol=1e-11)
-    image = hessian(loss_of(problem.model))(noise(problem.params, 3), problem.params, problem.tokens)
+    image = hessian_product(loss_of(problem.model))(noise(problem.params, 3), problem.params, problem.tokens)
     torch.testing.assert_close(dense.flat(image), matrix @ dense.flat(noise(problem.params, 3)), rtol=1e-8, atol=1e-9)
     assert torch.linalg.eigvalsh(matrix)[0] < -1e-3
 
@@ -62,19 +62,21 @@ def test_of_a_block_it_is_that_block_of_the_hessian():
     for names in problem.model.blocks.values():
         kept = torch.cat([torch.full((w.numel(),), name in names) for name, w in problem.params.items()])
         direction = trees.pick(noise(problem.params, 5), [name for name in problem.params if name in names])
-        image = hessian(loss_of(problem.model))(direction, problem.params, problem.tokens)
+        image = hessian_product(loss_of(problem.model))(direction, problem.params, problem.tokens)
         assert list(image) == list(direction)
-        expected = matrix[kept][:, kept] @ trees.flat(direction)
-        torch.testing.assert_close(trees.flat(image), expected, rtol=1e-8, atol=1e-9)
+        expected = matrix[kept][:, kept] @ trees.flatten(direction)
+        torch.testing.assert_close(trees.flatten(image), expected, rtol=1e-8, atol=1e-9)
         moved = trees.add(trees.pick(problem.params, direction), direction)
-        found, _ = expanded(loss_of(problem.model))(moved, problem.params, problem.tokens)
-        torch.testing.assert_close(trees.flat(found), slope[kept] + expected, rtol=1e-8, atol=1e-9)
+        found, _ = expand(loss_of(problem.model))(moved, problem.params, problem.tokens)
+        torch.testing.assert_close(trees.flatten(found), slope[kept] + expected, rtol=1e-8, atol=1e-9)
 
 
 def test_where_the_logits_are_linear_it_is_the_gauss_newton_matrix():
     """Those of the head, all else fixed."""
     problem = tiny()
     direction = trees.pick(noise(problem.params, 2), ["head.weight"])
-    newton = hessian(loss_of(problem.model))(direction, problem.params, problem.tokens)
-    gauss_newton = curvature(problem.model.logits, BENDS["quadratic"])(direction, problem.params, problem.tokens)
+    newton = hessian_product(loss_of(problem.model))(direction, problem.params, problem.tokens)
+    gauss_newton = curvature_product(problem.model.logits, BENDS["quadratic"])(
+        direction, problem.params, problem.tokens
+    )
     torch.testing.assert_close(newton, gauss_newton, rtol=1e-9, atol=1e-12)

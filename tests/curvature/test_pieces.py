@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from gnflow import trees
 from gnflow.curvature import pieces
-from gnflow.curvature.linearised import BENDS, SURROGATES, curvature, linearised
+from gnflow.curvature.linearised import BENDS, SURROGATES, curvature_product, linearise
 from gnflow.curvature.pieces import Thrift
 from gnflow.models.decoder import decoder
 from gnflow.models.loss import cross_entropy
@@ -51,8 +51,8 @@ def test_value_and_gradient_are_those_of_the_loss(name, thrift):
 def test_models_and_products_are_those_of_all_logits_and_of_every_block(name, form, thrift):
     model, anchor, tokens = problem_of(name)
     found = pieces.objective(model, thrift, SURROGATES[form], BENDS[form])
-    curved = linearised(model.logits, SURROGATES[form], model.split)
-    product = curvature(model.logits, BENDS[form], model.split)
+    curved = linearise(model.logits, SURROGATES[form], model.split)
+    product = curvature_product(model.logits, BENDS[form], model.split)
     direction = noise(anchor, 7)
     params = trees.along(anchor, direction, 0.3)
     for names in (model.moving, *model.blocks.values()):

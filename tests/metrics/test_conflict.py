@@ -7,9 +7,9 @@ from torch.nn import functional
 
 from gnflow import trees
 from gnflow.groups import GROUPS
-from gnflow.metrics.conflict import between, modality_conflict
+from gnflow.metrics.conflict import compare, modality_conflict
 from gnflow.metrics.protocol import Subject
-from gnflow.models.loss import cross_entropy, weight
+from gnflow.models.loss import cross_entropy, total_weight
 from gnflow.objective import Objective
 from gnflow.spec.training import ModalityConflict
 
@@ -20,7 +20,7 @@ def objective(model):
         return cross_entropy(model.logits(params, inputs), targets)
 
     def heavy(tokens):
-        return weight(model.split(tokens)[1])
+        return total_weight(model.split(tokens)[1])
 
     return Objective(value, torch.func.grad_and_value(value), None, weight=heavy)
 
@@ -75,10 +75,10 @@ def test_heads_of_their_own_are_in_no_conflict():
 
 def test_parallel_and_opposite_gradients_have_the_cosines_of_that():
     problem = multimodal.small("emu3")
-    same = between(problem.model, problem.params, trees.scale(problem.params, 3.0))
+    same = compare(problem.model, problem.params, trees.scale(problem.params, 3.0))
     assert same["conflict/cosine"].item() == pytest.approx(1.0)
     assert same["conflict/norm_ratio"].item() == pytest.approx(3.0)
-    assert between(problem.model, problem.params, trees.scale(problem.params, -1.0))[
+    assert compare(problem.model, problem.params, trees.scale(problem.params, -1.0))[
         "conflict/cosine/head"
     ].item() == pytest.approx(-1.0)
-    assert between(problem.model, problem.params, trees.zeros(problem.params)) == {}
+    assert compare(problem.model, problem.params, trees.zeros(problem.params)) == {}

@@ -8,7 +8,7 @@ from gnflow.data.multimodal import digits
 from gnflow.data.multimodal.dataset import MultimodalDataset
 from gnflow.data.multimodal.digits import Labelled
 from gnflow.data.prepare import prepare
-from gnflow.metrics.recognition import figures, recognised
+from gnflow.metrics.recognition import measure_recognition, recognise
 from gnflow.workspace import Workspace
 
 
@@ -25,8 +25,8 @@ def test_the_classifier_is_that_of_scikit_learn(dataset: MultimodalDataset) -> N
     kept = len(train.labels)
     assert (kept, len(held_out.labels)) == (1438, 359)
     neighbour = KNeighborsClassifier(1).fit(pixels[:kept], labels[:kept])
-    assert np.mean(recognised(train, held_out.images) == neighbour.predict(pixels[kept:])) > 0.99
-    assert np.mean(recognised(train, held_out.images) == held_out.labels) > 0.95
+    assert np.mean(recognise(train, held_out.images) == neighbour.predict(pixels[kept:])) > 0.99
+    assert np.mean(recognise(train, held_out.images) == held_out.labels) > 0.95
 
 
 def test_examples_are_held_out_images_with_captions_that_are_true_of_them(dataset: MultimodalDataset) -> None:
@@ -52,8 +52,8 @@ def test_figures_are_shares_of_what_is_right(dataset: MultimodalDataset) -> None
         f"handwritten digit: {(label + 1) % 10}" for label in shown[7:]
     ]
     captions = [*prompts[:4], "", "the digit", "one or two", *prompts[7:9], "seven eight"]
-    found = figures(dataset, prompts, drawn, captions)
+    found = measure_recognition(dataset, prompts, drawn, captions)
     assert found["samples/recognised"] == 0.7
     assert found["samples/captioned"] == 0.6
     assert 0.9 < found["samples/classifier_accuracy"] < 1
-    assert recognised(Labelled(drawn, train.labels[:10] + 10), drawn) == [label + 10 for label in shown]
+    assert recognise(Labelled(drawn, train.labels[:10] + 10), drawn) == [label + 10 for label in shown]

@@ -10,12 +10,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gnflow import trees
 from gnflow.curvature import pieces
-from gnflow.curvature.hessian import hessian
-from gnflow.curvature.linearised import BENDS, SURROGATES, linearised
+from gnflow.curvature.hessian import hessian_product
+from gnflow.curvature.linearised import BENDS, SURROGATES, linearise
 from gnflow.curvature.pieces import Thrift
 from gnflow.models import trunk
 from gnflow.models.attention import flash, plain
-from gnflow.models.attention_tangent import TILE, attention_tangent, tiled
+from gnflow.models.attention_tangent import TILE, attention_tangent, compute_in_tiles
 from gnflow.models.decoder import decoder
 from gnflow.models.loss import cross_entropy
 from gnflow.spec.model import Decoder
@@ -51,12 +51,12 @@ def test_it_is_the_tangent_of_plain_attention(shape):
 
 
 WRONG = {
-    "weights that need not sum to one": lambda *parts: tiled(*parts[:6], torch.zeros_like(parts[6])),
-    "values stand still": lambda *parts: tiled(*parts[:5], torch.zeros_like(parts[5]), parts[6]),
-    "keys stand still": lambda *parts: tiled(*parts[:4], torch.zeros_like(parts[4]), *parts[5:]),
-    "queries stand still": lambda *parts: tiled(*parts[:3], torch.zeros_like(parts[3]), *parts[4:]),
-    "the last tile is left out": lambda *parts: tiled(*parts).index_fill(2, torch.tensor(TILE), 0.0),
-    "one in ten thousand": lambda *parts: 1.0001 * tiled(*parts),
+    "weights that need not sum to one": lambda *parts: compute_in_tiles(*parts[:6], torch.zeros_like(parts[6])),
+    "values stand still": lambda *parts: compute_in_tiles(*parts[:5], torch.zeros_like(parts[5]), parts[6]),
+    "keys stand still": lambda *parts: compute_in_tiles(*parts[:4], torch.zeros_like(parts[4]), *parts[5:]),
+    "queries stand still": lambda *parts: compute_in_tiles(*parts[:3], torch.zeros_like(parts[3]), *parts[4:]),
+    "the last tile is left out": lambda *parts: compute_in_tiles(*parts).index_fill(2, torch.tensor(TILE), 0.0),
+    "one in ten thousand": lambda *parts: 1.0001 * compute_in_tiles(*parts),
 }
 
 
@@ -88,7 +88,7 @@ def test_gauss_newtons_model_is_that_of_plain_attention(variant):
     for objective, names in product(SURROGATES, (tuple(params), *one.model.blocks.values())):
         part = trees.pick(params, names)
         expected, found = (
-            linearised(problem.model.logits, SURROGATES[objective])(part, problem.params, problem.tokens)
+            linearise(problem.model.logits, SURROGATES[objective])(part, problem.params, problem.tokens)
             for problem in (one, two)
         )
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
@@ -109,7 +109,7 @@ def test_blocks_that_are_taken_again_have_the_same_tangent():
 def test_compiled_it_is_one_graph_for_all_weights():
     model = decoder(Decoder(layers=1, width=8, heads=2, hidden=10, key_value_heads=1), VOCABULARY, "flash")
     anchor, tokens = model.init(0), torch.randint(VOCABULARY, (2, TILE + 8))
-    eager = linearised(model.logits, SURROGATES["quadratic"])
+    eager = linearise(model.logits, SURROGATES["quadratic"])
     compiled = torch.compile(eager, fullgraph=True)
     for distance in (0.1, 0.3):
         params = trees.along(anchor, noise(anchor, 7), distance)
@@ -142,8 +142,8 @@ def largest(function, time):
 
 def test_memory_grows_with_time_and_not_with_its_square():
     long = 4 * TILE
-    assert largest(tiled, long) == TILE * long
-    assert largest(tiled, 2 * long) == TILE * 2 * long
+    assert largest(compute_in_tiles, long) == TILE * long
+    assert largest(compute_in_tiles, 2 * long) == TILE * 2 * long
     assert largest(lambda *parts: pushed(flash, parts[:6]), long) == long * 8
     assert largest(lambda *parts: pushed(plain, parts[:6]), long) == long**2
 
@@ -170,7 +170,7 @@ def test_no_derivative_of_the_tangent_is_made_up():
         return torch.func.jvp(lambda point: loss(problem, point), (params,), (direction,))[1]
 
     with pytest.raises(NotImplementedError, match="forward AD"):
-        hessian(lambda params, _: loss(problem, params))(direction, problem.params, problem.tokens)
+        hessian_product(lambda params, _: loss(problem, params))(direction, problem.params, problem.tokens)
 
     with pytest.raises(NotImplementedError, match="forward AD"):
         torch.func.jvp(slope, (problem.params,), (direction,))
@@ -183,5 +183,5 @@ def test_the_tangent_keeps_its_bits(number):
     parts = [torch.ones(1, 1, 1, 1, dtype=torch.float64) for _ in range(7)]
     parts[5] = torch.full_like(parts[5], number)
     parts[6] = torch.zeros_like(parts[6])
-    found, expected = attention_tangent(*parts), tiled(*parts)
+    found, expected = attention_tangent(*parts), compute_in_tiles(*parts)
     assert found.view(torch.int64) == expected.view(torch.int64)

@@ -87,7 +87,7 @@ def test_a_tied_model_starts_near_a_uniform_guess_at_every_width(width):
 def test_with_llama_options_it_is_llama():
     spec = Decoder(layers=2, width=16, heads=4, key_value_heads=2, feedforward="swiglu", hidden=24, qk_norm="none")
     model = decoder(spec, 31, "plain")
-    params = trees.mapped(lambda w: w + 0.1 * torch.randn_like(w), model.init(0))
+    params = trees.map_tensors(lambda w: w + 0.1 * torch.randn_like(w), model.init(0))
     config = LlamaConfig(
         vocab_size=31, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, rms_norm_eps=spec.norm_epsilon, rope_theta=spec.rope_theta, tie_word_embeddings=False,

@@ -3,7 +3,7 @@ import pytest
 import torch
 from multimodal import CODES, KINDS, TEXT, VOCABULARY
 
-from gnflow.models.generation import UNKNOWN, Sampling, continued, painted
+from gnflow.models.generation import UNKNOWN, Sampling, continue_rows, paint
 
 RANGE = range(TEXT, VOCABULARY)
 # Prompts of two lengths, with a mark between codes; after the last code there is padding.
@@ -26,7 +26,7 @@ def logits(problem, kind, ids):
 def test_codes_are_the_likeliest_under_guidance_one_after_another(kind, guidance):
     problem = multimodal.small(kind)
     sampling = Sampling(guidance, 0.0)
-    found = painted(problem.model, problem.params, PROMPTS, DROPPED, RANGE, channels(kind), sampling)
+    found = paint(problem.model, problem.params, PROMPTS, DROPPED, RANGE, channels(kind), sampling)
     assert found.shape == (2, 3)
     for row in range(2):
         told, untold = PROMPTS[row].tolist(), DROPPED[row].tolist()
@@ -43,7 +43,7 @@ def test_without_guidance_the_prompt_does_not_matter_and_with_it_it_does():
 
     def codes(prompts, guidance):
         arguments = (prompts.repeat(50, 1), DROPPED.repeat(50, 1), RANGE, 2, Sampling(guidance, 1.0))
-        return painted(problem.model, problem.params, *arguments)
+        return paint(problem.model, problem.params, *arguments)
 
     assert torch.equal(codes(PROMPTS, 0.0), codes(other, 0.0))
     assert not torch.equal(codes(PROMPTS, 5.0), codes(other, 5.0))
@@ -53,11 +53,11 @@ def test_draws_follow_the_softmax_and_the_seed():
     problem = multimodal.small("janus")
     prompts = torch.tensor([[0, 1, UNKNOWN]]).expand(4000, 3)
     arguments = (problem.model, problem.params, prompts, prompts, RANGE, channels("janus"))
-    drawn = painted(*arguments, Sampling(1.0, 0.7, seed=1)).flatten()
+    drawn = paint(*arguments, Sampling(1.0, 0.7, seed=1)).flatten()
     expected = torch.softmax(logits(problem, "janus", [0, 1]) / 0.7, -1)
     torch.testing.assert_close(drawn.bincount(minlength=CODES) / 4000, expected.float(), atol=0.03, rtol=0)
-    assert torch.equal(drawn, painted(*arguments, Sampling(1.0, 0.7, seed=1)).flatten())
-    assert not torch.equal(drawn, painted(*arguments, Sampling(1.0, 0.7, seed=2)).flatten())
+    assert torch.equal(drawn, paint(*arguments, Sampling(1.0, 0.7, seed=1)).flatten())
+    assert not torch.equal(drawn, paint(*arguments, Sampling(1.0, 0.7, seed=2)).flatten())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -65,7 +65,7 @@ def test_words_are_the_likeliest_ids_of_text_one_after_another(kind):
     problem = multimodal.small(kind)
     rows = problem.tokens[:, :4]
     words = TEXT // 2
-    found = continued(problem.model, problem.params, rows, words, TEXT - words, 3)
+    found = continue_rows(problem.model, problem.params, rows, words, TEXT - words, 3)
     for i in range(3):
         expected = problem.model.logits(problem.params, rows)[:, -1, : TEXT if i else words].argmax(-1)
         assert torch.equal(found[:, i], expected)
@@ -81,6 +81,6 @@ def test_a_caption_does_not_begin_with_the_mark_that_ends_it(kind):
     likeliest = problem.model.logits(problem.params, rows)[:, -1, :TEXT].argmax(-1)
     words = int(likeliest.max())
     assert words > 0
-    found = continued(problem.model, problem.params, rows, words, TEXT - words, 1)
+    found = continue_rows(problem.model, problem.params, rows, words, TEXT - words, 1)
     assert (likeliest >= words).any()
     assert (found < words).all()

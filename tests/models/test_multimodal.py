@@ -10,7 +10,7 @@ from gnflow import trees
 from gnflow.groups import GROUPS
 from gnflow.models.decoder import decoder
 from gnflow.models.loss import cross_entropy, split
-from gnflow.models.modality import only
+from gnflow.models.modality import keep_modality
 from gnflow.spec.model import Decoder
 
 
@@ -86,7 +86,7 @@ def test_the_loss_is_made_of_those_of_its_modalities_by_their_weights(kind):
         return cross_entropy(problem.model.logits(problem.params, inputs), targets), targets.weights.sum()
 
     whole, total = loss_and_weight(problem.tokens)
-    parts = [loss_and_weight(only(problem.tokens, modality)) for modality in ("text", "image")]
+    parts = [loss_and_weight(keep_modality(problem.tokens, modality)) for modality in ("text", "image")]
     assert sum(weight for _, weight in parts) == total
     torch.testing.assert_close(sum(loss * weight for loss, weight in parts) / total, whole)
 
@@ -144,7 +144,7 @@ def test_the_losses_of_janus_modalities_do_not_meet_in_its_heads():
 
     def slope(modality):
         def loss(params):
-            inputs, targets = problem.model.split(only(problem.tokens, modality))
+            inputs, targets = problem.model.split(keep_modality(problem.tokens, modality))
             return cross_entropy(problem.model.logits(params, inputs), targets)
 
         return torch.func.grad(loss)(problem.params)

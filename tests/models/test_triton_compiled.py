@@ -14,7 +14,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from gnflow.models.attention_tangent_triton import kernel, launch  # noqa: E402
+from gnflow.models.attention_tangent_triton import choose_launch, kernel  # noqa: E402
 
 SHARED = {80: 163 * 1024, 90: 227 * 1024}
 """Bytes that a block may have, by compute capability: A100, H100."""
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 
 
 def compiled(size, precision, capability):
-    tile = launch(size, precision == "ieee")
+    tile = choose_launch(size, precision == "ieee")
     constants = {"QUERIES": tile.queries, "KEYS": tile.keys, "SIZE": size}
     constants["PRECISION"] = "ieee" if precision == "ieee" else "tf32"
     kinds = dict.fromkeys(POINTERS, PRECISIONS[precision]) | dict.fromkeys(NUMBERS, "i32") | {"scale": "fp32"}

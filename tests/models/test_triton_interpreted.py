@@ -15,7 +15,7 @@ import numpy as np
 import triton.language as tl
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-from gnflow.models.attention_tangent_triton import fused
+from gnflow.models.attention_tangent_triton import compute_in_one_pass
 
 SHAPES = [(1, 1, 1, 4), (2, 2, 5, 16), (1, 2, 64, 64), (2, 1, 65, 24), (1, 1, 130, 48), (1, 2, 33, 96), (1, 1, 20, 256)]
 """(rows, heads, time, size)"""
@@ -55,7 +55,7 @@ def compared(shape, dtype=torch.float32, layout="contiguous"):
     exact = [part.double() for part in parts]
     out, expected = torch.func.jvp(plain, tuple(exact[:3]), tuple(exact[3:]))
     primal = laid_out(out.to(dtype), "time first")  # as torch's fused kernels lay it out
-    found = fused(*(laid_out(part, layout) for part in parts), primal)
+    found = compute_in_one_pass(*(laid_out(part, layout) for part in parts), primal)
     assert found.dtype == dtype
     assert found.stride() == torch.empty_like(primal).stride(), "as the operator promises a compiler"
     return found.double(), expected
@@ -85,5 +85,5 @@ def test_scores_that_are_large_do_not_overflow():
     parts = [30 * torch.randn(1, 1, 40, 16) for _ in range(6)]
     exact = [part.double() for part in parts]
     out, expected = torch.func.jvp(plain, tuple(exact[:3]), tuple(exact[3:]))
-    found = fused(*parts, out.float()).double()
+    found = compute_in_one_pass(*parts, out.float()).double()
     assert (found - expected).norm() < 1e-4 * expected.norm()

@@ -7,7 +7,7 @@ import torch
 
 from gnflow.objective import Objective
 from gnflow.optim.adaptive_steps import KAPPA, LENGTH, BracketSearch, Decrement
-from gnflow.optim.damping import damped
+from gnflow.optim.damping import add_damping
 
 SCALES = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
 ANCHOR = {"w": torch.tensor([1.0, -1.0, 0.5], dtype=torch.float64)}
@@ -43,7 +43,7 @@ def test_the_decrement_is_that_of_the_damped_system(kappa, damping):
     goal = {"w": ANCHOR["w"] - torch.linalg.solve(matrix, slope)}
     loss = bowl()
     model = loss.around(ANCHOR)
-    model = damped(model, ANCHOR, number(damping)) if damping else model
+    model = add_damping(model, ANCHOR, number(damping)) if damping else model
     found = Decrement(kappa)(loss, model, ANCHOR, goal, BATCH, {})
     nu = (slope @ torch.linalg.solve(matrix, slope)).sqrt()
     torch.testing.assert_close(found.metrics["gn/decrement"], nu)

@@ -6,14 +6,14 @@ from oracles import Dense
 from problems import Problem, noise
 
 from gnflow import trees
-from gnflow.curvature.hessian import hessian
-from gnflow.curvature.linearised import BENDS, SURROGATES, curvature, linearised
-from gnflow.curvature.newton import expanded
+from gnflow.curvature.hessian import hessian_product
+from gnflow.curvature.linearised import BENDS, SURROGATES, curvature_product, linearise
+from gnflow.curvature.newton import expand
 from gnflow.models.decoder import decoder
 from gnflow.models.loss import cross_entropy, split
 from gnflow.objective import Objective
 from gnflow.optim.conjugate_gradients import ConjugateGradients
-from gnflow.optim.damping import adapted
+from gnflow.optim.damping import adapt
 from gnflow.optim.gauss_newton import Block, GaussNewton
 from gnflow.optim.preconditioner import Preconditioner
 from gnflow.optim.search import FullStep, GeometricSearch
@@ -27,7 +27,7 @@ def tiny(seed=0):
     model = decoder(Decoder(layers=1, width=4, heads=2, hidden=5), 5, "plain")
     params = trees.along(model.init(seed), noise(model.init(seed), seed + 1), 0.1)
     tokens = torch.randint(5, (3, 4), generator=torch.Generator().manual_seed(seed))
-    return Problem(model, trees.mapped(lambda w: w.double(), params), tokens)
+    return Problem(model, trees.map_tensors(lambda w: w.double(), params), tokens)
 
 
 def objective(model, form="quadratic"):
@@ -38,8 +38,8 @@ def objective(model, form="quadratic"):
     return Objective(
         value,
         torch.func.grad_and_value(value),
-        linearised(model.logits, SURROGATES[form]),
-        curvature(model.logits, BENDS[form]),
+        linearise(model.logits, SURROGATES[form]),
+        curvature_product(model.logits, BENDS[form]),
     )
 
 
@@ -76,7 +76,7 @@ def test_the_step_solves_the_damped_system(form, seed, preconditioner):
     )
     slope, matrix = dense(problem, tokens, form)
     expected = torch.linalg.solve(matrix + DAMPING * torch.eye(len(slope), dtype=torch.float64), -slope)
-    step = trees.flat(trees.subtract(params, problem.params))
+    step = trees.flatten(trees.subtract(params, problem.params))
     torch.testing.assert_close(step, expected, rtol=1e-6, atol=1e-8)
     assert metrics["gn/residual"] <= 1e-10
 
@@ -91,12 +91,12 @@ def test_newtons_step_is_that_of_the_damped_hessian_where_this_is_positive_and_g
         return cross_entropy(problem.model.logits(params, inputs), targets)
 
     def mean(flat):
-        return torch.stack([loss(trees.shaped(flat, problem.params), microbatch) for microbatch in tokens]).mean()
+        return torch.stack([loss(trees.unflatten(flat, problem.params), microbatch) for microbatch in tokens]).mean()
 
-    newton = objective(problem.model)._replace(curved=expanded(loss), product=hessian(loss))
+    newton = objective(problem.model)._replace(curved=expand(loss), product=hessian_product(loss))
     optimizer = gauss_newton({"all": tuple(problem.params)}, iterations=150, damping=damping)
     params, _, metrics = optimizer.step(newton, problem.params, optimizer.init(problem.params), tokens)
-    step, at = trees.flat(trees.subtract(params, problem.params)), trees.flat(problem.params)
+    step, at = trees.flatten(trees.subtract(params, problem.params)), trees.flatten(problem.params)
     slope, matrix = torch.func.grad(mean)(at), torch.func.hessian(mean)(at)
     matrix = matrix + damping * torch.eye(len(at), dtype=torch.float64)
     least = torch.linalg.eigvalsh(matrix)[0]
@@ -119,7 +119,7 @@ def test_layerwise_each_block_solves_the_system_of_its_own():
         names = [name for name in problem.params if name in names]
         slope, matrix = dense(problem, tokens, "quadratic", names)
         expected = torch.linalg.solve(matrix + DAMPING * torch.eye(len(slope), dtype=torch.float64), -slope)
-        step = trees.flat(trees.pick(trees.subtract(params, problem.params), names))
+        step = trees.flatten(trees.pick(trees.subtract(params, problem.params), names))
         torch.testing.assert_close(step, expected, rtol=1e-6, atol=1e-8)
 
 
@@ -134,8 +134,8 @@ def test_the_model_loss_is_that_of_the_damped_model_at_the_solution():
     torch.testing.assert_close(metrics["gn/model_loss"], expected, rtol=1e-10, atol=1e-10)
     assert metrics["gn/cg_iterations"].item() == 5
     gradient = [whole.curved(params, problem.params, microbatch)[0] for microbatch in tokens]
-    left = trees.flat(trees.along(trees.scale(trees.add(*gradient), 0.5), step, DAMPING))
-    first = trees.flat(trees.scale(trees.add(*(whole.gradient(problem.params, t)[0] for t in tokens)), 0.5))
+    left = trees.flatten(trees.along(trees.scale(trees.add(*gradient), 0.5), step, DAMPING))
+    first = trees.flatten(trees.scale(trees.add(*(whole.gradient(problem.params, t)[0] for t in tokens)), 0.5))
     torch.testing.assert_close(metrics["gn/residual"], left.norm() / first.norm(), rtol=1e-8, atol=0)
 
 
@@ -183,9 +183,9 @@ def test_a_better_start_reaches_the_same_solution():
     [(0.1, 1.5), (-3.0, 1.5), (torch.nan, 1.5), (0.25, 1.0), (0.5, 1.0), (0.75, 1.0), (0.76, 2 / 3), (2.0, 2 / 3)],
 )
 def test_the_damping_follows_the_gain_ratio(gain, factor):
-    damping = adapted(torch.tensor(0.6, dtype=torch.float64), torch.tensor(gain))
+    damping = adapt(torch.tensor(0.6, dtype=torch.float64), torch.tensor(gain))
     assert damping.item() == pytest.approx(0.6 * factor)
-    assert adapted(torch.tensor(1e-8), torch.tensor(1.0)).item() == pytest.approx(1e-8)
+    assert adapt(torch.tensor(1e-8), torch.tensor(1.0)).item() == pytest.approx(1e-8)
 
 
 def test_the_damping_of_the_next_step_is_the_one_that_was_adapted():
@@ -197,7 +197,7 @@ def test_the_damping_of_the_next_step_is_the_one_that_was_adapted():
     for _ in range(3):
         params, state, metrics = optimizer.step(whole, params, state, tokens)
         torch.testing.assert_close(metrics["gn/damping"], damping)
-        damping = adapted(damping, metrics["gn/gain_ratio"])
+        damping = adapt(damping, metrics["gn/gain_ratio"])
     torch.testing.assert_close(state.memory["gn/damping"], damping)
     assert damping < 10
 

@@ -7,7 +7,7 @@ from gnflow.objective import Objective
 from gnflow.optim import adamw, muon, soap
 from gnflow.optim.combine import partition
 from gnflow.optim.descent import Descent
-from gnflow.optim.fisher_orthogonal import FisherOrthogonal, Projection, damped, merged, shortened
+from gnflow.optim.fisher_orthogonal import FisherOrthogonal, Projection, damp_diagonal, merge_pair, shorten
 from gnflow.optim.stacks import Stacks
 
 HALF = torch.tensor(0.5, dtype=torch.float64)
@@ -34,7 +34,7 @@ def test_a_merge_is_the_published_projection_with_a_dense_fisher_matrix():
     for seed in range(20):
         one, two, fisher = pair(seed)
         expected, beta = dense(one, two, fisher)
-        found = merged(one, two, HALF, fisher, FREE)
+        found = merge_pair(one, two, HALF, fisher, FREE)
         torch.testing.assert_close(found.gradient["w"], expected, atol=1e-10, rtol=1e-10)
         assert found.beta.item() == pytest.approx(beta.item(), abs=1e-10)
         assert abs(beta) > 1e-3
@@ -42,18 +42,18 @@ def test_a_merge_is_the_published_projection_with_a_dense_fisher_matrix():
 
 def test_the_halves_may_be_swapped():
     one, two, fisher = pair(1)
-    there, back = merged(one, two, HALF, fisher, FREE), merged(two, one, HALF, fisher, FREE)
+    there, back = merge_pair(one, two, HALF, fisher, FREE), merge_pair(two, one, HALF, fisher, FREE)
     torch.testing.assert_close(there.gradient, back.gradient, atol=1e-12, rtol=1e-12)
 
 
 def test_gradients_that_agree_are_left_alone():
     one, _, fisher = pair(2)
-    torch.testing.assert_close(merged(one, one, HALF, fisher, FREE).gradient, one, atol=0, rtol=0)
+    torch.testing.assert_close(merge_pair(one, one, HALF, fisher, FREE).gradient, one, atol=0, rtol=0)
 
 
 def test_an_isotropic_metric_projects_nothing():
     one, two, _ = pair(3)
-    found = merged(one, two, HALF, {"w": torch.full((4, 5), 3.0, dtype=torch.float64)}, FREE)
+    found = merge_pair(one, two, HALF, {"w": torch.full((4, 5), 3.0, dtype=torch.float64)}, FREE)
     torch.testing.assert_close(found.gradient["w"], (one["w"] + two["w"]) / 2, atol=1e-12, rtol=0)
     assert found.beta.abs() < 1e-12
 
@@ -62,7 +62,7 @@ def test_the_step_never_shrinks_and_at_most_doubles_in_the_metric():
     for seed in range(300):
         one, two, fisher = pair(seed)
         mean = (one["w"] + two["w"]) / 2
-        x = merged(one, two, HALF, fisher, FREE).gradient["w"]
+        x = merge_pair(one, two, HALF, fisher, FREE).gradient["w"]
         ratio = ((x * x / fisher["w"]).sum() / (mean * mean / fisher["w"]).sum()).sqrt().item()
         assert 1 - 1e-10 <= ratio <= 2 + 1e-10
 
@@ -71,40 +71,40 @@ def test_the_layer_step_is_between_a_half_and_one_and_one_without_projection():
     for seed in range(100):
         one, two, fisher = pair(seed)
         mean = {"w": (one["w"] + two["w"]) / 2}
-        x = merged(one, two, HALF, fisher, FREE).gradient
-        eta = (shortened(x, mean, fisher)["w"] / x["w"]).flatten()
+        x = merge_pair(one, two, HALF, fisher, FREE).gradient
+        eta = (shorten(x, mean, fisher)["w"] / x["w"]).flatten()
         torch.testing.assert_close(eta, eta[:1].expand_as(eta))
         assert 0.5 - 1e-10 <= eta[0] <= 1 + 1e-10
-        torch.testing.assert_close(shortened(mean, mean, fisher)["w"], mean["w"])
+        torch.testing.assert_close(shorten(mean, mean, fisher)["w"], mean["w"])
 
 
 def test_every_matrix_of_a_stack_has_its_own_coefficient():
     pairs = [pair(seed) for seed in (4, 5)]
     one, two, fisher = ({"w": torch.stack([p[i]["w"] for p in pairs])} for i in range(3))
-    stacked = merged(one, two, HALF, fisher, FREE).gradient["w"]
+    stacked = merge_pair(one, two, HALF, fisher, FREE).gradient["w"]
     for i, (a, b, f) in enumerate(pairs):
-        torch.testing.assert_close(stacked[i], merged(a, b, HALF, f, FREE).gradient["w"], atol=1e-12, rtol=1e-12)
+        torch.testing.assert_close(stacked[i], merge_pair(a, b, HALF, f, FREE).gradient["w"], atol=1e-12, rtol=1e-12)
 
 
 def test_the_bound_and_the_factor_hold_the_coefficient():
     one, two, fisher = pair(6)
     _, beta = dense(one, two, fisher)
-    assert merged(one, two, HALF, fisher, Projection(0.5, 1e9)).beta.item() == pytest.approx(0.5 * beta.item())
-    bounded = merged(one, two, HALF, fisher, Projection(1.0, 1e-4)).beta.item()
+    assert merge_pair(one, two, HALF, fisher, Projection(0.5, 1e9)).beta.item() == pytest.approx(0.5 * beta.item())
+    bounded = merge_pair(one, two, HALF, fisher, Projection(1.0, 1e-4)).beta.item()
     assert abs(bounded) == pytest.approx(1e-4)
 
 
 def test_unequal_leaves_enter_the_mean_by_their_size():
     one, two, fisher = pair(7)
-    found = merged(one, two, torch.tensor(0.75, dtype=torch.float64), fisher, Projection(0.0)).gradient["w"]
+    found = merge_pair(one, two, torch.tensor(0.75, dtype=torch.float64), fisher, Projection(0.0)).gradient["w"]
     torch.testing.assert_close(found, 0.75 * one["w"] + 0.25 * two["w"])
 
 
 def test_before_the_first_update_the_damped_metric_is_isotropic():
-    assert damped({"w": torch.zeros(3, 4)}, Projection())["w"].unique().numel() == 1
-    f = damped({"w": torch.tensor([[1.0, 3.0]])}, Projection(damping=0.5))["w"]
+    assert damp_diagonal({"w": torch.zeros(3, 4)}, Projection())["w"].unique().numel() == 1
+    f = damp_diagonal({"w": torch.tensor([[1.0, 3.0]])}, Projection(damping=0.5))["w"]
     torch.testing.assert_close(f, torch.tensor([[1.0, 2.0]]))
-    root = damped({"w": torch.tensor([[1.0, 9.0]])}, Projection(damping=0.5, metric="root"))["w"]
+    root = damp_diagonal({"w": torch.tensor([[1.0, 9.0]])}, Projection(damping=0.5, fisher="root"))["w"]
     torch.testing.assert_close(root, torch.tensor([[1.0, 2.0]]))
 
 
@@ -175,7 +175,7 @@ def test_leaves_are_folded_in_the_order_of_the_tree(leaves):
     for step in range(3):
         params, state, _ = optimizer.step(NOISE, params, state, torch.arange(leaves) + leaves * step)
     metric = optimizer.transform.metric
-    fisher = damped(metric.diagonal(state), Projection())
+    fisher = damp_diagonal(metric.diagonal(state), Projection())
     xs = [metric.into(STACKS.stack(noise(params, 50 + i)), state) for i in range(leaves)]
 
     def folded(part):
@@ -183,7 +183,7 @@ def test_leaves_are_folded_in_the_order_of_the_tree(leaves):
             return part[0]
         half = 1 << ((len(part) - 1).bit_length() - 1)
         share = torch.tensor(half / len(part))
-        return merged(folded(part[:half]), folded(part[half:]), share, fisher, Projection()).gradient
+        return merge_pair(folded(part[:half]), folded(part[half:]), share, fisher, Projection()).gradient
 
     slope, _, _ = optimizer.slope(NOISE, params, state, torch.arange(leaves) + 50)
     torch.testing.assert_close(slope.direction, metric.back(folded(xs), state), atol=1e-5, rtol=1e-5)

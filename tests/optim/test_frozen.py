@@ -5,7 +5,7 @@ import torch
 from gnflow import trees
 from gnflow.compiler.plan import plan
 from gnflow.compiler.program import compile as build
-from gnflow.verify.subject import shrunken, text
+from gnflow.verify.subject import draw_text, shrink
 
 GAUSS_NEWTON = {"kind": "gauss_newton", "inner_steps": 2, "search": {"kind": "geometric", "microbatches": 1}}
 OPTIMIZERS = {
@@ -22,12 +22,12 @@ STAGE = ["decoder", "text"]
 
 def stepped(optimizer, freeze, steps=2):
     """(model's first weights, weights after some steps, the program)."""
-    small = shrunken(multimodal.experiment("janus", optimizer, model={"freeze": freeze}))
+    small = shrink(multimodal.experiment("janus", optimizer, model={"freeze": freeze}))
     program = build(plan(small))
     state = program.init(program.initial())
     first = trees.clone(state.params)
     for step in range(steps):
-        state, _ = program.step(state, text(small, program.plan.microbatches, step))
+        state, _ = program.step(state, draw_text(small, program.plan.microbatches, step))
     return first, state.params, program
 
 

@@ -9,7 +9,7 @@ from gnflow import trees
 from gnflow.objective import Objective
 from gnflow.optim import adamw
 from gnflow.optim.adaptive_steps import BracketSearch
-from gnflow.optim.averages import faded, last
+from gnflow.optim.averages import average_last, fade
 from gnflow.optim.descent import Descent
 from gnflow.optim.gauss_newton import Block, GaussNewton
 from gnflow.optim.search import FullStep, GeometricSearch
@@ -94,7 +94,7 @@ def test_a_refused_step_leaves_the_iterate_and_the_next_solve_starts_there():
 
 
 def test_the_search_goes_towards_the_mean_of_the_last_iterates():
-    alone, mean = (GaussNewton(whole(), 4, FullStep(), average=last(part)) for part in (0.0, 0.5))
+    alone, mean = (GaussNewton(whole(), 4, FullStep(), average=average_last(part)) for part in (0.0, 0.5))
     params = {"w": torch.ones(3)}
     end, state, _ = alone.step(bowl(), params, alone.init(params), batch(4))
     earlier = GaussNewton(whole(), 3, FullStep())
@@ -113,7 +113,7 @@ def test_a_mean_that_fades_is_a_moving_average_without_its_bias():
     moving = torch.zeros(3, dtype=torch.float64)
     for iterate in iterates:
         moving = decay * moving + (1 - decay) * iterate
-    optimizer = GaussNewton(whole(), 5, FullStep(), average=faded(decay))
+    optimizer = GaussNewton(whole(), 5, FullStep(), average=fade(decay))
     found, state, _ = optimizer.step(bowl(), params, optimizer.init(params), batch(5))
     torch.testing.assert_close(found["w"].double(), moving / (1 - decay**5))
     torch.testing.assert_close(state.point["w"].double(), iterates[-1])
@@ -142,7 +142,7 @@ def test_the_inner_state_goes_on_or_begins_anew_with_each_solve(reset):
 
 def test_with_damping_a_first_order_solve_ends_at_the_damped_minimum():
     anchor, damping = {"w": torch.tensor([1.0, 1.0, 1.0])}, 50.0
-    optimizer = GaussNewton(whole(0.02), 400, FullStep(), average=last(0.5), damping=damping)
+    optimizer = GaussNewton(whole(0.02), 400, FullStep(), average=average_last(0.5), damping=damping)
     found, state, metrics = optimizer.step(bowl(), anchor, optimizer.init(anchor), batch(400))
     expected = damping / (SCALES.square() + damping)
     torch.testing.assert_close(found["w"], expected, rtol=1e-2, atol=1e-3)

@@ -6,7 +6,7 @@ import torch
 from gnflow import trees
 from gnflow.objective import Objective
 from gnflow.optim import adamw
-from gnflow.optim.averages import last
+from gnflow.optim.averages import average_last
 from gnflow.optim.descent import Descent
 from gnflow.optim.gauss_newton import Block, GaussNewton
 from gnflow.optim.search import FullStep, GeometricSearch
@@ -75,7 +75,7 @@ def test_with_one_block_it_is_the_inner_optimizer_on_the_whole_model():
     assert all(torch.equal(t, expected[key]) for key, t in trees.named_tensors(solved.inner["all"]).items())
 
 
-@pytest.mark.parametrize("options", [{}, {"average": last(0.5)}, {"warm_start": False}])
+@pytest.mark.parametrize("options", [{}, {"average": average_last(0.5)}, {"warm_start": False}])
 @pytest.mark.parametrize("search", [FullStep(), GeometricSearch(trials=3, microbatches=2)])
 def test_where_the_loss_is_a_sum_over_blocks_it_is_the_full_solve(search, options):
     apart, state, _ = steps(solver(PARTS, search=search, **options), bowl())

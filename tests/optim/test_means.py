@@ -10,7 +10,7 @@ from gnflow import trees
 from gnflow.compiler import build
 from gnflow.objective import Objective
 from gnflow.optim.fisher_orthogonal import FisherOrthogonal
-from gnflow.optim.means import mean_gradient, mean_value, weights
+from gnflow.optim.means import mean_gradient, mean_value, microbatch_weights
 from gnflow.optim.search import GeometricSearch
 from gnflow.optim.soap import soap
 from gnflow.optim.stacks import Stacks
@@ -41,7 +41,7 @@ def test_so_is_that_of_the_gauss_newton_model(given):
 
 def test_a_search_decides_on_all_rows_together(given):
     objective, params, batch, rows = given
-    loss = mean_value(lambda tokens: objective.value(params, tokens), batch, weights(objective, batch))
+    loss = mean_value(lambda tokens: objective.value(params, tokens), batch, microbatch_weights(objective, batch))
     torch.testing.assert_close(loss, objective.value(params, rows))
     downhill = trees.subtract(params, objective.gradient(params, rows)[0])
     model = objective.around(params)
@@ -55,7 +55,7 @@ def test_the_leaves_of_a_projection_weigh_what_their_targets_do(given, leaves):
     objective, params, batch, rows = given
     routes = dict.fromkeys(params, "soap")
     stacks = Stacks.by_rule(routes, {name: w.shape for name, w in params.items()})
-    grown = list(FisherOrthogonal(soap(), stacks, 3, leaves=leaves)._grown(objective, params, batch))
+    grown = list(FisherOrthogonal(soap(), stacks, 3, leaves=leaves)._compute_leaves(objective, params, batch))
     mean = trees.add(*[trees.scale(leaf.gradient, leaf.share) for leaf in grown[:2]])
     for leaf in grown[2:]:
         mean = trees.along(mean, leaf.gradient, leaf.share)

@@ -5,19 +5,19 @@ from multimodal import KINDS
 
 from gnflow import trees
 from gnflow.models.loss import cross_entropy
-from gnflow.optim.fisher_orthogonal import Projection, damped, merged
+from gnflow.optim.fisher_orthogonal import Projection, damp_diagonal, merge_pair
 from gnflow.optim.means import mean_gradient
 from gnflow.optim.protocol import eager
 from gnflow.verify.checks import OPTIMIZER
-from gnflow.verify.subject import advanced, initial, parts, shrunken, text
+from gnflow.verify.subject import advance, build_parts, draw_start, draw_text, shrink
 
 BY_MODALITY = {"kind": "ml_fop_soap", "granularity": "modality", "microbatches": 3}
 IMAGE = (3, 5)
 
 
 def made(kind, optimizer=BY_MODALITY):
-    small = shrunken(multimodal.experiment(kind, optimizer))
-    return small, parts(small, eager)
+    small = shrink(multimodal.experiment(kind, optimizer))
+    return small, build_parts(small, eager)
 
 
 def alone(network, tokens, image):
@@ -33,8 +33,8 @@ def alone(network, tokens, image):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_leaves_are_the_gradients_of_the_image_loss_and_of_the_text_loss(kind):
     small, (network, objective, optimizer) = made(kind)
-    params, tokens = initial(small, network), text(small, 1, 7)[0]
-    leaves = list(optimizer._grown(objective, params, tokens[None]))
+    params, tokens = draw_start(small, network), draw_text(small, 1, 7)[0]
+    leaves = list(optimizer._compute_leaves(objective, params, tokens[None]))
     assert len(leaves) == 2
     for leaf, image in zip(leaves, (True, False), strict=True):
         loss, weight = alone(network, tokens, image)
@@ -47,8 +47,8 @@ def test_the_leaves_are_the_gradients_of_the_image_loss_and_of_the_text_loss(kin
 @pytest.mark.parametrize("kind", KINDS)
 def test_their_mean_by_shares_is_the_gradient_of_the_whole_loss(kind):
     small, (network, objective, optimizer) = made(kind)
-    params, batch = initial(small, network), text(small, 3, 7)
-    leaves = list(optimizer._grown(objective, params, batch))
+    params, batch = draw_start(small, network), draw_text(small, 3, 7)
+    leaves = list(optimizer._compute_leaves(objective, params, batch))
     whole, loss = mean_gradient(objective, params, batch)
     total = trees.add(*[trees.scale(leaf.gradient, leaf.share) for leaf in leaves])
     torch.testing.assert_close(total, whole, atol=1e-6, rtol=1e-4)
@@ -59,14 +59,14 @@ def test_their_mean_by_shares_is_the_gradient_of_the_whole_loss(kind):
 def test_the_direction_is_their_projection_matrix_by_matrix():
     small, made_parts = made("emu3")
     network, objective, optimizer = made_parts
-    reached = advanced(small, made_parts, initial(small, network), 3)
-    batch = text(small, 3, 7)
+    reached = advance(small, made_parts, draw_start(small, network), 3)
+    batch = draw_text(small, 3, 7)
     slope, _, metrics = optimizer.slope(objective, reached.params, reached.state, batch)
     metric = optimizer.transform.metric
-    one, two = (leaf for leaf in optimizer._grown(objective, reached.params, batch))
+    one, two = (leaf for leaf in optimizer._compute_leaves(objective, reached.params, batch))
     turned = [metric.into(optimizer.stacks.stack(leaf.gradient), reached.state) for leaf in (one, two)]
-    fisher = damped(metric.diagonal(reached.state), Projection())
-    expected = merged(*turned, one.share, fisher, Projection())
+    fisher = damp_diagonal(metric.diagonal(reached.state), Projection())
+    expected = merge_pair(*turned, one.share, fisher, Projection())
     torch.testing.assert_close(slope.direction, metric.back(expected.gradient, reached.state), atol=1e-6, rtol=1e-4)
     assert metrics["fop/beta_1"] == expected.beta != 0
     assert "fop/beta_2" not in metrics
@@ -77,8 +77,8 @@ def test_beta_zero_is_soap_exactly(kind):
     small, control = made(kind, {**BY_MODALITY, "beta": 0.0})
     soap = {"kind": "soap", "microbatches": 3}
     plain, by_soap = made(kind, soap)
-    start = initial(small, control.network)
-    ends = [advanced(each, of, start, 4).params for each, of in ((small, control), (plain, by_soap))]
+    start = draw_start(small, control.network)
+    ends = [advance(each, of, start, 4).params for each, of in ((small, control), (plain, by_soap))]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in start)
 
 
@@ -91,5 +91,5 @@ def test_inside_gauss_newton_the_leaves_are_models_of_both_losses():
     small, made_parts = made(
         "janus", {"kind": "gauss_newton", "inner": BY_MODALITY, "inner_steps": 2, "search": "none"}
     )
-    reached = advanced(small, made_parts, initial(small, made_parts.network), 1)
+    reached = advance(small, made_parts, draw_start(small, made_parts.network), 1)
     assert all(weight.isfinite().all() for weight in reached.params.values())

@@ -36,12 +36,12 @@ def floored(squares):
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_adams_is_the_root_of_the_mean_of_squares_without_its_bias(count):
-    seen = [trees.flat(gradients(seed)) for seed in range(count)]
+    seen = [trees.flatten(gradients(seed)) for seed in range(count)]
     mean = sum((1 - BETA) * BETA ** (count - 1 - i) * g.square() for i, g in enumerate(seen)) / (1 - BETA**count)
     preconditioner = Preconditioner(BETA)
     made = after(preconditioner, *map(gradients, range(count)))
-    expected = trees.flat(gradients(9)) / floored(mean)
-    torch.testing.assert_close(trees.flat(applied(preconditioner, *made, gradients(9))), expected)
+    expected = trees.flatten(gradients(9)) / floored(mean)
+    torch.testing.assert_close(trees.flatten(applied(preconditioner, *made, gradients(9))), expected)
 
 
 def test_soaps_is_the_same_in_the_eigenbases_of_the_factors_at_once():

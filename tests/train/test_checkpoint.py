@@ -43,7 +43,7 @@ def state(step: int, seed: int = 0) -> State:
 
 
 def template(like: State) -> State:
-    return trees.mapped(lambda leaf: leaf.to("meta") if isinstance(leaf, Tensor) else leaf, like)
+    return trees.map_tensors(lambda leaf: leaf.to("meta") if isinstance(leaf, Tensor) else leaf, like)
 
 
 def assert_same(a: State, b: State) -> None:

@@ -10,10 +10,10 @@ from gnflow.optim.adamw import adamw
 from gnflow.optim.descent import Descent
 from gnflow.optim.protocol import Cost, eager
 from gnflow.verify import checks
-from gnflow.verify.subject import CheckFailed, parts, shrunken
+from gnflow.verify.subject import CheckFailed, build_parts, shrink
 
-ADAMW = shrunken(experiment({"kind": "adamw", "learning_rate": 0.01, "microbatches": 2}))
-GAUSS_NEWTON = shrunken(experiment({"kind": "gauss_newton", "inner_steps": 2, "search": "none"}))
+ADAMW = shrink(experiment({"kind": "adamw", "learning_rate": 0.01, "microbatches": 2}))
+GAUSS_NEWTON = shrink(experiment({"kind": "gauss_newton", "inner_steps": 2, "search": "none"}))
 ALL = {**checks.GRADIENT, **checks.CURVATURE, **checks.DIFFERENCE, **checks.OPTIMIZER, **checks.COMPILED}
 
 
@@ -21,7 +21,7 @@ def following(change):
     """AdamW at a constant rate, its updates changed by `change(updates, gradients, params)`."""
 
     def make(small, jit):
-        made, fresh = parts(small, jit), adamw(0.01)
+        made, fresh = build_parts(small, jit), adamw(0.01)
         changed = change()
 
         def update(gradients, state, params):
@@ -54,7 +54,7 @@ def random():
 
 
 def widened():
-    return lambda updates, gradients, params: trees.mapped(lambda u: u.double(), updates)
+    return lambda updates, gradients, params: trees.map_tensors(lambda u: u.double(), updates)
 
 
 def at_a_constant_rate():
@@ -71,7 +71,7 @@ def inverted():
     def step(g):
         return -0.01 * g if g.ndim == 1 else -g / (torch.linalg.svdvals(g)[..., 1:2, None] > 1e-4)
 
-    return lambda updates, gradients, params: trees.mapped(step, gradients)
+    return lambda updates, gradients, params: trees.map_tensors(step, gradients)
 
 
 def scaled_by_all_weights():
@@ -79,7 +79,7 @@ def scaled_by_all_weights():
 
 
 def drifting():
-    return lambda updates, gradients, params: trees.mapped(lambda u: u + 0.001, updates)
+    return lambda updates, gradients, params: trees.map_tensors(lambda u: u + 0.001, updates)
 
 
 def other_when_compiled():
@@ -107,7 +107,7 @@ def counted_in_python():
 
 def again_where_there_is_data(small, jit):
     """A region that is called more often than on the meta device, where the plan counts."""
-    made = parts(small, jit)
+    made = build_parts(small, jit)
     update = made.optimizer.update
 
     def called(slope, state, params):
@@ -120,7 +120,7 @@ def again_where_there_is_data(small, jit):
 
 
 def without_a_rate(small, jit):
-    made = parts(small, jit)
+    made = build_parts(small, jit)
     return made._replace(optimizer=Descent(adamw(0.01), made.optimizer.stacks, 2, jit))
 
 
@@ -152,7 +152,7 @@ def test_a_broken_optimizer_is_found(claim, make, sentence):
 
 def test_a_micro_batch_that_is_not_used_is_found():
     def make(small, jit):
-        made = parts(small, jit)
+        made = build_parts(small, jit)
         step = made.optimizer.step
         made.optimizer.step = lambda objective, params, state, batch: step(objective, params, state, batch[:1])
         return made
@@ -183,7 +183,7 @@ def objective(**changes):
     """The parts with some derivatives replaced; each change is made of the objective that is right."""
 
     def make(small, jit):
-        made = parts(small, jit)
+        made = build_parts(small, jit)
         return made._replace(
             objective=made.objective._replace(**{name: change(made.objective) for name, change in changes.items()})
         )
@@ -230,7 +230,7 @@ def doubled(right):
 def asymmetric(right):
     def curved(params, anchor, tokens):
         slope, value = right.curved(params, anchor, tokens)
-        turned = trees.mapped(lambda d: d.roll(1, 0), trees.subtract(params, anchor))
+        turned = trees.map_tensors(lambda d: d.roll(1, 0), trees.subtract(params, anchor))
         return trees.along(slope, turned, 1e-3), value
 
     return curved
@@ -261,7 +261,7 @@ def ignores_its_params(region):
     seen = []
 
     def make(small, jit):
-        made = parts(small, jit)
+        made = build_parts(small, jit)
         right = made.objective
 
         def value(params, tokens):
@@ -331,7 +331,7 @@ def test_a_compiled_region_that_keeps_the_weights_it_saw_first_is_found():
 
             return jit(name, first if name == "gradient" else region)
 
-        return parts(small, made_of)
+        return build_parts(small, made_of)
 
     torch._dynamo.reset()
     with pytest.raises(CheckFailed):
@@ -346,16 +346,18 @@ def test_the_derivatives_of_gnflow_hold(claim, form, model):
     if (claim, form) == (checks.POSITIVE, "newton"):
         pytest.skip("the Hessian of the loss is not positive")
     method = {"kind": "gauss_newton", "objective": form}
-    ALL[claim](shrunken(experiment(method, model=shape, training={"precision": "bfloat16"})))
+    ALL[claim](shrink(experiment(method, model=shape, training={"precision": "bfloat16"})))
 
 
 @pytest.mark.parametrize("claim", checks.DIFFERENCE)
 @pytest.mark.parametrize("form", SURROGATES)
 def test_a_difference_that_stands_for_no_tangent_is_found(claim, form):
-    small = shrunken(experiment({"kind": "gauss_newton", "objective": form, "tangent": "difference"}))
+    small = shrink(experiment({"kind": "gauss_newton", "objective": form, "tangent": "difference"}))
 
     def make(asked, jit):
-        return (objective(curved=slightly_too_bent) if asked.optimizer.tangent == "difference" else parts)(asked, jit)
+        return (objective(curved=slightly_too_bent) if asked.optimizer.tangent == "difference" else build_parts)(
+            asked, jit
+        )
 
     ALL[claim](small)
     with pytest.raises(CheckFailed, match="its tangent a difference in float64, is off by"):
@@ -364,7 +366,7 @@ def test_a_difference_that_stands_for_no_tangent_is_found(claim, form):
 
 @pytest.mark.parametrize("claim", {**checks.GRADIENT, **checks.CURVATURE})
 def test_they_hold_with_flash_attention_too(claim):
-    ALL[claim](shrunken(experiment({"kind": "gauss_newton"}, compile={"attention": "flash"})))
+    ALL[claim](shrink(experiment({"kind": "gauss_newton"}, compile={"attention": "flash"})))
 
 
 def test_every_check_has_something_that_breaks_it():
@@ -374,5 +376,5 @@ def test_every_check_has_something_that_breaks_it():
 
 
 def test_what_is_made_by_default_is_what_a_program_runs():
-    made = parts(ADAMW, eager)
+    made = build_parts(ADAMW, eager)
     assert made.optimizer.cost == Cost(solve=2, search=0, passes=1)

@@ -3,17 +3,17 @@ from problems import experiment
 
 from gnflow.compiler.plan import plan
 from gnflow.spec.data import Tokens
-from gnflow.verify.subject import shrunken
+from gnflow.verify.subject import shrink
 
 LARGE = {"layers": 12, "width": 768, "heads": 12, "key_value_heads": 4, "hidden": 2048, "feedforward": "swiglu"}
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon", "rmnp", "soap", "fop_soap", "ml_fop_soap", "gauss_newton"])
 def test_the_small_copy_of_a_large_experiment_can_be_planned(kind):
-    small = shrunken(experiment({"kind": kind}, model=LARGE))
+    small = shrink(experiment({"kind": kind}, model=LARGE))
     assert sum(row.shape[0] for row in plan(small).parameters) < 500
     assert small.optimizer.kind == kind
-    assert shrunken(small) == small
+    assert shrink(small) == small
 
 
 def test_sizes_and_counts_are_cut_down_and_choices_are_kept():
@@ -22,7 +22,7 @@ def test_sizes_and_counts_are_cut_down_and_choices_are_kept():
         "microbatches": 64,
     }  # fmt: skip
     method = {"kind": "gauss_newton", "inner": inner, "inner_steps": 64, "objective": "prox_linear", "average": 0.5}
-    small = shrunken(experiment(method, model=LARGE, training={"steps": 1000, "rows": 32}))
+    small = shrink(experiment(method, model=LARGE, training={"steps": 1000, "rows": 32}))
     assert (small.model.layers, small.model.width, small.model.key_value_heads, small.model.hidden) == (1, 16, 1, 24)
     assert small.model.feedforward == "swiglu"
     assert isinstance(small.data.source, Tokens)
@@ -33,7 +33,7 @@ def test_sizes_and_counts_are_cut_down_and_choices_are_kept():
 
 
 def test_a_side_too_long_for_an_eigenbasis_stays_so():
-    small = shrunken(experiment({"kind": "soap", "max_precondition_dim": 1000}, model=LARGE))
+    small = shrink(experiment({"kind": "soap", "max_precondition_dim": 1000}, model=LARGE))
     assert 16 <= small.optimizer.max_precondition_dim < 24
 
 
@@ -43,5 +43,5 @@ def test_rules_that_own_nothing_in_the_small_model_are_left_out():
         {"match": "head", "use": "muon"},
         {"match": "head.weight", "use": "adamw"},
     ]
-    small = shrunken(experiment({"kind": "muon", "rules": rules}))
+    small = shrink(experiment({"kind": "muon", "rules": rules}))
     assert [rule.match for rule in small.optimizer.rules] == ["head"]
