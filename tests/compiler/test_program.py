@@ -1,13 +1,17 @@
 """Compiled regions: equal to eager with two sets of weights, one graph each, no recompilation over ten steps."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from problems import experiment, noise, token_batch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gnflow import trees
 from gnflow.compiler.build import model, objective
 from gnflow.compiler.plan import plan
 from gnflow.compiler.program import compile as build
+from gnflow.compiler.program import placed
 from gnflow.errors import EnvironmentProblem
 
 INNER = {"kind": "muon", "learning_rate": 0.02, "others": {"kind": "adamw", "learning_rate": 0.01}}
@@ -186,3 +190,45 @@ def test_a_run_within_a_budget_of_activations_takes_the_same_steps(name):
     for ours, theirs in zip(history_again, history, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
     torch.testing.assert_close(again.params, state.params, rtol=1e-4, atol=1e-5)
+
+
+class Moved(TorchDispatchMode):
+    """Notes how many numbers go from the CPU to another device at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and result.is_meta and not args[0].is_meta:
+            self.sizes.append(result.numel())
+        return result
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"kind": "adamw", "microbatches": 3},
+        {"kind": "fop_soap", "microbatches": 4},
+        {"kind": "ml_fop_soap", "microbatches": 4, "leaves": 4},
+        OPTIMIZERS["gauss_newton"],
+        OPTIMIZERS["layerwise"],
+        {**OPTIMIZERS["gauss_newton"], "search": {"kind": "decrement", "microbatches": 2}},
+        {**OPTIMIZERS["gauss_newton"], "search": "bracket", "inner_steps": 9},
+        {**OPTIMIZERS["gauss_newton"], "inner": {"kind": "cg", "microbatches": 3}, "inner_steps": 1},
+    ],
+)
+def test_a_batch_goes_to_the_device_one_micro_batch_at_a_time(method):
+    """The device is here one without memory; the batch stays on the CPU."""
+    planned = plan(experiment(method))
+    device = torch.device("meta")
+    there = placed(build_objective(planned), device)
+    program = replace(build(planned, compiled=False), objective=there, device=device)
+    state = program.init(trees.mapped(lambda w: w.to("meta"), program.initial()))
+    batch = token_batch(program.plan.microbatches)
+    with Moved() as moved:
+        after, metrics = program.step(state, batch)
+    assert set(moved.sizes) <= {batch[0].numel(), *range(9)}, "micro-batches, and numbers such as step lengths"
+    assert moved.sizes.count(batch[0].numel()) >= len(batch)
+    assert all(tensor.is_meta for tensor in [*after.params.values(), *metrics.values()])

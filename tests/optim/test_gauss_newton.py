@@ -8,7 +8,7 @@ import torch
 from gnflow import trees
 from gnflow.objective import Objective
 from gnflow.optim import adamw
-from gnflow.optim.adaptive_steps import BracketSearch
+from gnflow.optim.adaptive_steps import BracketSearch, Decrement
 from gnflow.optim.averages import average_last, fade
 from gnflow.optim.descent import Descent
 from gnflow.optim.gauss_newton import Block, GaussNewton
@@ -196,3 +196,36 @@ def test_the_step_leaves_the_given_params_unwritten():
     kept = trees.clone(params)
     optimizer.step(bowl(), params, optimizer.init(params), batch(4))
     assert torch.equal(params["w"], kept["w"])
+
+
+@pytest.mark.parametrize("search", [FullStep(), GeometricSearch(2, 1), BracketSearch(1), Decrement()])
+@pytest.mark.parametrize("options", [{}, {"warm_start": False}, {"average": average_last(0.7)}, {"carry": 0.5}])
+def test_the_params_of_curved_never_share_storage_with_the_anchor(search, options):
+    """One that did would compile `curved` a second time; the point of a solve moves on, so no later call would."""
+    asked = []
+
+    def noted(params, anchor, tokens):
+        asked.append(params["w"].untyped_storage().data_ptr() == anchor["w"].untyped_storage().data_ptr())
+        return bowl().curved(params, anchor, tokens)
+
+    def product(direction, anchor, tokens):
+        return {"w": SCALES.square() * direction["w"]}
+
+    optimizer = GaussNewton(whole(), 3, search, **options)
+    params = {"w": torch.ones(3)}
+    state = optimizer.init(params)
+    for _ in range(3):
+        params, state, _ = optimizer.step(
+            bowl()._replace(curved=noted, product=product), params, state, batch(optimizer.microbatches)
+        )
+    assert len(asked) > 9
+    assert not any(asked)
+
+
+def test_a_step_leaves_the_numbers_that_it_was_given_as_they_were():
+    optimizer = GaussNewton(whole(), 4, GeometricSearch(2, 1), average=average_last(0.7))
+    params = {"w": torch.ones(3)}
+    _, state, _ = optimizer.step(bowl(), params, optimizer.init(params), batch(5))
+    before = trees.clone((params, state))
+    optimizer.step(bowl(), params, state, batch(5))
+    torch.testing.assert_close((params, state), before, rtol=0, atol=0)
