@@ -11,7 +11,7 @@ from gnflow import trees
 from gnflow.compiler.build import model, objective
 from gnflow.compiler.plan import plan
 from gnflow.compiler.program import compile as build
-from gnflow.compiler.program import placed
+from gnflow.compiler.program import place
 from gnflow.errors import EnvironmentProblem
 
 INNER = {"kind": "muon", "learning_rate": 0.02, "others": {"kind": "adamw", "learning_rate": 0.01}}
@@ -223,7 +223,7 @@ def test_a_batch_goes_to_the_device_one_micro_batch_at_a_time(method):
     """The device is here one without memory; the batch stays on the CPU."""
     planned = plan(experiment(method))
     device = torch.device("meta")
-    there = placed(build_objective(planned), device)
+    there = place(build_objective(planned), device)
     program = replace(build(planned, compiled=False), objective=there, device=device)
     state = program.init(trees.mapped(lambda w: w.to("meta"), program.initial()))
     batch = token_batch(program.plan.microbatches)

@@ -9,7 +9,7 @@ from gnflow import trees
 from gnflow.compiler.plan import plan
 from gnflow.compiler.program import compile as build
 from gnflow.objective import Objective
-from gnflow.optim.damping import damped
+from gnflow.optim.damping import add_damping
 from gnflow.optim.search import GeometricSearch
 
 SEARCHES = {
@@ -77,14 +77,14 @@ def test_the_value_of_a_model_is_that_of_which_its_gradient_is_the_slope():
     model = quartic().around(anchor)
     assert (model.value(at, tokens), model.gradient(at, tokens)) == (4, ({"w": 4}, 4))
     # w^2 + (w - 1)^2 / 2
-    with_damping = damped(model, anchor, torch.tensor(1.0))
+    with_damping = add_damping(model, anchor, torch.tensor(1.0))
     assert (with_damping.value(at, tokens), with_damping.gradient(at, tokens)) == (4.5, ({"w": 5}, 4.5))
     assert with_damping.product(at, tokens) == {"w": 6}
 
 
 def test_a_promise_is_that_of_the_model_without_its_damping():
     anchor, goal, batch = {"w": torch.tensor(2.0)}, {"w": torch.tensor(1.0)}, torch.zeros(1, 1, 2)
-    model = damped(quartic().around(anchor), anchor, torch.tensor(100.0))
+    model = add_damping(quartic().around(anchor), anchor, torch.tensor(100.0))
     found = GeometricSearch(1, 1)(quartic(), model, anchor, goal, batch, {}).metrics
     assert found["gn/predicted_decrease"] == 16 - 1
     assert found["gn/actual_decrease"] == 16 - 1
