@@ -55,7 +55,7 @@ def test_the_average_is_evaluated_beside_the_weights_once_there_is_one(
 
 
 @pytest.mark.parametrize("average", [EMA, TAIL], ids=["ema", "tail"])
-@pytest.mark.parametrize("at", [3, 8])
+@pytest.mark.parametrize("at", [3, 11])
 def test_a_run_that_crashes_and_goes_on_has_the_same_average(tmp_path: Path, average: object, at: int) -> None:
     plan = planned(average, checkpoint_every=4)
     whole = trained(tmp_path / "whole", plan)
