@@ -114,7 +114,12 @@ InnerSchedule = Annotated[AnySchedule, Field(discriminator="kind"), Shorthand]
 
 
 def find_misfit(schedule: AnySchedule, updates: int) -> tuple[str, str] | None:
-    """The key of a span that does not fit into a run of so many updates, and why; None where all of them fit."""
+    """The key of a span that does not fit into a run of so many updates, and why; None where all of them fit.
+
+    A long warm-up of `constant` or of a cosine has always been accepted: runs that have one stay readable.
+    """
+    if isinstance(schedule, Constant | Cosine | GlobalCosine):
+        return None
     spans = {key: getattr(schedule, key) for key in ("warmup", "decay") if hasattr(schedule, key)}
     lengths = {key: measure(span, updates) for key, span in spans.items()}
     run = f"the run of {_count(updates)}"
