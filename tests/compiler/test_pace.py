@@ -83,7 +83,7 @@ def test_a_run_with_two_schedules_is_two_runs_with_one_each(method: str) -> None
 
 def test_a_warm_up_longer_than_a_budget_of_tokens_is_refused_when_the_steps_are_known() -> None:
     tokens = {"steps": None, "tokens": 64.0}
-    optimizer = {**MUON, "others": {"schedule": {"kind": "constant", "warmup": 5}}}
+    optimizer = {**MUON, "others": {"schedule": {"kind": "linear", "warmup": 5}}}
     with pytest.raises(
         SpecError, match=r"^optimizer.others.schedule.warmup: a warm-up of 5 updates is longer than the run of 4 "
     ):
