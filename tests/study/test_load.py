@@ -73,7 +73,12 @@ def test_seconds_on_different_devices_are_not_compared(tmp_path: Path) -> None:
 
 
 def test_a_plan_is_not_priced_by_runs_on_a_busy_machine_where_there_are_others(tmp_path: Path) -> None:
-    run(tmp_path / "busy", seconds=100.0, others=80.0)
-    assert flops_per_second(tmp_path, "cpu") == pytest.approx(1.5e12 / 100)
-    run(tmp_path / "quiet", seconds=10.0)
-    assert flops_per_second(tmp_path, "cpu") == pytest.approx(1.5e12 / 10)
+    def sized(name: str, seconds: float, others: float | None = 0.0) -> None:
+        directory = run(tmp_path / name, seconds=seconds, others=others).directory
+        plan = {"device": "cpu", "regions": {"gradient": {"flops": 10**9}}}
+        (directory / "plan.json").write_text(json.dumps(plan))
+
+    sized("busy", 100.0, 80.0)
+    assert flops_per_second(tmp_path, "cpu", 10**9) == pytest.approx(1.5e12 / 100)
+    sized("quiet", 10.0)
+    assert flops_per_second(tmp_path, "cpu", 10**9) == pytest.approx(1.5e12 / 10)
