@@ -54,7 +54,7 @@ def peak(program, steps=3):
     for step in range(steps):
         batch = token_batch(program.plan.microbatches, step)
         storages = Storages()
-        storages.held((state, batch))
+        storages.hold((state, batch))
         with storages:
             after, _ = program.step(state, batch)
         most, state = max(most, storages.peak.total), after
@@ -163,7 +163,7 @@ def test_work_around_regions_is_run_once_and_its_regions_are_counted_every_time(
 def test_the_peak_has_the_part_that_a_region_made():
     meter = Meter()
     x = empty(100)
-    meter.storages.held(x)
+    meter.storages.hold(x)
     with meter.storages:
         region = meter("region", lambda x: (x + 1) + (x + 2))
         for _ in range(2):

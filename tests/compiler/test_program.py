@@ -225,7 +225,7 @@ def test_a_batch_goes_to_the_device_one_micro_batch_at_a_time(method):
     device = torch.device("meta")
     there = place(build_objective(planned), device)
     program = replace(build(planned, compiled=False), objective=there, device=device)
-    state = program.init(trees.mapped(lambda w: w.to("meta"), program.initial()))
+    state = program.init(trees.map_tensors(lambda w: w.to("meta"), program.initial()))
     batch = token_batch(program.plan.microbatches)
     with Moved() as moved:
         after, metrics = program.step(state, batch)
