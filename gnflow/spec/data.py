@@ -1,4 +1,4 @@
-"""`data:` of text: corpora, tokenizers and the length of a row."""
+"""The section `data:` for text: corpora, tokenizers and the length of a row."""
 
 import codecs
 from pathlib import PurePath
@@ -27,9 +27,9 @@ Encoding = Annotated[str, AfterValidator(_encoding)]
 
 
 class SourceKind(Kind):
-    """A source of text. `factory` takes the source and the root of the project, and returns what opens it.
+    """A source of text. `factory` takes the source and the root of the project, and returns an object that opens it.
 
-    gnflow/data/sources/opened.py says what that is: `Opened` for text, `Ready` for token ids.
+    gnflow/data/sources/opened.py defines these objects: `Opened` for text, `Ready` for token ids.
     """
 
     needs: ClassVar[str] = ""
@@ -40,26 +40,26 @@ class SourceKind(Kind):
 
     @property
     def label(self) -> str:
-        """The names of directories that are prepared from it begin with this."""
+        """The prefix of the names of directories that are prepared from this source."""
         return self.kind
 
     def entries(self, tokenizer: "Tokenizer") -> int:
-        """Number of distinct ids. Where the ids are `ready`, a source has to say this itself."""
+        """Return the number of distinct ids. A source whose ids are `ready` has to define this itself."""
         return tokenizer.vocabulary
 
 
 class Shakespeare(SourceKind):
-    """The complete plays (5.0 MB, public domain); three of them are held out."""
+    """The complete plays of Shakespeare (5.0 MB, public domain); three of them are held out."""
 
     factory = "gnflow.data.sources.shakespeare:open_plays"
     needs = "gnflow.data.sources.needs:plays"
     kind: Literal["shakespeare"] = "shakespeare"
     held_out_fraction: Annotated[Part | None, later(None)] = None
-    """Part of the plays held out, the last ones, in place of the three."""
+    """Fraction of the plays to hold out: the last ones, instead of the three."""
 
 
 class Files(SourceKind):
-    """Text, JSONL or Parquet files, named relative to the project root; `*` and `**` are allowed."""
+    """Text, JSONL or Parquet files of your own. Paths are relative to the project root; `*` and `**` are allowed."""
 
     factory = "gnflow.data.sources.files:open_files"
     needs = "gnflow.data.sources.needs:files"
@@ -69,7 +69,8 @@ class Files(SourceKind):
     held_out: Listed[Path] = ()
     """Held-out files. Default: the last `held_out_fraction` of the documents of `paths`."""
     held_out_fraction: Part = 0.05
-    """Part of the documents (of the text, when there is one document) held out when `held_out` names no file."""
+    """Fraction of the documents (or of the text, if there is one document) to hold out when `held_out` names no
+    file."""
     column: Name = "text"
     """The field of a JSONL or Parquet row that holds the text; `meta.text` is the field `text` of the mapping
     `meta`."""
@@ -78,27 +79,27 @@ class Files(SourceKind):
 
 
 class Package(SourceKind):
-    """Text files of an installed distribution, at one version: source code that every machine has the same of."""
+    """Text files of an installed Python distribution, at one version: source code that is the same on every machine."""
 
     factory = "gnflow.data.sources.package:open_package"
     needs = "gnflow.data.sources.needs:package"
     kind: Literal["package"] = "package"
     distribution: Name
-    """Its name, as `pip install` takes it."""
+    """Name of the distribution, as in `pip install`."""
     version: Name
-    """The version whose text this is; another one that is installed is refused."""
+    """Version of the distribution. If another version is installed, it is refused."""
     paths: Annotated[Listed[Path], Field(min_length=1)]
-    """Training files, one document each, named relative to where packages are installed; `*` and `**` are allowed."""
+    """Training files, one document each, relative to the directory of installed packages; `*` and `**` are allowed."""
     held_out: Listed[Path] = ()
     """Held-out files, which are never trained on. Default: the last `held_out_fraction` of the files of `paths`."""
     held_out_fraction: Annotated[Part, later(0.05)] = 0.05
-    """Part of the files held out when `held_out` names none."""
+    """Fraction of the files to hold out when `held_out` names none."""
     encoding: Annotated[Encoding, later("utf-8")] = "utf-8"
-    """How the files are encoded."""
+    """Encoding of the files."""
 
     @property
     def label(self) -> str:
-        """The distribution's name."""
+        """The name of the distribution."""
         return self.distribution
 
 
@@ -109,7 +110,7 @@ class HuggingFace(SourceKind):
     needs = "gnflow.data.sources.needs:dataset"
     kind: Literal["huggingface"] = "huggingface"
     path: Path
-    """Name on the hub, or a local directory."""
+    """Name of the dataset on the hub, or a local directory."""
     name: str | None = None
     """Configuration of the dataset, for example `en`."""
     split: str = "train"
@@ -121,11 +122,11 @@ class HuggingFace(SourceKind):
     column: str = "text"
     """The column that holds the text; `meta.text` is the field `text` of the mapping `meta`."""
     documents: Annotated[Count | None, Unit("documents")] = None
-    """Take only the first so many documents."""
+    """Number of documents to use, from the first. Default: all."""
 
     @property
     def label(self) -> str:
-        """The name of the dataset, without its owner's."""
+        """The name of the dataset, without that of its owner."""
         return PurePath(self.path).name
 
     @model_validator(mode="after")
@@ -147,7 +148,7 @@ def require_apart(split: str, held_out: str) -> None:
 
 
 class Tokens(SourceKind):
-    """Ready token ids: one-dimensional integer `.npy` arrays, named relative to the project root."""
+    """Ready token ids: one-dimensional integer `.npy` arrays. Paths are relative to the project root."""
 
     factory = "gnflow.data.sources.tokens:open_ids"
     needs = "gnflow.data.sources.needs:ids"
@@ -158,12 +159,12 @@ class Tokens(SourceKind):
     held_out: Path | None = None
     """Token ids to evaluate on. Default: the last `held_out_fraction` of `train`."""
     held_out_fraction: Annotated[Part, later(0.05)] = 0.05
-    """Part of the tokens of `train` held out when `held_out` names no file."""
+    """Fraction of the tokens of `train` to hold out when `held_out` names no file."""
     vocabulary: Annotated[Count, Unit("tokens")]
     """Number of distinct ids; every id must be below it."""
 
     def entries(self, tokenizer: "Tokenizer") -> int:
-        """Number of distinct ids."""
+        """Return the number of distinct ids."""
         return self.vocabulary
 
     @field_validator("held_out")
@@ -178,16 +179,16 @@ class Tokens(SourceKind):
 
 
 class BPE(Spec):
-    """Byte-level BPE, trained on the training text."""
+    """Byte-level BPE that is trained on the training text."""
 
     fitted: ClassVar[bool] = True
     kind: Literal["bpe"] = "bpe"
     vocabulary: Annotated[int, Field(ge=257, le=1_000_000), Unit("tokens")] = 512
-    """Entries: 256 bytes, one end-of-text mark, and merges."""
+    """Number of tokens: 256 bytes, one end-of-text mark, and merges."""
 
 
 class PretrainedTokenizer(Spec):
-    """A `tokenizer.json` as Hugging Face writes it."""
+    """A tokenizer in a `tokenizer.json` of Hugging Face."""
 
     fitted: ClassVar[bool] = False
     kind: Literal["huggingface"] = "huggingface"
@@ -201,7 +202,7 @@ class PretrainedTokenizer(Spec):
 
 
 class Bytes(Spec):
-    """One token a byte, and one end-of-text mark: 257 entries, nothing to train."""
+    """One token for each byte, and one end-of-text mark: 257 tokens, and nothing to train."""
 
     fitted: ClassVar[bool] = False
     kind: Literal["bytes"] = "bytes"
@@ -223,21 +224,21 @@ class Text(Spec):
     source: Source = Shakespeare()
     """Where the text comes from."""
     tokenizer: Tokenizer | None = None
-    """How text becomes tokens. Default: `bpe`. Ready `tokens` take none."""
+    """How text becomes tokens. Default: `bpe`. A source of ready `tokens` takes no tokenizer."""
     context: Annotated[int, Field(ge=2), Unit("tokens")] = 64
-    """Tokens predicted in one row."""
+    """Number of tokens that are predicted in one row."""
 
     @field_validator("tokenizer")
     @classmethod
     def _tokens_need_no_tokenizer(cls, tokenizer: object, info: ValidationInfo) -> object:
         source = info.data.get("source")
         if tokenizer is not None and source is not None and source.ready:
-            raise refuse("ready tokens take no tokenizer; remove this key")
+            raise refuse("a source of ready tokens takes no tokenizer; remove this key")
         return tokenizer
 
     @property
     def cut_by(self) -> BPE | PretrainedTokenizer | Bytes | None:
-        """The tokenizer, written out or by default; None where the ids are ready."""
+        """The tokenizer that the spec gives or the default one; None if the ids are ready."""
         return None if self.source.ready else self.tokenizer or BPE()
 
     @property
@@ -247,14 +248,14 @@ class Text(Spec):
 
     @property
     def token_shape(self) -> tuple[int, ...]:
-        """Shape of one token in a micro-batch: it is its id, and no more."""
+        """Shape of one token in a micro-batch: a token is its id alone."""
         return ()
 
     @property
     def meaning(self) -> dict[str, object]:
-        """The keys that decide what the ids stand for. Trained weights fit other data where these are the same.
+        """The keys that decide what the ids stand for. Trained weights fit other data if these keys are the same.
 
-        A tokenizer that is fitted depends on the text that it is fitted to. What ready ids stand for is not known.
+        A tokenizer that is fitted depends on the text that it is fitted to. The meaning of ready ids is not known.
         """
         if self.cut_by is None:
             return {}

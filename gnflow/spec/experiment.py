@@ -1,4 +1,4 @@
-"""The whole of one spec file."""
+"""The spec of one experiment: everything that a spec file may contain."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from gnflow.spec.training import Compile, Cost, Loss, Metric, Mlflow, Tracking, 
 
 
 class Experiment(Spec):
-    """One run: what is trained, on what, by which optimizer, for how long."""
+    """One run: which model is trained on which data, by which optimizer and for how long."""
 
     name: Annotated[
         str,
@@ -23,21 +23,21 @@ class Experiment(Spec):
     ]
     """Name of the run and of its directory under `runs/`."""
     model: Model = Decoder()
-    """The network."""
+    """The model that is trained."""
     data: Data
-    """The corpus."""
+    """The data that the model is trained and evaluated on."""
     optimizer: Optimizer
-    """The method under study."""
+    """The optimizer of the run."""
     training: Training
-    """Budget, batch, device and start."""
+    """Length of the run, batch size, device, starting weights and checkpoints."""
     metrics: Listed[Metric] = (Loss(), Cost(), UpdateNorms())
-    """What is recorded."""
+    """The metrics that are recorded."""
     compile: Compile = Compile()
-    """Compilation of the training graphs."""
+    """How the functions of the run are compiled."""
     tracking: Tracking = Mlflow()
-    """Where runs are mirrored to."""
+    """Where the run is mirrored to."""
     tuning: Tuning = Tuning()
-    """The trials behind the values of this spec, as the ledger that `gnflow compare` prints."""
+    """The tuning that this spec results from. `gnflow compare` shows it beside each score."""
 
     @field_validator("data")
     @classmethod
@@ -48,7 +48,7 @@ class Experiment(Spec):
             raise refuse(f"`model.kind` is `{model.kind}`, which needs data of kind `{model.reads}`", "kind")
         if isinstance(data, Multimodal) and data.style != model.kind:
             raise refuse(
-                f"data of style `{data.style}` needs a model of that kind, and `model.kind` is `{model.kind}`", "style"
+                f"data of style `{data.style}` needs a model of that kind, but `model.kind` is `{model.kind}`", "style"
             )
         return data
 
@@ -67,7 +67,7 @@ class Experiment(Spec):
         optimizer = info.data.get("optimizer")
         if training.precision == "tf32" and isinstance(optimizer, GaussNewton) and optimizer.tangent == "difference":
             raise refuse(
-                "a difference of logits has no digits left in `tf32`; set `float32`, or `optimizer.tangent: exact`",
+                "`tangent: difference` needs more digits than `tf32` has; set `float32`, or `optimizer.tangent: exact`",
                 "precision",
             )
         return training
@@ -89,7 +89,7 @@ class Experiment(Spec):
         newton = isinstance(optimizer, GaussNewton) and optimizer.objective == "newton"
         if newton and compile.attention == "flash":
             raise refuse(
-                "objective `newton` takes second derivatives, which `flash` has none of; use `plain`", "attention"
+                "objective `newton` needs second derivatives, which `flash` does not have; use `plain`", "attention"
             )
         return compile
 
@@ -111,8 +111,8 @@ class Experiment(Spec):
         for index, metric in enumerate(metrics):
             if metric.of_momentum and optimizer is not None and not has_momentum(optimizer):
                 raise refuse(
-                    f"metric `{metric.kind}` is about a momentum, and `{optimizer.kind}` keeps none here; "
-                    "use `muon` or `rmnp`, in a rule at least, or remove it",
+                    f"metric `{metric.kind}` measures a momentum, but `{optimizer.kind}` has none here; "
+                    "use `muon` or `rmnp` for some parameters at least, or remove the metric",
                     index,
                 )
         return metrics

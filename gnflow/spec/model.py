@@ -1,4 +1,4 @@
-"""`model:`: the architectures a spec may name."""
+"""The section `model:` of a spec: the architectures that it may name."""
 
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
@@ -14,15 +14,15 @@ class ModelKind(Kind):
     """A model. `factory` takes the model's section, the data's section and the attention kernel; it returns a Model."""
 
     reads: ClassVar[Literal["text", "multimodal"]] = "text"
-    """The kind of data that it is a model of."""
+    """The kind of data that the model reads."""
 
     @property
     def side(self) -> int:
-        """A length that the sides of its matrices go with; 1 where there is none."""
+        """A length that the sides of the matrices are proportional to; 1 if there is none."""
         return 1
 
     def smaller(self, side: int) -> Self:
-        """The same with one layer and sides of this length, for `gnflow verify`; itself where nothing can be cut."""
+        """Return this model with one layer and sides of this length, for `gnflow verify`; itself if it cannot."""
         return self
 
 
@@ -34,25 +34,28 @@ class Transformer(ModelKind):
 
     kind: Literal["decoder", "emu3", "janus"]
     layers: Count = 3
-    """Transformer blocks."""
+    """Number of transformer blocks."""
     width: Annotated[Count, Unit("features")] = 64
-    """Features of the residual stream."""
+    """Width of the residual stream."""
     heads: Annotated[Count, Field(validate_default=True)] = 4
-    """Attention heads; must divide `width` into an even head size."""
+    """Number of attention heads. `width` divided by it must be a whole and even number."""
     key_value_heads: Count | None = None
-    """Heads of keys and values (grouped-query attention); must divide `heads`. Default: as many as `heads`."""
+    """Number of heads of keys and values (grouped-query attention). It must divide `heads`. Default: as many as
+    `heads`."""
     feedforward: Literal["gelu", "swiglu"] = "gelu"
-    """`gelu` has two matrices, `swiglu` three."""
+    """Form of the feedforward: `gelu` has two matrices, `swiglu` three."""
     hidden: Annotated[Count | None, Unit("features")] = None
-    """Features inside the feedforward. Default: 4 x `width`."""
+    """Width inside the feedforward. Default: 4 x `width`."""
     qk_norm: Literal["full", "head", "none"] = "full"
-    """LayerNorm of queries and keys: over the full width before the split into heads, per head, or none."""
+    """LayerNorm of queries and keys: `full`, over the full width before the split into heads; `head`, per head; or
+    `none`."""
     tie_embeddings: bool = False
     """Use the embedding as the output head."""
     rope_theta: Rate = 1e4
-    """Base of the rotary frequencies."""
+    """Base of the frequencies of the rotary positions."""
     norm_epsilon: Rate = 1e-6
-    """Added to the mean square in every RMSNorm and to the variance in every LayerNorm."""
+    """Added to the mean square in every RMSNorm and to the variance in every LayerNorm, so that no division is by
+    zero."""
 
     @property
     def side(self) -> int:
@@ -60,7 +63,7 @@ class Transformer(ModelKind):
         return self.width
 
     def smaller(self, side: int) -> Self:
-        """One layer of this width with two heads; every other choice is kept."""
+        """Return a model with one layer of this width and two heads; every other choice is kept."""
         sizes = {
             "layers": 1,
             "width": side,
@@ -98,29 +101,30 @@ class Decoder(Transformer):
 
 
 class Emu3(Transformer):
-    """One decoder and one head over text and image codes, as Emu3 has it."""
+    """One decoder and one head for text and image codes, as in Emu3."""
 
     factory, reads = "gnflow.models.emu3:for_data", "multimodal"
     kind: Literal["emu3"] = "emu3"
     image_weight: Annotated[float, Field(ge=0)] = 0.5
-    """Weight of an image code in the loss; a token of text has 1."""
+    """Weight of an image code in the loss; a text token has weight 1."""
 
 
 class Janus(Transformer):
-    """Images are read as pixels and written as codes, each by a path of its own into one decoder, as Janus has it."""
+    """One decoder that reads images as pixels and writes them as codes, each through its own adaptor, as in Janus."""
 
     factory, reads = "gnflow.models.janus:for_data", "multimodal"
     kind: Literal["janus"] = "janus"
     code_width: Annotated[Count, Unit("features")] = 8
-    """Features of an image code before the adaptor."""
+    """Width of the embedding of an image code, before its adaptor."""
     freeze: Listed[Part] = ()
-    """Parts that take no update: the blocks; text embedding and head; either path into the decoder; the image head."""
+    """Parts that are not trained: `decoder`, the blocks; `text`, its embedding and head; `understanding`, `generation`,
+    the adaptors of images that are read and drawn; `image_head`. Default: none."""
 
     @field_validator("freeze")
     @classmethod
     def _something_moves(cls, freeze: tuple[Part, ...]) -> tuple[Part, ...]:
         if set(freeze) == set(get_args(Part)):
-            raise refuse("every part is frozen, and nothing is left to train; leave one out")
+            raise refuse("every part is frozen, so nothing is left to train; leave one out")
         return freeze
 
 

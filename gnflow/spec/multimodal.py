@@ -1,4 +1,4 @@
-"""`data:` of images and text: sources, image tokenizers, and the form of a row."""
+"""The section `data:` for images and text: sources, image tokenizers, and the form of a row."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -27,19 +27,19 @@ class ImageKind(Kind):
     """A source of images. `factory` takes the source, the root of the project and `variant`, and returns `Pictures`."""
 
     needs: ClassVar[str] = ""
-    """As that of a source of text."""
+    """`module:function`, as in a source of text."""
 
 
 class Digits(ImageKind):
-    """The 1,797 handwritten digits that scikit-learn brings along, 8 x 8 in grey, captioned from their labels."""
+    """The 1,797 handwritten digits of scikit-learn, 8 x 8 pixels in grey, with captions made from their labels."""
 
     factory = "gnflow.data.multimodal.digits:open_digits"
     needs = "gnflow.data.sources.needs:digits"
     kind: Literal["digits"] = "digits"
     captions: Annotated[int, Field(ge=1, le=12)] = 4
-    """Wordings in which each image is captioned; each makes a sample of its own."""
+    """Number of captions for each image. Each caption gives a sample of its own."""
     held_out_fraction: Part = 0.2
-    """Part of the images held out: the last ones, which other hands wrote."""
+    """Fraction of the images to hold out: the last ones, which other people wrote."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -48,16 +48,16 @@ class Digits(ImageKind):
 
 
 class ImageTable(ImageKind):
-    """What sources of image-text rows share."""
+    """The keys that sources of image-text rows share."""
 
     height: Annotated[Count, Unit("pixels")]
-    """Images are scaled until they cover this height and `width`, and cut to the middle."""
+    """Height of the images. They are scaled to cover this height and `width`, and cropped to the middle."""
     width: Annotated[Count, Unit("pixels")]
-    """Images are scaled until they cover this width and `height`, and cut to the middle."""
+    """Width of the images. They are scaled to cover this width and `height`, and cropped to the middle."""
     colours: Literal["rgb", "grey"] = "rgb"
-    """What a pixel is: three values, or one."""
+    """Colours of a pixel: `rgb` has three values, `grey` one."""
     image: Name = "image"
-    """The column with the bytes of a PNG or JPEG file, or a mapping that holds them under `bytes`."""
+    """The column that holds the bytes of a PNG or JPEG file, or a mapping with these bytes under `bytes`."""
     text: Name = "text"
     """The column that holds the caption."""
 
@@ -74,21 +74,21 @@ class ImageFiles(ImageTable):
     needs = "gnflow.data.sources.needs:image_files"
     kind: Literal["files"] = "files"
     paths: Annotated[Listed[Path], Field(min_length=1)]
-    """Training files, named relative to the project root; `*` and `**` are allowed."""
+    """Training files, relative to the project root; `*` and `**` are allowed."""
     held_out: Listed[Path] = ()
     """Held-out files. Default: the last `held_out_fraction` of the rows of `paths`."""
     held_out_fraction: Part = 0.05
-    """Part of the rows held out when `held_out` names no file."""
+    """Fraction of the rows to hold out when `held_out` names no file."""
 
 
 class ImageHub(ImageTable):
-    """A dataset in Parquet as Hugging Face lays it out: files named after their split."""
+    """A dataset of Parquet files that are named after their split, as on Hugging Face."""
 
     factory = "gnflow.data.multimodal.tables:open_hub"
     needs = "gnflow.data.sources.needs:images"
     kind: Literal["huggingface"] = "huggingface"
     path: Path
-    """Name on the hub, or a local directory."""
+    """Name of the dataset on the hub, or a local directory."""
     split: Name = "train"
     """Split to train on."""
     held_out: Name = "validation"
@@ -104,48 +104,49 @@ class ImageHub(ImageTable):
 
 
 class VQ(Spec):
-    """A codebook of image patches, fitted to the training images by k-means."""
+    """A codebook of image patches that is fitted to the training images by k-means."""
 
     fitted: ClassVar[bool] = True
     kind: Literal["vq"] = "vq"
     patch: Annotated[Count, Unit("pixels")] = 2
-    """Side of the patch that one code stands for."""
+    """Side of the square patch that one code stands for."""
     codebook: Annotated[int, Field(ge=2, le=1_000_000), Unit("codes")] = 64
     """Number of codes."""
     images: Annotated[Count, Unit("images")] = 8192
-    """Training images that the codebook is fitted to, at most; evenly spaced over all of them."""
+    """Largest number of training images that the codebook is fitted to. They are evenly spaced over all images."""
     iterations: Count = 100
-    """Rounds of k-means, unless no patch changes its code before."""
+    """Largest number of k-means iterations. Fitting ends earlier when no patch changes its code."""
 
 
 class PretrainedVQ(Spec):
-    """`JanusVQVAE` or `Emu3VQVAE` of the package transformers."""
+    """The image tokenizer `JanusVQVAE` or `Emu3VQVAE` of the package transformers."""
 
     fitted: ClassVar[bool] = False
     kind: Literal["transformers"] = "transformers"
     path: Path
     """The directory that `save_pretrained` wrote, relative to the project root."""
     patch: Annotated[Count, Unit("pixels")]
-    """Side of the patch that one code stands for; checked when the model is opened, so that a plan needs no file."""
+    """Side of the square patch that one code stands for. It is checked when the model is opened, so that a plan needs
+    no file."""
     codebook: Annotated[Count, Unit("codes")]
-    """Number of codes; checked when the model is opened."""
+    """Number of codes. It is checked when the model is opened."""
 
 
 class Mix(Spec):
-    """Rows of each task among those of a micro-batch, as a ratio."""
+    """The ratio between the numbers of rows of each task in a micro-batch."""
 
     understanding: Annotated[int, Field(ge=0, le=1000)] = 2
-    """From an image to its caption."""
+    """Share of rows in which an image is followed by its caption."""
     text: Annotated[int, Field(ge=0, le=1000)] = 3
-    """Text alone."""
+    """Share of rows of text alone."""
     generation: Annotated[int, Field(ge=0, le=1000)] = 5
-    """From a caption to its image."""
+    """Share of rows in which a caption is followed by its image."""
 
     @field_validator("generation")
     @classmethod
     def _of_something(cls, generation: int, info: ValidationInfo) -> int:
         if not generation and info.data.get("understanding") == 0 == info.data.get("text"):
-            raise refuse("a mix of nothing; give one task at least 1")
+            raise refuse("every task of the mix is 0; give one at least 1")
         return generation
 
 
@@ -159,25 +160,28 @@ class Multimodal(Spec):
 
     kind: Literal["multimodal"] = "multimodal"
     style: Style
-    """Form of a sequence, that of the model: `emu3` has images as codes only, `janus` reads pixels and writes codes."""
+    """Form of a sequence, the same as the kind of the model: `emu3` has images as codes only, `janus` reads pixels and
+    writes codes."""
     source: ImageSource = Digits()
-    """Where images and captions come from."""
+    """Source of images and captions."""
     text: TextSource | None = None
-    """Where rows of text alone come from; a document longer than a row is cut into samples. Default: the captions."""
+    """Source of the rows of text alone. A document that is longer than a row is cut into samples. Default: the
+    captions."""
     image_tokenizer: Annotated[ImageTokenizer, Field(validate_default=True)] = VQ()
     """How an image becomes codes."""
     understanding_patch: Annotated[Count | None, Unit("pixels"), Field(validate_default=True)] = None
-    """Side of a patch that is read as pixels (`janus`). Default: that of `image_tokenizer`."""
+    """Side of the square patches that `janus` reads as pixels. Default: that of `image_tokenizer`."""
     tokenizer: Tokenizer = BPE(vocabulary=360)
     """How captions and other text become tokens."""
     mix: Mix = Mix()
-    """Rows of each task."""
+    """How the rows of a micro-batch are divided among the tasks."""
     prompt_drop: Fraction = 0.1
-    """Part of the captions before training images that is left out (`emu3`) or blanked (`janus`), for guidance."""
+    """Fraction of the captions before training images that is left out (`emu3`) or blanked (`janus`), as guidance
+    needs."""
     variant: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of what is drawn once for all runs: wordings, dropped prompts and the first centres of k-means."""
+    """Seed of the draws that all runs share: captions, dropped prompts and the first centres of k-means."""
     context: Annotated[int, Field(ge=2, validate_default=True), Unit("tokens")] = 48
-    """Tokens predicted in one row; no sample is longer than `context` + 1."""
+    """Number of tokens that are predicted in one row. No sample is longer than `context` + 1."""
 
     @field_validator("image_tokenizer")
     @classmethod
@@ -263,9 +267,9 @@ class Multimodal(Spec):
 
     @property
     def meaning(self) -> dict[str, object]:
-        """The keys that decide what the ids stand for. Trained weights fit other data where these are the same.
+        """The keys that decide what the ids stand for. Trained weights fit other data if these keys are the same.
 
-        Tokenizers that are fitted depend on the images and the text that they are fitted to, and on what was drawn.
+        Tokenizers that are fitted depend on the images and the text that they are fitted to, and on the draws.
         """
         keys = {"style", "tokenizer", "image_tokenizer"}
         if self.tokenizer.fitted or self.image_tokenizer.fitted:

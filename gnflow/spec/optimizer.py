@@ -1,4 +1,4 @@
-"""`optimizer:`: the methods a spec may name."""
+"""The section `optimizer:` of a spec: the methods that it may name."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -26,21 +26,21 @@ from gnflow.spec.schedules import Constant, ConstantWithInnerCosine, InnerSchedu
 
 
 class Method(FirstOrder):
-    """A rule as the optimizer of a run, or inside Gauss-Newton: what every one has besides the fields of the rule."""
+    """An optimizer made of a rule. These keys come in addition to those of the rule."""
 
     microbatches: Annotated[Count, Unit("micro-batches")] = 1
     """Micro-batches averaged into one update."""
     schedule: Schedule = Constant()
-    """Factor on the learning rate, and on those of parts that have no schedule of their own. Inside Gauss-Newton the
-    outer `schedule` rules instead."""
+    """How the learning rates change over the run; parts may have a schedule of their own. Inside Gauss-Newton,
+    `optimizer.schedule` is used instead."""
     clip: Rate | None = None
-    """Largest global norm of the gradient; longer ones are scaled down."""
+    """Largest global norm of the gradient: a gradient with a larger norm is scaled down to it. Default: no limit."""
     rules: Listed[Rule] = ()
-    """Finer routing by parameter name, tried before the method's own."""
+    """Rules that send parameters to other methods by name. They are tried before the method's own routing."""
 
     @property
     def by_modality(self) -> bool:
-        """Whether it needs the losses of text and of images apart."""
+        """Whether the method needs separate losses of text and of images."""
         return False
 
     def takes(self, shape: Sequence[int], inside: bool) -> bool:
@@ -53,13 +53,13 @@ class AdamW(Method, AdamWRule):
 
 
 class MethodOfMatrices(Method):
-    """A rule for the matrices inside the blocks, as an optimizer."""
+    """An optimizer that applies a rule to the matrices inside the blocks, and `others` to all other parameters."""
 
     others: Annotated[AdamWPart, Field(), Shorthand] = AdamWPart()
-    """The method for embedding, head and vectors."""
+    """The method for all other parameters: embedding, head and vectors."""
 
     def takes(self, shape: Sequence[int], inside: bool) -> bool:
-        """Matrices inside the blocks."""
+        """Only matrices inside the blocks follow the rule."""
         return inside
 
 
@@ -68,13 +68,13 @@ class Muon(MethodOfMatrices, MuonRule):
 
 
 class Rmnp(MethodOfMatrices, RmnpRule):
-    """RMNP on matrices; `others` on the rest. Both published routings are here."""
+    """RMNP on matrices; `others` on the rest. `routing` chooses between the two published ways to select matrices."""
 
     routing: Literal["matrices", "all"] = "matrices"
-    """`matrices` inside the blocks, as the paper says, or `all` with embedding and head, as its GPT-2 code does."""
+    """`matrices` are those inside the blocks, as in the paper; `all` adds embedding and head, as in its GPT-2 code."""
 
     def takes(self, shape: Sequence[int], inside: bool) -> bool:
-        """Matrices inside the blocks, or all of them."""
+        """Only matrices inside the blocks follow the rule, or with routing `all` every matrix."""
         return len(shape) == 2 if self.routing == "all" else inside
 
 
@@ -83,30 +83,30 @@ class Soap(MethodOfMatrices, SoapRule):
 
 
 class Projected(MethodOfMatrices, SoapFields):
-    """SOAP on what is left of several mean gradients after a Fisher-orthogonal projection."""
+    """SOAP on a Fisher-orthogonal combination of several mean gradients."""
 
     if TYPE_CHECKING:
 
         @property
         def leaves(self) -> int:
-            """Mean gradients that are projected."""
+            """Number of mean gradients that the projection combines."""
 
     microbatches: Annotated[int, Field(ge=2), Unit("micro-batches")] = 2
-    """Micro-batches of one update, dealt out evenly to the mean gradients."""
+    """Micro-batches in one update, divided evenly among the mean gradients."""
     beta: Annotated[float, Field(ge=0)] = 1.0
-    """Factor on the coefficient of the orthogonal part; 0 is SOAP, the control."""
+    """Factor on the coefficient of the orthogonal part. 0 gives plain SOAP, which is useful as a control."""
     beta_bound: Rate = 1.0
-    """Largest coefficient, either way."""
+    """Largest absolute value of that coefficient."""
     damping: Rate = 0.1
-    """Added to the Fisher diagonal, as a fraction of its mean in each matrix."""
+    """Added to the Fisher diagonal, as a fraction of the mean of the diagonal in each matrix."""
     metric: Literal["second_moment", "root"] = "second_moment"
-    """The Fisher diagonal: SOAP's second moment, or its root, as in SOAP's own step."""
+    """The Fisher diagonal that the projection uses: SOAP's second moment, or its square root as in SOAP's own step."""
     statistics: Literal["plain", "folded"] = "plain"
-    """The gradient that SOAP's factors are fed with: the mean, or the result of the projection."""
+    """The gradient that updates SOAP's factors: `plain` is the mean gradient, `folded` the result of the projection."""
     second_moment: Literal["plain", "folded"] = "folded"
-    """The gradient that SOAP's second moment is fed with."""
+    """The gradient that updates SOAP's second moment: `plain` or `folded`, as for `statistics`."""
     layer_step: bool = False
-    """Shorten each matrix's gradient to the length that the quadratic model asks for, a factor in [1/2, 1]."""
+    """Scale each matrix's gradient by the factor in [1/2, 1] that minimises the quadratic model."""
 
 
 class FopSoap(Projected):
@@ -117,19 +117,19 @@ class FopSoap(Projected):
 
 
 class MlFopSoap(Projected):
-    """ML-FOP-SOAP (arXiv:2605.16165), reconstructed from its abstract: the projection folded up a binary tree."""
+    """ML-FOP-SOAP (arXiv:2605.16165), reconstructed from its abstract: the projection is applied up a binary tree."""
 
     kind: Literal["ml_fop_soap"] = "ml_fop_soap"
     microbatches: Annotated[int, Field(ge=2), Unit("micro-batches")] = 8
-    """Micro-batches of one update, dealt out evenly to the leaves."""
+    """Micro-batches in one update, divided evenly among the leaves of the tree."""
     leaves: Annotated[int, Field(ge=2, le=1024)] = 8
-    """Mean gradients at the bottom of the tree; powers of two make it even. With `modality` there are two."""
+    """Mean gradients at the bottom of the tree; a power of two balances it. Granularity `modality` always uses two."""
     granularity: Literal["matrix", "modality"] = "matrix"
-    """Leaves are groups of micro-batches, or the image loss and the text loss of all of them (multimodal data only)."""
+    """Leaves are groups of micro-batches (`matrix`), or the losses of text and images (`modality`; multimodal data)."""
 
     @property
     def by_modality(self) -> bool:
-        """Where the leaves are the losses of the modalities."""
+        """Whether the leaves are the losses of the modalities."""
         return self.granularity == "modality"
 
     @model_validator(mode="after")
@@ -140,33 +140,33 @@ class MlFopSoap(Projected):
 
 
 class ConjugateGradients(Spec):
-    """Inside Gauss-Newton: its model minimised by damped conjugate gradients, on one batch for each inner step."""
+    """Damped conjugate gradients as inner optimizer of Gauss-Newton. Each inner step solves on a batch of its own."""
 
     kind: Literal["cg"] = "cg"
     microbatches: Annotated[Count, Unit("micro-batches")] = 1
-    """Micro-batches of one solve; every iteration sees all of them."""
+    """Micro-batches in one solve; every iteration uses all of them."""
     iterations: Annotated[Count, Unit("curvature products")] = 16
-    """Most iterations of one solve. All are computed, and the later ones change nothing once it is truncated."""
+    """Largest number of iterations in one solve. All are computed; those after truncation change nothing."""
     tolerance: Fraction = 0.01
-    """Truncate when the residual is this part of the first one; negative curvature truncates too."""
+    """A solve is truncated when its residual falls to this fraction of the first, or at negative curvature."""
     preconditioner: Literal["none", "adam", "soap"] = "none"
-    """None, or the root of the mean of squared gradients, one of each solve: `adam` entry by entry, `soap` in the
-    eigenbases of Shampoo's factors for the matrices inside the blocks."""
+    """Preconditioner: the square root of a mean of squared gradients, which each solve updates once. `adam` takes it
+    entry by entry; `soap` takes it in the eigenbases of Shampoo's factors, for the matrices inside the blocks."""
     beta: Fraction = 0.95
-    """Decay of that mean, and of the factors."""
+    """Decay of the preconditioner's mean of squared gradients, and of Shampoo's factors."""
     damping: Annotated[float, Field(ge=0)] = 0.1
-    """Factor of half the squared displacement in the model at first; it follows the gain ratio. 0 has no such term."""
+    """Initial damping, a factor on half the squared displacement; adapted from the gain ratio. 0 is no damping."""
     carry: Annotated[float, Field(ge=0, le=1)] = 0.95
-    """With `warm_start`: the part of the last solution that the next solve begins with."""
+    """With `warm_start`, the next solve begins at this fraction of the last solution."""
 
 
 WRITTEN_OUT: dict[type[FirstOrder], type[Method]] = {AdamWRule: AdamW, MuonRule: Muon, RmnpRule: Rmnp, SoapRule: Soap}
-"""Rules whose optimizer has a class of its own above."""
+"""The rules whose optimizer has a class of its own above."""
 
 
 @cache
 def as_method(rule: type[FirstOrder]) -> type[Method]:
-    """The optimizer of a rule: its fields, and those that every optimizer has."""
+    """Make the optimizer of a rule: a class with the rule's fields and those that every optimizer has."""
     if issubclass(rule, Method):
         return rule
     if rule in WRITTEN_OUT:
@@ -186,54 +186,54 @@ Fresh = Annotated[bool, later(True)]
 
 
 class GeometricSearch(Spec):
-    """The best of alpha = 1, 1/sqrt 2, 1/2, ... by the true loss, or no step at all."""
+    """Try the step lengths 1, 1/sqrt 2, 1/2, ... and take that with the lowest true loss, or no step if none helps."""
 
     kind: Literal["geometric"] = "geometric"
     trials: Annotated[int, Field(ge=1, le=64)] = 5
-    """Step lengths tried."""
+    """Number of step lengths that are tried."""
     microbatches: Annotated[Count, Unit("micro-batches")] = 8
-    """That the loss is taken on."""
+    """Micro-batches used to evaluate each trial step."""
     fresh: Fresh = True
-    """Held aside for the search; otherwise they are the last ones of the solve, which has seen them."""
+    """Whether the search uses micro-batches of its own. If false, it uses the last ones of the solve."""
 
 
 class NoSearch(Spec):
-    """Always the full step."""
+    """Always take the full step."""
 
     kind: Literal["none"] = "none"
 
 
 class Decrement(Spec):
-    """No search: 1 / (1 + kappa nu) of the way, nu the Newton decrement of the step (arXiv:2511.15019)."""
+    """Take 1 / (1 + kappa nu) of the step, without a search; nu is its Newton decrement (arXiv:2511.15019)."""
 
     kind: Literal["decrement"] = "decrement"
     kappa: Rate = 1.0
-    """Self-concordance of the loss, as far as it is known."""
+    """An estimate of the self-concordance constant of the loss."""
     adaptive: bool = False
-    """Let kappa follow the gain ratio, from step to step."""
+    """Adapt kappa after each step from the gain ratio."""
     microbatches: Annotated[Count, Unit("micro-batches")] = 1
-    """The last micro-batches of the solve, on which nu is taken."""
+    """Micro-batches used to compute nu: the last ones of the solve."""
 
 
 class BracketSearch(Spec):
-    """The best of three step lengths around the last one, by the true loss, or none at all."""
+    """Try three step lengths around the last one and take that with the lowest true loss, or no step if none helps."""
 
     kind: Literal["bracket"] = "bracket"
     microbatches: Annotated[Count, Unit("micro-batches")] = 8
-    """That the loss is taken on."""
+    """Micro-batches used to evaluate each trial step."""
     fresh: Fresh = True
-    """Held aside for the search; otherwise they are the last ones of the solve, which has seen them."""
+    """Whether the search uses micro-batches of its own. If false, it uses the last ones of the solve."""
 
 
 Search = Annotated[GeometricSearch | Decrement | BracketSearch | NoSearch, Field(discriminator="kind"), Shorthand]
 
 
 class Ema(Spec):
-    """An exponential moving average of the inner iterates of a solve, without its bias towards the first."""
+    """An exponential moving average of the inner iterates of a solve, corrected for its bias towards the first."""
 
     kind: Literal["ema"] = "ema"
     decay: Fraction = 0.95
-    """Weight of an iterate against that of the one after it."""
+    """Weight of an iterate relative to the next one."""
 
 
 Part = Annotated[float, Field(ge=0, le=1)]
@@ -245,32 +245,32 @@ class GaussNewton(Spec):
 
     kind: Literal["gauss_newton"] = "gauss_newton"
     objective: Literal["quadratic", "prox_linear", "whitened", "newton"] = "quadratic"
-    """Loss of the linearised model: its second-order expansion in the logits, the full cross-entropy, or the expansion
-    with the identity over the vocabulary for the Hessian in the logits (arXiv:2605.11316); or of no linearised model,
-    `newton`: the loss to second order, whose Hessian need not be positive, a reference for small problems."""
+    """The loss of the linearised model: `quadratic` expands it to second order in the logits, `prox_linear` keeps the
+    full cross-entropy, `whitened` puts the identity in place of the Hessian in the logits (arXiv:2605.11316). `newton`
+    expands the loss to second order in the weights, which need not be convex: a reference for small problems."""
     blocks: Literal["full", "layer"] = "full"
-    """Parameters solved for together: all, or embedding, each block and head side by side from the same anchor."""
+    """`full` solves for all parameters together; `layer` solves for embedding, head and each block separately."""
     inner: Inner = Muon()
-    """The optimizer that minimises the model; every one of its steps sees fresh micro-batches."""
+    """The optimizer that minimises the model. Each of its steps uses new micro-batches."""
     inner_steps: Annotated[Count, Unit("inner updates")] = 64
     """Inner updates in one outer step."""
     schedule: InnerSchedule = ConstantWithInnerCosine()
-    """Factor on the inner learning rates, but for parts with a schedule of their own; all inner updates of the run are
-    counted."""
+    """How the inner learning rates change. All inner updates of the run are counted; parts may have a schedule of their
+    own."""
     search: Search = GeometricSearch()
-    """How far to go towards the point that the inner optimizer found."""
+    """How the length of the step towards the point that the inner optimizer found is chosen."""
     average: Average = 0.0
-    """Part of the inner iterates, the last ones, whose mean the search goes towards; 0 is the last iterate alone. Or
-    `ema`, a mean of all that fades."""
+    """The search goes towards a mean of the inner iterates. A number is the fraction of them, the last ones, that it
+    covers; 0 takes the last iterate alone. `ema` is an exponential moving average of all of them."""
     warm_start: bool = True
-    """Begin the next inner solve at the point found before the search, not at the iterate."""
+    """Begin the next inner solve at the point that the last one found, before the search shortened the step."""
     inner_state: Annotated[Literal["kept", "reset"], later("kept")] = "kept"
-    """Of the inner optimizer, its count of updates included: kept from one solve to the next, or new for each."""
+    """Whether the inner optimizer keeps its state, its count of updates included, or is reset before each solve."""
     damping: Annotated[float, Field(ge=0), later(0.0)] = 0.0
-    """Factor of half the squared displacement in the model at first; it follows the gain ratio. 0 has no such term."""
+    """Initial damping, a factor on half the squared displacement; adapted from the gain ratio. 0 is no damping."""
     tangent: Annotated[Literal["exact", "difference"], later("exact")] = "exact"
-    """Change of the logits along a displacement: by forward mode, or by one difference of two forward passes, which is
-    off by about 1e-3 of it and takes four passes where the exact one takes five."""
+    """How the change of the logits is computed: `exact` by forward-mode differentiation, `difference` by two forward
+    passes, so that an inner step costs four passes instead of five, with about 0.1 % error."""
 
     @field_validator("inner")
     @classmethod
@@ -278,8 +278,8 @@ class GaussNewton(Spec):
         if isinstance(inner, ConjugateGradients):
             if info.data.get("objective") == "prox_linear":
                 raise refuse(
-                    "`cg` finds the minimum of a quadratic, which the model of objective `prox_linear` is not; "
-                    "set `objective: quadratic`, or take a first-order method inside",
+                    "`cg` minimises a quadratic, and the model of objective `prox_linear` is not quadratic; "
+                    "set `objective: quadratic`, or use a first-order method inside",
                     "kind",
                 )
             return inner
@@ -295,7 +295,7 @@ class GaussNewton(Spec):
             return search
         if search.microbatches > steps * inner.microbatches:
             raise refuse(
-                f"the solve has {steps * inner.microbatches} micro-batches; take at most those", "microbatches"
+                f"the solve has only {steps * inner.microbatches} micro-batches; give at most that many", "microbatches"
             )
         return search
 
@@ -308,8 +308,8 @@ class GaussNewton(Spec):
             if state == "reset" and one is not None and one.looks_ahead:
                 what = "a part of the run" if isinstance(one, Constant) else f"`{one.kind}`"
                 raise refuse(
-                    f"a reset takes the count of updates along, and {what} goes on from one solve to the next; "
-                    "set `schedule: constant` or `constant_with_inner_cosine`, or keep the state"
+                    f"`reset` also resets the count of updates, and {what} counts them over all solves; "
+                    "set `schedule: constant` or `constant_with_inner_cosine`, or `inner_state: kept`"
                 )
         return state
 
@@ -317,16 +317,20 @@ class GaussNewton(Spec):
     @classmethod
     def _damps_once(cls, damping: float, info: ValidationInfo) -> float:
         if damping and isinstance(info.data.get("inner"), ConjugateGradients):
-            raise refuse("`cg` has a damping of its own; set `optimizer.inner.damping`")
+            raise refuse("`cg` has its own damping; set `optimizer.inner.damping`")
         return damping
 
     @field_validator("tangent")
     @classmethod
     def _linearised_roughly(cls, tangent: str, info: ValidationInfo) -> str:
         if tangent == "difference" and info.data.get("objective") == "newton":
-            raise refuse("Newton's model linearises no logits, so there is no tangent of them; set `tangent: exact`")
+            raise refuse(
+                "objective `newton` does not linearise the logits, so there is no tangent; set `tangent: exact`"
+            )
         if tangent == "difference" and isinstance(info.data.get("inner"), ConjugateGradients):
-            raise refuse("directions of `cg` lose their conjugacy by rough products; set `tangent: exact`")
+            raise refuse(
+                "`cg` needs exact products: its directions lose their conjugacy otherwise; set `tangent: exact`"
+            )
         return tangent
 
 

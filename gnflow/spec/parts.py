@@ -42,7 +42,7 @@ class Rule(Spec):
     """Sends the parameters whose name matches to one method; the first rule that matches wins."""
 
     match: Annotated[str, Field(min_length=1)]
-    """Regular expression, searched for in the parameter's name."""
+    """Regular expression that is searched for in the parameter's name."""
     use: Annotated[Part, Open("optimizers", seen_as=as_part)]
     """The method for these parameters."""
 
@@ -52,7 +52,7 @@ class Rule(Spec):
         try:
             re.compile(pattern)
         except re.error as error:
-            raise refuse(f"not a regular expression: {error}") from None
+            raise refuse(f"this is not a regular expression: {error}") from None
         return pattern
 
 

@@ -18,11 +18,11 @@ class FirstOrder(Kind):
     """
 
     matrices: ClassVar[bool] = False
-    """Whether it is for matrices alone, and leaves embedding, head and vectors to `others`."""
+    """Whether the rule is for matrices alone, and leaves embedding, head and vectors to `others`."""
     has_momentum: ClassVar[bool] = False
-    """Whether its transform says which momentum an update follows."""
+    """Whether the transform of the rule says which momentum an update follows."""
     has_metric: ClassVar[bool] = False
-    """Whether its transform has coordinates for a Fisher-orthogonal projection of matrices."""
+    """Whether the transform of the rule has coordinates for a Fisher-orthogonal projection of matrices."""
 
     @property
     def shown_rate(self) -> float | None:
@@ -35,7 +35,7 @@ class FirstOrder(Kind):
         return None
 
     def smaller(self, part: float) -> Self:
-        """The same for a model whose sides are only this part as long."""
+        """Return the same rule for a model whose sides are shorter by this factor."""
         return self
 
 
@@ -51,93 +51,96 @@ class AdamWRule(FirstOrder):
     factory = "gnflow.optim.adamw:adamw"
     kind: Literal["adamw"] = "adamw"
     learning_rate: Rate = 3e-3
-    """Step size."""
+    """Learning rate: the size of a step."""
     betas: Annotated[tuple[Beta, Beta], Strict(False)] = (0.9, 0.95)
-    """Decay of the first and of the second moment."""
+    """Decay rates of the first and of the second moment."""
     eps: Rate = 1e-8
-    """Added to the root of the second moment."""
+    """Added to the square root of the second moment, so that no division is by zero."""
     weight_decay: Decay = 0.0
-    """Decoupled decay, multiplied by the learning rate."""
+    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate."""
 
 
 class MuonRule(MatrixMethod):
-    """Momentum orthogonalised by Newton-Schulz; for matrices only."""
+    """Muon: momentum orthogonalised by a Newton-Schulz iteration; for matrices only."""
 
     factory = "gnflow.optim.muon:muon"
     has_momentum = True
     kind: Literal["muon"] = "muon"
     learning_rate: Rate = 0.02
-    """Step size."""
+    """Learning rate: the size of a step."""
     momentum: Beta = 0.95
-    """Decay of the momentum."""
+    """Decay rate of the momentum."""
     nesterov: bool = True
-    """Look one step ahead along the momentum."""
+    """Use Nesterov momentum, which looks one step ahead."""
     weight_decay: Decay = 0.0
-    """Decoupled decay, multiplied by the learning rate."""
+    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate."""
     ns_steps: Annotated[int, Field(ge=1, le=20)] = 5
-    """Newton-Schulz iterations."""
+    """Number of Newton-Schulz iterations."""
     scale: Literal["original", "match_rms"] = "original"
-    """Size of the update of an (m, n) matrix: `original` sqrt(max(1, m/n)), `match_rms` 0.2 sqrt(max(m, n))."""
+    """Factor on the update of an (m, n) matrix: `original` is sqrt(max(1, m/n)), `match_rms` 0.2 sqrt(max(m, n))."""
     coefficients: Literal["jordan", "polar_express"] = "jordan"
-    """Polynomials of the iteration: one for all steps, or one for each (arXiv:2505.16932)."""
+    """Polynomials of the iteration: `jordan`, one for all iterations; `polar_express`, one for each
+    (arXiv:2505.16932)."""
     split: Count = 1
-    """Matrices fused along the rows of each weight, orthogonalised one by one: 3 for a fused query, key and value."""
+    """Number of matrices that are fused along the rows of each weight and orthogonalised one by one, such as 3 for a
+    fused query, key and value."""
 
     def problem_with(self, shape: Sequence[int]) -> str | None:
-        """Rows that `split` does not divide."""
+        """Why `split` cannot divide the rows of this shape; None where it can."""
         if shape[0] % self.split == 0:
             return None
         return f"muon's `split: {self.split}` does not divide the {shape[0]} rows"
 
 
 class RmnpRule(MatrixMethod):
-    """Momentum with every row, one output neuron, scaled to norm 1 (arXiv:2603.20527); for matrices only."""
+    """RMNP: momentum with every row (one output neuron) scaled to norm 1 (arXiv:2603.20527); for matrices only."""
 
     factory = "gnflow.optim.rmnp:rmnp"
     has_momentum = True
     kind: Literal["rmnp"] = "rmnp"
     learning_rate: Rate = 0.02
-    """Step size."""
+    """Learning rate: the size of a step."""
     momentum: Beta = 0.95
-    """Decay of the momentum."""
+    """Decay rate of the momentum."""
     nesterov: bool = True
-    """Look one step ahead along the momentum."""
+    """Use Nesterov momentum, which looks one step ahead."""
     weight_decay: Decay = 0.0
-    """Decoupled decay, multiplied by the learning rate."""
+    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate."""
     scale: Literal["original", "match_rms"] = "original"
-    """Size of the update of an (m, n) matrix: `original` sqrt(max(1, m/n)), `match_rms` 0.2 sqrt(n) for each row."""
+    """Factor on the update of an (m, n) matrix: `original` is sqrt(max(1, m/n)), `match_rms` 0.2 sqrt(n)."""
 
 
 class SoapFields(MatrixMethod):
-    """What SOAP and the methods built on it share."""
+    """The keys that SOAP and the methods built on it share."""
 
     factory = "gnflow.optim.soap:soap"
     has_metric = True
     learning_rate: Rate = 3e-3
-    """Step size."""
+    """Learning rate: the size of a step."""
     betas: Annotated[tuple[Beta, Beta], Strict(False)] = (0.95, 0.95)
-    """Decay of the first and of the second moment."""
+    """Decay rates of the first and of the second moment."""
     shampoo_beta: Beta | None = None
-    """Decay of the factors that give the eigenbasis; that of the second moment unless given."""
+    """Decay rate of the factors that give the eigenbasis. Default: that of the second moment."""
     eps: Rate = 1e-8
-    """Added to the root of the second moment."""
+    """Added to the square root of the second moment, so that no division is by zero."""
     weight_decay: Decay = 0.01
-    """Decoupled decay, multiplied by the learning rate."""
+    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate."""
     precondition_frequency: Annotated[Count, Unit("updates")] = 10
-    """Updates from one renewal of the eigenbasis to the next."""
+    """Number of updates between two renewals of the eigenbasis."""
     max_precondition_dim: Count = 10_000
-    """Longest side of a matrix that gets an eigenbasis; a longer one keeps its own coordinates."""
+    """Longest side that gets an eigenbasis; along a longer side, a matrix keeps its own coordinates."""
     normalize_gradients: bool = False
-    """Scale each update to root mean square 1, before the learning rate."""
+    """Scale each update to root mean square 1 before the learning rate is applied."""
     fresh_factors: bool = False
-    """Let a renewal of the eigenbasis see the current gradient before that is projected (arXiv:2607.20548)."""
+    """Include the current gradient in the factors before the eigenbasis is renewed and that gradient projected
+    (arXiv:2607.20548)."""
 
     def smaller(self, part: float) -> Self:
-        """A side that is too long for an eigenbasis stays so."""
+        """Return the same rule with a lower limit, so that a side too long for an eigenbasis stays too long."""
         return self.model_copy(update={"max_precondition_dim": max(int(self.max_precondition_dim * part), 1)})
 
 
 class SoapRule(SoapFields):
-    """Adam in the eigenbasis of Shampoo's factors (arXiv:2409.11321); for matrices only."""
+    """SOAP: Adam in the eigenbasis of Shampoo's factors (arXiv:2409.11321); for matrices only."""
 
     kind: Literal["soap"] = "soap"

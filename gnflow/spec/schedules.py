@@ -1,4 +1,4 @@
-"""`schedule:`: factors on learning rates over the updates of a run, or of an outer step."""
+"""Schedules: how learning rates change over the updates of a run or of an outer step."""
 
 from typing import Annotated, Literal
 

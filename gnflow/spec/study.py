@@ -1,4 +1,4 @@
-"""A study file: arms that are compared, how each is tuned, and on which seeds."""
+"""A study file: the arms that are compared, how each is tuned, and on which seeds it runs."""
 
 from typing import Annotated, Literal
 
@@ -13,16 +13,16 @@ Overrides = dict[Key, Value]
 
 
 class Dimension(Spec):
-    """What one key may be in a trial: one of a list of values, or a number of a range."""
+    """The values that trials draw from for one key: a list of values, or a range of numbers."""
 
     values: Annotated[Listed[Value], Field(min_length=1)] | None = None
-    """The values to choose from; a list alone means these."""
+    """The list of values to choose from. A list alone may stand in place of this mapping."""
     low: float | None = None
-    """Least value."""
+    """Smallest value of the range."""
     high: float | None = None
-    """Largest value."""
+    """Largest value of the range."""
     scale: Literal["linear", "log"] = "linear"
-    """Whether equal steps or equal ratios are equally likely."""
+    """How draws are spread over the range: evenly in the value (`linear`) or in its logarithm (`log`)."""
 
     @model_validator(mode="after")
     def _values_or_range(self) -> "Dimension":
@@ -37,21 +37,23 @@ class Dimension(Spec):
 
 
 class Tuning(Spec):
-    """Trials that settle the values of an arm before its seeds are run."""
+    """The trials that choose the values of an arm before its seeds are run."""
 
     method: Literal["grid", "random", "sobol"] = "sobol"
-    """How trials are spread over the space: all combinations of lists, independent draws, or a scrambled Sobol set."""
+    """How trials cover the space: `grid`, all combinations of lists; `random`, independent draws; `sobol`, a scrambled
+    Sobol sequence."""
     trials: Annotated[int, Field(ge=0), Unit("runs")] | None = None
-    """Trials of each arm; 0 leaves an arm as it is. Not for `grid`, which runs every combination."""
+    """Number of trials for each arm; 0 leaves an arm as it is. `grid` does not take it, since it runs every
+    combination."""
     seed: Seed = 0
-    """Seed of the draws, and `training.seed` of every trial."""
+    """Seed of the draws, and also `training.seed` of every trial."""
     set: Overrides = Field(default_factory=dict)
-    """Overrides for trials only."""
+    """Overrides that apply to trials only."""
     space: dict[Key, Dimension] = Field(default_factory=dict)
-    """What is searched, by dotted key."""
+    """The values to draw from, by dotted key."""
 
     def over(self, base: "Tuning | None") -> "Tuning":
-        """These fields where they are given, those of `base` elsewhere; `set` and `space` key by key."""
+        """Combine this with `base`: fields given here win, and `set` and `space` are merged key by key."""
         if base is None:
             return self
         own = {name: getattr(self, name) for name in self.model_fields_set}
@@ -63,34 +65,34 @@ class Arm(Spec):
     """One of the methods that are compared."""
 
     spec: Annotated[str, Field(min_length=1)]
-    """Its spec, relative to the study file. The path alone means this."""
+    """Spec of the arm, relative to the study file. A path alone may stand in place of this mapping."""
     set: Overrides = Field(default_factory=dict)
     """Overrides by dotted key, as with `--set`."""
     tuning: Tuning | None = None
-    """What differs from the tuning of the study."""
+    """Keys in which the tuning of this arm differs from that of the study."""
 
 
 class Study(Spec):
     """Arms, seeds, tuning and targets."""
 
     name: Annotated[str, Field(min_length=1)]
-    """The name of the folder that the file is in."""
+    """Name of the study; it must be that of the folder that holds the file."""
     arms: Annotated[dict[str, Arm], Field(min_length=1)]
-    """The methods, by name."""
+    """The arms (methods) that are compared, by name."""
     set: Overrides = Field(default_factory=dict)
-    """Overrides for every run of every arm; an arm's own come after them."""
+    """Overrides for every run of every arm; the overrides of an arm come after them."""
     seeds: Annotated[Listed[Seed], Field(min_length=1)]
-    """`training.seed` of the runs of each arm."""
+    """Seeds (`training.seed`) that each arm runs with."""
     tuning: Tuning | None = None
-    """The trials of every arm; without it arms run as they are."""
+    """How every arm is tuned. Default: arms run as they are."""
     targets: Annotated[Listed[float], Field(min_length=1)]
-    """Values of `loss/held_out` that arms are compared at; runs stop at the lowest."""
+    """Values of `loss/held_out` at which arms are compared. Runs stop at the lowest."""
     reference: str | None = None
-    """The arm that the others are measured against; the one with fewest steps unless given."""
+    """The arm that the others are compared to. Default: the one with the fewest steps."""
 
     @property
     def target(self) -> float:
-        """The lowest, where runs stop."""
+        """The lowest target, at which runs stop."""
         return min(self.targets)
 
     @field_validator("seeds", "targets")

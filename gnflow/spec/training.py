@@ -1,4 +1,4 @@
-"""`training:`, `metrics:`, `compile:` and `tracking:`: how a run is carried out and what it leaves."""
+"""The sections `training:`, `metrics:`, `compile:` and `tracking:`: how a run is carried out and what it records."""
 
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
@@ -15,21 +15,21 @@ class Scratch(Spec):
 
 
 class Warmup(Spec):
-    """Start from weights warmed by AdamW: the same for every arm with this model, data and seed; made once."""
+    """Start from weights that AdamW has pretrained briefly, the same for all runs with this model, data and seed."""
 
     kind: Literal["warmup"] = "warmup"
     steps: Annotated[Count, Unit("updates")] = 60
-    """AdamW updates of one micro-batch each."""
+    """Number of AdamW updates, each on one micro-batch."""
     learning_rate: Rate = 1e-3
-    """AdamW's rate, after a linear warm-up over the first tenth of `steps`."""
+    """AdamW's learning rate, reached by a linear warm-up over the first tenth of `steps`."""
 
 
 class Checkpoint(Spec):
-    """Start from the weights of a `params.safetensors`, named relative to the project root."""
+    """Start from the weights in a `params.safetensors`."""
 
     kind: Literal["checkpoint"] = "checkpoint"
     path: Path
-    """The file, or a directory that holds it."""
+    """The file, or a directory that holds it, relative to the project root."""
 
 
 Start = Annotated[Scratch | Warmup | Checkpoint, Field(discriminator="kind"), Shorthand]
@@ -39,18 +39,20 @@ class Target(Spec):
     """Stop at the first evaluation that reaches this value."""
 
     metric: Literal["loss/held_out"] = "loss/held_out"
-    """What is compared."""
+    """The metric that must reach the value."""
     at_most: float
     """The value to reach."""
 
 
 class Spike(Spec):
-    """Which losses are spikes: those far above the ones before, in their standard deviations."""
+    """Which losses count as spikes: those far above the mean of the losses before them."""
 
     above: Rate = 6.0
-    """Standard deviations that `loss/train` may lie above the mean of the last `window` of them."""
+    """A spike lies more than this many standard deviations above the mean of the last `window` values of
+    `loss/train`."""
     window: Annotated[int, Field(ge=2), Unit("steps")] = 128
-    """Losses of steps that were not undone; the rule holds once there are so many."""
+    """Number of last losses that are used; steps that were undone do not count. No loss is a spike before there are as
+    many."""
 
 
 class WeightEma(Spec):
@@ -83,38 +85,40 @@ WeightAverage = WeightEma | WeightTail
 
 
 class Training(Spec):
-    """How long, on what, and what is kept."""
+    """How long the run trains, on which device, and when it evaluates and saves."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Every random draw is a function of this, the step and the name of its stream."""
+    """Seed of all random draws: each is a function of this seed, the step and the name of its stream."""
     rows: Annotated[Count, Unit("sequences")] = 32
     """Sequences in one micro-batch."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes the GPU when there is one."""
+    """Device to train on; `auto` uses the GPU if there is one."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """Arithmetic of first-order passes; Gauss-Newton products stay in float32 or tf32."""
+    """Arithmetic of first-order passes. Gauss-Newton products stay in float32 or tf32."""
     steps: Annotated[Count | None, Unit("optimizer steps")] = None
-    """Optimizer steps. Give this or `tokens`."""
+    """Number of optimizer steps. Give either this or `tokens`."""
     tokens: Annotated[Rate | None, Unit("tokens")] = None
-    """Training tokens, search included; rounded up to whole steps."""
+    """Number of training tokens, including those of a line search; rounded up to whole steps. Give either this or
+    `steps`."""
     start: Start = Warmup()
     """The weights that the first step starts from."""
     target: Target | None = None
-    """Stop early once reached."""
+    """Value of a metric at which the run stops early. Default: the run trains to its end."""
     evaluate_every: Annotated[Count | None, Unit("optimizer steps")] = 1
-    """Steps between evaluations on held-out text. `null` chooses the fewest with which they take at most a tenth of the
-    work."""
+    """Number of steps between evaluations on held-out data. `null` chooses the smallest number with which evaluations
+    take at most a tenth of the work."""
     checkpoint_every: Annotated[Count, Unit("optimizer steps")] = 5
-    """Steps between checkpoints that are kept."""
+    """Number of steps between checkpoints that are kept."""
     temporary_checkpoint_minutes: Annotated[Rate, Unit("minutes")] = 5.0
-    """A further checkpoint, replaced by the next one, at least this often."""
+    """Longest time between temporary checkpoints; each replaces the one before it."""
     on_nonfinite: Annotated[Literal["raise", "skip", "rollback"], later("raise")] = "raise"
-    """A step with a loss, gradient or update that is not finite, or with a `spike`, ends the run (`raise`), is not
-    taken (`skip`), or takes the weights back to the last scheduled checkpoint (`rollback`). Its batch is used up."""
+    """What happens at a step with a loss, gradient or update that is not finite, or with a `spike`: `raise` ends the
+    run, `skip` does not take the step, and `rollback` returns the weights to the last scheduled checkpoint. A run that
+    goes on does not use the batch of that step again."""
     spike: Annotated[Spike | None, later(None)] = None
-    """The losses that `on_nonfinite` is for though they are finite. Default: none."""
+    """Also treat sudden jumps of a finite loss as `on_nonfinite` says. Default: only losses that are not finite."""
     max_undone: Annotated[Count, Unit("steps"), later(10)] = 10
-    """Steps that `skip` or `rollback` may undo in one run; one more ends it as `raise` does."""
+    """Largest number of steps that `skip` or `rollback` may undo in one run; one more ends it as `raise` does."""
 
     average: Annotated[Annotated[WeightAverage, Field(discriminator="kind"), Shorthand] | None, later(None)] = None
     """An average of the weights, kept beside them and evaluated as `loss/held_out_average`. Training does not see it.
@@ -123,60 +127,60 @@ class Training(Spec):
     @model_validator(mode="after")
     def _one_budget(self) -> "Training":
         if (self.steps is None) == (self.tokens is None):
-            both = ", not both; `null` takes back one that a base file gave" if self.steps else ""
+            both = ", not both; `null` removes the one that a base file gave" if self.steps else ""
             raise refuse(f"give either `steps` or `tokens`{both}", "tokens")
         return self
 
 
 class Tuning(Spec):
-    """How much was tried before these values were settled on: what a fair comparison has to know."""
+    """How many configurations were tried before these values were chosen. A fair comparison has to know this."""
 
     trials: Annotated[int, Field(ge=0), Unit("runs")] = 0
-    """Configurations tried, this one included; 0 when none was."""
+    """Number of configurations that were tried, including this one; 0 if the values were not tuned."""
 
 
 GRADIENT, PRODUCT = 3, 5
-"""Forward passes that a gradient and a product with a curvature matrix are worth."""
+"""Costs of a gradient and of a product with a curvature matrix, in forward passes."""
 
 
 class Work(NamedTuple):
-    """What one measurement takes."""
+    """The cost of one measurement."""
 
     passes: int = 0
-    """Passes over a micro-batch, of whatever kind."""
+    """Number of passes over a micro-batch, of any kind."""
     forwards: int = 0
-    """Forward passes that these are worth."""
+    """The cost of these passes, in forward passes."""
     every: int = 1
-    """Evaluations from one to the next."""
+    """Number of evaluations from one measurement to the next."""
 
 
 class MetricKind(Kind):
-    """A metric. What its factory returns is measured at the evaluations of a run."""
+    """A metric. The object that its factory returns is measured at the evaluations of a run."""
 
     columns: ClassVar[tuple[str, ...]] = ()
-    """What the names of its columns begin with. Default: its kind and a slash.
+    """Prefixes of the names of its columns. Default: its kind and a slash.
 
     A column that begins like those of a kind is recorded only where the spec declares the kind.
     """
     not_of_text: ClassVar[str] = ""
-    """Why data of text has no such metric; empty where it has one."""
+    """Why this metric does not exist for text data; empty if it does."""
     of_momentum: ClassVar[bool] = False
-    """Whether it measures the momentum of an optimizer."""
+    """Whether the metric measures the momentum of an optimizer."""
 
     def work(self, blocks: int) -> Work:
-        """What one measurement takes on a model of so many blocks. Default: a forward pass of its `microbatches`."""
+        """Return the cost of one measurement on a model of so many blocks. Default: `microbatches` forward passes."""
         count = getattr(self, "microbatches", 0)
         return Work(count, count)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: object) -> None:
-        """Gives a kind that names no columns the default."""
+        """Set the default prefix for a kind that names no columns."""
         if not cls.columns and (kind := cls.model_fields.get("kind")):
             cls.columns = (f"{kind.default}/",)
 
 
 class Loss(MetricKind):
-    """`loss/train` at every step and `loss/held_out` at every evaluation; of images and text also by part.
+    """`loss/train` at every step and `loss/held_out` at every evaluation; images and text also have a loss per part.
 
     `loss/text` and `loss/image`, `loss/text_only`, `loss/understanding` and `loss/generation`, and `image_accuracy`.
     """
@@ -185,11 +189,11 @@ class Loss(MetricKind):
     columns = ("loss/held_out", "loss/text", "loss/image", "loss/understanding", "loss/generation", "image_accuracy")
     kind: Literal["loss"] = "loss"
     microbatches: Annotated[Count, Unit("micro-batches")] = 16
-    """Held-out micro-batches of one evaluation: always the first of the held-out text, at most all of it."""
+    """Number of held-out micro-batches in one evaluation: always the first ones, and at most all."""
 
 
 class Cost(MetricKind):
-    """Tokens, serial passes, FLOPs and seconds, all cumulative."""
+    """Tokens, serial passes, FLOPs and seconds since the start of the run."""
 
     factory = "gnflow.metrics.recorded:cost"
     columns = ("tokens/", "passes/", "flops/")
@@ -197,7 +201,7 @@ class Cost(MetricKind):
 
 
 class UpdateNorms(MetricKind):
-    """Global norms: `norm/update`, and `norm/gradient` where the method has one mean gradient."""
+    """Global norms: `norm/update`, and `norm/gradient` if the method has one mean gradient."""
 
     factory = "gnflow.metrics.recorded:update_norms"
     columns = ("norm/",)
@@ -205,7 +209,7 @@ class UpdateNorms(MetricKind):
 
 
 class Dominance(MetricKind):
-    """`dominance/r_min`, `r_avg`, `r_max` of the momentum's Gram matrix (arXiv:2603.20527); for muon and rmnp."""
+    """Diagonal dominance of the momentum's Gram matrix: `dominance/r_min`, `r_avg`, `r_max` (arXiv:2603.20527)."""
 
     factory = "gnflow.metrics.dominance:dominance"
     of_momentum = True
@@ -213,63 +217,64 @@ class Dominance(MetricKind):
 
 
 class ModalityConflict(MetricKind):
-    """`conflict/cosine` and `conflict/norm_ratio` of the gradients of text and image loss, at every evaluation."""
+    """`conflict/cosine` and `conflict/norm_ratio` between the gradients of the text loss and of the image loss."""
 
     factory = "gnflow.metrics.conflict:modality_conflict"
     not_of_text = "text has one modality"
     columns = ("conflict/",)
     kind: Literal["modality_conflict"] = "modality_conflict"
     microbatches: Annotated[Count, Unit("micro-batches")] = 4
-    """Held-out micro-batches behind each of the two mean gradients."""
+    """Number of held-out micro-batches that each of the two mean gradients is computed on."""
 
     def work(self, blocks: int) -> Work:
-        """Two mean gradients."""
+        """Return the cost of two mean gradients."""
         return Work(2 * self.microbatches, 2 * self.microbatches * GRADIENT)
 
 
 class Samples(MetricKind):
-    """A sheet of images drawn for held-out captions beside the held-out images, and captions given to these.
+    """Sheets in `samples/`: images that the model draws for held-out captions, and held-out images that it captions.
 
-    In `samples/`. Of digits also `samples/recognised`, `samples/captioned` and `samples/classifier_accuracy`.
+    Data of digits also has `samples/recognised`, `samples/captioned` and `samples/classifier_accuracy`.
     """
 
     factory = "gnflow.metrics.sheets:samples"
     not_of_text = "a model of text draws no images"
     kind: Literal["samples"] = "samples"
     captions: Annotated[Count, Unit("images")] = 64
-    """Held-out captions drawn, and held-out images captioned."""
+    """Number of held-out captions to draw and of held-out images to caption."""
     guidance: Annotated[float, Field(ge=0)] = 3.0
-    """How far logits go from those without the caption towards those with it; 1 is the model as it is."""
+    """Strength of classifier-free guidance; 1 is the model without guidance."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
-    """Divides the logits of image codes; 0 takes the likeliest code."""
+    """Sampling temperature of image codes; 0 takes the likeliest code."""
     every: Annotated[Count | None, Unit("evaluations")] = None
-    """Evaluations from one sheet to the next. Default: one sheet, at the end of the run."""
+    """Number of evaluations from one sheet to the next. Default: one sheet at the end of the run."""
 
 
 class Curvature(MetricKind):
     """Largest eigenvalues and trace of the Gauss-Newton matrix G and of the Hessian, on held-out micro-batches.
 
-    Of G also the part in its layers' blocks, its condition number seen through the optimizer's second moments where it
-    keeps any, and the cosine between the last update and the Gauss-Newton step.
+    It also measures how much of G lies in the blocks of its layers, the condition number of G after scaling by the
+    optimizer's second moments if there are any, and the cosine between the last update and the Gauss-Newton step.
     """
 
     factory = "gnflow.metrics.curvature:curvature"
     kind: Literal["curvature"] = "curvature"
     every: Annotated[Count, Unit("evaluations")] = 10
-    """Evaluations from one measurement to the next; the last evaluation of the run has one as well."""
+    """Number of evaluations from one measurement to the next. The last evaluation of the run is always measured."""
     microbatches: Annotated[Count, Unit("micro-batches")] = 1
-    """Held-out micro-batches that the loss is taken on: always the first."""
+    """Number of held-out micro-batches that the matrices are computed on: always the first ones."""
     eigenvalues: Count = 4
-    """How many of each matrix."""
+    """Number of eigenvalues to measure of each matrix."""
     iterations: Annotated[Count, Unit("curvature products")] = 32
-    """Of each Lanczos process, and of conjugate gradients for the Gauss-Newton step."""
+    """Number of iterations of each Lanczos process and of conjugate gradients for the Gauss-Newton step."""
     probes: Annotated[Count, Unit("random vectors")] = 8
-    """Behind a trace, three products each; behind the part in the blocks, one product for each block."""
+    """Number of random vectors that estimate a trace (three products each) and the part of G in the blocks (one product
+    for each block)."""
     damping: Annotated[float, Field(ge=0)] = 0.1
-    """Added to the diagonal of G for the Gauss-Newton step."""
+    """Damping that is added to the diagonal of G for the Gauss-Newton step."""
 
     def work(self, blocks: int) -> Work:
-        """Products with two matrices, as gnflow.metrics.curvature says of its cost, and a gradient."""
+        """Return the cost of a gradient and of products with both matrices, which gnflow.metrics.curvature lists."""
         products = 6 * self.iterations + (6 + blocks) * self.probes
         count = self.microbatches
         return Work(count * (products + 1), count * (products * PRODUCT + GRADIENT), self.every)
@@ -287,20 +292,21 @@ Metric = Annotated[MetricKind, Open("metrics")]
 
 
 class Compile(Spec):
-    """How regions are compiled, and what is tolerated."""
+    """How the functions of a run are compiled."""
 
     mode: Literal["off", "default", "max-autotune"] = "default"
-    """`off` runs the same code eagerly."""
+    """Mode of `torch.compile`; `off` runs the same code eagerly."""
     attention: Annotated[Literal["plain", "flash"] | None, later(None)] = None
-    """`flash` never has a matrix of time x time, `plain` writes it out. Default: `plain` for Gauss-Newton with an exact
-    tangent or `decrement`, `flash` for the others."""
+    """Attention kernel: `plain` stores the matrix of time x time, `flash` never does. Default: `plain` for Gauss-Newton
+    with an exact tangent or with the search `decrement`, and `flash` otherwise."""
     activations: Annotated[Count | None, later(None), Unit("MiB")] = None
-    """Most that the activations of a micro-batch may take, as the plan counts them. Above it the reverse pass takes the
-    blocks of the model again, one at a time; where that is still too much, the plan is refused."""
+    """Limit on the activation memory of one micro-batch, as the plan counts it. If a micro-batch needs more, the
+    backward pass recomputes the blocks of the model one at a time; if that still needs more, the plan is refused.
+    Default: no limit."""
     max_recompiles: Annotated[int, Field(ge=0)] = 0
-    """Recompilations tolerated after the first step; one more stops the run."""
+    """Largest number of recompilations after the first step; one more stops the run."""
     max_graph_breaks: Annotated[int, Field(ge=0)] = 0
-    """Graph breaks tolerated; one more stops the run."""
+    """Largest number of graph breaks; one more stops the run."""
 
 
 class Mlflow(Spec):
@@ -308,13 +314,13 @@ class Mlflow(Spec):
 
     kind: Literal["mlflow"] = "mlflow"
     experiment: Annotated[str, Field(min_length=1)] = "gnflow"
-    """The MLflow experiment."""
+    """The MLflow experiment that the run belongs to."""
     study: Annotated[str | None, Field(min_length=1)] = None
-    """The study that this run is part of: the runs of a study are nested under one parent run."""
+    """The study that this run is part of. MLflow shows the runs of a study under one parent run."""
 
 
 class NoTracking(Spec):
-    """The run directory only."""
+    """Keep the run directory only."""
 
     kind: Literal["none"] = "none"
 

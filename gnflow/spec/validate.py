@@ -134,7 +134,7 @@ def _problem(place: _Place, details: ErrorDetails) -> Problem:
     owner += f" ({place.kind})" if place.kind and len(place.around.models) > 1 else ""
     match details["type"]:
         case "missing" if isinstance(key, str):
-            purpose = help_of(place.around.models[place.kind], key).rstrip(".")
+            purpose = " ".join(help_of(place.around.models[place.kind], key).split()).rstrip(".")
             return _at(place, f"key `{key}` is missing{owner}: {purpose}; expected {place.shape.words}")
         case "missing":
             return _at(place, f"expected {place.around.words}, got {_got(place.trail[-1][1])}")

@@ -52,7 +52,7 @@ def test_a_section_is_shown_with_all_inside_it(spec: Path, capsys: pytest.Captur
     explain(spec, "optimizer.inner.others", sets=(), json=False)
     out = capsys.readouterr().out
     assert out.startswith(
-        "optimizer.inner.others\n  The method for embedding, head and vectors. Adam with decoupled weight"
+        "optimizer.inner.others\n  The method for all other parameters: embedding, head and vectors. Adam with"
     )
     assert "optimizer.inner.others.betas.1        0.95   default\n" in out
 
@@ -93,7 +93,7 @@ def test_json_for_machines(spec: Path, capsys: pytest.CaptureFixture[str]) -> No
         "key": "training.steps",
         "value": 12,
         "unit": "optimizer steps",
-        "help": "Optimizer steps. Give this or `tokens`.",
+        "help": "Number of optimizer steps. Give either this or `tokens`.",
         "allowed": "a whole number of at least 1, or `null`",
         "origin": {"kind": "file", "file": "mine.yaml", "line": 4, "column": 10},
     }

@@ -114,9 +114,9 @@ def test_missing_keys_of_the_whole_spec_point_at_its_beginning(write: Write) -> 
     found = found_in(write("specs/bad.yaml", "# A comment.\nname: trial\n"))
     assert [(line, column) for line, column, _ in found] == [(2, 1)] * 3
     assert [sentence.partition(";")[0] for *_, sentence in found] == [
-        "key `data` is missing: The corpus",
-        "key `optimizer` is missing: The method under study",
-        "key `training` is missing: Budget, batch, device and start",
+        "key `data` is missing: The data that the model is trained and evaluated on",
+        "key `optimizer` is missing: The optimizer of the run",
+        "key `training` is missing: Length of the run, batch size, device, starting weights and checkpoints",
     ]
 
 

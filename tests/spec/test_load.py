@@ -83,7 +83,7 @@ class TestExtends:
         write("specs/base.yaml", BASE)
         path = write("specs/mine.yaml", "extends: base.yaml\ntraining: {tokens: 1e6}\n")
         (problem,) = said(path)
-        assert problem.startswith("specs/mine.yaml:2:12: give either `steps` or `tokens`, not both; `null` takes back")
+        assert problem.startswith("specs/mine.yaml:2:12: give either `steps` or `tokens`, not both; `null` removes")
         path = write("specs/mine.yaml", "extends: base.yaml\ntraining: {tokens: 1e6, steps: null}\n")
         assert load(path).experiment.training.tokens == 1e6
 

@@ -94,13 +94,14 @@ def test_the_schema_and_the_loader_agree_about_every_bad_part(tmp_path: Path) ->
     """But for what spans keys or is about the world, for which JSON Schema has no words, and numbers such as 64.0."""
     blocks = (Path(__file__).with_name("bad_parts.txt").read_text("utf-8")).strip().split("\n\n")
     beyond = (
-        "do not split", "do not divide", "give either", "ready tokens", "declared twice", "keeps none here",
+        "do not split", "do not divide", "give either", "ready tokens", "declared twice", "has none here",
         "regular expression", "no schedule of its own", "`12.0`; write",
-        "do not tile", "reads images as codes", "before its caption", "a mix of nothing",
+        "do not tile", "reads images as codes", "before its caption", "task of the mix",
         "needs data of kind", "needs a model of that kind", "every part is frozen", "needs multimodal data",
-        "minimum of a quadratic", "take at most those", "goes on from one solve", "damping of its own",
-        "at least as many iterations", "lose their conjugacy", "linearises no logits", "no digits left",
-        "takes second derivatives", "longer than the", "needs its exponent", "has no exponent", "got `1.0`",
+        "minimises a quadratic", "give at most that many", "counts them over all solves", "its own damping",
+        "at least as many iterations", "lose their conjugacy", "does not linearise", "needs more digits",
+        "needs second derivatives",
+        "longer than the", "needs its exponent", "has no exponent", "got `1.0`",
         "leads outside the project", "no file can have", "a password or an access token",
     )  # fmt: skip
     rest = {"name": "trial", "data": "text", "optimizer": "adamw", "training": {"steps": 3}}
@@ -122,4 +123,4 @@ def test_an_editor_shows_the_help_and_the_default_of_every_key() -> None:
         for key, body in definition.get("properties", {}).items():
             assert key == "kind" or body["description"], (name, key)
     assert definitions["Muon"]["properties"]["ns_steps"]["default"] == 5
-    assert definitions["Muon"]["properties"]["ns_steps"]["description"] == "Newton-Schulz iterations."
+    assert definitions["Muon"]["properties"]["ns_steps"]["description"] == "Number of Newton-Schulz iterations."
