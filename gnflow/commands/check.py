@@ -9,7 +9,7 @@ from gnflow.spec.problems import Problem, SpecProblems, shown
 
 
 def check(specs: Sequence[Path], *, sets: Sequence[str] = (), json: bool) -> int:
-    """Prints every problem of every spec, each once; 3 when there is one."""
+    """Print every problem of every spec, each once. Returns 3 if there is one."""
     found = {spec: _problems(spec, sets) for spec in specs}
     if json:
         files = [

@@ -1,4 +1,4 @@
-"""`gnflow run`: plan, compile, train; resume what was interrupted."""
+"""`gnflow run`: plan, compile and train a spec, or resume its interrupted run."""
 
 import os
 from collections.abc import Sequence
@@ -31,10 +31,12 @@ def run(
     supersede: bool = False,
     extend: bool = False,
 ) -> int:
-    """Runs a spec to its end and prints its summary. Raises the errors of `gnflow.train.loop.run`."""
+    """Run a spec to its end and print its summary. Raises the errors of `gnflow.train.loop.run`."""
     loaded = load(spec, sets)
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(loaded.workspace.cache / "inductor"))  # torch sets a default
-    # After the spec is known to be good: torch takes seconds to import.
+    os.environ.setdefault(
+        "TORCHINDUCTOR_CACHE_DIR", str(loaded.workspace.cache / "inductor")
+    )  # torch sets this variable by default
+    # Imported after the spec is checked, since torch takes seconds to import.
     print(f"{loaded.experiment.name}: loading torch and planning the run", flush=True)
     from gnflow.train.display import Display
     from gnflow.train.loop import run as train
@@ -56,7 +58,7 @@ def run(
 
 
 def mirrors(experiment: Experiment, workspace: Workspace, report: "Report") -> "list[Watch]":
-    """What the spec wants the run mirrored to. Raises EnvironmentProblem when MLflow is not installed."""
+    """Return the mirrors that the spec asks for. Raises EnvironmentProblem if MLflow is not installed."""
     if not isinstance(experiment.tracking, Mlflow):
         return []
     from gnflow.track.location import check_available
@@ -67,11 +69,11 @@ def mirrors(experiment: Experiment, workspace: Workspace, report: "Report") -> "
 
 
 def show(run: "Run", console: "Console") -> None:
-    """The summary of a run, as a table."""
+    """Print the summary of a run as a table."""
     from rich.table import Table
     from rich.text import Text
 
-    # A path is no markup, whatever brackets are in it.
+    # Brackets in a path are not markup.
     table = Table(
         title=Text(str(run.directory), style="table.title"), title_justify="left", show_header=False, box=None
     )

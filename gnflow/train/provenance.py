@@ -1,4 +1,4 @@
-"""Where a run comes from: code, versions, machine, digests. One entry for each session that worked on it."""
+"""Record where a run comes from: code, versions, machine and digests, with one entry for each session."""
 
 import importlib.metadata
 import json
@@ -23,7 +23,7 @@ from gnflow.train.plugins import Plugin
 
 FILE = "provenance.json"
 DIFF = "dirty.diff"
-LONGEST_INLINE_DIFF = 16_000  # characters; a longer one goes to a file of its own
+LONGEST_INLINE_DIFF = 16_000  # number of characters; a longer diff is written to a file of its own
 LONGEST_DIFF = 1_000_000
 MOST_UNTRACKED = 100
 PACKAGES = ("gnflow", "torch", "numpy", "polars", "safetensors", "pydantic", "tokenizers", "datasets", "mlflow", "dvc")
@@ -45,7 +45,7 @@ def record(
     plugins: Sequence[Plugin] = (),
     changed: Mapping[str, tuple[str, str]] = {},
 ) -> None:
-    """Adds this session to provenance.json. Raises DiskProblem."""
+    """Add this session to provenance.json. Raises DiskProblem."""
     known = read(directory)
     before = known.get("sessions")
     session = {
@@ -72,7 +72,7 @@ def record(
 
 
 def read(directory: Path) -> dict[str, object]:
-    """The content of provenance.json; empty when there is none."""
+    """Read provenance.json; empty if there is none."""
     try:
         content = json.loads((directory / FILE).read_bytes())
     except (FileNotFoundError, ValueError):
@@ -81,7 +81,7 @@ def read(directory: Path) -> dict[str, object]:
 
 
 def data_digest(directory: Path) -> str | None:
-    """The digest of the data that the run has seen so far."""
+    """Return the digest of the data that the run has used so far."""
     match read(directory):
         case {"digests": {"data": str(digest)}}:
             return digest
@@ -90,7 +90,7 @@ def data_digest(directory: Path) -> str | None:
 
 
 def require_same_data(directory: Path, digest: str, shards: Path) -> None:
-    """Raises DataError when the run in `directory` has seen other data than those `shards`."""
+    """Raise DataError if the run in `directory` has used other data than these `shards`."""
     known = data_digest(directory)
     if known is not None and known != digest:
         raise DataError(
@@ -114,7 +114,7 @@ def _machine(device: torch.device) -> dict[str, object]:
 
 
 def processor() -> str:
-    """The model of the CPU."""
+    """Return the model name of the CPU."""
     try:
         names = re.findall(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     except OSError:
@@ -141,7 +141,7 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def _git(root: Path, directory: Path) -> dict[str, object] | None:
-    """Commit, branch and uncommitted changes of the project; None outside a repository or without git."""
+    """Return the commit, branch and uncommitted changes of the project; None outside a repository or without git."""
     commit = _ask(root, "rev-parse", "HEAD")
     if commit is None:
         return None

@@ -1,4 +1,4 @@
-"""Torch set up so that the same step gives the same bits."""
+"""Set torch up so that the same step gives the same bits."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ FILL = "fill_uninitialized_memory"
 
 @contextmanager
 def reproducible(workspace: Workspace) -> Iterator[None]:
-    """Deterministic kernels where there are any; compiled graphs are kept in the workspace."""
+    """Use deterministic kernels if there are any, and keep compiled graphs in the workspace."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(workspace.cache / "inductor"))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     enabled = torch.are_deterministic_algorithms_enabled()
@@ -22,7 +22,7 @@ def reproducible(workspace: Workspace) -> Iterator[None]:
     fill = getattr(deterministic, FILL)
     benchmark = torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True, warn_only=True)
-    setattr(deterministic, FILL, False)  # it would write every new tensor twice
+    setattr(deterministic, FILL, False)  # filling would write every new tensor twice
     torch.backends.cudnn.benchmark = False
     try:
         yield
