@@ -1,4 +1,4 @@
-"""`gnflow compare RUN..`: what each arm needed to reach the target, or its loss at equal budgets, and how surely."""
+"""`gnflow compare RUN..`: the cost of each arm to reach the target, or its loss at equal budgets, with intervals."""
 
 import json as json_text
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ TAUS = (1.0, 1.5, 2.0, 4.0)
 
 
 def compare(runs: Sequence[Path], *, targets: Sequence[float], reference: str | None, json: bool) -> int:
-    """Prints the comparison as tables with a verdict in words, or as JSON; 7 when it had to leave a run out."""
+    """Print the comparison as tables with a verdict in words, or as JSON. Returns 7 if a run had to be left out."""
     found = readable(runs)
     comparison = compared(found.runs, targets, reference)
     if json:
@@ -97,7 +97,7 @@ def _ratios(comparison: Comparison, target: float) -> Table:
 
 
 def _ratio(estimate: Estimate) -> list[str]:
-    """Factor, interval, bootstrap, p-values."""
+    """Format the factor, its interval, the bootstrap interval and the p-values."""
     sign = {"at least": ">= ", "at most": "<= "}.get(estimate.bound, "")
     factor = figures.MISSING if estimate.factor is None else f"{sign}{figures.times(estimate.factor)}"
     p_values = _p_values(estimate.p_value, estimate.p_sign_flip)
@@ -121,7 +121,7 @@ def _budgets(budgets: Sequence[Budget]) -> Table:
 
 
 def _reached(reached: Reached, amount: float) -> str:
-    """The loss, and how much of the budget was used where that is little."""
+    """Format the loss, and how much of the budget was used if that is little."""
     used = min(reached.spent.values()) / amount
     return figures.loss(reached.median) + (f" (after {used:.0%})" if used < COARSE else "")
 
@@ -140,7 +140,7 @@ def _differences(comparison: Comparison) -> Table:
 
 
 def _difference(difference: Difference) -> list[str]:
-    """Mean, interval, bootstrap, p-values."""
+    """Format the mean, its interval, the bootstrap interval and the p-values."""
     ends = [
         figures.MISSING if found is None else f"{found.low:+.4f} to {found.high:+.4f}"
         for found in (difference.interval, difference.bootstrap)

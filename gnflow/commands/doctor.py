@@ -1,4 +1,4 @@
-"""`gnflow doctor`: what this machine has, what it lacks, and what to do about it."""
+"""`gnflow doctor`: check what this machine has, what it lacks, and what to do about it."""
 
 import json as json_format
 import os
@@ -24,7 +24,7 @@ from gnflow.secrets import without_secrets
 from gnflow.track import location
 from gnflow.workspace import Workspace
 
-# name, oldest version, what it is for; the first group is needed to train.
+# name, oldest version and purpose of each package; the first group is needed to train.
 NEEDED = (
     ("torch", "2.11"),
     ("numpy", "2"),
@@ -46,12 +46,12 @@ EXTRAS = (
     ("pillow", "10", "pip install 'gnflow[images]' for images in Parquet files"),
     ("altair", "5.5", "pip install 'gnflow[plots]' for charts in reports"),
 )
-SPACE_NEEDED = 2**30  # bytes: data, a few checkpoints of a small model, the compile cache
+SPACE_NEEDED = 2**30  # bytes, for data, a few checkpoints of a small model and the compile cache
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. Training is impossible when something `needed` is missing."""
+    """One line of the report. Training is impossible if something `needed` is missing."""
 
     name: str
     status: Literal["ok", "missing", "note"]
@@ -61,7 +61,7 @@ class Finding:
 
 
 def doctor(*, json: bool) -> int:
-    """Print the findings; 7 when something that training needs is missing, else 0."""
+    """Print the findings. Returns 7 if something that training needs is missing, else 0."""
     found = list(findings(Workspace.around(Path.cwd())))
     lacking = [finding.name for finding in found if finding.needed and finding.status == "missing"]
     if json:
@@ -72,7 +72,7 @@ def doctor(*, json: bool) -> int:
 
 
 def findings(workspace: Workspace) -> Iterator[Finding]:
-    """Every check, in the order in which a run would meet them."""
+    """Run every check, in the order in which a run would need it."""
     yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield from (_package(name, oldest, f"pip install '{name}>={oldest}'", needed=True) for name, oldest in NEEDED)
     yield from (_package(name, oldest, advice) for name, oldest, advice in EXTRAS)
@@ -98,7 +98,7 @@ def _package(name: str, oldest: str, advice: str, *, needed: bool = False) -> Fi
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """The leading numbers: (2, 13, 0) of `2.13.0+cpu`."""
+    """Return the leading numbers of a version, such as (2, 13, 0) for `2.13.0+cpu`."""
     numbers = []
     for part in version.partition("+")[0].split("."):
         if not part.isdigit():
@@ -120,7 +120,7 @@ def _shakespeare() -> Finding:
 
 
 def _guarded(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """The findings of `check`; one that says so where torch is absent or broken."""
+    """Return the findings of `check`, or one finding that says that torch is absent or broken."""
     try:
         yield from check()
     except (ImportError, OSError, RuntimeError) as error:
@@ -149,9 +149,9 @@ def _devices() -> Iterator[Finding]:
 
 
 def _kernels(device: str) -> str:
-    """The kernels of torch's attention that run here, and those with a forward mode of torch's own.
+    """Find the kernels of torch's attention that run here, and those that torch can differentiate in forward mode.
 
-    Gauss-Newton needs one: it takes plain attention, or gnflow's own tangent beside a fused kernel.
+    Gauss-Newton needs forward mode: it uses plain attention, or gnflow's own tangent beside a fused kernel.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -240,7 +240,7 @@ def _tracking(workspace: Workspace) -> Finding:
 
 
 def _telemetry(workspace: Workspace) -> Finding:
-    """MLflow and DVC report usage home unless told not to."""
+    """Check the telemetry of MLflow and DVC, which report usage unless they are told not to."""
     truthy = ("1", "true", "yes")
     quiet = any(os.environ.get(name, "").lower() in truthy for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"))
     settings = workspace.root / ".dvc" / "config"

@@ -13,7 +13,7 @@ from gnflow.spec.problems import excerpt
 
 
 def explain(spec: Path, key: str | None, *, sets: Sequence[str], json: bool) -> int:
-    """Prints `key` and all inside it; without a key, everything."""
+    """Print `key` and all keys inside it; without a key, print all keys."""
     loaded = load(spec, sets)
     with within(loaded.workspace):
         return _printed(below(loaded, key) if key else explained(loaded), key, json)

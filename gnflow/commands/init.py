@@ -1,4 +1,4 @@
-"""`gnflow init`: make the folder around here a project: a Git and a DVC repository that ignores what runs leave."""
+"""`gnflow init`: make the current folder a project: a Git and DVC repository that ignores the files of runs."""
 
 import importlib.util
 import os
@@ -16,9 +16,9 @@ QUIET = ("core.analytics", "core.check_update")
 
 
 def init() -> int:
-    """Makes what is missing and says so; what is there stays as it is.
+    """Make everything that is missing and say so. Existing files stay as they are.
 
-    Raises EnvironmentProblem without git or DVC, and DiskProblem.
+    Raises EnvironmentProblem if git or DVC is missing, and DiskProblem.
     """
     workspace = Workspace.around(Path.cwd())
     root = workspace.root
@@ -37,7 +37,7 @@ def _git(root: Path) -> str:
 
 
 def _ignored(root: Path) -> str:
-    """Runs, prepared data, the tracking store and the cache; DVC keeps what is worth keeping of them."""
+    """Ignore runs, prepared data, the tracking store and the cache in Git; DVC keeps the important parts of them."""
     file = root / ".gitignore"
     with disk.writing(file):
         before = file.read_text() if file.exists() else ""

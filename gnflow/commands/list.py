@@ -1,4 +1,4 @@
-"""`gnflow list`: the runs of this project."""
+"""`gnflow list`: list the runs of this project."""
 
 import json as json_text
 import os
@@ -17,10 +17,10 @@ UNREADABLE = "unreadable"
 
 
 class Row(NamedTuple):
-    """One run; what it has not recorded is None."""
+    """One run; values that it has not recorded are None."""
 
     name: str
-    """Its path under `runs/`."""
+    """The path of the run under `runs/`."""
     kind: str
     status: str
     steps: int | None = None
@@ -29,13 +29,13 @@ class Row(NamedTuple):
     tokens: float | None = None
     seconds: float | None = None
     updated: float | None = None
-    """Unix seconds."""
+    """Time of the last record, in Unix seconds."""
 
 
 def list_runs(*, json: bool) -> int:
-    """Prints a line for each run under `runs/` of the project around the current directory, the latest first.
+    """Print a line for each run under `runs/` of the current project, the latest first.
 
-    Returns 7 when there is one that cannot be read.
+    Returns 7 if one of them cannot be read.
     """
     runs = Workspace.around(Path.cwd()).runs
     found, unread = walk(runs)
@@ -52,7 +52,7 @@ def list_runs(*, json: bool) -> int:
 
 
 def _row(directory: Path, name: str, unread: dict[Path, str]) -> Row | None:
-    """None, and an entry of `unread`, for a run that cannot be read."""
+    """Make the row of a run. If the run cannot be read, add it to `unread` and return None."""
     try:
         return _readable_row(directory, name)
     except GnflowError as problem:
@@ -80,7 +80,7 @@ def _readable_row(directory: Path, name: str) -> Row:
 
 
 def _last(run: Run) -> Step:
-    """The last step, with the last value of everything."""
+    """Return the last step, and the last value of every column."""
     last = Step(0, 0.0, {})
     for step in read(run.directory / "journal.jsonl").steps.values():
         last = Step(step.step, step.time, {**last.values, **step.values})

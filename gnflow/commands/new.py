@@ -1,4 +1,4 @@
-"""`gnflow new NAME`: a spec to begin with, and what to do next."""
+"""`gnflow new NAME`: write a spec to begin with, and say what to do next."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ class Refused(GnflowError):
 
 
 class Rival(NamedTuple):
-    """What the new run may be compared with, and the command that makes it where it does not exist."""
+    """A run to compare the new run with, and the command that makes it if it does not exist."""
 
     name: str
     command: str | None = None
@@ -40,9 +40,9 @@ class Rival(NamedTuple):
 
 
 def new(name: str, *, optimizer: str | None = None, base: Path | None = None) -> int:
-    """Writes NAME.yaml, in specs/ where there is one, and prints the next commands.
+    """Write NAME.yaml, in specs/ if that folder exists, and print the next commands.
 
-    Raises Refused for a name or optimizer that there cannot be and for a file that there is; SpecError for a bad base.
+    Raises Refused for an invalid name or optimizer and for an existing file, and SpecError for a bad base.
     """
     with within(Workspace.around(Path.cwd())):
         return _made(name.removesuffix(".yaml"), optimizer, base)
@@ -77,7 +77,7 @@ def _made(name: str, optimizer: str | None, base: Path | None) -> int:
 
 
 def _written(name: str, optimizer: str | None, base: Path | None, file: Path) -> tuple[Experiment, str]:
-    """The experiment, and the spec that says it."""
+    """Return the experiment and the text of its spec."""
     try:
         experiment = example(name, optimizer or DEFAULT, _source())
     except ValidationError:
@@ -119,7 +119,7 @@ def _source() -> Mapping[str, Plain]:
 
 
 def _untracked() -> str:
-    """The shortest path to a run where MLflow is not installed."""
+    """Return the line that turns tracking off if MLflow is not installed, so that the run works at once."""
     try:
         check_available()
     except EnvironmentProblem:
@@ -130,7 +130,7 @@ def _untracked() -> str:
 
 
 def _next(experiment: Experiment, file: Path, base: Path | None, workspace: Workspace) -> Iterator[str]:
-    """Three commands that lead from the spec to a comparison."""
+    """Return three commands that lead from the spec to a comparison."""
     rival = _rival(experiment, base, workspace)
     ours, theirs = (_shown(workspace.runs / name) for name in (experiment.name, rival.name))
     commands = [
@@ -148,7 +148,7 @@ def _next(experiment: Experiment, file: Path, base: Path | None, workspace: Work
 
 
 def _rival(experiment: Experiment, base: Path | None, workspace: Workspace) -> Rival:
-    """The latest finished run of the same task; else the spec this one is based on; else a baseline to be made."""
+    """Choose the latest finished run of the same task; else the spec that this one is based on; else a new baseline."""
     if base is not None:
         name = load(base).experiment.name
         command = None if _finished(workspace.runs / name) else f"gnflow run {base}"
@@ -185,5 +185,5 @@ def _same_task(spec: Path, experiment: Experiment) -> bool:
 
 
 def _shown(path: Path) -> str:
-    """As it is typed here."""
+    """Format a path as the user would type it in the current directory."""
     return os.path.relpath(path)

@@ -1,4 +1,4 @@
-"""`gnflow plan SPEC`: what will run and what it costs, with nothing allocated."""
+"""`gnflow plan SPEC`: show what a run does and costs, without allocating anything."""
 
 import json as json_text
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def plan(spec: Path, *, sets: Sequence[str], json: bool, parameters: bool = False) -> int:
-    """Prints what a spec will do and cost, with every tensor if `parameters`; or the JSON of plan.json."""
+    """Print what a run of the spec does and costs (with every tensor if `parameters`), or the JSON of plan.json."""
     loaded = load(spec, sets)
     # torch takes seconds to import: a bad spec is refused before.
     from gnflow.compiler.fits import compare_with_memory
@@ -70,7 +70,7 @@ def _costs(planned: "Plan") -> Table:
 
 
 def _blocks(planned: "Plan") -> Iterator[str]:
-    """Why a block has a region of its own, or has not."""
+    """Say why a block has a compiled region of its own or shares one."""
     for name, block in planned.blocks.items():
         need = f"{block.share:.0%} of the FLOPs of `curved`"
         if not block.own:
@@ -101,7 +101,7 @@ def _memory(planned: "Plan") -> Table:
 
 
 def _summary(planned: "Plan", seconds: float | None) -> Iterator[str]:
-    """What matters first: the run, a step, the whole, and evaluation beside it."""
+    """Summarise the costs of the run, of a step and of evaluation."""
     tokens = planned.tokens_solve + planned.tokens_search
     count = sum(prod(row.shape) for row in planned.parameters)
     predicted = (

@@ -1,4 +1,4 @@
-"""`gnflow prepare`: tokenize to shards."""
+"""`gnflow prepare`: tokenize the data of specs into shards."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +9,9 @@ from gnflow.spec.load import Loaded, load
 
 
 def prepare(specs: Sequence[Path], *, sets: Sequence[str]) -> int:
-    """Make or verify the shards of each spec, and say what they hold. Every spec is checked before any work.
+    """Make or verify the shards of each spec, and say what they hold. All specs are checked before any work begins.
 
-    What is wrong with the data of one is raised when those of the others are ready.
+    If the data of one spec has an error, it is raised after the data of the others is ready.
     """
     problems: list[GnflowError] = []
     for loaded in [load(path, sets) for path in specs]:

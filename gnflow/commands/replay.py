@@ -1,4 +1,4 @@
-"""`gnflow replay RUN STEP`: take one step of a run again, and say what in it is not finite."""
+"""`gnflow replay RUN STEP`: take one step of a run again, and name the first tensor that is not finite."""
 
 import json as encoder
 import math
@@ -19,7 +19,7 @@ COLUMNS = ("weight", "gradient", "update", "output")
 
 
 def replay(run: Path, step: int, *, json: bool = False) -> int:
-    """Prints the size of every weight, gradient, update and output. Raises the errors of `gnflow.train.replay`."""
+    """Print the size of every weight, gradient, update and output. Raises the errors of `gnflow.train.replay`."""
     found = find(run)
     workspace = Workspace.holding(found.directory)
     toolchain.settle(workspace)
@@ -72,7 +72,7 @@ def _content(taken: "Replay") -> dict[str, object]:
 
 
 def _plain(value: float | None) -> float | str | None:
-    """JSON has no infinity: the word for it."""
+    """Replace infinities by words, since JSON has no infinity."""
     return value if value is None or math.isfinite(value) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""`gnflow report RUN..`: the comparison as one HTML page, with its charts as pictures beside it."""
+"""`gnflow report RUN..`: write the comparison as one HTML page, with its charts as pictures beside it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ from gnflow.study.report import assets
 def report(
     runs: Sequence[Path], *, output: Path, targets: Sequence[float], reference: str | None, title: str | None
 ) -> int:
-    """Writes the page; 7 when it had to leave a run out.
+    """Write the page. Returns 7 if a run had to be left out.
 
-    Raises EnvironmentProblem without the packages that draw, SpecError as `compare` does.
+    Raises EnvironmentProblem if the packages that draw charts are missing, and SpecError like `compare`.
     """
     assets.check_available()
     from gnflow.study.report.write import write

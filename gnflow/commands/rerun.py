@@ -29,21 +29,21 @@ DISAGREES = 1
 
 
 class Repetition:
-    """Observer of the run made again: ends it after step `last`, as SIGTERM would."""
+    """An observer that ends the repeated run after step `last`, as SIGTERM would."""
 
     def __init__(self, last: int | None) -> None:
         self.last = last
         self.reached = False
 
     def recorded(self, record: Record) -> None:
-        """Whether this was the last step to repeat."""
+        """Stop the run if this was the last step to repeat."""
         if isinstance(record, Step) and record.step == self.last and not self.reached:
             self.reached = True
             signal.raise_signal(signal.SIGTERM)
 
 
 def rerun(run: Path, *, keep: Path | None = None, json: bool = False) -> int:
-    """Prints what has changed since, repeats the run, prints the verdict; 1 when it disagrees.
+    """Print what has changed since the run, repeat it, and print the verdict. Returns 1 if the results disagree.
 
     A repetition that agrees is removed, unless `keep` names a directory for it. Raises the errors of `gnflow run`.
     """
@@ -72,14 +72,14 @@ def rerun(run: Path, *, keep: Path | None = None, json: bool = False) -> int:
 
 @contextmanager
 def _place(directory: Path, keep: Path | None) -> Iterator[Path]:
-    """Where to repeat; a directory of our own does not survive an error."""
+    """Open the directory to repeat the run in. A temporary directory is removed after an error."""
     if keep is not None:
         yield keep
         return
     beside = directory.resolve().parent
     with disk.writing(beside):
         place = Path(tempfile.mkdtemp(prefix=f".rerun_{directory.resolve().name}_", dir=beside))
-        place.chmod(0o755)  # a kept one is a run like any other
+        place.chmod(0o755)  # a directory that is kept is a run like any other
     try:
         yield place
     except BaseException:
@@ -122,7 +122,7 @@ def _repeat(found: Run, place: Path, console: Console) -> "tuple[Run, Changes]":
 
 
 def _last(found: Run) -> int | None:
-    """The step to stop after; None for a run that has ended of itself."""
+    """Return the step to stop after; None if the run ended by itself."""
     ended = state.status(found) in ("complete", "diverged")
     return None if ended else max(read(found.directory / JOURNAL).steps)
 
@@ -185,7 +185,7 @@ def _content(found: Run, agreed: "Agreement", changed: "Changes", kept: Path | N
 
 
 def _plain(part: "NamedTuple | None") -> dict[str, object] | None:
-    """JSON has no infinity."""
+    """Replace infinities, since JSON has none."""
     if part is None:
         return None
     return {

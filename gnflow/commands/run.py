@@ -1,4 +1,4 @@
-"""`gnflow run`: plan, compile, train; resume what was interrupted."""
+"""`gnflow run`: plan, compile and train a spec, or resume its interrupted run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ def run(
     supersede: bool = False,
     extend: bool = False,
 ) -> int:
-    """Runs a spec to its end and prints its summary. Raises the errors of `gnflow.train.loop.run`."""
+    """Run a spec to its end and print its summary. Raises the errors of `gnflow.train.loop.run`."""
     loaded = load(spec, sets)
     toolchain.settle(loaded.workspace)
     # After the spec is known to be good: torch takes seconds to import.
@@ -56,7 +56,7 @@ def run(
 
 
 def mirrors(experiment: Experiment, workspace: Workspace, report: "Report") -> "list[Watch]":
-    """What the spec wants the run mirrored to. Raises EnvironmentProblem when MLflow is not installed."""
+    """Return the mirrors that the spec asks for. Raises EnvironmentProblem if MLflow is not installed."""
     if not isinstance(experiment.tracking, Mlflow):
         return []
     from gnflow.track.location import check_available
@@ -67,11 +67,11 @@ def mirrors(experiment: Experiment, workspace: Workspace, report: "Report") -> "
 
 
 def show(run: "Run", console: "Console") -> None:
-    """The summary of a run, as a table."""
+    """Print the summary of a run as a table."""
     from rich.table import Table
     from rich.text import Text
 
-    # A path is no markup, whatever brackets are in it.
+    # Brackets in a path are not markup.
     table = Table(
         title=Text(str(run.directory), style="table.title"), title_justify="left", show_header=False, box=None
     )

@@ -9,7 +9,7 @@ from gnflow.workspace import Workspace
 
 
 def schema(output: Path | None) -> int:
-    """Prints it, with the kinds of the project around, or writes it to `output`."""
+    """Print the schema, including the kinds of the current project, or write it to `output`."""
     with within(Workspace.around(Path.cwd())):
         text = json.dumps(schema_of_specs(), indent=2, ensure_ascii=False) + "\n"
     if output is None:

@@ -1,4 +1,4 @@
-"""`gnflow show RUN`: one run's spec, plan, state and figures."""
+"""`gnflow show RUN`: show the spec, plan, state and figures of one run."""
 
 import json as json_text
 import time
@@ -21,24 +21,24 @@ LAST_EVENTS = 5
 
 
 class Shown(NamedTuple):
-    """Everything there is to tell about a run."""
+    """Everything that is shown about a run."""
 
     run: Run
     status: str
     updated: float | None
-    """Unix seconds."""
+    """Time of the last record, in Unix seconds."""
     journal: Reading
     sessions: list[dict[str, object]]
     checkpoints: list[str]
 
     @property
     def losses(self) -> list[float]:
-        """Held-out losses, by step."""
+        """The held-out losses in the order of steps."""
         return [step.values[METRIC] for step in self.journal.steps.values() if METRIC in step.values]
 
     @property
     def last(self) -> dict[str, float]:
-        """The last value of everything that was recorded."""
+        """The last value of every column that was recorded."""
         values: dict[str, float] = {}
         for step in self.journal.steps.values():
             values |= {"step": step.step, **step.values}
@@ -46,7 +46,7 @@ class Shown(NamedTuple):
 
 
 def show(run: Path, *, json: bool) -> int:
-    """Prints where a run comes from, how it is doing, and what it has reached."""
+    """Print where a run comes from, its status, and its results."""
     found = _look(find(run))
     if json:
         print(json_text.dumps(_content(found), indent=2))
@@ -88,7 +88,7 @@ def _content(shown: Shown) -> dict[str, object]:
 
 
 def _blocks(shown: Shown) -> Iterator[tuple[str, list[str]]]:
-    """Headings, each with its lines; none where there is nothing to say."""
+    """Return headings with their lines. A heading without lines is left out."""
     run, last = shown.run, shown.last
     ago = "" if shown.updated is None else f", last recorded {figures.age(time.time() - shown.updated)}"
     yield "run", [f"{run.directory.resolve().name}: {shown.status}{ago}", str(run.directory)]
@@ -107,7 +107,7 @@ def _blocks(shown: Shown) -> Iterator[tuple[str, list[str]]]:
 
 
 def _section(run: Run, section: str) -> str:
-    """What a section of the spec says beyond the defaults."""
+    """List the keys of a section of the spec that differ from the defaults."""
     part: BaseModel = getattr(run.experiment, section)
     kind = getattr(part, "kind", None)
     said = [f"{key} {value}" for key, value in leaves(part.model_dump(mode="json", exclude_defaults=True))]
@@ -140,7 +140,7 @@ def _target(run: Run) -> list[str]:
 
 def _figure(name: str, value: float) -> str:
     if name.startswith("time/"):
-        return figures.duration(max(value, 0.0))  # `time/others` may lie a hair below 0
+        return figures.duration(max(value, 0.0))  # `time/others` may be slightly below 0
     if name.startswith("loss/"):
         return figures.loss(value)
     return figures.count(value) if name.startswith(("tokens/", "flops/", "passes/")) else f"{value:.6g}"

@@ -1,4 +1,4 @@
-"""`gnflow study`: what a study costs, its pipeline, the choice among trials, and one run of it."""
+"""`gnflow study`: show the cost of a study, write its pipeline, choose among trials, and take one of its runs."""
 
 import json as json_text
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from gnflow.study.design.load import load
 
 
 def plan(folder: Path, *, json: bool) -> int:
-    """Prints the cost of every arm, as a table or as JSON."""
+    """Print the cost of every arm, as a table or as JSON."""
     design = load(folder)
-    # torch takes seconds to import: a bad study is refused before.
+    # torch takes seconds to import, so a bad study is refused before.
     from gnflow.study import figures, tables
     from gnflow.study.design.cost import costs, remarks, total
 
@@ -47,7 +47,7 @@ def plan(folder: Path, *, json: bool) -> int:
 
 
 def pipeline(folder: Path, *, check: bool) -> int:
-    """Writes dvc.yaml beside the study, or checks that it is what the study says."""
+    """Write dvc.yaml beside the study, or check that it is up to date."""
     from gnflow.study.design import pipeline
 
     design = load(folder)
@@ -60,7 +60,7 @@ def pipeline(folder: Path, *, check: bool) -> int:
 
 
 def choose(folder: Path, arm: str) -> int:
-    """Writes tuned/<arm>.yaml and prints the trials."""
+    """Write tuned/<arm>.yaml and print the trials."""
     from gnflow.study.design import choice
 
     design = load(folder)
@@ -72,7 +72,7 @@ def choose(folder: Path, arm: str) -> int:
 
 
 def run(spec: Path, *, sets: Sequence[str], run_dir: Path | None) -> int:
-    """One run of a study. That it diverged is a result: it is printed, and the pipeline goes on."""
+    """Take one run of a study. If it diverges, this is a result: it is printed, and the pipeline continues."""
     from gnflow.commands.run import run as train
 
     try:

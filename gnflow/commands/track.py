@@ -1,4 +1,4 @@
-"""`gnflow track RUN..`: send MLflow what it does not have of runs; refills a store that was lost."""
+"""`gnflow track RUN..`: send MLflow everything that it lacks of runs, for example after a store was lost."""
 
 import json
 from collections.abc import Sequence
@@ -12,9 +12,10 @@ from gnflow.workspace import Workspace
 
 
 def track(runs: Sequence[Path]) -> int:
-    """Prints a line for each run, with its id in MLflow. A directory that is no run stands for all the runs inside it.
+    """Print a line for each run, with its id in MLflow. A directory that is not a run stands for all runs inside it.
 
-    Raises EnvironmentProblem when MLflow is missing or away; and at the end, with every run that could not be sent.
+    Raises EnvironmentProblem if MLflow is missing or does not answer; and at the end, naming all runs that were not
+    sent.
     """
     problems: dict[Path, str] = {}
     meant = sorted(dict.fromkeys(found for name in runs for found in _meant(name, problems)), key=_began)
@@ -58,7 +59,7 @@ def _is_run(place: Path) -> bool:
 
 
 def _recorded(run: Path) -> bool:
-    """Whether there is anything to send; a journal that cannot be read is named when it is sent."""
+    """Whether there is anything to send. A journal that cannot be read counts, and is named when it is sent."""
     try:
         return first_line(run / JOURNAL) is not None
     except OSError:
@@ -66,7 +67,7 @@ def _recorded(run: Path) -> bool:
 
 
 def _began(run: Path) -> float:
-    """So that a study begins with the first of its runs."""
+    """Return when the run began, so that a study begins with the first of its runs."""
     try:
         line = first_line(run / JOURNAL)
         return float(json.loads(line)["time"]) if line else 0.0

@@ -1,4 +1,4 @@
-"""`gnflow ui`: the MLflow UI on the store of the project."""
+"""`gnflow ui`: open the MLflow UI on the store of the project."""
 
 import signal
 import sys
@@ -13,9 +13,9 @@ from gnflow.workspace import Workspace
 
 
 def ui(*, host: str = "127.0.0.1", port: int = 5000, allowed: Sequence[str] = ()) -> int:
-    """Serve until Ctrl-C; `allowed` are further names that this machine is asked by.
+    """Serve until Ctrl-C; `allowed` are further names by which browsers may address this machine.
 
-    Raises EnvironmentProblem when MLflow is missing or the port is taken.
+    Raises EnvironmentProblem if MLflow is missing or the port is taken.
     """
     location.check_available()
     workspace = Workspace.around(Path.cwd())

@@ -1,4 +1,4 @@
-"""`gnflow verify`: derivatives and optimizer of specs, checked on a small copy of the model of each."""
+"""`gnflow verify`: check the derivatives and the optimizer of specs, on a small copy of each model."""
 
 import json as encoder
 import time
@@ -11,7 +11,7 @@ from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import Loaded, load
 from gnflow.spec.problems import Problem, SpecProblems, shown
 
-FAILED = 1  # as of anything that is wrong with gnflow or what is plugged into it, and not with the spec or the machine
+FAILED = 1  # the exit code for faults of gnflow or a plug-in, as opposed to the spec or the machine
 
 
 class Finding(NamedTuple):
@@ -24,9 +24,9 @@ class Finding(NamedTuple):
 
 
 def verify(specs: Sequence[Path], *, sets: Sequence[str] = (), json: bool) -> int:
-    """Prints one line for each check; 1 when one does not hold. Raises SpecError for bad specs or idle rules.
+    """Print one line for each check. Returns 1 if one fails. Raises SpecError for bad specs or rules without effect.
 
-    All specs are read and built before anything is checked. The JSON of several is a list of that of each, with its
+    All specs are read and built before anything is checked. The JSON for several specs is a list with an entry for each
     file.
     """
     every = _read(specs, sets)
@@ -43,7 +43,7 @@ def verify(specs: Sequence[Path], *, sets: Sequence[str] = (), json: bool) -> in
 
 
 def _read(specs: Sequence[Path], sets: Sequence[str]) -> list[Loaded]:
-    """Raises SpecProblems with those of every spec."""
+    """Read all specs. Raises SpecProblems with the problems of all of them."""
     read: list[Loaded] = []
     problems: list[Problem] = []
     for spec in specs:
@@ -57,7 +57,7 @@ def _read(specs: Sequence[Path], sets: Sequence[str]) -> list[Loaded]:
 
 
 def _build(experiment: Experiment) -> None:
-    """Refuses rules that do not fit the model as it is written."""
+    """Build the parts of a spec once, which raises an error if its rules do not fit the model."""
     from gnflow.optim.protocol import eager
     from gnflow.verify.subject import build_parts
 
@@ -94,7 +94,7 @@ def _findings(experiment: Experiment, compiling: bool) -> Iterator[Finding]:
             check(small)
         except CheckFailed as failed:
             detail = str(failed)
-        except RuntimeError as error:  # of torch; the other checks may still say where it comes from
+        except RuntimeError as error:  # an error of torch; the other checks may still show its cause
             detail = f"stopped by {type(error).__name__}: {str(error).strip().splitlines()[0]}"
         yield Finding(claim, not detail, detail, time.perf_counter() - start)
 

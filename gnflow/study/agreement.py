@@ -1,9 +1,9 @@
-"""Whether two runs of one spec agree: bit for bit, within rounding, or not.
+"""Compare two runs of one spec: do they agree bit for bit, within rounding, or not?
 
-A difference is measured against the largest magnitude that its column has in the recorded run, so that a quantity which
-passes through zero is not blamed for it. On small float32 runs of 30 steps, sums in another order (compiled or not, one
-thread or two) were seen to make at most 7e-5, another seed at least 2e-2 at every step: the tolerance lies between.
-Seconds are never compared; counts (tokens, passes, FLOPs) have to be equal.
+A difference is measured relative to the largest magnitude that its column has in the recorded run, so that a quantity
+near zero has no large relative difference. In small float32 runs of 30 steps, sums in another order (compiled or not,
+one thread or two) made differences of at most 7e-5, and another seed of at least 2e-2 at every step. The tolerance lies
+between the two. Seconds are never compared; counts (tokens, passes, FLOPs) must be equal.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,18 +24,18 @@ INFINITE = float("inf")
 
 
 class Difference(NamedTuple):
-    """One value that is not the same; None where a run has none."""
+    """One value that differs between the runs; None if a run does not have it."""
 
     step: int
     column: str
     there: float | None
     here: float | None
     relative: float
-    """To the largest magnitude of the column; infinite for counts and for what only one run has."""
+    """Relative to the largest magnitude of the column; infinite for counts and for values that only one run has."""
 
 
 class Weights(NamedTuple):
-    """The newest weights that both runs have kept."""
+    """A comparison of the newest weights that both runs have kept."""
 
     step: int
     identical: bool
@@ -44,21 +44,22 @@ class Weights(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """How a repetition compares with what was recorded."""
+    """The result of comparing a repetition with the recorded run."""
 
     steps: int
-    """Steps of the recorded run."""
+    """Number of steps of the recorded run."""
     tolerance: float
     largest: Difference | None
     first: Difference | None
-    """The first that is too large for rounding."""
+    """The first difference that is too large for rounding."""
     weights: Weights | None
 
     @property
     def verdict(self) -> Literal["identical", "rounding", "different"]:
-        """Weights along directions that the loss does not feel drift further than the loss: they are told, not judged.
+        """Summarise the comparison. Weights count only if nothing else differs.
 
-        Unless nothing else differs: then what the step computes is not what is recorded.
+        Weights may drift in directions that do not change the loss, so a difference in them alone proves little. But if
+        only the weights differ, the steps computed something other than what they recorded.
         """
         if self.first is not None:
             return "different"
@@ -70,14 +71,14 @@ class Agreement(NamedTuple):
 
 
 def agreement(there: Run, here: Run) -> Agreement:
-    """Compares `here`, a repetition, with `there`, up to the last step that `there` has recorded."""
+    """Compare the repetition `here` with the run `there`, up to the last step that `there` has recorded."""
     reading = read(there.directory / JOURNAL)
     recorded = reading.steps
     ends = {event.step for event in reading.events if event.name == EXTENDED}
     found = [
         each
         for each in differences(recorded, read(here.directory / JOURNAL).steps)
-        if not (each.here is None and each.step in ends)  # measured because the run ended there, at first
+        if not (each.here is None and each.step in ends)  # this was measured because the run first ended there
     ]
     tolerance = TOLERANCE[there.experiment.training.precision]
     return Agreement(
@@ -90,7 +91,7 @@ def agreement(there: Run, here: Run) -> Agreement:
 
 
 def differences(there: Mapping[int, Step], here: Mapping[int, Step]) -> Iterator[Difference]:
-    """Every value that differs, by step, the largest of a step first."""
+    """Find every value that differs, in the order of steps; the largest difference of a step comes first."""
     sizes: dict[str, float] = {}
     for record in there.values():
         for column, value in record.values.items():
@@ -130,7 +131,7 @@ def _weights(there: Path, here: Path) -> Weights | None:
 
 
 def _kept(directory: Path) -> dict[int, Path]:
-    """Step -> its weights, whole by their digests."""
+    """Find the undamaged weights that a run has kept, by step."""
     places = {checkpoint.step_of(path): path for path in checkpoint.all_in(directory / CHECKPOINTS)}
     steps = Run.load(directory).summary.get("steps")
     if results.status(directory) == results.COMPLETE and isinstance(steps, int):

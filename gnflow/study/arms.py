@@ -1,4 +1,4 @@
-"""Arms: runs that differ in nothing but their seed, and the ledger of what stands behind them."""
+"""Arms: groups of runs that differ only in their seed, with a summary of their settings."""
 
 import json
 import re
@@ -21,14 +21,15 @@ class Arm(NamedTuple):
 
     name: str
     kind: str
-    """That of the optimizer."""
+    """The kind of the optimizer."""
     runs: tuple[Run, ...]
     trials: int
-    """Configurations tried before the values of this spec were settled on."""
+    """Number of configurations that were tried to choose the values of this spec."""
     learning_rates: dict[str, float]
-    """Where in the optimizer (`inner.others`; empty for its own) -> rate."""
+    """Learning rates by their place in the optimizer, such as `inner.others`; empty for the rate of the optimizer
+    itself."""
     update_rms: float | None
-    """Median over the steps of all runs of norm(update) / sqrt(number of parameters)."""
+    """Median of norm(update) / sqrt(number of parameters) over the steps of all runs."""
     start: float | None
     """Held-out loss of the starting weights: the median over the seeds."""
     best: float | None
@@ -36,7 +37,7 @@ class Arm(NamedTuple):
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """In order, one for each run."""
+        """The seed of each run, in order."""
         return tuple(run.experiment.training.seed for run in self.runs)
 
     @property
@@ -46,7 +47,7 @@ class Arm(NamedTuple):
 
 
 def arms(runs: Sequence[Run]) -> tuple[Arm, ...]:
-    """Groups runs whose specs differ in seed, name and tracking only. Raises SpecError when two share a seed."""
+    """Group runs whose specs differ only in seed, name and tracking. Raises SpecError if two of them share a seed."""
     groups: dict[str, dict[int, Run]] = {}
     for run in runs:
         group, seed = groups.setdefault(_spec(run), {}), run.experiment.training.seed
@@ -59,14 +60,14 @@ def arms(runs: Sequence[Run]) -> tuple[Arm, ...]:
 
 
 def held_out(run: Run) -> list[tuple[int, float]]:
-    """(step, held-out loss) of every evaluation."""
+    """Return (step, held-out loss) of every evaluation."""
     if METRIC not in run.metrics.columns:
         return []
     return run.metrics.select("step", METRIC).drop_nulls().rows()
 
 
 def start(run: Run) -> float | None:
-    """Held-out loss of the starting weights."""
+    """Return the held-out loss of the starting weights."""
     return next((loss for step, loss in held_out(run) if step == 0), None)
 
 
@@ -88,7 +89,7 @@ def _arm(name: str, runs: tuple[Run, ...]) -> Arm:
 
 
 def _spec(run: Run) -> str:
-    """All of a spec that is not the seed, a name, or where it is mirrored to."""
+    """Return all of a spec but its seed, its name and its tracking."""
     tree = run.experiment.model_dump(mode="json", exclude={"name": True, "tracking": True, "training": {"seed"}})
     return json.dumps(tree, sort_keys=True)
 
@@ -110,7 +111,7 @@ def _update_rms(run: Run) -> list[float]:
 
 
 def _names(members: Sequence[tuple[Run, ...]]) -> list[str]:
-    """The shortest of three names that no other arm has: of directories, by path, and by all paths."""
+    """Choose the shortest name that no other arm has: the name of a directory, its path, or all paths."""
     candidates = [
         (_common(runs), str(_home(runs[0])), " + ".join(str(run.directory) for run in runs)) for runs in members
     ]
@@ -121,7 +122,7 @@ def _names(members: Sequence[tuple[Run, ...]]) -> list[str]:
 
 
 def _common(runs: Sequence[Run]) -> str:
-    """`full_gn` of `full_gn/seed_1` and `full_gn/seed_2`, or of `full_gn_1` and `full_gn_2`."""
+    """Find the common name: `full_gn` for `full_gn/seed_1` and `full_gn/seed_2`, or `full_gn_1` and `full_gn_2`."""
     names = list(dict.fromkeys(_home(run).resolve().name for run in runs))
     if len(names) == 1:
         return names[0]
@@ -131,5 +132,5 @@ def _common(runs: Sequence[Run]) -> str:
 
 
 def _home(run: Run) -> Path:
-    """The directory that is named for the arm."""
+    """Return the directory that has the name of the arm."""
     return run.directory.parent if SEED.fullmatch(run.directory.resolve().name) else run.directory

@@ -1,4 +1,4 @@
-"""A comparison at equal budgets in words. Nothing is claimed that an interval leaves open."""
+"""Describe a comparison at equal budgets. A difference is claimed only if its interval excludes zero."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
@@ -10,14 +10,14 @@ from gnflow.study.scores import WORDS, numbers
 from gnflow.study.verdict import tuning, unequal
 from gnflow.track.description import leaves
 
-SAME = 0.005  # nats; smaller differences are none
-COARSE = 0.9  # of a budget: an evaluation that had cost less says little about it
-DECAYING = ("cosine", "global_cosine", "inner_cosine")  # schedules that end with the run
+SAME = 0.005  # nats; a smaller difference counts as none
+COARSE = 0.9  # fraction of a budget; an evaluation that had cost less says little about the budget
+DECAYING = ("cosine", "global_cosine", "inner_cosine")  # schedules that depend on the end of the run
 Claim = Literal["below", "above", "alike", "undecided"]
 
 
 def verdict(arms: Sequence[Arm], budgets: Sequence[Budget], reference: str | None) -> Iterator[str]:
-    """What they are compared by, then a sentence or two for each other arm."""
+    """Say how arms are compared, then describe each arm other than the reference in one or two sentences."""
     own = sorted({target.at_most for arm in arms for run in arm.runs if (target := run.experiment.training.target)})
     aims = f" ({figures.listed([figures.target(value) for value in own])} are their own)" if own else ""
     if len(arms) > 1 or not budgets:
@@ -43,7 +43,7 @@ def verdict(arms: Sequence[Arm], budgets: Sequence[Budget], reference: str | Non
 
 
 def warnings(arms: Sequence[Arm], budgets: Sequence[Budget]) -> Iterator[str]:
-    """What makes the loss at a budget say less than it seems to."""
+    """Warn of reasons why the loss at a budget may be misleading."""
     for arm in arms:
         found = {WORDS[b.axis]: (b.amount, reached) for b in budgets for reached in b.arms if reached.arm == arm.name}
         coarse = [axis for axis, (amount, reached) in found.items() if min(reached.spent.values()) < COARSE * amount]
@@ -62,7 +62,7 @@ def warnings(arms: Sequence[Arm], budgets: Sequence[Budget]) -> Iterator[str]:
 
 
 def claim(difference: Difference) -> Claim:
-    """Where the reference's loss lies; with one seed the difference is all there is to go by."""
+    """Decide whether the reference's loss is below or above. With one seed only the difference itself decides."""
     low, high = difference.interval or (difference.mean, difference.mean)
     if low > -SAME and high < SAME:
         return "alike"
@@ -70,7 +70,7 @@ def claim(difference: Difference) -> Claim:
 
 
 def interval(difference: Difference) -> str:
-    """`0.100 to 0.150`, of what is claimed; `0.020 above to 0.040 below` where nothing is. Needs two seeds."""
+    """Format an interval: `0.100 to 0.150` for a claim, `0.020 above to 0.040 below` otherwise. Needs two seeds."""
     low, high = difference.interval or (difference.mean, difference.mean)
     match claim(difference):
         case "below":
@@ -105,7 +105,7 @@ def _first(reference: str, budget: Budget, difference: Difference, trials: Mappi
 
 
 def _others(differences: Mapping[str, Difference]) -> Iterator[str]:
-    """The other axes, in one sentence."""
+    """Describe the other axes in one sentence."""
     said: dict[Claim, list[str]] = {"below": [], "above": [], "alike": [], "undecided": []}
     for axis, each in differences.items():
         claimed = claim(each)

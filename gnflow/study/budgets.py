@@ -1,7 +1,7 @@
-"""The held-out loss of arms at equal budgets: what there is to compare by where runs have no target in common.
+"""Compare the held-out loss of arms at equal budgets, for runs that have no target in common.
 
-The budget of an axis is the largest that every run has reached: the least of what the runs had spent at their last
-evaluation. The loss of a run is that of its last evaluation within the budget; nothing is interpolated. Differences are
+The budget of an axis is the largest one that every run has reached: the minimum of the costs of the runs at their last
+evaluations. The loss of a run is that of its last evaluation within the budget, without interpolation. Differences are
 paired by seed and in nats.
 """
 
@@ -14,36 +14,42 @@ from gnflow.study.intervals import Interval, bootstrap, sign_flip_test, t_interv
 from gnflow.study.scores import METRIC, costs
 from gnflow.train.run import Run
 
-FIRST = ("tokens", "flops", "passes", "seconds", "steps")  # the first of these that is recorded chooses the reference
+FIRST = (
+    "tokens",
+    "flops",
+    "passes",
+    "seconds",
+    "steps",
+)  # the reference is chosen by the first of these that is recorded
 Course = Sequence[tuple[Mapping[str, float], float]]  # (costs, held-out loss) of every evaluation of a run
 
 
 class Reached(NamedTuple):
-    """One arm within one budget."""
+    """The results of one arm within one budget."""
 
     arm: str
     losses: dict[int, float]
-    """Seed -> held-out loss."""
+    """Held-out loss by seed."""
     spent: dict[int, float]
-    """Seed -> what the evaluation had cost, at most the budget."""
+    """Cost at the evaluation by seed, which is at most the budget."""
     steps: dict[int, float]
-    """Seed -> its step."""
+    """Step of the evaluation by seed."""
 
     @property
     def median(self) -> float:
-        """Of the losses."""
+        """Median of the losses."""
         return median(self.losses.values())
 
 
 class Difference(NamedTuple):
-    """The loss of another arm less that of the reference: above 0 where the reference is better."""
+    """The loss of another arm minus that of the reference, which is above 0 if the reference is better."""
 
     other: str
     seeds: tuple[int, ...]
-    """Those of both arms."""
+    """The seeds that both arms have."""
     mean: float
     interval: Interval | None
-    """95 %, of Student's t; None with one seed."""
+    """95 % interval of Student's t; None with one seed."""
     bootstrap: Interval | None
     p_value: float | None
     p_sign_flip: float | None
@@ -56,11 +62,11 @@ class Budget(NamedTuple):
     amount: float
     arms: tuple[Reached, ...]
     differences: tuple[Difference, ...]
-    """Every other arm against the reference, where they have a seed in common."""
+    """The difference of every other arm from the reference, if they have a seed in common."""
 
 
 def unusable(arms: Sequence[Arm]) -> tuple[str, ...]:
-    """The labels of runs that have no evaluation after their first step: they have reached no budget."""
+    """List the labels of runs that have no evaluation after their first step, and so have reached no budget."""
     return tuple(
         label
         for arm in arms
@@ -70,9 +76,9 @@ def unusable(arms: Sequence[Arm]) -> tuple[str, ...]:
 
 
 def budgets(arms: Sequence[Arm], axes: Sequence[str], reference: str | None) -> tuple[str | None, tuple[Budget, ...]]:
-    """(reference, a budget for each axis that all runs record); none where a run has not got beyond its start.
+    """Return the reference, and a budget for each axis that all runs record; no budgets if a run has not taken a step.
 
-    The reference is, unless named, the arm with the lowest median loss at equal tokens.
+    Unless named, the reference is the arm with the lowest median loss at equal tokens.
     """
     courses = {arm.name: {run.experiment.training.seed: _course(run) for run in arm.runs} for arm in arms}
     if not all(course for runs in courses.values() for course in runs.values()):
@@ -93,7 +99,7 @@ def budgets(arms: Sequence[Arm], axes: Sequence[str], reference: str | None) -> 
 
 
 def headline(axes: Collection[str]) -> str:
-    """The axis that is spoken of first."""
+    """Choose the axis that the verdict speaks of first."""
     return next(axis for axis in FIRST if axis in axes)
 
 
@@ -103,7 +109,7 @@ def _course(run: Run) -> Course:
 
 
 def _reached(name: str, runs: Mapping[int, Course], axis: str, amount: float) -> Reached:
-    """The starting weights have cost nothing, so there is an evaluation within any budget."""
+    """Return the results of an arm within a budget. Some exist, since the starting weights have cost nothing."""
     last = {seed: [each for each in course if each[0][axis] <= amount][-1] for seed, course in runs.items()}
     return Reached(
         name,

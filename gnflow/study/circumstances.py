@@ -1,4 +1,4 @@
-"""What shapes the bits of a run beside its spec: code, versions, machine, data. Compared between two runs."""
+"""Compare the circumstances of two runs that affect their bits besides the spec: code, versions, machine, data."""
 
 import hashlib
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ Changes = dict[str, tuple[str, str]]
 
 
 def changes(there: Run, here: Path) -> Changes:
-    """Name -> how it was, how it is now; the last session of a run that several machines worked on need not tell."""
+    """Return each circumstance that changed, with its old and its new value, over all sessions of the runs."""
     old, new = _circumstances(there.directory), _circumstances(here)
     for name in {**_plugins(there.directory), **_plugins(here)}:
         old[name], new[name] = (_plugins(place).get(name, UNKNOWN) for place in (there.directory, here))
@@ -33,7 +33,7 @@ def _circumstances(directory: Path) -> dict[str, str]:
 
 
 def _plugins(directory: Path) -> dict[str, str]:
-    """The plug-ins of all sessions: the name of each, and what its code was."""
+    """Return the plug-ins of all sessions, with the name and the digest of the code of each."""
     found: dict[str, list[str]] = {}
     sessions = provenance.read(directory).get("sessions")
     for session in sessions if isinstance(sessions, list) else ():
@@ -53,7 +53,7 @@ def _part(entry: object, name: str) -> str:
 
 
 def _commit(directory: Path, git: object) -> str:
-    """The commit, and a digest of what was changed since."""
+    """Return the commit and a digest of uncommitted changes."""
     if not isinstance(git, Mapping):
         return UNKNOWN
     commit = str(git.get("commit"))[:12]

@@ -1,4 +1,4 @@
-"""What one ratio allows to be said. Nothing is claimed that its interval leaves open."""
+"""Decide what may be claimed of a ratio. A difference is claimed only if its interval excludes 1."""
 
 from math import inf, isclose
 from typing import Literal
@@ -7,12 +7,12 @@ from gnflow.study import figures
 from gnflow.study.intervals import Interval
 from gnflow.study.ratios import Estimate
 
-ALIKE = 1.05  # factors below this are no difference
+ALIKE = 1.05  # a smaller factor counts as no difference
 Claim = Literal["fewer", "more", "alike", "undecided"]
 
 
 def claim(estimate: Estimate) -> Claim:
-    """What the reference needs; with one seed the factor, or its bound, is all there is to go by."""
+    """Decide whether the reference needs fewer or more. With one seed only the factor, or its bound, decides."""
     low, high = estimate.interval or _of_one_seed(estimate)
     if estimate.factor is None or 1 / ALIKE < estimate.factor < ALIKE:
         certain = low > 1 or high < 1 or (low > 1 / ALIKE and high < ALIKE)
@@ -21,13 +21,13 @@ def claim(estimate: Estimate) -> Claim:
 
 
 def factor(estimate: Estimate) -> str:
-    """`5.5x`, of what is claimed: how many times fewer, or how many times more."""
+    """Format the factor of a claim, such as `5.5x`: how many times fewer, or how many times more."""
     value = estimate.factor or 1.0
     return figures.factor(1 / value if claim(estimate) == "more" else value)
 
 
 def interval(estimate: Estimate) -> str:
-    """`5.1 to 6.0`, of what is claimed; `1.2x more to 1.9x fewer` where nothing is. Needs two seeds."""
+    """Format an interval: `5.1 to 6.0` for a claim, `1.2x more to 1.9x fewer` otherwise. Needs two seeds."""
     low, high = estimate.interval or _of_one_seed(estimate)
     claimed = claim(estimate)
     if claimed == "undecided":
@@ -42,7 +42,7 @@ def interval(estimate: Estimate) -> str:
 
 
 def _of_one_seed(estimate: Estimate) -> Interval:
-    """A point, or what a miss leaves open."""
+    """Make the interval of a single seed: a point, or a half-line after a miss."""
     value = estimate.factor or 1.0
     return Interval(
         value if estimate.bound in ("exact", "at least") else 0.0,

@@ -1,4 +1,4 @@
-"""Arms compared on five axes, at targets or else at equal budgets: numbers, words, and what speaks against them."""
+"""Compare arms on five axes, at targets or else at equal budgets, in numbers and in words, with warnings."""
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
@@ -20,38 +20,38 @@ from gnflow.train.run import Run
 
 
 class Comparison(NamedTuple):
-    """Everything that `gnflow compare` and `gnflow report` tell."""
+    """Everything that `gnflow compare` and `gnflow report` show."""
 
     targets: tuple[float, ...]
-    """From the easiest down; the last, the lowest, is the headline. None where arms are compared at equal budgets."""
+    """Targets from the highest to the lowest, which is the headline. Empty if arms are compared at equal budgets."""
     arms: tuple[Arm, ...]
-    """In the order of the runs."""
+    """The arms in the order of the runs."""
     results: tuple[Result, ...]
-    """Arms by targets: for each target, in the order of `arms`."""
+    """The result of each arm at each target, in the order of `targets` and then of `arms`."""
     reference: str | None
-    """The arm that the others are compared to: unless named, that with the fewest steps to the last target that a run
-    has reached, or with the lowest loss at equal tokens; None when there is none."""
+    """The arm that the others are compared to. Unless named, it has the fewest steps to the lowest target that a run
+    has reached, or the lowest loss at equal tokens; None if there is no such arm."""
     ratios: tuple[Ratio, ...]
-    """For each target, every other arm against the reference."""
+    """For each target, the ratio of every other arm to the reference."""
     profiles: dict[str, Profile]
-    """By axis (WORDS); empty with one target or one arm."""
+    """Performance profiles by axis (WORDS); empty with one target or one arm."""
     budgets: tuple[Budget, ...]
-    """By axis, where there is no target."""
+    """The comparison at equal budgets, by axis, if there is no target."""
     verdict: tuple[str, ...]
     """Sentences about the headline."""
     warnings: tuple[str, ...]
 
     @property
     def headline(self) -> float | None:
-        """The target that the verdict is about."""
+        """Return the target that the verdict is about."""
         return self.targets[-1] if self.targets else None
 
     def at(self, target: float) -> tuple[Result, ...]:
-        """The results at one target, in the order of `arms`."""
+        """Return the results at one target, in the order of `arms`."""
         return tuple(result for result in self.results if result.target == target)
 
     def to_json(self) -> dict[str, object]:
-        """A plain tree, by names; null for what is infinite, beside a count of the misses."""
+        """Return a plain tree. Infinite values are null, beside the number of misses."""
         return {
             "metric": METRIC,
             "targets": list(self.targets),
@@ -77,9 +77,9 @@ class Comparison(NamedTuple):
 
 
 def compare(runs: Sequence[Run], targets: Sequence[float] = (), reference: str | None = None) -> Comparison:
-    """At `targets`, else at the one that all specs have, else at equal budgets.
+    """Compare runs at `targets`, else at the target that all specs share, else at equal budgets.
 
-    Raises SpecError for two runs of one arm and seed, and for an unknown reference.
+    Raises SpecError if two runs have the same arm and seed, or if the reference is unknown.
     """
     compared = arms(runs)
     named = None if reference is None else _named(reference, compared)
@@ -123,7 +123,7 @@ def _at_budgets(compared: tuple[Arm, ...], axes: Sequence[str], named: str | Non
 
 
 def _common_targets(runs: Sequence[Run]) -> set[float]:
-    """The target of all runs that have one, if it is the same and there is one."""
+    """Return the target of the runs if all that have a target have the same one."""
     targets = {run.experiment.training.target.at_most for run in runs if run.experiment.training.target}
     return targets if len(targets) == 1 else set()
 
@@ -136,7 +136,7 @@ def _named(reference: str, arms: Sequence[Arm]) -> str:
 
 
 def _fastest(results: Sequence[Result]) -> str | None:
-    """By median steps to the lowest target that was reached; where all medians are misses, by seeds that reached it."""
+    """Find the arm with the fewest median steps to the lowest target that was reached, else with most seeds there."""
     reached = [result for result in results if result.reached]
     last = [result for result in reached if result.target == reached[-1].target]
     best = min(last, key=lambda result: (result.median["steps"], -result.reached / len(result.scores)), default=None)

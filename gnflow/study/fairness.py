@@ -1,4 +1,4 @@
-"""What differs between arms besides the method under study."""
+"""Find differences between arms besides the optimizer."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,16 +11,16 @@ from gnflow.study.state import status
 from gnflow.track.description import leaves
 from gnflow.train.run import Run
 
-# Parts of a spec that a comparison of methods takes to be the same.
+# Parts of a spec that should be the same in a comparison of methods.
 SHARED = ("model", "data", "metrics", "compile.mode")
 SHARED_TRAINING = ("rows", "precision", "start", "evaluate_every")
 SECONDS_ONLY = " (matters for seconds only)"
-MOST = 6  # differences shown one by one
-NOISE = 1e-4  # relative: the starting loss of the same weights on another machine
+MOST = 6  # number of differences that are shown one by one
+NOISE = 1e-4  # relative difference that the same weights may have in starting loss on different machines
 
 
 def warnings(arms: Sequence[Arm], targets: Sequence[float] = ()) -> Iterator[str]:
-    """A sentence for each difference, naming the values."""
+    """Write a sentence for each difference, with the values."""
     names = [arm.name for arm in arms]
     yield from _specs(arms)
     if len({arm.seeds for arm in arms}) > 1:
@@ -57,7 +57,7 @@ def _tuning(arms: Sequence[Arm]) -> Iterator[str]:
 
 
 def _starts(arms: Sequence[Arm]) -> Iterator[str]:
-    """For the first seed with which the arms start apart."""
+    """Warn about the first seed for which the arms start with different losses."""
     for seed in sorted({seed for arm in arms for seed in arm.seeds}):
         starts = {arm.name: start(arm.runs[arm.seeds.index(seed)]) for arm in arms if seed in arm.seeds}
         known = [loss for loss in starts.values() if loss is not None]
@@ -68,7 +68,7 @@ def _starts(arms: Sequence[Arm]) -> Iterator[str]:
 
 
 def _stopped(arms: Sequence[Arm], targets: Sequence[float]) -> Iterator[str]:
-    """Runs that ended on reaching a target of their own cannot be said to have missed a lower one."""
+    """Warn about runs that stopped at their own target: they have not really missed a lower one."""
     for arm in arms:
         own = arm.runs[0].experiment.training.target
         lower = [target for target in targets if own and target < own.at_most]
@@ -88,7 +88,7 @@ def _shared(run: Run) -> dict[str, str]:
 
 
 def _facts(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """What is known only of the plan and of the machine."""
+    """Return facts that only the plan and the machine tell."""
     provenances = [_provenance(run) for run in runs]
     return {
         "the tokens that one step solves on": [str(_dig(run.plan, "step", "tokens/solve")) for run in runs],
@@ -103,7 +103,7 @@ def _facts(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 
 def _by_arm(arms: Sequence[Arm], values: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names with their values: of an arm where its runs agree, of its runs where they do not."""
+    """Name values by arm if all runs of an arm agree, and by run otherwise."""
     names: list[str] = []
     found: list[str] = []
     rest = iter(values)
@@ -116,7 +116,7 @@ def _by_arm(arms: Sequence[Arm], values: Sequence[str]) -> tuple[list[str], list
 
 
 def _evaluated_every(run: Run) -> str:
-    """What `evaluate_every: null` has come to; a number that the spec gives is compared with the rest of the spec."""
+    """Return the number that `evaluate_every: null` stands for. Numbers are compared as part of the spec."""
     chosen = run.experiment.training.evaluate_every is None
     return str(_dig(run.plan, "evaluation", "every")) if chosen else "given"
 

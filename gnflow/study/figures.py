@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: `1.44M`, `2.6e+13`, `3 min 20 s`, `5.4x`, a curve in one line."""
+"""Format numbers for readers: `1.44M`, `2.6e+13`, `3 min 20 s`, `5.4x`, and a curve in one line."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -10,7 +10,7 @@ MISSING = "-"
 
 
 def count(value: float | None) -> str:
-    """A number of things, to three digits: `512`, `131k`, `1.44M`; powers of ten beyond."""
+    """Format a count to three digits: `512`, `131k`, `1.44M`, and powers of ten for larger ones."""
     if value is None:
         return MISSING
     if value < 999.5e9:
@@ -21,7 +21,7 @@ def count(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`9.4 s`, `3 min 20 s`, `2 h 05 min`, `4 days`."""
+    """Format seconds: `9.4 s`, `3 min 20 s`, `2 h 05 min`, `4 days`."""
     if seconds is None:
         return MISSING
     if seconds < 99.95:
@@ -34,12 +34,12 @@ def duration(seconds: float | None) -> str:
 
 
 def budget(axis: str, amount: float) -> str:
-    """A cost on one axis: `1.44M` of anything, `3 min 20 s` of seconds."""
+    """Format a cost on one axis: `3 min 20 s` for seconds, `1.44M` for the others."""
     return duration(amount) if axis == "seconds" else count(amount)
 
 
 def age(seconds: float | None) -> str:
-    """`just now`, `12 min ago`, `3 h ago`, `5 days ago`."""
+    """Format an age: `just now`, `12 min ago`, `3 h ago`, `5 days ago`."""
     if seconds is None:
         return MISSING
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
@@ -49,30 +49,30 @@ def age(seconds: float | None) -> str:
 
 
 def factor(value: float) -> str:
-    """`5.4x`, `65x`."""
+    """Format a factor: `5.4x`, `65x`."""
     return f"{value:.1f}x" if value < 9.95 else f"{value:.0f}x"
 
 
 def times(value: float) -> str:
-    """A factor or an end of its interval: `0.083`, `0.83`, `1.02`, `5.1`, `16`; two decimals where 1 is near."""
+    """Format a factor or an end of its interval: `0.083`, `0.83`, `1.02`, `5.1`, `16`; two decimals near 1."""
     if 0 < value < 0.0995:
         return f"{value:.2g}"
     return f"{value:.2f}" if value < 1.995 else f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
 
 
 def target(value: float) -> str:
-    """A loss to reach, as it was given, with two decimals at least: `3.40`, `3.375`."""
+    """Format a target loss as it was given, with at least two decimals: `3.40`, `3.375`."""
     short = f"{value:.2f}"
     return short if float(short) == value else f"{value:g}"
 
 
 def loss(value: float | None) -> str:
-    """Four decimals."""
+    """Format a loss with four decimals."""
     return MISSING if value is None else f"{value:.4f}"
 
 
 def sparkline(values: Sequence[float], width: int = 60) -> str:
-    """A bar for each value, or for the last of each group where there are more than `width`."""
+    """Draw a bar for each value, or for the last value of each group if there are more than `width`."""
     group = ceil(len(values) / width)
     shown = values[::-1][::group][::-1] if group else ()
     if not shown:
@@ -94,10 +94,10 @@ def skyline(values: Sequence[float], encoding: str = "utf-8") -> str:
 
 
 def listed(parts: Sequence[str]) -> str:
-    """`a, b and c`."""
+    """Join words: `a, b and c`."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def several(number: float, thing: str) -> str:
-    """`1 step`, `12 steps`."""
+    """Format a number with its noun: `1 step`, `12 steps`."""
     return f"{number:.0f} {thing}" if number == 1 else f"{number:.0f} {thing}s"

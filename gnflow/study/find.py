@@ -1,4 +1,4 @@
-"""Runs by directory or by name; one that cannot be read does not hide the others."""
+"""Find runs by directory or by name. A run that cannot be read does not hide the others."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,27 +13,27 @@ from gnflow.workspace import Workspace
 
 
 class NoRun(SpecError):
-    """There is no run of that name."""
+    """There is no run with this name."""
 
 
 class Walk(NamedTuple):
-    """The runs below a folder."""
+    """All runs below a folder."""
 
     runs: list[Path]
     unread: dict[Path, str]
-    """Folders that could not be looked into, each with the reason."""
+    """Folders that could not be read, each with the reason."""
 
 
 class Readable(NamedTuple):
-    """Those of some runs that can be read."""
+    """The runs that can be read, and those that cannot."""
 
     runs: list[Run]
     unread: dict[Path, str]
-    """The others, each with the reason."""
+    """Runs that cannot be read, each with the reason."""
 
 
 def find(run: Path) -> Run:
-    """A directory, or a name under `runs/` of the project around here. Raises NoRun with the nearest name."""
+    """Find a run by its directory or its name under `runs/` of the project. Raises NoRun with the most similar name."""
     if (directory := located(run)) is not None:
         return Run.load(directory)
     runs = Workspace.around(Path.cwd()).runs
@@ -44,7 +44,7 @@ def find(run: Path) -> Run:
 
 
 def readable(names: Sequence[Path]) -> Readable:
-    """The runs of these names. Raises NoRun for a name that is none, and EnvironmentProblem when no run can be read."""
+    """Read the runs of these names. Raises NoRun for an unknown name, and EnvironmentProblem if no run can be read."""
     found, unread = [], {}
     for name in names:
         try:
@@ -62,7 +62,7 @@ def readable(names: Sequence[Path]) -> Readable:
 
 
 def exit_code(unread: Mapping[Path, str]) -> int:
-    """Names on standard error what had to be left out; 7 if there is anything, else 0."""
+    """Name on standard error all runs that were left out. Returns 7 if there are any, else 0."""
     for line in _left_out(unread):
         print(without_secrets(line), file=sys.stderr)
     return EnvironmentProblem.exit_code if unread else 0
@@ -73,12 +73,12 @@ def _left_out(unread: Mapping[Path, str]) -> list[str]:
 
 
 def all_in(runs: Path) -> list[Path]:
-    """Run directories under `runs`, at any depth, by name. Not those in hidden folders, and none inside another."""
+    """List run directories under `runs`, at any depth, by name, except in hidden folders or inside another run."""
     return walk(runs).runs
 
 
 def walk(runs: Path) -> Walk:
-    """The same, with what could not be looked into."""
+    """List run directories like `all_in`, and the folders that could not be read."""
     unread: dict[Path, str] = {}
     return Walk(sorted(_below(runs, unread)), unread)
 

@@ -1,4 +1,4 @@
-"""How sure the mean of a few values is: Student's t, the bootstrap, and the sign-flip test.
+"""Intervals and tests for the mean of a few values: Student's t, the bootstrap, and the sign-flip test.
 
     t          mean +- t(0.975, n - 1) s / sqrt(n): exact for normal values, whatever n
     bootstrap  2.5 and 97.5 % of the mean of n values drawn with replacement: needs no normality, but never leaves the
@@ -19,25 +19,25 @@ from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]  # it ships no types
 
 LEVEL = 0.95
-EXACT = 6  # values up to which all n^n resamples are enumerated
-RESAMPLES = 20_000  # drawn beyond that, always the same ones
-ROUNDING = 1e-12  # spread of logarithms that are equal
+EXACT = 6  # number of values up to which all n^n resamples are enumerated
+RESAMPLES = 20_000  # number of resamples that are drawn for more values, always the same ones
+ROUNDING = 1e-12  # logarithms with a smaller spread count as equal
 
 
 class Interval(NamedTuple):
-    """Two ends, infinite where nothing bounds them."""
+    """The two ends of an interval, infinite if there is no bound."""
 
     low: float
     high: float
 
 
 def t_interval(lows: Sequence[float], highs: Sequence[float]) -> Interval:
-    """95 % interval of the mean of two values or more; of no width where they are equal."""
+    """Return the 95 % interval of the mean of at least two values; it has no width if they are equal."""
     return Interval(_mean(lows) - _half_width(lows), _mean(highs) + _half_width(highs))
 
 
 def bootstrap(lows: Sequence[float], highs: Sequence[float]) -> Interval:
-    """95 % percentile interval of the mean: over all resamples of up to six values, over seeded draws of more."""
+    """Return the 95 % percentile interval of the mean, from all resamples (up to six values) or seeded draws."""
     low, high = (
         np.quantile(np.asarray(values)[_resamples(len(values))].mean(axis=1), at, method="inverted_cdf")
         for values, at in ((lows, (1 - LEVEL) / 2), (highs, (1 + LEVEL) / 2))
@@ -46,12 +46,12 @@ def bootstrap(lows: Sequence[float], highs: Sequence[float]) -> Interval:
 
 
 def t_test(values: Sequence[float]) -> float | None:
-    """Two-sided p-value of the mean being 0; None where equal values leave nothing to test against."""
+    """Return the two-sided p-value of the mean being 0; None if all values are equal."""
     return float(stats.ttest_1samp(values, 0.0).pvalue) if np.ptp(values) > ROUNDING else None
 
 
 def sign_flip_test(values: Sequence[float]) -> float:
-    """Two-sided p-value of the values being symmetric about 0: exact up to 14 values, over seeded draws of more."""
+    """Return the two-sided p-value of symmetry about 0: exact for up to 14 values, from seeded draws for more."""
     flipped = stats.permutation_test(
         (np.asarray(values),), np.mean, permutation_type="samples", n_resamples=RESAMPLES, rng=np.random.default_rng(0)
     )
@@ -72,7 +72,7 @@ def _half_width(values: Sequence[float]) -> float:
 
 @lru_cache(maxsize=8)
 def _resamples(size: int) -> NDArray[np.int64]:
-    """(resample, draw) -> index."""
+    """Return the indices of the draws, with shape (resample, draw)."""
     if size <= EXACT:
         return np.array(list(product(range(size), repeat=size)), dtype=np.int64)
     return np.random.default_rng(0).integers(size, size=(RESAMPLES, size))

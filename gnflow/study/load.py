@@ -1,4 +1,4 @@
-"""How busy a machine was with other work while a run took its steps; seconds of a busy machine are no result."""
+"""Measure how busy a machine was with other work during a run; seconds on a busy machine are not comparable."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +9,12 @@ from gnflow.track.description import read_json
 from gnflow.train.journal import OTHERS
 from gnflow.train.run import Run
 
-QUIET = 0.1  # of the processors that a run may use: what others may take of a machine that is called quiet
-MOST_NAMED = 3  # runs, in a sentence
+QUIET = 0.1  # fraction of the processors of a run that others may use on a machine that counts as quiet
+MOST_NAMED = 3  # largest number of runs named in a sentence
 
 
 def load(run: Run) -> float | None:
-    """The part of the run's processors that other processes took during steps; None where it is not recorded."""
+    """Return the fraction of the run's processors that other processes used during steps; None if not recorded."""
     metrics = run.metrics
     if not {OTHERS, "time/seconds"} <= set(metrics.columns):
         return None
@@ -22,16 +22,15 @@ def load(run: Run) -> float | None:
     first = next((place for place, (_, others) in enumerate(rows) if others is not None), None)
     if first is None:
         return None
-    # A step that compiles, and the steps of a version that did not look, come before the first one that is known.
+    # Before the first known value come a step that compiles, and steps of a version that did not measure this.
     unknown = rows[first - 1][0] if first else 0.0
     return share(run.directory, (rows[-1][1] or 0.0), (rows[-1][0] or 0.0) - (unknown or 0.0))
 
 
 def share(directory: Path, others: float, seconds: float) -> float | None:
-    """CPU seconds of other processes as a part of what the processors that the run may use had to give.
+    """Return the CPU seconds of other processes as a fraction of the time of the processors that the run may use.
 
-    Whether others were on the same processors is not known; where the run may use few of many, it is taken that they
-    were.
+    It is not known whether others used the same processors. If the run may use only some of them, this assumes so.
     """
     match read_json(directory / "provenance.json").get("sessions"):
         case [*_, {"available": int(processors)}] if seconds > 0:
@@ -41,7 +40,7 @@ def share(directory: Path, others: float, seconds: float) -> float | None:
 
 
 def device(run: Run) -> str:
-    """What a run was computed on last, as far as its seconds hang on it."""
+    """Describe the last device of a run, as far as its seconds depend on it."""
     match read_json(run.directory / "provenance.json").get("sessions"):
         case [*_, {"device": "cpu", "processor": processor, "threads": threads}]:
             return f"{processor}, {threads} threads"
@@ -52,7 +51,7 @@ def device(run: Run) -> str:
 
 
 def objection(arms: Sequence[Arm]) -> str | None:
-    """A sentence that says why the seconds of these runs cannot be compared; None where they can."""
+    """Say in a sentence why the seconds of these runs cannot be compared; None if they can."""
     runs = {label: run for arm in arms for run, label in zip(arm.runs, arm.labels, strict=True)}
     if len({device(run) for run in runs.values()}) > 1:
         return "Seconds are not compared: the runs were not all on the same kind of device."

@@ -7,23 +7,23 @@ from typing import NamedTuple
 
 from gnflow.study.results import Result
 
-FARTHEST = 4.0  # tau up to which AlgoPerf integrates
+FARTHEST = 4.0  # AlgoPerf integrates up to this tau
 
 
 class Profile(NamedTuple):
-    """On how many (target, seed) problems each arm is within tau times the best arm's cost, on one axis."""
+    """For one axis and each tau, the fraction of problems on which an arm costs at most tau times the best."""
 
     axis: str
     problems: tuple[tuple[float, int], ...]
-    """(target, seed) that all arms tried; one that no arm solved counts against all."""
+    """Problems (target, seed) that all arms tried. A problem that no arm solved counts against all."""
     curves: dict[str, tuple[tuple[float, float], ...]]
-    """Arm -> (tau, fraction of the problems) where the fraction rises, from tau = 1 on; constant to the right."""
+    """For each arm, the points (tau, fraction of problems) at which the fraction rises, from tau = 1 on."""
     scores: dict[str, float]
-    """Arm -> mean of the curve over 1 <= tau <= 4: 1 for an arm that is best everywhere."""
+    """For each arm, the mean of its curve over 1 <= tau <= 4, which is 1 for an arm that is best everywhere."""
 
 
 def profile(results: Sequence[Result], axis: str) -> Profile | None:
-    """Of all arms at all targets. None where no problem is common to the arms, or costs nothing on this axis."""
+    """Make the profile of all arms at all targets. None if the arms share no problem or costs on this axis are zero."""
     costs: dict[tuple[float, int], dict[str, float]] = {}
     for result in results:
         for score, cost in zip(result.scores, result.needed[axis], strict=True):

@@ -1,4 +1,4 @@
-"""How many times more one arm needs than another, seed by seed, and how sure that is."""
+"""Estimate how many times more one arm needs than another, paired by seed, with intervals and tests."""
 
 from collections.abc import Sequence
 from math import exp, inf, log
@@ -13,43 +13,44 @@ Bound = Literal["exact", "at least", "at most", "unknown"]
 
 
 class Estimate(NamedTuple):
-    """One axis: the cost of the other arm over that of the reference, more than 1 where the reference is better.
+    """The ratio on one axis: the cost of the other arm over that of the reference, above 1 if the reference is better.
 
-    The ends of an interval are infinite, or 0, where misses leave nothing to bound them.
+    The ends of an interval are infinite or 0 if misses leave no bound.
     """
 
     factor: float | None
-    """Geometric mean over the seeds that both arms have. None where misses on both sides leave it unknown."""
+    """Geometric mean over the seeds that both arms have; None if misses of both arms leave it unknown."""
     bound: Bound
-    """`at least`: the other arm missed with some seed, and what it spent there counts; `at most`: the reference did."""
+    """`at least` if the other arm missed with some seed (its cost so far counts), `at most` if the reference did."""
     interval: Interval | None
-    """95 %, of Student's t on the log ratios; None with one seed."""
+    """95 % interval of Student's t on the log ratios; None with one seed."""
     bootstrap: Interval | None
-    """95 %, percentiles of the mean log ratio over resampled seeds; below five seeds their range at most, which covers
-    far less (see intervals). None with one seed."""
+    """95 % percentile interval of the mean log ratio over resampled seeds. With fewer than five seeds it is at most
+    their range, which covers far less (see intervals). None with one seed."""
     p_value: float | None
-    """Two-sided, paired t-test on the log ratios; None with one seed, after a miss, or where all ratios are equal."""
+    """Two-sided, paired t-test on the log ratios; None with one seed, after a miss, or if all ratios are equal."""
     p_sign_flip: float | None
-    """Two-sided, sign-flip test on the log ratios: 2^(1 - n) or more with n seeds. None with one seed or a miss."""
+    """Two-sided sign-flip test on the log ratios, at least 2^(1 - n) with n seeds; None with one seed or after a
+    miss."""
 
 
 class Ratio(NamedTuple):
-    """One arm against the reference at one target."""
+    """The ratios of one arm to the reference at one target."""
 
     target: float
     reference: str
     other: str
     seeds: tuple[int, ...]
-    """Those that are compared: of both arms, and reached by one of them at least."""
+    """The seeds that are compared: both arms have them, and at least one of the arms reached the target."""
     axes: dict[str, Estimate]
-    """By axis, in the order of WORDS; without an axis that costs nothing (not recorded), and without seconds where the
-    machine was not quiet."""
+    """Estimates by axis, in the order of WORDS, without axes that are not recorded, and without seconds if the machine
+    was not quiet."""
 
 
 def ratio(reference: Result, other: Result, axes: Sequence[str] = tuple(WORDS)) -> Ratio:
-    """Pairs the runs by seed, and compares them on these axes.
+    """Pair the runs by seed, and compare them on these axes.
 
-    No seed is left where neither reached the target, or the starting weights did.
+    A seed is left out if neither run reached the target, or if the starting weights did.
     """
     theirs = {score.seed: score for score in other.scores}
     paired = [(mine, theirs[mine.seed]) for mine in reference.scores if mine.seed in theirs]
@@ -71,7 +72,7 @@ def _log_cost(score: Score, axis: str) -> float:
 
 
 def _estimate(pairs: Sequence[tuple[Score, Score]], axis: str) -> Estimate:
-    """A miss leaves the log ratio open on one side; on the other it is bounded by what was spent."""
+    """Estimate the ratio. A miss leaves a log ratio open on one side; the cost so far bounds it on the other."""
     logs = [_log_cost(theirs, axis) - _log_cost(mine, axis) for mine, theirs in pairs]
     lows = [value if mine.needed else -inf for value, (mine, _) in zip(logs, pairs, strict=True)]
     highs = [value if theirs.needed else inf for value, (_, theirs) in zip(logs, pairs, strict=True)]

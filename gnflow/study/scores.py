@@ -1,4 +1,4 @@
-"""What a run needed to reach a target, on five axes."""
+"""Compute what a run needed to reach a target, on five axes."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 from gnflow.train.run import Run
 
 METRIC = "loss/held_out"
-# Axis -> column of the metrics. The five of a verdict, and the two that one of them is the sum of.
+# The column of each axis: the five axes of a verdict, and the two that tokens are the sum of.
 COLUMNS = {
     "steps": "step",
     "passes": "passes/serial",
@@ -21,7 +21,7 @@ Costs = dict[str, float]
 
 
 class Score(NamedTuple):
-    """One run at one target."""
+    """The score of one run at one target."""
 
     name: str
     kind: str
@@ -29,15 +29,15 @@ class Score(NamedTuple):
     start: float | None
     """Held-out loss of the starting weights."""
     best: float | None
-    """None when held-out loss was never measured."""
+    """The best held-out loss; None if it was never measured."""
     needed: Costs | None
-    """What the first evaluation at or below the target had cost; None when the target was missed."""
+    """Cost at the first evaluation that reached the target; None if the target was missed."""
     spent: Costs
-    """What the run had cost at its last evaluation."""
+    """Cost at the last evaluation of the run."""
 
 
 def score(run: Run, name: str, target: float) -> Score:
-    """One run at one target."""
+    """Score one run at one target."""
     rows = run.metrics.to_dicts()
     evaluated = [row for row in rows if row.get(METRIC) is not None]
     losses = [row[METRIC] for row in evaluated]
@@ -54,7 +54,7 @@ def score(run: Run, name: str, target: float) -> Score:
 
 
 def costs(run: Run, row: Mapping[str, float | None]) -> Costs:
-    """The costs in a row of the metrics; a run that does not record them has still planned them."""
+    """Return the costs in a row of the metrics. If a run does not record them, the planned costs are used."""
     planned = numbers(run.plan.get("step"))
     planned["flops/total"] = planned.get("flops", 0.0)
     steps = row["step"] or 0.0
@@ -65,6 +65,6 @@ def costs(run: Run, row: Mapping[str, float | None]) -> Costs:
 
 
 def numbers(tree: object) -> dict[str, float]:
-    """The numbers of a JSON object, without the rest."""
+    """Return the numbers of a JSON object, without other values."""
     found = tree.items() if isinstance(tree, Mapping) else ()
     return {key: value for key, value in found if isinstance(value, int | float)}

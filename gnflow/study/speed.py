@@ -1,4 +1,4 @@
-"""How fast this project's finished runs were: what a plan predicts its time from."""
+"""Measure how fast the finished runs of this project were, so that a plan can predict its time."""
 
 import json
 from collections.abc import Mapping
@@ -9,14 +9,16 @@ from gnflow.study.find import all_in
 from gnflow.study.load import QUIET, share
 from gnflow.train.journal import OTHERS
 
-FARTHEST = 16.0  # larger or smaller, in FLOPs of a pass: small products are slow, and say nothing about large ones
+FARTHEST = (
+    16.0  # ratio of FLOPs per pass up to which speeds are comparable, since small products are slower than large ones
+)
 
 
 def flops_per_second(runs: Path, device: str, one_pass: int) -> float | None:
-    """Median FLOPs per second over the finished runs on this kind of device whose passes are about as large.
+    """Return the median FLOPs per second of finished runs on this kind of device whose passes are about as large.
 
-    None when there is none: the rate of a toy is not that of a large model. Runs on a machine that is known to have
-    been busy with other work count only where there is no other run.
+    None if there are none, since a tiny model does not predict the speed of a large one. Runs on a machine that was
+    busy with other work count only if there is no other run.
     """
     found = [rate for run in all_in(runs) if (rate := _rate(run / "summary.json", device, one_pass)) is not None]
     rates = [rate for rate, busy in found if not busy] or [rate for rate, _ in found]
@@ -24,12 +26,12 @@ def flops_per_second(runs: Path, device: str, one_pass: int) -> float | None:
 
 
 def pass_flops(regions: Mapping[str, Mapping[str, object]]) -> int:
-    """FLOPs of the largest region of a plan: the size of the products that its time goes into."""
+    """Return the FLOPs of the largest region of a plan, which takes most of its time."""
     return max((flops for region in regions.values() if isinstance(flops := region.get("flops"), int)), default=0)
 
 
 def _rate(summary: Path, device: str, one_pass: int) -> tuple[float, bool] | None:
-    """FLOPs per second, and whether the machine is known to have been busy."""
+    """Return FLOPs per second, and whether the machine is known to have been busy."""
     try:
         figures = json.loads(summary.read_text())
         plan = json.loads((summary.parent / "plan.json").read_text())

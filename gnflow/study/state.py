@@ -1,4 +1,4 @@
-"""How a run is doing, as far as its directory tells."""
+"""Find the state of a run from its directory."""
 
 import os
 import re
@@ -12,7 +12,7 @@ RUNNING, UNFINISHED = "running", "unfinished"
 
 
 def status(run: Run) -> str:
-    """The status of the summary; `running` while its process lives; `unfinished` when that was killed."""
+    """Return the status in the summary, `running` while the process lives, or `unfinished` if it was killed."""
     lock, summary = run.directory / LOCK, run.directory / "summary.json"
     ended = run.summary.get("status")
     began = _modified(lock)
@@ -23,12 +23,12 @@ def status(run: Run) -> str:
 
 
 def last_heard(run: Run) -> float | None:
-    """When something was last recorded (Unix seconds)."""
+    """Return when something was last recorded (in Unix seconds)."""
     return _modified(run.directory / "journal.jsonl")
 
 
 def _held(lock: Path) -> bool:
-    """Whether the process that took the lock lives, on this machine. The lock itself is not touched."""
+    """Whether the process that took the lock still lives on this machine. The lock itself is not touched."""
     found = re.fullmatch(r"pid (\d+) on (\S+)", lock.read_text(errors="replace").strip())
     if found is None or found[2] != socket.gethostname():
         return False

@@ -7,12 +7,12 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions
 from rich.text import Text
 
-WIDE = 160  # columns where there is no terminal to fit into
-GAPS = (3, 2)  # spaces between columns: the second where the first is too wide
+WIDE = 160  # width if the output is not a terminal
+GAPS = (3, 2)  # spaces between columns; the second number is used if the first makes the table too wide
 
 
 def console() -> Console:
-    """Prints as wide as the terminal; off a terminal wide enough to fold nothing."""
+    """Make a console as wide as the terminal; if there is no terminal, wide enough that nothing is folded."""
     there = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     return (
         there if there.is_terminal else Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=WIDE)
@@ -21,22 +21,22 @@ def console() -> Console:
 
 @dataclass
 class Table:
-    """Words on the left and figures on the right; columns that do not fit follow below, beside the keys again."""
+    """A table with words on the left and figures on the right. Columns that do not fit follow below, with the keys."""
 
     title: str | None
     columns: Sequence[str]
     words: int
-    """How many columns, from the left, hold words."""
+    """Number of columns, from the left, that hold words."""
     keys: int = 1
-    """How many columns, from the left, say what a row is about."""
+    """Number of columns, from the left, that identify a row."""
     rows: list[Sequence[str]] = field(default_factory=list)
 
     def add_row(self, *cells: str) -> None:
-        """One cell for each column."""
+        """Add a row with one cell for each column."""
         self.rows.append(cells)
 
     def lines(self, width: int) -> Iterator[str]:
-        """The table in lines of at most this width, unless one column is too wide for it beside the keys."""
+        """Format the table in lines of at most this width, unless a single column is too wide."""
         if self.title:
             yield self.title
         sizes = [max(map(cell_len, cells)) for cells in zip(self.columns, *self.rows, strict=True)]
@@ -49,7 +49,7 @@ class Table:
                 yield (" " * gap).join(cells).rstrip()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        """What rich prints."""
+        """Return the lines that rich prints."""
         for line in self.lines(options.max_width):
             yield Text(line, no_wrap=True, overflow="ignore")
 
@@ -60,12 +60,12 @@ class Table:
 
 
 def table(title: str | None, columns: Sequence[str], words: int, keys: int = 1) -> Table:
-    """A table whose first `words` columns hold words and whose others hold figures; the first `keys` name its rows."""
+    """Make a table. The first `words` columns hold words and the others figures; the first `keys` identify a row."""
     return Table(title, columns, words, keys)
 
 
 def _blocks(sizes: Sequence[int], keys: int, gap: int, width: int) -> list[list[int]]:
-    """Columns by what fits beside the keys."""
+    """Divide the columns into blocks that fit beside the keys."""
     named = list(range(keys))
     blocks = [[*named]]
     for place in range(keys, len(sizes)):

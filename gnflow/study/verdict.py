@@ -1,4 +1,4 @@
-"""A comparison in words."""
+"""Describe a comparison in words."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -13,7 +13,7 @@ Trials = Mapping[str, int]
 
 
 def verdict(arms: Sequence[Arm], results: Sequence[Result], ratios: Sequence[Ratio]) -> Iterator[str]:
-    """Sentences about the last target, or where no run reached that, about the last that one did."""
+    """Write sentences about the lowest target or, if no run reached it, about the lowest one that was reached."""
     headline = results[-1].target
     target = next((result.target for result in reversed(results) if result.reached), headline)
     here = {result.arm: result for result in results if result.target == target}
@@ -31,7 +31,7 @@ def verdict(arms: Sequence[Arm], results: Sequence[Result], ratios: Sequence[Rat
 
 
 def tuning(reference: str, other: str, trials: Trials) -> str:
-    """How much two arms were tuned."""
+    """Say how much two arms were tuned."""
     mine, theirs = trials[reference], trials[other]
     if mine != theirs:
         return f"{figures.several(mine, 'trial')} against {theirs}"
@@ -39,7 +39,7 @@ def tuning(reference: str, other: str, trials: Trials) -> str:
 
 
 def unequal(trials: Trials) -> Iterator[str]:
-    """A sentence where some arms were tuned more than others."""
+    """Warn if some arms were tuned more than others."""
     if len(set(trials.values())) > 1:
         numbers = [f"{figures.several(number, 'trial')} for {name}" for name, number in trials.items()]
         yield f"Tuning was unequal ({figures.listed(numbers)}): part of a difference may be tuning."
@@ -54,7 +54,7 @@ def _unusable(target: float, results: Sequence[Result]) -> Iterator[str]:
 
 
 def _compared(ratio: Ratio, reference: Result, other: Result, trials: Trials) -> Iterator[str]:
-    """All that is said of one arm against the reference."""
+    """Compare one arm with the reference in words."""
     missed = _missed(other) if other.missed and any(score.best is not None for score in other.scores) else ""
     if len(ratio.seeds) == 1:
         yield _of_one_seed(ratio, missed, trials)
@@ -69,7 +69,7 @@ def _compared(ratio: Ratio, reference: Result, other: Result, trials: Trials) ->
 
 
 def _elsewhere(ratio: Ratio, everywhere: Sequence[Ratio], trials: Trials) -> Iterator[str]:
-    """Other targets at which the opposite holds."""
+    """Name other targets at which the opposite holds."""
     for there in everywhere:
         if there.seeds and ratio.seeds:
             claims = {claim(ratio.axes["steps"]), claim(there.axes["steps"])}
@@ -88,7 +88,7 @@ def _missed(result: Result) -> str:
 
 
 def _of_one_seed(ratio: Ratio, missed: str, trials: Trials) -> str:
-    """One sentence for all axes: without an interval none is surer than another."""
+    """Describe all axes in one sentence, since without intervals all are equally uncertain."""
     said = _by_claim(ratio.axes, lambda estimate: "")
     than = f"than {ratio.other} to {figures.target(ratio.target)}"
     basis = f" (1 seed: no interval; {tuning(ratio.reference, ratio.other, trials)})"
@@ -107,7 +107,7 @@ def _of_one_seed(ratio: Ratio, missed: str, trials: Trials) -> str:
 
 
 def _steps(ratio: Ratio, trials: Trials) -> str:
-    """The first sentence about several seeds."""
+    """Write the first sentence about several seeds."""
     estimate, target = ratio.axes["steps"], figures.target(ratio.target)
     seeds, tuned = f"{len(ratio.seeds)} seeds", tuning(ratio.reference, ratio.other, trials)
     found = interval(estimate)
@@ -126,7 +126,7 @@ def _steps(ratio: Ratio, trials: Trials) -> str:
 
 
 def _other_axes(ratio: Ratio) -> Iterator[str]:
-    """The second sentence about several seeds."""
+    """Write the second sentence about several seeds."""
     others = {axis: estimate for axis, estimate in ratio.axes.items() if axis != "steps"}
     said = _by_claim(others, lambda estimate: f" ({interval(estimate)})")
     least = _least(ratio.axes["steps"])
@@ -140,7 +140,7 @@ def _other_axes(ratio: Ratio) -> Iterator[str]:
 
 
 def _by_claim(axes: Mapping[str, Estimate], beside: Callable[[Estimate], str]) -> dict[str, list[str]]:
-    """`3.6x fewer tokens (2.9 to 4.4)`, by what is claimed."""
+    """Format ratios by claim, such as `3.6x fewer tokens (2.9 to 4.4)`."""
     said: dict[str, list[str]] = {"fewer": [], "more": [], "alike": [], "undecided": []}
     for axis, estimate in axes.items():
         claimed = claim(estimate)

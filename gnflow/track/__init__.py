@@ -1,1 +1,1 @@
-"""Mirrors run directories to MLflow; the only floor that imports it. The run directory stays the truth."""
+"""Mirror run directories to MLflow. Only this package imports MLflow. The run directory stays authoritative."""

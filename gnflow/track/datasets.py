@@ -1,4 +1,4 @@
-"""The corpus of a run as MLflow's datasets: one for each split, known by the digest of the prepared data."""
+"""The corpus of a run as MLflow datasets: one for each split, identified by the digest of the prepared data."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ CONTEXT = "mlflow.data.context"
 
 
 def datasets(directory: Path) -> list[DatasetInput]:
-    """What the run trains and is evaluated on; nothing before its provenance is written. MLflow keeps each once."""
+    """Return the datasets of a run; empty before its provenance is written. MLflow keeps each dataset once."""
     digest = description.origin(directory, "digests", "data")
     data = description.specification(directory).get("data")
     source = data.get("source") if isinstance(data, Mapping) else None

@@ -1,4 +1,4 @@
-"""What MLflow is told about a run besides its metrics: parameters, tags, status."""
+"""The description of a run for MLflow besides its metrics: parameters, tags and status."""
 
 import getpass
 import importlib.metadata
@@ -24,13 +24,13 @@ STATUS = {"complete": "FINISHED", "preempted": "KILLED", "interrupted": "KILLED"
 
 
 def artifacts(directory: Path) -> list[Path]:
-    """The files of a run directory that MLflow gets, as far as they are there: ARTIFACTS and the sheets of samples."""
+    """List the existing files of a run directory that MLflow gets: ARTIFACTS and the sheets of samples."""
     sheets = sorted((directory / SAMPLES).glob("step_*"))
     return [path for path in (*(directory / name for name in ARTIFACTS), *sheets) if path.is_file()]
 
 
 def parameters(directory: Path) -> dict[str, str]:
-    """The resolved spec, flattened: `optimizer.inner.learning_rate` -> `0.02`, within MLflow's limits."""
+    """Flatten the resolved spec (`optimizer.inner.learning_rate` -> `0.02`), within MLflow's limits."""
     return {
         key[:LONGEST_KEY]: value[: LONGEST_PARAMETER - 1] + "…" if len(value) > LONGEST_PARAMETER else value
         for key, value in leaves(specification(directory))
@@ -38,7 +38,7 @@ def parameters(directory: Path) -> dict[str, str]:
 
 
 def specification(directory: Path) -> Mapping[str, object]:
-    """`experiment.yaml` as a plain tree."""
+    """Read `experiment.yaml` as a plain tree."""
     try:
         tree = YAML(typ="safe", pure=True).load(directory / "experiment.yaml")
     except FileNotFoundError:
@@ -47,17 +47,17 @@ def specification(directory: Path) -> Mapping[str, object]:
 
 
 def group(directory: Path) -> str:
-    """The MLflow experiment that the run belongs to."""
+    """Return the MLflow experiment that the run belongs to."""
     return _find(specification(directory), "tracking", "experiment") or "gnflow"
 
 
 def study(directory: Path) -> str | None:
-    """The study that the run belongs to."""
+    """Return the study that the run belongs to."""
     return _find(specification(directory), "tracking", "study")
 
 
 def title(directory: Path) -> str:
-    """The name of the run's directory; of a run inside a study's directory, all from the arm on."""
+    """Return the name of the run's directory; for a run inside a study's directory, the path from the arm on."""
     place = directory.resolve()
     above = [parent.name for parent in place.parents]
     name = study(directory)
@@ -66,7 +66,7 @@ def title(directory: Path) -> str:
 
 
 def leaves(value: object, path: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted key, value as text) for every value of a plain tree."""
+    """Iterate over (dotted key, value as text) for every value of a plain tree."""
     match value:
         case Mapping():
             for key, child in value.items():
@@ -81,7 +81,7 @@ def leaves(value: object, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def tags(directory: Path) -> dict[str, str]:
-    """Where the run comes from: directory, versions, commit, digests of spec and data, entry of `dvc.lock`."""
+    """Return where the run comes from: directory, versions, commit, digests of spec and data, entry of `dvc.lock`."""
     commit, locked = origin(directory, "git", "commit"), dvc_lock.entry(directory)
     found = {
         **SOURCE,
@@ -101,7 +101,7 @@ def tags(directory: Path) -> dict[str, str]:
 
 
 def origin(directory: Path, *path: str) -> str | None:
-    """What `provenance.json` says under `path`."""
+    """Return the value of `provenance.json` under `path`."""
     return _find(read_json(directory / "provenance.json"), *path)
 
 
@@ -115,23 +115,23 @@ def _find(tree: Mapping[str, object], *path: str) -> str | None:
 def _user() -> str | None:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container without an entry for its user
+    except (KeyError, OSError):  # a container may have no entry for its user
         return None
 
 
 def status(directory: Path, otherwise: str) -> str:
-    """MLflow's word for how the run ended, by its summary."""
+    """Translate the status in the summary of a run into MLflow's word for it."""
     return STATUS.get(str(read_json(directory / "summary.json").get("status")), otherwise)
 
 
 def metric_key(name: str) -> str:
-    """`name` with what MLflow refuses replaced."""
+    """Replace the characters of `name` that MLflow refuses."""
     parts: Sequence[str] = re.sub(r"[^\w/.\- :]", "_", name).split("/")
     return "/".join(part for part in parts if part.strip("."))[:LONGEST_KEY] or "_"
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """A JSON object, or an empty one where there is none that can be read."""
+    """Read a JSON object; empty if there is none that can be read."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError):

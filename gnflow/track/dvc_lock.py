@@ -1,4 +1,4 @@
-"""The entry of `dvc.lock` that a run has ended in."""
+"""Find the entry of `dvc.lock` that records a run."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -15,16 +15,16 @@ NAME = "dvc.lock"
 
 
 class Entry(NamedTuple):
-    """A locked stage."""
+    """The entry of a stage in `dvc.lock`."""
 
     stage: str
     """`pipelines/iteration_complexity/dvc.lock:run@muon`"""
     digest: str
-    """SHA-256 of the entry as canonical JSON."""
+    """The SHA-256 of the entry as canonical JSON."""
 
 
 def entry(directory: Path) -> Entry | None:
-    """The stage whose locked outputs hold this run's summary as it is now; None before DVC has written it."""
+    """Find the stage whose outputs include the current summary of this run; None before DVC has written it."""
     summary = (directory / "summary.json").resolve()
     try:
         md5 = hashlib.md5(summary.read_bytes(), usedforsecurity=False).hexdigest()
@@ -33,7 +33,7 @@ def entry(directory: Path) -> Entry | None:
     root = Workspace.holding(directory).root
     for lock in (root / NAME, *sorted(root.glob(f"pipelines/*/{NAME}"))):
         for name, stage in _stages(lock):
-            # Paths are relative to the folder of the lock, or to the root where the stage says `wdir`.
+            # Paths are relative to the folder of the lock, or to the root if the stage has a `wdir`.
             held = [(base / out["path"]).resolve() for base in (root, lock.parent) for out in _outputs(stage, md5)]
             if summary in held:
                 return Entry(f"{lock.relative_to(root)}:{name}", digest(stage))
@@ -43,7 +43,7 @@ def entry(directory: Path) -> Entry | None:
 def _stages(lock: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
     try:
         tree = YAML(typ="safe", pure=True).load(lock)
-    except (OSError, ValueError, YAMLError):  # that of another study may be damaged
+    except (OSError, ValueError, YAMLError):  # the lock file of another study may be damaged
         return
     stages = tree.get("stages") if isinstance(tree, Mapping) else None
     for name, stage in stages.items() if isinstance(stages, Mapping) else ():

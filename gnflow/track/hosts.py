@@ -1,4 +1,4 @@
-"""The names that MLflow's server answers to: it refuses requests for any other, against DNS rebinding."""
+"""The host names that MLflow's server accepts. It refuses all others as a protection against DNS rebinding."""
 
 import ipaddress
 import socket
@@ -7,11 +7,11 @@ from contextlib import suppress
 
 EVERY = ("0.0.0.0", "::")
 LOCAL = ("localhost", "127.0.0.1", "[::1]")
-PRIVATE = ("192.168.*", "10.*", *(f"172.{part}.*" for part in range(16, 32)))  # as MLflow has it
+PRIVATE = ("192.168.*", "10.*", *(f"172.{part}.*" for part in range(16, 32)))  # the form that MLflow uses
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server on this address can be reached from this machine alone."""
+    """Whether a server on this address can be reached only from this machine."""
     if host == "localhost":
         return True
     with suppress(ValueError):
@@ -20,21 +20,21 @@ def is_loopback(host: str) -> bool:
 
 
 def names(host: str, allowed: Sequence[str] = ()) -> list[str]:
-    """The names of this machine, as far as it knows them, the address that is served on, and those `allowed`."""
+    """List the known names of this machine, the address that is served on, and the `allowed` names."""
     own = [] if is_loopback(host) else [*_own(), *([] if host in EVERY else [_bracketed(host)])]
     return list(dict.fromkeys([*LOCAL, *own, *allowed]))
 
 
 def settings(host: str, allowed: Sequence[str] = ()) -> dict[str, str]:
-    """The variables of MLflow's server; nothing where it is reached from this machine alone, as MLflow expects."""
+    """Return the variables for MLflow's server; empty if only this machine can reach it, which is MLflow's default."""
     if is_loopback(host) and not allowed:
         return {}
     known = names(host, allowed)
-    # With and without a port, which is another one behind a tunnel. In a pattern, `[` would begin a set of characters.
+    # Both with and without a port, since a tunnel changes the port. In a pattern, `[` would begin a set of characters.
     forms = [form for name in known for form in (name, f"{name.replace('[', '[[]')}:*")]
     return {
         "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join([*forms, *PRIVATE]),
-        # The page itself asks with its own address as the origin.
+        # Requests of the page itself have its own address as their origin.
         "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(
             f"{way}://{form}" for way in ("http", "https") for form in forms
         ),
@@ -42,7 +42,7 @@ def settings(host: str, allowed: Sequence[str] = ()) -> dict[str, str]:
 
 
 def _own() -> Iterator[str]:
-    """Host name, full name, and the addresses that they stand for."""
+    """Return the host name, the full name, and the addresses that they resolve to."""
     name = socket.gethostname()
     yield from (name.lower(), socket.getfqdn().lower())
     with suppress(OSError):
@@ -53,9 +53,9 @@ def _own() -> Iterator[str]:
 
 
 def _outward() -> Iterator[str]:
-    """The address by which this machine is seen from outside; choosing a route sends nothing."""
+    """Return the address by which others see this machine. Choosing a route sends nothing."""
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # reserved for documentation
+        probe.connect(("192.0.2.1", 9))  # an address that is reserved for documentation
         yield str(probe.getsockname()[0])
 
 

@@ -14,13 +14,15 @@ from gnflow.track import description, store, study, tail
 from gnflow.track.datasets import datasets
 from gnflow.train.journal import JOURNAL, Step, first_line, identity
 
-MEMORY = "mlflow.json"  # in the run directory: the run's id, and how far the journal has been sent
+MEMORY = (
+    "mlflow.json"  # name in the run directory; the file has the id of the run and how far the journal has been sent
+)
 METRICS_AT_ONCE = 1000  # MLflow's limits for one batch
 PARAMETERS_AT_ONCE = 100
 
 
 class Link:
-    """A run directory tied to its MLflow run."""
+    """A run directory and its MLflow run."""
 
     def __init__(self, directory: Path, uri: str, client: MlflowClient, run: Run, identity: str, position: int):
         self.directory = directory
@@ -36,7 +38,7 @@ class Link:
     def attach(cls, directory: Path, uri: str, running: bool) -> Self | None:
         """Find the MLflow run of `directory`, or create it. None while the journal has no line yet.
 
-        A run that the user has deleted in MLflow is not looked for: a new one takes its place.
+        A run that the user has deleted in MLflow is ignored, and a new one is created.
         """
         line = first_line(directory / JOURNAL)
         if line is None:
@@ -64,7 +66,7 @@ class Link:
         parameters = [
             Param(key, value)
             for key, value in description.parameters(self.directory).items()
-            if key not in run.data.params  # MLflow does not let them change
+            if key not in run.data.params  # MLflow does not let parameters change
         ]
         for some in store.groups(parameters, PARAMETERS_AT_ONCE):
             self.client.log_batch(self.run_id, params=some)
@@ -86,16 +88,16 @@ class Link:
         study.settle(parent, self.experiment, self.client)
 
     def is_current(self) -> bool:
-        """Whether the directory still holds the run that is mirrored."""
+        """Whether the directory still holds the mirrored run."""
         line = first_line(self.directory / JOURNAL)
         return line is not None and identity(line) == self.identity
 
     def abandon(self) -> None:
-        """Set that the run failed: its directory is gone, so nothing more will be known of it."""
+        """Mark the run as failed: its directory is gone, so nothing more will be known of it."""
         self.client.set_terminated(self.run_id, "FAILED")
 
     def advance(self) -> bool:
-        """Send what follows in the journal; False when nothing did."""
+        """Send the next part of the journal. Returns False if there is none."""
         chunk = tail.read(self.directory, self.position)
         if chunk.position == self.position:
             return False
@@ -105,12 +107,12 @@ class Link:
         return True
 
     def send(self, values: Iterable[Metric]) -> None:
-        """Log `values`, many in one request. MLflow drops those that it has already, timestamps being equal."""
+        """Log `values`, many in one request. MLflow drops points that it already has with the same timestamp."""
         for some in store.groups(values, METRICS_AT_ONCE):
             self.client.log_batch(self.run_id, metrics=some)
 
     def upload_model(self) -> Exception | None:
-        """Store the final weights, unless MLflow has them. What fails is returned."""
+        """Store the final weights, unless MLflow has them. Returns errors."""
         from gnflow.track.logged_model import log_model
 
         try:
@@ -120,11 +122,11 @@ class Link:
         return None
 
     def upload_new(self) -> None:
-        """Store the files of the run directory that it was not tried for before."""
+        """Store the files of the run directory that were not tried before."""
         self._upload([path for path in description.artifacts(self.directory) if path not in self._tried])
 
     def upload(self) -> Exception | None:
-        """Store the files of the run directory. What fails is returned: points matter more, and go another way."""
+        """Store the files of the run directory. Returns errors, so that metrics are sent even if this fails."""
         return self._upload(description.artifacts(self.directory))
 
     def _upload(self, paths: Sequence[Path]) -> Exception | None:
@@ -138,7 +140,7 @@ class Link:
         return None
 
     def finish(self, status: str, time: float) -> None:
-        """Set how the run ended, and when (Unix seconds)."""
+        """Set how the run ended and when (in Unix seconds)."""
         self.client.set_terminated(self.run_id, status, store.milliseconds(time))
         self._nest(self.client.get_run(self.run_id))
 
@@ -156,7 +158,7 @@ class Link:
 
 
 def metrics(step: Step) -> list[Metric]:
-    """One step as MLflow's points, at the time of the record."""
+    """Convert one step to MLflow's metrics, with the time of the record."""
     time = store.milliseconds(step.time)
     return [Metric(description.metric_key(key), value, time, step.step) for key, value in step.values.items()]
 

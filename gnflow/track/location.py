@@ -1,4 +1,4 @@
-"""Which MLflow store runs are mirrored to, and whether this environment can reach it at all."""
+"""The MLflow store that runs are mirrored to, and the environment that it needs."""
 
 import importlib.util
 import os
@@ -18,7 +18,7 @@ SQLITE = re.compile(r"sqlite(\+\w+)?:///(?!file:|:memory:)(?P<file>[^?]+)")
 LOOPBACK = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1", "0.0.0.0")
 NO_PROXY = ("no_proxy", "NO_PROXY")
 
-# Set before MLflow is imported, never over what the user has set. We retry ourselves, and sooner than MLflow would.
+# Set before MLflow is imported, unless the user has set them. gnflow retries by itself, sooner than MLflow would.
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -30,32 +30,32 @@ SETTINGS = {
 
 
 def tracking_uri(workspace: Workspace) -> str:
-    """`MLFLOW_TRACKING_URI`, or the database of the project."""
+    """Return `MLFLOW_TRACKING_URI`, or else the address of the database of the project."""
     return os.environ.get(VARIABLE, "").strip() or address(workspace.mlflow / DATABASE)
 
 
 def address(file: Path) -> str:
-    """The URI of an sqlite store. Its `%`, `?` and `#` are escaped: a directory may have any name.
+    """Return the URI of an sqlite store. `%`, `?` and `#` are escaped, so that a directory may have any name.
 
-    Of a plain `sqlite:` MLflow makes the parent directories itself, and takes an escaped name as it stands.
+    For a plain `sqlite:` URI, MLflow makes the parent directories itself and does not unescape the name.
     """
     escaped = RESERVED.sub(lambda found: quote(found[0]), str(file))
     return f"{'sqlite' if escaped == str(file) else 'sqlite+pysqlite'}:///{escaped}"
 
 
 def database(uri: str) -> Path | None:
-    """The file of an sqlite store."""
+    """Return the file of an sqlite store."""
     found = SQLITE.match(uri)
     return Path(unquote(found["file"])).absolute() if found else None
 
 
 def beside(database: Path) -> Path:
-    """Where an sqlite store keeps artifacts."""
+    """Return the directory in which an sqlite store keeps artifacts."""
     return database.parent / "artifacts"
 
 
 def artifacts(uri: str) -> str | None:
-    """The same as a URI. Any store that is not in an sqlite file decides for itself."""
+    """Return that directory as a URI. A store that is not an sqlite file chooses its own place."""
     file = database(uri)
     return beside(file).as_uri() if file else None
 
@@ -63,7 +63,7 @@ def artifacts(uri: str) -> str | None:
 def settle_environment() -> None:
     """Turn MLflow's telemetry, chatter and long retries off, here and in subprocesses. Call it from the main thread.
 
-    A proxy is not asked for servers of this machine.
+    Servers on this machine are asked directly, without a proxy.
     """
     for name, value in {**SETTINGS, **without_proxy(os.environ)}.items():
         if name in NO_PROXY:
@@ -73,7 +73,7 @@ def settle_environment() -> None:
 
 
 def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that name hosts which are asked directly, with this machine among them."""
+    """Return the variables that list hosts without a proxy, with this machine added."""
     named = {name: environment.get(name, "") for name in NO_PROXY}
     either = next((value for value in named.values() if value), "")
     return {name: _extended(value or either) for name, value in named.items()}
@@ -85,8 +85,8 @@ def _extended(hosts: str) -> str:
 
 
 def check_available() -> None:
-    """Raises EnvironmentProblem when MLflow is not installed, or is told to use a store that it no longer accepts."""
-    # A project's directory `mlflow/` looks like a package without origin to Python.
+    """Raise EnvironmentProblem if MLflow is not installed, or no longer accepts a store of this kind."""
+    # To Python, a project's directory `mlflow/` looks like a package without origin.
     found = importlib.util.find_spec("mlflow")
     if found is None or found.origin is None:
         raise EnvironmentProblem(

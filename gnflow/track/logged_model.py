@@ -18,11 +18,11 @@ from gnflow.train import checkpoint, results
 NAME = "model"
 WEIGHTS = "gnflow.weights_digest"
 LOADER = "gnflow.track.model"
-FILES = "data"  # in the uploaded model, the directory that the run left
+FILES = "data"  # name of the folder in the uploaded model that holds the directory of the run
 
 
 def log_model(directory: Path, run_id: str, client: MlflowClient) -> None:
-    """Uploads `model/` unless MLflow has these weights of this run; an upload that broke off is taken up again."""
+    """Upload `model/` unless MLflow has these weights of this run. An interrupted upload is repeated."""
     weights = _digest(directory / results.MODEL)
     if weights is None:
         return
@@ -44,7 +44,7 @@ def log_model(directory: Path, run_id: str, client: MlflowClient) -> None:
 
 
 def _digest(model: Path) -> str | None:
-    """Of the weights, as the manifest has it; None for a directory that is not whole."""
+    """Return the digest of the weights from the manifest; None if the directory is incomplete."""
     if checkpoint.damage_of(model):
         return None
     return str(json.loads((model / checkpoint.MANIFEST).read_bytes())["files"][checkpoint.PARAMS]["sha256"])

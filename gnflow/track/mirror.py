@@ -1,4 +1,4 @@
-"""Mirroring a run directory to MLflow while it grows, without training ever waiting for it."""
+"""Mirror a run directory to MLflow while it grows, without ever delaying training."""
 
 import contextlib
 import socket
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 AWAY = (ConnectionError, TimeoutError, socket.gaierror)
 LONGEST_REASON = 500  # characters
-PERIOD = 1.0  # seconds between two batches, at least
-LOOK = 10.0  # seconds without a record after which the machine is measured all the same
-PATIENCE = 60.0  # seconds that a first step may take before the run is announced without it
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0  # seconds between attempts while the store is away
+PERIOD = 1.0  # smallest number of seconds between two batches
+LOOK = 10.0  # seconds without a record after which the machine is measured anyway
+PATIENCE = 60.0  # seconds after which the run is announced even without a first step
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0  # seconds between attempts while the store does not answer
 FLUSH = 30.0  # seconds that closing may take
-LOOK_AGAIN = 0.2  # seconds between looks at whether an attempt has failed
-HURRIED_FLUSH = 5.0  # the same when the store is away, or when the run was stopped: who stops it does not wait long
+LOOK_AGAIN = 0.2  # seconds between checks whether an attempt has failed
+HURRIED_FLUSH = 5.0  # the same if the store does not answer or the run was stopped, since the user then waits
 
 
 class StoreAway(EnvironmentProblem):
-    """Nobody answers at the address of the store, for whatever run."""
+    """The store does not answer, for any run."""
 
 
 def _to_stderr(message: str) -> None:
@@ -40,9 +40,9 @@ def _to_stderr(message: str) -> None:
 
 
 class Mirror:
-    """Observer of a run. Its thread reads the journal from disk, so what it is told serves only to wake it.
+    """Observer of a run. Its thread reads the journal from disk, and records that it is told of only wake it.
 
-    Nothing that MLflow does, or fails to do, is raised here; `report` hears of it in a sentence.
+    Errors of MLflow are never raised here; `report` gets a sentence about them.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Mirror:
         self._thread = threading.Thread(target=self._live, name="gnflow-mirror", daemon=True)
 
     def recorded(self, record: Record) -> None:
-        """There is something new in the journal."""
+        """Wake the thread, since there is something new in the journal."""
         self._heard += 1
         self._wake.set()
 
@@ -80,7 +80,7 @@ class Mirror:
         patience = HURRIED_FLUSH if stopped or self.problem else FLUSH
         self._closing.set()
         self._wake.set()
-        with contextlib.suppress(KeyboardInterrupt):  # the user has waited long enough
+        with contextlib.suppress(KeyboardInterrupt):  # the user should not wait longer
             self._wait(patience)
         self._abandoned.set()
         if not self._done.is_set():
@@ -91,7 +91,7 @@ class Mirror:
             )
 
     def _wait(self, patience: float) -> None:
-        """Until everything is sent; not for long once an attempt has failed."""
+        """Wait until everything is sent, but not for long after an attempt has failed."""
         until = time.monotonic() + patience
         while self._thread.is_alive() and (left := until - time.monotonic()) > 0:
             self._thread.join(min(left, LOOK_AGAIN))
@@ -111,7 +111,7 @@ class Mirror:
             self.problem = _reason(error)
 
     def _await_the_first_step(self) -> None:
-        # Importing MLflow takes seconds of CPU, which the compilation of the first step needs more.
+        # Importing MLflow takes seconds of CPU time, which the compilation of the first step needs first.
         self._wake.wait()
         patient_until = time.monotonic() + PATIENCE
         while self._heard < 2 and not self._closing.is_set() and (left := patient_until - time.monotonic()) > 0:
@@ -120,12 +120,12 @@ class Mirror:
                 self._wake.wait(left)
 
     def _follow(self) -> bool:
-        """Whether everything was sent."""
+        """Send the journal as it grows, and return whether everything was sent."""
         link: Link | None = None
         system: System | None = None
         pause = FIRST_PAUSE
         while not self._abandoned.is_set():
-            closing = self._closing.is_set()  # asked before reading, so that the last reading misses nothing
+            closing = self._closing.is_set()  # checked before reading, so that the last reading misses nothing
             self._wake.clear()
             try:
                 system = system or _system(self.directory)
@@ -177,17 +177,17 @@ class Mirror:
 
 
 def finish(link: "Link", status: str) -> Exception | None:
-    """Store the files of the run, say how it ended, store its weights; returns what hindered the storing."""
+    """Store the files of the run, its status and its weights. Returns errors of storing."""
     problem = link.upload()
     link.finish(status, tail.span(link.directory)[1])
     return link.upload_model() or problem
 
 
 def replay(directory: Path, workspace: Workspace | None = None) -> str:
-    """Mirror what MLflow does not have of a run directory; returns the id of the MLflow run.
+    """Send everything that MLflow lacks of a run directory. Returns the id of the MLflow run.
 
-    Without the directory's `mlflow.json` everything is sent again, which changes nothing that is there already.
-    Raises EnvironmentProblem when there is nothing to mirror, or nowhere to.
+    Without the file `mlflow.json` in the directory everything is sent again, which changes nothing that MLflow has.
+    Raises EnvironmentProblem if there is nothing to mirror, or no store.
     """
     location.check_available()
     location.settle_environment()
@@ -219,7 +219,7 @@ def _system(directory: Path) -> "System | None":
 
 def _is_hopeless(error: Exception) -> bool:
     try:
-        from gnflow.track import store  # what hinders MLflow itself from being imported will not pass either
+        from gnflow.track import store  # if MLflow cannot be imported, waiting does not help either
     except Exception:
         return True
     return store.is_hopeless(error)
@@ -232,7 +232,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _reason(error: Exception) -> str:
-    """The innermost complaint of the operating system or, where there is none, the first line of the error."""
+    """Return the innermost error of the operating system or, if there is none, the first line of the error."""
     found = ""
     for cause in _causes(error):
         if isinstance(cause, OSError):

@@ -1,6 +1,6 @@
-"""The final weights as a model of MLflow: token ids to logits. safetensors and a spec; nothing is unpickled.
+"""The final weights as an MLflow model from token ids to logits. It consists of safetensors and a spec, without pickle.
 
-MLmodel files name this module; MLflow calls `_load_pyfunc` with the directory that a run left as `model/`.
+MLmodel files name this module, and MLflow calls `_load_pyfunc` with the directory `model/` of a run.
 """
 
 from pathlib import Path
@@ -26,14 +26,14 @@ class Logits(NamedTuple):
     params: Params
 
     def predict(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(rows, time[, channels]) ids -> (rows, time, vocabulary) logits of the token that follows each."""
+        """Compute logits (rows, time, vocabulary) of the token after each of the ids (rows, time[, channels])."""
         with torch.no_grad():
             logits: NDArray[np.float32] = self.network.logits(self.params, torch.as_tensor(ids)).numpy()
         return logits
 
 
 def _load_pyfunc(path: str) -> Logits:
-    """Raises DiskProblem when a file does not match its digest."""
+    """Load the model. Raises DiskProblem if a file does not match its digest."""
     directory = Path(path)
     if problem := checkpoint.damage_of(directory):
         raise DiskProblem(f"{directory}: {problem}")

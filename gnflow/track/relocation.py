@@ -1,4 +1,4 @@
-"""A store whose project was moved or copied: MLflow's database holds the absolute address of every artifact."""
+"""Repair a store whose project was moved or copied: MLflow's database holds the absolute address of every artifact."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -18,11 +18,11 @@ COLUMNS = (
     ("model_versions", "storage_location"),
     ("trace_tags", "value"),
 )
-PATIENCE = 5.0  # seconds that another writer may take
+PATIENCE = 5.0  # seconds to wait for another writer
 
 
 def settle(database: Path) -> bool:
-    """Points addresses below the store's former places to where its artifacts are now; whether any were changed."""
+    """Change addresses below former places of the store to where its artifacts are now. Returns whether any changed."""
     here = location.beside(database)
     with closing(_opened(database)) as connection:
         if not _former(connection, here):
@@ -35,7 +35,7 @@ def settle(database: Path) -> bool:
 
 
 def rebase(database: Path, old: str, new: str) -> None:
-    """Replaces the beginning of every address that is `old` or below it."""
+    """Replace the beginning of every address that is `old` or below it."""
     with closing(_opened(database)) as connection:
         _rebase(connection, old, new)
 
@@ -45,8 +45,8 @@ def _opened(database: Path) -> sqlite3.Connection:
 
 
 def _former(connection: sqlite3.Connection, here: Path) -> list[str]:
-    """Addresses of directories `artifacts` that were those of this store before it came here."""
-    if "experiments" not in _tables(connection):  # MLflow will make them
+    """Find the addresses of directories `artifacts` that this store used before it was moved here."""
+    if "experiments" not in _tables(connection):  # MLflow will make the tables
         return []
     roots = {
         root
@@ -57,7 +57,7 @@ def _former(connection: sqlite3.Connection, here: Path) -> list[str]:
 
 
 def _root(address: str | None, name: str) -> str | None:
-    """The part of a local address up to a folder `name`, which ends it or stands before the number of an experiment."""
+    """Return a local address up to a folder `name` that is at its end or before the number of an experiment."""
     for candidate in (address or "", (address or "").rpartition("/")[0]):
         if candidate.startswith("file:///") and candidate.endswith(f"/{name}"):
             return candidate
@@ -65,7 +65,7 @@ def _root(address: str | None, name: str) -> str | None:
 
 
 def _came_here(connection: sqlite3.Connection, root: str, here: Path) -> bool:
-    """Whether artifacts of the store's own runs lie here; without any, whether the store's former folder is gone."""
+    """Whether artifacts of the store's own runs are here or, if it has none, whether its former folder is gone."""
     there = Path(unquote(urlsplit(root).path))
     if there.exists() and here.exists() and there.samefile(here):
         return False

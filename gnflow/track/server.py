@@ -1,4 +1,4 @@
-"""The MLflow UI on the local store, as a process of its own."""
+"""The MLflow UI on the local store, in a process of its own."""
 
 import json
 import os
@@ -17,16 +17,16 @@ from gnflow.errors import EnvironmentProblem
 from gnflow.secrets import without_secrets
 from gnflow.track import hosts, location, relocation
 
-PATIENCE = 180.0  # seconds until a server that does not answer is given up
-FAREWELL = 5.0  # seconds between asking a server to stop and making it
+PATIENCE = 180.0  # seconds until a server that does not answer counts as failed
+FAREWELL = 5.0  # seconds between asking a server to stop and killing it
 
 CHARTS = "compareRunsMode=CHART"  # the page of an experiment that shows curves, not a table
 
-# Without this MLflow starts seven more processes, for language-model judges.
+# Otherwise MLflow starts seven more processes, for language-model judges.
 SETTINGS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
-# It is our own server on this machine that is asked, whatever proxy the environment names.
+# The server is on this machine, so no proxy is used, even if the environment names one.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -34,10 +34,10 @@ _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 def serving(
     uri: str, host: str, port: int, log: Path, allowed: Sequence[str] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """MLflow's server on the store `uri`, answering; stopped with all its processes when the block ends.
+    """Run MLflow's server on the store `uri` until the block ends, and then stop it with all its processes.
 
-    `allowed` are names, besides those of this machine, that a browser may have for it. Raises EnvironmentProblem when
-    the port is taken or the server does not come up.
+    `allowed` are further names by which browsers may address this machine. Raises EnvironmentProblem if the port is
+    taken or the server does not start.
     """
     _require_free(host, port)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def serving(
         command += ["--default-artifact-root", place, "--artifacts-destination", place]
     environment = location.SETTINGS | SETTINGS | hosts.settings(host, allowed) | dict(os.environ)
     environment |= location.without_proxy(os.environ)
-    # Not among the arguments, which every user of the machine may read.
+    # The environment is used because every user of the machine may read the arguments.
     environment["MLFLOW_BACKEND_STORE_URI"] = uri
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -69,7 +69,7 @@ def _make_ready(uri: str) -> None:
         if file.exists():
             relocation.settle(file)
         else:
-            from gnflow.track import store  # imports MLflow, which takes seconds
+            from gnflow.track import store  # the new process imports MLflow, which takes seconds
 
             store.make(file)
     except (OSError, sqlite3.Error) as error:
@@ -77,13 +77,13 @@ def _make_ready(uri: str) -> None:
 
 
 def address(host: str, port: int) -> str:
-    """What to type into a browser on this machine."""
+    """Return the address to type into a browser on this machine."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{shown}:{port}"
 
 
 def charts(host: str, port: int) -> dict[str, str]:
-    """Address of the charts of each experiment; MLflow's own front page is about other things."""
+    """Return the address of the charts of each experiment, which MLflow's front page does not show."""
     question = f"{address(host, port)}/api/2.0/mlflow/experiments/search?max_results=50"
     with _direct.open(question, timeout=30) as answer:
         found = json.load(answer).get("experiments", [])

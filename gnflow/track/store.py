@@ -1,4 +1,4 @@
-"""What is looked for in an MLflow store, and made when it is not there."""
+"""Find things in an MLflow store, and make them if they do not exist."""
 
 import shlex
 from collections.abc import Callable, Iterable, Iterator
@@ -26,20 +26,20 @@ ATTEMPTS = 10
 
 
 def opened(uri: str) -> MlflowClient:
-    """A client of the store, which is there, with all its tables, and knows where its artifacts are."""
+    """Open a client of the store, after making the store if needed and repairing the addresses of its artifacts."""
     if file := location.database(uri):
         make(file)
         if relocation.settle(file):
-            # MLflow remembers where it has found the artifacts of a run.
+            # MLflow caches where it has found the artifacts of a run.
             getattr(utils, "_artifact_repos_cache", {}).clear()
     return MlflowClient(tracking_uri=uri)
 
 
 def make(file: Path) -> None:
-    """An sqlite store, whole or absent.
+    """Make an sqlite store that is complete or absent.
 
-    MLflow builds its tables in many steps when a store is first used. Two processes at once, or one that is killed,
-    would leave a store that no one can open again.
+    MLflow builds its tables in many steps when a store is first used. Two processes at the same time, or one that is
+    killed, would leave a store that cannot be opened again.
     """
     if file.exists():
         return
@@ -51,13 +51,13 @@ def make(file: Path) -> None:
         for rest in file.parent.glob(f"{partial.name}*"):
             rest.unlink()
         MlflowClient(tracking_uri=location.address(partial)).search_experiments(max_results=1)
-        # MLflow's own experiment would put its artifacts below the directory that gnflow was called in.
+        # MLflow's default experiment would store its artifacts below the current directory.
         relocation.rebase(partial, (Path.cwd() / "mlruns").as_posix(), location.beside(file).as_uri())
         partial.replace(file)
 
 
 def experiment(name: str, client: MlflowClient, uri: str) -> str:
-    """The id of an MLflow experiment. Raises EnvironmentProblem for one that was deleted: it keeps its name."""
+    """Return the id of an MLflow experiment. Raises EnvironmentProblem if it was deleted, as it then keeps its name."""
 
     def get_or_create() -> str:
         found = client.get_experiment_by_name(name)
@@ -74,17 +74,17 @@ def experiment(name: str, client: MlflowClient, uri: str) -> str:
 
 
 def is_hopeless(error: Exception) -> bool:
-    """Whether the same attempt would fail again until somebody changes something."""
+    """Whether the same attempt would fail again until the user changes something."""
     return isinstance(error, EnvironmentProblem | ImportError) or (
         isinstance(error, MlflowException) and error.error_code in HOPELESS
     )
 
 
 def again(action: Callable[[], Item]) -> Item:
-    """The result of an action that looks and then writes, and may be repeated without harm.
+    """Repeat an action that first looks and then writes until it succeeds, and return its result.
 
-    MLflow does not do the two in one, so another process may write in between: the same dataset, or the end of the
-    parent that was found. Each refusal means that one of them is through, so as many attempts do as there are rivals.
+    In MLflow this is not one transaction, so another process may write in between: the same dataset, or the end of the
+    parent that was found. Each refusal means that one other process has succeeded, so there is an end to the attempts.
     """
     for _ in range(ATTEMPTS - 1):
         try:
@@ -96,13 +96,13 @@ def again(action: Callable[[], Item]) -> Item:
 
 
 def known_as(identity: str, experiment: str, client: MlflowClient) -> list[Run]:
-    """The runs that carry an identity, the oldest first. Those deleted in MLflow are left alone."""
+    """Find the runs that have this identity, the oldest first. Runs that were deleted in MLflow are ignored."""
     runs = _tagged(description.IDENTITY, identity, experiment, client)
     return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
 
 
 def children(parent: str, experiment: str, client: MlflowClient) -> list[Run]:
-    """The runs nested under a run."""
+    """Find the runs that are nested under a run."""
     return _tagged(PARENT, parent, experiment, client)
 
 
@@ -118,12 +118,12 @@ def _tagged(key: str, value: str, experiment: str, client: MlflowClient) -> list
 
 
 def milliseconds(time: float) -> int:
-    """Unix seconds as MLflow counts time."""
+    """Convert Unix seconds to the milliseconds that MLflow uses."""
     return round(time * 1000)
 
 
 def groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """At most `size` items at a time."""
+    """Divide items into groups of at most `size`."""
     rest = iter(items)
     while group := list(islice(rest, size)):
         yield group

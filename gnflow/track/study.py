@@ -1,4 +1,4 @@
-"""A study is a run of MLflow that the runs of the study are nested under."""
+"""A study is an MLflow run under which the runs of the study are nested."""
 
 import hashlib
 
@@ -8,12 +8,12 @@ from gnflow.track import description, store
 
 
 def parent(study: str, experiment: str, began: int, client: MlflowClient) -> str:
-    """The id of the run of a study, which is made when there is none (`began` in milliseconds).
+    """Return the id of the MLflow run of a study, and make it if there is none (`began` in milliseconds).
 
-    MLflow has nothing against two of them, so runs that begin at once may each make one. Whoever looks next repairs it:
-    the oldest stays, the others are deleted and hand over their children, in this order: who would be nested under one
-    that is gone is refused, and looks again. A run looks when it begins and when it ends, so what slips through at the
-    beginning is found in the end.
+    MLflow allows several runs for one study, so runs that begin at the same time may each make one. The next run that
+    looks repairs this: it keeps the oldest, deletes the others, and then moves their children. In this order, MLflow
+    refuses to nest a run under a deleted one, and that run looks again. A run looks when it begins and when it ends, so
+    duplicates that are missed at the beginning are found at the end.
     """
     identity = hashlib.sha256(f"study/{study}".encode()).hexdigest()[:32]
     found = store.known_as(identity, experiment, client)
@@ -30,7 +30,7 @@ def parent(study: str, experiment: str, began: int, client: MlflowClient) -> str
 
 
 def settle(parent: str, experiment: str, client: MlflowClient) -> None:
-    """A study runs while any of its runs does; it has ended when the last of them has."""
+    """Mark a study as running while any of its runs is, and as ended when the last of them has ended."""
     infos = [child.info for child in store.children(parent, experiment, client)]
     if any(info.status == "RUNNING" for info in infos):
         client.update_run(parent, status="RUNNING")

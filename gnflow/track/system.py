@@ -9,13 +9,13 @@ from typing import Protocol
 from mlflow.entities import Metric
 
 PERIOD = 10.0  # seconds
-KEPT = 20_000  # values that wait while the store is away; the oldest go first
+KEPT = 20_000  # number of values that wait while the store does not answer; the oldest are dropped first
 
 MONITORS = {"cpu": "CPUMonitor", "disk": "DiskMonitor", "network": "NetworkMonitor", "gpu": "GPUMonitor"}
 
 
 class Monitor(Protocol):
-    """A measuring part of `mlflow.system_metrics`."""
+    """A monitor of `mlflow.system_metrics`."""
 
     def collect_metrics(self) -> object: ...  # noqa: D102
     def aggregate_metrics(self) -> dict[str, float]: ...  # noqa: D102
@@ -32,7 +32,7 @@ class System:
         self.waiting: deque[Metric] = deque(maxlen=KEPT)
         self._began = began
         self._monitors = [monitor for name in MONITORS if (monitor := _monitor(name)) is not None]
-        self._measure()  # the load of a CPU is that since the last look
+        self._measure()  # the load of a CPU is measured since the last call
         self._last = time.monotonic()
 
     def due(self) -> bool:
@@ -40,9 +40,9 @@ class System:
         return time.monotonic() - self._last >= PERIOD
 
     def sample(self) -> None:
-        """Measure once."""
+        """Measure all monitors once."""
         self._last, now = time.monotonic(), time.time()
-        # The step of a point is the second of the run: a training step may take minutes.
+        # The step of a point is the second of the run, since a training step may take minutes.
         second, stamp = max(0, round(now - self._began)), round(now * 1000)
         for key, value in self._measure().items():
             self.waiting.append(Metric(f"system/{key}", value, stamp, second))
@@ -50,7 +50,7 @@ class System:
     def _measure(self) -> dict[str, float]:
         measured: dict[str, float] = {}
         for monitor in self._monitors:
-            with suppress(Exception):  # a sensor that fails now and then must not hold up what training says
+            with suppress(Exception):  # a sensor that fails sometimes must not delay the records of training
                 monitor.collect_metrics()
                 measured |= monitor.aggregate_metrics()
                 monitor.clear_metrics()
@@ -61,6 +61,6 @@ def _monitor(name: str) -> Monitor | None:
     try:
         module = importlib.import_module(f"mlflow.system_metrics.metrics.{name}_monitor")
         monitor: Monitor = getattr(module, MONITORS[name])()
-    except Exception:  # no psutil, no NVML, no GPU: whatever it is, this cannot be measured here
+    except Exception:  # psutil, NVML or a GPU may be missing; then this cannot be measured here
         return None
     return monitor

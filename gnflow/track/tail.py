@@ -1,4 +1,4 @@
-"""Reading a growing `journal.jsonl` from where one left off."""
+"""Read a growing `journal.jsonl`, each time from where the last reading ended."""
 
 import json
 from pathlib import Path
@@ -6,18 +6,18 @@ from typing import NamedTuple
 
 from gnflow.train.journal import JOURNAL, Step
 
-CHUNK = 1 << 20  # bytes read at once
+CHUNK = 1 << 20  # number of bytes that are read at once
 
 
 class Chunk(NamedTuple):
-    """What was read, and where the next reading begins."""
+    """The records that were read, and where the next reading begins."""
 
     steps: list[Step]
     position: int
 
 
 def span(directory: Path) -> tuple[float, float]:
-    """When the first and the last complete record were written (Unix seconds)."""
+    """Return when the first and the last complete record were written (in Unix seconds)."""
     with (directory / JOURNAL).open("rb") as file:
         first = file.readline()
         file.seek(max(0, (directory / JOURNAL).stat().st_size - CHUNK))
@@ -27,9 +27,9 @@ def span(directory: Path) -> tuple[float, float]:
 
 
 def read(directory: Path, position: int) -> Chunk:
-    """The complete lines after `position` (bytes), at most about a megabyte. A torn last line waits for its rest.
+    """Read the complete lines after `position` (in bytes), at most about a megabyte. An incomplete last line is left.
 
-    A position that is not the end of a line belongs to another file; reading then begins anew.
+    If the position is not at the end of a line, the file is another one, and reading starts at its beginning.
     """
     try:
         file = (directory / JOURNAL).open("rb")
@@ -49,7 +49,7 @@ def read(directory: Path, position: int) -> Chunk:
 
 
 def _steps(data: bytes) -> list[Step]:
-    # A step measured again, with another outcome, is a second record; the last one holds.
+    # If a step was computed again with another result, it has a second record, and the last one counts.
     steps: dict[int, Step] = {}
     for line in data.splitlines():
         try:

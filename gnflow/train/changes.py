@@ -1,7 +1,7 @@
-"""What may change in the spec of a run that is there already: keys that change no result, and a later end.
+"""What may change in the spec of an existing run: keys that change no result, and a later end.
 
-A run of 6 steps is the beginning of a run of 12 where nothing in a step depends on how many there will be. Schedules
-that decay towards the end do, so such a run cannot be extended.
+A run of 6 steps is the beginning of a run of 12 if no step depends on the number of steps. With a schedule that decays
+towards the end, steps do depend on it, so such a run cannot be extended.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,10 +13,10 @@ from gnflow.spec.tree import dotted
 from gnflow.train.journal import Step
 
 Differences = Mapping[str, tuple[str, str]]
-"""Key -> value in the stored spec and in this one."""
+"""Maps a key to its value in the stored spec and its value in this one."""
 CHANGED, EXTENDED = "changed", "extended"  # names of events
 
-# What is kept, how often, where it is shown, and what is tolerated of the compiler. No number of a step depends on it.
+# These keys say what is kept and mirrored, and what the compiler may do. No number of a step depends on them.
 _NEUTRAL = (
     "training.checkpoint_every", "training.temporary_checkpoint_minutes", "tracking", "compile.max_recompiles",
     "compile.max_graph_breaks",
@@ -25,7 +25,7 @@ _END = ("training.steps", "training.tokens", "training.target")
 
 
 def neutral(key: str, experiment: Experiment) -> bool:
-    """Whether a key changes no result. A rollback goes to a scheduled checkpoint, so there the schedule counts."""
+    """Whether a key changes no result. With `rollback` the schedule of checkpoints changes it."""
     if key == "training.checkpoint_every" and experiment.training.on_nonfinite == "rollback":
         return False
     return _is_one_of(key, _NEUTRAL)
@@ -37,7 +37,7 @@ def of_the_end(key: str) -> bool:
 
 
 def refused(differing: Differences, experiment: Experiment, extend: bool) -> bool:
-    """Whether the run of the one spec cannot go on as that of the other."""
+    """Whether a run of the stored spec cannot continue under this spec."""
     return any(not neutral(key, experiment) and not (extend and of_the_end(key)) for key in differing)
 
 
@@ -57,7 +57,7 @@ def require_no_look_ahead(experiment: Experiment) -> None:
 
 
 def require_later(last: int, steps: int, reached: int | None) -> None:
-    """Raises SpecError unless a spec of so many `steps`, whose target was `reached` at a step, goes on after `last`."""
+    """Raise SpecError unless a spec of so many `steps`, with its target `reached` at a step, continues after `last`."""
     if reached is not None and reached < last:
         raise SpecError(
             f"there is nothing to extend: the run has taken {last} steps and reached this target at step {reached}. "
@@ -71,12 +71,12 @@ def require_later(last: int, steps: int, reached: int | None) -> None:
 
 
 def told(differing: Differences) -> str:
-    """The changes as a sentence of a journal."""
+    """Describe the changes in a sentence for the journal."""
     return ", ".join(f"{key} {there} -> {now}" for key, (there, now) in differing.items())
 
 
 def last_step(steps: Mapping[int, Step]) -> int:
-    """The last step on record."""
+    """Return the last step in the journal."""
     return max(steps, default=0)
 
 

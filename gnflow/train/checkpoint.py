@@ -1,4 +1,4 @@
-"""Checkpoints: a directory per step, whole or absent, checked by digest when read. safetensors and JSON only.
+"""Checkpoints: one directory for each step, complete or absent, whose digests are checked when it is read.
 
     checkpoints/step_00000012/{params,optimizer}.safetensors state.json manifest.json
 
@@ -33,31 +33,31 @@ FORMAT = 1
 
 
 class Found(NamedTuple):
-    """The newest good checkpoint, and what was wrong with newer ones."""
+    """The newest good checkpoint, and the damage of newer ones."""
 
     path: Path | None
     damage: dict[int, str]
-    """Step -> what is wrong with its checkpoint."""
+    """Maps a step to the damage of its checkpoint."""
 
 
 def path_of(parent: Path, step: int) -> Path:
-    """Where the checkpoint of a step lives."""
+    """Return the path of the checkpoint of a step."""
     return parent / f"step_{step:08d}"
 
 
 def step_of(path: Path) -> int:
-    """The step that a checkpoint was taken after."""
+    """Return the step after which a checkpoint was taken."""
     return int(path.name.removeprefix("step_"))
 
 
 def all_in(parent: Path) -> list[Path]:
-    """Every checkpoint, good or not, by step."""
+    """List all checkpoints, good or damaged, in the order of steps."""
     found = parent.iterdir() if parent.is_dir() else ()
     return sorted((path for path in found if re.fullmatch(r"step_\d{8,}", path.name)), key=step_of)
 
 
 def save(parent: Path, state: State) -> Path:
-    """Writes the checkpoint of `state.step`, replacing one that is there. Raises DiskProblem; older ones survive."""
+    """Write the checkpoint of `state.step`, or replace it. Raises DiskProblem; older checkpoints survive that."""
     path = path_of(parent, state.step)
     partial = path.with_name(PARTIAL + path.name)
     tensors = {PARAMS: trees.named_tensors(state.params), OPTIMIZER: trees.named_tensors(state.optimizer)}
@@ -75,7 +75,7 @@ def save(parent: Path, state: State) -> Path:
                 file = partial / name
                 save_file(_own_storage(named), file, metadata={"format": "pt"})
                 faults.at("checkpoint.in_file", lambda: os.truncate(file, file.stat().st_size // 2))  # noqa: B023
-                file.chmod(0o644)  # safetensors makes files that only their owner may read
+                file.chmod(0o644)  # safetensors makes files that only the owner may read
                 disk.sync(file)
                 faults.at("checkpoint.after_file")
             disk.write_json(partial / STATE, about)
@@ -94,8 +94,8 @@ def save(parent: Path, state: State) -> Path:
 
 
 def load(path: Path, template: State, device: torch.device) -> State:
-    """The state of a checkpoint whose digests were checked. Raises DiskProblem when it has not the template's form."""
-    # Cloned, since a view into the file is not aligned as torch aligns, and kernels may then round in another order.
+    """Read the state of a checkpoint whose digests were checked. Raises DiskProblem if it does not fit the template."""
+    # Cloned, since a view into the file may not be aligned like torch's own tensors, and kernels may round differently.
     try:
         about = json.loads((path / STATE).read_bytes())
         params = trees.clone(load_file(path / PARAMS, device=str(device)))
@@ -127,7 +127,7 @@ def count_averaged(path: Path) -> int:
 
 
 def newest(parent: Path, usable: Callable[[int], bool] = lambda step: True) -> Found:
-    """The newest checkpoint whose files match their digests, among the `usable` steps."""
+    """Find the newest checkpoint among the `usable` steps whose files match their digests."""
     damage: dict[int, str] = {}
     for path in reversed(all_in(parent)):
         step = step_of(path)
@@ -139,7 +139,7 @@ def newest(parent: Path, usable: Callable[[int], bool] = lambda step: True) -> F
 
 
 def seal(directory: Path, *names: str) -> None:
-    """Writes the manifest: size and SHA-256 digest of each named file. Raises DiskProblem."""
+    """Write the manifest with the size and SHA-256 digest of each named file. Raises DiskProblem."""
     files = {
         name: {"bytes": (directory / name).stat().st_size, "sha256": disk.sha256(directory / name)} for name in names
     }
@@ -147,7 +147,7 @@ def seal(directory: Path, *names: str) -> None:
 
 
 def damage_of(directory: Path) -> str | None:
-    """What is wrong with a sealed directory, naming the file; None when every file is as its manifest says."""
+    """Describe the damage of a sealed directory and name the file; None if every file matches the manifest."""
     try:
         content = (directory / MANIFEST).read_bytes()
         named = json.loads(content)["files"]
@@ -172,7 +172,7 @@ def _manifest(files: Mapping[str, object]) -> bytes:
 
 
 def prune(parent: Path, newest_step: int, kept: Callable[[int], bool]) -> None:
-    """Removes temporary checkpoints (those not `kept`) older than the newest. Kept ones stay for ever."""
+    """Remove temporary checkpoints (those not `kept`) that are older than the newest. Kept ones are never removed."""
     for path in all_in(parent):
         if step_of(path) < newest_step and not kept(step_of(path)):
             doomed = path.with_name(PARTIAL + path.name)
@@ -182,13 +182,13 @@ def prune(parent: Path, newest_step: int, kept: Callable[[int], bool]) -> None:
 
 
 def sweep(parent: Path) -> None:
-    """Removes what a killed process left half-written."""
+    """Remove files that a killed process left half-written."""
     for path in parent.glob(PARTIAL + "*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _own_storage(named: dict[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, contiguous; tensors that share memory are copied, since safetensors refuses them."""
+    """Move tensors to the CPU, contiguous. Those that share memory are copied, since safetensors refuses them."""
     seen: set[int] = set()
     stored: dict[str, Tensor] = {}
     for name, tensor in named.items():

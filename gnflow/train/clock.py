@@ -1,8 +1,9 @@
-"""What a step took: seconds, CPU seconds of this process, and CPU seconds that all other processes took meanwhile.
+"""The time of a step: seconds, CPU seconds of this process, and CPU seconds of all other processes meanwhile.
 
-A machine that works for others as well makes steps slower, and a comparison of seconds worthless. Linux tells how long
-its processors have worked for anybody (/proc/stat, in hundredths of a second). Where there is no such file, what others
-took is unknown. It is left unknown for a step in which something was compiled, too: compilers are other processes.
+If other processes use the machine, steps are slower and a comparison of seconds is worthless. Linux reports how long
+the processors have worked for all processes (/proc/stat, in hundredths of a second). Without this file, the time of
+others is unknown. It is also left unknown for a step in which something was compiled, since compilers are other
+processes.
 """
 
 import os
@@ -11,29 +12,33 @@ from pathlib import Path
 from typing import NamedTuple
 
 STAT = Path("/proc/stat")
-IDLE = (3, 4)  # places of `idle` and `iowait` among the first eight numbers; those that follow are counted in these
+IDLE = (
+    3,
+    4,
+)  # positions of `idle` and `iowait` among the first eight numbers; later numbers are included in the first ones
 
 
 class Taken(NamedTuple):
-    """The costs of a step by the clock."""
+    """The time that a step took."""
 
     seconds: float = 0.0
-    """Without compilation."""
+    """Seconds of the step, without compilation."""
     cpu: float = 0.0
     others: float | None = None
-    """None where it is not known. It may lie a few hundredths below 0, since the machine counts in hundredths."""
+    """CPU seconds of other processes; None if unknown. May be slightly negative, as the machine counts in
+    hundredths."""
 
 
 class Clock:
-    """Runs from when it is made."""
+    """A clock that starts when it is made."""
 
     def __init__(self, compiled: float) -> None:
-        """`compiled` is how many seconds were spent on compilation so far."""
+        """`compiled` is the number of seconds spent on compilation so far."""
         self._compiled, self._busy = compiled, _busy()
         self._cpu, self._start = time.process_time(), time.perf_counter()
 
     def taken(self, compiled: float) -> Taken:
-        """Since then, with this many seconds spent on compilation by now."""
+        """Return the time since the clock started; `compiled` is the number of seconds spent on compilation by now."""
         seconds, cpu, busy = time.perf_counter() - self._start, time.process_time() - self._cpu, _busy()
         unknown = busy is None or self._busy is None or compiled != self._compiled
         others = None if unknown else (busy or 0.0) - (self._busy or 0.0) - cpu
@@ -41,7 +46,7 @@ class Clock:
 
 
 def _busy() -> float | None:
-    """CPU seconds that the machine has worked, or was kept from working by its host, since it started."""
+    """Return the CPU seconds that the machine has worked, or that its host took from it, since it started."""
     try:
         name, *numbers = STAT.read_bytes().split(b"\n", 1)[0].split()
         ticks = [int(number) for number in numbers[:8] if name == b"cpu"]

@@ -1,4 +1,4 @@
-"""What a run directory says before anything in it is touched: whether this experiment may begin or go on in it."""
+"""Checks of a run directory before it is changed: may this experiment begin or continue in it?"""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -17,23 +17,23 @@ from gnflow.train.journal import JOURNAL
 
 CHECKPOINTS, PLAN = "checkpoints", "plan.json"
 SUPERSEDED = ".superseded"
-# The spec last: while it is there, what is left of the run can be recognised.
+# The spec is deleted last: as long as it exists, the rest of the run can be recognised.
 OWN = (
     results.SUMMARY, results.METRICS, results.MODEL, results.SAMPLES, offending.OFFENDING, CHECKPOINTS, JOURNAL, PLAN,
     provenance.FILE, repository.DIFF, "mlflow.json", results.EXPERIMENT,
 )  # fmt: skip
-# What `dvc pull` or git may bring without the rest.
+# `dvc pull` or git may restore these files without the rest.
 OUTPUTS = (results.SUMMARY, results.METRICS, results.MODEL)
 MISSING = "-"
 
 
 def is_run(directory: Path) -> bool:
-    """Whether a run lives here."""
+    """Whether the directory holds a run."""
     return (directory / results.EXPERIMENT).is_file()
 
 
 def begun(directory: Path) -> bool:
-    """Whether the run has recorded anything: one that stopped at a wrong path or missing data has not."""
+    """Whether the run has recorded anything. A run that stopped at a wrong path or at missing data has not."""
     journal = directory / JOURNAL
     return (
         (journal.is_file() and journal.stat().st_size > 0)
@@ -43,10 +43,10 @@ def begun(directory: Path) -> bool:
 
 
 def require_ours(directory: Path, experiment: Experiment, replacing: bool, extend: bool = False) -> Differences:
-    """What differs between the run that is there and this one, where it may go on as this one; empty for a new run.
+    """Return the differences between the existing run and this one if it may continue as this one; empty for a new run.
 
-    `replacing`: another run that is there makes way. `extend`: it may end later.
-    Raises SpecError for a directory that holds something else: a run of another spec, or no run at all.
+    `replacing` allows another run to be replaced, and `extend` allows this run to end later.
+    Raises SpecError if the directory holds something else: a run of another spec, or no run at all.
     """
     if not is_run(directory):
         names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
@@ -74,7 +74,7 @@ def require_ours(directory: Path, experiment: Experiment, replacing: bool, exten
 
 
 def differences(directory: Path, experiment: Experiment) -> Differences:
-    """Key -> value in the stored spec and in this one, where they differ. Raises SpecError for an unreadable spec."""
+    """Return the keys whose values differ, with both values. Raises SpecError if the stored spec cannot be read."""
     path = directory / results.EXPERIMENT
     text = resolved(experiment)
     try:
@@ -88,9 +88,9 @@ def differences(directory: Path, experiment: Experiment) -> Differences:
 
 
 def establish(directory: Path, experiment: Experiment, plan: Mapping[str, object], changed: bool = False) -> None:
-    """Writes the spec and the plan; the summary of an earlier session no longer holds. Raises DiskProblem."""
+    """Write the spec and the plan, and remove the summary of an earlier session. Raises DiskProblem."""
     if changed:
-        # First, so that weights of an earlier end are never taken for those of the new one.
+        # The old weights go first, so that they are never taken for those of the new end.
         with disk.writing(directory):
             shutil.rmtree(directory / results.MODEL, ignore_errors=True)
     if changed or not begun(directory):
@@ -101,7 +101,7 @@ def establish(directory: Path, experiment: Experiment, plan: Mapping[str, object
 
 
 def clear(directory: Path) -> None:
-    """Deletes the run that is here, and nothing that gnflow has not written. Raises DiskProblem."""
+    """Delete the run in this directory, but no file that gnflow has not written. Raises DiskProblem."""
     with disk.writing(directory):
         for name in OWN:
             path = directory / name
@@ -112,9 +112,9 @@ def clear(directory: Path) -> None:
 
 
 def set_aside(directory: Path) -> Path | None:
-    """Moves the run that is here to `.superseded/` beside it, under its spec's digest. Raises DiskProblem.
+    """Move the run in this directory to `.superseded/` beside it, under the digest of its spec. Raises DiskProblem.
 
-    The spec moves last: a move that was cut short goes on at the next call, into the same place.
+    The spec moves last, so that the next call continues an interrupted move, into the same place.
     """
     if not is_run(directory):
         return None
@@ -136,7 +136,7 @@ def _places(directory: Path, spec: str) -> Iterator[Path]:
 
 
 def _with_defaults(path: Path) -> str:
-    """A stored spec as this version resolves it: a key that came since then has its default in it."""
+    """Resolve a stored spec as this version does, so that keys added since then have their defaults."""
     try:
         return resolved(load(path).experiment)
     except SpecError:

@@ -1,4 +1,4 @@
-"""Writing so that a file is whole or absent, whatever kills the process; and not into a directory that is gone."""
+"""Write files so that they are complete or absent if the process is killed, and never into a directory that is gone."""
 
 import hashlib
 import json
@@ -14,30 +14,30 @@ from gnflow.errors import DiskProblem
 
 
 class Gone(DiskProblem):
-    """The directory that is written to was removed, emptied, replaced or moved."""
+    """The directory to write to was removed, emptied, replaced or moved."""
 
     def __init__(self, message: str, moved: bool) -> None:
         super().__init__(message)
         self.moved = moved
-        """Whether what was in it is still there, elsewhere."""
+        """Whether its content still exists in another place."""
 
 
 _anchors: dict[Path, int] = {}
-"""Files that are open while their directories are at work, with their descriptors."""
+"""Open files that guard their directories while these are in use, with their descriptors."""
 
 
 def anchor(file: Path, descriptor: int) -> None:
-    """From now on nothing is written to the directory of an open file unless it is still the file of that name."""
+    """From now on, refuse to write to the directory of this open file unless it still holds this very file."""
     _anchors[file] = descriptor
 
 
 def release(file: Path) -> None:
-    """Ends what `anchor` began."""
+    """End the guard that `anchor` began."""
     _anchors.pop(file, None)
 
 
 def require_there(path: Path) -> None:
-    """Raises Gone when `path` lies in an anchored directory that is no longer there."""
+    """Raise Gone if `path` lies in an anchored directory that no longer exists."""
     for file, descriptor in tuple(_anchors.items()):
         if file.parent in (path, *path.parents) and not _names(file, descriptor):
             fate, moved = _fate(file, descriptor)
@@ -52,30 +52,30 @@ def _names(file: Path, descriptor: int) -> bool:
 
 
 def _fate(file: Path, descriptor: int) -> tuple[str, bool]:
-    """What has become of a directory, and whether its content still exists."""
+    """Say what happened to a directory, and whether its content still exists."""
     if os.fstat(descriptor).st_nlink == 0:
         there = "holds another run" if file.exists() else "was emptied" if file.parent.exists() else "was removed"
         return there, False
-    with suppress(OSError):  # only Linux can tell
+    with suppress(OSError):  # only Linux reports this
         return f"was moved to {Path(f'/proc/self/fd/{descriptor}').readlink().parent}", True
     return "was moved", True
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns a failed write into DiskProblem, with the name of what could not be written. Raises Gone before it."""
+    """Turn a failed write into DiskProblem with the name of the file. Raises Gone first if the directory is gone."""
     require_there(path)
     try:
         yield
     except OSError as error:
-        require_there(path)  # it may have gone in the meantime
+        require_there(path)  # the directory may have disappeared in the meantime
         raise DiskProblem(f"cannot write {path}: {error.strerror or error}") from error
     except SafetensorError as error:
         raise DiskProblem(f"cannot write {path}: {error}") from error
 
 
 def write(path: Path, content: bytes) -> None:
-    """Replaces `path` in one move: readers see the old content or the new. Raises DiskProblem."""
+    """Replace `path` in one move, so that readers see the old content or the new. Raises DiskProblem."""
     partial, name = path.with_name(f".{path.name}.partial"), path.stem
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,12 +96,12 @@ def write(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """The same, as indented JSON. Raises DiskProblem, and ValueError for a number that JSON does not have."""
+    """Write indented JSON like `write`. Raises DiskProblem, and ValueError for a number that JSON does not have."""
     write(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, or the names in a directory, are on the disk itself."""
+    """Wait until a file, or the names in a directory, are on the disk itself."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -110,6 +110,6 @@ def sync(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Digest of a file's content, in hexadecimal."""
+    """Return the digest of a file's content in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Progress of a run: live on a terminal, a line now and then elsewhere."""
+"""Progress of a run: a live display on a terminal, and an occasional line elsewhere."""
 
 import time
 from collections import deque
@@ -19,13 +19,13 @@ from gnflow.train.journal import JOURNAL, Event, Record, Step, read
 from gnflow.train.recorder import AVERAGE_LOSS
 
 BARS = "▁▂▃▄▅▆▇█"
-WIDTH = 32  # losses in the sparkline
-RECENT = 10  # steps that the speed is measured over
-INTERVAL = 10.0  # seconds between lines off a terminal
+WIDTH = 32  # number of losses in the sparkline
+RECENT = 10  # number of steps that the speed is measured over
+INTERVAL = 10.0  # seconds between lines if the output is not a terminal
 
 
 class Progress:
-    """What there is to show, from the records so far."""
+    """The progress of a run, computed from its records so far."""
 
     def __init__(self, plan: Plan, records: Sequence[Step] = ()) -> None:
         self.plan, self.step = plan, 0
@@ -37,7 +37,7 @@ class Progress:
             self.hear(record)
 
     def hear(self, record: Step) -> None:
-        """One more record."""
+        """Take in one more record."""
         self.step, self._heard = record.step, time.monotonic()
         self.latest.update(record.values)
         self._recent.append(record)
@@ -47,13 +47,13 @@ class Progress:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Training tokens over the seconds inside recent steps."""
+        """Training tokens per second of recent steps."""
         seconds = self._per_step(lambda values: values["time/seconds"])
         return (self.plan.tokens_solve + self.plan.tokens_search) / seconds if seconds else None
 
     @property
     def remaining(self) -> float | None:
-        """Seconds to the last step, evaluations included and compilation left out."""
+        """Seconds until the last step, with evaluations and without compilation."""
         seconds = self._per_step(lambda values: values["time/wall"] - values["time/compile"])
         if not seconds:
             return None
@@ -75,18 +75,18 @@ class Progress:
         return found
 
     def line(self) -> str:
-        """Everything in one line."""
+        """Format everything in one line."""
         return "  ".join([f"step {self.step}/{self.plan.steps}", *self.facts()])
 
     def render(self) -> RenderableType:
-        """Two lines for a terminal."""
+        """Format two lines for a terminal."""
         experiment = self.plan.experiment
         first = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=self.plan.steps, completed=self.step, width=WIDTH)
         first.add_row(Text(experiment.name, style="bold"), bar, f"{self.step}/{self.plan.steps}")
         target = experiment.training.target
         aim = [f"target {target.at_most:g}"] if target else []
-        # Without this, nothing moves until there are two steps to tell a speed from.
+        # Without this, nothing on the screen moves until two steps give a speed.
         wait = [] if self.remaining is not None else [f"{clock(time.monotonic() - self._heard)} in this step"]
         return Group(first, Text("  ".join([sparkline(self.losses), *self.facts(), *wait, *aim]), overflow="ellipsis"))
 
@@ -107,7 +107,7 @@ class Watcher:
         self._due = 0.0
 
     def recorded(self, record: Record) -> None:
-        """Shows the record."""
+        """Show the record."""
         match record:
             case Step():
                 self._progress.hear(record)
@@ -120,7 +120,7 @@ class Watcher:
 
 
 class Display:
-    """Where a run speaks to its user: `say` is a report, `watch` the progress of one run."""
+    """Messages to the user of a run: `say` prints a line, and `watch` shows the progress of one run."""
 
     def __init__(self, console: Console | None = None, interval: float = INTERVAL) -> None:
         self.console = console or Console()
@@ -128,16 +128,16 @@ class Display:
         self._live = self.console.is_terminal and not self.console.is_dumb_terminal
 
     def say(self, line: str) -> None:
-        """One line, above the live part."""
+        """Print a line above the live display."""
         self.console.print(escape(without_secrets(line)), highlight=False, soft_wrap=True)
 
     @contextmanager
     def watch(self, plan: Plan, directory: Path) -> Iterator[Watcher]:
-        """The progress of a run, whose journal may already hold steps."""
+        """Show the progress of a run, whose journal may already hold steps."""
         progress = Progress(plan, list(read(directory / JOURNAL).steps.values()))
         if self._live:
             with Live(console=self.console, get_renderable=progress.render, refresh_per_second=4):
-                # Visible throughout, since a second Ctrl-C ends the process before anything could show it again.
+                # The cursor stays visible, since a second Ctrl-C ends the process before it could be shown again.
                 self.console.show_cursor(True)
                 yield Watcher(progress, self.say, None)
         else:
@@ -145,7 +145,7 @@ class Display:
 
 
 def sparkline(values: Sequence[float] | deque[float]) -> str:
-    """One bar a value, scaled to their range."""
+    """Draw one bar for each value, scaled to the range of the values."""
     if not values:
         return ""
     low, high = min(values), max(values)
@@ -154,7 +154,7 @@ def sparkline(values: Sequence[float] | deque[float]) -> str:
 
 
 def clock(seconds: float) -> str:
-    """`1:02:03` or `2:03`."""
+    """Format seconds as `1:02:03` or `2:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,4 +1,4 @@
-"""Which step went wrong, and which micro-batch and rows made it: losses that are not finite, updates, spikes."""
+"""Find the cause of a failed step: the micro-batch and rows behind a loss or update that is not finite, or a spike."""
 
 import math
 import statistics
@@ -20,18 +20,18 @@ WORSE_THAN_GUESSING = 2.0  # nats above a uniform guess; the models here start w
 
 
 class Cause(NamedTuple):
-    """Where to look: a micro-batch, rows of it, and why."""
+    """The cause of a failed step: a micro-batch, rows of it, and an explanation."""
 
     microbatch: int
     rows: list[int]
-    """Empty where no row is to blame."""
+    """Rows that caused the failure; empty if no row did."""
     row_numbers: list[int]
-    """The same rows in the training data."""
+    """The numbers of these rows in the training data."""
     words: str
 
 
 def unusable(params: Params) -> str | None:
-    """The first weight that is not finite, in words."""
+    """Name the first weight that is not finite; None if all are finite."""
     finite = torch.stack([value.isfinite().all() for value in params.values()])
     if bool(finite.all()):
         return None
@@ -39,7 +39,7 @@ def unusable(params: Params) -> str | None:
 
 
 def spike(rule: Spike | None, step: int, loss: float | None, steps: Mapping[int, Step], undone: set[int]) -> str | None:
-    """Whether the training loss of `step` lies too far above those before it, in words.
+    """Describe a spike: a training loss of `step` too far above those before it; None if it is not one.
 
     loss > mean + above * deviation, over the last `window` steps that were not undone.
 
@@ -59,7 +59,7 @@ def spike(rule: Spike | None, step: int, loss: float | None, steps: Mapping[int,
 
 
 def poor_start(loss: float | None, vocabulary: int) -> str | None:
-    """Says that starting weights know less than a uniform guess: then a method spends its first steps on unlearning."""
+    """Warn if the starting weights are worse than a uniform guess: the first steps would then only repair them."""
     guess = math.log(vocabulary)
     if loss is None or loss <= guess + WORSE_THAN_GUESSING:
         return None
@@ -71,7 +71,7 @@ def poor_start(loss: float | None, vocabulary: int) -> str | None:
 
 
 def cause(program: Program, params: Params, batches: Microbatches, first: int, count: int) -> Cause:
-    """Looks at micro-batches first ... first + count - 1, one by one, at the weights before the step."""
+    """Find the cause in micro-batches first ... first + count - 1, at the weights before the step."""
     largest, where = -math.inf, first
     for number in range(first, first + count):
         loss = program.objective.value(params, batches.take(number, 1)[0].to(program.device)).item()
@@ -95,7 +95,7 @@ def cause(program: Program, params: Params, batches: Microbatches, first: int, c
 
 
 def highest(program: Program, params: Params, batches: Microbatches, first: int, count: int) -> Cause:
-    """The micro-batch with the largest loss, and the row of it with the largest: where a spike comes from."""
+    """Find where a spike comes from: the micro-batch with the largest loss, and its row with the largest loss."""
     found = {
         number: program.objective.value(params, batches.take(number, 1)[0].to(program.device)).item()
         for number in range(first, first + count)
@@ -117,6 +117,6 @@ def _numbers(batches: Microbatches, microbatch: int, rows: list[int]) -> list[in
 
 
 def _rows(program: Program, params: Params, tokens: Tensor) -> list[float]:
-    """The loss of each row; each fills a micro-batch of the usual shape, so nothing is compiled anew."""
+    """Compute the loss of each row. Each fills a micro-batch of the usual shape, so nothing is compiled again."""
     tokens = tokens.to(program.device)
     return [program.objective.value(params, row.expand_as(tokens).contiguous()).item() for row in tokens]

@@ -1,4 +1,4 @@
-"""What a run does before its first step, said as it begins, with the time that the same took before in this project."""
+"""Announce what a run does before its first step, with the time that the same took before in this project."""
 
 import json
 import time
@@ -11,25 +11,25 @@ from gnflow.spec.experiment import Experiment
 from gnflow.train import disk
 from gnflow.workspace import Workspace
 
-FILE = "durations.json"  # in the cache of the project
+FILE = "durations.json"  # name of the file in the cache of the project
 WORTH_SAYING = 2.0  # seconds
-KEPT = 500  # entries; the oldest go first
+KEPT = 500  # number of entries; the oldest are removed first
 
 
 class Durations:
-    """Seconds that the beginnings of runs took, by what was done and by what shapes it."""
+    """How many seconds the preparations of runs took, by kind of work and by the settings that it depends on."""
 
     def __init__(self, workspace: Workspace, experiment: Experiment) -> None:
         self._path = workspace.cache / FILE
         self._shape = digest(_shape(experiment))[:16]
 
     def announced(self, what: str) -> str:
-        """`what`, and how long it took the last time where that is known and worth waiting for."""
+        """Return `what`, and how long it took the last time if that is known and long enough to mention."""
         seconds = self._read().get(f"{what} {self._shape}")
         return what if seconds is None else f"{what} (it took {seconds:,.0f} s last time)"
 
     def keep(self, took: Mapping[str, float]) -> None:
-        """Remembers seconds by what took them. A cache that cannot be written is no reason to end a run."""
+        """Remember how long work took. A cache that cannot be written is no reason to end a run."""
         new = {f"{what} {self._shape}": round(seconds, 1) for what, seconds in took.items() if seconds >= WORTH_SAYING}
         if not new:
             return
@@ -39,7 +39,7 @@ class Durations:
 
     @contextmanager
     def timed(self, what: str, report: Callable[[str], None]) -> Iterator[None]:
-        """Says what is done in the block, and remembers how long it took."""
+        """Say what is done in the block, and remember how long it took."""
         report(self.announced(what))
         start = time.perf_counter()
         yield
@@ -55,7 +55,7 @@ class Durations:
 
 
 def _shape(experiment: Experiment) -> dict[str, object]:
-    """What the time of a beginning hangs on: not the name, the seed or the number of steps."""
+    """Return the settings that the time depends on: not the name, the seed or the number of steps."""
     training = experiment.training
     return {
         **experiment.model_dump(mode="json", include={"model", "optimizer", "compile"}),

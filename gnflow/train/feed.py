@@ -19,30 +19,30 @@ from gnflow.workspace import Workspace
 
 @dataclass(frozen=True)
 class Feed:
-    """What a run of this plan is fed with. Iterating over it gives the batch of each step, without an end."""
+    """The batches of a run of this plan. Iterating over it gives the batch of each step and never ends."""
 
     plan: Plan
     workspace: Workspace
     dataset: Prepared
     held_out: Tensor
-    """The micro-batches of an evaluation; empty where no metric is measured on held-out data."""
+    """The micro-batches of an evaluation; empty if no metric is measured on held-out data."""
 
     def step(self, number: int) -> Tensor:
-        """The batch of one step, from 1: (microbatches, rows, context + 1) token ids."""
+        """Return the batch of one step (counted from 1): token ids (microbatches, rows, context + 1)."""
         size = self.plan.microbatches
         return order(self.plan, self.dataset).take((number - 1) * size, size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        """The batches of steps 1, 2, 3 and so on."""
+        """Iterate over the batches of steps 1, 2, 3 and so on."""
         return (self.step(number) for number in count(1))
 
     def begin(self, program: Program) -> State:
-        """The state before the first step, with the weights that `training.start` asks for. Raises SpecError."""
+        """Make the state before the first step, with the weights that `training.start` asks for. Raises SpecError."""
         return beginning(program, start(self.plan, program, self.dataset, self.workspace))
 
 
 def batches(plan: Plan, workspace: Workspace | None = None, report: Callable[[str], None] = lambda line: None) -> Feed:
-    """The data of a plan, prepared first where it is not there yet; of the project around here unless one is given.
+    """Open the data of a plan, and prepare it first if needed; by default in the project around the current directory.
 
     Raises DataError, EnvironmentProblem or DiskProblem.
     """
@@ -52,13 +52,13 @@ def batches(plan: Plan, workspace: Workspace | None = None, report: Callable[[st
 
 
 def order(plan: Plan, dataset: Prepared) -> Microbatches:
-    """The endless micro-batches that steps take one after the other."""
+    """Make the endless sequence of micro-batches that steps consume."""
     training = plan.experiment.training
     return dataset.microbatches(training.rows, training.seed)
 
 
 def held_out(plan: Plan, dataset: Prepared) -> Tensor:
-    """As many held-out micro-batches as the metric asks for that wants most."""
+    """Return as many held-out micro-batches as the most demanding metric asks for."""
     if not plan.held_out:
         return torch.empty(0, dtype=torch.int64)
     return dataset.evaluation(plan.experiment.training.rows, plan.held_out)

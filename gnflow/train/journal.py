@@ -1,8 +1,8 @@
-"""The journal of a run: append-only, one JSON object a line, on disk before anything else hears of it.
+"""The journal of a run: append-only, one JSON object per line, written to disk before any observer is told.
 
-A run that is killed recomputes the steps since its last checkpoint. Those are compared with what the journal says and
-not written again: on one machine the recomputation is bit-identical, and a reader never sees a step twice. Where it is
-not (another machine, a GPU kernel without a fixed order), the new record is appended and wins.
+A run that was killed recomputes the steps since its last checkpoint. They are compared with the journal and not written
+again: on one machine the recomputation is bit-identical, so a reader never sees a step twice. If it is not identical
+(another machine, a GPU kernel without a fixed order), the new record is appended and replaces the old one.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ from gnflow import faults
 from gnflow.errors import DiskProblem
 from gnflow.train import disk
 
-JOURNAL = "journal.jsonl"  # in the run directory
-OTHERS = "time/others"  # CPU seconds of all other processes during steps; recorded where the machine tells them
-TIMINGS = "time/"  # values that differ from one computation of a step to the next
+JOURNAL = "journal.jsonl"  # name in the run directory
+OTHERS = "time/others"  # CPU seconds of all other processes during steps; recorded if the machine reports them
+TIMINGS = "time/"  # prefixes of values that differ when a step is computed again
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that a reader of the run should know, in words."""
+    """An event that a reader of the run should know about, in words."""
 
     step: int
     time: float
@@ -46,13 +46,13 @@ Record: TypeAlias = Step | Event
 
 
 class Reading(NamedTuple):
-    """What a journal file holds."""
+    """The content of a journal file."""
 
     records: list[Record]
     damaged: list[int]
-    """Numbers, from 1, of lines that cannot be read though good ones follow."""
+    """Numbers (from 1) of lines that cannot be read although good lines follow."""
     length: int
-    """Bytes up to the end of the last good line; what follows was cut short by a crash."""
+    """Number of bytes up to the end of the last good line. A crash cut off everything after it."""
 
     @property
     def steps(self) -> dict[int, Step]:
@@ -67,7 +67,7 @@ class Reading(NamedTuple):
 
 
 def read(path: Path) -> Reading:
-    """Reads what can be read, while the run goes on or after it was killed. A missing file is an empty journal.
+    """Read all good lines, during a run or after it was killed. A missing file is an empty journal.
 
     Raises DiskProblem for a file that is there and cannot be read.
     """
@@ -92,7 +92,7 @@ def read(path: Path) -> Reading:
 
 
 def first_line(path: Path) -> bytes | None:
-    """The first complete line; None while there is none."""
+    """Return the first complete line; None while there is none."""
     try:
         with path.open("rb") as file:
             line = file.readline()
@@ -102,21 +102,21 @@ def first_line(path: Path) -> bytes | None:
 
 
 def identity(line: bytes) -> str:
-    """What tells a run from any other, whatever its directory is called: its first line is written once."""
+    """Return the identity of a run, whatever its directory is called: a digest of its first line."""
     return hashlib.sha256(line).hexdigest()[:32]
 
 
 class Journal:
-    """A journal opened for appending, by one process; a last line that a crash cut short is removed."""
+    """A journal that one process has opened for appending. A last line that a crash cut short is removed."""
 
     def __init__(self, path: Path) -> None:
-        """Raises DiskProblem."""
+        """Open the journal. Raises DiskProblem."""
         self.path = path
         reading = read(path)
         self.damaged = reading.damaged
         self.steps = reading.steps
         self.last = next((record for record in reversed(reading.records) if isinstance(record, Step)), None)
-        """The step written last, whatever its number."""
+        """The step that was written last, which need not have the largest number."""
         self._events = {(event.step, event.name, event.message) for event in reading.events}
         self._differed = False
         with disk.writing(path):
@@ -128,7 +128,7 @@ class Journal:
         disk.anchor(path, self._descriptor)
 
     def record(self, *records: Record) -> list[Record]:
-        """Writes those that the journal does not hold yet, all at once, and returns them. Raises DiskProblem."""
+        """Write the records that the journal does not hold yet, all at once, and return them. Raises DiskProblem."""
         news: list[Record] = []
         for record in records:
             news += self._news(record)
@@ -142,7 +142,7 @@ class Journal:
         return news
 
     def happened(self, *names: str) -> set[int]:
-        """The steps with an event of one of these names."""
+        """Return the steps that have an event with one of these names."""
         return {step for step, name, _ in self._events if name in names}
 
     def reaches(self, step: int) -> bool:
@@ -150,13 +150,13 @@ class Journal:
         return all(number in self.steps for number in range(step + 1))
 
     def sync(self) -> None:
-        """Waits until everything is on the disk itself. Raises DiskProblem."""
+        """Wait until everything is on the disk itself. Raises DiskProblem."""
         with disk.writing(self.path):
             os.fsync(self._descriptor)
         faults.at("journal.after_sync")
 
     def close(self) -> None:
-        """Syncs and closes."""
+        """Sync and close the file."""
         disk.release(self.path)
         try:
             self.sync()

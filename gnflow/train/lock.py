@@ -1,4 +1,4 @@
-"""One process in a run directory at a time."""
+"""A lock, so that only one process at a time works in a run directory."""
 
 import fcntl
 import os
@@ -15,9 +15,9 @@ NAME = ".lock"
 
 @contextmanager
 def held(directory: Path) -> Iterator[None]:
-    """Holds the directory until the block ends or the process dies, in whatever way.
+    """Lock the directory until the block ends or the process dies, in any way.
 
-    The file stays; what counts is the kernel's lock on it. Raises EnvironmentProblem when another process holds it.
+    The file stays; only the kernel's lock on it counts. Raises EnvironmentProblem when another process holds it.
     """
     path = directory / NAME
     with disk.writing(path):

@@ -1,4 +1,4 @@
-"""The whole of a run: what is there already, what has to be done, and what is left in the end."""
+"""Run an experiment from the state of its directory to its end, and write its results."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +43,7 @@ from gnflow.workspace import Workspace
 COMPILING = "compiling region `{}`"
 Report: TypeAlias = Callable[[str], None]
 Watch: TypeAlias = Callable[[Plan, Path], AbstractContextManager[Observer]]
-"""Opens an observer on (plan, run directory) for as long as this process works on the run."""
+"""A function of (plan, run directory) that opens an observer for as long as this process works on the run."""
 
 
 def run(
@@ -57,10 +57,10 @@ def run(
     watches: Sequence[Watch] = (),
     report: Report = lambda line: None,
 ) -> Run:
-    """Runs an experiment to its end, from wherever its directory says it is.
+    """Run an experiment to its end, starting from the state of its directory.
 
-    `fresh` deletes what is there first; `supersede` moves a run of another spec aside, and resumes one of this spec;
-    `extend` lets a run go on to a later end, where nothing in its steps depends on where the end is.
+    `fresh` deletes an existing run first. `supersede` moves a run of another spec aside, and resumes a run of this
+    spec. `extend` lets a run continue to a later end, if none of its steps depends on the end.
 
     Raises SpecError, DataError, Diverged, Preempted, EnvironmentProblem, DiskProblem or Interrupted.
     """
@@ -100,7 +100,7 @@ def run(
 
 
 def _record_changes(directory: Path, planned: Plan, changed: Differences, report: Report) -> None:
-    """Writes to the journal what is different from here on. Raises SpecError where a run would end before it began."""
+    """Write to the journal what changes from here on. Raises SpecError if the new end is not after the last step."""
     with closing(Journal(directory / JOURNAL)) as journal:
         last = last_step(journal.steps)
         longer = any(map(of_the_end, changed))
@@ -113,7 +113,7 @@ def _record_changes(directory: Path, planned: Plan, changed: Differences, report
 
 
 def _lost(journal: Journal, moved: bool) -> str:
-    """What a run loses with its directory."""
+    """Say what is lost with the directory of a run."""
     step = journal.last.step if journal.last else 0
     minutes = journal.last.values.get("time/wall", 0.0) / 60 if journal.last else 0.0
     if moved:
@@ -191,7 +191,7 @@ def _watching(watches: Sequence[Watch], planned: Plan, directory: Path) -> Itera
 
 
 def _resume_point(checkpoints: Path, journal: Journal, report: Report) -> Path | None:
-    """The newest good checkpoint that the journal reaches; None for a run that has none yet. Raises DiskProblem."""
+    """Find the newest good checkpoint that the journal covers; None if the run has none yet. Raises DiskProblem."""
     found = checkpoint.newest(checkpoints, journal.reaches)
     for step, problem in found.damage.items():
         name = checkpoint.path_of(checkpoints, step).name

@@ -1,4 +1,4 @@
-"""Why weights to start from are not the weights of this model, and what to name instead."""
+"""Explain why starting weights do not fit this model, and what to name instead."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from gnflow.train.checkpoint import PARAMS
 from gnflow.train.results import MODEL
 
 KEY = "training.start.path"
-SHOWN = 8  # weights that are listed one by one
+SHOWN = 8  # number of weights that are listed one by one
 FOREIGN = (
     "config.json",
     "pytorch_model.bin",
@@ -23,7 +23,7 @@ REMEDY = "name the `model` directory of a run of gnflow whose spec has the same 
 
 
 def unreadable(path: Path, file: Path, error: OSError) -> SpecError:
-    """For a file that cannot be opened."""
+    """Explain why a file of weights cannot be opened."""
     if path.is_dir() and (path / MODEL / PARAMS).is_file():
         return SpecError(f"{KEY}: {path} is a run; its weights are in {path / MODEL}\nname that directory")
     if path.is_dir() and (found := _foreign(path)):
@@ -32,7 +32,7 @@ def unreadable(path: Path, file: Path, error: OSError) -> SpecError:
 
 
 def unfit(file: Path, found: Mapping[str, Tensor], wanted: tuple[Parameter, ...]) -> SpecError | None:
-    """For weights that are missing or have another shape; None where all fit."""
+    """Explain which weights are missing or have another shape; None if all fit."""
     wrong = [row for row in wanted if row.name not in found or tuple(found[row.name].shape) != row.shape]
     if not wrong:
         return None

@@ -1,4 +1,4 @@
-"""The batch of a step that went wrong, kept in the run directory for whoever wants to see it.
+"""Keep the batch of a failed step in the run directory, so that the user can look at it.
 
 offending/step_00000012/batch.safetensors   tokens, numbers of its micro-batches and of their rows in the data,
                                                 which (micro-batch, row) are to blame
@@ -16,23 +16,23 @@ from gnflow.data.microbatches import Microbatches
 from gnflow.train import disk
 from gnflow.train.divergence import Cause
 
-OFFENDING, BATCH, WORDS = "offending", "batch.safetensors", "batch.json"  # in the run directory
+OFFENDING, BATCH, WORDS = "offending", "batch.safetensors", "batch.json"  # name of the folder in the run directory
 
 Read = Callable[[Tensor], str]
-"""A row of a micro-batch -> its text."""
+"""A function from a row of a micro-batch to its text."""
 
 
 def write(
     directory: Path, step: int, problem: str, cause: Cause, batches: Microbatches, count: int, read: Read
 ) -> Path:
-    """Keeps the `count` micro-batches of a step. Raises DiskProblem."""
+    """Write the `count` micro-batches of a step. Raises DiskProblem."""
     path, first = directory / OFFENDING / f"step_{step:08d}", (step - 1) * count
     tokens = batches.take(first, count)
     tensors = {
         "tokens": tokens,
         "microbatches": torch.arange(first, first + count),
         "rows": torch.from_numpy(batches.row_numbers(first, count)),
-        # Not as metadata, which safetensors writes in another order every time.
+        # These are not metadata of the file, because safetensors writes metadata in a different order every time.
         "step": torch.tensor(step),
         "to_blame": torch.tensor([[cause.microbatch, row] for row in cause.rows], dtype=torch.int64).view(-1, 2),
     }

@@ -1,8 +1,8 @@
-"""The states that a run has had, computed again from its checkpoints as its journal tells it.
+"""Recompute earlier states of a run from its checkpoints and its journal.
 
-A step that was undone keeps its number and has used up its batch, so the position in the data is the step number still.
-What became of it is a function of the spec and the journal alone, whichever checkpoints happen to be there: after a
-skip, the state before it; after a rollback, that of the last step on the schedule of checkpoints.
+A step that was undone keeps its number, and its batch is not used again, so the step number is still the position in
+the data. The state after it depends on the spec and the journal only, not on which checkpoints exist: after a skip it
+is the state before the step, and after a rollback that of the last step on the schedule of checkpoints.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ SKIPPED, ROLLED_BACK = "skipped", "rolled_back"  # names of events
 
 @dataclass(frozen=True)
 class Past:
-    """What a run has done, up to any step."""
+    """The history of a run, up to any step."""
 
     plan: Plan
     program: Program
@@ -33,14 +33,14 @@ class Past:
     undone: Callable[[], set[int]]
     """The steps that the journal says were undone."""
     beginning: Callable[[], State] | None = None
-    """The state before the first step, for when there is no checkpoint to go on from."""
+    """Makes the state before the first step. It is called if there is no checkpoint to start from."""
 
     def batch(self, step: int) -> Tensor:
-        """What `step` consumes, (microbatches, rows, time + 1)."""
+        """Return the batch that `step` consumes: (microbatches, rows, time + 1)."""
         return self.batches.take((step - 1) * self.plan.microbatches, self.plan.microbatches)
 
     def state(self, step: int) -> State:
-        """The state after `step`. Raises DiskProblem."""
+        """Recompute the state after `step`. Raises DiskProblem."""
         found = checkpoint.newest(self.checkpoints, lambda saved: saved <= step)
         if found.path is not None:
             state = checkpoint.load(found.path, self.program.template(), self.program.device)
@@ -58,17 +58,17 @@ class Past:
         return state
 
     def instead(self, step: int, before: State) -> State:
-        """The state after a `step` that is undone, `before` being the one before it."""
+        """Return the state after a `step` that is undone; `before` is the state before it."""
         if self.plan.experiment.training.on_nonfinite == "rollback":
             before = self.state(self.scheduled(step - 1))
         return before._replace(step=step)
 
     def scheduled(self, step: int) -> int:
-        """The last step up to this one after which a checkpoint is kept; 0 is the start."""
+        """Return the last step up to this one after which a checkpoint is kept; 0 is the start."""
         return step - step % self.plan.experiment.training.checkpoint_every
 
 
 def beginning(program: Program, params: Params) -> State:
-    """The state before the first step."""
-    # In one order, since sums over all weights follow it; aligned as torch aligns, wherever they were read from.
+    """Make the state before the first step."""
+    # Sums over all weights depend on the order and the alignment of the weights, so both are fixed here.
     return program.init(trees.clone(trees.pick(params, program.template().params)))

@@ -1,4 +1,4 @@
-"""Which plug-ins an experiment uses: the files that they are in, as they are now."""
+"""List the plug-ins that an experiment uses, with the current state of their files."""
 
 import hashlib
 import sys
@@ -15,20 +15,20 @@ from gnflow.spec.origins import values
 
 
 class Plugin(NamedTuple):
-    """A kind from outside of gnflow."""
+    """A kind that is defined outside gnflow."""
 
     group: str
     kind: str
     file: str
-    """Where its class is."""
+    """The file that defines the class."""
     version: str | None
-    """Of the distribution that it was installed with, with its name; None for a file of the project."""
+    """Name and version of the distribution that installed it; None for a file of the project."""
     sha256: str
-    """Of this file and of that of the factory; of all Python files of a package."""
+    """Digest of this file and the file of the factory, or of all Python files of a package."""
 
 
 def plugins_of(experiment: Experiment) -> list[Plugin]:
-    """Every plug-in that the experiment names, each once."""
+    """List every plug-in that the experiment names, each once."""
     used = {type(value): value for _, value in values(experiment) if isinstance(value, Kind)}
     found = [_plugin(kind, named) for model, kind in used.items() if (named := classes.origin_of(model))]
     return list(dict.fromkeys(found))
@@ -45,7 +45,7 @@ def _plugin(kind: Kind, named: Named) -> Plugin:
 
 
 def _files(name: str) -> Iterator[Path]:
-    """The file of a module; of one in a package, all of the package."""
+    """Return the file of a module; if it is in a package, all files of the package."""
     top = sys.modules.get(name.partition(".")[0])
     file = file_of(top) if top else None
     if file is not None:

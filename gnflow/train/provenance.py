@@ -1,4 +1,4 @@
-"""Where a run comes from: code, versions, machine, digests. One entry for each session that worked on it."""
+"""Record where a run comes from: code, versions, machine and digests, with one entry for each session."""
 
 import importlib.metadata
 import json
@@ -72,7 +72,7 @@ def record(
 
 
 def read(directory: Path) -> dict[str, object]:
-    """The content of provenance.json; empty when there is none."""
+    """Read provenance.json; empty if there is none."""
     try:
         content = json.loads((directory / FILE).read_bytes())
     except (FileNotFoundError, ValueError):
@@ -81,7 +81,7 @@ def read(directory: Path) -> dict[str, object]:
 
 
 def data_digest(directory: Path) -> str | None:
-    """The digest of the data that the run has seen so far."""
+    """Return the digest of the data that the run has used so far."""
     match read(directory):
         case {"digests": {"data": str(digest)}}:
             return digest
@@ -90,7 +90,7 @@ def data_digest(directory: Path) -> str | None:
 
 
 def require_same_data(directory: Path, digest: str, shards: Path) -> None:
-    """Raises DataError when the run in `directory` has seen other data than those `shards`."""
+    """Raise DataError if the run in `directory` has used other data than these `shards`."""
     known = data_digest(directory)
     if known is not None and known != digest:
         raise DataError(
@@ -114,7 +114,7 @@ def _machine(device: torch.device) -> dict[str, object]:
 
 
 def processor() -> str:
-    """The model of the CPU."""
+    """Return the model name of the CPU."""
     try:
         names = re.findall(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     except OSError:

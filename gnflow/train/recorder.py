@@ -1,4 +1,4 @@
-"""From the metrics of a step to its record: numbers, cumulative costs, clocks; journal first, observers after."""
+"""Turn the metrics of a step into a record with costs and times; write it to the journal, then tell observers."""
 
 import math
 import time
@@ -14,20 +14,20 @@ from gnflow.spec.training import MetricKind
 from gnflow.train.clock import Taken
 from gnflow.train.journal import OTHERS, Event, Journal, Record, Step
 
-UNDONE = "steps/undone"  # how many, so far; recorded where the spec lets steps be undone
+UNDONE = "steps/undone"  # number of undone steps so far; recorded if the spec allows undoing steps
 
 AVERAGE_LOSS = "loss/held_out_average"  # that of the average of the weights; recorded once there is one
 
 
 class Observer(Protocol):
-    """Hears of every record once the journal holds it. Must return at once."""
+    """Is told of every record after it is in the journal. It must return at once."""
 
     def recorded(self, record: Record) -> None:
-        """`record` is on disk."""
+        """Take note of `record`, which is on disk."""
 
 
 class Recorder:
-    """Writes the records of one session; its clocks go on from those of the journal."""
+    """Writes the records of one session. Its costs and times continue from those of the journal."""
 
     def __init__(self, journal: Journal, plan: Plan, observers: Sequence[Observer] = ()) -> None:
         self.journal, self.plan = journal, plan
@@ -38,9 +38,9 @@ class Recorder:
         self._compile = 0.0
 
     def step(self, step: int, values: Mapping[str, float], taken: Taken, compile_seconds: float) -> Step:
-        """Records a completed step and what it has `taken`; returns the record that holds.
+        """Record a completed step and the time that it has `taken`; return the record that the journal holds.
 
-        `compile_seconds` is the compilation of this session so far.
+        `compile_seconds` is the time spent on compilation in this session so far.
         """
         before = self.journal.steps.get(step - 1)
         last = self.journal.last
@@ -61,15 +61,15 @@ class Recorder:
         return self.journal.steps[step]
 
     def _is_wanted(self, column: str) -> bool:
-        """Whether a declared metric has this column, or no metric at all."""
+        """Whether the column belongs to a declared metric, or to no metric at all."""
         return column.startswith(self._declared) or not column.startswith(self._owned)
 
     def event(self, step: int, name: str, message: str) -> None:
-        """Records an event, unless the journal holds the same one."""
+        """Record an event, unless the journal already holds it."""
         self.announce(Event(step, time.time(), name, message))
 
     def announce(self, *records: Record) -> bool:
-        """Journal, then observers; whether anything was new. An observer that fails is dropped, the run goes on."""
+        """Write to the journal, then tell observers, and drop those that fail. Return whether a record was new."""
         written = self.journal.record(*records)
         for observer in tuple(self._observers):
             try:
@@ -84,12 +84,12 @@ class Recorder:
 
 
 def numbers(metrics: Metrics) -> dict[str, float]:
-    """0-D tensors as plain numbers; waits for the device."""
+    """Turn 0-D tensors into plain numbers. This waits for the device."""
     return {name: value.item() for name, value in metrics.items()}
 
 
 def diverging(values: Mapping[str, float]) -> str | None:
-    """The first loss or norm that is not finite. Ratios, such as gains over a refused step, may be undefined."""
+    """Find the first loss or norm that is not finite. Ratios may be undefined, such as gains over a refused step."""
     for name, value in values.items():
         if not math.isfinite(value) and (name.startswith(("loss/", "norm/")) or name.endswith("loss")):
             return f"{name} is {value}"
@@ -97,7 +97,7 @@ def diverging(values: Mapping[str, float]) -> str | None:
 
 
 def cumulative(plan: Plan, step: int) -> dict[str, float]:
-    """What `step` steps have cost."""
+    """Return the cost of `step` steps."""
     return {
         "tokens/solve": step * plan.tokens_solve,
         "tokens/search": step * plan.tokens_search,

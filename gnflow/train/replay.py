@@ -1,4 +1,4 @@
-"""One step of a run taken again, eagerly: the size of everything in it, and the first tensor that is not finite."""
+"""Take one step of a run again, eagerly: measure its tensors, and find the first one that is not finite."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -29,54 +29,54 @@ Report = Callable[[str], None]
 
 
 class NoSuchStep(GnflowError):
-    """The run has not taken this step."""
+    """The run has not taken the step that was asked for."""
 
     exit_code = 2
 
 
 class Layer(NamedTuple):
-    """One weight, and what the step does with it."""
+    """Measurements of one weight in the step."""
 
     name: str
     weight: float
-    """2-norm before the step, as are the next two."""
+    """2-norm of the weight before the step."""
     gradient: float | None
-    """Of the mean over the step's micro-batches; None for a frozen weight."""
+    """2-norm of the mean gradient over the micro-batches of the step; None for a frozen weight."""
     update: float
-    """Of the difference that the step makes."""
+    """2-norm of the change that the step makes."""
     output: float | None
-    """Root mean square of what the weight is first applied to yield, in the last micro-batch looked at."""
+    """Root mean square of the first tensor computed with the weight, in the last micro-batch that was looked at."""
 
 
 class NonFinite(NamedTuple):
     """The first tensor that is not finite, in the order in which a step computes them."""
 
     kind: str
-    """`weight`, `output`, `loss`, `gradient`, `update`."""
+    """One of `weight`, `output`, `loss`, `gradient` and `update`."""
     name: str
     microbatch: int | None
-    """Its number in the run."""
+    """The number of the micro-batch in the run."""
 
 
 class Replay(NamedTuple):
-    """A step taken again."""
+    """The result of taking a step again."""
 
     step: int
     device: str
     origin: int
-    """The step of the checkpoint that the state before was computed from."""
+    """The step of the checkpoint from which the state before the step was computed."""
     losses: list[float]
-    """Of each micro-batch, at the weights before the step."""
+    """Loss of each micro-batch at the weights before the step."""
     metrics: dict[str, float]
     recorded: dict[str, float]
-    """What the run has on record of the step; empty for one that ended it."""
+    """The record that the run has of the step; empty for a step that ended the run."""
     events: list[str]
     layers: list[Layer]
     first: NonFinite | None
 
 
 def replay(run: Run, step: int, workspace: Workspace, report: Report = lambda line: None) -> Replay:
-    """Takes `step` of a run again. The state before it is computed as the run did, from its newest good checkpoint.
+    """Take `step` of a run again. The state before it is recomputed from the newest good checkpoint before it.
 
     Raises NoSuchStep, DataError when the data changed, DiskProblem, EnvironmentProblem, and what `start` raises.
     """
@@ -111,7 +111,7 @@ def replay(run: Run, step: int, workspace: Workspace, report: Report = lambda li
 
 
 def _require_step(run: Run, step: int, reading: Reading, steps: int) -> None:
-    # The step after the last one on record is the one that ended a run that diverged.
+    # If a run diverged, the step after the last record is the one that ended it.
     last = min(max(reading.steps, default=0) + 1, steps)
     if not 1 <= step <= last:
         raise NoSuchStep(f"{run.directory} has no step {step}; it can be asked for steps 1 to {last}")
@@ -130,7 +130,7 @@ def _origin(past: Past, step: int, report: Report) -> int:
 
 
 def taken(program: Program, before: State, batch: Tensor, number: int) -> Replay:
-    """The step on `batch`, whose first micro-batch is `number`; the state stays."""
+    """Take the step on `batch`, whose first micro-batch is `number`, without changing the state."""
     batch = batch.to(program.device)
     slopes, losses, outputs, first = _looked_at(program, before.params, batch, number)
     weights = trees.clone(before.params)
@@ -154,7 +154,7 @@ def taken(program: Program, before: State, batch: Tensor, number: int) -> Replay
 def _looked_at(
     program: Program, params: Params, batch: Tensor, number: int
 ) -> tuple[Params, list[float], dict[str, float], NonFinite | None]:
-    """Gradient, losses, sizes of outputs, and the first that is not finite, before the step."""
+    """Compute gradient, losses and sizes of outputs before the step, and find the first that is not finite."""
     first: NonFinite | None = None
     for name, weight in params.items():
         first = first or _unless_finite("weight", name, weight)
@@ -178,12 +178,12 @@ def _looked_at(
 
 
 def _backwards(slope: Params) -> Params:
-    """The last weights first, as their gradients come."""
+    """Order weights from last to first, the order in which their gradients are computed."""
     return dict(reversed(slope.items()))
 
 
 class Outputs(TorchFunctionMode):
-    """Notes, for each weight, the first floating-point tensor that is computed with it, in the order of the pass."""
+    """Records, for each weight, the first floating-point tensor that is computed with it."""
 
     def __init__(self, params: Params) -> None:
         self._names = {id(weight): name for name, weight in params.items()}
@@ -192,7 +192,7 @@ class Outputs(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Calls `function`, and looks at what it is given."""
+        """Call `function` and record its result."""
         result = function(*args, **(kwargs or {}))
         if isinstance(result, Tensor) and result.is_floating_point():
             for argument in (*args, *(kwargs or {}).values()):

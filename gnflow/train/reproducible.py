@@ -1,4 +1,4 @@
-"""Torch set up so that the same step gives the same bits."""
+"""Set torch up so that the same step gives the same bits."""
 
 import os
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def reproducible(workspace: Workspace) -> Iterator[None]:
     fill = getattr(deterministic, FILL)
     benchmark = torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True, warn_only=True)
-    setattr(deterministic, FILL, False)  # it would write every new tensor twice
+    setattr(deterministic, FILL, False)  # filling would write every new tensor twice
     torch.backends.cudnn.benchmark = False
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a run leaves besides its journal: metrics.parquet, summary.json, model/. All can be made again from the rest."""
+"""Write the results of a run: metrics.parquet, summary.json and model/. All can be made again from the other files."""
 
 import io
 import json
@@ -30,12 +30,12 @@ def reached(plan: Plan, record: Step) -> bool:
 
 
 def finished(plan: Plan, record: Step) -> bool:
-    """Whether the run ends with this record: all steps done, or the target reached."""
+    """Whether the run ends with this record: all steps are done, or the target is reached."""
     return record.step >= plan.steps or reached(plan, record)
 
 
 def summary(plan: Plan, steps: Mapping[int, Step], step: int, status: str) -> dict[str, object]:
-    """summary.json as a function of the journal up to `step`: where the run stands, its cost, what the target took."""
+    """Make the content of summary.json from the journal up to `step`: status, costs, and the cost to the target."""
     last = steps.get(step, Step(step, 0.0, {}))
     steps = {number: record for number, record in steps.items() if number <= step}
     losses = [record.values["loss/held_out"] for record in steps.values() if "loss/held_out" in record.values]
@@ -64,14 +64,14 @@ def summary(plan: Plan, steps: Mapping[int, Step], step: int, status: str) -> di
 
 
 def write_metrics(directory: Path, steps: Mapping[int, Step]) -> None:
-    """metrics.parquet. Raises DiskProblem."""
+    """Write metrics.parquet. Raises DiskProblem."""
     content = io.BytesIO()
     table(steps.values()).write_parquet(content)
     disk.write(directory / METRICS, content.getvalue())
 
 
 def write_summary(directory: Path, plan: Plan, steps: Mapping[int, Step], step: int, status: str) -> None:
-    """summary.json, with the identity that the run has in MLflow too. Raises DiskProblem."""
+    """Write summary.json, with the identity that the run also has in MLflow. Raises DiskProblem."""
     line = first_line(directory / JOURNAL)
     found = {"run/id": identity(line) if line else None, **summary(plan, steps, step, status)}
     disk.write_json(directory / SUMMARY, found)
@@ -111,7 +111,7 @@ def _fill(folder: Path, weights: Path, experiment: Path) -> list[Path]:
 
 
 def write_all(directory: Path, plan: Plan, steps: Mapping[int, Step], source: Path) -> None:
-    """Whatever is missing or damaged of a finished run; the summary last, since it says that the rest is there."""
+    """Write all missing or damaged results of a finished run; the summary last, since it vouches for the others."""
     write_metrics(directory, steps)
     if checkpoint.damage_of(directory / MODEL):
         write_model(directory, source)
@@ -119,7 +119,7 @@ def write_all(directory: Path, plan: Plan, steps: Mapping[int, Step], source: Pa
 
 
 def status(directory: Path) -> str | None:
-    """The status in summary.json; None when the run is under way, was killed, or is none."""
+    """Read the status in summary.json; None if the run is still running, was killed, or does not exist."""
     try:
         found = json.loads((directory / SUMMARY).read_bytes())["status"]
     except (OSError, ValueError, LookupError, TypeError):
@@ -128,7 +128,7 @@ def status(directory: Path) -> str | None:
 
 
 def complete(directory: Path) -> bool:
-    """Whether the run is finished and everything that it leaves is there and whole."""
+    """Whether the run is finished and all of its results are there and undamaged."""
     if status(directory) != COMPLETE or checkpoint.damage_of(directory / MODEL):
         return False
     try:

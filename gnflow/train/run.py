@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run has left so far; a run under way may be read as well."""
+    """The files of a run so far. A run that is still running can be read too."""
 
     directory: Path
     experiment: Experiment
     plan: dict[str, object]
     summary: dict[str, object]
-    """Empty while the run is under way, or when it was killed."""
+    """The content of summary.json; empty while the run is running, or if it was killed."""
 
     @classmethod
     def load(cls, directory: Path | str) -> Self:
-        """A directory, or a name under `runs/` of the project around here.
+        """Read a run, given its directory or its name under `runs/` of the current project.
 
-        Raises SpecError where no run is, and DiskProblem for one that cannot be read.
+        Raises SpecError if there is no run, and DiskProblem if it cannot be read.
         """
         directory = located(Path(directory)) or Path(directory)
         spec = directory / "experiment.yaml"
@@ -43,16 +43,16 @@ class Run:
 
     @cached_property
     def metrics(self) -> "polars.DataFrame":
-        """A row per step, sorted; a column per value, null where a step has none. Read from the journal."""
+        """The journal as a table: a row for each step, a column for each value, null if a step has none."""
         from gnflow.train.table import table
 
         return table(read(self.directory / "journal.jsonl").steps.values())
 
 
 def located(run: Path) -> Path | None:
-    """The directory of a run that is named by its path, or by its path under `runs/` of the project around here.
+    """Find the directory of a run by its path, or by its name under `runs/` of the current project.
 
-    Raises DiskProblem for one that cannot be read.
+    Raises DiskProblem if it cannot be read.
     """
     for place in (run, Workspace.around(Path.cwd()).runs / run):
         try:

@@ -1,4 +1,4 @@
-"""One process at work on a run: step, evaluate, record, save; stop when told to; end at or undo a step gone wrong."""
+"""One process that works on a run: it steps, evaluates, records, saves, and stops or undoes a step that failed."""
 
 import math
 import time
@@ -22,46 +22,48 @@ from gnflow.train.past import ROLLED_BACK, SKIPPED, Past, beginning
 from gnflow.train.recorder import AVERAGE_LOSS, UNDONE, Recorder, diverging, numbers
 from gnflow.train.signals import Stop
 
-REQUEST = "save"  # in the run directory: who touches it asks for a checkpoint after this step; then it is gone
+REQUEST = (
+    "save"  # name in the run directory. Touching the file asks for a checkpoint after this step; then it is removed
+)
 
 LOSS = "loss/held_out"
 
 
 @dataclass
 class Session:
-    """What the steps of one process share."""
+    """The data that all steps of one process share."""
 
     plan: Plan
     program: Program
     batches: Microbatches
     evaluation: Tensor
-    """Held-out micro-batches, as many as the metric asks for that wants most."""
+    """Held-out micro-batches, as many as the most demanding metric asks for."""
     directory: Path
     checkpoints: Path
     recorder: Recorder
     stop: Stop
     require_data: Callable[[], None] = lambda: None
-    """Raises DataError when the data is no longer what it was; asked before every checkpoint."""
+    """A function that raises DataError if the data has changed. It is called before every checkpoint."""
     read: offending.Read = ids_of
-    """A row of tokens as text."""
+    """A function from a row of tokens to its text."""
     dataset: Prepared | None = None
-    """What the batches are of, for metrics that look at more than tokens."""
+    """The dataset of the batches, for metrics that need more than tokens."""
     saved: int | None = None
-    """Step of the newest checkpoint."""
+    """The step of the newest checkpoint."""
     saved_at: float = field(default_factory=time.monotonic)
 
     @property
     def journal(self) -> Journal:
-        """The run's journal."""
+        """The journal of the run."""
         return self.recorder.journal
 
     @property
     def past(self) -> Past:
-        """What the run has done so far."""
+        """The history of the run so far."""
         return Past(self.plan, self.program, self.batches, self.checkpoints, self._undone)
 
     def begin(self, params: Params) -> State:
-        """The state before the first step, recorded and saved. Raises Diverged."""
+        """Make, record and save the state before the first step. Raises Diverged."""
         state = beginning(self.program, params)
         values = self._evaluated(state, {})
         if problem := diverging(values):
@@ -73,13 +75,13 @@ class Session:
         return state
 
     def resume(self, path: Path) -> State:
-        """The state of a good checkpoint."""
+        """Load the state of a good checkpoint."""
         state = checkpoint.load(path, self.program.template(), self.program.device)
         self.saved = state.step
         return state
 
     def train(self, state: State) -> State:
-        """Steps until the run is finished. Raises Diverged, Interrupted, Preempted or DiskProblem."""
+        """Take steps until the run is finished. Raises Diverged, Interrupted, Preempted or DiskProblem."""
         while not results.finished(self.plan, self.journal.steps[state.step]):
             if self.stop.received:
                 raise self._left(state)
@@ -99,10 +101,10 @@ class Session:
         spike = None if problem else divergence.spike(rule, step, loss, self.journal.steps, self._undone())
         evaluated = {} if problem or spike else self._evaluated(state, before)
         problem = problem or diverging(evaluated)
-        # What is on record as undone stays so, even where a step computed again has other bits.
+        # A step that is recorded as undone stays undone, even if computing it again gives other bits.
         if problem or spike or step in self._undone():
             state = self._undo(step, problem, spike)
-            # Of a step that was not taken, its losses are known, and no more.
+            # If a step was not taken, only its losses are known.
             values = {name: value for name, value in values.items() if name.startswith("loss/")}
             evaluated = self._evaluated(state, {})
             if problem := diverging(evaluated):
@@ -111,7 +113,7 @@ class Session:
         return state
 
     def _kept(self, state: State) -> Params:
-        """A copy of the weights, where a measurement of the step that consumes them may ask for it."""
+        """Copy the weights if a metric may need those before the step, which overwrites them."""
         asked = any(metric.needs_before for metric in self.program.metrics) and self._evaluates(state.step + 1)
         return trees.clone(state.params) if asked else {}
 
@@ -129,7 +131,7 @@ class Session:
             self._save(state)
 
     def _evaluated(self, state: State, before: Params) -> dict[str, float]:
-        """What is measured of these weights besides their training, when it is due. Raises DiskProblem."""
+        """Measure the metrics that are due on these weights. Raises DiskProblem."""
         if not self._evaluates(state.step):
             return {}
         at = self.program.moment(state, self.evaluation, before)._replace(dataset=self.dataset, write=self._write)
@@ -145,14 +147,14 @@ class Session:
         return {**values, **numbers(others)}
 
     def _write(self, name: str, content: bytes) -> None:
-        """Keeps a file of a metric, before the journal has its step. Raises DiskProblem."""
+        """Write a file of a metric before its step is in the journal. Raises DiskProblem."""
         disk.write(self.directory / results.SAMPLES / name, content)
 
     def _evaluates(self, step: int) -> bool:
         return step % self.plan.evaluation.every == 0 or step >= self.plan.steps
 
     def _keeps(self, step: int) -> bool:
-        """What is on the schedule, with the start where a rollback may go there, and the states before undone steps."""
+        """Whether to keep the checkpoint of this step: one on the schedule, or a state that undoing a step needs."""
         training = self.plan.experiment.training
         scheduled = step % training.checkpoint_every == 0 and (step > 0 or training.on_nonfinite == "rollback")
         return scheduled or step + 1 in self._undone()
@@ -177,7 +179,7 @@ class Session:
         return self.stop.error(f"stopped after step {state.step} of {self.plan.steps}; the same command resumes")
 
     def _undo(self, step: int, problem: str | None, spike: str | None) -> State:
-        """The state to go on with in place of that after `step`. Raises Diverged where none is, or none any more."""
+        """Return the state to continue with if `step` is undone. Raises Diverged if the policy does not allow it."""
         training = self.plan.experiment.training
         before = self.past.state(step - 1)
         self._save(before)

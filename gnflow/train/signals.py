@@ -1,11 +1,11 @@
-"""Ctrl-C, SIGTERM and what schedulers send: finish the step, save, leave. A second signal stops the process at once.
+"""Signals: on the first, finish the step, save and exit; on a second, stop the process at once.
 
 Slurm (`--signal=USR1@60`), LSF, Grid Engine and OAR warn with SIGUSR1, SIGUSR2 or SIGXCPU; a session that is closed
-sends SIGHUP. Those four are left alone where somebody has already decided about them: `nohup` ignores SIGHUP, and a
+sends SIGHUP. These four signals keep a handling that is already set: `nohup` ignores SIGHUP, and a
 program that calls `gnflow.run` may have a handler of its own.
 
-Where that takes longer than GNFLOW_STOP_SECONDS, the process leaves without: whoever sent the signal would soon kill
-it, and the last checkpoint is as good after one as after the other.
+If finishing the step and saving takes longer than GNFLOW_STOP_SECONDS, the process exits without saving: the sender of
+the signal would soon kill it anyway, and the last checkpoint stays good in either case.
 """
 
 import math
@@ -19,21 +19,21 @@ from typing import Self
 
 from gnflow.errors import EnvironmentProblem, GnflowError, Interrupted, Preempted
 
-VARIABLE, DEFAULT = "GNFLOW_STOP_SECONDS", "25"  # Slurm, Kubernetes and torchrun kill after 30
+VARIABLE, DEFAULT = "GNFLOW_STOP_SECONDS", "25"  # seconds; Slurm, Kubernetes and torchrun kill after 30
 ALWAYS = (signal.SIGINT, signal.SIGTERM)
 UNLESS_DECIDED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 REPEATED = (
     signal.SIGHUP,
     signal.SIGXCPU,
-)  # a shell and the kernel both send the one; the kernel, the other each second
+)  # a shell and the kernel may both send SIGHUP, and the kernel sends SIGXCPU every second
 
 
 class Stop:
-    """Whether this process was told to stop. Outside the main thread, where Python has no signals, it never is."""
+    """Whether this process was told to stop. Never outside the main thread, where Python has no signals."""
 
     def __init__(self, notify: Callable[[str], None]) -> None:
         self.patient = False
-        """While there is a step to finish and a state to save, the first signal waits for both."""
+        """Whether the first signal waits until a step is finished and its state saved."""
         self.received: signal.Signals | None = None
         self._notify = notify
         self._before: dict[signal.Signals, object] = {}
@@ -42,7 +42,7 @@ class Stop:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            # Begun now, since a handler may interrupt what begins other threads.
+            # The thread starts now, because a signal handler may interrupt code that is starting a thread.
             threading.Thread(target=self._watch, name="gnflow-deadline", daemon=True).start()
             self._before = {number: signal.signal(number, self._handle) for number in stopping()}
         return self
@@ -57,23 +57,23 @@ class Stop:
         if self.received and isinstance(error, KeyboardInterrupt):
             raise self.error("stopped before the first step; the same command begins again") from None
         if self.received and isinstance(error, Exception) and not isinstance(error, GnflowError):
-            # The signal may have gone to a compiler at work as well.
+            # A running compiler may have got the signal as well.
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             raise self.error(f"stopped within a step ({reason}); the same command resumes") from error
 
     def error(self, message: str) -> GnflowError:
-        """What to raise: Ctrl-C has an exit code of its own."""
+        """Return the error to raise. Ctrl-C has an exit code of its own."""
         return Interrupted(message) if self.received is signal.SIGINT else Preempted(message)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
         if not self.patient:
-            raise KeyboardInterrupt  # our own errors are Exceptions, which a compiler at work would catch
+            raise KeyboardInterrupt  # gnflow's own errors are Exceptions, which a running compiler would catch
         for each in self._before:
-            # Where it is not ignored, the kernel ends the process, even inside a long computation.
+            # Unless the signal is ignored, the kernel then ends the process, even inside a long computation.
             signal.signal(each, signal.SIG_IGN if each in REPEATED else signal.SIG_DFL)
         self._told.set()
-        with suppress(Exception):  # the signal may have come while something else was being printed
+        with suppress(Exception):  # the signal may have arrived while something else was being printed
             self._notify(f"finishing this step and saving, for at most {self._seconds:g} s; once more to stop at once")
 
     def _watch(self) -> None:
@@ -89,12 +89,12 @@ class Stop:
 
 
 def stopping() -> Iterable[signal.Signals]:
-    """The signals that stop this process."""
+    """Return the signals that stop this process."""
     return (*ALWAYS, *(number for number in UNLESS_DECIDED if signal.getsignal(number) is signal.SIG_DFL))
 
 
 def deadline() -> float:
-    """Seconds from the first signal to the end of the process. Raises EnvironmentProblem."""
+    """Return the seconds from the first signal to the end of the process. Raises EnvironmentProblem."""
     text = os.environ.get(VARIABLE, DEFAULT)
     try:
         seconds = float(text)

@@ -1,7 +1,7 @@
-"""The weights that a run starts from: drawn, warmed by AdamW, or read from a file.
+"""Make the weights that a run starts from: drawn at random, pretrained by AdamW, or read from a file.
 
-Warmed weights are the same for every arm with this model, data, seed and batch: made once, eagerly and with plain
-attention whatever the arm uses, and kept under the digest of all that shapes them.
+Pretrained weights are the same for every arm with this model, data, seed and batch. They are made once, eagerly and
+with plain attention, whatever the arm uses, and are cached under a digest of all settings that they depend on.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ REPORT_SECONDS = 10.0
 def start(
     plan: Plan, program: Program, dataset: Prepared, workspace: Workspace, report: Report = lambda line: None
 ) -> Params:
-    """The first weights, on the program's device. Raises SpecError for a file that does not fit the model."""
+    """Make the first weights, on the device of the program. Raises SpecError if a file does not fit the model."""
     beginning = plan.experiment.training.start
     match beginning:
         case Scratch():
@@ -84,7 +84,7 @@ def _warmed(program: Program, warmup: Warmup, dataset: Prepared, workspace: Work
 
 
 def _warmup_experiment(experiment: Experiment, warmup: Warmup) -> Experiment:
-    """AdamW on one micro-batch a step: only what shapes the warmed weights is left of the arm's own spec."""
+    """Make the spec of the pretraining: AdamW on one micro-batch per step, with only the settings that it needs."""
     training = experiment.training.model_copy(
         update={
             "steps": warmup.steps, "tokens": None, "start": Scratch(), "target": None,
@@ -124,7 +124,7 @@ def _digest_of(path: Path) -> Path:
 
 
 def _kept(path: Path, report: Report) -> Params | None:
-    """The cached weights, or None when they are absent or damaged: they can be made again."""
+    """Read the cached weights; None if they are absent or damaged, since they can be made again."""
     try:
         content, expected = path.read_bytes(), _digest_of(path).read_bytes()
     except OSError:
@@ -152,7 +152,7 @@ def _fitted(plan: Plan, device: torch.device, path: Path) -> Params:
 
 
 def _require_same_ids(stored: Path, data: Data) -> None:
-    """Raises SpecError when the spec that made the weights gives ids another meaning, whatever their number."""
+    """Raise SpecError if the ids had another meaning in the spec that made the weights."""
     if not stored.is_file():
         return
     there, now = load(stored).experiment.data.meaning, data.meaning

@@ -1,4 +1,4 @@
-"""The journal as a polars table: a row per step, a column per value."""
+"""The journal as a polars table with a row for each step and a column for each value."""
 
 from collections.abc import Iterable
 
@@ -14,11 +14,11 @@ ORDER = (
     "gn/alpha", "gn/predicted_decrease", "gn/actual_decrease", "gn/gain_ratio",
     "gn/damping", "gn/decrement", "gn/kappa", "gn/cg_iterations", "gn/residual",
 )  # fmt: skip
-INTEGERS = ("tokens/", "passes/", "steps/")  # FLOPs outgrow 64 bits
+INTEGERS = ("tokens/", "passes/", "steps/")  # FLOPs may exceed 64-bit integers
 
 
 def table(steps: Iterable[Step]) -> polars.DataFrame:
-    """Sorted by step; what a step does not have is null. Known columns come first, others by name."""
+    """Make the table, sorted by step, with null for missing values. Known columns come first, the others by name."""
     records = sorted(steps, key=lambda record: record.step)
     names = {name for record in records for name in record.values}
     ordered = [name for name in ORDER if name in names] + sorted(names - set(ORDER))

@@ -1,1 +1,1 @@
-"""A study file to its runs: what is drawn, what is run, what it costs, its pipeline, and the choice among trials."""
+"""The design of a study: from a study file to its trials, runs, costs and pipeline, and the choice among trials."""

@@ -1,4 +1,4 @@
-"""One arm of a study: its spec with all overrides, its trials and its runs."""
+"""Work out one arm of a study: its spec with all overrides, its trials and its runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from gnflow.workspace import Workspace
 
 @dataclass(frozen=True)
 class Reader:
-    """Works out arm after arm; what is wrong is appended to `problems`."""
+    """Works out one arm after another. Problems are appended to `problems`."""
 
     study: Study
     tree: Table
@@ -30,7 +30,7 @@ class Reader:
     problems: list[Problem]
 
     def arm(self, name: str) -> ArmDesign | None:
-        """The arm of this name; None when something in it is wrong."""
+        """Work out the arm of this name; None if there is a problem in it."""
         before = len(self.problems)
         base = referred(node_at(self.tree, "arms", name, "spec"), self.path, self.workspace.root, self.problems)
         own = joined(self._overrides("set"), self._overrides("arms", name, "set"))
@@ -62,7 +62,7 @@ class Reader:
         return {key: entry for key, entry in entries.items() if key not in wrong}
 
     def _experiment(self, base: Assembled, overrides: Overrides) -> Experiment | None:
-        """What the spec says with these overrides; None, with problems, when they do not fit."""
+        """Load the spec with these overrides; None, with problems, if they do not fit."""
         assert base.tree is not None
         before = len(self.problems)
         tree = assigned(base.tree, assignments(overrides), self.problems)
@@ -77,7 +77,7 @@ class Reader:
     def _search(
         self, name: str, tuning: Tuning | None, base: Assembled, common: Overrides, entries: Overrides
     ) -> tuple[dict[str, Axis], list[Draw]]:
-        """What is searched and the draws; none, with problems, where a value or an end of a range does not fit."""
+        """Return the space and the draws; None, with problems, if a value or an end of a range does not fit."""
         if tuning is None or base.tree is None:
             return {}, []
         before = len(self.problems)
@@ -104,7 +104,7 @@ class Reader:
         return trials
 
     def _runs(self, base: Assembled, spec: Path, common: Overrides, tuned: Path | None) -> list[Job]:
-        """A run for each seed: of the spec, or of the tuned one, which holds what is common."""
+        """Make a run for each seed, of the spec or of the tuned spec, which includes the common overrides."""
         jobs = []
         for seed in self.study.seeds:
             seeded = fixed("training.seed", seed, self._origin("seeds"))
@@ -113,7 +113,7 @@ class Reader:
         return [job for job in jobs if job]
 
     def _job(self, base: Assembled, label: str, spec: Path, in_file: Overrides, on_line: Overrides) -> Job | None:
-        """A run of `spec`, which has `in_file` in it, with overrides on the command line."""
+        """Make a run of `spec`, which already contains `in_file`, with the other overrides on the command line."""
         experiment = self._experiment(base, joined(in_file, on_line))
         if experiment is not None and isinstance(experiment.tracking, Mlflow):
             on_line = joined(on_line, fixed("tracking.study", self.study.name, self._origin("name")))

@@ -1,4 +1,4 @@
-"""The best of an arm's trials, as a spec."""
+"""Choose the best trial of an arm, and write it as a spec."""
 
 from math import inf
 from pathlib import Path
@@ -25,20 +25,20 @@ class Tried(NamedTuple):
 
     @property
     def rank(self) -> tuple[float, bool, float]:
-        """Fewest steps first; then misses, by the least loss they saw; those that diverged last."""
+        """The sort key: fewest steps first, then misses by their lowest loss, and diverged trials last."""
         steps = self.score.needed["steps"] if self.score.needed else inf
         return steps, self.diverged, inf if self.score.best is None else self.score.best
 
 
 class Choice(NamedTuple):
-    """All trials of an arm, the best first, and what is to be said about them."""
+    """All trials of an arm, the best first, with remarks about them."""
 
     tried: tuple[Tried, ...]
     remarks: tuple[str, ...]
 
 
 def choose(design: Design, arm: ArmDesign) -> Choice:
-    """Ranks the trials. Raises SpecError without trials, for those that have not ended, and when all diverged."""
+    """Rank the trials. Raises SpecError if there are none, if one has not ended, or if all diverged."""
     if not arm.trials:
         raise SpecError(f"arm `{arm.name}` has no trials: it runs as its spec says")
     waiting = {trial.job.label: reason for trial in arm.trials if (reason := _waiting(design, arm, trial))}
@@ -56,7 +56,7 @@ def choose(design: Design, arm: ArmDesign) -> Choice:
 
 
 def write(design: Design, arm: ArmDesign, choice: Choice) -> Path:
-    """tuned/<arm>.yaml: the arm's spec with the values of the best trial, and all trials in a comment."""
+    """Write tuned/<arm>.yaml: the spec of the arm with the values of the best trial, and all trials in a comment."""
     path = design.tuned(arm)
     best = choice.tried[0].trial
     tree = additions(arm.spec, [*arm.sets, *best.sets])
@@ -70,7 +70,7 @@ def write(design: Design, arm: ArmDesign, choice: Choice) -> Path:
 
 
 def _waiting(design: Design, arm: ArmDesign, trial: Trial) -> str | None:
-    """Why there is no result of a trial yet."""
+    """Say why a trial has no result yet."""
     directory, named = design.directory(arm, trial.job), f"{trial.job.label} of `{arm.name}`"
     try:
         run = Run.load(directory)

@@ -1,4 +1,4 @@
-"""What a study costs at most: every run going all of its steps."""
+"""Estimate what a study costs at most, if every run takes all of its steps."""
 
 import json
 from collections.abc import Mapping
@@ -14,30 +14,30 @@ from gnflow.train.run import Run
 
 
 class Cost(NamedTuple):
-    """An arm, or all of them."""
+    """The cost of one arm, or of all arms."""
 
     arm: str
     trials: int
     runs: int
     done: int
-    """Trials and runs that have ended on disk."""
+    """Number of trials and runs that have ended."""
     steps: int
-    """Optimizer steps of all of them together, as all that follows."""
+    """Optimizer steps of all trials and runs together. The other costs are sums as well."""
     tokens: float
     flops: float
     seconds: float | None
-    """Of training and evaluation, at the rate of the runs of this project with passes about as large.
+    """Seconds of training and evaluation, at the speed of runs of this project with passes of about the same size.
 
-    None where no such run has ended."""
+    None if no such run has ended."""
 
 
 def costs(design: Design) -> list[Cost]:
-    """A row for each arm."""
+    """Estimate the cost of each arm."""
     return [_cost(design, arm) for arm in design.arms]
 
 
 def total(rows: list[Cost]) -> Cost:
-    """The sum of all rows."""
+    """Sum up the costs of all arms."""
     seconds = [row.seconds for row in rows if row.seconds is not None]
     return Cost(
         "all",
@@ -52,7 +52,7 @@ def total(rows: list[Cost]) -> Cost:
 
 
 def remarks(design: Design) -> list[str]:
-    """What stands in the way of believing the comparison, as far as the study file tells."""
+    """Point out weaknesses of the comparison that can be seen from the study file."""
     said = []
     trials = {arm.name: len(arm.trials) for arm in design.arms}
     if len(set(trials.values())) > 1:
@@ -95,7 +95,7 @@ def _cost(design: Design, arm: ArmDesign) -> Cost:
 
 
 def _counts(tree: object) -> object:
-    """What the cost of a run hangs on: a spec without its rates and other fractions, and without its seed."""
+    """Return the part of a spec that its cost depends on, without learning rates, other fractions and the seed."""
     if isinstance(tree, Mapping):
         return {key: _counts(value) for key, value in tree.items() if key != "seed" and not isinstance(value, float)}
     return [_counts(value) for value in tree] if isinstance(tree, list) else tree

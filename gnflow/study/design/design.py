@@ -1,4 +1,4 @@
-"""A study with everything worked out: the runs of every arm, and where they and what comes of them are."""
+"""A study that is worked out: the runs of every arm, and the places of their files and results."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,21 +18,21 @@ class Job(NamedTuple):
     """One run of a study: a spec with overrides."""
 
     label: str
-    """`seed_1` or `trial_3`, the name of its directory."""
+    """The name of its directory, such as `seed_1` or `trial_3`."""
     spec: Path
     sets: tuple[str, ...]
     experiment: Experiment
-    """What is run; for a run of a tuned arm, what is run but for the values that are chosen."""
+    """The experiment of the run; for a tuned arm, without the values that are still to be chosen."""
 
 
 class Trial(NamedTuple):
-    """A run with drawn values."""
+    """A run with values that were drawn from the space."""
 
     job: Job
     values: dict[str, Plain]
-    """By dotted key."""
+    """The drawn values, by dotted key."""
     sets: tuple[str, ...]
-    """The same as `key=value`."""
+    """The same values in the form `key=value`."""
 
 
 @dataclass(frozen=True)
@@ -42,38 +42,38 @@ class ArmDesign:
     name: str
     spec: Path
     files: tuple[Path, ...]
-    """The spec and all that it extends."""
+    """The spec and all files that it extends."""
     sets: tuple[str, ...]
-    """What all its runs have in common: its overrides, those of the study, and the target."""
+    """The overrides that all its runs share: its own, those of the study, and the target."""
     tuning: Tuning | None
-    """None for an arm that runs as it is."""
+    """The tuning of the arm; None if it runs as it is."""
     space: dict[str, Axis]
     trials: tuple[Trial, ...]
     runs: tuple[Job, ...]
 
     @property
     def jobs(self) -> tuple[Job, ...]:
-        """Trials and runs."""
+        """All trials and runs."""
         return (*(trial.job for trial in self.trials), *self.runs)
 
 
 @dataclass(frozen=True)
 class Design:
-    """A study file, worked out."""
+    """A study file with all of its arms worked out."""
 
     study: Study
     path: Path
-    """The study file."""
+    """The path of the study file."""
     workspace: Workspace
     arms: tuple[ArmDesign, ...]
 
     @property
     def folder(self) -> Path:
-        """Where the study file, its pipeline and its results are."""
+        """The folder of the study file, its pipeline and its results."""
         return self.path.parent
 
     def arm(self, name: str) -> ArmDesign:
-        """Raises SpecError with the nearest name."""
+        """Return the arm of this name. Raises SpecError with the most similar name."""
         names = [arm.name for arm in self.arms]
         if name not in names:
             near = nearest(name, names)
@@ -82,23 +82,23 @@ class Design:
         return self.arms[names.index(name)]
 
     def directory(self, arm: ArmDesign, job: Job) -> Path:
-        """The run directory of a job."""
+        """Return the run directory of a job."""
         return self.workspace.runs / self.study.name / arm.name / job.label
 
     def tuned(self, arm: ArmDesign) -> Path:
-        """The spec that gets the chosen values of an arm with trials."""
+        """Return the path of the spec that holds the chosen values of an arm with trials."""
         return self.folder / "tuned" / f"{arm.name}.yaml"
 
     def expected(self, job: Job) -> Experiment | None:
-        """What a job is to run; None before the values of its arm are chosen. Raises SpecProblems."""
+        """Return the experiment of a job; None before the values of its arm are chosen. Raises SpecProblems."""
         if job.spec.parent != self.folder / "tuned":
             return job.experiment
         return load(job.spec, job.sets).experiment if job.spec.is_file() else None
 
     def reproduce(self, *targets: str) -> str:
-        """The command, in the project root, that brings pipelines or stages up to date."""
+        """Return the command that brings pipelines or stages up to date, to be run in the project root."""
         return f"{'' if self.workspace.reproducible else 'gnflow init && '}dvc repro {' '.join(targets)}"
 
     def relative(self, path: Path) -> str:
-        """A path as commands in the project root name it."""
+        """Return a path relative to the project root, as commands there name it."""
         return path.relative_to(self.workspace.root).as_posix()

@@ -1,4 +1,4 @@
-"""The values that the trials of an arm take: points of the unit cube, laid over the space that is searched."""
+"""Draw the values of the trials of an arm: points of the unit cube that are mapped to the space."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -10,7 +10,7 @@ import numpy as np
 from gnflow.spec.canonical import written
 from gnflow.spec.tree import Node, Origin, Scalar, plain
 
-SPARE = 8  # points drawn for each that is wanted, so that repeated ones can be passed over
+SPARE = 8  # points drawn for each wanted one, so that repeated points can be skipped
 
 
 class Range(NamedTuple):
@@ -23,7 +23,7 @@ class Range(NamedTuple):
     origin: Origin
 
     def at(self, share: float) -> Scalar:
-        """The number that `share`, from 0 to 1, of the range lies below; three digits of it, so that it reads well."""
+        """Return the number below which `share` (0 to 1) of the range lies, rounded to three digits."""
         if self.logarithmic:
             value = exp(log(self.low) + share * (log(self.high) - log(self.low)))
         else:
@@ -34,12 +34,12 @@ class Range(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """One of a list of values."""
+    """A choice from a list of values."""
 
     values: Sequence[Node]
 
     def at(self, share: float) -> Node:
-        """The value that `share`, from 0 to 1, of the list lies before."""
+        """Return the value before which `share` (0 to 1) of the list lies."""
         return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
 
 
@@ -48,12 +48,12 @@ Draw = Mapping[str, Node]
 
 
 def grid(space: Mapping[str, Choice]) -> list[Draw]:
-    """Every combination, the last key varying fastest."""
+    """List every combination; the last key varies fastest."""
     return [dict(zip(space, values, strict=True)) for values in product(*(axis.values for axis in space.values()))]
 
 
 def drawn(space: Mapping[str, Axis], method: Literal["random", "sobol"], count: int, seed: int) -> list[Draw]:
-    """At most `count` distinct draws, the same ones for the same arguments; fewer where the space has no more."""
+    """Draw at most `count` distinct points, the same for the same arguments; fewer if the space has no more."""
     found: dict[str, Draw] = {}
     for point in _points(method, len(space), count * SPARE, seed):
         draw = {key: axis.at(share) for (key, axis), share in zip(space.items(), point, strict=True)}

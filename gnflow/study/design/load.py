@@ -1,4 +1,4 @@
-"""A study file to a Design, every arm with every value checked as a spec is."""
+"""Load a study file, and check every value of every arm like those of a spec."""
 
 import re
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
 
 
 def load(path: Path) -> Design:
-    """The study in a folder or a file. Raises SpecProblems, a SpecError that holds every problem found."""
+    """Load the study in a folder or a file. Raises SpecProblems, a SpecError that holds every problem found."""
     path = path / STUDY if path.is_dir() else path
     workspace = Workspace.around(path)
     with within(workspace):
@@ -45,7 +45,7 @@ def _loaded(path: Path, workspace: Workspace) -> Design:
 
 
 def _written_out(tree: Table) -> Table:
-    """`muon: muon.yaml` as `muon: {spec: muon.yaml}`, and a list in a space as `{values: [..]}`."""
+    """Expand short forms: `muon: muon.yaml` to `muon: {spec: muon.yaml}`, and a list in a space to `{values: [..]}`."""
     for name, entry in entries_at(tree, "arms").items():
         if isinstance(entry.node, Scalar) and isinstance(entry.node.value, str):
             tree = _replaced(tree, ("arms", name), Table({"spec": entry}, entry.node.origin))

@@ -10,7 +10,7 @@ from gnflow.spec.tree import Entry, KeyPath, Node, Origin, Scalar, Table, Value,
 
 Overrides = Mapping[str, Entry]
 
-# What a study says in words of its own.
+# A study has keys of its own for these.
 RESERVED = {
     "name": "the name of the arm",
     "training.seed": "`seeds` and `tuning.seed`",
@@ -21,25 +21,25 @@ RESERVED = {
 
 
 def node_at(tree: Node, *path: str) -> Node:
-    """What stands at `path`, or as far towards it as the tree goes."""
+    """Return the node at `path`, or the last node on the way if the tree ends before."""
     *_, (_, node) = along(tree, path)
     return node
 
 
 def entries_at(tree: Node, *path: str) -> Mapping[str, Entry]:
-    """The keys of the mapping at `path`; none where there is no mapping."""
+    """Return the entries of the mapping at `path`; empty if there is no mapping."""
     steps = list(along(tree, path))
     node = steps[-1][1]
     return node.entries if len(steps) > len(path) and isinstance(node, Table) else {}
 
 
 def fixed(key: str, value: Value, origin: Origin) -> Overrides:
-    """An override that the study gives because of what stands at `origin`."""
+    """Make an override that follows from the study file at `origin`."""
     return {key: Entry(origin, Scalar(value, written(value), origin))}
 
 
 def joined(*layers: Overrides) -> Overrides:
-    """All of them; a key of a later layer instead of the same key of an earlier one."""
+    """Merge layers of overrides; a later layer replaces the same key of an earlier one."""
     together: dict[str, Entry] = {}
     for layer in layers:
         for key, entry in layer.items():
@@ -49,17 +49,17 @@ def joined(*layers: Overrides) -> Overrides:
 
 
 def assignments(overrides: Overrides) -> list[Assignment]:
-    """For the loader: each part of a key with its own place."""
+    """Convert overrides for the loader; each part of a key keeps its own place."""
     return [Assignment(list(_steps(key, entry.origin)), entry.node) for key, entry in overrides.items()]
 
 
 def texts(overrides: Overrides) -> tuple[str, ...]:
-    """`key=value`, each."""
+    """Format each override as `key=value`."""
     return tuple(f"{key}={_text(entry.node)}" for key, entry in overrides.items())
 
 
 def misplaced(overrides: Overrides) -> dict[str, Problem]:
-    """Keys that are none, or that the study itself gives."""
+    """Report keys that are not keys of a spec, or that the study itself sets."""
     problems = {}
     for key, entry in overrides.items():
         if not all(key.split(".")):
@@ -71,7 +71,7 @@ def misplaced(overrides: Overrides) -> dict[str, Problem]:
 
 
 def path_of(key: str) -> KeyPath:
-    """`optimizer.rules.0.use` as the steps of a tree."""
+    """Split a dotted key, such as `optimizer.rules.0.use`, into the steps of a path."""
     return tuple(int(part) if part.isdigit() else part for part in key.split("."))
 
 

@@ -1,7 +1,7 @@
-"""A study as a DVC pipeline: one stage for each run, so that a changed arm runs again and no other.
+"""Write a study as a DVC pipeline with one stage for each run, so that only a changed arm runs again.
 
-The overrides of an arm stand in its own commands and the values of its files are DVC parameters; no stage depends on
-the study file. Commands run in the project root.
+The overrides of an arm are part of its own commands, and the values in its files are DVC parameters, so no stage
+depends on the study file. Commands run in the project root.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from gnflow.train import disk
 
 FILE, COMPARISON, REPORT, CHARTS = "dvc.yaml", "comparison.json", "report.html", "report_charts"
 CONTENT = "# content: "
-# What every stage begins with: DVC alone says no more than `exited with 127` where gnflow is not found.
+# Every stage begins with this check, since DVC alone only says `exited with 127` if gnflow is not found.
 FOUND = (
     "sh -c 'command -v gnflow > /dev/null || { echo \"gnflow is not on the PATH; activate the environment that it is "
     "installed in, as in: source .venv/bin/activate\" >&2; exit 7; }'"
@@ -27,7 +27,7 @@ FOUND = (
 
 
 def text(design: Design) -> str:
-    """The whole file, the same for the same study."""
+    """Return the text of the pipeline, which is always the same for the same study."""
     body = "\n".join(chain.from_iterable(_stages(design))) + "\n"
     folder = design.relative(design.folder)
     return (
@@ -39,7 +39,7 @@ def text(design: Design) -> str:
 
 
 def write(design: Design) -> Path:
-    """Writes the pipeline beside the study. Raises SpecError rather than lose what was edited by hand; DiskProblem."""
+    """Write the pipeline beside the study. Raises SpecError if the file was edited by hand, and DiskProblem."""
     path = design.folder / FILE
     if path.exists() and not _as_written(path.read_text()):
         raise SpecError(
@@ -51,7 +51,7 @@ def write(design: Design) -> Path:
 
 
 def check(design: Design) -> Path:
-    """Raises SpecError, with the first line that differs, unless the file is what the study says."""
+    """Raise SpecError, with the first line that differs, unless the file is up to date with the study."""
     path, wanted = design.folder / FILE, text(design)
     there = path.read_text() if path.exists() else ""
     if there == wanted:
@@ -67,7 +67,7 @@ def check(design: Design) -> Path:
 
 
 def _as_written(content: str) -> bool:
-    """Whether the file is as gnflow wrote it, from whatever study."""
+    """Whether gnflow wrote the file, from any study, and nobody has edited it."""
     _, mark, rest = content.partition(CONTENT)
     digest, _, after = rest.partition("\n")
     return bool(mark) and after.startswith("stages:\n") and digest == _digest(after.removeprefix("stages:\n"))

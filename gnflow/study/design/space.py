@@ -1,4 +1,4 @@
-"""The space that an arm is tuned in, and the trials in it."""
+"""Build the space in which an arm is tuned, and draw the trials from it."""
 
 from collections.abc import Mapping
 from math import prod
@@ -10,11 +10,11 @@ from gnflow.spec.tree import Items, Node, Origin, along
 from gnflow.study.design.draws import Axis, Choice, Draw, Range, drawn, grid
 from gnflow.study.design.overrides import Overrides, node_at, path_of
 
-MOST = 1000  # trials of one arm
+MOST = 1000  # largest number of trials of one arm
 
 
 def axes(space: Mapping[str, Dimension], entries: Overrides, spec: Node) -> dict[str, Axis]:
-    """For each key what it may be; whole numbers where `spec` takes only these."""
+    """Return the range or choice of each key; whole numbers if the spec accepts only those."""
     return {
         key: _axis(dimension, entries[key].node, _is_whole(spec, key))
         for key, dimension in space.items()
@@ -23,13 +23,13 @@ def axes(space: Mapping[str, Dimension], entries: Overrides, spec: Node) -> dict
 
 
 def ends(node: Node) -> tuple[Node, ...]:
-    """The values that have to be good for every draw to be good."""
+    """Return the values to check: if these are valid, every draw is."""
     values = node_at(node, "values")
     return values.items if isinstance(values, Items) else (node_at(node, "low"), node_at(node, "high"))
 
 
 def draws(arm: str, tuning: Tuning, space: Mapping[str, Axis], entries: Overrides, origin: Origin) -> list[Draw]:
-    """The values of each trial. Raises SpecProblems when the space does not fit the method or the number of trials."""
+    """Return the values of each trial. Raises SpecProblems if the space does not fit the method or the trials."""
     choices = {key: axis for key, axis in space.items() if isinstance(axis, Choice)}
     if not space:
         raise _problem(origin, f"arm `{arm}` has no `space` to search; `trials: 0` leaves an arm as it is")

@@ -1,4 +1,4 @@
-"""What the page is made of besides its content: Vega, a script, a style. Nothing is fetched."""
+"""The files that the page includes besides its content: Vega, a script and a style. Nothing is fetched."""
 
 import base64
 import hashlib
@@ -15,12 +15,12 @@ from gnflow.errors import EnvironmentProblem
 PLACES = re.compile(r'(?<= )(?:d|transform)="[^"]*"')
 LONG = re.compile(r"(\.\d\d)\d+")  # finer than a hundredth of a pixel
 CLIPS = re.compile(r'(?:(?<= id=")|(?<=url\(#))clip\d+\b')
-PLAIN = " =:/,;()'!*@+"  # besides letters, digits and -._~; inside double quotes
+PLAIN = " =:/,;()'!*@+"  # allowed besides letters, digits and -._~, inside double quotes
 PACKAGES = ("altair", "vl_convert")
 
 
 def check_available() -> None:
-    """Raises EnvironmentProblem when the packages that draw charts are not installed."""
+    """Raise EnvironmentProblem if the packages that draw charts are not installed."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise EnvironmentProblem(
@@ -30,32 +30,32 @@ def check_available() -> None:
 
 
 def style() -> str:
-    """Of the whole page."""
+    """Return the style sheet of the page."""
     return files(__package__).joinpath("page.css").read_text()
 
 
 def script() -> str:
-    """Draws the charts and hears the buttons."""
+    """Return the script that draws the charts and handles the buttons."""
     return files(__package__).joinpath("page.js").read_text()
 
 
 @cache
 def vega() -> str:
-    """Vega, Vega-Lite and vega-embed, all in `vegaEmbed`: about 0.9 MB."""
+    """Return Vega, Vega-Lite and vega-embed in one script, `vegaEmbed`, of about 0.9 MB."""
     import vl_convert
 
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vegalite())
 
 
 def vegalite() -> str:
-    """The version that Altair writes specifications for, as vl-convert calls it: `6.4`."""
+    """Return the Vega-Lite version of Altair in the form that vl-convert uses: `6.4`."""
     import altair
 
     return ".".join(altair.VEGALITE_VERSION.split(".")[:2])
 
 
 def svg(spec: Mapping[str, object]) -> str:
-    """A specification with its data, drawn."""
+    """Draw a specification with its data as SVG."""
     import vl_convert
 
     drawn = vl_convert.vegalite_to_svg(json.dumps(spec), vl_version=vegalite())
@@ -63,25 +63,25 @@ def svg(spec: Mapping[str, object]) -> str:
 
 
 def _renumbered(drawing: str) -> str:
-    """Vega counts its clipping paths on from one picture to the next; here each picture's begin at 0."""
+    """Number the clipping paths of a picture from 0, since Vega continues the numbers of the picture before."""
     numbers = {name: f"clip{index}" for index, name in enumerate(dict.fromkeys(CLIPS.findall(drawing)))}
     return CLIPS.sub(lambda name: numbers[name[0]], drawing)
 
 
 def png(spec: Mapping[str, object]) -> bytes:
-    """The same in pixels, two for each point."""
+    """Draw a specification as PNG, with two pixels for each point."""
     import vl_convert
 
     return vl_convert.vegalite_to_png(json.dumps(spec), vl_version=vegalite(), scale=2)
 
 
 def data_uri(picture: str) -> str:
-    """An SVG as the address of an image."""
+    """Return an SVG as a data URI."""
     return f"data:image/svg+xml,{quote(picture, safe=PLAIN)}"
 
 
 def policy(*scripts: str) -> str:
-    """A Content-Security-Policy under which these scripts run, nothing else does, and no request leaves the page.
+    """Return a Content-Security-Policy that allows only these scripts and no request from the page.
 
     Vega compiles its expressions (`unsafe-eval`) and styles its tooltips (`unsafe-inline`).
     """

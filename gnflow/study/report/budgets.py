@@ -1,4 +1,4 @@
-"""The tables of a comparison at equal budgets: losses, and differences with intervals."""
+"""Make the tables of a comparison at equal budgets: losses, and differences with intervals."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from gnflow.study.scores import WORDS
 
 
 def budgets(comparison: Comparison) -> Iterator[Markup]:
-    """Nothing, where arms are compared at targets."""
+    """Make the section of budgets; empty if arms are compared at targets."""
     if not comparison.budgets:
         return
     dots = swatches(comparison)

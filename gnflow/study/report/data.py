@@ -1,4 +1,4 @@
-"""Runs of a comparison as tables: a row for each step, thinned where a chart could not show more."""
+"""Make tables from the runs of a comparison: a row for each step, thinned if a chart cannot show more."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -7,13 +7,13 @@ import polars
 
 from gnflow.study.arms import Arm
 
-MOST = 300  # rows of one run in one chart
+MOST = 300  # largest number of rows of one run in one chart
 
 
 def recorded(arms: Sequence[Arm], columns: Mapping[str, str]) -> polars.DataFrame:
-    """arm, run, seed, step and `columns` (new name -> name in the metrics) of the steps that have all of them.
+    """Return arm, run, seed, step and `columns` (new name -> name in the metrics) for steps that have all of them.
 
-    Empty, without columns, where no run has.
+    The table is empty and has no columns if no run has such steps.
     """
     frames = [_rows(arm.name, run.experiment.training.seed, run.metrics, columns) for arm in arms for run in arm.runs]
     there = [frame for frame in frames if frame.height]
@@ -33,19 +33,19 @@ def _rows(arm: str, seed: int, metrics: polars.DataFrame, columns: Mapping[str, 
 
 
 def names(arms: Sequence[Arm], prefix: str) -> list[str]:
-    """The columns of the metrics under `prefix`, of all runs."""
+    """List the columns of the metrics of all runs that begin with `prefix`."""
     return sorted({name for arm in arms for run in arm.runs for name in run.metrics.columns if name.startswith(prefix)})
 
 
 def thinned(rows: polars.DataFrame, by: str = "run") -> polars.DataFrame:
-    """At most about MOST rows for each value of `by`: every k-th, and the first and the last."""
+    """Keep at most about MOST rows for each value of `by`: every k-th, and the first and the last."""
     index, last = polars.int_range(polars.len()).over(by), polars.len().over(by) - 1
     every = (last + MOST) // MOST
     return rows.filter((index % every == 0) | (index == last))
 
 
 def thinning(rows: polars.DataFrame) -> str:
-    """A sentence about what `thinned` leaves out; empty where it leaves out nothing."""
+    """Say in a sentence what `thinned` leaves out; empty if it leaves out nothing."""
     longest = rows.group_by("run").len()["len"].max() if rows.height else 0
     return (
         f"Curves of more than {MOST} points are thinned evenly." if isinstance(longest, int) and longest > MOST else ""
@@ -53,7 +53,7 @@ def thinning(rows: polars.DataFrame) -> str:
 
 
 def medians(rows: polars.DataFrame, columns: Sequence[str]) -> polars.DataFrame:
-    """arm, step and the medians of `columns` over the seeds, as far as every seed of the arm got."""
+    """Return arm, step and the medians of `columns` over the seeds, for steps that every seed of the arm has."""
     ends = (
         rows.group_by("arm", "run")
         .agg(polars.col("step").max())
@@ -69,19 +69,19 @@ def medians(rows: polars.DataFrame, columns: Sequence[str]) -> polars.DataFrame:
 
 
 class Table(NamedTuple):
-    """Ready for JSON: numbers to six digits, null for what is not finite."""
+    """A table that is ready for JSON: numbers have six digits, and null stands for values that are not finite."""
 
     columns: list[str]
     rows: list[list[object]]
 
 
 def plain(rows: polars.DataFrame) -> Table:
-    """A table as the page holds it, without a name at every value."""
+    """Convert a table to the form in the page, without repeating names for every row."""
     return Table(rows.columns, [[_plain(value) for value in row] for row in rows.iter_rows()])
 
 
 def records(rows: polars.DataFrame) -> list[dict[str, object]]:
-    """The same as Vega-Lite takes it."""
+    """Convert such a table to the records that Vega-Lite reads."""
     names, values = plain(rows)
     return [dict(zip(names, row, strict=True)) for row in values]
 

@@ -1,4 +1,4 @@
-"""The page: one HTML document that asks the network for nothing. The same comparison gives the same bytes."""
+"""Make the page: one HTML document without network requests. The same comparison gives the same bytes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -11,11 +11,11 @@ from gnflow.study.report.html import NOTHING, Markup, embedded, listing, paragra
 from gnflow.study.report.provenance import provenance
 from gnflow.study.report.samples import samples
 
-MOST_NAMES = 4  # of arms, in a title
+MOST_NAMES = 4  # largest number of arms named in a title
 
 
 def page(comparison: Comparison, charts: Sequence[Chart], stills: Mapping[str, str], title: str | None) -> str:
-    """`stills` has an SVG for each chart, by its name."""
+    """Make the page; `stills` holds an SVG for each chart, by its name."""
     heading = title or default_title(comparison)
     drawn = {chart.name: _figure(chart, stills[chart.name]) for chart in charts}
     sections = [
@@ -43,7 +43,7 @@ def page(comparison: Comparison, charts: Sequence[Chart], stills: Mapping[str, s
 
 
 def default_title(comparison: Comparison) -> str:
-    """Says which arms, and what they are compared at."""
+    """Name the arms and the targets or budgets of the comparison."""
     names = [arm.name for arm in comparison.arms]
     shown = names if len(names) <= MOST_NAMES else [*names[: MOST_NAMES - 1], f"{len(names) - MOST_NAMES + 1} more"]
     aim = "at equal budgets" if comparison.headline is None else f"to a held-out loss of {comparison.headline:g}"
@@ -53,7 +53,7 @@ def default_title(comparison: Comparison) -> str:
 def _section(
     anchor: str, name: str, drawn: Mapping[str, Markup], charts: Sequence[str], tables: Iterable[Markup] = ()
 ) -> Iterator[tuple[str, str, Markup]]:
-    """Nothing, where there is nothing in it."""
+    """Make a section; nothing if it would be empty."""
     content = [*(drawn[chart] for chart in charts if chart in drawn), *tables]
     if content:
         yield anchor, name, tag("div", *content)
@@ -96,7 +96,7 @@ def _warnings(warnings: Sequence[str]) -> Markup:
 
 
 def _data(charts: Sequence[Chart]) -> Markup:
-    """Every table once, and what draws it."""
+    """Embed every table once, and the specifications that draw it."""
     content = {
         "charts": {chart.name: {"tables": list(chart.tables), "views": chart.views} for chart in charts},
         "tables": {name: data.plain(rows)._asdict() for chart in charts for name, rows in chart.tables.items()},

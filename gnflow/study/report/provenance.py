@@ -1,4 +1,4 @@
-"""Where the runs of a report come from: directories, digests, commits, machines, resolved specs."""
+"""Show where the runs of a report come from: directories, digests, commits, machines, resolved specs."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,11 +12,11 @@ from gnflow.study.state import status
 from gnflow.track.description import read_json
 from gnflow.workspace import Workspace
 
-DIGITS = 12  # of a digest
+DIGITS = 12  # number of characters shown of a digest
 
 
 def provenance(comparison: Comparison) -> Iterator[Markup]:
-    """A row for each run; versions, which are mostly the same, by themselves; a resolved spec for each arm."""
+    """Make a row for each run, a list of versions, and the resolved spec of each arm."""
     dots = swatches(comparison)
     rows, versions = [], dict[str, list[str]]()
     for arm in comparison.arms:
@@ -51,7 +51,7 @@ def provenance(comparison: Comparison) -> Iterator[Markup]:
 
 
 def directory(path: Path) -> str:
-    """Relative to the project, so that it is the same on every machine; the name alone outside of one."""
+    """Return a directory relative to the project, the same on every machine; outside a project, only its name."""
     root, there = Workspace.around(path).root, path.resolve()
     return there.name if root == there else there.relative_to(root).as_posix()
 

@@ -1,4 +1,4 @@
-"""The tables of a comparison: arms, what each needed, ratios with intervals, costs."""
+"""Make the tables of a comparison: arms, what each needed, ratios with intervals, and costs."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ UNITS: Mapping[str, Callable[[float], str]] = {"steps": lambda steps: f"{steps:,
 
 
 def arms(comparison: Comparison) -> Iterator[Markup]:
-    """What the arms are, then what each needed to each target."""
+    """Make the tables of the arms, and of what each needed to reach each target."""
     dots = swatches(comparison)
     columns = ("arm", "optimizer", "learning rates", "trials", "seeds", "update RMS", "loss at start", "best loss")
     yield table(
@@ -49,7 +49,7 @@ def arms(comparison: Comparison) -> Iterator[Markup]:
 
 
 def ratios(comparison: Comparison) -> Iterator[Markup]:
-    """Every arm at every target, then the headline in full."""
+    """Make the table of all arms at all targets, then that of the headline in full."""
     if not comparison.ratios:
         return
     dots = swatches(comparison)
@@ -87,7 +87,7 @@ def ratios(comparison: Comparison) -> Iterator[Markup]:
 
 
 def costs(comparison: Comparison) -> Iterator[Markup]:
-    """What the arms were planned to cost, and have cost: work, then time and memory."""
+    """Make the tables of planned and actual costs: work, then time and memory."""
     rates = {arm.name: _over(arm, _rate) for arm in comparison.arms}
     yield _figures(comparison, [dict(_work(arm)) for arm in comparison.arms])
     yield _figures(comparison, [dict(_time(arm, comparison, rates)) for arm in comparison.arms])
@@ -99,7 +99,7 @@ def costs(comparison: Comparison) -> Iterator[Markup]:
 
 
 def swatches(comparison: Comparison) -> dict[str, Markup]:
-    """Arm -> its name beside its colour."""
+    """Return the name of each arm beside its colour."""
     names = [arm.name for arm in comparison.arms]
     return {
         name: Markup(tag("span", class_="swatch", style=f"background:{colour}") + text(name))
@@ -143,17 +143,17 @@ def _interval(interval: Interval | None) -> str:
 
 
 def digits(value: float) -> str:
-    """Three of them: `0.114`, `3.30`, `12.0`, `131`."""
+    """Format a number with three digits: `0.114`, `3.30`, `12.0`, `131`."""
     return f"{value:#.3g}".rstrip(".") if math.isfinite(value) else "∞"
 
 
 def p(value: float | None) -> str:
-    """A p-value to two digits."""
+    """Format a p-value with two digits."""
     return figures.MISSING if value is None else "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
 def _figures(comparison: Comparison, rows: Sequence[Mapping[str, str]]) -> Markup:
-    """A row for each arm, without the columns in which no arm has a figure."""
+    """Make a row for each arm, without columns in which no arm has a figure."""
     dots = swatches(comparison)
     columns = [column for column in rows[0] if any(row[column] != figures.MISSING for row in rows)]
     cells = [
@@ -219,6 +219,6 @@ def _last(run: Run, column: str) -> float | None:
 
 
 def _over(arm: Arm, figure: Callable[[Run], float | None]) -> float | None:
-    """Median over the runs that have it."""
+    """Return the median over the runs that have a value."""
     values = [value for run in arm.runs if (value := figure(run)) is not None]
     return median(values) if values else None

@@ -1,4 +1,4 @@
-"""The last sheet of samples of each run: what its model drew, for which captions, and how much of it is right."""
+"""Show the last sheet of samples of each run: its images, their captions, and how many are right."""
 
 import base64
 from collections.abc import Iterator, Mapping
@@ -11,11 +11,11 @@ from gnflow.study.report.results import swatches
 from gnflow.track.description import SAMPLES, read_json
 from gnflow.train.run import Run
 
-LARGEST = 1 << 20  # bytes of a picture that the page takes in
+LARGEST = 1 << 20  # largest number of bytes of a picture in the page
 
 
 def samples(comparison: Comparison) -> Iterator[Markup]:
-    """A figure for each run that has a sheet; nothing where none has."""
+    """Make a figure for each run that has a sheet; nothing if none has."""
     dots = swatches(comparison)
     for arm in comparison.arms:
         for run in arm.runs:
@@ -24,7 +24,7 @@ def samples(comparison: Comparison) -> Iterator[Markup]:
 
 
 def _last_sheet(run: Run) -> Path | None:
-    """Its words lie beside it, under the same name."""
+    """Find the last sheet of a run. Its text is in a file of the same name."""
     whole = [path for path in (run.directory / SAMPLES).glob("step_*.png") if path.with_suffix(".json").is_file()]
     return max(whole, default=None)
 
@@ -53,7 +53,7 @@ def _picture(sheet: Path) -> Markup:
 
 
 def _shares(about: Mapping[str, object]) -> str:
-    """In words, where the images have labels."""
+    """Say how many images are right, if the images have labels."""
     match about.get("figures"):
         case {
             "samples/recognised": float(drawn), "samples/captioned": float(captioned),

@@ -1,4 +1,4 @@
-"""The page and its pictures on disk; the page is written last, whole or not at all."""
+"""Write the page and its pictures; the page is written last, complete or not at all."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,16 +13,16 @@ from gnflow.train import disk
 
 
 class Written(NamedTuple):
-    """What there is now."""
+    """The files that were written."""
 
     page: Path
     pictures: Path
     charts: tuple[str, ...]
-    """Names of the pictures: a PNG and an SVG each."""
+    """Names of the charts, each of which has a PNG and an SVG file."""
 
 
 def write(comparison: Comparison, output: Path, title: str | None = None) -> Written:
-    """Raises DiskProblem."""
+    """Write the page and the pictures. Raises DiskProblem."""
     charts = every(comparison)
     whole = {chart.name: _whole(chart) for chart in charts}
     stills = {name: assets.svg(spec) for name, spec in whole.items()}
@@ -36,12 +36,12 @@ def write(comparison: Comparison, output: Path, title: str | None = None) -> Wri
 
 
 def _whole(chart: Chart) -> Spec:
-    """The still with its tables in it."""
+    """Return the specification of the still picture with its tables included."""
     return {**chart.still, "datasets": {name: data.records(rows) for name, rows in chart.tables.items()}}
 
 
 def _forget(pictures: Path, names: Iterable[str]) -> None:
-    """Pictures of an earlier report that this one does not have."""
+    """Remove pictures of an earlier report that this one does not have."""
     with disk.writing(pictures):
         for name in names:
             for suffix in ("svg", "png"):

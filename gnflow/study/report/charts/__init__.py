@@ -1,1 +1,1 @@
-"""Every chart that a report may have, in its order: one file for each family."""
+"""All charts that a report may have, in their order, with one file for each family."""

@@ -1,4 +1,4 @@
-"""What a chart of a report is: views for the screen, a still for paper."""
+"""A chart of a report: views for the screen, and a still picture for paper."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -22,36 +22,36 @@ class Choice(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """A chart, interactive on the screen and still on paper."""
+    """A chart that is interactive on the screen and a still picture on paper."""
 
     name: str
-    """Of its files and its place on the page; stable."""
+    """The name of its files and of its place on the page, which never changes."""
     title: str
     note: str
-    """How to read it, and what is not in it."""
+    """How to read the chart, and what it leaves out."""
     tables: dict[str, polars.DataFrame]
-    """Table name -> what the specs draw under that name."""
+    """The tables that the specifications draw, by name."""
     views: dict[str, Spec]
-    """The options chosen, joined by a blank -> what is drawn then; the first is drawn at first."""
+    """The specification for each combination of options (joined by a space); the first is shown at the beginning."""
     still: Spec
     choices: tuple[Choice, ...] = ()
 
 
 def spec(drawing: Drawing) -> Spec:
-    """The specification of a drawing, with the shared look, on the page's own ground."""
+    """Return the specification of a drawing with the shared look, on the background of the page."""
     return {**drawing.to_dict(), "config": THEME | {"background": "transparent"}}
 
 
 def still(drawing: Drawing) -> Spec:
-    """The same on white, for a picture."""
+    """Return the specification on a white background, for a picture."""
     return {**drawing.to_dict(), "config": THEME | {"background": "white", "aria": False}}
 
 
 def both(drawing: alt.LayerChart) -> tuple[dict[str, Spec], Spec]:
-    """A view as wide as the page, and the same in a fixed width."""
+    """Return a view as wide as the page, and one of fixed width."""
     return {"": spec(sized(drawing))}, still(sized(drawing, WIDTH))
 
 
 def sized(drawing: alt.LayerChart, width: int | None = None, height: int = HEIGHT) -> alt.LayerChart:
-    """In pixels; without a width as wide as the page."""
+    """Set the size in pixels; without a width, the view is as wide as the page."""
     return drawing.properties(width="container" if width is None else width, height=height)

@@ -1,4 +1,4 @@
-"""Every chart that there is something to draw for, in the order of the page."""
+"""Make all charts that have data, in the order of the page."""
 
 from collections.abc import Callable, Iterator
 
@@ -21,5 +21,5 @@ NAMES = (
 
 
 def every(comparison: Comparison) -> tuple[Chart, ...]:
-    """None that would be empty."""
+    """Make all charts except those that would be empty."""
     return tuple(chart for family in FAMILIES for chart in family(comparison))

@@ -1,4 +1,4 @@
-"""What Gauss-Newton's line search did, and how far its model was right."""
+"""Charts of Gauss-Newton's line search, and of how accurate its model was."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from gnflow.study.report.charts.chart import Chart, both
 
 
 def gauss_newton(comparison: Comparison) -> Iterator[Chart]:
-    """Step lengths, gain ratios, and predicted against actual decrease: what was recorded of it."""
+    """Draw step lengths, gain ratios, and predicted against actual decrease, as far as they are recorded."""
     everyone = [arm.name for arm in comparison.arms]
     lengths = data.recorded(comparison.arms, {"alpha": "gn/alpha"})
     if lengths.height:

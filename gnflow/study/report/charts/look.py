@@ -6,12 +6,12 @@ from typing import TypeVar
 import altair as alt
 import polars
 
-# Okabe and Ito's colours that can be told apart on white and on black, by readers with any colour vision.
+# Okabe and Ito's colours, which readers with any colour vision can distinguish on white and on black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
-SHAPES = ("circle", "square", "triangle-up", "diamond")  # tell arms of one colour apart
-DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])  # the same for lines
+SHAPES = ("circle", "square", "triangle-up", "diamond")  # shapes distinguish arms of the same colour
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])  # dashes do the same for lines
 FONT = "Liberation Sans, Helvetica, Arial, sans-serif"
-LEGEND_CHARACTERS = 95  # that fit on one line of a legend
+LEGEND_CHARACTERS = 95  # number of names that fit on one line of a legend
 THEME = {
     "font": FONT,
     "padding": 6,
@@ -33,35 +33,35 @@ T = TypeVar("T")
 
 
 def table(name: str) -> alt.NamedData:
-    """A table of the chart, by its name."""
+    """Refer to a table of the chart by its name."""
     return alt.NamedData(name)
 
 
 def layered(*charts: alt.Chart) -> alt.LayerChart:
-    """One over the other."""
+    """Draw layers on top of each other."""
     return alt.LayerChart(layer=list(charts))
 
 
 def picked() -> alt.Parameter:
-    """The arm that was clicked on in the legend. Its name is given, since Altair's own depend on what ran before."""
+    """Make the selection of the arm that is clicked in the legend, with a fixed name, unlike those of Altair."""
     return alt.selection_point(name="picked", fields=["arm"], bind="legend", toggle="true")
 
 
 def faded(pick: alt.Parameter | None, opacity: float) -> alt.OpacityValue:
-    """`opacity`, and next to nothing while another arm is picked."""
+    """Return `opacity`, and almost 0 while another arm is selected."""
     if pick is None:
         return alt.OpacityValue(opacity)
     return alt.OpacityValue(0.06, condition={"param": pick.name, "value": opacity})
 
 
 def colour(arms: Sequence[str], shown: Sequence[str] | None = None, symbol: str | None = "circle") -> alt.Color:
-    """One colour for each arm, the same in every chart; the legend names those that are `shown` in this one."""
+    """Give each arm the same colour in every chart; the legend names the arms that are `shown` in this one."""
     scale = alt.Scale(domain=list(arms), range=colours(arms))
     return alt.Color("arm:N", scale=scale, legend=_legend(arms if shown is None else shown, symbol))
 
 
 def lines(arms: Sequence[str], shown: Sequence[str] | None = None) -> dict[str, alt.Color | alt.StrokeDash]:
-    """The colour of lines, and dashes where there are more arms than colours."""
+    """Style lines by colour, and by dashes if there are more arms than colours."""
     if len(arms) <= len(COLOURS):
         return {"color": colour(arms, shown, "stroke")}
     scale, legend = alt.Scale(domain=list(arms), range=_rounds(arms, DASHES)), _legend(shown or arms, "stroke")
@@ -69,7 +69,7 @@ def lines(arms: Sequence[str], shown: Sequence[str] | None = None) -> dict[str, 
 
 
 def points(arms: Sequence[str], shown: Sequence[str] | None = None) -> dict[str, alt.Color | alt.Shape]:
-    """The colour of points, and shapes where there are more arms than colours."""
+    """Style points by colour, and by shape if there are more arms than colours."""
     if len(arms) <= len(COLOURS):
         return {"color": colour(arms, shown)}
     scale, legend = alt.Scale(domain=list(arms), range=_rounds(arms, SHAPES)), _legend(shown or arms, None)
@@ -77,17 +77,17 @@ def points(arms: Sequence[str], shown: Sequence[str] | None = None) -> dict[str,
 
 
 def dashes(column: str) -> alt.StrokeDash:
-    """Tells lines of one arm apart."""
+    """Distinguish lines of the same arm."""
     return alt.StrokeDash(f"{column}:N", legend=alt.Legend(symbolType="stroke"))
 
 
 def colours(arms: Sequence[str]) -> list[str]:
-    """Of each arm; from the eighth on they come again."""
+    """Return the colour of each arm; they repeat from the eighth on."""
     return [COLOURS[index % len(COLOURS)] for index in range(len(arms))]
 
 
 def _rounds(arms: Sequence[str], kinds: Sequence[T]) -> list[T]:
-    """The first kind for as many arms as there are colours, then the second."""
+    """Use the first kind for as many arms as there are colours, then the second, and so on."""
     return [kinds[index // len(COLOURS) % len(kinds)] for index in range(len(arms))]
 
 
@@ -99,32 +99,32 @@ def _legend(shown: Sequence[str], symbol: str | None) -> alt.Legend:
 
 
 def large(ticks: int = 8) -> alt.Axis:
-    """The axis of what may be large: `0`, `500k`, `1M`."""
+    """Make an axis for large numbers: `0`, `500k`, `1M`."""
     return alt.Axis(tickCount=ticks, labelExpr="format(datum.value, '~s')")
 
 
 def steps() -> alt.X:
-    """Steps of training, along the bottom."""
+    """Make a horizontal axis of training steps."""
     return alt.X(
         "step:Q", title="step", axis=alt.Axis(tickMinStep=1, tickCount=10, labelExpr="format(datum.value, '~s')")
     )
 
 
 def rule(name: str, *, x: float | None = None, y: float | None = None) -> alt.Chart:
-    """A dashed line at a value, in a chart of the table of this name."""
+    """Draw a dashed line at a value, in a chart of the table of this name."""
     where = {"x": alt.XDatum(x)} if x is not None else {"y": alt.YDatum(y)}
     mark = alt.MarkDef(type="rule", color="#888", strokeDash=[5, 4])
     return alt.Chart(table(name), mark=mark, encoding=alt.FacetedEncoding(**where)).transform_aggregate(rows="count()")
 
 
 def present(rows: polars.DataFrame, arms: Sequence[str]) -> list[str]:
-    """The arms that a table is about, in their order."""
+    """List the arms that a table contains, in their order."""
     found = set(rows["arm"])
     return [arm for arm in arms if arm in found]
 
 
 def tooltip(*fields: str) -> list[alt.Tooltip]:
-    """Of quantities: `loss` or `loss=held-out loss`."""
+    """Make the tooltip of quantities, each given as `loss` or `loss=held-out loss`."""
     shown = [alt.Tooltip("arm:N", title="arm")]
     for field in fields:
         name, _, title = field.partition("=")
@@ -136,5 +136,5 @@ def tooltip(*fields: str) -> list[alt.Tooltip]:
 
 
 def big(name: str) -> bool:
-    """Whether a quantity is better written with k, M and G."""
+    """Whether a quantity should be written with k, M and G."""
     return name in ("passes", "tokens", "flops", "batch")

@@ -1,4 +1,4 @@
-"""Held-out loss against each of the five axes."""
+"""Charts of held-out loss against each of the five axes."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -17,7 +17,7 @@ ROOM = 1.02  # a curve that rises above the largest starting loss is cut off thi
 
 
 def losses(comparison: Comparison) -> Iterator[Chart]:
-    """One chart with a choice of axis; five on paper."""
+    """Draw one chart with a choice of axis; on paper, one panel for each axis."""
     arms = [arm.name for arm in comparison.arms]
     costs = {axis: COLUMNS[axis] for axis in WORDS if axis != "steps"}
     rows = data.recorded(comparison.arms, {"loss": METRIC, **costs})
@@ -65,7 +65,7 @@ def _losses(
         "loss:Q", title="held-out loss", scale=alt.Scale(zero=False, domainMax=alt.Undefined if top is None else top)
     )
     everything, middle = alt.Chart(look.table("losses")), alt.Chart(look.table("median_losses"))
-    if scale == "log":  # what was there before the first step has cost nothing
+    if scale == "log":  # the evaluation before the first step has cost nothing
         everything, middle = (chart.transform_filter(alt.datum[cost] > 0) for chart in (everything, middle))
     layers = [
         alt.Chart(look.table("targets"))
@@ -90,14 +90,14 @@ def _losses(
 
 
 def _panels(arms: Sequence[str], costs: Sequence[str], top: float | None) -> Spec:
-    """A small chart for each axis, two in a row."""
+    """Draw a small chart for each axis, two in a row."""
     width, height = (WIDTH - 60) // 2, HEIGHT * 3 // 5
     panels = [sized(_losses(arms, cost, "linear", top, None), width, height) for cost in costs]
     return still(alt.concat(*panels, columns=2))
 
 
 def _top(rows: polars.DataFrame) -> tuple[float | None, bool]:
-    """The end of the loss axis where curves go far above where they began; and whether one does."""
+    """Return the upper end of the loss axis, and whether a curve goes far above its starting loss and is cut off."""
     starts = [value for value in rows.filter(polars.col("step") == 0)["loss"] if value is not None]
     highest = rows["loss"].max()
     if not starts or not isinstance(highest, float) or highest <= ROOM * max(starts):

@@ -1,4 +1,4 @@
-"""What was measured along the way: dominance of the diagonal, the curvature, the modalities and their conflict."""
+"""Charts of measurements during the run: diagonal dominance, curvature, and the modalities and their conflict."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,11 +11,11 @@ from gnflow.study.report.charts import look
 from gnflow.study.report.charts.chart import WIDTH, Chart, sized, spec, still
 from gnflow.study.scores import METRIC
 
-WHOLE = (METRIC, "loss/train")  # losses of everything, not of a modality
+WHOLE = (METRIC, "loss/train")  # losses over all data, not of one modality
 
 
 def probes(comparison: Comparison) -> Iterator[Chart]:
-    """A chart for each family of columns that there is."""
+    """Draw a chart for each family of columns that is recorded."""
     yield from _family(
         comparison, "dominance", "dominance/", "Dominance of the diagonal", "dominance ratio", "log",
         "Of the momentum's Gram matrix: smallest, mean and largest over the rows of a matrix, averaged over matrices. "

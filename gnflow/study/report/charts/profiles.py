@@ -1,4 +1,4 @@
-"""Performance profiles: on how much of the problems each arm is within a factor of the best."""
+"""Charts of performance profiles: the fraction of problems on which each arm is within a factor of the best."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from gnflow.study.scores import WORDS
 
 
 def profiles(comparison: Comparison) -> Iterator[Chart]:
-    """For each axis: the share of problems that an arm solves within a factor of the best."""
+    """Draw, for each axis, the fraction of problems that an arm solves within a factor of the best."""
     found = {axis: comparison.profiles[axis] for axis in WORDS if axis in comparison.profiles}
     if not found:
         return
@@ -62,6 +62,6 @@ def profiles(comparison: Comparison) -> Iterator[Chart]:
 
 
 def _extended(curve: tuple[tuple[float, float], ...], end: float) -> list[tuple[float, float]]:
-    """From 1, as nothing solved before its first rise, to the end of the axis."""
+    """Extend a curve to the whole axis: from 1, with no problem solved before its first rise, to the end."""
     before = [] if curve and curve[0][0] <= 1 else [(1.0, 0.0)]
     return [*before, *curve, (end, curve[-1][1] if curve else 0.0)]

@@ -1,4 +1,4 @@
-"""How many times more each arm needs than the reference, with intervals."""
+"""Charts of how many times more each arm needs than the reference, with intervals."""
 
 import math
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from gnflow.study.report.charts.chart import WIDTH, Chart, Choice, sized, spec, 
 from gnflow.study.scores import WORDS
 
 ROOM = 2.0  # how far beyond the factors themselves an interval is followed
-BAND, MOST_HEIGHT = 22, 900  # pixels for an arm on an axis, and for all of them
+BAND, MOST_HEIGHT = 22, 900  # pixels for one arm on an axis, and for all arms
 
 
 def ratios(comparison: Comparison) -> Iterator[Chart]:
-    """Points with error bars on a log axis, by axis and arm; a choice where there are several targets."""
+    """Draw points with error bars on a log axis, by axis and arm, with a choice of target if there are several."""
     targets = [target for target in comparison.targets if any(_known(comparison, target))]
     if not targets:
         return
@@ -54,7 +54,7 @@ def ratios(comparison: Comparison) -> Iterator[Chart]:
 
 
 def _known(comparison: Comparison, target: float) -> Iterator[tuple[Ratio, str, Estimate]]:
-    """What can be drawn."""
+    """Select the ratios that can be drawn."""
     for ratio in comparison.ratios:
         if ratio.target == target:
             for axis, estimate in ratio.axes.items():
@@ -63,7 +63,7 @@ def _known(comparison: Comparison, target: float) -> Iterator[tuple[Ratio, str, 
 
 
 def _row(ratio: Ratio, axis: str, estimate: Estimate, low: float, high: float) -> dict[str, object]:
-    """The interval cut to what the axis shows, and where it goes on."""
+    """Cut the interval to the range of the axis, and mark the ends that continue."""
     factor = estimate.factor or 1.0
     ends = estimate.interval or (factor, factor)
     left = low if estimate.bound == "at most" else max(ends[0], low)

@@ -1,4 +1,4 @@
-"""Steps to the target against the size of a step: where larger batches stop helping."""
+"""Charts of the number of steps to the target against the batch size, which show where larger batches stop helping."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,23 +15,23 @@ from gnflow.study.report.charts.chart import Chart, both
 from gnflow.study.scores import numbers
 from gnflow.track.description import leaves
 
-# Keys of `optimizer:` that make a step larger, or that one tunes anew for another size of step.
+# Keys of `optimizer:` that set the size of a step, or that are tuned again for another size.
 OF_THE_BATCH = ("microbatches", "inner_steps", "learning_rate", "leaves")
 
 
 class Point(NamedTuple):
-    """An arm at the size of its steps."""
+    """An arm and the size of its steps."""
 
     arm: str
     method: str
     batch: float
-    """Tokens that one step solves on."""
+    """Number of tokens that one step solves on."""
     steps: float
-    """Median to the target, over the seeds."""
+    """Median number of steps to the target, over the seeds."""
 
 
 def batch_size(comparison: Comparison) -> Iterator[Chart]:
-    """Log-log, with the line of perfect scaling; only where steps differ in size."""
+    """Draw steps against batch size on log axes, with the line of perfect scaling, if batch sizes differ."""
     if comparison.headline is None:
         return
     arms = [arm.name for arm in comparison.arms]
@@ -109,7 +109,7 @@ def _drawing(arms: list[str]) -> alt.LayerChart:
 
 
 def _points(arms: Sequence[Arm], steps: Mapping[str, float]) -> Iterator[Point]:
-    """Arms whose optimizers differ only in the size of a step and in rates are one method, named by its first arm."""
+    """Group arms that differ only in batch size and learning rates into methods, named by their first arm."""
     first: dict[tuple[tuple[str, str], ...], str] = {}
     for arm in arms:
         method = first.setdefault(_method(arm), arm.name)
@@ -124,7 +124,7 @@ def _method(arm: Arm) -> tuple[tuple[str, str], ...]:
 
 
 def _ideal(points: Sequence[Point]) -> Iterator[Point]:
-    """From the smallest batch of each method to the largest batch of all, at steps * batch = constant."""
+    """Draw steps * batch = constant from the smallest batch of each method to the largest batch of all."""
     largest = max(point.batch for point in points)
     for method in dict.fromkeys(point.method for point in points):
         start = min((point for point in points if point.method == method), key=lambda point: point.batch)
