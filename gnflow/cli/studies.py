@@ -54,7 +54,7 @@ def study_run(
         Path | None, typer.Option(help="Where to put the run. Default: runs/<name>.", show_default=False)
     ] = None,
 ) -> None:
-    """Run one run of a study: `run --supersede`, for which a run that diverges is a result too."""
+    """Run one run of a study: like `run --supersede`, but divergence counts as a result (exit 0)."""
     from gnflow.commands.study import run
 
     streams.dispense()
