@@ -38,6 +38,15 @@ def default_dtype_stays() -> Iterator[None]:
         assert torch.get_default_dtype() is torch.float32
 
 
+@pytest.fixture(autouse=True)
+def tracking_address_stays() -> Iterator[None]:
+    """No test leaves the address of its MLflow store in the environment for the next."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    yield
+    if os.environ.get("MLFLOW_TRACKING_URI") != before and (mlflow := sys.modules.get("mlflow")):
+        mlflow.set_tracking_uri(before)
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose run is finished; copy it before changing it."""
