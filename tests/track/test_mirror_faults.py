@@ -248,6 +248,7 @@ def test_a_study_its_data_and_its_weights_pass_through_a_server(proxy, run: Watc
     weights = run.directory / "weights"
     weights.mkdir()
     save_file({"w": torch.ones(3)}, weights / "params.safetensors")
+    (weights / "state.json").write_text("{}")
     begin(run.directory, spec)
     with run.mirror:
         train(run.mirror, run.records)
