@@ -26,8 +26,8 @@ def test_steps_by_hand_end_with_the_weights_of_the_run(workspace: Workspace) -> 
     weights = load_file(run.directory / "model" / "params.safetensors")
     assert state.step == plan.steps == run.summary["steps"]
     assert all(torch.equal(state.params[name], weights[name]) for name in weights)
-    assert feed.held_out is not None
-    last = program.evaluate(state.params, feed.held_out)["loss/held_out"].item()
+    assert len(feed.held_out) == plan.held_out
+    last = program.evaluate(program.moment(state, feed.held_out))["loss/held_out"].item()
     assert last == run.summary["loss/held_out"]
 
 
@@ -46,7 +46,7 @@ def test_the_project_is_the_one_around_here(finished: Path, monkeypatch: pytest.
 
 def test_without_a_metric_on_held_out_data_there_are_no_evaluation_batches(workspace: Workspace) -> None:
     blind = tiny.experiment().model_copy(update={"metrics": ()})
-    assert batches(gnflow.plan(blind), workspace).held_out is None
+    assert len(batches(gnflow.plan(blind), workspace).held_out) == 0
 
 
 def test_without_weights_a_program_begins_with_the_models_first_ones() -> None:
