@@ -1,6 +1,7 @@
 """The same surroundings for every test: one thread, no telemetry, nothing taken from the user's environment."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,10 @@ os.environ.update(
 )
 for name in [name for name in os.environ if name.startswith(("GNFLOW_", "MLFLOW_TRACKING", "MLFLOW_EXPERIMENT"))]:
     del os.environ[name]
+# A suite started with nohup or in the background inherits these two ignored, and so would every run that it stops.
+for number, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 @pytest.fixture(autouse=True)
