@@ -324,12 +324,12 @@ def test_a_compiled_region_that_keeps_the_weights_it_saw_first_is_found():
     def keeping(small, jit):
         kept = []
 
-        def made_of(name, region, /):
+        def made_of(name, region, *rest):
             def first(params, *others):
                 kept.append(params)
                 return region(kept[0] if torch.compiler.is_compiling() else params, *others)
 
-            return jit(name, first if name == "gradient" else region)
+            return jit(name, first if name == "gradient" else region, *rest)
 
         return build_parts(small, made_of)
 
