@@ -192,11 +192,8 @@ def test_what_would_take_long_or_much_memory_is_refused_quickly_and_in_little(wh
     if what == "100 MB":
         os.truncate(tmp_path / "spec.yaml", 100_000_000)
     command = [sys.executable, "-c", MEASURED, "check", "spec.yaml"]
-    for _ in range(3):  # the best of three: other work on the same cores lengthens the CPU seconds of one
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 3, done.stderr
-        if float(done.stderr.split()[-2]) < SECONDS:
-            break
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
     assert any(line.startswith(said) for line in done.stdout.splitlines()), done.stdout[:1000]
     assert len(done.stdout) < 50_000
     assert "Traceback" not in done.stdout + done.stderr
