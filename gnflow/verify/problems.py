@@ -7,7 +7,9 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Objective, Params, Scalar, Tokens
-from gnflow.verify.subject import draw_noise
+from gnflow.optim.protocol import eager
+from gnflow.spec.experiment import Experiment
+from gnflow.verify.subject import Make, Parts, draw_noise, draw_start
 
 
 def bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> Objective:
@@ -36,6 +38,13 @@ def bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> Objecti
         return (trees.dot(slope(params, tokens), displacement) + tilted) / 2
 
     return _model_itself(value, slope, product)
+
+
+def build_on_bowl(experiment: Experiment, make: Make, dtype: torch.dtype = torch.float32) -> tuple[Parts, Params]:
+    """Builds the parts on a quadratic whose slope differs by micro-batch, and the weights to start from."""
+    made = make(experiment, eager)
+    start = trees.map_tensors(lambda w: w.to(dtype), draw_start(experiment, made.network))
+    return made._replace(objective=bowl(trees.add(start, draw_noise(start, 5)), 10.0, spread=0.5)), start
 
 
 def ramp(like: Params) -> Objective:

@@ -5,14 +5,12 @@ from typing import TypeAlias
 
 from gnflow import trees
 from gnflow.compiler.routing import route_parameters
-from gnflow.objective import Params
-from gnflow.optim.protocol import eager
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.parts import Part
 from gnflow.spec.schedules import AnySchedule, Constant, Cosine, Linear, RunSchedule, Wsd
-from gnflow.verify.problems import bowl
-from gnflow.verify.subject import Make, Parts, advance, build_parts, draw_noise, draw_start, require
+from gnflow.verify.problems import build_on_bowl
+from gnflow.verify.subject import Make, advance, build_parts, require
 
 Change: TypeAlias = Callable[[AnySchedule], RunSchedule]
 STEPS = 3
@@ -24,7 +22,7 @@ def honours_its_schedule(experiment: Experiment, make: Make = build_parts) -> No
     The decay has the kind and shape of the spec's schedule where that has any, and else is a cosine.
     """
     ending, level = (_scheduled(experiment, end) for end in (_ending, _level))
-    made, start = _begin(ending, make)
+    made, start = build_on_bowl(ending, make)
     ended = advance(ending, made, start, STEPS)
     whole = trees.norm(trees.subtract(ended.params, start)).item()
     further = advance(ending, made, ended.params, 1, ended.state, STEPS)
@@ -36,18 +34,18 @@ def honours_its_schedule(experiment: Experiment, make: Make = build_parts) -> No
     )
     rate = further.metrics["learning_rate"].item()
     require(rate == 0, f"after a schedule that ends at 0 the recorded learning rate is {rate:.3g}")
-    constant = advance(level, *_begin(level, make), STEPS)
+    constant = advance(level, *build_on_bowl(level, make), STEPS)
     apart = trees.norm(trees.subtract(constant.params, ended.params)).item()
     require(apart > 1e-3 * whole, f"a decay and a constant rate end {apart:.3g} apart after a way of {whole:.3g}")
     _parts_follow_their_own(_scheduled(experiment, _level, lambda schedule: Linear()), make)
 
 
 def _parts_follow_their_own(experiment: Experiment, make: Make) -> None:
-    """Where the schedules of all parts have ended and that of the method goes on, the method's own weights alone move.
+    """Checks that parts whose own schedules have ended stand still while the method's own weights move.
 
-    Where a method has no build_parts, or nothing besides, there is nothing to check.
+    There is nothing to check for a method without parts, or for one whose parts own all weights.
     """
-    made, start = _begin(experiment, make)
+    made, start = build_on_bowl(experiment, make)
     method = experiment.optimizer.inner if isinstance(experiment.optimizer, spec.GaussNewton) else experiment.optimizer
     if isinstance(method, spec.ConjugateGradients):
         return
@@ -65,13 +63,6 @@ def _parts_follow_their_own(experiment: Experiment, make: Make) -> None:
                 moved <= 1e-6 * way,
                 f"`{name}` follows `{label}`, whose own schedule has ended at 0, and still moves by {moved:.3g}",
             )
-
-
-def _begin(experiment: Experiment, make: Make) -> tuple[Parts, Params]:
-    """The parts on a quadratic, and where to start."""
-    made = make(experiment, eager)
-    start = draw_start(experiment, made.network)
-    return made._replace(objective=bowl(trees.add(start, draw_noise(start, 5)), 10.0, spread=0.5)), start
 
 
 def _ending(schedule: AnySchedule) -> RunSchedule:

@@ -8,19 +8,16 @@ import torch
 
 from gnflow import trees
 from gnflow.compiler.metering import Meter
-from gnflow.objective import Params
-from gnflow.optim.protocol import Region, compile_regions, eager
+from gnflow.optim.protocol import Region, compile_regions
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
-from gnflow.verify.problems import bowl
+from gnflow.verify.problems import build_on_bowl
 from gnflow.verify.subject import (
     Make,
-    Parts,
     Reached,
     advance,
     build_parts,
     count_steps,
-    draw_noise,
     draw_start,
     draw_text,
     require,
@@ -31,17 +28,17 @@ RECORDED = {"loss/train", "norm/update"}
 
 def is_deterministic(experiment: Experiment, make: Make = build_parts) -> None:
     """Checks that two runs from the same weights end with the same bits."""
-    one, two = (advance(experiment, *_build_on_bowl(experiment, make), count_steps(experiment)) for _ in range(2))
+    one, two = (advance(experiment, *build_on_bowl(experiment, make), count_steps(experiment)) for _ in range(2))
     _require_same(one, two, "two runs from the same start differ")
 
 
 def resumes_bit_for_bit(experiment: Experiment, make: Make = build_parts) -> None:
     """Checks that a run ends the same if it stops half way and goes on elsewhere from its named tensors alone."""
     steps, half = count_steps(experiment), count_steps(experiment) // 2
-    whole = advance(experiment, *_build_on_bowl(experiment, make), steps)
-    part = advance(experiment, *_build_on_bowl(experiment, make), half)
+    whole = advance(experiment, *build_on_bowl(experiment, make), steps)
+    part = advance(experiment, *build_on_bowl(experiment, make), half)
     kept = trees.clone(trees.named_tensors(part.state))
-    again, start = _build_on_bowl(experiment, make)
+    again, start = build_on_bowl(experiment, make)
     template = again.optimizer.init(trees.map_tensors(lambda w: w.to("meta"), start))
     _require_form(
         _describe_tensors(template),
@@ -59,7 +56,7 @@ def keeps_types_and_shapes(experiment: Experiment, make: Make = build_parts) -> 
     Metrics must be single numbers and include the common ones.
     """
     for dtype in (torch.float32, torch.float64):
-        made, start = _build_on_bowl(experiment, make, dtype)
+        made, start = build_on_bowl(experiment, make, dtype)
         expected = _describe_tensors((start, made.optimizer.init(trees.clone(start))))
         reached = advance(experiment, made, start, 1)
         _require_form(
@@ -114,13 +111,6 @@ def counts_its_microbatches(experiment: Experiment, make: Make = build_parts) ->
 def _identify(tokens: torch.Tensor) -> object:
     """Returns a key of a micro-batch. One of images and text keeps its key if some of its targets are removed."""
     return tokens.data_ptr() if tokens.ndim == 2 else tuple(tokens[..., 0].flatten().tolist())
-
-
-def _build_on_bowl(experiment: Experiment, make: Make, dtype: torch.dtype = torch.float32) -> tuple[Parts, Params]:
-    """Builds the parts on a quadratic whose slope differs by micro-batch, and the weights to start from."""
-    made = make(experiment, eager)
-    start = trees.map_tensors(lambda w: w.to(dtype), draw_start(experiment, made.network))
-    return made._replace(objective=bowl(trees.add(start, draw_noise(start, 5)), 10.0, spread=0.5)), start
 
 
 Form = dict[str, tuple[torch.dtype, tuple[int, ...]]]
