@@ -157,7 +157,7 @@ def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
     require_fit(experiment.optimizer, steps)
     return Plan(
         experiment=experiment,
-        device=_choose_device(experiment),
+        device=choose_device(experiment),
         attention=attention,
         steps=steps,
         parameters=_list_parameters(experiment, network),
@@ -200,7 +200,7 @@ def _measure_step(experiment: Experiment, network: Model, probe: Probe | None, r
         if "value" not in meter.regions:
             meter.price("value", problem.value, params, tokens)  # for evaluations
     # A micro-batch moves to the device when the objective is evaluated on it.
-    there = optimizer.microbatches if _choose_device(experiment) == "cpu" else 1
+    there = optimizer.microbatches if choose_device(experiment) == "cpu" else 1
     memory = {
         "parameters": nbytes(params),
         **({"average": nbytes(params)} if experiment.training.average else {}),
@@ -233,7 +233,8 @@ def _count_steps(experiment: Experiment, cost: Cost) -> int:
     return ceil((training.tokens or 0) / (cost.microbatches * training.rows * experiment.data.context))
 
 
-def _choose_device(experiment: Experiment) -> str:
+def choose_device(experiment: Experiment) -> str:
+    """Returns the device that the spec asks for; `auto` is a GPU if there is one."""
     wanted = experiment.training.device
     return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
 

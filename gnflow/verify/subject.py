@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.compiler import build, methods
+from gnflow.compiler import build, methods, plan
 from gnflow.compiler.blocks import divide_by_block
 from gnflow.models.modality import groups_of
 from gnflow.models.model import Model
@@ -133,9 +133,8 @@ def _shorten_part(part: Part) -> Part:
 
 
 def choose_device(experiment: Experiment) -> torch.device:
-    """Returns the device that the spec asks for."""
-    wanted = experiment.training.device
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
+    """Returns the device that the spec asks for; `auto` is a GPU if there is one."""
+    return torch.device(plan.choose_device(experiment))
 
 
 def count_steps(experiment: Experiment) -> int:
