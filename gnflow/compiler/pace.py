@@ -1,4 +1,4 @@
-"""Spec -> the factors on learning rates: of each rule by its own schedule, or else by that of its method."""
+"""Makes the factors on learning rates from a spec: each rule follows its own schedule, or else that of its method."""
 
 from collections.abc import Callable
 from typing import TypeAlias, assert_never
@@ -14,32 +14,37 @@ from gnflow.spec.span import measure
 from gnflow.spec.tree import dotted
 
 Pace: TypeAlias = Callable[[FirstOrder], schedules.Schedule]
-"""A rule -> the factors on its learning rate."""
+"""A function from a rule to the factors on its learning rate."""
 
 
 def set_pace(method: Optimizer, steps: int) -> Pace:
-    """The pace of an optimizer in a run of so many steps. Inside Gauss-Newton all inner updates are counted."""
+    """Returns the pace of an optimizer in a run of so many steps. Inside Gauss-Newton all inner updates are counted."""
     updates = count_updates(method, steps)
     inner_steps = method.inner_steps if isinstance(method, GaussNewton) else 1
 
     def pace(rule: FirstOrder) -> schedules.Schedule:
-        own = rule.schedule if isinstance(rule, Part) else None
-        return make_schedule(own or method.schedule, updates, inner_steps)
+        return make_schedule(schedule_of(method, rule), updates, inner_steps)
 
     return pace
+
+
+def schedule_of(method: Optimizer, rule: FirstOrder) -> spec.AnySchedule:
+    """Returns the schedule that a rule follows: its own, or else that of the method."""
+    own = rule.schedule if isinstance(rule, Part) else None
+    return own or method.schedule
 
 
 def require_fit(method: Optimizer, steps: int) -> None:
     """Raises SpecError for a warm-up or a decay that is longer than a run of so many steps.
 
-    A spec that names its steps is refused when it is checked; of one that names its tokens they are known here.
+    A spec that names its steps is refused when it is checked; the steps of one that names its tokens are known here.
     """
     for path, why in find_misfits(method, steps):
         raise SpecError(f"optimizer.{dotted(path)}: {why}")
 
 
 def make_schedule(schedule: spec.AnySchedule, updates: int, inner_steps: int = 1) -> schedules.Schedule:
-    """The factors of one schedule over so many updates, `inner_steps` of them in one step of the run."""
+    """Returns the factors of one schedule over so many updates, `inner_steps` of them in one step of the run."""
     match schedule:
         case spec.Constant(warmup=warmup):
             return schedules.constant(measure(warmup, updates))

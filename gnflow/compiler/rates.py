@@ -1,25 +1,25 @@
-"""The learning rates of a plan, update by update, for each part that has a schedule to follow."""
+"""Traces the learning rates of a plan, update by update, for each part that has one."""
 
 from typing import NamedTuple
 
 import torch
 
-from gnflow.compiler.pace import set_pace
+from gnflow.compiler.pace import schedule_of, set_pace
 from gnflow.compiler.plan import Plan
+from gnflow.compiler.routing import label_rules
 from gnflow.spec.horizon import count_updates
-from gnflow.spec.optimizer import ConjugateGradients, GaussNewton, MethodOfMatrices
-from gnflow.spec.rules import FirstOrder
+from gnflow.spec.optimizer import ConjugateGradients, GaussNewton
 
 STRETCHES = 48
 MOST = 2**20
-"""Updates that are looked at; of a longer run they are evenly spaced, the first and the last among them."""
+"""The most updates that are looked at. In a longer run they are evenly spaced, from the first to the last."""
 
 
 class Course(NamedTuple):
-    """How the learning rate of one part runs through all updates."""
+    """The learning rate of one part over all updates."""
 
     rule: str
-    """What the parameter table calls the part."""
+    """The label of the part in the parameter table."""
     method: str
     schedule: str
     first: float
@@ -30,15 +30,15 @@ class Course(NamedTuple):
 
 
 def trace_rates(planned: Plan) -> list[Course]:
-    """The courses of all parts that own parameters, in the order of the table. A rule without a rate has none."""
+    """Returns the courses of all parts that own parameters, in the order of the table.
+
+    A rule without a rate has none.
+    """
     optimizer = planned.experiment.optimizer
     method = optimizer.inner if isinstance(optimizer, GaussNewton) else optimizer
     if isinstance(method, ConjugateGradients):
         return []
-    rules: dict[str, FirstOrder] = {f"rules.{i}": rule.use for i, rule in enumerate(method.rules)}
-    rules[method.kind] = method
-    if isinstance(method, MethodOfMatrices):
-        rules["others"] = method.others
+    rules = label_rules(method)
     pace, updates = set_pace(optimizer, planned.steps), count_updates(optimizer, planned.steps)
     counts = torch.linspace(0, updates - 1, min(updates, MOST), dtype=torch.float64).round().long()
     courses = []
@@ -48,8 +48,7 @@ def trace_rates(planned: Plan) -> list[Course]:
             continue
         rates = rule.shown_rate * pace(rule)(counts)
         means = tuple(part.mean().item() for part in rates.tensor_split(min(STRETCHES, len(rates))))
-        schedule = getattr(rule, "schedule", None) if rule is not method else None
-        kind = (schedule or optimizer.schedule).kind
+        kind = schedule_of(optimizer, rule).kind
         courses.append(
             Course(label, rule.kind, kind, rates[0].item(), rates.max().item(), rates[-1].item(), means)
         )  # fmt: skip

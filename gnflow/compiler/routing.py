@@ -27,10 +27,7 @@ def route_parameters(method: spec.Method, network: Model) -> Routing:
     vectors under a method of matrices, that catches embedding or head along with matrices inside the blocks, or that
     cannot be followed by a weight of this shape.
     """
-    labels: dict[str, rules.FirstOrder] = {f"rules.{i}": rule.use for i, rule in enumerate(method.rules)}
-    labels[method.kind] = method
-    if isinstance(method, spec.MethodOfMatrices):
-        labels["others"] = method.others
+    labels = label_rules(method)
 
     def owner(name: str) -> str:
         for i, rule in enumerate(method.rules):
@@ -45,6 +42,15 @@ def route_parameters(method: spec.Method, network: Model) -> Routing:
     _require_matrices(method, [labels[label] for label in routes.values()], network)
     _require_fit(labels, routes, network)
     return Routing(labels, routes)
+
+
+def label_rules(method: spec.Method) -> dict[str, rules.FirstOrder]:
+    """Returns the rules of a method by label, in order of precedence."""
+    labels: dict[str, rules.FirstOrder] = {f"rules.{i}": rule.use for i, rule in enumerate(method.rules)}
+    labels[method.kind] = method
+    if isinstance(method, spec.MethodOfMatrices):
+        labels["others"] = method.others
+    return labels
 
 
 def _require_sense(index: int, rule: Rule, owned: list[str], network: Model) -> None:
