@@ -29,7 +29,7 @@ class State(NamedTuple):
     params: Params
     optimizer: AnyState
     average: Average | None = None
-    """Of the weights, where the spec asks for one."""
+    """The average of the weights, if the spec asks for one."""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,10 @@ class Compiled:
         return result
 
     def _problem(self, error: Exception) -> EnvironmentProblem | None:
-        """What to say where this machine cannot compile, as opposed to a fault of the region."""
+        """Returns the problem of this machine that kept a region from being compiled.
+
+        It is None if the region itself is at fault.
+        """
         from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
 
         cause = getattr(error, "inner_exception", error)  # of a BackendCompilerFailed

@@ -1,4 +1,4 @@
-"""Whether Inductor can build code for the CPU here: found by building something tiny in the way that it does."""
+"""Finds out whether Inductor can build code for the CPU on this machine, by building something tiny in the same way."""
 
 import ctypes
 import os
@@ -21,15 +21,18 @@ SECONDS = 60
 
 
 class Kept(NamedTuple):
-    """Where compiled graphs are kept; None is torch's own place among the temporary files."""
+    """The directory that compiled graphs are kept in. With None torch keeps them among the temporary files."""
 
     directory: Path | None
     problem: str = ""
-    """Why they are not kept where they were meant to be."""
+    """The reason why graphs are not kept in the intended directory; empty if they are."""
 
 
 def cache(workspace: Workspace) -> Kept:
-    """The directory that the environment names, else one in the workspace, if it can be written to."""
+    """Returns the directory that the environment names, or else one in the workspace.
+
+    There is none if it cannot be written to.
+    """
     directory = Path(os.environ.get(CACHE) or workspace.cache / "inductor")
     try:
         with tempfile.TemporaryDirectory(prefix=".gnflow_", dir=nearest(directory.absolute())):
@@ -39,7 +42,7 @@ def cache(workspace: Workspace) -> Kept:
 
 
 def settle(workspace: Workspace) -> None:
-    """Tell torch where to keep compiled graphs. It decides for itself, or fails, if it is imported before."""
+    """Tells torch where to keep compiled graphs. Call it before `torch._dynamo` is imported, which fixes a place."""
     kept = cache(workspace)
     if kept.directory:
         os.environ[CACHE] = str(kept.directory)
@@ -50,17 +53,17 @@ def settle(workspace: Workspace) -> None:
 
 @lru_cache
 def _warn(message: str) -> None:
-    """Says it once a process."""
+    """Gives each warning once a process."""
     warnings.warn(message, stacklevel=1)
 
 
 def compiler() -> str:
-    """The C++ compiler that Inductor is told to use: `CXX`, or the first one that is found."""
+    """Returns the C++ compiler for Inductor: `CXX`, or else the first one that is found."""
     return os.environ.get("CXX") or next((name for name in COMPILERS if shutil.which(name)), COMPILERS[0])
 
 
 def problem(device: str, kept: Path | None = None) -> str | None:
-    """What keeps regions from being compiled for this device and kept there, in a line."""
+    """Returns in one line what keeps regions from being compiled for this device and kept there, or None."""
     if device != "cpu" or sys.platform == "win32":
         return None
     directory = kept or Path(os.environ.get(CACHE) or tempfile.gettempdir())
@@ -98,11 +101,11 @@ def _problem(command: str, directory: Path, path: str) -> str | None:
 
 
 def first_error(said: str) -> str:
-    """The line of a compiler's output that says what is wrong."""
+    """Returns the line of a compiler's output that says what is wrong."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return next((line for line in lines if "error" in line), lines[0] if lines else "")
 
 
 def nearest(path: Path) -> Path:
-    """The path itself, or the closest ancestor that exists."""
+    """Returns the path itself if it exists, or else its closest ancestor that does."""
     return next(candidate for candidate in (path, *path.parents) if os.path.lexists(candidate))
