@@ -5,7 +5,7 @@ ever less than half. So a plan that exceeds the memory even with half is refused
 counted there is a warning.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -56,7 +56,7 @@ def compare_with_memory(plan: Plan, room: Room | None = None) -> Fit | None:
         return None
     needed = sum(plan.memory.values())
     compiled = plan.experiment.compile.mode != "off"
-    least = needed - round((1 - FUSED) * plan.memory.get("activations", 0)) if compiled else needed
+    least = needed - round((1 - FUSED) * plan.memory["activations"]) if compiled else needed
     usable = USABLE * room.total
     verdict: Literal["fits", "may not fit", "does not fit"] = "fits"
     if least > usable:
@@ -66,9 +66,9 @@ def compare_with_memory(plan: Plan, room: Room | None = None) -> Fit | None:
     return Fit(verdict, needed, least, room, _advise(plan, usable) if verdict != "fits" else "")
 
 
-def require_fit(plan: Plan, room: Room | None = None) -> Fit | None:
-    """Compares the plan with a memory and raises EnvironmentProblem if it does not fit."""
-    found = compare_with_memory(plan, room)
+def require_fit(plan: Plan) -> Fit | None:
+    """Compares the plan with the memory of its device and raises EnvironmentProblem if it does not fit."""
+    found = compare_with_memory(plan)
     if found is not None and found.verdict == "does not fit":
         raise EnvironmentProblem(f"{plan.experiment.name}: {found}")
     return found
@@ -124,10 +124,8 @@ def _read_limit(path: Path) -> int | None:
 
 def _advise(plan: Plan, usable: float) -> str:
     """Says what to change so that the plan fits."""
-    memory: Mapping[str, int] = plan.memory
-    rows, activations = plan.experiment.training.rows, memory.get("activations", 0)
-    batch = memory.get("batch", 0)
-    others = sum(memory.values()) - activations - batch
+    rows, batch = plan.experiment.training.rows, plan.memory["batch"]
+    others = sum(plan.memory.values()) - plan.memory["activations"] - batch
     count = sum(prod(row.shape) for row in plan.parameters)
     if 0 < usable < (least := _needed(plan, 1)):
         others = max(others, least)
