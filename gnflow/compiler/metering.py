@@ -63,10 +63,8 @@ class Meter:
         """Runs code around regions, counts their calls, and returns its result."""
         before = self.counts.copy()
         result, most = self.storages.measure(lambda: work(*arguments), region=False)
-        forms, last = (
-            [Form(part, arguments) for part in _split_result(result)],
-            [id(part) for part in _split_result(result)],
-        )
+        parts = _split_result(result)
+        forms, last = [Form(part, arguments) for part in parts], [id(part) for part in parts]
         self._known[name] = _Known(forms, type(result), most, self.counts - before, last)
         return result
 
