@@ -24,7 +24,6 @@ products for condition numbers. Like evaluation it is no part of a step's passes
 max(m, 3 k) vectors.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -39,6 +38,7 @@ from gnflow.curvature.hessian import hessian_product
 from gnflow.curvature.lanczos import Operator, Ritz, lanczos
 from gnflow.curvature.trace import trace
 from gnflow.metrics.protocol import Metric, Moment, Subject
+from gnflow.models.initial import generator_for
 from gnflow.objective import Metrics, Objective, Params, Scalar
 from gnflow.optim.means import keep_positive, mean_gradient, mean_product
 from gnflow.optim.protocol import Diagonal
@@ -107,8 +107,7 @@ class CurvatureProbes:
 
     def _signs(self, name: str, like: Params) -> Params:
         """Draws -1 and 1 on the CPU, as a function of the run's seed and of the name."""
-        digest = hashlib.sha256(f"curvature/{self.seed}/{name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+        generator = generator_for(f"curvature/{self.seed}/{name}")
         drawn = {n: torch.randint(2, w.shape, generator=generator) for n, w in like.items()}
         return {n: (2 * drawn[n] - 1).to(w) for n, w in like.items()}
 

@@ -15,6 +15,11 @@ def draw(weight: Weight, seed: int, name: str, device: torch.device | str) -> Te
         return torch.empty(weight.shape, device=device)
     if weight.std is None:
         return torch.full(weight.shape, weight.value, device=device)
-    digest = hashlib.sha256(f"init/{seed}/{name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-    return torch.randn(weight.shape, generator=generator).mul_(weight.std).to(device)
+    drawn = torch.randn(weight.shape, generator=generator_for(f"init/{seed}/{name}"))
+    return drawn.mul_(weight.std).to(device)
+
+
+def generator_for(key: str) -> torch.Generator:
+    """Returns a generator on the CPU whose numbers are a function of `key`."""
+    digest = hashlib.sha256(key.encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
