@@ -19,7 +19,11 @@ def plain_number(text: str, unit: str | None, whole: bool) -> str | None:
     """`1M` -> `1000000`, `10min` -> `10` where minutes are meant, `2**20` -> `1048576`; None for what is no number."""
     text = _COUNTED.sub("", text.strip().lower())
     if found := _POWER.fullmatch(text):
-        return _told(float(int(found[1]) ** int(found[2])), whole)
+        base = _float(found[1])
+        try:
+            return _told(base ** int(found[2]), whole) if base is not None else None
+        except OverflowError:
+            return None
     if found := _RATIO.fullmatch(text):
         over, under = _float(found[1]), _float(found[2])
         return _told(over / under, whole) if over is not None and under else None

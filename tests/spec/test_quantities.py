@@ -32,7 +32,9 @@ def test_what_people_write_is_the_number_that_they_mean(text: str, unit: str | N
 @pytest.mark.parametrize(
     ("text", "unit", "whole"),
     [("twelve", None, True), ("1.5", None, True), ("1/3", None, True), ("10min", "tokens", True), ("3-4", None, False),
-     ("1/0", None, False), ("9**99", None, True), ("", None, True), ("1,5", None, False), ("k", None, True)],
+     ("1/0", None, False), ("9**99", None, True),
+     ("99999**99", None, True), ("9" * 5000 + "**2", None, True),
+     ("", None, True), ("1,5", None, False), ("k", None, True)],
 )  # fmt: skip
 def test_what_is_no_number_or_ambiguous_is_left_alone(text: str, unit: str | None, whole: bool) -> None:
     assert plain_number(text, unit, whole) is None
