@@ -21,7 +21,7 @@ from ruamel.yaml.events import (
 
 from gnflow import secrets
 from gnflow.spec.lookalikes import before, named
-from gnflow.spec.problems import Problem, SpecProblems, printable
+from gnflow.spec.problems import MOST, Problem, SpecProblems, printable
 from gnflow.spec.scalar import Refused, value_of
 from gnflow.spec.syntax import explained
 from gnflow.spec.tree import Broken, Entry, Items, Node, Origin, Scalar, Source, Table
@@ -140,6 +140,7 @@ class _Builder:
     def __init__(self, source: Source, start: int, problems: list[Problem]):
         self._source, self._start, self._problems = source, start, problems
         self._anchors: dict[str, Node] = {}
+        self._enough = len(problems) + 2 * MOST  # of one file; the others would not be shown
 
     def node(self, event: Event, events: Iterator[Event]) -> Node:
         """The node that begins with `event`."""
@@ -196,7 +197,8 @@ class _Builder:
         return Table(entries, origin)
 
     def _broken(self, origin: Origin, message: str) -> Broken:
-        self._problems.append(named(Problem(origin, printable(message))))
+        if len(self._problems) < self._enough:
+            self._problems.append(named(Problem(origin, printable(message))))
         return Broken(origin)
 
 
