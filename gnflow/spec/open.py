@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, SerializationInfo, TypeAdapter
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
@@ -22,7 +22,7 @@ def itself(kind: type[Kind]) -> type[Spec]:
 
 @dataclass(frozen=True)
 class Open:
-    """The mark of such a place; a `kind` alone means its defaults."""
+    """Marks a place of a spec where any kind of a group may stand; a `kind` alone means its defaults."""
 
     group: str
     closed: tuple[type[Spec], ...] = ()
@@ -40,10 +40,7 @@ class Open:
         return Choices(self)
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            self._validated,
-            serialization=core_schema.plain_serializer_function_ser_schema(_dumped, info_arg=True),
-        )
+        return core_schema.no_info_plain_validator_function(self._validated)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         found = handler(_tagged(tuple(self.choices.values())).core_schema)
@@ -68,7 +65,7 @@ class Open:
         return _tagged((choices[kind],)).validate_python({**told, "kind": kind})
 
     def _in_place(self, value: Spec) -> Spec:
-        """A value that was made by a class, as the class that stands here."""
+        """Turn a value into the class that stands here, if it was made by another."""
         wanted = self.seen_as(type(value)) if isinstance(value, Kind) else type(value)
         return value if isinstance(value, wanted) else wanted.model_validate(dict(value))
 
@@ -123,12 +120,3 @@ def _tagged(models: tuple[type[Spec], ...]) -> TypeAdapter[Any]:
     for model in models if len(models) == 1 else models[1:]:
         union = union | model
     return TypeAdapter(Annotated[union, Field(discriminator="kind")])
-
-
-def _dumped(value: Spec, info: SerializationInfo) -> object:
-    return value.model_dump(
-        mode=info.mode,
-        exclude_unset=info.exclude_unset,
-        exclude_defaults=info.exclude_defaults,
-        exclude_none=info.exclude_none,
-    )

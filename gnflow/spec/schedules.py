@@ -11,7 +11,7 @@ Final = Annotated[float, Field(ge=0, le=1)]
 
 
 class ScheduleKind(Spec):
-    """What every schedule has."""
+    """The base of every schedule."""
 
     @property
     def looks_ahead(self) -> bool:
@@ -19,45 +19,51 @@ class ScheduleKind(Spec):
         return True
 
 
-class Constant(ScheduleKind):
-    """The full rate, after a linear warm-up."""
+class Warming(ScheduleKind):
+    """The base of the schedules that begin with a linear warm-up."""
 
-    kind: Literal["constant"] = "constant"
+    kind: Literal["constant", "cosine", "linear", "wsd", "global_cosine"]
     warmup: Span = 0
     """Linear warm-up: updates, or a part of the run."""
 
-    @property
-    def looks_ahead(self) -> bool:
-        """A warm-up that is a part of the run does."""
-        return isinstance(self.warmup, float)
 
+class HalfCosine(Warming):
+    """The base of `cosine` and of its older name."""
 
-class Cosine(ScheduleKind):
-    """One half cosine from the full rate to `final`, over the whole run."""
-
-    kind: Literal["cosine"] = "cosine"
-    warmup: Span = 0
-    """Linear warm-up: updates, or a part of the run."""
+    kind: Literal["cosine", "global_cosine"]
     final: Final = 0.0
     """Last rate, as a fraction of the full one."""
 
 
-class Linear(ScheduleKind):
+class Constant(Warming):
+    """The full rate, after a linear warm-up."""
+
+    kind: Literal["constant"] = "constant"
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether the warm-up is a part of the run, whose length it then depends on."""
+        return isinstance(self.warmup, float)
+
+
+class Cosine(HalfCosine):
+    """One half cosine from the full rate to `final`, over the whole run."""
+
+    kind: Literal["cosine"] = "cosine"
+
+
+class Linear(Warming):
     """A straight line from the full rate to `final`, over all updates after the warm-up."""
 
     kind: Literal["linear"] = "linear"
-    warmup: Span = 0
-    """Linear warm-up: updates, or a part of the run."""
     final: Final = 0.0
     """The rate, as a fraction of the full one, that the line would reach one update after the last."""
 
 
-class Wsd(ScheduleKind):
+class Wsd(Warming):
     """Warm-up, stable, decay: a linear warm-up, the full rate, and a decay to `final` over the last updates."""
 
     kind: Literal["wsd"] = "wsd"
-    warmup: Span = 0
-    """Linear warm-up: updates, or a part of the run."""
     decay: Span = 0.2
     """The decay at the end: updates, or a part of the run."""
     shape: Literal["linear", "cosine", "sqrt", "power"] = "linear"
@@ -76,14 +82,10 @@ class Wsd(ScheduleKind):
         return self
 
 
-class GlobalCosine(ScheduleKind):
+class GlobalCosine(HalfCosine):
     """`cosine` by its older name: one half cosine over all inner updates of the run, whatever the outer step."""
 
     kind: Literal["global_cosine"] = "global_cosine"
-    warmup: Span = 0
-    """Linear warm-up: inner updates, or a part of the run."""
-    final: Final = 0.0
-    """Last rate, as a fraction of the full one."""
 
 
 class InnerCosine(ScheduleKind):
@@ -103,7 +105,7 @@ class ConstantWithInnerCosine(ScheduleKind):
 
     @property
     def looks_ahead(self) -> bool:
-        """It looks no further than the end of its outer step."""
+        """Return False: a factor depends on its own outer step alone."""
         return False
 
 
