@@ -2,7 +2,7 @@
 
 This module does not import torch, so that a plug-in need not import it either.
 
-The state of a rule is a NamedTuple of tensors and of dicts of tensors. Every state has these two fields:
+The state of a rule is a NamedTuple of tensors and of dicts of tensors. It has these two fields:
 
     updates         0-D int64, the updates made so far
     learning_rate   0-D float64, the rate before the schedule

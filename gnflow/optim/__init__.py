@@ -47,9 +47,9 @@ def __getattr__(name: str) -> object:
     elif name in BUILT_IN["optimizers"]:
         from gnflow.spec.classes import class_of
         from gnflow.spec.factory import imported
-        from gnflow.spec.kinds import current
+        from gnflow.spec.named import built_in_kinds
 
-        found = imported(class_of(current().all("optimizers")[name])())
+        found = imported(class_of(built_in_kinds("optimizers")[name])())
     else:
         raise AttributeError(f"module `gnflow.optim` has no `{name}`")
     globals()[name] = found

@@ -32,7 +32,8 @@ def described_by(kind: type[Kind]) -> Callable[[Factory], Factory]:
 def _describe_allowed(kind: type[Kind], name: str) -> str:
     shape, default = shapes(kind)[name], kind.model_fields[name].default
     unit = f", in {shape.unit}" if shape.unit else ""
-    return f"({shape.words}{unit}; default {default})"
+    allowed = shape.allowed.replace("`null`", "`None`")
+    return f"({allowed}{unit}; default {default})"
 
 
 def _write_line(name: str, text: str) -> str:

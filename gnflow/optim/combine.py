@@ -28,7 +28,7 @@ def chain(*transforms: AnyTransform) -> Transform[Chained]:
         return tuple(transform.init(params) for transform in transforms)
 
     def passed(gradients: Params, state: Chained, params: Params) -> tuple[Params, Chained]:
-        """Through all but the last."""
+        """Passes gradients through all transforms but the last."""
         states = []
         for transform, inner in zip(before, state, strict=False):
             gradients, inner = transform.update(gradients, inner, params)

@@ -76,7 +76,7 @@ def along_momentum(
 
 
 def require_scale(method: str, scale: str) -> None:
-    """Raises ValueError for a misspelt one."""
+    """Raises ValueError if `scale` is not the name of a scale."""
     if scale not in ("original", "match_rms"):
         raise ValueError(f"{method}'s scale is `original` or `match_rms`, not `{scale}`")
 

@@ -42,7 +42,7 @@ def muon(
 ) -> Transform[MomentumState]:
     """Muon for a dict of matrices (m, n) or stacks of them (k, m, n). Raises ValueError in `init` for anything else.
 
-    `coefficients` name the polynomials of the iteration; see `orthogonalised` for other `ns_steps` than they have.
+    See `orthogonalised` for other `ns_steps` than the polynomials named by `coefficients` have.
     """
     require_scale("muon", scale)
     if coefficients not in ITERATIONS:

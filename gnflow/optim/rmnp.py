@@ -46,7 +46,7 @@ def rmnp(
 
 
 def rows_to_one(x: Tensor) -> Tensor:
-    """Each row over its norm; a row of zeros stays."""
+    """Divides each row by its norm; a row of zeros stays."""
     norms: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / norms.clamp(min=SMALLEST_NORM)
 

@@ -24,7 +24,7 @@ from gnflow.optim.means import mean_value, microbatch_weights
 
 
 class Seen(NamedTuple):
-    """The micro-batches that a search decides on, and their `weights`."""
+    """The micro-batches that a search decides on, and their `microbatch_weights`."""
 
     batch: Tensor
     counts: Tensor

@@ -54,11 +54,7 @@ def soap(
     fresh_factors: bool = False,
     schedule: Schedule | None = None,
 ) -> Transform[SoapState]:
-    """SOAP for vectors, matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else.
-
-    `shampoo_beta` is b2 unless given. `normalize_gradients` scales each update to RMS 1 before the learning rate.
-    `fresh_factors` lets a refresh see the current gradient before it is projected: no spike from a stale basis.
-    """
+    """SOAP for vectors, matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else."""
     factor = schedule or constant()
     b1, b2 = betas
     fading = b2 if shampoo_beta is None else shampoo_beta

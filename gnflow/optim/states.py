@@ -29,7 +29,7 @@ def problem_with(state: AnyState) -> str | None:
 
 
 def problem_within(state: AnyState) -> str | None:
-    """Says the same for each rule of a `partition`, and for a `chain`, in which one part must have such a state."""
+    """Says why a state is not one of rules: each part of a `partition` must be one, and one part of a `chain`."""
     if isinstance(state, Mapping):
         return next((problem for part in state.values() if (problem := problem_within(part))), None)
     if type(state) is tuple:

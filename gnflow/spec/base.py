@@ -42,7 +42,7 @@ class Kind(Spec):
 
         @property
         def kind(self) -> str:
-            """The name that selects it, a field of every class below."""
+            """The name that selects this class. Every class below has it as a field."""
 
 
 def kind_of(model: type[Spec]) -> str:

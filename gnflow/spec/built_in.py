@@ -1,4 +1,4 @@
-"""The kinds that come with gnflow: one row for each, and nothing else in the package lists them.
+"""The built-in kinds of the groups that a project can add to: one row for each.
 
 A row is what a project writes in its `pyproject.toml`, and goes the same way: a class is imported when it is used.
 """

@@ -13,7 +13,7 @@ Base = TypeVar("Base", bound=Kind)
 
 def built_in(base: type[Base]) -> list[type[Base]]:
     """The classes of the kinds that come with gnflow, of the group whose base this is."""
-    found = [class_of(named) for _, named in built_in_kinds(group_of(base))]
+    found = [class_of(named) for named in built_in_kinds(group_of(base)).values()]
     return [kind for kind in found if issubclass(kind, base)]
 
 

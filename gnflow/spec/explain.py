@@ -37,7 +37,7 @@ class Explanation:
     @property
     def allowed(self) -> str:
         """What may stand here."""
-        return self.shape.words + (", or `null`" if self.shape.nullable else "")
+        return self.shape.allowed
 
     @property
     def single(self) -> bool:

@@ -42,8 +42,13 @@ class Shape:
 
     @property
     def words(self) -> str:
-        """For example `a number greater than 0`."""
+        """What may stand here, in words, for example `a number greater than 0`."""
         return self.said or _mapping(tuple(self.models))
+
+    @property
+    def allowed(self) -> str:
+        """The words, with `null` if it may stand here."""
+        return self.words + (", or `null`" if self.nullable else "")
 
     @property
     def open(self) -> bool:
@@ -82,7 +87,7 @@ def shapes(model: type[Spec]) -> Mapping[str, Shape]:
 
 
 def help_of(model: type[Spec], key: str) -> str:
-    """The docstring under a field. Read when asked for: pydantic would read all of them at every start."""
+    """Return the docstring under a field. It is read when asked for: pydantic would read all at every start."""
     return next((texts[key] for base in model.__mro__ if key in (texts := _docstrings(base))), "")
 
 

@@ -53,7 +53,7 @@ def told(error: BaseException) -> str:
 
 
 def file_of(loaded: ModuleType) -> Path | None:
-    """Where a module was read from."""
+    """Return the file that a module was read from."""
     return Path(loaded.__file__).resolve() if loaded.__file__ else None
 
 
@@ -72,7 +72,7 @@ def _require_free(top: str, file: Path, who: str) -> None:
 _FOLDERS: list[Path] = []
 """The folder of the project whose plug-ins were imported last; it is in the search path."""
 _PLACED: set[str] = set()
-"""The top-level modules that were read from it."""
+"""The top-level modules that were read from `_FOLDERS`."""
 
 
 def _enter(folder: Path) -> None:

@@ -24,18 +24,17 @@ class Kinds:
     """The kinds of one project, by group. What is installed is looked at only when a name is not found before."""
 
     def __init__(self, project: Path | None, tried: tuple[Named, ...] = ()) -> None:
-        self.project = project
         own = [*(_rows(project) if project else ()), *tried]
-        self._near = {group: dict(built_in_kinds(group)) for group in ONE}
+        self._near = {group: built_in_kinds(group) for group in ONE}
         for named in own:
             _add(self._near[named.group], named)
 
     def find(self, group: str, kind: str) -> Named | None:
-        """The kind of this name."""
+        """Return the kind of this name in a group, or None."""
         return self._near[group].get(kind) or self.all(group).get(kind)
 
     def all(self, group: str) -> Mapping[str, Named]:
-        """Every kind of a group; the built-in ones first."""
+        """Return every kind of a group, the built-in ones first."""
         return self._every[group]
 
     @cached_property

@@ -59,7 +59,7 @@ class Transformer(ModelKind):
 
     @property
     def side(self) -> int:
-        """The width."""
+        """The width, which all sides are proportional to."""
         return self.width
 
     def smaller(self, side: int) -> Self:

@@ -1,7 +1,6 @@
 """A kind by its name, before the module of its class is imported."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,11 +30,10 @@ class Named:
 
     @property
     def who(self) -> str:
-        """The beginning of a sentence about it."""
+        """The words that an error about this kind begins with."""
         return f"{ONE[self.group]} `{self.kind}` ({self.place}, {self.target})"
 
 
-def built_in_kinds(group: str) -> Iterator[tuple[str, Named]]:
-    """The kinds that come with gnflow."""
-    for kind, target in BUILT_IN[group].items():
-        yield kind, Named(group, kind, target, GNFLOW)
+def built_in_kinds(group: str) -> dict[str, Named]:
+    """Return the kinds of a group that come with gnflow, by name."""
+    return {kind: Named(group, kind, target, GNFLOW) for kind, target in BUILT_IN[group].items()}

@@ -55,7 +55,7 @@ class AdamW(Method, AdamWRule):
 class MethodOfMatrices(Method):
     """An optimizer that applies a rule to the matrices inside the blocks, and `others` to all other parameters."""
 
-    others: Annotated[AdamWPart, Field(), Shorthand] = AdamWPart()
+    others: Annotated[AdamWPart, Shorthand] = AdamWPart()
     """The method for all other parameters: embedding, head and vectors."""
 
     def takes(self, shape: Sequence[int], inside: bool) -> bool:

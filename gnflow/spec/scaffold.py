@@ -108,7 +108,7 @@ def _fields(part: Spec, indent: str, shown: Collection[str] | None = None) -> It
 
 def _sentence(text: str, shape: Shape, model: type[Spec], name: str) -> str:
     """Help, unit, what is allowed and the default."""
-    allowed = shape.words + (", or `null`" if shape.nullable else "")
+    allowed = shape.allowed
     if len(shape.kinds) > 1:
         allowed = f"kinds {', '.join(f'`{kind}`' for kind in shape.kinds)}"
     field = model.model_fields[name]

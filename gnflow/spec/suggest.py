@@ -50,7 +50,7 @@ def for_key(key: str, shape: Shape, kind: str, root: type[Spec] = Experiment) ->
 
 
 def _from_elsewhere(key: str, shape: Shape, kind: str, root: type[Spec]) -> tuple[str, str | None] | None:
-    """The same for a key that another tool has."""
+    """Return what `for_key` returns, for a key that another tool has; None for any other key."""
     here = shapes(shape.models[kind])
     if key in elsewhere.KIND and "kind" in here and key not in _places(root, current()):
         return "", "kind"

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from gnflow.spec.base import Count, Fraction, Kind, Path, Rate, Shorthand, Spec, Unit, later, refuse
+from gnflow.spec.base import Count, Fraction, Kind, Path, Rate, Shorthand, Spec, Unit, kind_of, later, refuse
 from gnflow.spec.open import Open
 
 
@@ -64,7 +64,7 @@ class WeightEma(Spec):
 
     @property
     def looks_ahead(self) -> bool:
-        """It is the same however many steps follow."""
+        """Return False: the average is the same however many steps follow."""
         return False
 
 
@@ -77,7 +77,7 @@ class WeightTail(Spec):
 
     @property
     def looks_ahead(self) -> bool:
-        """Where it begins depends on how many steps the run has."""
+        """Return True: where the average begins depends on the length of the run."""
         return True
 
 
@@ -175,8 +175,8 @@ class MetricKind(Kind):
     @classmethod
     def __pydantic_init_subclass__(cls, **options: object) -> None:
         """Set the default prefix for a kind that names no columns."""
-        if not cls.columns and (kind := cls.model_fields.get("kind")):
-            cls.columns = (f"{kind.default}/",)
+        if not cls.columns and (kind := kind_of(cls)):
+            cls.columns = (f"{kind}/",)
 
 
 class Loss(MetricKind):

@@ -59,7 +59,7 @@ class _Place:
     shape: Shape
     around: Shape
     kind: str
-    """Of the mapping around."""
+    """The kind of the mapping around the value."""
     root: type[Spec]
 
     @classmethod
@@ -87,11 +87,11 @@ class _Place:
 
     @property
     def origin(self) -> Origin:
-        """Of the value, or of what is nearest to it."""
+        """The place of the value, or of what is nearest to it."""
         return place_of(*self.trail[-1])
 
     def elsewhere(self, path: KeyPath) -> "_Place":
-        """Another place of the same tree; where nothing is written there, what is nearest to it."""
+        """Return another place of the same tree, or what is nearest to it if nothing is written there."""
         return replace(self, path=path, trail=tuple(along(self.trail[0][1], path)))
 
     def beside(self, keys: tuple[str | int, ...]) -> Origin:
