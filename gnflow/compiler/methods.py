@@ -1,6 +1,6 @@
 """Builds optimizers, and the transforms inside them, from a spec."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import assert_never
 
 from gnflow.compiler.checked import check_transform
@@ -64,13 +64,12 @@ def _build_blocks(
     blocks: dict[str, Block] = {}
     lenders: dict[Hashable, Descent | ConjugateGradients] = {}
     for name, names in network.moving_blocks.items():
-        structure = _describe_structure(method.inner, network, names)
+        stacks = _build_stacks(method.inner, network, names)
+        structure = tuple(stacks.sizes().items())
         if structure not in lenders:
             lenders[structure] = _build_inner(method.inner, network, schedule, jit_for_block(jit, name), probe, names)
         lent = lenders[structure]
-        if isinstance(method.inner, spec.Method) and isinstance(lent, Descent):
-            lent = lent.with_stacks(_build_stacks(method.inner, network, names))
-        blocks[name] = Block(names, lent)
+        blocks[name] = Block(names, lent.with_stacks(stacks) if isinstance(lent, Descent) else lent)
     return blocks
 
 
@@ -93,20 +92,18 @@ def _choose_turned(method: spec.ConjugateGradients, network: Model) -> frozenset
     return network.hidden if method.preconditioner == "soap" else frozenset()
 
 
-def _describe_structure(method: spec.InnerMethod, network: Model, names: Iterable[str]) -> Hashable:
-    """Describes a block by a key. Blocks with equal keys can share regions."""
+def _build_stacks(method: spec.InnerMethod, network: Model, names: Iterable[str]) -> Stacks:
+    """Builds the stacks of a block. Blocks whose stacks have equal names and sizes can share regions."""
     if isinstance(method, spec.ConjugateGradients):
-        own = arrange({name: network.weights[name].shape for name in names}, _choose_turned(method, network))
-    else:
-        own = _build_stacks(method, network, names)
-    return tuple(own.sizes().items())
-
-
-def _build_stacks(method: spec.Method, network: Model, names: Iterable[str]) -> Stacks:
+        return arrange({name: network.weights[name].shape for name in names}, _choose_turned(method, network))
     labels, routes = route_parameters(method, network)
-    each = [label for label, rule in labels.items() if build_transform(rule, schedules.constant()).each]
-    shapes = {name: network.weights[name].shape for name in names}
-    return Stacks.by_rule({name: routes[name] for name in names}, shapes, each)
+    transforms = {label: build_transform(rule, schedules.constant()) for label, rule in labels.items()}
+    return _stack_by_rule(network, {name: routes[name] for name in names}, transforms)
+
+
+def _stack_by_rule(network: Model, routes: Mapping[str, str], transforms: Mapping[str, AnyTransform]) -> Stacks:
+    each = [label for label, transform in transforms.items() if transform.each]
+    return Stacks.by_rule(routes, {name: network.weights[name].shape for name in routes}, each)
 
 
 def _build_descent(
@@ -119,8 +116,9 @@ def _build_descent(
 ) -> Descent:
     """Builds a first-order method for all parameters, or for those named."""
     labels, routes = route_parameters(method, network)
-    stacks = _build_stacks(method, network, routes if names is None else names)
     transforms = {label: build_transform(rule, schedule(rule)) for label, rule in labels.items()}
+    owned = routes if names is None else {name: routes[name] for name in names}
+    stacks = _stack_by_rule(network, owned, transforms)
     if method.matrices:
         # If matrices have a method of their own, only its statistics are used: published projections are of matrices.
         for label, rule in labels.items():
