@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gnflow.data.sources.corpus import Corpus, Json, Piece, split
-from gnflow.data.sources.faults import sound
-from gnflow.data.sources.named import digests, named
+from gnflow.data.sources.corpus import Corpus, Json, Piece
+from gnflow.data.sources.named import corpus_of, digests, named
 from gnflow.data.sources.opened import Opened
 from gnflow.data.sources.readers import read
 from gnflow.errors import DataError
@@ -13,7 +12,7 @@ from gnflow.spec.data import Files
 
 
 def open_files(source: Files, root: Path) -> Opened:
-    """The factory."""
+    """Open a source of files; its spec names this function as its factory."""
     return Opened(lambda sha256: identity(source, root, sha256), lambda: corpus(source, root))
 
 
@@ -30,15 +29,8 @@ def identity(source: Files, root: Path, sha256: Callable[[Path], str]) -> Json:
 
 def corpus(source: Files, root: Path) -> Corpus:
     """The documents of the files, in order. Raises DataError."""
-    train, held_out = named(source.paths, source.held_out, root)
-    everything = [*train, *held_out]
-
-    def documents(files: list[Path]) -> Iterator[Piece]:
-        return sound(_documents(files, source), lambda: _documents(everything, source), len(everything))
-
-    if not held_out:
-        return split(lambda: documents(train), source.held_out_fraction)
-    return Corpus(lambda: documents(train), lambda: documents(held_out))
+    files = named(source.paths, source.held_out, root)
+    return corpus_of(files, lambda part: _documents(part, source), source.held_out_fraction)
 
 
 def _documents(files: list[Path], source: Files) -> Iterator[Piece | DataError]:

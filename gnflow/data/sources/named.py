@@ -1,10 +1,11 @@
 """Files to train on and files to hold out, which must not share their content."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gnflow.data.sources.faults import together
+from gnflow.data.sources.corpus import Corpus, Piece, split
+from gnflow.data.sources.faults import sound, together
 from gnflow.data.sources.paths import matching, reading
 from gnflow.errors import DataError
 
@@ -23,6 +24,18 @@ def named(paths: Sequence[str], held_out: Sequence[str], root: Path) -> Named:
     if not train:
         raise DataError("data.source.paths: every file is held out\nname fewer files in data.source.held_out")
     return Named(train, list(kept))
+
+
+def corpus_of(files: Named, read: Callable[[list[Path]], Iterator[Piece | DataError]], fraction: float) -> Corpus:
+    """Make the corpus of these files. Without held-out files, the last `fraction` of the documents is held out."""
+    everything = [*files.train, *files.held_out]
+
+    def documents(part: list[Path]) -> Iterator[Piece]:
+        return sound(read(part), lambda: read(everything), len(everything))
+
+    if not files.held_out:
+        return split(lambda: documents(files.train), fraction)
+    return Corpus(lambda: documents(files.train), lambda: documents(files.held_out))
 
 
 def digests(files: Named, root: Path, sha256: Callable[[Path], str]) -> dict[Path, str]:

@@ -4,16 +4,16 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from gnflow.data.sources.corpus import Corpus, Json, Piece, split, whole
-from gnflow.data.sources.faults import sound, together
-from gnflow.data.sources.named import Named, digests, named
+from gnflow.data.sources.corpus import Corpus, Json, Piece, whole
+from gnflow.data.sources.faults import together
+from gnflow.data.sources.named import Named, corpus_of, digests, named
 from gnflow.data.sources.opened import Opened
 from gnflow.errors import DataError, EnvironmentProblem
 from gnflow.spec.data import Package
 
 
 def open_package(source: Package, root: Path) -> Opened:
-    """The factory. The text lies where packages are installed, not in the project."""
+    """Open the text of an installed distribution; its spec names this function as its factory."""
     return Opened(lambda sha256: identity(source, sha256), lambda: corpus(source))
 
 
@@ -27,15 +27,8 @@ def identity(source: Package, sha256: Callable[[Path], str]) -> Json:
 
 def corpus(source: Package) -> Corpus:
     """The files in order, a document each. Raises DataError, and EnvironmentProblem without that distribution."""
-    train, held_out = _named(source, located(source))
-    everything = [*train, *held_out]
-
-    def documents(files: list[Path]) -> Iterator[Piece]:
-        return sound(_documents(files, source), lambda: _documents(everything, source), len(everything))
-
-    if not held_out:
-        return split(lambda: documents(train), source.held_out_fraction)
-    return Corpus(lambda: documents(train), lambda: documents(held_out))
+    files = _named(source, located(source))
+    return corpus_of(files, lambda part: _documents(part, source), source.held_out_fraction)
 
 
 def located(source: Package) -> Path:
