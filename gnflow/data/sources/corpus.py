@@ -41,6 +41,11 @@ def joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
             parts = []
 
 
+def kept(count: int, fraction: float) -> int:
+    """Return how many of so many are trained on if the last `fraction`, but at least one, is held out."""
+    return count - max(1, round(count * fraction))
+
+
 def split(read: Pieces, fraction: float) -> Corpus:
     """Hold out the last `fraction` of the documents, or of the characters when there is one document."""
     documents = characters = 0
@@ -48,9 +53,9 @@ def split(read: Pieces, fraction: float) -> Corpus:
         documents += piece.ends
         characters += len(piece.text)
     if documents > 1:
-        kept = documents - min(documents - 1, max(1, round(documents * fraction)))
-        return Corpus(lambda: _first(read(), kept), lambda: _after(read(), kept))
-    cut = characters - max(1, round(characters * fraction))
+        first = max(1, kept(documents, fraction))
+        return Corpus(lambda: _first(read(), first), lambda: _after(read(), first))
+    cut = kept(characters, fraction)
     return Corpus(lambda: _head(read(), cut), lambda: _tail(read(), cut))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from gnflow.data.sources.corpus import Json
+from gnflow.data.sources.corpus import Json, kept
 from gnflow.data.sources.opened import Ready
 from gnflow.data.sources.paths import existing
 from gnflow.errors import DataError
@@ -18,7 +18,7 @@ CHUNK = 1 << 22
 
 
 def open_ids(source: Tokens, root: Path) -> Ready:
-    """The factory."""
+    """Open a source of ready tokens; its spec names this function as its factory."""
     return Ready(
         lambda sha256: identity(source, root, sha256), lambda: train(source, root), lambda: held_out(source, root)
     )
@@ -39,7 +39,7 @@ def identity(source: Tokens, root: Path, sha256: Callable[[Path], str]) -> Json:
 def train(source: Tokens, root: Path) -> Iterator[NDArray[np.uint32]]:
     """Ids to train on, in chunks. Raises DataError."""
     ids = _opened(_train(source, root))
-    last = len(ids) if source.held_out else _kept(len(ids), source)
+    last = len(ids) if source.held_out else kept(len(ids), source.held_out_fraction)
     return _checked(ids, 0, last, _train(source, root), source.vocabulary)
 
 
@@ -47,7 +47,7 @@ def held_out(source: Tokens, root: Path) -> Iterator[NDArray[np.uint32]]:
     """Ids to evaluate on, in chunks. Raises DataError."""
     path = _held_out(source, root) or _train(source, root)
     ids = _opened(path)
-    first = 0 if source.held_out else _kept(len(ids), source)
+    first = 0 if source.held_out else kept(len(ids), source.held_out_fraction)
     return _checked(ids, first, len(ids), path, source.vocabulary)
 
 
@@ -57,11 +57,6 @@ def _train(source: Tokens, root: Path) -> Path:
 
 def _held_out(source: Tokens, root: Path) -> Path | None:
     return existing(source.held_out, root, "data.source.held_out") if source.held_out else None
-
-
-def _kept(tokens: int, source: Tokens) -> int:
-    """How many of the tokens are trained on when the others are held out."""
-    return tokens - max(1, round(tokens * source.held_out_fraction))
 
 
 def _opened(path: Path) -> NDArray[Any]:
