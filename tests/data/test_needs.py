@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from gnflow.data.sources import needs
+from gnflow.errors import EnvironmentProblem
 from gnflow.spec import data, multimodal
 from gnflow.spec.base import Kind
 from gnflow.spec.data import SourceKind
 from gnflow.spec.factory import imported
-from gnflow.spec.multimodal import ImageKind, ImageTable
+from gnflow.spec.multimodal import ImageHub, ImageKind, ImageTable
 
 OURS = [
     kind
@@ -76,3 +78,9 @@ def test_looking_for_the_files_of_a_corpus_opens_none_of_them(tmp_path: Path) ->
     (tmp_path / "a.yaml").write_text(SPEC.replace("letters", "{kind: files, paths: ['*.parquet']}"))
     (tmp_path / "rows.parquet").write_text("no table")
     assert checked(tmp_path) == ("a.yaml: ok\n", "[]")
+
+
+def test_a_package_that_is_not_installed_is_called_what_pip_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(EnvironmentProblem, match=r"package pillow, .+\nrun: pip install 'gnflow\[images\]'"):
+        needs.images(ImageHub.model_construct(), Path())

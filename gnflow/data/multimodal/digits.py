@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from gnflow.data.batches import shuffled
 from gnflow.data.multimodal.samples import Captioned, Gallery, Images, Pictures, Pixels, draw
-from gnflow.data.sources.corpus import Json
+from gnflow.data.sources.corpus import Json, kept
+from gnflow.data.sources.installed import missing
 from gnflow.data.sources.paths import reading
-from gnflow.errors import DataError, EnvironmentProblem
+from gnflow.errors import DataError
 from gnflow.spec.multimodal import Digits
 
 SHA256 = "6ebb3d2fee246a4e99363262ddf8a00a3c41bee6014c373ed9d9216ba7f651b8"
 FILE = "sklearn/datasets/data/digits.csv.gz"
-INSTALL = "pip install 'gnflow[images]'"
 DARKEST = 16
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -50,7 +50,7 @@ class Labelled(NamedTuple):
 
 
 def open_digits(source: Digits, root: Path, variant: int) -> Pictures:
-    """The factory. The digits lie where scikit-learn is installed."""
+    """Open the digits of the installed scikit-learn; their spec names this function as its factory."""
     return Pictures(lambda sha256: identity(), lambda: gallery(source, variant))
 
 
@@ -64,15 +64,15 @@ def gallery(source: Digits, variant: int) -> Gallery:
     train, held_out = labelled(source)
     labels = [*train.labels.tolist(), *held_out.labels.tolist()]
     words = [captions(label, source.captions, variant, number) for number, label in enumerate(labels)]
-    kept = len(train.labels)
-    return Gallery(_images(train.images, words[:kept], variant), _images(held_out.images, words[kept:], variant))
+    first = len(train.labels)
+    return Gallery(_images(train.images, words[:first], variant), _images(held_out.images, words[first:], variant))
 
 
 def labelled(source: Digits) -> tuple[Labelled, Labelled]:
     """To train on and to hold out. Raises as `gallery` does."""
     images, labels = _read()
-    kept = len(labels) - max(1, round(len(labels) * source.held_out_fraction))
-    return Labelled(images[:kept], labels[:kept]), Labelled(images[kept:], labels[kept:])
+    first = kept(len(labels), source.held_out_fraction)
+    return Labelled(images[:first], labels[:first]), Labelled(images[first:], labels[first:])
 
 
 def captions(label: int, count: int, variant: int, number: int) -> list[str]:
@@ -108,9 +108,7 @@ def _read() -> tuple[Pixels, NDArray[np.int64]]:
     try:
         path = Path(str(distribution("scikit-learn").locate_file(FILE)))
     except PackageNotFoundError:
-        raise EnvironmentProblem(
-            f"the handwritten digits come with the package scikit-learn, which is not installed\nrun: {INSTALL}"
-        ) from None
+        raise missing("scikit-learn", "the source of digits", "images") from None
     with reading(path):
         try:
             content = gzip.decompress(path.read_bytes())

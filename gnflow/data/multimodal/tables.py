@@ -10,13 +10,14 @@ import polars
 
 from gnflow.data.multimodal.samples import Captioned, Gallery, Images, Pictures, Pixels
 from gnflow.data.sources.columns import expression
-from gnflow.data.sources.corpus import Json
+from gnflow.data.sources.corpus import Json, kept
 from gnflow.data.sources.faults import sound
+from gnflow.data.sources.installed import require
 from gnflow.data.sources.named import Named, digests, named
 from gnflow.data.sources.paths import matching
 from gnflow.data.sources.patterns import matches
 from gnflow.data.sources.readers import text_of
-from gnflow.errors import DataError, EnvironmentProblem
+from gnflow.errors import DataError
 from gnflow.spec.multimodal import ImageFiles, ImageHub, ImageTable
 
 ROWS = 256
@@ -33,12 +34,12 @@ class Part(NamedTuple):
 
 
 def open_files(source: ImageFiles, root: Path, variant: int) -> Pictures:
-    """The factory of files in the project."""
+    """Open images in files of the project; their spec names this function as its factory."""
     return Pictures(lambda sha256: files_identity(source, root, sha256), lambda: files(source, root))
 
 
 def open_hub(source: ImageHub, root: Path, variant: int) -> Pictures:
-    """The factory of a dataset of Hugging Face's layout."""
+    """Open images in a dataset of Hugging Face's layout; its spec names this function as its factory."""
     return Pictures(lambda sha256: hub_identity(source, root, sha256), lambda: hub(source, root))
 
 
@@ -100,8 +101,8 @@ def _local(source: ImageHub, split: str, directory: Path) -> list[Path]:
 def _cut(source: ImageTable, parts: list[Part], fraction: float) -> Gallery:
     """Hold out the last rows."""
     rows = sum(part.rows for part in parts)
-    kept = rows - max(1, round(rows * fraction))
-    return _gallery(source, _between(parts, 0, kept), _between(parts, kept, rows))
+    first = kept(rows, fraction)
+    return _gallery(source, _between(parts, 0, first), _between(parts, first, rows))
 
 
 def _whole(file: Path | str) -> Part:
@@ -140,6 +141,7 @@ def _images(source: ImageTable, parts: list[Part], split: str) -> Images:
 
 
 def _captioned(source: ImageTable, parts: list[Part]) -> Iterator[Captioned | DataError]:
+    require("PIL", "reading images", "images", "pillow")
     for place, text, content in _rows(source, parts, with_images=True):
         image = text if isinstance(text, DataError) else _decoded(content, source, place)
         yield image if isinstance(image, DataError) else Captioned(image, str(text))
@@ -191,12 +193,8 @@ def _image(frame: polars.LazyFrame, source: ImageTable, file: Path | str) -> pol
 
 
 def _decoded(content: object, source: ImageTable, place: str) -> Pixels | DataError:
-    try:
-        from PIL import Image, ImageOps
-    except ModuleNotFoundError:
-        raise EnvironmentProblem(
-            "reading images needs the package pillow, which is not installed\nrun: pip install 'gnflow[images]'"
-        ) from None
+    from PIL import Image, ImageOps
+
     height, width, colours = source.shape
     if not isinstance(content, bytes):
         return DataError(f"{place}: `{source.image}` is null; expected the bytes of a PNG or JPEG\nremove the row")

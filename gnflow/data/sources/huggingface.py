@@ -9,11 +9,12 @@ from typing import Any
 from gnflow.data.sources.columns import field
 from gnflow.data.sources.corpus import Corpus, Json, Piece, split, whole
 from gnflow.data.sources.faults import sound
+from gnflow.data.sources.installed import require
 from gnflow.data.sources.named import Named, digests
 from gnflow.data.sources.opened import Opened
 from gnflow.data.sources.patterns import matches
 from gnflow.data.sources.readers import text_of
-from gnflow.errors import DataError, EnvironmentProblem
+from gnflow.errors import DataError
 from gnflow.spec.data import HuggingFace
 from gnflow.spec.splits import sliced
 
@@ -21,7 +22,7 @@ NO_SUCH_SPLIT = re.compile(r"(Bad|Unknown) split")
 
 
 def open_dataset(source: HuggingFace, root: Path) -> Opened:
-    """The factory."""
+    """Open a source of Hugging Face's datasets; its spec names this function as its factory."""
     return Opened(lambda sha256: identity(source, root, sha256), lambda: corpus(source, root))
 
 
@@ -139,10 +140,7 @@ def _sha256(path: Path) -> str:
 
 
 def _package() -> Any:
-    try:
-        import datasets  # type: ignore[import-untyped]  # it ships no types
-    except ModuleNotFoundError:
-        raise EnvironmentProblem(
-            "a huggingface source needs the package datasets, which is not installed\nrun: pip install 'gnflow[hf]'"
-        ) from None
+    require("datasets", "a huggingface source", "hf")
+    import datasets  # type: ignore[import-untyped]  # it ships no types
+
     return datasets

