@@ -44,22 +44,22 @@ class Workspace:
 
     @property
     def runs(self) -> Path:
-        """Run directories."""
+        """The folder of run directories."""
         return self.root / "runs"
 
     @property
     def data(self) -> Path:
-        """Prepared shards, one directory for each distinct `data:` section."""
+        """The folder of prepared shards, with one directory for each distinct `data:` section."""
         return self.root / "data"
 
     @property
     def cache(self) -> Path:
-        """What can be made again: starting weights, compiled graphs."""
+        """The folder of what can be made again, such as starting weights and compiled graphs."""
         return self.root / ".gnflow"
 
     @property
     def mlflow(self) -> Path:
-        """The local MLflow store."""
+        """The folder of the local MLflow store."""
         return self.root / "mlflow"
 
 

@@ -62,7 +62,7 @@ class Dataset:
 
     @property
     def pictures(self) -> None:
-        """There are no images."""
+        """None, since this data has no images."""
 
     def microbatches(self, rows: int, seed: int, stream: str = "train") -> Batches:
         """The training text in micro-batches of so many rows."""
@@ -180,7 +180,7 @@ def verified(directory: Path, key: str, form: int, digests: Digests) -> Manifest
 
 
 def over(manifest: Manifest) -> str:
-    """SHA-256 over all files."""
+    """Return the SHA-256 digest over all files of the prepared directory."""
     digests = {name: file["sha256"] for name, file in manifest["files"].items()}
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 

@@ -27,16 +27,16 @@ class Microbatches(Protocol):
 
 
 class Prepared(Protocol):
-    """Shards on disk, found whole."""
+    """Prepared data on disk, whose files have been verified."""
 
     @property
     def directory(self) -> Path:
-        """Where they are."""
+        """The directory that holds the shards."""
         ...
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all files."""
+        """Return the SHA-256 digest over all files of the prepared directory."""
         ...
 
     def microbatches(self, rows: int, seed: int, stream: str = "train") -> Microbatches:
@@ -58,12 +58,12 @@ class Prepared(Protocol):
         ...
 
     def describe(self) -> list[str]:
-        """What they hold, in lines for people."""
+        """Describe the content of the shards in lines of text for the user."""
         ...
 
     @property
     def pictures(self) -> "MultimodalDataset | None":
-        """What turns ids into images and back; None where there are no images."""
+        """The dataset that turns ids into images and back; None if the data has no images."""
         ...
 
 
@@ -78,7 +78,7 @@ def plain_ids(row: Tensor) -> Tensor:
 
 
 def reader(dataset: Prepared) -> Callable[[Tensor], str]:
-    """What turns a row of tokens into its text; into ids where it cannot be read here."""
+    """Return a function from a row of tokens to its text, or to its ids if the text cannot be had here."""
 
     def read(row: Tensor) -> str:
         try:

@@ -1,4 +1,4 @@
-"""A process that was forked from one which used threads hangs where torch or polars look for theirs."""
+"""Refuse to run in a process forked from one that used threads, since torch or polars would hang there."""
 
 import os
 import select

@@ -46,7 +46,7 @@ def state(root: Path, directory: Path) -> State:
 
 
 def is_in_repository(root: Path) -> bool:
-    """Whether a directory is meant to have a commit."""
+    """Whether a directory lies in a git repository."""
     return any(os.path.lexists(place / ".git") for place in (root, *root.parents))
 
 

@@ -46,22 +46,22 @@ class MultimodalDataset:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """Of text."""
+        """The tokenizer of the text."""
         return kept(self.data.tokenizer, self.directory)
 
     @cached_property
     def codec(self) -> Codec:
-        """Of images."""
+        """The codec of the images."""
         return codec(self.data, self.root, self.directory)
 
     @cached_property
     def sequences(self) -> Sequences:
-        """The form of a row."""
+        """The form of the sequences in a row."""
         return sequences(self.data, self.tokenizer.encode)
 
     @property
     def pictures(self) -> "MultimodalDataset":
-        """There are images."""
+        """The dataset itself, since it has images."""
         return self
 
     def microbatches(self, rows: int, seed: int, stream: str = "train") -> MixedBatches:

