@@ -8,6 +8,7 @@ Made under a temporary name, every file synced, the manifest written last, then 
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -126,11 +127,13 @@ def count_averaged(path: Path) -> int:
     return int(json.loads((path / STATE).read_bytes()).get("averaged", 0))
 
 
-def newest(parent: Path, usable: Callable[[int], bool] = lambda step: True) -> Found:
-    """Find the newest checkpoint among the `usable` steps whose files match their digests."""
+def newest(parent: Path, usable: Callable[[int], bool] = lambda step: True, up_to: float = math.inf) -> Found:
+    """Find the newest checkpoint among the `usable` steps, none later than `up_to`, whose files match their digests."""
     damage: dict[int, str] = {}
     for path in reversed(all_in(parent)):
         step = step_of(path)
+        if step > up_to:
+            continue
         problem = damage_of(path) if usable(step) else "the journal does not reach it"
         if problem is None:
             return Found(path, damage)

@@ -41,7 +41,7 @@ class Past:
 
     def state(self, step: int) -> State:
         """Recompute the state after `step`. Raises DiskProblem."""
-        found = checkpoint.newest(self.checkpoints, lambda saved: saved <= step)
+        found = checkpoint.newest(self.checkpoints, up_to=step)
         if found.path is not None:
             state = checkpoint.load(found.path, self.program.template(), self.program.device)
         elif self.beginning is not None:

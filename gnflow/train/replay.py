@@ -16,7 +16,9 @@ from gnflow.errors import GnflowError
 from gnflow.objective import Params
 from gnflow.optim import means
 from gnflow.train import checkpoint, provenance
+from gnflow.train.changes import last_step
 from gnflow.train.directory import CHECKPOINTS
+from gnflow.train.feed import order
 from gnflow.train.journal import JOURNAL, Reading, read
 from gnflow.train.past import ROLLED_BACK, SKIPPED, Past, beginning
 from gnflow.train.recorder import numbers
@@ -84,14 +86,13 @@ def replay(run: Run, step: int, workspace: Workspace, report: Report = lambda li
     with reproducible(workspace):
         planned = plan(run.experiment)
         _require_step(run, step, reading, planned.steps)
-        training, data = run.experiment.training, run.experiment.data
-        dataset = prepare(data, workspace, report)
+        dataset = prepare(run.experiment.data, workspace, report)
         provenance.require_same_data(run.directory, dataset.digest, dataset.directory)
         program = compile_plan(planned)
         past = Past(
             planned,
             program,
-            dataset.microbatches(training.rows, training.seed),
+            order(planned, dataset),
             run.directory / CHECKPOINTS,
             lambda: {event.step for event in reading.events if event.name in (SKIPPED, ROLLED_BACK)},
             lambda: beginning(program, start(planned, program, dataset, workspace, report)),
@@ -112,16 +113,15 @@ def replay(run: Run, step: int, workspace: Workspace, report: Report = lambda li
 
 def _require_step(run: Run, step: int, reading: Reading, steps: int) -> None:
     # If a run diverged, the step after the last record is the one that ended it.
-    last = min(max(reading.steps, default=0) + 1, steps)
+    last = min(last_step(reading.steps) + 1, steps)
     if not 1 <= step <= last:
         raise NoSuchStep(f"{run.directory} has no step {step}; it can be asked for steps 1 to {last}")
 
 
 def _origin(past: Past, step: int, report: Report) -> int:
-    found = checkpoint.newest(past.checkpoints, lambda saved: saved <= step)
+    found = checkpoint.newest(past.checkpoints, up_to=step)
     for damaged, problem in found.damage.items():
-        if damaged <= step:
-            report(f"warning: checkpoint {checkpoint.path_of(past.checkpoints, damaged).name} is not used: {problem}")
+        report(f"warning: checkpoint {checkpoint.path_of(past.checkpoints, damaged).name} is not used: {problem}")
     origin = 0 if found.path is None else checkpoint.step_of(found.path)
     if origin < step:
         named = "the starting weights" if found.path is None else f"checkpoint {found.path.name}"

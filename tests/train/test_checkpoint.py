@@ -151,6 +151,17 @@ def test_a_checkpoint_that_the_journal_does_not_reach_is_passed_over(tmp_path: P
     assert found.damage == {10: "the journal does not reach it"}
 
 
+def test_a_checkpoint_after_the_step_that_is_asked_for_is_not_said_to_be_damaged(tmp_path: Path) -> None:
+    for step in (5, 10, 15):
+        checkpoint.save(tmp_path, state(step))
+    for step in (10, 15):
+        flip(tmp_path / f"step_{step:08d}" / "params.safetensors", -1)
+    found = checkpoint.newest(tmp_path, up_to=12)
+    assert found.path == tmp_path / "step_00000005"
+    assert list(found.damage) == [10]
+    assert checkpoint.newest(tmp_path, up_to=4) == (None, {})
+
+
 def test_what_a_killed_process_left_is_neither_used_nor_kept(tmp_path: Path) -> None:
     good = checkpoint.save(tmp_path, state(5))
     shutil.copytree(good, tmp_path / ".partial_step_00000010")
