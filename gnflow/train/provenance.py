@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from gnflow import secrets
-from gnflow.errors import DataError
+from gnflow.errors import DataError, DiskProblem
 from gnflow.secrets import without_secrets
 from gnflow.train import disk, repository
 from gnflow.train.plugins import Plugin
@@ -72,12 +72,24 @@ def record(
 
 
 def read(directory: Path) -> dict[str, object]:
-    """Read provenance.json; empty if there is none."""
+    """Read provenance.json; empty if there is none. Raises DiskProblem if it cannot be read."""
+    path = directory / FILE
     try:
-        content = json.loads((directory / FILE).read_bytes())
-    except (FileNotFoundError, ValueError):
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
         return {}
-    return content if isinstance(content, dict) else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path, str(error)) from error
+    if not isinstance(content, dict):
+        raise _unreadable(path, "it holds no JSON object")
+    return content
+
+
+def _unreadable(path: Path, reason: str) -> DiskProblem:
+    return DiskProblem(
+        f"{path} cannot be read: {reason}\n"
+        "bring back a good copy; or delete it, and what it says of earlier sessions and their data is lost"
+    )
 
 
 def data_digest(directory: Path) -> str | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gnflow.errors import DiskProblem
 from gnflow.train import provenance
 
 
@@ -63,6 +64,22 @@ def test_every_session_adds_an_entry(repository: Path) -> None:
     assert sessions[0]["threads"] == torch.get_num_threads()
     assert sessions[0]["device"] == "cpu"
     assert sessions[0]["command"]
+
+
+@pytest.mark.parametrize("content", ["", '{"git": ', "[]", "[" * 100_000])
+def test_a_damaged_file_is_named_and_neither_believed_nor_replaced(repository: Path, content: str) -> None:
+    record(repository)
+    file = repository / "runs" / "one" / "provenance.json"
+    file.write_text(content)
+    with pytest.raises(
+        DiskProblem, match=r"one/provenance\.json cannot be read: .+\nbring back a good copy; or delete"
+    ):
+        provenance.require_same_data(file.parent, "e" * 64, repository / "data")
+    with pytest.raises(DiskProblem, match="cannot be read"):
+        record(repository)
+    assert file.read_text() == content
+    file.unlink()
+    provenance.require_same_data(file.parent, "e" * 64, repository / "data")
 
 
 def test_uncommitted_changes_are_kept_as_a_diff(repository: Path) -> None:
