@@ -1,5 +1,7 @@
 """What may go wrong, each with the exit code that scripts rely on."""
 
+from collections.abc import Iterator
+
 
 class GnflowError(Exception):
     """Something the user can act on; shown as one message, without a traceback."""
@@ -54,13 +56,19 @@ _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory",
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error, or what it was raised from, says that memory ran out: torch's, numpy's or Python's own."""
-    seen: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in seen:
+    for cause in causes(error):
         if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
             return True
         if isinstance(cause, RuntimeError) and any(words in str(cause).lower() for words in _OUT_OF_MEMORY):
             return True
+    return False
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, and then whatever it was raised from or while handling, each once."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        yield cause
         seen.append(cause)
         cause = cause.__cause__ or cause.__context__
-    return False

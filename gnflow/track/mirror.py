@@ -5,12 +5,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from gnflow.errors import EnvironmentProblem, Interrupted, Preempted
+from gnflow.errors import EnvironmentProblem, Interrupted, Preempted, causes
 from gnflow.secrets import without_secrets
 from gnflow.track import description, location, tail
 from gnflow.train.journal import JOURNAL, Record, first_line
@@ -204,7 +204,7 @@ def replay(directory: Path, workspace: Workspace | None = None) -> str:
     except EnvironmentProblem as problem:
         raise EnvironmentProblem(f"{directory} cannot be mirrored: {problem}") from problem
     except Exception as error:
-        kind = StoreAway if any(isinstance(cause, AWAY) for cause in _causes(error)) else EnvironmentProblem
+        kind = StoreAway if any(isinstance(cause, AWAY) for cause in causes(error)) else EnvironmentProblem
         raise kind(f"MLflow at {without_secrets(uri)} did not take {directory}: {_reason(error)}") from error
     if link is None:
         raise EnvironmentProblem(f"There is nothing to mirror: {directory / JOURNAL} has no record yet.")
@@ -220,21 +220,15 @@ def _system(directory: Path) -> "System | None":
 def _is_hopeless(error: Exception) -> bool:
     try:
         from gnflow.track import store  # if MLflow cannot be imported, waiting does not help either
-    except Exception:
+    except Exception:  # `_follow` tells the reason, which is that of `error`.
         return True
     return store.is_hopeless(error)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _reason(error: Exception) -> str:
     """Return the innermost error of the operating system or, if there is none, the first line of the error."""
     found = ""
-    for cause in _causes(error):
+    for cause in causes(error):
         if isinstance(cause, OSError):
             found = cause.strerror or str(cause)
     found = found or (str(error).strip() or type(error).__name__).splitlines()[0]
