@@ -37,7 +37,7 @@ def begun(directory: Path) -> bool:
     journal = directory / JOURNAL
     return (
         (journal.is_file() and journal.stat().st_size > 0)
-        or any((directory / "checkpoints").glob("step_*"))
+        or any((directory / CHECKPOINTS).glob("step_*"))
         or (directory / results.SUMMARY).exists()
     )
 

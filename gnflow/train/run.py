@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 from gnflow.errors import DiskProblem, SpecError
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load
-from gnflow.train.journal import read
+from gnflow.train.journal import JOURNAL, read
 from gnflow.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -32,21 +32,18 @@ class Run:
 
         Raises SpecError if there is no run, and DiskProblem if it cannot be read.
         """
-        directory = located(Path(directory)) or Path(directory)
-        spec = directory / "experiment.yaml"
-        try:
-            if not spec.is_file():
-                raise SpecError(f"{directory} is no run: {_why_not(directory)}")
-        except OSError as error:
-            raise DiskProblem(f"{directory} cannot be read: {error.strerror}") from error
-        return cls(directory, load(spec).experiment, _json(directory / "plan.json"), _json(directory / "summary.json"))
+        found = located(Path(directory))
+        if found is None:
+            raise SpecError(f"{directory} is no run: {_why_not(Path(directory))}")
+        experiment = load(found / "experiment.yaml").experiment
+        return cls(found, experiment, _json(found / "plan.json"), _json(found / "summary.json"))
 
     @cached_property
     def metrics(self) -> "polars.DataFrame":
         """The journal as a table: a row for each step, a column for each value, null if a step has none."""
         from gnflow.train.table import table
 
-        return table(read(self.directory / "journal.jsonl").steps.values())
+        return table(read(self.directory / JOURNAL).steps.values())
 
 
 def located(run: Path) -> Path | None:

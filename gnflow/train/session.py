@@ -22,9 +22,8 @@ from gnflow.train.past import ROLLED_BACK, SKIPPED, Past, beginning
 from gnflow.train.recorder import AVERAGE_LOSS, UNDONE, Recorder, diverging, numbers
 from gnflow.train.signals import Stop
 
-REQUEST = (
-    "save"  # name in the run directory. Touching the file asks for a checkpoint after this step; then it is removed
-)
+# Name in the run directory. Touching the file asks for a checkpoint after this step; then it is removed.
+REQUEST = "save"
 
 LOSS = "loss/held_out"
 
@@ -69,7 +68,7 @@ class Session:
         if problem := diverging(values):
             raise self._diverged(0, f"{problem}; the starting weights are to blame")
         self._conclude(state, values, Taken())
-        if poor := divergence.poor_start(values.get("loss/held_out"), self.plan.experiment.data.vocabulary):
+        if poor := divergence.poor_start(values.get(LOSS), self.plan.experiment.data.vocabulary):
             self.recorder.event(0, "poor_start", poor)
         self._save(state)
         return state
