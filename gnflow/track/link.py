@@ -14,9 +14,8 @@ from gnflow.track import description, store, study, tail
 from gnflow.track.datasets import datasets
 from gnflow.train.journal import JOURNAL, Step, first_line, identity
 
-MEMORY = (
-    "mlflow.json"  # name in the run directory; the file has the id of the run and how far the journal has been sent
-)
+# Name in the run directory; the file has the id of the run and how far the journal has been sent.
+MEMORY = "mlflow.json"
 METRICS_AT_ONCE = 1000  # MLflow's limits for one batch
 PARAMETERS_AT_ONCE = 100
 

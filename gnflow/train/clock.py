@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 STAT = Path("/proc/stat")
-IDLE = (
-    3,
-    4,
-)  # positions of `idle` and `iowait` among the first eight numbers; later numbers are included in the first ones
+# Only the first eight numbers are counted, since the later ones are included in them; `idle` and `iowait` are not work.
+COUNTED = 8
+IDLE = (3, 4)
 
 
 class Taken(NamedTuple):
@@ -40,8 +39,9 @@ class Clock:
     def taken(self, compiled: float) -> Taken:
         """Return the time since the clock started; `compiled` is the number of seconds spent on compilation by now."""
         seconds, cpu, busy = time.perf_counter() - self._start, time.process_time() - self._cpu, _busy()
-        unknown = busy is None or self._busy is None or compiled != self._compiled
-        others = None if unknown else (busy or 0.0) - (self._busy or 0.0) - cpu
+        others = None
+        if busy is not None and self._busy is not None and compiled == self._compiled:
+            others = busy - self._busy - cpu
         return Taken(seconds - (compiled - self._compiled), cpu, others)
 
 
@@ -49,7 +49,7 @@ def _busy() -> float | None:
     """Return the CPU seconds that the machine has worked, or that its host took from it, since it started."""
     try:
         name, *numbers = STAT.read_bytes().split(b"\n", 1)[0].split()
-        ticks = [int(number) for number in numbers[:8] if name == b"cpu"]
+        ticks = [int(number) for number in numbers[:COUNTED] if name == b"cpu"]
     except (OSError, ValueError):
         return None
     busy = sum(number for place, number in enumerate(ticks) if place not in IDLE)

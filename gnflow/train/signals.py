@@ -22,10 +22,8 @@ from gnflow.errors import EnvironmentProblem, GnflowError, Interrupted, Preempte
 VARIABLE, DEFAULT = "GNFLOW_STOP_SECONDS", "25"  # seconds; Slurm, Kubernetes and torchrun kill after 30
 ALWAYS = (signal.SIGINT, signal.SIGTERM)
 UNLESS_DECIDED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
-REPEATED = (
-    signal.SIGHUP,
-    signal.SIGXCPU,
-)  # a shell and the kernel may both send SIGHUP, and the kernel sends SIGXCPU every second
+# A shell and the kernel may both send SIGHUP, and the kernel sends SIGXCPU every second.
+REPEATED = (signal.SIGHUP, signal.SIGXCPU)
 
 
 class Stop:
