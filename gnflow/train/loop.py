@@ -83,7 +83,8 @@ def run(
         with fits.explain_out_of_memory(planned), lock.held(directory):
             changed = require_ours(directory, experiment, replacing, extend)
             if other:
-                report(f"the run of another spec that was here is now in {set_aside(directory)}")
+                aside = set_aside(directory)
+                report(f"the run of another spec that was here is now in {aside}")
             if fresh:
                 clear(directory)
             if changed:
@@ -145,6 +146,7 @@ def _work(
         return
     experiment = planned.experiment
     dataset = prepare(experiment.data, workspace, report)
+    standing = Standing(dataset.directory)
     provenance.require_same_data(directory, dataset.digest, dataset.directory)
     durations = Durations(workspace, experiment)
     program = compile_plan(planned, notice=lambda region: report(durations.announced(COMPILING.format(region))))
@@ -170,7 +172,7 @@ def _work(
             checkpoints,
             Recorder(journal, planned, observers),
             stop,
-            Standing(dataset.directory).require,
+            standing.require,
             reader(dataset),
             dataset,
         )

@@ -79,7 +79,7 @@ def _warmed(program: Program, warmup: Warmup, dataset: Prepared, workspace: Work
         content = tensor_bytes(kept)
         disk.write(path, content)
         faults.at("start.after_weights")
-        disk.write(_digest_of(path), disk.sha256(path).encode())
+        disk.write(_digest_of(path), hashlib.sha256(content).hexdigest().encode())
     return {name: kept[name].to(device) for name in kept}
 
 
