@@ -41,7 +41,7 @@ repro: setup ## `dvc repro`: every shipped spec, compared, or STUDY=pipelines/..
 test: setup ## the tests, but for the slow and the GPU ones
 	$(python) -m pytest -n $(WORKERS) --dist worksteal
 
-check: setup ## format, lint, types and floors
+check: setup ## format, lint, types and layers
 	$(python) -m ruff format --check .
 	$(python) -m ruff check .
 	$(python) -m mypy
