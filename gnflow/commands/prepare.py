@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gnflow.data.prepare import prepare as make_shards
 from gnflow.errors import DataError, EnvironmentProblem, GnflowError
-from gnflow.spec.load import Loaded, load
+from gnflow.spec.load import Loaded, load_all
 
 
 def prepare(specs: Sequence[Path], *, sets: Sequence[str]) -> int:
@@ -14,7 +14,7 @@ def prepare(specs: Sequence[Path], *, sets: Sequence[str]) -> int:
     If the data of one spec has an error, it is raised after the data of the others is ready.
     """
     problems: list[GnflowError] = []
-    for loaded in [load(path, sets) for path in specs]:
+    for loaded in load_all(specs, sets):
         try:
             _prepare(loaded)
         except (DataError, EnvironmentProblem) as problem:

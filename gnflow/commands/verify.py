@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from gnflow.compiler import toolchain
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.load import Loaded, load
-from gnflow.spec.problems import Problem, SpecProblems, shown
+from gnflow.spec.load import load_all
+from gnflow.spec.problems import shown
 
 FAILED = 1  # the exit code for faults of gnflow or a plug-in, as opposed to the spec or the machine
 
@@ -29,7 +29,7 @@ def verify(specs: Sequence[Path], *, sets: Sequence[str] = (), json: bool) -> in
     All specs are read and built before anything is checked. The JSON for several specs is a list with an entry for each
     file.
     """
-    every = _read(specs, sets)
+    every = load_all(specs, sets)
     toolchain.settle(every[0].workspace)
     for loaded in every:
         _build(loaded.experiment)
@@ -40,20 +40,6 @@ def verify(specs: Sequence[Path], *, sets: Sequence[str] = (), json: bool) -> in
         several = {"ok": ok, "specs": [{"spec": shown(spec), **one} for spec, one in zip(specs, told, strict=True)]}
         print(encoder.dumps(told[0] if len(told) == 1 else several, indent=2))
     return 0 if ok else FAILED
-
-
-def _read(specs: Sequence[Path], sets: Sequence[str]) -> list[Loaded]:
-    """Read all specs. Raises SpecProblems with the problems of all of them."""
-    read: list[Loaded] = []
-    problems: list[Problem] = []
-    for spec in specs:
-        try:
-            read.append(load(spec, sets))
-        except SpecProblems as invalid:
-            problems += invalid.problems
-    if problems:
-        raise SpecProblems(problems)
-    return read
 
 
 def _build(experiment: Experiment) -> None:

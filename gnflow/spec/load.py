@@ -47,3 +47,17 @@ def load(path: Path | str, sets: Sequence[str] = ()) -> Loaded:
         if problems or experiment is None:
             raise SpecProblems(problems)
         return Loaded(experiment, origins_of(experiment, tree), path, workspace)
+
+
+def load_all(paths: Sequence[Path], sets: Sequence[str] = ()) -> list[Loaded]:
+    """Load every file. Raises SpecProblems with the problems of all of them."""
+    loaded: list[Loaded] = []
+    problems: list[Problem] = []
+    for path in paths:
+        try:
+            loaded.append(load(path, sets))
+        except SpecProblems as invalid:
+            problems += invalid.problems
+    if problems:
+        raise SpecProblems(problems)
+    return loaded

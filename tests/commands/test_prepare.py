@@ -100,3 +100,13 @@ def test_prepare_says_how_well_images_come_back(spec: Path, capsys: pytest.Captu
         r"  359 held-out images come back with an error of 2\d\.\d of 255 \(root mean square\), in 32 of 32 codes",
         lines[-2],
     )
+
+
+def test_the_problems_of_all_specs_are_told_at_once(spec: Path) -> None:
+    first, second = spec.with_name("first.yaml"), spec.with_name("second.yaml")
+    for bad in (first, second):
+        bad.write_text(SPEC.replace("context: 16", "context: none"))
+    with pytest.raises(SpecError) as told:
+        prepare([first, spec, second], sets=[])
+    assert "first.yaml:6" in str(told.value)
+    assert "second.yaml:6" in str(told.value)
