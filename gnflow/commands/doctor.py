@@ -24,7 +24,7 @@ from gnflow.secrets import without_secrets
 from gnflow.track import location
 from gnflow.workspace import Workspace
 
-# name, oldest version and purpose of each package; the first group is needed to train.
+# Name and oldest version of each package that training needs. EXTRAS also say what to do if one is missing.
 NEEDED = (
     ("torch", "2.11"),
     ("numpy", "2"),
@@ -39,12 +39,14 @@ NEEDED = (
 )
 EXTRAS = (
     ("mlflow", "3.17", "pip install 'gnflow[mlflow]', or write `tracking: none` in the spec"),
+    ("psutil", "6", "pip install 'gnflow[mlflow]' to follow memory and processors in MLflow"),
     ("dvc", "3.67", "pip install 'gnflow[dvc]' to use `dvc repro`"),
     ("datasets", "3", "pip install 'gnflow[hf]' for `source: huggingface`"),
     ("transformers", "4.50", "pip install 'gnflow[hf]' for Hugging Face models"),
     ("scikit-learn", "1.4", "pip install 'gnflow[images]' for `source: digits`"),
     ("pillow", "10", "pip install 'gnflow[images]' for images in Parquet files"),
     ("altair", "5.5", "pip install 'gnflow[plots]' for charts in reports"),
+    ("vl-convert-python", "1.7", "pip install 'gnflow[plots]' for charts in reports"),
 )
 SPACE_NEEDED = 2**30  # bytes, for data, a few checkpoints of a small model and the compile cache
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from gnflow.spec.grammar import shapes
 from gnflow.spec.kinds import within
 from gnflow.spec.load import load
 from gnflow.spec.scaffold import BUDGET, BUDGETS, SHAKESPEARE, derived, example, kinds, whole
+from gnflow.spec.suggest import nearest
 from gnflow.spec.tree import Plain
 from gnflow.track.description import read_json
 from gnflow.track.location import check_available
@@ -50,11 +50,10 @@ def new(name: str, *, optimizer: str | None = None, base: Path | None = None) ->
 
 def _made(name: str, optimizer: str | None, base: Path | None) -> int:
     if optimizer is not None and optimizer not in kinds():
-        near = get_close_matches(optimizer, kinds(), n=1)
-        hint = f"; did you mean `{near[0]}`?" if near else f"; there are {', '.join(kinds())}"
+        near = nearest(optimizer, kinds())
+        hint = f"; did you mean `{near}`?" if near else f"; there are {', '.join(kinds())}"
         raise Refused(f"no optimizer `{optimizer}`{hint}")
-    here = Path.cwd()
-    file = (here / "specs" if (here / "specs").is_dir() else here) / f"{name}.yaml"
+    file = _place(name)
     experiment, text = _written(name, optimizer, base, file)
     try:
         with file.open("x", encoding="utf-8") as opened:
@@ -72,7 +71,7 @@ def _made(name: str, optimizer: str | None, base: Path | None) -> int:
     ready = "not ready to run yet" if lacks else "ready to run"
     print(f"{_shown(file)}: {experiment.optimizer.kind}, {f'at most {steps} steps, ' if steps else ''}{ready}")
     print("".join(f"  a run needs what is not here: {sentence}\n" for sentence in lacks), end="")
-    print("\n".join(_next(experiment, file, base, Workspace.around(here))))
+    print("\n".join(_next(experiment, file, base, Workspace.around(Path.cwd()))))
     return 0
 
 
@@ -158,8 +157,17 @@ def _rival(experiment: Experiment, base: Path | None, workspace: Workspace) -> R
             return Rival(run.name)
     kind = "adamw" if experiment.optimizer.kind == "muon" else "muon"
     name = f"{experiment.name}_{kind}"
-    file = _shown((Path.cwd() / "specs" if (Path.cwd() / "specs").is_dir() else Path.cwd()) / f"{name}.yaml")
-    return Rival(name, f"gnflow new {name} --optimizer {kind} && gnflow run {file}", "something to compare it with")
+    return Rival(
+        name,
+        f"gnflow new {name} --optimizer {kind} && gnflow run {_shown(_place(name))}",
+        "something to compare it with",
+    )
+
+
+def _place(name: str) -> Path:
+    """Return the file of a new spec: in specs/ if that folder exists, else in the current one."""
+    specs = Path.cwd() / "specs"
+    return (specs if specs.is_dir() else Path.cwd()) / f"{name}.yaml"
 
 
 def _finished(run: Path) -> bool:

@@ -2,12 +2,12 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
 from gnflow.errors import EnvironmentProblem, GnflowError, SpecError
 from gnflow.secrets import without_secrets
+from gnflow.spec.suggest import nearest
 from gnflow.train.run import Run, located
 from gnflow.workspace import Workspace
 
@@ -38,8 +38,8 @@ def find(run: Path) -> Run:
         return Run.load(directory)
     runs = Workspace.around(Path.cwd()).runs
     names = [directory.relative_to(runs).as_posix() for directory in all_in(runs)]
-    near = get_close_matches(run.as_posix().removeprefix("runs/"), names, n=1)
-    hint = f"; did you mean `{near[0]}`?" if near else f"; known: {', '.join(names) or 'none'}"
+    near = nearest(run.as_posix().removeprefix("runs/"), names)
+    hint = f"; did you mean `{near}`?" if near else f"; known: {', '.join(names) or 'none'}"
     raise NoRun(f"no run `{run}`{hint}")
 
 
