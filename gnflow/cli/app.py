@@ -39,8 +39,11 @@ Targets = Annotated[
 ]
 Reference = Annotated[
     str | None,
-    typer.Option(metavar="ARM", help="The arm to compare to. Default: the one with fewest steps.", show_default=False),
+    typer.Option(
+        metavar="ARM", help="The arm to compare to. Default: the fewest steps, or the lowest loss.", show_default=False
+    ),
 ]
+RunDir = Annotated[Path | None, typer.Option(help="Where to put the run. Default: runs/<name>.", show_default=False)]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories, or their names.", show_default=False)]
 
 

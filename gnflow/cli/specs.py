@@ -6,16 +6,14 @@ from typing import Annotated
 import typer
 
 from gnflow import streams
-from gnflow.cli.app import Json, Sets, Spec, Specs, app
+from gnflow.cli.app import Json, RunDir, Sets, Spec, Specs, app
 
 
 @app.command()
 def run(
     spec: Spec,
     sets: Sets = None,
-    run_dir: Annotated[
-        Path | None, typer.Option(help="Where to put the run. Default: runs/<name>.", show_default=False)
-    ] = None,
+    run_dir: RunDir = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin again, even if there is a run to resume.")] = False,
     supersede: Annotated[
         bool, typer.Option("--supersede", help="Move a run of another spec aside, to .superseded/; resume one of this.")

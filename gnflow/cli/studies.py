@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gnflow import streams
-from gnflow.cli.app import Json, Sets, Spec, app
+from gnflow.cli.app import Json, RunDir, Sets, Spec, app
 
 study = typer.Typer(help="Comparisons of several methods: tuning, seeds, a DVC pipeline.", no_args_is_help=True)
 app.add_typer(study, name="study")
@@ -50,9 +50,7 @@ def study_choose(
 def study_run(
     spec: Spec,
     sets: Sets = None,
-    run_dir: Annotated[
-        Path | None, typer.Option(help="Where to put the run. Default: runs/<name>.", show_default=False)
-    ] = None,
+    run_dir: RunDir = None,
 ) -> None:
     """Run one run of a study: like `run --supersede`, but divergence counts as a result (exit 0)."""
     from gnflow.commands.study import run

@@ -58,7 +58,7 @@ def _tables(comparison: Comparison) -> Iterator[Table]:
 
 def _arms(comparison: Comparison) -> Table:
     columns = ("arm", "optimizer", "learning rates", "seeds", "trials", "update RMS", "start", "best")
-    table = tables.table(None, columns, 3)
+    table = tables.Table(None, columns, 3)
     for arm in comparison.arms:
         rates = ", ".join(f"{path} {rate:g}".strip() for path, rate in arm.learning_rates.items())
         rms = figures.MISSING if arm.update_rms is None else f"{arm.update_rms:.2g}"
@@ -72,7 +72,7 @@ def _results(target: float, results: Sequence[Result]) -> Table:
         " (medians over seeds)" if any(len(result.scores) > 1 for result in results) else ""
     )
     columns = ("arm", "reached", "steps", "passes", "tokens", "solve", "search", "FLOPs", "time")
-    table = tables.table(title, columns, 1)
+    table = tables.Table(title, columns, 1)
     for result in results:
         table.add_row(result.arm, f"{result.reached} of {len(result.scores)}", *_costs(result))
     return table
@@ -88,7 +88,7 @@ def _costs(result: Result) -> list[str]:
 def _ratios(comparison: Comparison, target: float) -> Table:
     columns = ("arm", "needs", "ratio", "95 % interval", "bootstrap", "p", "p of sign flips", "seeds")
     title = f"times as many as {comparison.reference} needs (interval and p: Student's t on paired log ratios)"
-    table = tables.table(title, columns, words=2, keys=2)
+    table = tables.Table(title, columns, words=2, keys=2)
     for ratio in comparison.ratios:
         for place, (axis, estimate) in enumerate(ratio.axes.items() if ratio.target == target else ()):
             name = "" if place else ratio.other
@@ -113,7 +113,7 @@ def _ends(interval: Interval | None) -> str:
 def _budgets(budgets: Sequence[Budget]) -> Table:
     several = any(len(reached.losses) > 1 for budget in budgets for reached in budget.arms)
     title = f"{METRIC} at equal budgets" + (" (medians over seeds)" if several else "")
-    table = tables.table(title, ("arm", *(WORDS[budget.axis] for budget in budgets)), 1)
+    table = tables.Table(title, ("arm", *(WORDS[budget.axis] for budget in budgets)), 1)
     table.add_row("budget", *map(figures.budget, [b.axis for b in budgets], [b.amount for b in budgets]))
     for place, reached in enumerate(budgets[0].arms):
         table.add_row(reached.arm, *(_reached(budget.arms[place], budget.amount) for budget in budgets))
@@ -129,7 +129,7 @@ def _reached(reached: Reached, amount: float) -> str:
 def _differences(comparison: Comparison) -> Table:
     columns = ("arm", "at equal", "difference", "95 % interval", "bootstrap", "p", "p of sign flips", "seeds")
     title = f"loss less that of {comparison.reference} (interval and p: Student's t on paired differences)"
-    table = tables.table(title, columns, words=2, keys=2)
+    table = tables.Table(title, columns, words=2, keys=2)
     for other in [difference.other for difference in comparison.budgets[0].differences]:
         name = other
         for budget in comparison.budgets:
@@ -155,7 +155,7 @@ def _p_values(*values: float | None) -> list[str]:
 def _profile(profile: Profile) -> Table:
     problems = f"{len(profile.problems)} problems (target, seed)"
     title = f"share of {problems} within a factor of the fewest {WORDS[profile.axis]}"
-    table = tables.table(title, ("arm", *(f"{tau:g}x" for tau in TAUS), "score"), 1)
+    table = tables.Table(title, ("arm", *(f"{tau:g}x" for tau in TAUS), "score"), 1)
     for name, curve in profile.curves.items():
         shares = [next(share for at, share in reversed(curve) if at <= tau) for tau in TAUS]
         table.add_row(name, *(f"{share:.2f}" for share in shares), f"{profile.scores[name]:.2f}")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from gnflow.errors import GnflowError
 from gnflow.study import figures, state, tables
 from gnflow.study.find import exit_code, walk
-from gnflow.train.journal import Step, read
+from gnflow.train.journal import JOURNAL, Step, read
 from gnflow.train.run import Run
 from gnflow.workspace import Workspace
 
@@ -82,14 +82,14 @@ def _readable_row(directory: Path, name: str) -> Row:
 def _last(run: Run) -> Step:
     """Return the last step, and the last value of every column."""
     last = Step(0, 0.0, {})
-    for step in read(run.directory / "journal.jsonl").steps.values():
+    for step in read(run.directory / JOURNAL).steps.values():
         last = Step(step.step, step.time, {**last.values, **step.values})
     return last
 
 
 def _print(rows: list[Row]) -> None:
     columns = ("run", "optimizer", "status", "steps", "loss/held_out", "tokens", "time", "recorded")
-    table = tables.table(None, columns, words=3)
+    table = tables.Table(None, columns, words=3)
     for row in rows:
         steps = f"{row.steps}/{row.planned}" if row.planned else figures.count(row.steps)
         age = None if row.updated is None else max(0.0, time.time() - row.updated)

@@ -54,7 +54,7 @@ def plan(spec: Path, *, sets: Sequence[str], json: bool, parameters: bool = Fals
 
 
 def _parameters(planned: "Plan") -> Table:
-    table = tables.table("parameters", ("name", "shape", "block", "rule", "method", "learning rate"), words=5)
+    table = tables.Table("parameters", ("name", "shape", "block", "rule", "method", "learning rate"), words=5)
     for row in planned.parameters:
         shape = " x ".join(str(size) for size in row.shape)
         table.add_row(row.name, shape, row.block, row.rule, row.method, f"{row.learning_rate:g}")
@@ -62,7 +62,7 @@ def _parameters(planned: "Plan") -> Table:
 
 
 def _costs(planned: "Plan") -> Table:
-    table = tables.table("regions", ("region", "calls a step", "GFLOPs a call", "GFLOPs a step"), words=1)
+    table = tables.Table("regions", ("region", "calls a step", "GFLOPs a call", "GFLOPs a step"), words=1)
     for name, cost in planned.regions.items():
         calls = planned.calls.get(name, 0)
         table.add_row(name, f"{calls:,g}", f"{cost.flops / 1e9:,.2f}", f"{calls * cost.flops / 1e9:,.1f}")
@@ -92,7 +92,7 @@ def _rates(courses: "Sequence[Course]", encoding: str) -> Iterator[str]:
 
 
 def _memory(planned: "Plan") -> Table:
-    table = tables.table("memory (activations as if run eagerly)", ("class", "MB"), words=1)
+    table = tables.Table("memory (activations as if run eagerly)", ("class", "MB"), words=1)
     for name, size in planned.memory.items():
         again = ", blocks taken again" if planned.recomputed and name == "activations" else ""
         table.add_row(name + again, f"{size / 1e6:,.1f}")

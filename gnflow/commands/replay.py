@@ -33,7 +33,7 @@ def replay(run: Path, step: int, *, json: bool = False) -> int:
     console = tables.console()
     for line in _told(taken):
         console.print(line)
-    table = tables.table(None, ("", "|weight|", "|gradient|", "|update|", "output rms"), words=1)
+    table = tables.Table(None, ("", "|weight|", "|gradient|", "|update|", "output rms"), words=1)
     for layer in taken.layers:
         table.add_row(layer.name, *(_figure(getattr(layer, column)) for column in COLUMNS))
     console.print(table)

@@ -13,7 +13,7 @@ from gnflow.study import figures, state, tables
 from gnflow.study.find import find
 from gnflow.study.scores import METRIC, numbers, score
 from gnflow.track.description import leaves, read_json
-from gnflow.train.journal import Reading, read
+from gnflow.train.journal import JOURNAL, Reading, read
 from gnflow.train.run import Run
 
 SECTIONS = ("model", "data", "optimizer", "training")
@@ -65,7 +65,7 @@ def _look(run: Run) -> Shown:
         run,
         state.status(run),
         state.last_heard(run),
-        read(run.directory / "journal.jsonl"),
+        read(run.directory / JOURNAL),
         [session for session in sessions if isinstance(session, dict)] if isinstance(sessions, list) else [],
         [path.name for path in sorted((run.directory / "checkpoints").glob("step_*"))],
     )

@@ -27,7 +27,7 @@ def plan(folder: Path, *, json: bool) -> int:
         print(json_text.dumps(tree, indent=2))
         return 0
     columns = ("arm", "trials", "seeds", "done", "steps", "tokens", "FLOPs", "time")
-    table = tables.table(f"{design.study.name}, at most", columns, words=1)
+    table = tables.Table(f"{design.study.name}, at most", columns, words=1)
     for row in (*rows, everything):
         done = f"{row.done}/{row.trials + row.runs}"
         counts = (figures.count(row.steps), figures.count(row.tokens), figures.count(row.flops))

@@ -17,8 +17,9 @@ Changes = dict[str, tuple[str, str]]
 def changes(there: Run, here: Path) -> Changes:
     """Return each circumstance that changed, with its old and its new value, over all sessions of the runs."""
     old, new = _circumstances(there.directory), _circumstances(here)
-    for name in {**_plugins(there.directory), **_plugins(here)}:
-        old[name], new[name] = (_plugins(place).get(name, UNKNOWN) for place in (there.directory, here))
+    theirs, ours = _plugins(there.directory), _plugins(here)
+    for name in {**theirs, **ours}:
+        old[name], new[name] = theirs.get(name, UNKNOWN), ours.get(name, UNKNOWN)
     old["spec"], new["spec"] = _digest(there.directory, "spec"), digest(there.experiment)[:12]
     return {name: (old[name], new[name]) for name in new if old[name] != new[name]}
 

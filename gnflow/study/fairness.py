@@ -1,6 +1,5 @@
 """Find differences between arms besides the optimizer."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
@@ -8,7 +7,7 @@ from gnflow.study import figures
 from gnflow.study.arms import Arm, held_out, start
 from gnflow.study.load import device
 from gnflow.study.state import status
-from gnflow.track.description import leaves
+from gnflow.track.description import leaves, origin
 from gnflow.train.run import Run
 
 # Parts of a spec that should be the same in a comparison of methods.
@@ -89,11 +88,10 @@ def _shared(run: Run) -> dict[str, str]:
 
 def _facts(runs: Sequence[Run]) -> dict[str, list[str]]:
     """Return facts that only the plan and the machine tell."""
-    provenances = [_provenance(run) for run in runs]
     return {
         "the tokens that one step solves on": [str(_dig(run.plan, "step", "tokens/solve")) for run in runs],
         "the steps from one evaluation to the next, as planned": [_evaluated_every(run) for run in runs],
-        "the data that was prepared": [str(_dig(p, "digests", "data"))[:12] for p in provenances],
+        "the data that was prepared": [str(origin(run.directory, "digests", "data"))[:12] for run in runs],
         f"the device{SECONDS_ONLY}": [device(run) for run in runs],
         f"the attention kernel{SECONDS_ONLY}": [str(run.plan.get("attention")) for run in runs],
         "whether blocks are taken again to save memory (matters for seconds and FLOPs only)": [
@@ -119,14 +117,6 @@ def _evaluated_every(run: Run) -> str:
     """Return the number that `evaluate_every: null` stands for. Numbers are compared as part of the spec."""
     chosen = run.experiment.training.evaluate_every is None
     return str(_dig(run.plan, "evaluation", "every")) if chosen else "given"
-
-
-def _provenance(run: Run) -> dict[str, object]:
-    try:
-        found = json.loads((run.directory / "provenance.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _dig(tree: Mapping[str, object], *path: str) -> object:

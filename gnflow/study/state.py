@@ -5,6 +5,7 @@ import re
 import socket
 from pathlib import Path
 
+from gnflow.train.journal import JOURNAL
 from gnflow.train.lock import NAME as LOCK
 from gnflow.train.run import Run
 
@@ -24,7 +25,7 @@ def status(run: Run) -> str:
 
 def last_heard(run: Run) -> float | None:
     """Return when something was last recorded (in Unix seconds)."""
-    return _modified(run.directory / "journal.jsonl")
+    return _modified(run.directory / JOURNAL)
 
 
 def _held(lock: Path) -> bool:

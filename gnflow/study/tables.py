@@ -13,10 +13,10 @@ GAPS = (3, 2)  # spaces between columns; the second number is used if the first 
 
 def console() -> Console:
     """Make a console as wide as the terminal; if there is no terminal, wide enough that nothing is folded."""
-    there = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    return (
-        there if there.is_terminal else Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=WIDE)
-    )
+    made = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    if not made.is_terminal:
+        made.width = WIDE
+    return made
 
 
 @dataclass
@@ -57,11 +57,6 @@ class Table:
     def _cell(text: str, size: int, word: bool) -> str:
         space = " " * (size - cell_len(text))
         return text + space if word else space + text
-
-
-def table(title: str | None, columns: Sequence[str], words: int, keys: int = 1) -> Table:
-    """Make a table. The first `words` columns hold words and the others figures; the first `keys` identify a row."""
-    return Table(title, columns, words, keys)
 
 
 def _blocks(sizes: Sequence[int], keys: int, gap: int, width: int) -> list[list[int]]:

@@ -4,7 +4,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from gnflow.study.tables import table
+from gnflow.study.tables import Table
 
 COLUMNS = ("arm", "reached", "steps", "passes", "tokens", "solve", "search", "FLOPs", "time")
 ROWS = [
@@ -14,7 +14,7 @@ ROWS = [
 
 
 def made():
-    found = table("to loss/held_out <= 3.40", COLUMNS, 1)
+    found = Table("to loss/held_out <= 3.40", COLUMNS, 1)
     for row in ROWS:
         found.add_row(*row)
     return found
@@ -51,7 +51,7 @@ def test_a_narrow_terminal_gets_whole_figures_too() -> None:
 
 
 def test_every_part_of_a_folded_table_says_what_its_rows_are_about() -> None:
-    found = table(None, ("arm", "needs", "ratio", "95 % interval"), 2, keys=2)
+    found = Table(None, ("arm", "needs", "ratio", "95 % interval"), 2, keys=2)
     found.add_row("muon", "steps", "5.5", "4.9 to 6.2")
     found.add_row("", "tokens", "4.9", "4.4 to 5.5")
     _, part = "\n".join(found.lines(30)).split("\n\n")
