@@ -44,7 +44,7 @@ def ids(source: Tokens, root: Path) -> None:
 
 def digits(source: Digits, root: Path) -> None:
     """Raise EnvironmentProblem unless the package that has the digits is installed."""
-    installed.require("sklearn", "the source of digits", "images")
+    installed.require("sklearn", "the source of digits", "images", "scikit-learn")
 
 
 def image_files(source: ImageFiles, root: Path) -> None:
