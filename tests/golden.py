@@ -40,6 +40,7 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "muon": {"kind": "muon", "learning_rate": 0.01, **OTHERS},
     "rmnp": {"kind": "rmnp", "learning_rate": 0.01, **OTHERS},
     "soap": {"kind": "soap", **BASIS, **OTHERS},
+    "lion": {"kind": "lion", "learning_rate": 0.001, "microbatches": 4},
     "fop_soap": {"kind": "fop_soap", **BASIS, **OTHERS},
     "ml_fop_soap": {"kind": "ml_fop_soap", "leaves": 4, **BASIS, **OTHERS},
     "gauss_newton": {"kind": "gauss_newton", "inner": "muon", "inner_steps": 3, "search": SEARCH},

@@ -24,7 +24,7 @@ def write_project(root: Path) -> Path:
     return root
 
 
-def write_spec(root: Path, optimizer: str = "lion", name: str = "own", extra: str = "") -> Path:
+def write_spec(root: Path, optimizer: str = "lynx", name: str = "own", extra: str = "") -> Path:
     """A spec of the project as YAML."""
     spec = root / f"{name}.yaml"
     spec.write_text(

@@ -24,6 +24,7 @@ SCHEDULES = ("constant", "global_cosine", "inner_cosine", "constant_with_inner_c
 OPTIMIZERS: dict[str, dict[str, object]] = {
     "adamw": {**ADAMW, "microbatches": 2},
     "adamw clipped": {**ADAMW, "clip": 0.5, "weight_decay": 0.1},
+    "lion": {"kind": "lion", "learning_rate": 0.01, "weight_decay": 0.1, "microbatches": 2},
     "muon": {**MUON, "microbatches": 2},
     "muon cosine": {**MUON, "schedule": {"kind": "cosine", "warmup": 2}, "nesterov": False},
     "muon ruled": {**MUON, "rules": [{"match": "feedforward.*weight", "use": {"kind": "soap", "learning_rate": 0.01}}]},

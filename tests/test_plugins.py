@@ -27,7 +27,7 @@ from gnflow.verify.checks import checks
 from gnflow.verify.subject import shrunken
 from gnflow.workspace import Workspace
 
-LION = plugged.FILES["my_optimizers.py"]
+LYNX = plugged.FILES["my_optimizers.py"]
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ def test_checking_a_spec_of_a_plug_in_imports_no_torch(project: Path) -> None:
 
 def test_its_kind_and_its_keys_are_suggested_where_they_are_misspelt(project: Path) -> None:
     spec = plugged.write_spec(project)
-    assert "own.yaml" in problem(plugged.write_spec(project, "{kind: lyon}"))
-    assert "did you mean `lion`?" in problem(spec, "optimizer=lyon")
-    found = problem(plugged.write_spec(project, "{kind: lion, bet: 0.9}"))
-    assert "own.yaml:4:25: unknown key `bet` in `optimizer` (lion); did you mean `beta`?" in found
+    assert "own.yaml" in problem(plugged.write_spec(project, "{kind: lyns}"))
+    assert "did you mean `lynx`?" in problem(spec, "optimizer=lyns")
+    found = problem(plugged.write_spec(project, "{kind: lynx, bet: 0.9}"))
+    assert "own.yaml:4:25: unknown key `bet` in `optimizer` (lynx); did you mean `beta`?" in found
     assert "expected a number of at least 0 and less than 1, got `2`" in problem(spec, "optimizer.beta=2")
 
 
@@ -64,39 +64,39 @@ def test_explain_says_what_its_class_says(project: Path) -> None:
     with within(loaded.workspace):
         [row] = below(loaded, "optimizer.memory")
         assert row.help == "Weight of the old momentum in the new one."
-        assert "`lion`" in str(below(loaded, "optimizer")[0].allowed) or "lion" in below(loaded, "optimizer")[0].allowed
+        assert "`lynx`" in str(below(loaded, "optimizer")[0].allowed) or "lynx" in below(loaded, "optimizer")[0].allowed
 
 
 def test_the_schema_of_the_project_has_it_and_the_committed_one_has_not(project: Path) -> None:
     with within(Workspace(project)):
-        assert "memory" in schema()["$defs"]["LionMethod"]["properties"]
-    assert "LionMethod" not in schema()["$defs"]
+        assert "memory" in schema()["$defs"]["LynxMethod"]["properties"]
+    assert "LynxMethod" not in schema()["$defs"]
 
 
 def test_a_spec_is_scaffolded_for_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
-    assert new("idea", optimizer="lion") == 0
+    assert new("idea", optimizer="lynx") == 0
     text = (project / "idea.yaml").read_text()
     assert "# Weight of the old momentum in the new one." in text
-    assert load(project / "idea.yaml").experiment.optimizer.kind == "lion"
+    assert load(project / "idea.yaml").experiment.optimizer.kind == "lynx"
 
 
 def test_the_plan_has_its_costs_and_its_routes(project: Path) -> None:
     planned = plan(load(plugged.write_spec(project)).experiment)
-    assert {row.method for row in planned.parameters} == {"lion"}
+    assert {row.method for row in planned.parameters} == {"lynx"}
     assert planned.memory["optimizer"] >= planned.memory["parameters"]  # its momentum
-    mixed = "{kind: muon, rules: [{match: attention, use: {kind: lion, beta: 0.5}}]}"
+    mixed = "{kind: muon, rules: [{match: attention, use: {kind: lynx, beta: 0.5}}]}"
     rows = plan(load(plugged.write_spec(project, mixed)).experiment).parameters
-    assert {row.method for row in rows if "attention" in row.name} == {"lion"}
-    assert {row.method for row in rows} == {"lion", "muon", "adamw"}
+    assert {row.method for row in rows if "attention" in row.name} == {"lynx"}
+    assert {row.method for row in rows} == {"lynx", "muon", "adamw"}
 
 
 @pytest.mark.parametrize(
     "optimizer",
     [
-        "lion",
-        "{kind: gauss_newton, inner: lion, inner_steps: 3}",
-        "{kind: muon, rules: [{match: attention, use: lion}]}",
+        "lynx",
+        "{kind: gauss_newton, inner: lynx, inner_steps: 3}",
+        "{kind: muon, rules: [{match: attention, use: lynx}]}",
     ],
 )
 def test_every_check_of_verify_holds_for_it(project: Path, optimizer: str) -> None:
@@ -113,7 +113,7 @@ def test_every_check_of_verify_holds_for_its_model_under_gauss_newton(project: P
 
 
 def test_a_run_that_was_interrupted_goes_on_bit_for_bit(project: Path) -> None:
-    experiment = load(plugged.write_spec(project, "{kind: gauss_newton, inner: lion, inner_steps: 2}")).experiment
+    experiment = load(plugged.write_spec(project, "{kind: gauss_newton, inner: lynx, inner_steps: 2}")).experiment
     whole = run(experiment, Workspace(project), project / "runs" / "whole")
     with pytest.raises(acting.Crash):
         run(experiment, Workspace(project), project / "runs" / "part", watches=[acting.at(3)])
@@ -126,12 +126,12 @@ def test_what_a_run_used_is_in_its_provenance_and_a_change_is_seen(project: Path
     done = run(load(plugged.write_spec(project)).experiment, Workspace(project))
     [session] = json.loads((done.directory / "provenance.json").read_text())["sessions"]
     [used] = session["plugins"]
-    assert (used["group"], used["kind"], used["file"]) == ("optimizers", "lion", str(project / "my_optimizers.py"))
-    (project / "my_optimizers.py").write_text(LION + "\n# another line\n")
+    assert (used["group"], used["kind"], used["file"]) == ("optimizers", "lynx", str(project / "my_optimizers.py"))
+    (project / "my_optimizers.py").write_text(LYNX + "\n# another line\n")
     again = run(Run.load(done.directory).experiment, Workspace(project), project / "runs" / "again")
     from gnflow.study.circumstances import changes
 
-    assert "plug-in lion" in changes(done, again.directory)
+    assert "plug-in lynx" in changes(done, again.directory)
 
 
 def test_a_file_can_be_tried_without_a_pyproject(project: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_file_can_be_tried_without_a_pyproject(project: Path) -> None:
     spec = plugged.write_spec(project)
     command = [sys.executable, "-m", "gnflow", "--plugin", project / "my_optimizers.py", "check", spec]
     assert subprocess.run(command, check=False).returncode == 0
-    assert "unknown kind `lion`" in problem(spec)
+    assert "unknown kind `lynx`" in problem(spec)
 
 
 def test_the_transform_serves_a_loop_of_ones_own(project: Path) -> None:
@@ -156,23 +156,23 @@ def test_the_transform_serves_a_loop_of_ones_own(project: Path) -> None:
 
 
 def swapped(old: str, new: str) -> str:
-    assert old in LION
-    return LION.replace(old, new)
+    assert old in LYNX
+    return LYNX.replace(old, new)
 
 
 BAD = {
-    "a syntax error": (swapped("class Lion(FirstOrder):", "class Lion(FirstOrder)"), "expected ':'"),
-    "an import that fails": ("import nowhere_at_all\n" + LION, "No module named 'nowhere_at_all'"),
-    "a module that raises": ("1 / 0\n" + LION, "ZeroDivisionError: division by zero (my_optimizers.py:1)"),
-    "no such class": (swapped("class Lion(", "class Tiger("), "the module has no `Lion`"),
+    "a syntax error": (swapped("class Lynx(FirstOrder):", "class Lynx(FirstOrder)"), "expected ':'"),
+    "an import that fails": ("import nowhere_at_all\n" + LYNX, "No module named 'nowhere_at_all'"),
+    "a module that raises": ("1 / 0\n" + LYNX, "ZeroDivisionError: division by zero (my_optimizers.py:1)"),
+    "no such class": (swapped("class Lynx(", "class Tiger("), "the module has no `Lynx`"),
     "a class of another kind": (swapped("(FirstOrder)", ""), "not a class derived from gnflow.plugin.FirstOrder"),
-    "no kind": (swapped('    kind: Literal["lion"] = "lion"\n', ""), "the class has no `kind`"),
-    "another kind": (swapped('["lion"] = "lion"', '["tiger"] = "tiger"'), "the class calls itself `tiger`"),
-    "no factory": (swapped('    factory = "my_optimizers:lion"\n', ""), "the class has no `factory`"),
+    "no kind": (swapped('    kind: Literal["lynx"] = "lynx"\n', ""), "the class has no `kind`"),
+    "another kind": (swapped('["lynx"] = "lynx"', '["tiger"] = "tiger"'), "the class calls itself `tiger`"),
+    "no factory": (swapped('    factory = "my_optimizers:lynx"\n', ""), "the class has no `factory`"),
 }
 BAD_WHEN_BUILT = {
-    "a factory that is missing": (swapped("def lion(", "def tiger("), "no function"),
-    "a factory with other arguments": (swapped("memory: float, ", ""), "TypeError: lion() got an unexpected keyword"),
+    "a factory that is missing": (swapped("def lynx(", "def tiger("), "no function"),
+    "a factory with other arguments": (swapped("memory: float, ", ""), "TypeError: lynx() got an unexpected keyword"),
     "a factory that raises": (swapped("    def init(", "    raise OSError('lost')\n    def init("), "OSError: lost"),
     "a factory of nothing": (
         swapped("    return Transform(init, update)", ""),
@@ -181,7 +181,7 @@ BAD_WHEN_BUILT = {
     "an update of another shape": (swapped(".sign() for", ".sign().sum() for"), "has shape (), expected (2, 257, 16)"),
     "a state that is no tensors": (swapped("counter(params)", "3"), "its state holds 3 at `updates`"),
     "a state with a plain dict": (
-        swapped("return LionState(counter(params), rate(learning_rate, params), {", "return dict(**{"),
+        swapped("return LynxState(counter(params), rate(learning_rate, params), {", "return dict(**{"),
         "its state is a dict, expected a NamedTuple",
     ),
     "a rate of another name": (
@@ -193,7 +193,7 @@ BAD_WHEN_BUILT = {
         "expected 0-D float64",
     ),
     "an update that raises": (swapped("        old = state.momentum", "        old = state.past"), "AttributeError"),
-    "no pair": (swapped("return updates, LionState", "return LionState"), "expected (updates, state)"),
+    "no pair": (swapped("return updates, LynxState", "return LynxState"), "expected (updates, state)"),
 }  # fmt: skip
 
 
@@ -205,7 +205,7 @@ def test_a_bad_plug_in_is_one_line_that_names_it_its_file_and_the_cause(project:
         load(plugged.write_spec(project))
     said = str(caught.value)
     assert cause in said
-    assert "lion" in said
+    assert "lynx" in said
     assert "my_optimizers" in said
     assert "\n" not in said
     assert caught.value.exit_code == 7
@@ -220,7 +220,7 @@ def test_a_bad_factory_or_transform_is_found_before_anything_is_allocated(projec
         plan(experiment)
     said = str(caught.value)
     assert cause in said
-    assert "optimizer `lion` (pyproject.toml:2, my_optimizers:Lion)" in said
+    assert "optimizer `lynx` (pyproject.toml:2, my_optimizers:Lynx)" in said
     assert "\n" not in said
 
 
@@ -231,16 +231,16 @@ def test_a_missing_module_is_named_with_the_places_where_it_was_looked_for(proje
 
 
 def test_a_name_that_is_taken_is_an_error_that_names_both_places(project: Path) -> None:
-    (project / "pyproject.toml").write_text('[tool.gnflow.optimizers]\n\nmuon = "my_optimizers:Lion"\n')
+    (project / "pyproject.toml").write_text('[tool.gnflow.optimizers]\n\nmuon = "my_optimizers:Lynx"\n')
     with pytest.raises(EnvironmentProblem) as caught:
         load(plugged.write_spec(project, "muon"))
     assert "gnflow (gnflow.spec.rules:MuonRule)" in str(caught.value)
-    assert "pyproject.toml:3 (my_optimizers:Lion)" in str(caught.value)
+    assert "pyproject.toml:3 (my_optimizers:Lynx)" in str(caught.value)
 
 
 def test_what_a_spec_gets_wrong_is_told_at_its_place(project: Path) -> None:
-    text = LION.replace("import FirstOrder,", "import FirstOrder, refuse,").replace(
-        "class LionState",
+    text = LYNX.replace("import FirstOrder,", "import FirstOrder, refuse,").replace(
+        "class LynxState",
         """    from pydantic import field_validator
 
     @field_validator("beta")
@@ -251,10 +251,10 @@ def test_what_a_spec_gets_wrong_is_told_at_its_place(project: Path) -> None:
         return beta
 
 
-class LionState""",
+class LynxState""",
     )
     (project / "my_optimizers.py").write_text(text)
-    spec = plugged.write_spec(project, "{kind: lion, beta: 0.5}")
+    spec = plugged.write_spec(project, "{kind: lynx, beta: 0.5}")
     assert "own.yaml:4:31: half is not allowed" in problem(spec)
 
 
@@ -267,7 +267,7 @@ def test_a_broken_plug_in_that_no_spec_uses_hurts_nobody(project: Path) -> None:
 
 def test_two_projects_may_have_modules_of_one_name(tmp_path: Path) -> None:
     one, two = (plugged.write_project(tmp_path / name) for name in ("one", "two"))
-    (two / "my_optimizers.py").write_text(LION.replace("beta: Fraction = 0.9", "beta: Fraction = 0.7"))
+    (two / "my_optimizers.py").write_text(LYNX.replace("beta: Fraction = 0.9", "beta: Fraction = 0.7"))
     betas = [load(plugged.write_spec(root)).experiment.optimizer.beta for root in (one, two, one)]  # type: ignore[union-attr]
     assert betas == [0.9, 0.7, 0.9]
 
@@ -276,11 +276,11 @@ def test_an_installed_distribution_brings_kinds_by_entry_point(tmp_path: Path) -
     root = plugged.write_project(tmp_path / "project")
     (root / "pyproject.toml").unlink()
     site = tmp_path / "site"
-    (site / "lions-1.2.dist-info").mkdir(parents=True)
+    (site / "lynxes-1.2.dist-info").mkdir(parents=True)
     (root / "my_optimizers.py").rename(site / "my_optimizers.py")
-    (site / "lions-1.2.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: lions\nVersion: 1.2\n")
-    (site / "lions-1.2.dist-info" / "entry_points.txt").write_text(
-        "[gnflow.optimizers]\nlion = my_optimizers:Lion\n"
+    (site / "lynxes-1.2.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: lynxes\nVersion: 1.2\n")
+    (site / "lynxes-1.2.dist-info" / "entry_points.txt").write_text(
+        "[gnflow.optimizers]\nlynx = my_optimizers:Lynx\n"
     )  # fmt: skip
     code = f"""
 import sys
@@ -291,7 +291,7 @@ from gnflow.train.plugins import plugins_of
 print(plugins_of(experiment)[0].version)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "lions 1.2"
+    assert done.stdout.strip() == "lynxes 1.2"
 
 
 def test_its_model_trains_under_muon(project: Path) -> None:
@@ -310,7 +310,7 @@ def test_its_source_and_its_metric_serve_a_run_like_those_built_in(project: Path
     assert len(shares) == 5
     assert all(0 <= share <= 1 for share in shares)
     [session] = json.loads((done.directory / "provenance.json").read_text())["sessions"]
-    assert {plugin["kind"] for plugin in session["plugins"]} == {"lion", "letters", "top"}
+    assert {plugin["kind"] for plugin in session["plugins"]} == {"lynx", "letters", "top"}
     assert Run.load(done.directory).experiment == load(plugged.write_spec(project), sets).experiment
 
 
@@ -324,11 +324,11 @@ name: rates
 targets: [5.0]
 seeds: [1, 2]
 tuning: {trials: 2, method: random, space: {optimizer.beta: {low: 0.5, high: 0.9, scale: linear}}}
-arms: {lion: ../../own.yaml}
+arms: {lynx: ../../own.yaml}
 """
     )
     design = load_study(study)
-    assert [0.5 <= trial.values["optimizer.beta"] <= 0.9 for trial in design.arm("lion").trials] == [True, True]  # type: ignore[operator]
+    assert [0.5 <= trial.values["optimizer.beta"] <= 0.9 for trial in design.arm("lynx").trials] == [True, True]  # type: ignore[operator]
 
 
 def test_a_built_in_optimizer_is_one_file_and_one_row(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,12 +336,12 @@ def test_a_built_in_optimizer_is_one_file_and_one_row(project: Path, monkeypatch
     from gnflow.spec.built_in import BUILT_IN
     from gnflow.spec.kinds import Kinds
 
-    (project / "in_house.py").write_text(LION.replace("my_optimizers:lion", "in_house:lion"))
+    (project / "in_house.py").write_text(LYNX.replace("my_optimizers:lynx", "in_house:lynx"))
     (project / "pyproject.toml").unlink()
     monkeypatch.syspath_prepend(str(project))
-    monkeypatch.setitem(BUILT_IN["optimizers"], "lion", "in_house:Lion")  # type: ignore[arg-type]
+    monkeypatch.setitem(BUILT_IN["optimizers"], "lynx", "in_house:Lynx")  # type: ignore[arg-type]
     monkeypatch.setattr("gnflow.spec.kinds._known", lambda project, changed, tried: Kinds(project, tried))
-    experiment = load(plugged.write_spec(project, "{kind: gauss_newton, inner: lion, inner_steps: 2}")).experiment
+    experiment = load(plugged.write_spec(project, "{kind: gauss_newton, inner: lynx, inner_steps: 2}")).experiment
     assert run(experiment, Workspace(project)).summary["status"] == "complete"
-    assert gnflow.optim.lion.__module__ == "in_house"  # type: ignore[attr-defined]
-    monkeypatch.delattr("gnflow.optim.lion")
+    assert gnflow.optim.lynx.__module__ == "in_house"  # type: ignore[attr-defined]
+    monkeypatch.delattr("gnflow.optim.lynx")

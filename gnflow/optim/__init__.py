@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gnflow.optim.combine import clip_by_global_norm as clip_by_global_norm
     from gnflow.optim.combine import partition as partition
     from gnflow.optim.combine import route as route
+    from gnflow.optim.lion import lion as lion
     from gnflow.optim.muon import muon as muon
     from gnflow.optim.rmnp import rmnp as rmnp
     from gnflow.optim.soap import soap as soap

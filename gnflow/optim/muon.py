@@ -56,4 +56,4 @@ def muon(
 
 def _size(direction: Tensor, scale: Scale) -> float:
     m, n = direction.shape[-2:]
-    return sqrt(max(1.0, m / n)) if scale == "original" else 0.2 * sqrt(max(m, n))
+    return sqrt(max(1.0, m / max(n, 1))) if scale == "original" else 0.2 * sqrt(max(m, n))

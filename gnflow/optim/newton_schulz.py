@@ -65,12 +65,13 @@ def orthogonalised(matrices: Params, steps: int = 5, coefficients: Coefficients 
     chosen = (polynomials + polynomials[-1:] * (steps - len(polynomials)))[:steps]
     shapes: dict[tuple[int, ...], list[str]] = defaultdict(list)
     for name, x in matrices.items():
-        shapes[tuple(x.shape[-2:])].append(name)
+        if x.numel():
+            shapes[tuple(x.shape[-2:])].append(name)
     # A shape and its transpose share the products of their Gram matrices.
     pairs: dict[tuple[int, ...], list[tuple[int, ...]]] = defaultdict(list)
     for shape in shapes:
         pairs[tuple(sorted(shape))].append(shape)
-    result: Params = {}
+    result: Params = {name: x for name, x in matrices.items() if not x.numel()}
     for pair in pairs.values():
         batches = [_joined([matrices[name].reshape(-1, *shape) for name in shapes[shape]]) for shape in pair]
         for shape, factors in zip(pair, newton_schulz(batches, chosen, safety), strict=True):

@@ -53,4 +53,4 @@ def rows_to_one(x: Tensor) -> Tensor:
 
 def _size(direction: Tensor, scale: Scale) -> float:
     m, n = direction.shape[-2:]
-    return sqrt(max(1.0, m / n)) if scale == "original" else 0.2 * sqrt(n)
+    return sqrt(max(1.0, m / max(n, 1))) if scale == "original" else 0.2 * sqrt(n)

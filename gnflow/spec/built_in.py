@@ -11,6 +11,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "muon": "gnflow.spec.rules:MuonRule",
         "rmnp": "gnflow.spec.rules:RmnpRule",
         "soap": "gnflow.spec.rules:SoapRule",
+        "lion": "gnflow.optim.lion:Lion",
     },
     "models": {
         "decoder": "gnflow.spec.model:Decoder",

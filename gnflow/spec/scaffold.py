@@ -18,6 +18,7 @@ OPTIMIZERS: dict[str, dict[str, Plain]] = {
     "muon": {"microbatches": 4, "learning_rate": 0.02, "scale": "match_rms", "others": OTHERS},
     "rmnp": {"microbatches": 4, "learning_rate": 0.01, "scale": "match_rms", "others": OTHERS},
     "soap": {"microbatches": 4, "others": OTHERS},
+    "lion": {"microbatches": 4, "learning_rate": 0.001},
     "fop_soap": {"microbatches": 4, "others": OTHERS},
     "ml_fop_soap": {"microbatches": 8, "others": OTHERS},
     "gauss_newton": {

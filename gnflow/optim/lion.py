@@ -1,0 +1,69 @@
+"""The sign of an interpolated momentum.
+
+    U <- sign(b1 M + (1 - b1) G)
+    W <- W - lr (U + decay W)
+    M <- b2 M + (1 - b2) G
+
+Source:   Chen et al. 2023, arXiv:2302.06675
+Code:     github.com/google/automl lion/lion_pytorch.py
+Differs:  the decay is added to the sign and not multiplied in before it, which differs by a rounding
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Strict
+
+from gnflow.objective import Params, Scalar
+from gnflow.optim.arguments import described_by
+from gnflow.spec.base import Rate
+from gnflow.spec.rules import Beta, Decay, FirstOrder
+from gnflow.transform import Schedule, Transform, counter, rate
+
+
+class Lion(FirstOrder):
+    """The sign of an interpolated momentum (arXiv:2302.06675)."""
+
+    factory = "gnflow.optim.lion:lion"
+    kind: Literal["lion"] = "lion"
+    learning_rate: Rate = 1e-4
+    """Step size; every entry of a weight moves by it."""
+    betas: Annotated[tuple[Beta, Beta], Strict(False)] = (0.9, 0.99)
+    """Weight of the momentum in the update, and decay of the momentum."""
+    weight_decay: Decay = 0.0
+    """Decoupled decay, multiplied by the learning rate."""
+
+
+class LionState(NamedTuple):
+    """Updates made, learning rate, momentum."""
+
+    updates: Scalar
+    learning_rate: Scalar
+    momentum: Params
+
+
+@described_by(Lion)
+def lion(
+    learning_rate: float = 1e-4,
+    betas: tuple[float, float] = (0.9, 0.99),
+    weight_decay: float = 0.0,
+    schedule: Schedule | None = None,
+) -> Transform[LionState]:
+    """Lion for any dict of tensors."""
+    b1, b2 = betas
+
+    def init(params: Params) -> LionState:
+        zeros = {name: w.new_zeros(w.shape) for name, w in params.items()}
+        return LionState(counter(params), rate(learning_rate, params), zeros)
+
+    def update(gradients: Params, state: LionState, params: Params) -> tuple[Params, LionState]:
+        lr = state.learning_rate if schedule is None else state.learning_rate * schedule(state.updates)
+        updates, momentum = {}, {}
+        for name, g in gradients.items():
+            m, w = state.momentum[name], params[name]
+            updates[name] = -lr * ((b1 * m + (1 - b1) * g).sign() + weight_decay * w)
+            momentum[name] = b2 * m + (1 - b2) * g
+        return updates, LionState(state.updates + 1, state.learning_rate, momentum)
+
+    return Transform(init, update)
