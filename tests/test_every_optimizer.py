@@ -29,6 +29,8 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "muon cosine": {**MUON, "schedule": {"kind": "cosine", "warmup": 2}, "nesterov": False},
     "muon ruled": {**MUON, "rules": [{"match": "feedforward.*weight", "use": {"kind": "soap", "learning_rate": 0.01}}]},
     "muon polar_express": {**MUON, "coefficients": "polar_express", "split": 2, "weight_decay": 0.1},
+    "muon squared": {**MUON, "second_moment": "before", "split": 2, "equalize": "rows"},
+    "ada_muon": {**MUON, "second_moment": "after", "scale": "spectral", "dtype": "bfloat16", "microbatches": 2},
     "rmnp": {**RMNP, "microbatches": 2, "weight_decay": 0.1},
     "rmnp all": {**RMNP, "routing": "all", "scale": "match_rms", "nesterov": False},
     "soap": {**SOAP, "precondition_frequency": 1, "microbatches": 2},

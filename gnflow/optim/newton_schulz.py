@@ -4,22 +4,25 @@
     X <- p_k(X) = (a I + b R + c R R) X,   R = X X'                        for each polynomial (a, b, c) of the set
 
 Where one side is more than twice the other, the iteration runs on the small Gram matrix R instead. All Z below are
-polynomials in R and commute with it; X is met once for each of the segments {first two steps}, {the others}:
+polynomials in R and commute with it; X is met once for each segment of two steps; five are two and three:
 
     Z = a I + b R + c R R,   Q <- Z Q,   R <- Z R Z;   at the end of the segment X <- Q X
 
-The first steps raise singular values tenfold and more, and with them the rounding error of R: a second segment begins
-with R = X X' anew. Without it the iteration explodes in bfloat16.
+The first steps raise singular values tenfold and more, and with them the rounding error of R: each segment begins
+with R = X X' anew. Without that the iteration explodes in bfloat16;
+so do three steps in one segment when more follow.
 
 Source:   Jordan et al. 2024, kellerjordan.github.io/posts/muon; Amsel et al. 2025, arXiv:2505.16932; Gram form:
           dao-lab.ai/blog/2026/gram-newton-schulz
 Code:     github.com/KellerJordan/Muon muon.py @ 857d1ad; github.com/KellerJordan/modded-nanogpt train_gpt.py (Polar
           Express); github.com/Dao-AILab/gram-newton-schulz @ f08f25e
-Differs:  float32 on CPU, bfloat16 on GPU in the Gram form too; a tall X takes R = X' X and X Q, and is never transposed
+Differs:  float32 on CPU, bfloat16 on GPU in the Gram form too, unless one is asked for; a tall X takes R = X' X and X Q,
+          and is never transposed
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -27,7 +30,8 @@ from torch import Tensor
 
 from gnflow.objective import Params
 
-Coefficients: TypeAlias = Literal["jordan", "polar_express"]
+Coefficients: TypeAlias = Literal["jordan", "polar_express", "convergent"]
+Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 Polynomial: TypeAlias = tuple[float, float, float]
 SMALLEST_NORM = 1e-7
 
@@ -53,13 +57,18 @@ ITERATIONS: dict[Coefficients, Iteration] = {
         ),
         safety=1.02,
     ),
+    # p(1) = 1 and p'(1) = 0: singular values end at 1, after twelve steps those that began at 1e-3 too
+    "convergent": Iteration(((2.0, -1.5, 0.5),)),
 }
 
 
-def orthogonalised(matrices: Params, steps: int = 5, coefficients: Coefficients = "jordan") -> Params:
+def orthogonalised(
+    matrices: Params, steps: int = 5, coefficients: Coefficients = "jordan", dtype: Precision = "auto"
+) -> Params:
     """The polar factor of each matrix (m, n) and of each in a stack (k, m, n), those of one shape in one batch.
 
-    Of a set shorter than `steps` the last polynomial repeats; of a longer one the first are used.
+    Of a set shorter than `steps` the last polynomial repeats; of a longer one the first are used. `dtype` is that of
+    the products; `auto` is bfloat16 on a GPU and the type of the matrices elsewhere.
     """
     polynomials, safety = ITERATIONS[coefficients]
     chosen = (polynomials + polynomials[-1:] * (steps - len(polynomials)))[:steps]
@@ -74,23 +83,29 @@ def orthogonalised(matrices: Params, steps: int = 5, coefficients: Coefficients 
     result: Params = {name: x for name, x in matrices.items() if not x.numel()}
     for pair in pairs.values():
         batches = [_joined([matrices[name].reshape(-1, *shape) for name in shapes[shape]]) for shape in pair]
-        for shape, factors in zip(pair, newton_schulz(batches, chosen, safety), strict=True):
+        for shape, factors in zip(pair, newton_schulz(batches, chosen, safety, dtype), strict=True):
             parts = torch.split(factors, [matrices[name].shape[:-2].numel() for name in shapes[shape]])
             result |= {name: u.reshape(matrices[name].shape) for name, u in zip(shapes[shape], parts, strict=True)}
     return {name: result[name] for name in matrices}
 
 
-def newton_schulz(batches: Sequence[Tensor], polynomials: Sequence[Polynomial], safety: float = 1.0) -> list[Tensor]:
+def newton_schulz(
+    batches: Sequence[Tensor], polynomials: Sequence[Polynomial], safety: float = 1.0, dtype: Precision = "auto"
+) -> list[Tensor]:
     """Polar factors of batches (k, m, n), each of one shape or its transpose."""
     *_, m, n = batches[0].shape
-    segments = [polynomials[:2], polynomials[2:]] if max(m, n) > 2 * min(m, n) else [[each] for each in polynomials]
-    xs = [_normalised(x, safety) for x in batches]
+    segments = _segments(polynomials) if max(m, n) > 2 * min(m, n) else [[each] for each in polynomials]
+    xs = [_normalised(x, safety, dtype) for x in batches]
     for segment in segments:
-        if segment:
-            gram = _joined([x @ x.mT if _wide(x) else x.mT @ x for x in xs])
-            factors = torch.split(accumulated(gram, segment), [len(x) for x in xs])
-            xs = [q @ x if _wide(x) else x @ q for x, q in zip(xs, factors, strict=True)]
+        gram = _joined([x @ x.mT if _wide(x) else x.mT @ x for x in xs])
+        factors = torch.split(accumulated(gram, segment), [len(x) for x in xs])
+        xs = [q @ x if _wide(x) else x @ q for x, q in zip(xs, factors, strict=True)]
     return [x.to(batch.dtype) for x, batch in zip(xs, batches, strict=True)]
+
+
+def _segments(polynomials: Sequence[Polynomial]) -> list[Sequence[Polynomial]]:
+    ends = [2, 5] if len(polynomials) <= 5 else range(2, len(polynomials) + 2, 2)
+    return [part for start, end in pairwise((0, *ends)) if (part := polynomials[start:end])]
 
 
 def accumulated(gram: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
@@ -105,10 +120,12 @@ def accumulated(gram: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
     return identity.expand_as(gram) if product is None else product
 
 
-def _normalised(x: Tensor, safety: float) -> Tensor:
+def _normalised(x: Tensor, safety: float, dtype: Precision) -> Tensor:
     norm = x.square().sum((-2, -1), keepdim=True).sqrt()
     x = x / (safety * norm).clamp(min=SMALLEST_NORM)
-    return x.bfloat16() if x.is_cuda else x
+    if dtype == "auto":
+        return x.bfloat16() if x.is_cuda else x
+    return x.to(getattr(torch, dtype))
 
 
 def _wide(x: Tensor) -> bool:

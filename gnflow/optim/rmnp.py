@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gnflow.objective import Params
 from gnflow.optim.arguments import described_by
-from gnflow.optim.momentum import MomentumState, Scale, along_momentum, require_scale
+from gnflow.optim.momentum import MomentumState, Scale, along_momentum, require_choice, without_memory
 from gnflow.optim.protocol import Transform
 from gnflow.optim.schedules import Schedule
 from gnflow.spec.rules import RmnpRule
@@ -37,12 +37,12 @@ def rmnp(
     schedule: Schedule | None = None,
 ) -> Transform[MomentumState]:
     """RMNP for matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else."""
-    require_scale("rmnp", scale)
+    require_choice("rmnp", "scale", scale, ("original", "match_rms"))
 
     def direction(followed: Params) -> Params:
         return {name: _size(u, scale) * rows_to_one(u) for name, u in followed.items()}
 
-    return along_momentum("rmnp", direction, learning_rate, momentum, nesterov, weight_decay, schedule)
+    return along_momentum("rmnp", without_memory(direction), learning_rate, momentum, nesterov, weight_decay, schedule)
 
 
 def rows_to_one(x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, Strict, field_validator
 
-from gnflow.spec.base import Count, Fraction, Kind, Rate, Spec, Unit, refuse
+from gnflow.spec.base import Count, Fraction, Kind, Rate, Spec, Unit, later, refuse
 from gnflow.spec.open import Open
 
 Beta = Fraction
@@ -78,12 +78,25 @@ class MuonRule(MatrixMethod):
     """Decoupled decay, multiplied by the learning rate."""
     ns_steps: Annotated[int, Field(ge=1, le=20)] = 5
     """Newton-Schulz iterations."""
-    scale: Literal["original", "match_rms"] = "original"
-    """Size of the update of an (m, n) matrix: `original` sqrt(max(1, m/n)), `match_rms` 0.2 sqrt(max(m, n))."""
-    coefficients: Literal["jordan", "polar_express"] = "jordan"
-    """Polynomials of the iteration: one for all steps, or one for each (arXiv:2505.16932)."""
+    scale: Literal["original", "match_rms", "spectral"] = "original"
+    """Size of the update of an (m, n) matrix: `original` sqrt(max(1, m/n)), `match_rms` 0.2 sqrt(max(m, n)), `spectral`
+    sqrt(m/n)."""
+    coefficients: Literal["jordan", "polar_express", "convergent"] = "jordan"
+    """Polynomials of the iteration: `jordan` has one for all steps, `polar_express` one for each
+    (arXiv:2505.16932), and `convergent` one that reaches the orthogonal factor itself, for which it takes 12 steps."""
     split: Count = 1
     """Matrices fused along the rows of each weight, orthogonalised one by one: 3 for a fused query, key and value."""
+    second_moment: Annotated[Literal["none", "before", "after"], later("none")] = "none"
+    """Entries are divided by the root of a second moment: `before` the iteration, of the gradients (Muon squared,
+    arXiv:2604.09967), or `after` it, of its results, whose size stays (AdaMuon, arXiv:2507.11005)."""
+    second_beta: Annotated[Beta, later(0.95)] = 0.95
+    """Decay of the second moment."""
+    eps: Annotated[Rate, later(1e-8)] = 1e-8
+    """Added to the root of the second moment."""
+    equalize: Annotated[Literal["none", "rows"], later("none")] = "none"
+    """`rows` gives all rows of a matrix one norm before the iteration (MuonEq-R, arXiv:2603.28254)."""
+    dtype: Annotated[Literal["auto", "float32", "bfloat16"], later("auto")] = "auto"
+    """Type of the numbers in the iteration: `auto` is float32 on a CPU and bfloat16 on a GPU."""
 
     def problem_with(self, shape: Sequence[int]) -> str | None:
         """Rows that `split` does not divide."""

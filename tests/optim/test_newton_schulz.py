@@ -8,7 +8,8 @@ SHAPES = {"square": (12, 12), "wide": (6, 20), "tall": (20, 6), "another wide": 
 SETS = tuple(ITERATIONS)
 each_set = pytest.mark.parametrize("coefficients", SETS)
 # Of singular values of at least 0.01 once |X| = 1, in exact arithmetic.
-RANGES = {"jordan": (0.6818, 1.1345), "polar_express": (0.846, 1.154)}
+RANGES = {"jordan": (0.6818, 1.1345), "polar_express": (0.846, 1.154), "convergent": (0.9999, 1.0001)}
+STEPS = {"jordan": 5, "polar_express": 5, "convergent": 12}
 
 
 def matrices(seed=0, dtype=torch.float32):
@@ -48,17 +49,21 @@ def polynomials(coefficients, steps=5):
 
 @each_set
 def test_the_result_is_near_the_polar_factor(coefficients):
-    for name, u in orthogonalised(matrices(), coefficients=coefficients).items():
+    for name, u in orthogonalised(matrices(), STEPS[coefficients], coefficients).items():
         assert cosine(u.double(), polar(matrices()[name])) > 0.98, name
 
 
 @each_set
 def test_singular_values_end_in_the_published_range(coefficients):
     lowest, highest = RANGES[coefficients]
+
+    def factor(tree):
+        return orthogonalised(tree, STEPS[coefficients], coefficients)
+
     for shape in ((8, 16), (8, 40), (40, 8)):
         m, n = sorted(shape)
         x = decaying(m, n, smallest=0.015)
-        singular = torch.linalg.svdvals(orthogonalised({"x": x if shape == (m, n) else x.mT}, 5, coefficients)["x"])
+        singular = torch.linalg.svdvals(factor({"x": x if shape == (m, n) else x.mT})["x"])
         assert lowest <= singular.min() <= singular.max() <= highest, shape
 
 
@@ -92,6 +97,35 @@ def test_in_bfloat16_the_gram_form_errs_at_most_twice_as_much_as_the_plain_itera
         plain = plainly(x.bfloat16(), steps)
         assert (gram[0].double() - expected).norm() < 2 * (plain.double() - expected).norm()
         assert torch.linalg.matrix_norm(gram[0].float(), 2) < 1.35
+
+
+@each_set
+@pytest.mark.parametrize("steps", [6, 7, 12, 20])
+def test_no_number_of_steps_explodes_in_bfloat16(coefficients, steps):
+    for smallest in (1e-1, 1e-3, 1e-6):
+        for seed in range(3):
+            x = decaying(16, 64, smallest) @ torch.linalg.qr(noise({"x": torch.empty(64, 64)}, seed)["x"].double()).Q
+            u = orthogonalised({"x": x.float()}, steps, coefficients, "bfloat16")["x"]
+            assert torch.linalg.matrix_norm(u, 2) < 1.35
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_products_have_the_type_that_is_asked_for_and_the_result_that_of_the_matrix(dtype):
+    x = matrices(dtype=torch.float64)["square"]
+    rounded = (x / x.norm()).to(getattr(torch, dtype))
+    [plain] = newton_schulz([rounded.unsqueeze(0)], polynomials("jordan"))
+    u = orthogonalised({"x": x}, dtype=dtype)["x"]
+    assert u.dtype == torch.float64
+    torch.testing.assert_close(u, plain[0].double(), atol=2e-2 if dtype == "bfloat16" else 1e-5, rtol=0)
+    assert torch.equal(u, u.to(getattr(torch, dtype)).double())
+    assert not torch.equal(u, orthogonalised({"x": x})["x"])
+
+
+def test_empty_matrices_stay_empty_beside_others():
+    full = matrices()["wide"]
+    found = orthogonalised({"none": torch.empty(0, 4), "w": full, "nothing": torch.empty(2, 3, 0)})
+    assert list(found) == ["none", "w", "nothing"]
+    torch.testing.assert_close(found["w"], orthogonalised({"w": full})["w"])
 
 
 def test_the_last_polynomial_repeats_and_a_longer_set_is_cut():

@@ -150,11 +150,16 @@ def test_keys_that_came_later_are_in_no_digest_at_their_default() -> None:
         ("training", "max_undone", 3),
         ("compile", "attention", "flash"),
         ("compile", "activations", 64),
+        ("optimizer", "second_moment", "after"),
+        ("optimizer", "second_beta", 0.9),
+        ("optimizer", "eps", 1e-6),
+        ("optimizer", "equalize", "rows"),
+        ("optimizer", "dtype", "float32"),
     ]
     for section, key, _ in later:
         del before[section][key]  # type: ignore[union-attr, arg-type, call-overload, index]
         assert f"  {key}: " in resolved(one)
     assert digest(one) == digest(before)
     for section, key, value in later:
-        given: dict[str, object] = {"steps": 3} if section == "training" else {}
+        given = {"training": {"steps": 3}, "optimizer": {"kind": "muon"}}.get(section, {})
         assert digest(Experiment.model_validate(base | {section: given | {key: value}})) != digest(one)
