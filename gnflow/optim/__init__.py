@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from gnflow.optim.combine import clip_by_global_norm as clip_by_global_norm
     from gnflow.optim.combine import partition as partition
     from gnflow.optim.combine import route as route
+    from gnflow.optim.kl_soap import kl_soap as kl_soap
     from gnflow.optim.lion import lion as lion
     from gnflow.optim.muon import muon as muon
+    from gnflow.optim.normuon import normuon as normuon
     from gnflow.optim.rmnp import rmnp as rmnp
     from gnflow.optim.soap import soap as soap
+    from gnflow.optim.soap_muon import soap_muon as soap_muon
 
 _HOMES = {
     "as_torch": "gnflow.optim.as_torch",

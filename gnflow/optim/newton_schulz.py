@@ -16,8 +16,8 @@ Source:   Jordan et al. 2024, kellerjordan.github.io/posts/muon; Amsel et al. 20
           dao-lab.ai/blog/2026/gram-newton-schulz
 Code:     github.com/KellerJordan/Muon muon.py @ 857d1ad; github.com/KellerJordan/modded-nanogpt train_gpt.py (Polar
           Express); github.com/Dao-AILab/gram-newton-schulz @ f08f25e
-Differs:  float32 on CPU, bfloat16 on GPU in the Gram form too, unless one is asked for; a tall X takes R = X' X and X Q,
-          and is never transposed
+Differs:  float32 on CPU, bfloat16 on GPU in the Gram form too, unless one is asked for; a tall X takes R = X' X
+          and X Q, and is never transposed
 """
 
 from collections import defaultdict

@@ -14,6 +14,7 @@ Code:     github.com/nikhilvyas/SOAP soap.py @ a1e5535
 Differs:  three axes are a stack of matrices, not a tensor with three factors
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -21,8 +22,8 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Params
+from gnflow.optim import bases
 from gnflow.optim.arguments import described_by
-from gnflow.optim.eigenbasis import first_basis, next_basis
 from gnflow.optim.protocol import Fisher, Transform, counter, rate
 from gnflow.optim.schedules import Schedule, constant
 from gnflow.spec.rules import SoapRule
@@ -39,6 +40,27 @@ class SoapState(NamedTuple):
     right: Params
     left_basis: Params
     right_basis: Params
+
+
+class Average(NamedTuple):
+    """A factor as it was, and the A of the product A G' (of the left side) or A G (of the right) averaged into it."""
+
+    before: Tensor
+    fresh: Tensor
+
+
+class Factors(NamedTuple):
+    """What is averaged into the factors of both sides: (name, G, state) -> average."""
+
+    left: Callable[[str, Tensor, SoapState], Average]
+    right: Callable[[str, Tensor, SoapState], Average]
+
+
+SHAMPOO = Factors(
+    lambda name, gradient, state: Average(state.left[name], gradient),
+    lambda name, gradient, state: Average(state.right[name], gradient.mT),
+)
+"""L of G G', R of G' G."""
 
 
 @described_by(SoapRule)
@@ -59,30 +81,56 @@ def soap(
     `shampoo_beta` is b2 unless given. `normalize_gradients` scales each update to RMS 1 before the learning rate.
     `fresh_factors` lets a refresh see the current gradient before it is projected: no spike from a stale basis.
     """
+    fading = betas[1] if shampoo_beta is None else shampoo_beta
+    return adam_in_bases(
+        "soap",
+        SHAMPOO,
+        fading,
+        learning_rate,
+        betas,
+        eps,
+        weight_decay,
+        precondition_frequency,
+        max_precondition_dim,
+        normalize_gradients,
+        fresh_factors,
+        schedule,
+    )
+
+
+def adam_in_bases(
+    method: str,
+    averaged: Factors,
+    fading: float,
+    learning_rate: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    precondition_frequency: int,
+    max_precondition_dim: int,
+    normalize_gradients: bool,
+    fresh_factors: bool,
+    schedule: Schedule | None,
+) -> Transform[SoapState]:
+    """SOAP with factors that are averages, fading by `fading`, of something else. `method` names who refuses shapes."""
     factor = schedule or constant()
     b1, b2 = betas
-    fading = b2 if shampoo_beta is None else shampoo_beta
 
     def init(params: Params) -> SoapState:
         for name, value in params.items():
             if value.ndim not in (1, 2, 3):
                 shape = tuple(value.shape)
-                raise ValueError(f"soap takes vectors, matrices and stacks of them; `{name}` has shape {shape}")
-        matrices = {name: value for name, value in params.items() if value.ndim > 1}
-        left = {name: _square(w, -2) for name, w in matrices.items() if w.shape[-2] <= max_precondition_dim}
-        right = {name: _square(w, -1) for name, w in matrices.items() if w.shape[-1] <= max_precondition_dim}
+                raise ValueError(f"{method} takes vectors, matrices and stacks of them; `{name}` has shape {shape}")
+        left, right = bases.zero_factors(params, max_precondition_dim)
         moments = trees.zeros(params), trees.zeros(params)
-        bases = trees.mapped(_identity, left), trees.mapped(_identity, right)
-        return SoapState(counter(params), rate(learning_rate, params), *moments, left, right, *bases)
+        turned = bases.identities(left), bases.identities(right)
+        return SoapState(counter(params), rate(learning_rate, params), *moments, left, right, *turned)
 
     def into(tree: Params, state: SoapState) -> Params:
-        return {name: _turn(x, state.left_basis.get(name), state.right_basis.get(name)) for name, x in tree.items()}
+        return bases.into(tree, state.left_basis, state.right_basis)
 
     def back(tree: Params, state: SoapState) -> Params:
-        return {
-            name: _turn(x, _transposed(state.left_basis.get(name)), _transposed(state.right_basis.get(name)))
-            for name, x in tree.items()
-        }
+        return bases.back(tree, state.left_basis, state.right_basis)
 
     def update(gradients: Params, state: SoapState, params: Params) -> tuple[Params, SoapState]:
         return fed(gradients, gradients, gradients, state, params)
@@ -106,27 +154,33 @@ def soap(
             updates=state.updates + 1,
             first=first,
             second=square,
-            left={name: left(name, lhs, factors) for name, lhs in state.left.items()},
-            right={name: right(name, rhs, factors) for name, rhs in state.right.items()},
+            left=left(factors, state),
+            right=right(factors, state),
         )
         return updates, after
 
-    def left(name: str, before: Tensor, gradients: Params) -> Tensor:
-        return fading * before + (1 - fading) * gradients[name] @ gradients[name].mT
+    def left(gradients: Params, state: SoapState) -> Params:
+        means = {name: averaged.left(name, gradients[name], state) for name in state.left}
+        return {
+            name: fading * mean.before + (1 - fading) * mean.fresh @ gradients[name].mT for name, mean in means.items()
+        }
 
-    def right(name: str, before: Tensor, gradients: Params) -> Tensor:
-        return fading * before + (1 - fading) * gradients[name].mT @ gradients[name]
+    def right(gradients: Params, state: SoapState) -> Params:
+        means = {name: averaged.right(name, gradients[name], state) for name in state.right}
+        return {
+            name: fading * mean.before + (1 - fading) * mean.fresh @ gradients[name] for name, mean in means.items()
+        }
 
     def refresh(gradients: Params, state: SoapState) -> SoapState:
-        # The plan asks on the meta device, where there is no count, what a refresh costs.
-        calls = 1 + precondition_frequency if state.updates.is_meta else int(state.updates)
-        if calls == 0 or (calls - 1) % precondition_frequency:
+        calls = bases.calls_when_due(state.updates, precondition_frequency)
+        if calls is None:
             return state
-        lhs, rhs = state.left, state.right
+        factors = state.left, state.right
         if fresh_factors:
-            lhs = {name: left(name, value, gradients) for name, value in lhs.items()}
-            rhs = {name: right(name, value, gradients) for name, value in rhs.items()}
-        return _rotated(state, lhs, rhs, from_nothing=calls == 1)
+            factors = left(gradients, state), right(gradients, state)
+        turned = state.left_basis, state.right_basis
+        first, second, turned = bases.renewed(state.first, state.second, turned, factors, from_nothing=calls == 1)
+        return state._replace(first=first, second=second, left_basis=turned[0], right_basis=turned[1])
 
     def diagonal(state: SoapState) -> Params:
         step = (state.updates - 1).clamp(min=1).double()
@@ -135,62 +189,6 @@ def soap(
     return Transform(
         init, update, refresh, precondition_frequency, Fisher(into, back, diagonal, fed)
     )  # fmt: skip
-
-
-def _rotated(state: SoapState, left: Params, right: Params, from_nothing: bool) -> SoapState:
-    """The moments carried over into the next bases of both sides."""
-    first, second = dict(state.first), dict(state.second)
-    bases = dict(state.left_basis), dict(state.right_basis)
-    for side, factors in enumerate((left, right)):
-        for name, factor in factors.items():
-            old, order = bases[side][name], None
-            if from_nothing:
-                new = first_basis(factor)
-            else:
-                new, order = next_basis(factor, old)
-            if side == 0:
-                if name in first:
-                    first[name] = _carried(first[name], old, new)
-                second[name] = (
-                    second[name]
-                    if order is None
-                    else second[name].gather(-2, order.unsqueeze(-1).expand_as(second[name]))
-                )
-            else:
-                if name in first:
-                    first[name] = _carried(first[name].mT, old, new).mT.contiguous()
-                second[name] = (
-                    second[name]
-                    if order is None
-                    else second[name].gather(-1, order.unsqueeze(-2).expand_as(second[name]))
-                )
-            bases[side][name] = new
-    return state._replace(first=first, second=second, left_basis=bases[0], right_basis=bases[1])
-
-
-def _carried(moment: Tensor, old: Tensor, new: Tensor) -> Tensor:
-    """new' old M, for M (..., m, n) in the order of fewer products."""
-    m, n = moment.shape[-2:]
-    return new.mT @ (old @ moment) if n < m else (new.mT @ old) @ moment
-
-
-def _square(weight: Tensor, side: int) -> Tensor:
-    size = weight.shape[side]
-    return weight.new_zeros(*weight.shape[:-2], size, size)
-
-
-def _identity(factor: Tensor) -> Tensor:
-    eye = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
-    return eye.expand_as(factor).clone()
-
-
-def _turn(x: Tensor, left: Tensor | None, right: Tensor | None) -> Tensor:
-    x = x if left is None else left.mT @ x
-    return x if right is None else x @ right
-
-
-def _transposed(basis: Tensor | None) -> Tensor | None:
-    return None if basis is None else basis.mT
 
 
 def _rms(update: Tensor) -> Tensor:

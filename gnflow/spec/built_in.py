@@ -12,6 +12,9 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "rmnp": "gnflow.spec.rules:RmnpRule",
         "soap": "gnflow.spec.rules:SoapRule",
         "lion": "gnflow.optim.lion:Lion",
+        "normuon": "gnflow.optim.normuon:NorMuon",
+        "kl_soap": "gnflow.optim.kl_soap:KlSoap",
+        "soap_muon": "gnflow.optim.soap_muon:SoapMuon",
     },
     "models": {
         "decoder": "gnflow.spec.model:Decoder",

@@ -19,6 +19,9 @@ OPTIMIZERS: dict[str, dict[str, Plain]] = {
     "rmnp": {"microbatches": 4, "learning_rate": 0.01, "scale": "match_rms", "others": OTHERS},
     "soap": {"microbatches": 4, "others": OTHERS},
     "lion": {"microbatches": 4, "learning_rate": 0.001},
+    "normuon": {"microbatches": 4, "learning_rate": 0.02, "scale": "match_rms", "others": OTHERS},
+    "kl_soap": {"microbatches": 4, "others": OTHERS},
+    "soap_muon": {"microbatches": 4, "learning_rate": 0.02, "scale": "match_rms", "others": OTHERS},
     "fop_soap": {"microbatches": 4, "others": OTHERS},
     "ml_fop_soap": {"microbatches": 8, "others": OTHERS},
     "gauss_newton": {

@@ -1,0 +1,93 @@
+"""SOAP in the eigenbasis of factors that are fitted together, so that their Kronecker product is near the covariance.
+
+    L <- s L + (1 - s)/n  G QR max(lR, eps)^-1 QR' G',    lR = diag(QR' R QR)
+    R <- s R + (1 - s)/m  G' QL max(lL, eps)^-1 QL' G,    lL = diag(QL' L QL),    W is (m, n)
+
+Both from the old values. They begin as the root mean square of the first gradient times the identity. All else is as in
+SOAP (`soap.py`).
+
+Source:   Lin et al. 2025, arXiv:2509.03378
+Code:     github.com/NVIDIA-NeMo/Emerging-Optimizers legacy_soap/soap.py @ fd77292
+Differs:  the first factors have the scale of the gradient, in place of 0.1: scaled gradients give the same bases;
+          the bases are renewed as SOAP's are; a side too long for a basis whitens nothing
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from gnflow.optim.arguments import described_by
+from gnflow.spec.rules import SoapFields
+from gnflow.transform import Schedule, Transform
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gnflow.optim.soap import Average, SoapState
+
+
+class KlSoap(SoapFields):
+    """SOAP with the factors of KL-Shampoo (arXiv:2509.03378); for matrices only."""
+
+    factory = "gnflow.optim.kl_soap:kl_soap"
+    kind: Literal["kl_soap"] = "kl_soap"
+
+
+@described_by(KlSoap)
+def kl_soap(
+    learning_rate: float = 3e-3,
+    betas: tuple[float, float] = (0.95, 0.95),
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
+    precondition_frequency: int = 10,
+    max_precondition_dim: int = 10_000,
+    shampoo_beta: float | None = None,
+    normalize_gradients: bool = False,
+    fresh_factors: bool = False,
+    schedule: Schedule | None = None,
+) -> Transform[SoapState]:
+    """KL-SOAP for what `soap` takes, with its arguments. Raises ValueError in `init` for anything else."""
+    import torch
+
+    from gnflow.optim.soap import Average, Factors, adam_in_bases
+
+    fading = betas[1] if shampoo_beta is None else shampoo_beta
+
+    def begun(factor: Tensor, gradient: Tensor, state: SoapState) -> Tensor:
+        squares = gradient.square().sum((-2, -1), keepdim=True) / max(gradient.shape[-2:].numel(), 1)
+        eye = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+        return torch.where(state.updates > 0, factor, squares.sqrt() * eye)
+
+    def whitened(gradient: Tensor, factor: Tensor | None, basis: Tensor | None, state: SoapState) -> Tensor:
+        """G Q max(l, eps)^-1 Q' / n, for the factor and the basis of the right side."""
+        n = gradient.shape[-1]
+        if factor is None or basis is None:
+            return gradient / n
+        spread = (basis * (begun(factor, gradient, state) @ basis)).sum(-2)
+        inverse = spread.clamp(min=eps).reciprocal() / n
+        return (gradient @ basis * inverse.unsqueeze(-2)) @ basis.mT
+
+    def left(name: str, gradient: Tensor, state: SoapState) -> Average:
+        factor = state.left[name]
+        begin = begun(factor, gradient, state) if name in state.right else factor
+        return Average(begin, whitened(gradient, state.right.get(name), state.right_basis.get(name), state))
+
+    def right(name: str, gradient: Tensor, state: SoapState) -> Average:
+        factor = state.right[name]
+        begin = begun(factor, gradient, state) if name in state.left else factor
+        return Average(begin, whitened(gradient.mT, state.left.get(name), state.left_basis.get(name), state))
+
+    return adam_in_bases(
+        "kl_soap",
+        Factors(left, right),
+        fading,
+        learning_rate,
+        betas,
+        eps,
+        weight_decay,
+        precondition_frequency,
+        max_precondition_dim,
+        normalize_gradients,
+        fresh_factors,
+        schedule,
+    )
