@@ -16,6 +16,7 @@ from gnflow.optim.descent import Descent, Probe
 from gnflow.optim.fisher_orthogonal import FisherOrthogonal, Projection
 from gnflow.optim.frozen import Frozen
 from gnflow.optim.gauss_newton import Block, GaussNewton, Search
+from gnflow.optim.hyperball import hyperball
 from gnflow.optim.protocol import AnyState, AnyTransform, Jit, Optimizer, Region, Transform
 from gnflow.optim.search import FullStep, GeometricSearch
 from gnflow.optim.stacks import Stacks
@@ -161,7 +162,8 @@ def _descent(
 def transform(rule: rules.FirstOrder, schedule: schedules.Schedule) -> AnyTransform:
     """The transform of one rule. Raises EnvironmentProblem for a plug-in whose factory does not make one."""
     made = built(rule, Transform, **parameters(rule), schedule=schedule)
-    return checked(made, who(rule)) if origin_of(type(rule)) else made
+    found = checked(made, who(rule)) if origin_of(type(rule)) else made
+    return hyperball(found, schedule) if isinstance(rule, rules.MatrixMethod) and rule.hyperball else found
 
 
 def _schedule(schedule: spec_schedules.Schedule, updates: int) -> schedules.Schedule:

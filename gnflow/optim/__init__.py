@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gnflow.optim.combine import clip_by_global_norm as clip_by_global_norm
     from gnflow.optim.combine import partition as partition
     from gnflow.optim.combine import route as route
+    from gnflow.optim.hyperball import hyperball as hyperball
     from gnflow.optim.kl_soap import kl_soap as kl_soap
     from gnflow.optim.lion import lion as lion
     from gnflow.optim.muon import muon as muon
@@ -29,6 +30,7 @@ _HOMES = {
     "as_torch": "gnflow.optim.as_torch",
     "chain": "gnflow.optim.combine",
     "clip_by_global_norm": "gnflow.optim.combine",
+    "hyperball": "gnflow.optim.hyperball",
     "partition": "gnflow.optim.combine",
     "route": "gnflow.optim.combine",
 }

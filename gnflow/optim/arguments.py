@@ -17,9 +17,8 @@ def described_by(kind: type[Kind]) -> Callable[[Factory], Factory]:
     """Adds the fields of `kind`, with their help and what is allowed, to the docstring of a factory."""
 
     def described(factory: Factory) -> Factory:
-        lines = [
-            _line(name, f"{help_of(kind, name)} {_allowed(kind, name)}") for name in shapes(kind) if name != "kind"
-        ]
+        given = [name for name in shapes(kind) if name != "kind" and name not in kind.around]
+        lines = [_line(name, f"{help_of(kind, name)} {_allowed(kind, name)}") for name in given]
         told = "\n".join([*lines, _line("schedule", SCHEDULE)])
         factory.__doc__ = f"{inspect.cleandoc(factory.__doc__ or '')}\n\nArguments:\n{told}"
         return factory

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, Strict, field_validator
+from pydantic import Field, Strict, field_validator, model_validator
 
 from gnflow.spec.base import Count, Fraction, Kind, Rate, Spec, Unit, later, refuse
 from gnflow.spec.open import Open
@@ -45,6 +45,17 @@ class MatrixMethod(FirstOrder):
     """A rule for matrices alone."""
 
     matrices = True
+    around = frozenset({"hyperball"})
+    hyperball: Annotated[bool, later(False)] = False
+    """Keep every matrix at the Frobenius norm that it began with; the learning rate is then the length of a step as a
+    part of this norm (arXiv:2606.16899)."""
+
+    @model_validator(mode="after")
+    def _nothing_decays_on_a_sphere(self) -> Self:
+        decay: object = getattr(self, "weight_decay", 0.0)
+        if self.hyperball and decay:
+            raise refuse("`hyperball` keeps the norm of every matrix; set `weight_decay: 0.0`", "hyperball")
+        return self
 
 
 class AdamWRule(FirstOrder):

@@ -155,6 +155,7 @@ def test_keys_that_came_later_are_in_no_digest_at_their_default() -> None:
         ("optimizer", "eps", 1e-6),
         ("optimizer", "equalize", "rows"),
         ("optimizer", "dtype", "float32"),
+        ("optimizer", "hyperball", True),
     ]
     for section, key, _ in later:
         del before[section][key]  # type: ignore[union-attr, arg-type, call-overload, index]

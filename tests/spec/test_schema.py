@@ -100,7 +100,7 @@ def test_the_schema_and_the_loader_agree_about_every_bad_part(tmp_path: Path) ->
         "needs data of kind", "needs a model of that kind", "every part is frozen", "needs multimodal data",
         "minimum of a quadratic", "take at most those", "goes on from one solve", "damping of its own",
         "at least as many iterations", "lose their conjugacy", "linearises no logits", "no digits left",
-        "takes second derivatives",
+        "takes second derivatives", "keeps the norm of every matrix",
         "leads outside the project", "no file can have", "a password or an access token",
     )  # fmt: skip
     rest = {"name": "trial", "data": "text", "optimizer": "adamw", "training": {"steps": 3}}
