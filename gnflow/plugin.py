@@ -19,6 +19,7 @@ from gnflow.objective import Objective as Objective
 from gnflow.objective import Params as Params
 from gnflow.objective import Scalar as Scalar
 from gnflow.objective import Tokens as Tokens
+from gnflow.optim.decay import decay_rates as decay_rates
 from gnflow.spec.base import Count as Count
 from gnflow.spec.base import Fraction as Fraction
 from gnflow.spec.base import Listed as Listed
@@ -31,9 +32,11 @@ from gnflow.spec.base import refuse as refuse
 from gnflow.spec.data import SourceKind as SourceKind
 from gnflow.spec.model import ModelKind as ModelKind
 from gnflow.spec.rules import Beta as Beta
+from gnflow.spec.rules import Cautious as Cautious
 from gnflow.spec.rules import Decay as Decay
 from gnflow.spec.rules import FirstOrder as FirstOrder
 from gnflow.spec.rules import MatrixMethod as MatrixMethod
+from gnflow.spec.rules import WeightDecay as WeightDecay
 from gnflow.spec.training import MetricKind as MetricKind
 from gnflow.transform import Fisher as Fisher
 from gnflow.transform import Schedule as Schedule

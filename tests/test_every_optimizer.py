@@ -42,6 +42,8 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "kl_soap": {**SOAP, "kind": "kl_soap", "precondition_frequency": 2, "microbatches": 2},
     "kl_soap one-sided": {**SOAP, "kind": "kl_soap", "max_precondition_dim": 16, "fresh_factors": True},
     "soap_muon": {**MUON, "kind": "soap_muon", "precondition_frequency": 2},
+    "muon cautious": {**MUON, "weight_decay": {"kind": "cautious", "rate": 0.2}},
+    "soap cautious": {**SOAP, "weight_decay": "cautious", "precondition_frequency": 2},
     "muon hyperball": {**MUON, "hyperball": True, "schedule": {"kind": "cosine", "warmup": 2}, "clip": 1.0},
     "fop_soap hyperball": {**FOP, "hyperball": True, "weight_decay": 0.0},
     "fop_soap": {**FOP, "microbatches": 4, "precondition_frequency": 2},

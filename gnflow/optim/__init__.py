@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from gnflow.optim.rmnp import rmnp as rmnp
     from gnflow.optim.soap import soap as soap
     from gnflow.optim.soap_muon import soap_muon as soap_muon
+    from gnflow.spec.rules import Cautious as Cautious
 
 _HOMES = {
+    "Cautious": "gnflow.spec.rules",
     "as_torch": "gnflow.optim.as_torch",
     "chain": "gnflow.optim.combine",
     "clip_by_global_norm": "gnflow.optim.combine",

@@ -16,9 +16,10 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.objective import Params
 from gnflow.optim.arguments import described_by
+from gnflow.optim.decay import decay_rates
 from gnflow.optim.protocol import Fisher, Transform, counter, rate
 from gnflow.optim.schedules import Schedule, constant
-from gnflow.spec.rules import AdamWRule
+from gnflow.spec.rules import AdamWRule, Cautious
 
 
 class AdamWState(NamedTuple):
@@ -35,7 +36,7 @@ def adamw(
     learning_rate: float = 3e-3,
     betas: tuple[float, float] = (0.9, 0.95),
     eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    weight_decay: float | Cautious = 0.0,
     schedule: Schedule | None = None,
 ) -> Transform[AdamWState]:
     """AdamW for any dict of tensors."""
@@ -59,7 +60,8 @@ def adamw(
         updates = {}
         for name, w in params.items():
             root = (square[name] / correction2).sqrt() + eps
-            updates[name] = -lr * (first[name] / correction1 / root + weight_decay * w)
+            u = first[name] / correction1 / root
+            updates[name] = -lr * (u + decay_rates(weight_decay, u, w) * w)
         return updates, AdamWState(count, state.learning_rate, first, square)
 
     def diagonal(state: AdamWState) -> Params:

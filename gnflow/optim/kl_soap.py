@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from gnflow.optim.arguments import described_by
-from gnflow.spec.rules import SoapFields
+from gnflow.spec.rules import Cautious, SoapFields
 from gnflow.transform import Schedule, Transform
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def kl_soap(
     learning_rate: float = 3e-3,
     betas: tuple[float, float] = (0.95, 0.95),
     eps: float = 1e-8,
-    weight_decay: float = 0.01,
+    weight_decay: float | Cautious = 0.01,
     precondition_frequency: int = 10,
     max_precondition_dim: int = 10_000,
     shampoo_beta: float | None = None,

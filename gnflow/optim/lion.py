@@ -17,8 +17,9 @@ from pydantic import Strict
 
 from gnflow.objective import Params, Scalar
 from gnflow.optim.arguments import described_by
+from gnflow.optim.decay import decay_rates
 from gnflow.spec.base import Rate
-from gnflow.spec.rules import Beta, Decay, FirstOrder
+from gnflow.spec.rules import Beta, Cautious, FirstOrder, WeightDecay
 from gnflow.transform import Schedule, Transform, counter, rate
 
 
@@ -31,8 +32,8 @@ class Lion(FirstOrder):
     """Step size; every entry of a weight moves by it."""
     betas: Annotated[tuple[Beta, Beta], Strict(False)] = (0.9, 0.99)
     """Weight of the momentum in the update, and decay of the momentum."""
-    weight_decay: Decay = 0.0
-    """Decoupled decay, multiplied by the learning rate."""
+    weight_decay: WeightDecay = 0.0
+    """Decoupled decay, multiplied by the learning rate. `cautious` decays only what it moves the way of the update."""
 
 
 class LionState(NamedTuple):
@@ -47,7 +48,7 @@ class LionState(NamedTuple):
 def lion(
     learning_rate: float = 1e-4,
     betas: tuple[float, float] = (0.9, 0.99),
-    weight_decay: float = 0.0,
+    weight_decay: float | Cautious = 0.0,
     schedule: Schedule | None = None,
 ) -> Transform[LionState]:
     """Lion for any dict of tensors."""
@@ -62,7 +63,8 @@ def lion(
         updates, momentum = {}, {}
         for name, g in gradients.items():
             m, w = state.momentum[name], params[name]
-            updates[name] = -lr * ((b1 * m + (1 - b1) * g).sign() + weight_decay * w)
+            u = (b1 * m + (1 - b1) * g).sign()
+            updates[name] = -lr * (u + decay_rates(weight_decay, u, w) * w)
             momentum[name] = b2 * m + (1 - b2) * g
         return updates, LionState(state.updates + 1, state.learning_rate, momentum)
 

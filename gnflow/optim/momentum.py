@@ -12,9 +12,11 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Params
+from gnflow.optim.decay import decay_rates
 from gnflow.optim.protocol import Transform, counter, rate
 from gnflow.optim.schedules import Schedule, constant
 from gnflow.spec.base import listed
+from gnflow.spec.rules import Cautious
 
 Scale: TypeAlias = Literal["original", "match_rms"]
 
@@ -48,7 +50,7 @@ def along_momentum(
     learning_rate: float,
     momentum: float,
     nesterov: bool,
-    weight_decay: float,
+    weight_decay: float | Cautious,
     schedule: Schedule | None,
     split: int = 1,
 ) -> Transform[MomentumState]:
@@ -82,9 +84,11 @@ def along_momentum(
         lr = state.learning_rate * factor(state.updates)
         average = averaged(gradients, state)
         directions, second = direction.of(ahead(gradients, average), apart(gradients), apart(state.second))
-        updates = {
-            name: -lr * (u.reshape(params[name].shape) + weight_decay * params[name]) for name, u in directions.items()
-        }
+        updates = {}
+        for name, direct in directions.items():
+            w = params[name]
+            u = direct.reshape(w.shape)
+            updates[name] = -lr * (u + decay_rates(weight_decay, u, w) * w)
         second = {name: v.reshape(state.second[name].shape) for name, v in second.items()}
         return updates, MomentumState(state.updates + 1, state.learning_rate, average, second)
 

@@ -36,7 +36,7 @@ from gnflow.optim.protocol import Transform
 from gnflow.optim.rmnp import rows_to_one
 from gnflow.optim.schedules import Schedule
 from gnflow.optim.second_moment import divided, entrywise
-from gnflow.spec.rules import MuonRule
+from gnflow.spec.rules import Cautious, MuonRule
 
 Scale: TypeAlias = Literal["original", "match_rms", "spectral"]
 
@@ -46,7 +46,7 @@ def muon(
     learning_rate: float = 0.02,
     momentum: float = 0.95,
     nesterov: bool = True,
-    weight_decay: float = 0.0,
+    weight_decay: float | Cautious = 0.0,
     ns_steps: int = 5,
     scale: Scale = "original",
     schedule: Schedule | None = None,

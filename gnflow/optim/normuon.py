@@ -19,7 +19,7 @@ from pydantic import Field
 
 from gnflow.optim.arguments import described_by
 from gnflow.spec.base import Count, Rate
-from gnflow.spec.rules import Beta, Decay, MatrixMethod
+from gnflow.spec.rules import Beta, Cautious, MatrixMethod, WeightDecay
 from gnflow.transform import Schedule, Transform
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class NorMuon(MatrixMethod):
     """Added to the root of the second moment."""
     nesterov: bool = True
     """Look one step ahead along the momentum."""
-    weight_decay: Decay = 0.01
-    """Decoupled decay, multiplied by the learning rate."""
+    weight_decay: WeightDecay = 0.01
+    """Decoupled decay, multiplied by the learning rate. `cautious` decays only what it moves the way of the update."""
     ns_steps: Annotated[int, Field(ge=1, le=20)] = 5
     """Newton-Schulz iterations."""
     scale: Literal["original", "match_rms", "spectral"] = "spectral"
@@ -67,7 +67,7 @@ def normuon(
     second_beta: float = 0.95,
     eps: float = 1e-8,
     nesterov: bool = True,
-    weight_decay: float = 0.01,
+    weight_decay: float | Cautious = 0.01,
     ns_steps: int = 5,
     scale: Scale = "spectral",
     coefficients: Coefficients = "polar_express",

@@ -22,7 +22,7 @@ from gnflow.optim.arguments import described_by
 from gnflow.optim.momentum import MomentumState, Scale, along_momentum, require_choice, without_memory
 from gnflow.optim.protocol import Transform
 from gnflow.optim.schedules import Schedule
-from gnflow.spec.rules import RmnpRule
+from gnflow.spec.rules import Cautious, RmnpRule
 
 SMALLEST_NORM = 1e-12
 
@@ -32,7 +32,7 @@ def rmnp(
     learning_rate: float = 0.02,
     momentum: float = 0.95,
     nesterov: bool = True,
-    weight_decay: float = 0.0,
+    weight_decay: float | Cautious = 0.0,
     scale: Scale = "original",
     schedule: Schedule | None = None,
 ) -> Transform[MomentumState]:

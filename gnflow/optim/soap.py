@@ -24,9 +24,10 @@ from gnflow import trees
 from gnflow.objective import Params
 from gnflow.optim import bases
 from gnflow.optim.arguments import described_by
+from gnflow.optim.decay import decay_rates
 from gnflow.optim.protocol import Fisher, Transform, counter, rate
 from gnflow.optim.schedules import Schedule, constant
-from gnflow.spec.rules import SoapRule
+from gnflow.spec.rules import Cautious, SoapRule
 
 
 class SoapState(NamedTuple):
@@ -68,7 +69,7 @@ def soap(
     learning_rate: float = 3e-3,
     betas: tuple[float, float] = (0.95, 0.95),
     eps: float = 1e-8,
-    weight_decay: float = 0.01,
+    weight_decay: float | Cautious = 0.01,
     precondition_frequency: int = 10,
     max_precondition_dim: int = 10_000,
     shampoo_beta: float | None = None,
@@ -105,7 +106,7 @@ def adam_in_bases(
     learning_rate: float,
     betas: tuple[float, float],
     eps: float,
-    weight_decay: float,
+    weight_decay: float | Cautious,
     precondition_frequency: int,
     max_precondition_dim: int,
     normalize_gradients: bool,
@@ -148,8 +149,10 @@ def adam_in_bases(
         adam = back({name: m / (square[name].sqrt() + eps) for name, m in first.items()}, state)
         if normalize_gradients:
             adam = {name: u / _rms(u).clamp(min=eps) for name, u in adam.items()}
-        kept = 1 - lr * weight_decay * live
-        updates = {name: kept * (params[name] - size * u) - params[name] for name, u in adam.items()}
+        updates = {}
+        for name, u in adam.items():
+            kept = 1 - lr * decay_rates(weight_decay, u, params[name]) * live
+            updates[name] = kept * (params[name] - size * u) - params[name]
         after = state._replace(
             updates=state.updates + 1,
             first=first,

@@ -22,8 +22,9 @@ from pydantic import Field
 
 from gnflow.objective import Params, Scalar
 from gnflow.optim.arguments import described_by
+from gnflow.optim.decay import decay_rates
 from gnflow.spec.base import Count, Rate, Unit
-from gnflow.spec.rules import Beta, Decay, MatrixMethod
+from gnflow.spec.rules import Beta, Cautious, MatrixMethod, WeightDecay
 from gnflow.transform import Schedule, Transform, counter, rate
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class SoapMuon(MatrixMethod):
     """Added to the root of the second moment."""
     nesterov: bool = True
     """Look one step ahead along the momentum."""
-    weight_decay: Decay = 0.0
-    """Decoupled decay, multiplied by the learning rate."""
+    weight_decay: WeightDecay = 0.0
+    """Decoupled decay, multiplied by the learning rate. `cautious` decays only what it moves the way of the update."""
     precondition_frequency: Annotated[Count, Unit("updates")] = 1
     """Updates from one renewal of the eigenbasis to the next."""
     max_precondition_dim: Count = 10_000
@@ -91,7 +92,7 @@ def soap_muon(
     shampoo_beta: float = 0.9,
     eps: float = 1e-8,
     nesterov: bool = True,
-    weight_decay: float = 0.0,
+    weight_decay: float | Cautious = 0.0,
     precondition_frequency: int = 1,
     max_precondition_dim: int = 10_000,
     ns_steps: int = 5,
@@ -136,10 +137,10 @@ def soap_muon(
         }
         white = {name: x / (second[name].sqrt() + eps) for name, x in turned.items()}
         whitened = bases.back(white, state.left_basis, state.right_basis)
-        updates = {
-            name: -lr * live * (size(u, scale) * u + weight_decay * params[name])
-            for name, u in orthogonalised(whitened, ns_steps, coefficients, dtype).items()
-        }
+        updates = {}
+        for name, factor in orthogonalised(whitened, ns_steps, coefficients, dtype).items():
+            u, w = size(factor, scale) * factor, params[name]
+            updates[name] = -lr * live * (u + decay_rates(weight_decay, u, w) * w)
         fading, fresh = shampoo_beta, 1 - shampoo_beta
         after = state._replace(
             updates=state.updates + 1,

@@ -4,13 +4,24 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, Strict, field_validator, model_validator
+from pydantic import Field, Strict, Tag, field_validator, model_validator
 
-from gnflow.spec.base import Count, Fraction, Kind, Rate, Spec, Unit, later, refuse
+from gnflow.spec.base import PLAIN, Count, Fraction, Kind, OrPlain, Rate, Spec, Unit, later, refuse
 from gnflow.spec.open import Open
 
 Beta = Fraction
 Decay = Annotated[float, Field(ge=0)]
+
+
+class Cautious(Spec):
+    """Weight decay of the entries that it moves the way of the update, and of no others (arXiv:2510.12402)."""
+
+    kind: Literal["cautious"] = "cautious"
+    rate: Decay = 0.1
+    """Decoupled decay, multiplied by the learning rate."""
+
+
+WeightDecay = Annotated[Annotated[Decay, Tag(PLAIN)] | Annotated[Cautious, Tag("cautious")], OrPlain(("cautious",))]
 
 
 class FirstOrder(Kind):
@@ -69,8 +80,8 @@ class AdamWRule(FirstOrder):
     """Decay of the first and of the second moment."""
     eps: Rate = 1e-8
     """Added to the root of the second moment."""
-    weight_decay: Decay = 0.0
-    """Decoupled decay, multiplied by the learning rate."""
+    weight_decay: WeightDecay = 0.0
+    """Decoupled decay, multiplied by the learning rate. `cautious` decays only what it moves the way of the update."""
 
 
 class MuonRule(MatrixMethod):
@@ -85,8 +96,8 @@ class MuonRule(MatrixMethod):
     """Decay of the momentum."""
     nesterov: bool = True
     """Look one step ahead along the momentum."""
-    weight_decay: Decay = 0.0
-    """Decoupled decay, multiplied by the learning rate."""
+    weight_decay: WeightDecay = 0.0
+    """Decoupled decay, multiplied by the learning rate. `cautious` decays only what it moves the way of the update."""
     ns_steps: Annotated[int, Field(ge=1, le=20)] = 5
     """Newton-Schulz iterations."""
     scale: Literal["original", "match_rms", "spectral"] = "original"
@@ -128,8 +139,8 @@ class RmnpRule(MatrixMethod):
     """Decay of the momentum."""
     nesterov: bool = True
     """Look one step ahead along the momentum."""
-    weight_decay: Decay = 0.0
-    """Decoupled decay, multiplied by the learning rate."""
+    weight_decay: WeightDecay = 0.0
+    """Decoupled decay, multiplied by the learning rate. `cautious` decays only what it moves the way of the update."""
     scale: Literal["original", "match_rms"] = "original"
     """Size of the update of an (m, n) matrix: `original` sqrt(max(1, m/n)), `match_rms` 0.2 sqrt(n) for each row."""
 
@@ -147,8 +158,8 @@ class SoapFields(MatrixMethod):
     """Decay of the factors that give the eigenbasis; that of the second moment unless given."""
     eps: Rate = 1e-8
     """Added to the root of the second moment."""
-    weight_decay: Decay = 0.01
-    """Decoupled decay, multiplied by the learning rate."""
+    weight_decay: WeightDecay = 0.01
+    """Decoupled decay, multiplied by the learning rate. `cautious` decays only what it moves the way of the update."""
     precondition_frequency: Annotated[Count, Unit("updates")] = 10
     """Updates from one renewal of the eigenbasis to the next."""
     max_precondition_dim: Count = 10_000
