@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from gnflow.spec.built_in import BUILT_IN
+
 ROOT = Path(__file__).parents[1]
-LOOP, PURE = re.findall(
+LOOP, PURE, KINDS = re.findall(
     r"^```python\n(.*?)^```$", (ROOT / "docs" / "as_library.md").read_text(), flags=re.MULTILINE | re.DOTALL
 )
 
@@ -31,6 +33,23 @@ def test_the_pure_functions_it_shows_are_called_so() -> None:
     scope = {"transform": soap(), "params": params, "gradients": gradients}
     exec(compile(PURE, "as_library.md", "exec"), scope)
     assert scope["updates"]["w"].shape == (4, 3)  # type: ignore[index]
+
+
+def test_the_transforms_it_shows_move_weights_so() -> None:
+    scope: dict[str, object] = {}
+    exec(compile(KINDS, "as_library.md", "exec"), scope)
+    params, gradients = {"w": torch.ones(4, 3)}, {"w": torch.randn(4, 3)}
+    for name in ("on_a_sphere", "decaying"):
+        transform = scope[name]
+        updates, _ = transform.update(gradients, transform.init(params), params)  # type: ignore[attr-defined]
+        assert 0 < updates["w"].norm() < 0.1
+        if name == "on_a_sphere":
+            torch.testing.assert_close((params["w"] + updates["w"]).norm(), params["w"].norm())
+
+
+def test_the_page_names_every_built_in_rule() -> None:
+    page = (ROOT / "docs" / "as_library.md").read_text()
+    assert not [kind for kind in BUILT_IN["optimizers"] if f"`{kind}`" not in page]
 
 
 def test_every_fault_names_a_test_that_exists() -> None:

@@ -22,7 +22,6 @@ Differs:  float32 on CPU, bfloat16 on GPU in the Gram form too, unless one is as
 
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -104,8 +103,9 @@ def newton_schulz(
 
 
 def _segments(polynomials: Sequence[Polynomial]) -> list[Sequence[Polynomial]]:
-    ends = [2, 5] if len(polynomials) <= 5 else range(2, len(polynomials) + 2, 2)
-    return [part for start, end in pairwise((0, *ends)) if (part := polynomials[start:end])]
+    if 2 < len(polynomials) <= 5:
+        return [polynomials[:2], polynomials[2:]]
+    return [polynomials[at : at + 2] for at in range(0, len(polynomials), 2)]
 
 
 def accumulated(gram: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:

@@ -147,7 +147,7 @@ class UpdateNorms(MetricKind):
 
 
 class Dominance(MetricKind):
-    """`dominance/r_min`, `r_avg`, `r_max` of the momentum's Gram matrix (arXiv:2603.20527); for muon and rmnp."""
+    """`dominance/r_min`, `r_avg`, `r_max` of the momentum's Gram matrix (arXiv:2603.20527); for muon and its like."""
 
     factory = "gnflow.metrics.dominance:dominance"
     kind: Literal["dominance"] = "dominance"
