@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gnflow.curvature import pieces
+from gnflow.curvature.diagonal import estimate_diagonal
 from gnflow.curvature.hessian import hessian_product
 from gnflow.curvature.linearised import BENDS, SURROGATES, Form, curvature_product, linearise
 from gnflow.curvature.newton import expand
@@ -79,11 +80,14 @@ def _objective(
         inputs, targets = of.split(tokens)
         return cross_entropy(of.logits(params, inputs), targets)
 
+    def pick_moving(params: Params) -> Params:
+        return {name: weight for name, weight in params.items() if name not in network.frozen}
+
     def value(params: Params, tokens: Tokens) -> Scalar:
         return loss(network, params, tokens)
 
     def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        moving = {name: weight for name, weight in params.items() if name not in network.frozen}
+        moving = pick_moving(params)
         slope, at = torch.func.grad_and_value(lambda part: loss(lower or network, {**params, **part}, tokens))(moving)
         return slope, at
 
@@ -92,7 +96,12 @@ def _objective(
     else:
         curved = linearise(network.logits, SURROGATES[form], network.split, pull)
         product = curvature_product(network.logits, BENDS[form], network.split)
-    return Objective(value, gradient, curved, product, lambda tokens: total_weight(network.split(tokens)[1]))
+    estimate = estimate_diagonal((lower or network).logits, network.split)
+
+    def diagonal(params: Params, noise: Tensor, tokens: Tokens) -> Params:
+        return estimate(params, pick_moving(params), noise, tokens)
+
+    return Objective(value, gradient, curved, product, lambda tokens: total_weight(network.split(tokens)[1]), diagonal)
 
 
 def _reduce_precision(network: Model, dtype: torch.dtype) -> Model:

@@ -8,20 +8,20 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from gnflow.objective import LocalModel, Params, Scalar, Slopes, Tokens
+from gnflow.objective import LocalModel, Objective, Params, Scalar, Slopes, Tokens
 
 
-def microbatch_weights(objective: Slopes, batch: Tensor) -> Tensor:
+def weigh_microbatches(objective: Slopes, batch: Tensor) -> Tensor:
     """Returns W, (micro-batches,)."""
     return torch.stack([objective.weight(tokens) for tokens in batch])
 
 
-def mean_value(value: Callable[[Tokens], Scalar], batch: Tensor, counts: Tensor) -> Scalar:
-    """Returns the mean of `value` over micro-batches. `counts` are the `microbatch_weights` of the batch."""
+def average_value(value: Callable[[Tokens], Scalar], batch: Tensor, counts: Tensor) -> Scalar:
+    """Returns the mean of `value` over micro-batches. `counts` are the `weigh_microbatches` of the batch."""
     return _mean(torch.stack([value(tokens) for tokens in batch]), counts)
 
 
-def mean_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Params, Scalar]:
+def average_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Params, Scalar]:
     """Returns the mean gradient and loss. It holds a running sum and the current gradient."""
     if len(batch) == 1:
         return objective.gradient(params, batch[0])
@@ -33,16 +33,27 @@ def mean_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Par
             losses.append(loss)
             yield gradient
 
-    counts = microbatch_weights(objective, batch)
+    counts = weigh_microbatches(objective, batch)
     return _mean_tree(gradients(), counts), _mean(torch.stack(losses), counts)
 
 
-def mean_product(model: LocalModel, direction: Params, batch: Tensor) -> Params:
+def average_product(model: LocalModel, direction: Params, batch: Tensor) -> Params:
     """Returns the mean curvature times `direction`. It holds a running sum and the current product."""
     if len(batch) == 1:
         return model.product(direction, batch[0])
     products = (model.product(direction, tokens) for tokens in batch)
-    return _mean_tree(products, microbatch_weights(model, batch))
+    return _mean_tree(products, weigh_microbatches(model, batch))
+
+
+def average_diagonal(objective: Objective, params: Params, batch: Tensor, draw: Callable[[int], Tensor]) -> Params:
+    """Returns the mean of the estimates of curvature. `draw` makes the noise of the micro-batch of this index.
+
+    It holds a running sum and the current estimate.
+    """
+    if len(batch) == 1:
+        return objective.diagonal(params, draw(0), batch[0])
+    estimates = (objective.diagonal(params, draw(i), tokens) for i, tokens in enumerate(batch))
+    return _mean_tree(estimates, weigh_microbatches(objective, batch))
 
 
 def keep_positive(x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ SHAPES: dict[str, Callable[[Tensor, float], Tensor]] = {
 """s(t, p): from 1 at t = 1 to 0 at t = 0."""
 
 
-def _cosine(progress: Tensor, final: float) -> Tensor:
+def _fall_along_cosine(progress: Tensor, final: float) -> Tensor:
     """1 at progress 0, `final` at 1 and after."""
     return final + (1 - final) * 0.5 * (1 + torch.cos(torch.pi * progress.clamp(0, 1)))
 
@@ -43,11 +43,11 @@ def cosine(updates: int, warmup: int = 0, final: float = 0.0) -> Schedule:
     """Linear warm-up, then half a cosine that ends at `final` after `updates`."""
     rising = constant(warmup)
 
-    def factor(count: Tensor) -> Tensor:
+    def find_factor(count: Tensor) -> Tensor:
         progress = (count - warmup).double() / max(updates - warmup, 1)
-        return rising(count) * _cosine(progress, final)
+        return rising(count) * _fall_along_cosine(progress, final)
 
-    return factor
+    return find_factor
 
 
 def wsd(
@@ -59,13 +59,13 @@ def wsd(
     """
     length, fall = max(min(decay, updates - warmup), 1), SHAPES[shape]
 
-    def factor(count: Tensor) -> Tensor:
+    def find_factor(count: Tensor) -> Tensor:
         rising = ((count + 1).double() / max(warmup, 1)).clamp(max=1)
         left = ((updates - count).double() / length).clamp(0, 1)
         # In this form it is exactly 1 before the decay: until there the bits are those of a constant rate.
         return rising * (1 - (1 - final) * (1 - fall(left, power)))
 
-    return factor
+    return find_factor
 
 
 def linear(updates: int, warmup: int = 0, final: float = 0.0) -> Schedule:
@@ -75,15 +75,15 @@ def linear(updates: int, warmup: int = 0, final: float = 0.0) -> Schedule:
 
 def constant_with_inner_cosine(inner_steps: int, final: float = 0.0) -> Schedule:
     """Half a cosine inside each outer step, always from 1."""
-    return lambda count: _cosine((count % inner_steps).double() / inner_steps, final)
+    return lambda count: _fall_along_cosine((count % inner_steps).double() / inner_steps, final)
 
 
 def inner_cosine(inner_steps: int, outer_steps: int, final: float = 0.0) -> Schedule:
     """Half a cosine inside each outer step, from a peak on half a cosine over the outer steps."""
     inner = constant_with_inner_cosine(inner_steps, final)
 
-    def factor(count: Tensor) -> Tensor:
+    def find_factor(count: Tensor) -> Tensor:
         outer = torch.div(count, inner_steps, rounding_mode="floor").double() / outer_steps
-        return inner(count) * _cosine(outer, final)
+        return inner(count) * _fall_along_cosine(outer, final)
 
-    return factor
+    return find_factor

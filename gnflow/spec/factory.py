@@ -29,9 +29,10 @@ def built(kind: Kind, expected: type[Thing], *arguments: object, **named: object
 
 
 def parameters(kind: Kind) -> dict[str, object]:
-    """The fields of the class that names the factory, by name, without `kind`."""
+    """The fields of the class that names the factory, by name, without `kind` and what is done around the object."""
     owner = next(base for base in type(kind).__mro__ if base.__dict__.get("factory"))
-    return {name: getattr(kind, name) for name in getattr(owner, "model_fields", {}) if name != "kind"}
+    apart = {"kind", *kind.around}
+    return {name: getattr(kind, name) for name in getattr(owner, "model_fields", {}) if name not in apart}
 
 
 def imported(kind: Kind, role: str = "factory") -> Callable[..., object]:

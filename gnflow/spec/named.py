@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gnflow.spec.built_in import BUILT_IN
+from gnflow.spec.built_in import BUILT_IN, GIVE_WAY
 
 ONE = {"optimizers": "optimizer", "models": "model", "sources": "source", "metrics": "metric"}
 """Group -> what one of its kinds is called."""
@@ -27,6 +27,10 @@ class Named:
     """Where modules are looked for first."""
     distribution: str = ""
     """What was installed with it, by name and version."""
+    gives_way: bool = False
+    """Whether a kind of this name from outside gnflow is used in its place."""
+    replaces: str = ""
+    """`module:class` of the built-in kind in whose place it is used."""
 
     @property
     def who(self) -> str:
@@ -36,4 +40,7 @@ class Named:
 
 def built_in_kinds(group: str) -> dict[str, Named]:
     """Return the kinds of a group that come with gnflow, by name."""
-    return {kind: Named(group, kind, target, GNFLOW) for kind, target in BUILT_IN[group].items()}
+    late = GIVE_WAY.get(group, frozenset())
+    return {
+        kind: Named(group, kind, target, GNFLOW, gives_way=kind in late) for kind, target in BUILT_IN[group].items()
+    }

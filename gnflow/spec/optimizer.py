@@ -23,6 +23,7 @@ from gnflow.spec.open import Open
 from gnflow.spec.parts import AdamWPart, Rule, own_schedules
 from gnflow.spec.rules import AdamWRule, FirstOrder, MuonRule, RmnpRule, SoapFields, SoapRule
 from gnflow.spec.schedules import Constant, ConstantWithInnerCosine, InnerSchedule, Schedule
+from gnflow.spec.tree import KeyPath
 
 
 class Method(FirstOrder):
@@ -283,6 +284,18 @@ class GaussNewton(Spec):
                     "kind",
                 )
             return inner
+        users: list[tuple[KeyPath, FirstOrder]] = [
+            ((), inner),
+            *((("rules", i, "use"), rule.use) for i, rule in enumerate(inner.rules)),
+        ]
+        for path, part in users:
+            if part.takes_curvature:
+                raise refuse(
+                    f"`{part.kind}` estimates curvature from labels that the model draws, and inside Gauss-Newton there "
+                    "is only a model of the loss, which draws none; use another method inside",
+                    ("optimizer", "inner", *path, "kind"),
+                    ("optimizer", "inner", *path),
+                )
         if inner.schedule != Constant():
             raise refuse("an inner optimizer has no schedule of its own; set `optimizer.schedule`", "schedule")
         return inner

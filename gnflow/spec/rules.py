@@ -1,14 +1,31 @@
 """What a group of parameters may follow: the rules that turn gradients into updates."""
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
-from pydantic import Field, Strict
+from pydantic import Field, Strict, Tag, model_validator
 
-from gnflow.spec.base import Count, Fraction, Kind, Rate, Unit
+from gnflow.spec.base import PLAIN, Count, Fraction, Kind, OrPlain, Rate, Spec, Unit, later, refuse
 
 Beta = Fraction
 Decay = Annotated[float, Field(ge=0)]
+
+
+class Cautious(Spec):
+    """Weight decay of only those weights that the update shrinks as well (arXiv:2510.12402)."""
+
+    kind: Literal["cautious"] = "cautious"
+    rate: Decay = 0.1
+    """Decoupled weight decay: each update shrinks these weights by this times the learning rate."""
+
+
+WeightDecay = Annotated[Annotated[Decay, Tag(PLAIN)] | Annotated[Cautious, Tag("cautious")], OrPlain(("cautious",))]
+
+Scale: TypeAlias = Literal["original", "match_rms"]
+OrthogonalScale: TypeAlias = Literal["original", "match_rms", "spectral"]
+Coefficients: TypeAlias = Literal["jordan", "polar_express", "you_jiacheng", "cans", "deepseek_v4", "convergent"]
+IterationType: TypeAlias = Literal["auto", "float32", "bfloat16"]
+IterationSteps = Annotated[int, Field(ge=1, le=20)]
 
 
 class FirstOrder(Kind):
@@ -23,6 +40,8 @@ class FirstOrder(Kind):
     """Whether the transform of the rule says which momentum an update follows."""
     has_metric: ClassVar[bool] = False
     """Whether the transform of the rule has coordinates for a Fisher-orthogonal projection of matrices."""
+    takes_curvature: ClassVar[bool] = False
+    """Whether the transform of the rule takes estimates of curvature, which a loss has, but not a model of a loss."""
 
     @property
     def shown_rate(self) -> float | None:
@@ -43,6 +62,19 @@ class MatrixMethod(FirstOrder):
     """A rule for matrices alone."""
 
     matrices = True
+    around = frozenset({"hyperball"})
+    hyperball: Annotated[bool, later(False)] = False
+    """Keep every matrix at the Frobenius norm that it began with. The learning rate is then the length of a step
+    relative to that norm (arXiv:2606.16899)."""
+
+    @model_validator(mode="after")
+    def _has_no_decay_on_a_sphere(self) -> Self:
+        decay: object = getattr(self, "weight_decay", 0.0)
+        if self.hyperball and decay:
+            raise refuse(
+                "`hyperball` keeps the norm of every matrix, so nothing can decay; set `weight_decay: 0.0`", "hyperball"
+            )
+        return self
 
 
 class AdamWRule(FirstOrder):
@@ -56,8 +88,9 @@ class AdamWRule(FirstOrder):
     """Decay rates of the first and of the second moment."""
     eps: Rate = 1e-8
     """Added to the square root of the second moment, so that no division is by zero."""
-    weight_decay: Decay = 0.0
-    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate."""
+    weight_decay: WeightDecay = 0.0
+    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate. `cautious` shrinks
+    only those that the update shrinks as well."""
 
 
 class MuonRule(MatrixMethod):
@@ -72,18 +105,32 @@ class MuonRule(MatrixMethod):
     """Decay rate of the momentum."""
     nesterov: bool = True
     """Use Nesterov momentum, which looks one step ahead."""
-    weight_decay: Decay = 0.0
-    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate."""
-    ns_steps: Annotated[int, Field(ge=1, le=20)] = 5
+    weight_decay: WeightDecay = 0.0
+    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate. `cautious` shrinks
+    only those that the update shrinks as well."""
+    ns_steps: IterationSteps = 5
     """Number of Newton-Schulz iterations."""
-    scale: Literal["original", "match_rms"] = "original"
-    """Factor on the update of an (m, n) matrix: `original` is sqrt(max(1, m/n)), `match_rms` 0.2 sqrt(max(m, n))."""
-    coefficients: Literal["jordan", "polar_express"] = "jordan"
-    """Polynomials of the iteration: `jordan`, one for all iterations; `polar_express`, one for each
-    (arXiv:2505.16932)."""
+    scale: OrthogonalScale = "original"
+    """Factor on the update of an (m, n) matrix: `original` is sqrt(max(1, m/n)), `match_rms` 0.2 sqrt(max(m, n)) and
+    `spectral` sqrt(m/n)."""
+    coefficients: Coefficients = "jordan"
+    """Polynomials of the iteration. `jordan` has one for all steps. `polar_express` (arXiv:2505.16932), `you_jiacheng`
+    and `cans` (arXiv:2506.10935) have one for each of 5 steps. `deepseek_v4` is made for 10 steps: 8 as `jordan`, then
+    2 as `convergent`, which reaches the orthogonal factor itself, alone in 12 steps."""
     split: Count = 1
     """Number of matrices that are fused along the rows of each weight and orthogonalised one by one, such as 3 for a
     fused query, key and value."""
+    second_moment: Annotated[Literal["none", "before", "after"], later("none")] = "none"
+    """Divide entries by the square root of a second moment: `before` the iteration, that of the gradients (Muon
+    squared, arXiv:2604.09967), or `after` it, that of its results, whose norm is kept (AdaMuon, arXiv:2507.11005)."""
+    second_beta: Annotated[Beta, later(0.95)] = 0.95
+    """Decay rate of the second moment."""
+    eps: Annotated[Rate, later(1e-8)] = 1e-8
+    """Added to the square root of the second moment, so that no division is by zero."""
+    equalize: Annotated[Literal["none", "rows"], later("none")] = "none"
+    """`rows` gives all rows of a matrix the same norm before the iteration (MuonEq-R, arXiv:2603.28254)."""
+    dtype: Annotated[IterationType, later("auto")] = "auto"
+    """Type of the numbers in the iteration: `auto` is float32 on a CPU and bfloat16 on a GPU."""
 
     def problem_with(self, shape: Sequence[int]) -> str | None:
         """Why `split` cannot divide the rows of this shape; None where it can."""
@@ -104,9 +151,10 @@ class RmnpRule(MatrixMethod):
     """Decay rate of the momentum."""
     nesterov: bool = True
     """Use Nesterov momentum, which looks one step ahead."""
-    weight_decay: Decay = 0.0
-    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate."""
-    scale: Literal["original", "match_rms"] = "original"
+    weight_decay: WeightDecay = 0.0
+    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate. `cautious` shrinks
+    only those that the update shrinks as well."""
+    scale: Scale = "original"
     """Factor on the update of an (m, n) matrix: `original` is sqrt(max(1, m/n)), `match_rms` 0.2 sqrt(n)."""
 
 
@@ -123,8 +171,9 @@ class SoapFields(MatrixMethod):
     """Decay rate of the factors that give the eigenbasis. Default: that of the second moment."""
     eps: Rate = 1e-8
     """Added to the square root of the second moment, so that no division is by zero."""
-    weight_decay: Decay = 0.01
-    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate."""
+    weight_decay: WeightDecay = 0.01
+    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate. `cautious` shrinks
+    only those that the update shrinks as well."""
     precondition_frequency: Annotated[Count, Unit("updates")] = 10
     """Number of updates between two renewals of the eigenbasis."""
     max_precondition_dim: Count = 10_000
