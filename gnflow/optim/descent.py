@@ -33,8 +33,8 @@ class Descent:
     """Takes steps params <- params + transform(mean gradient), where the transform works on stacks.
 
     `rate` reads the learning rate from a state; `probe` measures the matrices of `Transform.momentum`; `apply` replaces
-    `transform.update` for methods whose direction is not the mean gradient; `seed` chooses the labels that are drawn for
-    a transform which takes estimates of curvature.
+    `transform.update` for methods whose direction is not the mean gradient; `seed` chooses the labels that are drawn
+    for a transform which takes estimates of curvature.
     """
 
     def __init__(

@@ -44,5 +44,5 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
 GIVE_WAY: Mapping[str, frozenset[str]] = {
     "optimizers": frozenset({"lion", "normuon", "kl_soap", "soap_muon", "sophia"}),
 }
-"""Kinds that were added after projects could name kinds of their own. Where a project or a distribution names a kind the
+"""Kinds that were added after projects could name kinds of their own. If a project or a distribution names a kind the
 same, its own is used. All other names are taken."""

@@ -20,10 +20,9 @@ from gnflow.spec.base import (
     refuse,
 )
 from gnflow.spec.open import Open
-from gnflow.spec.parts import AdamWPart, Rule, own_schedules
+from gnflow.spec.parts import AdamWPart, Rule, own_schedules, require_gradients_alone
 from gnflow.spec.rules import AdamWRule, FirstOrder, MuonRule, RmnpRule, SoapFields, SoapRule
 from gnflow.spec.schedules import Constant, ConstantWithInnerCosine, InnerSchedule, Schedule
-from gnflow.spec.tree import KeyPath
 
 
 class Method(FirstOrder):
@@ -182,7 +181,6 @@ def as_method(rule: type[FirstOrder]) -> type[Method]:
 InnerMethod = Method | ConjugateGradients
 Inner = Annotated[InnerMethod, Open("optimizers", (FopSoap, MlFopSoap, ConjugateGradients), seen_as=as_method)]
 
-
 Fresh = Annotated[bool, later(True)]
 
 
@@ -284,18 +282,7 @@ class GaussNewton(Spec):
                     "kind",
                 )
             return inner
-        users: list[tuple[KeyPath, FirstOrder]] = [
-            ((), inner),
-            *((("rules", i, "use"), rule.use) for i, rule in enumerate(inner.rules)),
-        ]
-        for path, part in users:
-            if part.takes_curvature:
-                raise refuse(
-                    f"`{part.kind}` estimates curvature from labels that the model draws, and inside Gauss-Newton there "
-                    "is only a model of the loss, which draws none; use another method inside",
-                    ("optimizer", "inner", *path, "kind"),
-                    ("optimizer", "inner", *path),
-                )
+        require_gradients_alone(inner, inner.rules)
         if inner.schedule != Constant():
             raise refuse("an inner optimizer has no schedule of its own; set `optimizer.schedule`", "schedule")
         return inner
