@@ -21,7 +21,7 @@ class Empty(NamedTuple):
 
 
 def chain(*transforms: AnyTransform) -> Transform[Chained]:
-    """Each transform works on the updates of the one before; metric and momentum are those of the last."""
+    """Makes each transform work on the updates of the one before; metric and momentum are those of the last."""
     *before, last = transforms
 
     def init(params: Params) -> Chained:
@@ -65,7 +65,7 @@ def chain(*transforms: AnyTransform) -> Transform[Chained]:
 
     momentum = last.momentum
 
-    def ahead(gradients: Params, state: Chained) -> Params:
+    def look_ahead(gradients: Params, state: Chained) -> Params:
         # What comes before a momentum, clipping, looks at gradients alone: they stand in for the parameters.
         return momentum(pass_on(gradients, state, gradients)[0], state[-1]) if momentum is not None else {}
 
@@ -75,7 +75,7 @@ def chain(*transforms: AnyTransform) -> Transform[Chained]:
         refresh if any(each.refresh for each in transforms) else None,
         _find_period(transforms),
         None if last.metric is None else wrap_last(last.metric),
-        None if momentum is None else ahead,
+        None if momentum is None else look_ahead,
         rule if any(each.rule for each in transforms) else None,
         any(transform.each for transform in transforms),
         _chain_curvature(transforms),
@@ -83,7 +83,7 @@ def chain(*transforms: AnyTransform) -> Transform[Chained]:
 
 
 def partition(transforms: Mapping[str, AnyTransform], routes: Mapping[str, str]) -> Transform[Parts]:
-    """Each parameter goes to the transform that `routes` names for it. Raises KeyError for one without a route.
+    """Sends each parameter to the transform that `routes` names for it. Raises KeyError for one without a route.
 
     Raises ValueError for a route to none of the transforms. `route` makes routes out of regular expressions.
     """
@@ -175,7 +175,7 @@ def partition(transforms: Mapping[str, AnyTransform], routes: Mapping[str, str])
 
 
 def route(params: Iterable[str] | Iterable[tuple[str, Tensor]], labels: Mapping[str, str]) -> dict[str, str]:
-    """Routes for `partition`: the label of the first regular expression that is found in a name.
+    """Returns the routes for `partition`: the label of the first regular expression that is found in a name.
 
     `params` is `model.named_parameters()` or names. Raises ValueError for parameters that no pattern matches and for
     patterns that own no parameter.
@@ -207,7 +207,7 @@ def _chain_curvature(transforms: tuple[AnyTransform, ...]) -> Curvature[Chained]
 
 
 def clip_by_global_norm(largest: float) -> Transform[Empty]:
-    """G <- G min(1, largest / |G|) over all parameters together."""
+    """Makes G <- G min(1, largest / |G|), with the norm over all parameters together."""
 
     def update(gradients: Params, state: Empty, params: Params) -> tuple[Params, Empty]:
         shrink: Tensor = (largest / trees.norm(gradients).clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1)

@@ -46,7 +46,7 @@ def kl_soap(
     fresh_factors: bool = False,
     schedule: Schedule | None = None,
 ) -> Transform[SoapState]:
-    """KL-SOAP for vectors, matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for others."""
+    """Makes KL-SOAP for vectors, matrices and stacks of them. Raises ValueError in `init` for anything else."""
     import torch
 
     from gnflow.optim.soap import Average, Factors, adam_in_bases

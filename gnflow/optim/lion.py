@@ -52,7 +52,7 @@ def lion(
     weight_decay: float | Cautious = 0.0,
     schedule: Schedule | None = None,
 ) -> Transform[LionState]:
-    """Lion for any dict of tensors."""
+    """Makes Lion for any dict of tensors."""
     b1, b2 = betas
 
     def init(params: Params) -> LionState:

@@ -18,7 +18,7 @@ def weigh_microbatches(objective: Slopes, batch: Tensor) -> Tensor:
 
 def average_value(value: Callable[[Tokens], Scalar], batch: Tensor, counts: Tensor) -> Scalar:
     """Returns the mean of `value` over micro-batches. `counts` are the `weigh_microbatches` of the batch."""
-    return _mean(torch.stack([value(tokens) for tokens in batch]), counts)
+    return _average(torch.stack([value(tokens) for tokens in batch]), counts)
 
 
 def average_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Params, Scalar]:
@@ -27,14 +27,14 @@ def average_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[
         return objective.gradient(params, batch[0])
     losses = []
 
-    def gradients() -> Iterator[Params]:
+    def yield_gradients() -> Iterator[Params]:
         for tokens in batch:
             gradient, loss = objective.gradient(params, tokens)
             losses.append(loss)
             yield gradient
 
     counts = weigh_microbatches(objective, batch)
-    return _mean_tree(gradients(), counts), _mean(torch.stack(losses), counts)
+    return _average_tree(yield_gradients(), counts), _average(torch.stack(losses), counts)
 
 
 def average_product(model: LocalModel, direction: Params, batch: Tensor) -> Params:
@@ -42,7 +42,7 @@ def average_product(model: LocalModel, direction: Params, batch: Tensor) -> Para
     if len(batch) == 1:
         return model.product(direction, batch[0])
     products = (model.product(direction, tokens) for tokens in batch)
-    return _mean_tree(products, weigh_microbatches(model, batch))
+    return _average_tree(products, weigh_microbatches(model, batch))
 
 
 def average_diagonal(objective: Objective, params: Params, batch: Tensor, draw: Callable[[int], Tensor]) -> Params:
@@ -53,7 +53,7 @@ def average_diagonal(objective: Objective, params: Params, batch: Tensor, draw: 
     if len(batch) == 1:
         return objective.diagonal(params, draw(0), batch[0])
     estimates = (objective.diagonal(params, draw(i), tokens) for i, tokens in enumerate(batch))
-    return _mean_tree(estimates, weigh_microbatches(objective, batch))
+    return _average_tree(estimates, weigh_microbatches(objective, batch))
 
 
 def keep_positive(x: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def keep_positive(x: Tensor) -> Tensor:
     return x.clamp(min=torch.finfo(x.dtype).tiny)
 
 
-def _mean_tree(trees: Iterable[Params], counts: Tensor) -> Params:
+def _average_tree(trees: Iterable[Params], counts: Tensor) -> Params:
     """Returns the weighted mean of trees, and consumes them."""
     total: Params = {}
     for tree, count in zip(trees, counts, strict=True):
@@ -73,5 +73,5 @@ def _mean_tree(trees: Iterable[Params], counts: Tensor) -> Params:
     return total
 
 
-def _mean(values: Tensor, counts: Tensor) -> Scalar:
+def _average(values: Tensor, counts: Tensor) -> Scalar:
     return (counts * values).sum() / keep_positive(counts.sum())

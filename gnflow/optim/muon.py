@@ -59,7 +59,7 @@ def muon(
     equalize: Literal["none", "rows"] = "none",
     dtype: IterationType = "auto",
 ) -> Transform[MomentumState]:
-    """Muon for a dict of matrices (m, n) or stacks of them (k, m, n). Raises ValueError in `init` for anything else.
+    """Makes Muon for matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else.
 
     `orthogonalise` says what happens if `ns_steps` is not the number of polynomials in the set `coefficients`.
     """

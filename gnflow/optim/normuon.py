@@ -82,7 +82,7 @@ def normuon(
     dtype: IterationType = "auto",
     schedule: Schedule | None = None,
 ) -> Transform[MomentumState]:
-    """NorMuon for matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else."""
+    """Makes NorMuon for matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else."""
     from gnflow.optim.momentum import Direction, follow_momentum
     from gnflow.optim.muon import choose_size, require_iteration
     from gnflow.optim.newton_schulz import orthogonalise

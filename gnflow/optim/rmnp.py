@@ -36,7 +36,7 @@ def rmnp(
     scale: Scale = "original",
     schedule: Schedule | None = None,
 ) -> Transform[MomentumState]:
-    """RMNP for matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else."""
+    """Makes RMNP for matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else."""
     require_choice("rmnp", "scale", scale, ("original", "match_rms"))
 
     def turn(followed: Params) -> Params:

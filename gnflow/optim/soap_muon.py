@@ -111,7 +111,7 @@ def soap_muon(
     dtype: IterationType = "auto",
     schedule: Schedule | None = None,
 ) -> Transform[SoapMuonState]:
-    """SOAP-Muon for matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else."""
+    """Makes SOAP-Muon for matrices (m, n) and stacks (k, m, n). Raises ValueError in `init` for anything else."""
     import torch
 
     from gnflow import trees

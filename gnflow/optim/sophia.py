@@ -70,7 +70,7 @@ def sophia(
     estimate_every: int = 10,
     schedule: Schedule | None = None,
 ) -> Transform[SophiaState]:
-    """Sophia-G for any dict of tensors. Before its first estimate of the curvature it moves each entry by its sign.
+    """Makes Sophia-G for any dict of tensors. Until the first estimate of curvature, each entry moves by the full rate.
 
     A loop of your own shows it the estimates, by `Transform.curvature` or by `as_torch(...).observe`.
     """
