@@ -13,7 +13,7 @@ from torch import Tensor
 from gnflow.compiler.average import begin_average, follow
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import State
-from gnflow.data.batches import Batches, held_out
+from gnflow.data.batches import Batches, take_held_out
 from gnflow.metrics.protocol import Metric, Moment
 from gnflow.objective import Metrics, Objective, Params, Tokens
 from gnflow.spec.experiment import Experiment
@@ -133,14 +133,14 @@ def trained(
             plan,
             program,
             Batches(tokens() if train is None else train, 4, 8, seed=0),
-            held_out(tokens(2_000), 4, 8, 2),
+            take_held_out(tokens(2_000), 4, 8, 2),
             directory,
             directory / "checkpoints",
             Recorder(journal, plan, observers),
             stop,
         )
         stop.patient = True
-        newest = checkpoint.newest(directory / "checkpoints", journal.reaches).path
+        newest = checkpoint.find_newest(directory / "checkpoints", journal.reaches).path
         return session.train(session.resume(newest) if newest else session.begin(program.first()))
 
 

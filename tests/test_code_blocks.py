@@ -69,11 +69,11 @@ def _logged_model(project: Path) -> str:
     from mlflow import MlflowClient, set_tracking_uri
 
     from gnflow.commands.run import run
-    from gnflow.track.location import tracking_uri
+    from gnflow.track.location import find_tracking_uri
     from gnflow.workspace import Workspace
 
     assert run(Path("my_run.yaml")) == 0
-    uri = tracking_uri(Workspace(project))
+    uri = find_tracking_uri(Workspace(project))
     set_tracking_uri(uri)
     client = MlflowClient(uri)
     [model] = client.search_logged_models([each.experiment_id for each in client.search_experiments()])

@@ -181,10 +181,10 @@ def _kernels(device: str) -> str:
 
 def _compiler(workspace: Workspace) -> Iterator[Finding]:
     """Whether Inductor can build CPU code: what a run asks before it compiles."""
-    kept, later = toolchain.cache(workspace), "until then runs are eager and slower"
-    problem = toolchain.problem("cpu", kept.directory)
+    kept, later = toolchain.find_cache(workspace), "until then runs are eager and slower"
+    problem = toolchain.find_problem("cpu", kept.directory)
     if problem is None:
-        yield Finding("C++ compiler", "ok", f"{toolchain.compiler()}, with OpenMP and Python's headers")
+        yield Finding("C++ compiler", "ok", f"{toolchain.find_compiler()}, with OpenMP and Python's headers")
     elif os.environ.get("CXX"):
         yield Finding("C++ compiler", "missing", problem, f"correct CXX, or unset it; {later}")
     else:
@@ -196,7 +196,7 @@ def _compiler(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _writable(workspace: Workspace) -> Finding:
-    place = toolchain.nearest(workspace.runs)
+    place = toolchain.find_nearest(workspace.runs)
     try:
         with tempfile.NamedTemporaryFile(dir=place):
             pass
@@ -207,7 +207,7 @@ def _writable(workspace: Workspace) -> Finding:
 
 
 def _disk(workspace: Workspace) -> Finding:
-    free = shutil.disk_usage(toolchain.nearest(workspace.runs)).free
+    free = shutil.disk_usage(toolchain.find_nearest(workspace.runs)).free
     detail = f"{free / 2**30:.1f} GiB free"
     if free < SPACE_NEEDED:
         return Finding("disk", "note", detail, "a run stops with exit code 8 when the disk is full; make room")
@@ -224,7 +224,7 @@ def _sqlite() -> Finding:
 
 
 def _tracking(workspace: Workspace) -> Finding:
-    name, address = "MLflow store", location.tracking_uri(workspace)
+    name, address = "MLflow store", location.find_tracking_uri(workspace)
     shown = without_secrets(address)
     try:
         location.check_available()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gnflow.data.sources.needs import require
-from gnflow.data.sources.paths import existing
+from gnflow.data.sources.paths import find_existing
 from gnflow.errors import DataError, EnvironmentProblem
 from gnflow.spec.data import BPE, Bytes, PretrainedTokenizer, SourceKind
 from gnflow.spec.experiment import Experiment
@@ -40,7 +40,7 @@ def _checks(experiment: Experiment, workspace: Workspace) -> Iterator[Callable[[
             yield lambda: _source(text, root)
         if isinstance(images, PretrainedVQ):
             yield lambda: require("transformers", "hf", "a pretrained image tokenizer")
-            yield lambda: existing(f"{images.path}/config.json", root, "data.image_tokenizer.path")
+            yield lambda: find_existing(f"{images.path}/config.json", root, "data.image_tokenizer.path")
     if isinstance(start := experiment.training.start, Checkpoint):
         yield lambda: _held(root / start.path, WEIGHTS, "training.start.path")
     if isinstance(experiment.tracking, Mlflow):

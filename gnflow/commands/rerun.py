@@ -77,7 +77,7 @@ def _place(directory: Path, keep: Path | None) -> Iterator[Path]:
         yield keep
         return
     beside = directory.resolve().parent
-    with disk.writing(beside):
+    with disk.guard_write(beside):
         place = Path(tempfile.mkdtemp(prefix=f".rerun_{directory.resolve().name}_", dir=beside))
         place.chmod(0o755)  # a directory that is kept is a run like any other
     try:

@@ -54,7 +54,7 @@ def _verified(experiment: Experiment, *, aloud: bool) -> list[Finding]:
     # After the specs are known to be good: torch takes seconds to import.
     from gnflow.verify.subject import choose_device
 
-    problem = toolchain.problem(choose_device(experiment).type)
+    problem = toolchain.find_problem(choose_device(experiment).type)
     compiling = not problem and experiment.compile.mode != "off"
     found = []
     for finding in _findings(experiment, compiling):

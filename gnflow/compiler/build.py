@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from gnflow.curvature import pieces
-from gnflow.curvature.hessian import hessian_product
-from gnflow.curvature.linearised import BENDS, SURROGATES, Form, curvature_product, linearise
+from gnflow.curvature.hessian import make_hessian_product
+from gnflow.curvature.linearised import BENDS, SURROGATES, Form, linearise, make_curvature_product
 from gnflow.curvature.newton import expand
 from gnflow.curvature.pieces import Thrift
 from gnflow.curvature.tangents import PULLS, Pull, push_exactly
 from gnflow.models.attention import Kernel
-from gnflow.models.loss import cross_entropy, total_weight
+from gnflow.models.loss import compute_cross_entropy, compute_total_weight
 from gnflow.models.model import Model, Stage
 from gnflow.objective import Objective, Params, Scalar, Tokens
 from gnflow.spec import optimizer as spec
@@ -32,17 +32,17 @@ def choose_kernel(experiment: Experiment) -> Kernel:
     return experiment.compile.attention or ("plain" if forward_mode else "flash")
 
 
-def model(experiment: Experiment, attention: Kernel) -> Model:
+def build_model(experiment: Experiment, attention: Kernel) -> Model:
     """Builds the network that the spec declares."""
     return built(experiment.model, Model, experiment.model, experiment.data, attention)
 
 
-def microbatch_shape(experiment: Experiment) -> tuple[int, ...]:
+def find_microbatch_shape(experiment: Experiment) -> tuple[int, ...]:
     """Returns (rows, context + 1) for text, and (rows, context + 1, channels) for images and text."""
     return (experiment.training.rows, experiment.data.context + 1, *experiment.data.token_shape)
 
 
-def objective(network: Model, experiment: Experiment, recomputed: bool = False) -> Objective:
+def build_objective(network: Model, experiment: Experiment, recomputed: bool = False) -> Objective:
     """Builds the next-token cross-entropy, weighted as the model says. Frozen weights have no gradient.
 
     If a micro-batch has more than LOGITS logits, they are computed in pieces; if blocks are `recomputed`, the
@@ -58,16 +58,16 @@ def objective(network: Model, experiment: Experiment, recomputed: bool = False) 
     lower = network if reduced is None else _reduce_precision(network, reduced)
     thrift = Thrift(count_pieces(experiment), recomputed)
     if form != "newton" and thrift != Thrift():
-        return pieces.objective(network, thrift, SURROGATES[form], BENDS[form], lower, pull)
-    return _objective(network, form, lower, pull)
+        return pieces.build_objective(network, thrift, SURROGATES[form], BENDS[form], lower, pull)
+    return _build_plain(network, form, lower, pull)
 
 
-def exact(network: Model) -> Objective:
+def build_exact(network: Model) -> Objective:
     """Builds the loss in full precision and in one piece. Its curvature is the cross-entropy's Gauss-Newton matrix."""
-    return _objective(network)
+    return _build_plain(network)
 
 
-def _objective(
+def _build_plain(
     network: Model,
     form: Form | Literal["newton"] = "quadratic",
     lower: Model | None = None,
@@ -75,24 +75,26 @@ def _objective(
 ) -> Objective:
     """Builds the loss with all logits at once. Gradients use the network `lower`, if there is one."""
 
-    def loss(of: Model, params: Params, tokens: Tokens) -> Scalar:
+    def compute_loss(of: Model, params: Params, tokens: Tokens) -> Scalar:
         inputs, targets = of.split(tokens)
-        return cross_entropy(of.logits(params, inputs), targets)
+        return compute_cross_entropy(of.logits(params, inputs), targets)
 
     def value(params: Params, tokens: Tokens) -> Scalar:
-        return loss(network, params, tokens)
+        return compute_loss(network, params, tokens)
 
     def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         moving = {name: weight for name, weight in params.items() if name not in network.frozen}
-        slope, at = torch.func.grad_and_value(lambda part: loss(lower or network, {**params, **part}, tokens))(moving)
+        slope, at = torch.func.grad_and_value(lambda part: compute_loss(lower or network, {**params, **part}, tokens))(
+            moving
+        )
         return slope, at
 
     if form == "newton":
-        curved, product = expand(value), hessian_product(value)
+        curved, product = expand(value), make_hessian_product(value)
     else:
         curved = linearise(network.logits, SURROGATES[form], network.split, pull)
-        product = curvature_product(network.logits, BENDS[form], network.split)
-    return Objective(value, gradient, curved, product, lambda tokens: total_weight(network.split(tokens)[1]))
+        product = make_curvature_product(network.logits, BENDS[form], network.split)
+    return Objective(value, gradient, curved, product, lambda tokens: compute_total_weight(network.split(tokens)[1]))
 
 
 def _reduce_precision(network: Model, dtype: torch.dtype) -> Model:

@@ -41,12 +41,14 @@ class Fit(NamedTuple):
     advice: str
 
     def __str__(self) -> str:
-        there = f"{self.room.place} has {gigabytes(self.room.total)}, {gigabytes(self.room.free)} of it free"
+        there = (
+            f"{self.room.place} has {format_gigabytes(self.room.total)}, {format_gigabytes(self.room.free)} of it free"
+        )
         if self.verdict == "fits":
-            return f"it fits: it needs about {gigabytes(self.needed)} of memory; {there}"
+            return f"it fits: it needs about {format_gigabytes(self.needed)} of memory; {there}"
         about = "at least" if self.verdict == "does not fit" else "up to"
         size = self.least if self.verdict == "does not fit" else self.needed
-        return f"it {self.verdict}: it needs {about} {gigabytes(size)} of memory; {there}. {self.advice}"
+        return f"it {self.verdict}: it needs {about} {format_gigabytes(size)} of memory; {there}. {self.advice}"
 
 
 def compare_with_memory(plan: Plan, room: Room | None = None) -> Fit | None:
@@ -83,8 +85,8 @@ def explain_out_of_memory(plan: Plan) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         room = find_room(plan.device)
-        needed = gigabytes(sum(plan.memory.values()))
-        there = "" if room is None else f"; {room.place} has {gigabytes(room.total)}"
+        needed = format_gigabytes(sum(plan.memory.values()))
+        there = "" if room is None else f"; {room.place} has {format_gigabytes(room.total)}"
         usable = USABLE * room.total if room else 0.0
         raise EnvironmentProblem(
             f"{plan.experiment.name}: out of memory. The plan needs up to {needed}{there}. {_advise(plan, usable)}"
@@ -108,7 +110,7 @@ def find_room(device: str) -> Room | None:
     return Room("this machine", min(total, limit), min(free, limit))
 
 
-def gigabytes(size: float) -> str:
+def format_gigabytes(size: float) -> str:
     """Writes a size like `1.5 GB`."""
     return f"{size / 1e9:,.1f} GB" if size < 1e11 else f"{size / 1e9:,.0f} GB"
 
@@ -127,15 +129,15 @@ def _advise(plan: Plan, usable: float) -> str:
     rows, batch = plan.experiment.training.rows, plan.memory["batch"]
     others = sum(plan.memory.values()) - plan.memory["activations"] - batch
     count = sum(prod(row.shape) for row in plan.parameters)
-    if 0 < usable < (least := _needed(plan, 1)):
+    if 0 < usable < (least := _estimate_bytes(plan, 1)):
         others = max(others, least)
         largest = _round_down(count * usable / others / 2)
         return (
-            f"The weights, their gradients and the optimizer alone take {gigabytes(others)}: take a model of at most "
+            f"The weights, their gradients and the optimizer alone take {format_gigabytes(others)}: take a model of at most "
             f"about {largest:,} parameters in place of {count:,} (fewer `model.layers`, a smaller `model.width`), "
             "or a machine with more memory"
         )
-    fitting = _fitting_rows(plan, usable)
+    fitting = _count_fitting_rows(plan, usable)
     less = [f"`training.rows: {fitting}`"] if 1 <= fitting < rows else []
     less += [] if fitting >= 1 else ["a smaller `data.context` with `training.rows: 1`"]
     if not plan.recomputed and plan.experiment.compile.activations is None:
@@ -144,15 +146,15 @@ def _advise(plan: Plan, usable: float) -> str:
     return f"It would need less with {' or '.join(less) or 'fewer `training.rows`'} (more micro-batches keep the batch)"
 
 
-def _fitting_rows(plan: Plan, usable: float) -> int:
+def _count_fitting_rows(plan: Plan, usable: float) -> int:
     """The most rows of a micro-batch that fit: what a step needs grows evenly with them."""
     rows, needed = plan.experiment.training.rows, sum(plan.memory.values())
     fewer = max(rows // 2, 1)
-    each = (needed - _needed(plan, fewer)) / (rows - fewer) if rows > 1 else 0.0
+    each = (needed - _estimate_bytes(plan, fewer)) / (rows - fewer) if rows > 1 else 0.0
     return int(rows - (needed - usable) / each) if each > 0 else rows
 
 
-def _needed(plan: Plan, rows: int) -> int:
+def _estimate_bytes(plan: Plan, rows: int) -> int:
     """Bytes of the same run with so many rows in a micro-batch."""
     training = plan.experiment.training.model_copy(update={"rows": rows})
     other = make_plan(plan.experiment.model_copy(update={"training": training}), plan.attention)

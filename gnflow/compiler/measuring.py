@@ -23,10 +23,10 @@ def build_metrics(experiment: Experiment, network: Model, attention: Kernel, jit
     `attention` is the kernel that the `network` uses.
     """
 
-    def exact() -> Objective:
-        return build.exact(network if attention == "plain" else build.model(experiment, "plain"))
+    def build_exact() -> Objective:
+        return build.build_exact(network if attention == "plain" else build.build_model(experiment, "plain"))
 
-    subject = Subject(experiment, network, exact, jit)
+    subject = Subject(experiment, network, build_exact, jit)
     return tuple(built(declared, Metric, declared, subject) for declared in experiment.metrics)
 
 

@@ -130,12 +130,12 @@ def _build_descent(
 
     factor = schedule(labels[main])
 
-    def main_rate(state: AnyState) -> Scalar:
+    def find_main_rate(state: AnyState) -> Scalar:
         """Returns the learning rate of the method's own rule at this update."""
         part = (state if method.clip is None else state[-1])[main]
         return part.learning_rate * factor(part.updates)  # type: ignore[no-any-return]  # each rule has its own state
 
-    rate = main_rate if main in stacks.rules.values() else None
+    rate = find_main_rate if main in stacks.rules.values() else None
     # A block without matrices has no gradient to project.
     if isinstance(method, spec.Projected) and (names is None or clipped.metric is not None):
         return FisherOrthogonal(

@@ -22,13 +22,13 @@ def set_pace(method: Optimizer, steps: int) -> Pace:
     updates = count_updates(method, steps)
     inner_steps = method.inner_steps if isinstance(method, GaussNewton) else 1
 
-    def pace(rule: FirstOrder) -> schedules.Schedule:
-        return make_schedule(schedule_of(method, rule), updates, inner_steps)
+    def make_rule_schedule(rule: FirstOrder) -> schedules.Schedule:
+        return make_schedule(find_schedule(method, rule), updates, inner_steps)
 
-    return pace
+    return make_rule_schedule
 
 
-def schedule_of(method: Optimizer, rule: FirstOrder) -> spec.AnySchedule:
+def find_schedule(method: Optimizer, rule: FirstOrder) -> spec.AnySchedule:
     """Returns the schedule that a rule follows: its own, or else that of the method."""
     own = rule.schedule if isinstance(rule, Part) else None
     return own or method.schedule

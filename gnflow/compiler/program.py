@@ -120,17 +120,17 @@ def compile(  # noqa: A001  # the verb of the design
         raise EnvironmentProblem("training.device is `cuda`, but torch sees no GPU; use `auto` or `cpu`")
     mode = experiment.compile.mode
     torch.set_float32_matmul_precision("high" if experiment.training.precision == "tf32" else "highest")
-    if compiled and mode != "off" and (lack := toolchain.problem(plan.device)):
+    if compiled and mode != "off" and (lack := toolchain.find_problem(plan.device)):
         warnings.warn(f"running eagerly, which is slower: {lack}", stacklevel=2)
         compiled = False
     compiler = (
         None if mode == "off" or not compiled else Compiler(mode, experiment.compile.max_graph_breaks == 0, notice)
     )
     jit: Jit = compiler or eager
-    network = network or build.model(experiment, plan.attention)
+    network = network or build.build_model(experiment, plan.attention)
     metrics = build_metrics(experiment, network, plan.attention, jit)
     own = {name: block.names for name, block in plan.blocks.items() if block.own}
-    problem = divide_by_block(build.objective(network, experiment, plan.recomputed), own, network, jit)
+    problem = divide_by_block(build.build_objective(network, experiment, plan.recomputed), own, network, jit)
     optimizer = methods.build_optimizer(experiment.optimizer, network, plan.steps, jit, join_probes(metrics))
     device = torch.device(plan.device)
     return Program(
@@ -148,13 +148,13 @@ def compile(  # noqa: A001  # the verb of the design
 def place(objective: Objective, device: torch.device) -> Objective:
     """Makes an objective for micro-batches on any device. Each moves to `device` only when it is needed."""
 
-    def to_device(tokens: Tokens) -> Tokens:
+    def move_to_device(tokens: Tokens) -> Tokens:
         return tokens.to(device, non_blocking=True)
 
     return Objective(
-        lambda params, tokens: objective.value(params, to_device(tokens)),
-        lambda params, tokens: objective.gradient(params, to_device(tokens)),
-        lambda params, anchor, tokens: objective.curved(params, anchor, to_device(tokens)),
-        lambda direction, anchor, tokens: objective.product(direction, anchor, to_device(tokens)),
-        lambda tokens: objective.weight(to_device(tokens)),
+        lambda params, tokens: objective.value(params, move_to_device(tokens)),
+        lambda params, tokens: objective.gradient(params, move_to_device(tokens)),
+        lambda params, anchor, tokens: objective.curved(params, anchor, move_to_device(tokens)),
+        lambda direction, anchor, tokens: objective.product(direction, anchor, move_to_device(tokens)),
+        lambda tokens: objective.weight(move_to_device(tokens)),
     )

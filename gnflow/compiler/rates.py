@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from gnflow.compiler.pace import schedule_of, set_pace
+from gnflow.compiler.pace import find_schedule, set_pace
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.routing import label_rules
 from gnflow.spec.horizon import count_updates
@@ -48,7 +48,7 @@ def trace_rates(planned: Plan) -> list[Course]:
             continue
         rates = rule.shown_rate * pace(rule)(counts)
         means = tuple(part.mean().item() for part in rates.tensor_split(min(STRETCHES, len(rates))))
-        kind = schedule_of(optimizer, rule).kind
+        kind = find_schedule(optimizer, rule).kind
         courses.append(
             Course(label, rule.kind, kind, rates[0].item(), rates.max().item(), rates[-1].item(), means)
         )  # fmt: skip

@@ -31,13 +31,13 @@ class Compiled:
     ) -> None:
         patches = {} if mode == "default" else torch._inductor.list_mode_options(mode)
 
-        def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
+        def compile_graph(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
             # This takes seconds to import, and a finished run never compiles.
             from torch._inductor import config
             from torch._inductor.compile_fx import compile_fx
 
-            if toolchain.compiler() not in config.cpp.cxx:
-                patches["cpp.cxx"] = (None, toolchain.compiler())
+            if toolchain.find_compiler() not in config.cpp.cxx:
+                patches["cpp.cxx"] = (None, toolchain.find_compiler())
             self.graphs.append(len(graph.graph.nodes))
             return cast("Callable[..., object]", compile_fx(graph, inputs, config_patches=patches))
 
@@ -49,7 +49,7 @@ class Compiled:
         """Number of graphs from each call that compiled: a second graph is a break, a second call a recompilation."""
         self.seconds = 0.0
         """Seconds of all calls that compiled."""
-        self._function = torch.compile(copy_code(function), backend=backend, fullgraph=fullgraph, dynamic=False)
+        self._function = torch.compile(copy_code(function), backend=compile_graph, fullgraph=fullgraph, dynamic=False)
 
     def __call__(self, *arguments: object) -> object:
         """Returns the result of the function."""
@@ -81,7 +81,7 @@ class Compiled:
         cause = getattr(error, "inner_exception", error)  # of a BackendCompilerFailed
         if not isinstance(cause, OSError | CppCompileError | InvalidCxxCompiler | subprocess.SubprocessError):
             return None
-        said = toolchain.first_error(cause.output if isinstance(cause, CppCompileError) else str(cause))
+        said = toolchain.find_first_error(cause.output if isinstance(cause, CppCompileError) else str(cause))
         return EnvironmentProblem(
             f"region `{self.name}` cannot be compiled on this machine: {said}\n"
             "`gnflow doctor` tells more; --set compile.mode=off runs without compiling"

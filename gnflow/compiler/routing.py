@@ -29,14 +29,14 @@ def route_parameters(method: spec.Method, network: Model) -> Routing:
     """
     labels = label_rules(method)
 
-    def owner(name: str) -> str:
+    def find_owner(name: str) -> str:
         for i, rule in enumerate(method.rules):
             if re.search(rule.match, name):
                 return f"rules.{i}"
         inside, shape = name in network.hidden, network.weights[name].shape
         return method.kind if method.takes(shape, inside) else "others"
 
-    routes = {name: owner(name) for name in network.moving}
+    routes = {name: find_owner(name) for name in network.moving}
     for i, rule in enumerate(method.rules):
         _require_sense(i, rule, [name for name, label in routes.items() if label == f"rules.{i}"], network)
     _require_matrices(method, [labels[label] for label in routes.values()], network)

@@ -34,7 +34,7 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
 
     def hold(self, tree: object) -> None:
         """Counts the storages of existing tensors, for as long as they exist."""
-        for tensor in tensors(tree):
+        for tensor in list_tensors(tree):
             self._count(tensor)
         self._mark()
 
@@ -80,9 +80,9 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
                 self._count(known)
                 self._mark()
                 return known
-        result, given = func(*args, **kwargs), _storages_of((args, kwargs))
+        result, given = func(*args, **kwargs), _find_storages((args, kwargs))
         new = [
-            leaf for leaf in tensors(result) if storage_of(leaf) not in given
+            leaf for leaf in list_tensors(result) if find_storage(leaf) not in given
         ]  # others are views, or were written into
         for leaf in new:
             self._count(leaf)
@@ -109,27 +109,27 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
             self.peak = Peak(self.alive, 0 if self._floor is None else self.alive - self._floor)
 
 
-def storage_of(tensor: Tensor) -> int:
+def find_storage(tensor: Tensor) -> int:
     """Returns a number that identifies a storage while it exists."""
     return int(tensor.untyped_storage()._cdata)
 
 
-def _storages_of(tree: object) -> set[int]:
-    return {storage_of(tensor) for tensor in tensors(tree)}
+def _find_storages(tree: object) -> set[int]:
+    return {find_storage(tensor) for tensor in list_tensors(tree)}
 
 
-def nbytes(tree: object) -> int:
+def count_bytes(tree: object) -> int:
     """Counts the bytes of all tensors in a nested state."""
-    return sum(leaf.numel() * leaf.element_size() for leaf in tensors(tree))
+    return sum(leaf.numel() * leaf.element_size() for leaf in list_tensors(tree))
 
 
-def tensors(tree: object) -> Iterator[Tensor]:
+def list_tensors(tree: object) -> Iterator[Tensor]:
     """Lists the tensors in nested tuples, lists and dicts."""
     if isinstance(tree, Tensor):
         yield tree
     elif isinstance(tree, tuple | list):
         for part in tree:
-            yield from tensors(part)
+            yield from list_tensors(part)
     elif isinstance(tree, dict):
         for part in tree.values():
-            yield from tensors(part)
+            yield from list_tensors(part)

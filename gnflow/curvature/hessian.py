@@ -9,7 +9,7 @@ from gnflow import trees
 from gnflow.objective import Params, Scalar, Tokens
 
 
-def hessian_product(value: Callable[[Params, Tokens], Scalar]) -> Callable[[Params, Params, Tokens], Params]:
+def make_hessian_product(value: Callable[[Params, Tokens], Scalar]) -> Callable[[Params, Params, Tokens], Params]:
     """Returns (direction, anchor, tokens) -> H direction, which can serve as `Objective.product`.
 
     `direction` may name a part of the anchor's parameters.

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from gnflow.data import batches
-from gnflow.data.batches import Batches, Tokens, row_count
+from gnflow.data.batches import Batches, Tokens, count_rows
 from gnflow.data.digests import Digests
-from gnflow.data.microbatches import ids_of
-from gnflow.data.shards import MANIFEST, mapped
-from gnflow.data.tokenizers import kept
+from gnflow.data.microbatches import format_ids
+from gnflow.data.shards import MANIFEST, map_shard
+from gnflow.data.tokenizers import open_tokenizer
 from gnflow.errors import DataError
 from gnflow.spec.data import Text
 
@@ -70,48 +70,48 @@ class Dataset:
 
     def evaluation(self, rows: int, most: int) -> torch.Tensor:
         """At most so many held-out micro-batches, in which no row comes twice; one, where there are fewer rows."""
-        whole = max(row_count(len(self.held_out), self.data.context) // rows, 1)
-        return batches.held_out(self.held_out, rows, self.data.context, min(most, whole))
+        whole = max(count_rows(len(self.held_out), self.data.context) // rows, 1)
+        return batches.take_held_out(self.held_out, rows, self.data.context, min(most, whole))
 
     def text_of(self, row: torch.Tensor) -> str:
         """The text of a row; the ids of one whose ids came ready."""
         if self.data.cut_by is None:
-            return ids_of(row)
-        return kept(self.data.cut_by, self.directory).decode(row.numpy().astype(np.uint32))
+            return format_ids(row)
+        return open_tokenizer(self.data.cut_by, self.directory).decode(row.numpy().astype(np.uint32))
 
     def describe(self) -> list[str]:
         """Tokens and rows of both splits."""
         lines = []
         for name, tokens in (("train", self.train), ("held out", self.held_out)):
-            rows = row_count(len(tokens), self.data.context)
+            rows = count_rows(len(tokens), self.data.context)
             lines.append(f"{name:<9} {len(tokens):>13,} tokens  {rows:>11,} rows of {self.data.context}")
         if self.bytes_per_token:
             lines.append(f"held-out text has {self.bytes_per_token:.3f} bytes a token")
         return lines
 
 
-def opened(directory: Path, key: str, data: Text, digests: Digests) -> Dataset:
+def open_dataset(directory: Path, key: str, data: Text, digests: Digests) -> Dataset:
     """The shards in `directory`. Raises DataError when they are damaged or of another corpus."""
-    with opening(directory):
-        manifest = verified(directory, key, FORMAT, digests)
+    with guard_opening(directory):
+        manifest = read_manifest(directory, key, FORMAT, digests)
         text = manifest["splits"]["held_out"]
         return Dataset(
             directory,
             manifest["vocabulary"],
-            over(manifest),
-            array(directory / "train.npy", 1),
-            array(directory / "held_out.npy", 1),
+            compute_digest(manifest),
+            map_array(directory / "train.npy", 1),
+            map_array(directory / "held_out.npy", 1),
             text["bytes"] / text["tokens"] if text["bytes"] else None,
             data,
         )
 
 
-def array(path: Path, axes: int) -> NDArray[Any]:
+def map_array(path: Path, axes: int) -> NDArray[Any]:
     """A file of a prepared directory, memory-mapped. Raises DataError when it is none of ours."""
     try:
-        return mapped(path, axes)
+        return map_shard(path, axes)
     except ValueError as error:
-        raise damaged(path, str(error)) from None
+        raise explain_damage(path, str(error)) from None
 
 
 class Standing:
@@ -129,14 +129,14 @@ class Standing:
         for name in sorted(now):
             # DVC puts a link to the same content in the place of a file.
             if now[name] != self._seen[name] and not self._same(name):
-                raise damaged(
+                raise explain_damage(
                     self.directory / name,
                     "it changed while the run read it, and the steps since the last checkpoint are lost",
                 )
         self._seen = now
 
     def _look(self) -> dict[str, tuple[int, int, int] | None]:
-        return {name: _mark(self.directory / name) for name in (MANIFEST, *self._files)}
+        return {name: _read_mark(self.directory / name) for name in (MANIFEST, *self._files)}
 
     def _same(self, name: str) -> bool:
         path = self.directory / name
@@ -148,7 +148,7 @@ class Standing:
             return hashlib.file_digest(file, "sha256").hexdigest() == self._files[name]["sha256"]
 
 
-def _mark(path: Path) -> tuple[int, int, int] | None:
+def _read_mark(path: Path) -> tuple[int, int, int] | None:
     with contextlib.suppress(FileNotFoundError):
         stat = path.stat()
         return stat.st_mtime_ns, stat.st_size, stat.st_ino
@@ -156,36 +156,36 @@ def _mark(path: Path) -> tuple[int, int, int] | None:
 
 
 @contextmanager
-def opening(directory: Path) -> Iterator[None]:
+def guard_opening(directory: Path) -> Iterator[None]:
     """Turn whatever a damaged directory leads to into a DataError."""
     try:
         yield
     except OSError as error:
-        raise damaged(Path(error.filename or directory), error.strerror or str(error)) from None
+        raise explain_damage(Path(error.filename or directory), error.strerror or str(error)) from None
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise damaged(directory / MANIFEST, f"{type(error).__name__}: {error}") from None
+        raise explain_damage(directory / MANIFEST, f"{type(error).__name__}: {error}") from None
 
 
-def verified(directory: Path, key: str, form: int, digests: Digests) -> Manifest:
+def read_manifest(directory: Path, key: str, form: int, digests: Digests) -> Manifest:
     """The manifest in `directory`, whose files are what it says. Raises what `opening` turns into a DataError."""
     manifest: Manifest = json.loads((directory / MANIFEST).read_bytes())
     if manifest["key"] != key or manifest["format"] != form:
-        raise damaged(directory / MANIFEST, "it belongs to another corpus or format")
+        raise explain_damage(directory / MANIFEST, "it belongs to another corpus or format")
     files = manifest["files"]
     for name in sorted(files):
         if Path(name).name != name:
-            raise damaged(directory / MANIFEST, f"it names `{name}`, which is no file beside it")
+            raise explain_damage(directory / MANIFEST, f"it names `{name}`, which is no file beside it")
         _verify(directory / name, files[name]["bytes"], files[name]["sha256"], digests)
     return manifest
 
 
-def over(manifest: Manifest) -> str:
+def compute_digest(manifest: Manifest) -> str:
     """Return the SHA-256 digest over all files of the prepared directory."""
     digests = {name: file["sha256"] for name, file in manifest["files"].items()}
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
-def damaged(path: Path, reason: str) -> DataError:
+def explain_damage(path: Path, reason: str) -> DataError:
     """An error that says how to repair a prepared directory."""
     return DataError(
         f"{path} is damaged: {reason}\ndelete the directory {path.parent}; it is made again when it is next needed"
@@ -195,9 +195,9 @@ def damaged(path: Path, reason: str) -> DataError:
 def _verify(path: Path, size: int, sha256: str, digests: Digests) -> None:
     found = path.stat().st_size
     if not path.is_file():
-        raise damaged(path, "it is no regular file")
+        raise explain_damage(path, "it is no regular file")
     if found != size:
-        raise damaged(path, f"it has {found} bytes, and the manifest says {size}")
+        raise explain_damage(path, f"it has {found} bytes, and the manifest says {size}")
     digest = digests.sha256(path, REMEMBER_FROM)
     if digest != sha256:
-        raise damaged(path, f"its SHA-256 is {digest[:12]}..., and the manifest says {sha256[:12]}...")
+        raise explain_damage(path, f"its SHA-256 is {digest[:12]}..., and the manifest says {sha256[:12]}...")

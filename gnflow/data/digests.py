@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from gnflow.data.sources.paths import reading
+from gnflow.data.sources.paths import guard_read
 
 # A file written this recently may be written again without its modification time telling.
 SETTLED = 2_000_000_000
@@ -26,7 +26,7 @@ class Digests:
 
     def sha256(self, path: Path, remember_from: int = 0) -> str:
         """Hex digest; a file of fewer than `remember_from` bytes is always read. Raises DataError."""
-        with reading(path), path.open("rb") as file:
+        with guard_read(path), path.open("rb") as file:
             found = os.fstat(file.fileno())
             mark = [found.st_mtime_ns, found.st_size, found.st_ino]
             name = str(path.absolute())

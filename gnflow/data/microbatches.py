@@ -67,23 +67,23 @@ class Prepared(Protocol):
         ...
 
 
-def ids_of(row: Tensor) -> str:
+def format_ids(row: Tensor) -> str:
     """A row of tokens as the numbers that they are."""
-    return " ".join(map(str, plain_ids(row).tolist()))
+    return " ".join(map(str, select_ids(row).tolist()))
 
 
-def plain_ids(row: Tensor) -> Tensor:
+def select_ids(row: Tensor) -> Tensor:
     """The ids of a row; what else a token has comes after its id."""
     return row if row.ndim == 1 else row[:, 0]
 
 
-def reader(dataset: Prepared) -> Callable[[Tensor], str]:
+def make_reader(dataset: Prepared) -> Callable[[Tensor], str]:
     """Return a function from a row of tokens to its text, or to its ids if the text cannot be had here."""
 
     def read(row: Tensor) -> str:
         try:
             return dataset.text_of(row)
         except (DataError, EnvironmentProblem):
-            return ids_of(row)  # what went wrong is told all the same
+            return format_ids(row)  # what went wrong is told all the same
 
     return read

@@ -26,7 +26,7 @@ Append = Callable[[NDArray[np.integer]], None]
 def write_ids(path: Path, vocabulary: int, parts: Iterable[tuple[NDArray[np.uint32], int]]) -> tuple[int, int]:
     """Write ids as they come, in the narrowest type that holds the vocabulary; the numbers of ids and of text bytes."""
     tokens = size = 0
-    with growing(path, narrowest(vocabulary)) as append:
+    with grow(path, choose_dtype(vocabulary)) as append:
         for ids, text in parts:
             append(ids)
             tokens += len(ids)
@@ -34,13 +34,13 @@ def write_ids(path: Path, vocabulary: int, parts: Iterable[tuple[NDArray[np.uint
     return tokens, size
 
 
-def narrowest(vocabulary: int) -> str:
+def choose_dtype(vocabulary: int) -> str:
     """The narrowest type that holds ids below `vocabulary`."""
     return "<u2" if vocabulary <= 1 << 16 else "<u4"
 
 
 @contextmanager
-def growing(path: Path, dtype: str, tail: tuple[int, ...] = ()) -> Iterator[Append]:
+def grow(path: Path, dtype: str, tail: tuple[int, ...] = ()) -> Iterator[Append]:
     """A `.npy` file of shape [as much as is appended, *tail]."""
     length = 0
 
@@ -61,7 +61,7 @@ def growing(path: Path, dtype: str, tail: tuple[int, ...] = ()) -> Iterator[Appe
     faults.at("shards.after_file")
 
 
-def mapped(path: Path, axes: int) -> NDArray[Any]:
+def map_shard(path: Path, axes: int) -> NDArray[Any]:
     """What `growing` has written, memory-mapped. Raises OSError, and ValueError for another file."""
     try:
         found = np.lib.format.open_memmap(path, mode="r")
@@ -94,7 +94,7 @@ def make(directory: Path, write: Callable[[Path], dict[str, Json]], waiting: Cal
         faults.at("shards.before_write")
         try:
             manifest = write(partial)
-            manifest["files"] = {path.name: _entry(path) for path in sorted(partial.iterdir())}
+            manifest["files"] = {path.name: _describe_file(path) for path in sorted(partial.iterdir())}
             write_text(partial / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
             _flush_names(partial)
             faults.at("shards.after_write")
@@ -111,7 +111,7 @@ def _write_header(file: BinaryIO, descr: str, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _entry(path: Path) -> Json:
+def _describe_file(path: Path) -> Json:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"bytes": path.stat().st_size, "sha256": digest}

@@ -12,7 +12,7 @@ from torch import Tensor
 from gnflow.data.multimodal.dataset import MultimodalDataset
 from gnflow.data.multimodal.samples import Pixels
 from gnflow.data.multimodal.sequences import CODE
-from gnflow.data.multimodal.vq import patches
+from gnflow.data.multimodal.vq import cut_patches
 from gnflow.models.generation import UNKNOWN, Sampling, continue_rows, paint
 from gnflow.models.modality import IDS, PIXELS
 from gnflow.models.model import Model
@@ -103,7 +103,7 @@ def _show_images(dataset: MultimodalDataset, images: Pixels) -> Tensor:
     rows[..., IDS] = torch.from_numpy(ids)
     if data.patch_values:
         rows[:, ids[0] == forms.marks["PLACEHOLDER"], PIXELS:] = torch.from_numpy(
-            patches(images, data.patch_side).astype(np.int64)
+            cut_patches(images, data.patch_side).astype(np.int64)
         )
     return rows
 

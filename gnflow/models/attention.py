@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional
 
-from gnflow.models.attention_tangent import attention_tangent
+from gnflow.models.attention_tangent import compute_attention_tangent
 
 Kernel: TypeAlias = Literal["plain", "flash"]
 Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend_plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Maps query, key and value, each (rows, heads, time, size), to an output of the same shape."""
     time, size = query.shape[-2:]
     future = torch.ones(time, time, dtype=torch.bool, device=query.device).triu(1)
@@ -30,7 +30,7 @@ def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return torch.softmax(scores.masked_fill(future, float("-inf")), dim=-1) @ value
 
 
-def flash(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend_flash(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Does the same as `plain`. The output has a tangent if one of the inputs has."""
     duals = [forward_ad.unpack_dual(part) for part in (query, key, value)]  # type: ignore[no-untyped-call]  # torch leaves it untyped
     if all(dual.tangent is None for dual in duals):
@@ -38,11 +38,11 @@ def flash(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     query, key, value = (dual.primal for dual in duals)
     dquery, dkey, dvalue = (torch.zeros_like(d.primal) if d.tangent is None else d.tangent for d in duals)
     out = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-    tangent = attention_tangent(query, key, value, dquery, dkey, dvalue, out)
+    tangent = compute_attention_tangent(query, key, value, dquery, dkey, dvalue, out)
     return forward_ad.make_dual(out, tangent)  # type: ignore[no-untyped-call, no-any-return]  # torch leaves it untyped
 
 
-KERNELS: dict[Kernel, Attention] = {"plain": plain, "flash": flash}
+KERNELS: dict[Kernel, Attention] = {"plain": attend_plain, "flash": attend_flash}
 
 
 def rotate(x: Tensor, theta: float) -> Tensor:

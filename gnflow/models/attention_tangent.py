@@ -76,7 +76,7 @@ def _count_flops(query: torch.Size, *_: object, **__: object) -> int:
     return 5 * 2 * rows * heads * time * time * size
 
 
-def attention_tangent(
+def compute_attention_tangent(
     query: Tensor, key: Tensor, value: Tensor, dquery: Tensor, dkey: Tensor, dvalue: Tensor, out: Tensor
 ) -> Tensor:
     """Computes the tangent of `out` on any device. Taking a derivative of it raises RuntimeError."""

@@ -34,7 +34,7 @@ def choose_launch(size: int, exact: bool) -> Launch:
 
 
 @triton.jit
-def kernel(
+def compute_tile(
     query: tl.tensor,
     key: tl.tensor,
     value: tl.tensor,
@@ -94,7 +94,7 @@ def compute_in_one_pass(
     inputs = [part.contiguous() for part in (query, key, value, dquery, dkey, dvalue, out)]
     tangent = torch.empty_like(inputs[-1])
     with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        kernel[rows * heads, triton.cdiv(time, tile.queries)](
+        compute_tile[rows * heads, triton.cdiv(time, tile.queries)](
             *inputs, tangent, time, size, size**-0.5,
             QUERIES=tile.queries, KEYS=tile.keys, SIZE=padded, PRECISION="ieee" if exact else "tf32",
             num_warps=tile.warps, num_stages=tile.stages,

@@ -54,7 +54,7 @@ def paint(
     found = []
     for i in range(places[0].shape[1]):
         told, untold = (
-            _logits_at(network, params, draft, channels, place[:, i] - 1)[:, codes.start : codes.stop]
+            _compute_logits(network, params, draft, channels, place[:, i] - 1)[:, codes.start : codes.stop]
             for draft, place in zip(drafts, places, strict=True)
         )
         code = _draw(untold + sampling.guidance * (told - untold), sampling.temperature, generator)
@@ -80,7 +80,7 @@ def continue_rows(network: Model, params: Params, rows: Tensor, words: int, mark
     return rows[:, start:, IDS]
 
 
-def _logits_at(network: Model, params: Params, ids: Tensor, channels: int, places: Tensor) -> Tensor:
+def _compute_logits(network: Model, params: Params, ids: Tensor, channels: int, places: Tensor) -> Tensor:
     """Returns the logits at one place of each row: (rows, vocabulary)."""
     inputs = torch.zeros((*ids.shape, channels), dtype=ids.dtype, device=ids.device)
     inputs[..., IDS] = ids.clamp(min=0)

@@ -52,7 +52,7 @@ class Shakespeare(SourceKind):
     """The complete plays of Shakespeare (5.0 MB, public domain); three of them are held out."""
 
     factory = "gnflow.data.sources.shakespeare:open_plays"
-    needs = "gnflow.data.sources.needs:plays"
+    needs = "gnflow.data.sources.needs:require_plays"
     kind: Literal["shakespeare"] = "shakespeare"
     held_out_fraction: Annotated[Part | None, later(None)] = None
     """Fraction of the plays to hold out: the last ones, instead of the three."""
@@ -62,7 +62,7 @@ class Files(SourceKind):
     """Text, JSONL or Parquet files of your own. Paths are relative to the project root; `*` and `**` are allowed."""
 
     factory = "gnflow.data.sources.files:open_files"
-    needs = "gnflow.data.sources.needs:files"
+    needs = "gnflow.data.sources.needs:require_files"
     kind: Literal["files"] = "files"
     paths: Annotated[Listed[Path], Field(min_length=1)]
     """Training files: .txt, .md (one document each), .jsonl or .parquet (one document a row)."""
@@ -82,7 +82,7 @@ class Package(SourceKind):
     """Text files of an installed Python distribution, at one version: source code that is the same on every machine."""
 
     factory = "gnflow.data.sources.package:open_package"
-    needs = "gnflow.data.sources.needs:package"
+    needs = "gnflow.data.sources.needs:require_package"
     kind: Literal["package"] = "package"
     distribution: Name
     """Name of the distribution, as in `pip install`."""
@@ -107,7 +107,7 @@ class HuggingFace(SourceKind):
     """A dataset that `datasets.load_dataset` can open."""
 
     factory = "gnflow.data.sources.huggingface:open_dataset"
-    needs = "gnflow.data.sources.needs:dataset"
+    needs = "gnflow.data.sources.needs:require_dataset"
     kind: Literal["huggingface"] = "huggingface"
     path: Path
     """Name of the dataset on the hub, or a local directory."""
@@ -151,7 +151,7 @@ class Tokens(SourceKind):
     """Ready token ids: one-dimensional integer `.npy` arrays. Paths are relative to the project root."""
 
     factory = "gnflow.data.sources.tokens:open_ids"
-    needs = "gnflow.data.sources.needs:ids"
+    needs = "gnflow.data.sources.needs:require_ids"
     ready = True
     kind: Literal["tokens"] = "tokens"
     train: Path

@@ -96,14 +96,14 @@ class Decoder(Transformer):
     Pre-RMSNorm, rotary positions, LayerNorm of queries and keys over the full width, no biases, plain GELU, own head.
     """
 
-    factory = "gnflow.models.decoder:for_data"
+    factory = "gnflow.models.decoder:build_for_data"
     kind: Literal["decoder"] = "decoder"
 
 
 class Emu3(Transformer):
     """One decoder and one head for text and image codes, as in Emu3."""
 
-    factory, reads = "gnflow.models.emu3:for_data", "multimodal"
+    factory, reads = "gnflow.models.emu3:build_for_data", "multimodal"
     kind: Literal["emu3"] = "emu3"
     image_weight: Annotated[float, Field(ge=0)] = 0.5
     """Weight of an image code in the loss; a text token has weight 1."""
@@ -112,7 +112,7 @@ class Emu3(Transformer):
 class Janus(Transformer):
     """One decoder that reads images as pixels and writes them as codes, each through its own adaptor, as in Janus."""
 
-    factory, reads = "gnflow.models.janus:for_data", "multimodal"
+    factory, reads = "gnflow.models.janus:build_for_data", "multimodal"
     kind: Literal["janus"] = "janus"
     code_width: Annotated[Count, Unit("features")] = 8
     """Width of the embedding of an image code, before its adaptor."""

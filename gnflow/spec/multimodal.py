@@ -34,7 +34,7 @@ class Digits(ImageKind):
     """The 1,797 handwritten digits of scikit-learn, 8 x 8 pixels in grey, with captions made from their labels."""
 
     factory = "gnflow.data.multimodal.digits:open_digits"
-    needs = "gnflow.data.sources.needs:digits"
+    needs = "gnflow.data.sources.needs:require_digits"
     kind: Literal["digits"] = "digits"
     captions: Annotated[int, Field(ge=1, le=12)] = 4
     """Number of captions for each image. Each caption gives a sample of its own."""
@@ -71,7 +71,7 @@ class ImageFiles(ImageTable):
     """Parquet files with an image and its caption in every row."""
 
     factory = "gnflow.data.multimodal.tables:open_files"
-    needs = "gnflow.data.sources.needs:image_files"
+    needs = "gnflow.data.sources.needs:require_image_files"
     kind: Literal["files"] = "files"
     paths: Annotated[Listed[Path], Field(min_length=1)]
     """Training files, relative to the project root; `*` and `**` are allowed."""
@@ -85,7 +85,7 @@ class ImageHub(ImageTable):
     """A dataset of Parquet files that are named after their split, as on Hugging Face."""
 
     factory = "gnflow.data.multimodal.tables:open_hub"
-    needs = "gnflow.data.sources.needs:images"
+    needs = "gnflow.data.sources.needs:require_images"
     kind: Literal["huggingface"] = "huggingface"
     path: Path
     """Name of the dataset on the hub, or a local directory."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from gnflow.errors import EnvironmentProblem, GnflowError, SpecError
 from gnflow.secrets import without_secrets
 from gnflow.spec.suggest import nearest
-from gnflow.train.run import Run, located
+from gnflow.train.run import Run, find_run
 from gnflow.workspace import Workspace
 
 
@@ -34,7 +34,7 @@ class Readable(NamedTuple):
 
 def find(run: Path) -> Run:
     """Find a run by its directory or its name under `runs/` of the project. Raises NoRun with the most similar name."""
-    if (directory := located(run)) is not None:
+    if (directory := find_run(run)) is not None:
         return Run.load(directory)
     runs = Workspace.around(Path.cwd()).runs
     names = [directory.relative_to(runs).as_posix() for directory in all_in(runs)]

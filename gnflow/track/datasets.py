@@ -12,7 +12,7 @@ LONGEST_DIGEST = 36  # MLflow's limit: the first 36 of SHA-256's 64 characters
 CONTEXT = "mlflow.data.context"
 
 
-def datasets(directory: Path) -> list[DatasetInput]:
+def list_datasets(directory: Path) -> list[DatasetInput]:
     """Return the datasets of a run; empty before its provenance is written. MLflow keeps each dataset once."""
     digest = description.origin(directory, "digests", "data")
     data = description.specification(directory).get("data")

@@ -82,7 +82,7 @@ def leaves(value: object, path: str = "") -> Iterator[tuple[str, str]]:
 
 def tags(directory: Path) -> dict[str, str]:
     """Return where the run comes from: directory, versions, commit, digests of spec and data, entry of `dvc.lock`."""
-    commit, locked = origin(directory, "git", "commit"), dvc_lock.entry(directory)
+    commit, locked = origin(directory, "git", "commit"), dvc_lock.find_entry(directory)
     found = {
         **SOURCE,
         "mlflow.user": _user(),

@@ -11,8 +11,8 @@ from mlflow.exceptions import MlflowException
 
 from gnflow.secrets import without_secrets
 from gnflow.track import description, store, study, tail
-from gnflow.track.datasets import datasets
-from gnflow.train.journal import JOURNAL, Step, first_line, identity
+from gnflow.track.datasets import list_datasets
+from gnflow.train.journal import JOURNAL, Step, compute_identity, read_first_line
 
 # Name in the run directory; the file has the id of the run and how far the journal has been sent.
 MEMORY = "mlflow.json"
@@ -39,17 +39,17 @@ class Link:
 
         A run that the user has deleted in MLflow is ignored, and a new one is created.
         """
-        line = first_line(directory / JOURNAL)
+        line = read_first_line(directory / JOURNAL)
         if line is None:
             return None
-        name = identity(line)
-        client = store.opened(uri)
-        run, position = _remembered(directory, client, uri, name)
+        name = compute_identity(line)
+        client = store.open_client(uri)
+        run, position = _recall_run(directory, client, uri, name)
         if run is None:
-            group = store.experiment(description.group(directory), client, uri)
-            run = next(iter(store.known_as(name, group, client)), None) or client.create_run(
+            group = store.ensure_experiment(description.group(directory), client, uri)
+            run = next(iter(store.find_runs(name, group, client)), None) or client.create_run(
                 group,
-                start_time=store.milliseconds(json.loads(line)["time"]),
+                start_time=store.to_milliseconds(json.loads(line)["time"]),
                 tags={description.IDENTITY: name},
                 run_name=description.title(directory),
             )
@@ -67,7 +67,7 @@ class Link:
             for key, value in description.parameters(self.directory).items()
             if key not in run.data.params  # MLflow does not let parameters change
         ]
-        for some in store.groups(parameters, PARAMETERS_AT_ONCE):
+        for some in store.split_into_groups(parameters, PARAMETERS_AT_ONCE):
             self.client.log_batch(self.run_id, params=some)
         tags = [
             RunTag(key, value)
@@ -75,21 +75,21 @@ class Link:
             if run.data.tags.get(key) != value
         ]
         self.client.log_batch(self.run_id, tags=tags)
-        store.again(lambda: self.client.log_inputs(self.run_id, datasets(self.directory)))
+        store.repeat(lambda: self.client.log_inputs(self.run_id, list_datasets(self.directory)))
 
     def _nest(self, run: Run) -> None:
         if name := description.study(self.directory):
-            store.again(lambda: self._nest_under(name, run.info.start_time))
+            store.repeat(lambda: self._nest_under(name, run.info.start_time))
 
     def _nest_under(self, name: str, began: int) -> None:
-        parent = study.parent(name, self.experiment, began, self.client)
+        parent = study.ensure_parent(name, self.experiment, began, self.client)
         self.client.set_tag(self.run_id, store.PARENT, parent)
         study.settle(parent, self.experiment, self.client)
 
     def is_current(self) -> bool:
         """Whether the directory still holds the mirrored run."""
-        line = first_line(self.directory / JOURNAL)
-        return line is not None and identity(line) == self.identity
+        line = read_first_line(self.directory / JOURNAL)
+        return line is not None and compute_identity(line) == self.identity
 
     def abandon(self) -> None:
         """Mark the run as failed: its directory is gone, so nothing more will be known of it."""
@@ -100,14 +100,14 @@ class Link:
         chunk = tail.read(self.directory, self.position)
         if chunk.position == self.position:
             return False
-        self.send(metric for step in chunk.steps for metric in metrics(step))
+        self.send(metric for step in chunk.steps for metric in convert_to_metrics(step))
         self.position = chunk.position
         self._remember()
         return True
 
     def send(self, values: Iterable[Metric]) -> None:
         """Log `values`, many in one request. MLflow drops points that it already has with the same timestamp."""
-        for some in store.groups(values, METRICS_AT_ONCE):
+        for some in store.split_into_groups(values, METRICS_AT_ONCE):
             self.client.log_batch(self.run_id, metrics=some)
 
     def upload_model(self) -> Exception | None:
@@ -140,7 +140,7 @@ class Link:
 
     def finish(self, status: str, time: float) -> None:
         """Set how the run ended and when (in Unix seconds)."""
-        self.client.set_terminated(self.run_id, status, store.milliseconds(time))
+        self.client.set_terminated(self.run_id, status, store.to_milliseconds(time))
         self._nest(self.client.get_run(self.run_id))
 
     def _remember(self) -> None:
@@ -156,13 +156,13 @@ class Link:
         temporary.replace(path)
 
 
-def metrics(step: Step) -> list[Metric]:
+def convert_to_metrics(step: Step) -> list[Metric]:
     """Convert one step to MLflow's metrics, with the time of the record."""
-    time = store.milliseconds(step.time)
+    time = store.to_milliseconds(step.time)
     return [Metric(description.metric_key(key), value, time, step.step) for key, value in step.values.items()]
 
 
-def _remembered(directory: Path, client: MlflowClient, uri: str, identity: str) -> tuple[Run | None, int]:
+def _recall_run(directory: Path, client: MlflowClient, uri: str, identity: str) -> tuple[Run | None, int]:
     memory = description.read_json(directory / MEMORY)
     position = memory.get("position")
     ours = memory.get("identity") == identity and memory.get("tracking_uri") == without_secrets(uri)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from gnflow.errors import EnvironmentProblem, Interrupted, Preempted, causes
 from gnflow.secrets import without_secrets
 from gnflow.track import description, location, tail
-from gnflow.train.journal import JOURNAL, Record, first_line
+from gnflow.train.journal import JOURNAL, Record, read_first_line
 from gnflow.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class StoreAway(EnvironmentProblem):
     """The store does not answer, for any run."""
 
 
-def _to_stderr(message: str) -> None:
+def _print_to_stderr(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
@@ -50,11 +50,11 @@ class Mirror:
         directory: Path,
         workspace: Workspace,
         *,
-        report: Callable[[str], None] = _to_stderr,
+        report: Callable[[str], None] = _print_to_stderr,
     ) -> None:
         self.directory = directory
         self.problem: str | None = None
-        self._uri = location.tracking_uri(workspace)
+        self._uri = location.find_tracking_uri(workspace)
         self._shown = f"MLflow at {without_secrets(self._uri)}"
         self._report = report
         self._heard = 0
@@ -108,7 +108,7 @@ class Mirror:
             if not self._heard or self._follow():
                 self._done.set()
         except Exception as error:
-            self.problem = _reason(error)
+            self.problem = _find_reason(error)
 
     def _await_the_first_step(self) -> None:
         # Importing MLflow takes seconds of CPU time, which the compilation of the first step needs first.
@@ -128,7 +128,7 @@ class Mirror:
             closing = self._closing.is_set()  # checked before reading, so that the last reading misses nothing
             self._wake.clear()
             try:
-                system = system or _system(self.directory)
+                system = system or _make_system(self.directory)
                 if system and (closing or system.due()):
                     system.sample()
                 link = link or self._attach()
@@ -144,7 +144,7 @@ class Mirror:
                 self._wake.wait(LOOK)
             except Exception as error:
                 hopeless = _is_hopeless(error)
-                self._complain(_reason(error), "does not take the run" if hopeless else "does not answer")
+                self._complain(_find_reason(error), "does not take the run" if hopeless else "does not answer")
                 if closing and hopeless:
                     return False
                 link = None
@@ -167,7 +167,7 @@ class Mirror:
 
     def _finish(self, link: "Link | None") -> bool:
         if link and (problem := finish(link, self._ended or description.status(self.directory, "FINISHED"))):
-            self._tell(f"{self._shown} has the run, but not all of its files ({_reason(problem)}).")
+            self._tell(f"{self._shown} has the run, but not all of its files ({_find_reason(problem)}).")
         return True
 
     def _complain(self, reason: str, what: str) -> None:
@@ -179,7 +179,7 @@ class Mirror:
 def finish(link: "Link", status: str) -> Exception | None:
     """Store the files of the run, its status and its weights. Returns errors of storing."""
     problem = link.upload()
-    link.finish(status, tail.span(link.directory)[1])
+    link.finish(status, tail.read_span(link.directory)[1])
     return link.upload_model() or problem
 
 
@@ -193,7 +193,7 @@ def replay(directory: Path, workspace: Workspace | None = None) -> str:
     location.settle_environment()
     from gnflow.track.link import Link
 
-    uri = location.tracking_uri(workspace or Workspace.holding(directory))
+    uri = location.find_tracking_uri(workspace or Workspace.holding(directory))
     try:
         link = Link.attach(directory, uri, running=False)
         while link and link.advance():
@@ -205,16 +205,16 @@ def replay(directory: Path, workspace: Workspace | None = None) -> str:
         raise EnvironmentProblem(f"{directory} cannot be mirrored: {problem}") from problem
     except Exception as error:
         kind = StoreAway if any(isinstance(cause, AWAY) for cause in causes(error)) else EnvironmentProblem
-        raise kind(f"MLflow at {without_secrets(uri)} did not take {directory}: {_reason(error)}") from error
+        raise kind(f"MLflow at {without_secrets(uri)} did not take {directory}: {_find_reason(error)}") from error
     if link is None:
         raise EnvironmentProblem(f"There is nothing to mirror: {directory / JOURNAL} has no record yet.")
     return link.run_id
 
 
-def _system(directory: Path) -> "System | None":
+def _make_system(directory: Path) -> "System | None":
     from gnflow.track.system import System
 
-    return System(tail.span(directory)[0]) if first_line(directory / JOURNAL) else None
+    return System(tail.read_span(directory)[0]) if read_first_line(directory / JOURNAL) else None
 
 
 def _is_hopeless(error: Exception) -> bool:
@@ -225,7 +225,7 @@ def _is_hopeless(error: Exception) -> bool:
     return store.is_hopeless(error)
 
 
-def _reason(error: Exception) -> str:
+def _find_reason(error: Exception) -> str:
     """Return the innermost error of the operating system or, if there is none, the first line of the error."""
     found = ""
     for cause in causes(error):

@@ -35,8 +35,8 @@ class Logits(NamedTuple):
 def _load_pyfunc(path: str) -> Logits:
     """Load the model. Raises DiskProblem if a file does not match its digest."""
     directory = Path(path)
-    if problem := checkpoint.damage_of(directory):
+    if problem := checkpoint.find_damage(directory):
         raise DiskProblem(f"{directory}: {problem}")
     experiment = load(directory / results.EXPERIMENT).experiment
-    network = build.model(experiment, build.choose_kernel(experiment))
+    network = build.build_model(experiment, build.choose_kernel(experiment))
     return Logits(network, load_file(directory / checkpoint.PARAMS))

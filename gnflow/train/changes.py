@@ -24,31 +24,31 @@ _NEUTRAL = (
 _END = ("training.steps", "training.tokens", "training.target")
 
 
-def neutral(key: str, experiment: Experiment) -> bool:
+def is_neutral(key: str, experiment: Experiment) -> bool:
     """Whether a key changes no result. With `rollback` the schedule of checkpoints changes it."""
     if key == "training.checkpoint_every" and experiment.training.on_nonfinite == "rollback":
         return False
     return _is_one_of(key, _NEUTRAL)
 
 
-def of_the_end(key: str) -> bool:
+def is_about_end(key: str) -> bool:
     """Whether a key says when the run ends."""
     return _is_one_of(key, _END)
 
 
-def refused(differing: Differences, experiment: Experiment, extend: bool) -> bool:
+def is_refused(differing: Differences, experiment: Experiment, extend: bool) -> bool:
     """Whether a run of the stored spec cannot continue under this spec."""
-    return any(not neutral(key, experiment) and not (extend and of_the_end(key)) for key in differing)
+    return any(not is_neutral(key, experiment) and not (extend and is_about_end(key)) for key in differing)
 
 
-def may_be_extended(differing: Differences, experiment: Experiment) -> bool:
+def is_extendable(differing: Differences, experiment: Experiment) -> bool:
     """Whether `extend` would let the run that is there go on as this one."""
-    return not refused(differing, experiment, extend=True) and not any(_looking_ahead(experiment))
+    return not is_refused(differing, experiment, extend=True) and not any(_find_look_ahead(experiment))
 
 
 def require_no_look_ahead(experiment: Experiment) -> None:
     """Raises SpecError where a step depends on how many steps there will be."""
-    for key, kind in _looking_ahead(experiment):
+    for key, kind in _find_look_ahead(experiment):
         raise SpecError(
             f"`{key}` is `{kind}`, which looks ahead: its values depend on the number of steps, so the run that is "
             "there is not the beginning of a longer one.\nGive the longer run another name, or begin again with "
@@ -70,17 +70,17 @@ def require_later(last: int, steps: int, reached: int | None) -> None:
         )
 
 
-def told(differing: Differences) -> str:
+def describe_changes(differing: Differences) -> str:
     """Describe the changes in a sentence for the journal."""
     return ", ".join(f"{key} {there} -> {now}" for key, (there, now) in differing.items())
 
 
-def last_step(steps: Mapping[int, Step]) -> int:
+def find_last_step(steps: Mapping[int, Step]) -> int:
     """Return the last step in the journal."""
     return max(steps, default=0)
 
 
-def _looking_ahead(experiment: Experiment) -> Iterator[tuple[str, str]]:
+def _find_look_ahead(experiment: Experiment) -> Iterator[tuple[str, str]]:
     """Yields the key and the kind of everything whose values depend on the number of steps."""
     for path, value in values(experiment):
         if getattr(value, "looks_ahead", False):

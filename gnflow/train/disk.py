@@ -39,19 +39,19 @@ def release(file: Path) -> None:
 def require_there(path: Path) -> None:
     """Raise Gone if `path` lies in an anchored directory that no longer exists."""
     for file, descriptor in tuple(_anchors.items()):
-        if file.parent in (path, *path.parents) and not _names(file, descriptor):
-            fate, moved = _fate(file, descriptor)
+        if file.parent in (path, *path.parents) and not _is_same_file(file, descriptor):
+            fate, moved = _describe_fate(file, descriptor)
             raise Gone(f"{file.parent} {fate} while this process was at work in it", moved)
 
 
-def _names(file: Path, descriptor: int) -> bool:
+def _is_same_file(file: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(file.stat(), os.fstat(descriptor))
     except OSError:
         return False
 
 
-def _fate(file: Path, descriptor: int) -> tuple[str, bool]:
+def _describe_fate(file: Path, descriptor: int) -> tuple[str, bool]:
     """Say what happened to a directory, and whether its content still exists."""
     if os.fstat(descriptor).st_nlink == 0:
         there = "holds another run" if file.exists() else "was emptied" if file.parent.exists() else "was removed"
@@ -62,7 +62,7 @@ def _fate(file: Path, descriptor: int) -> tuple[str, bool]:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def guard_write(path: Path) -> Iterator[None]:
     """Turn a failed write into DiskProblem with the name of the file. Raises Gone first if the directory is gone."""
     require_there(path)
     try:
@@ -77,7 +77,7 @@ def writing(path: Path) -> Iterator[None]:
 def write(path: Path, content: bytes) -> None:
     """Replace `path` in one move, so that readers see the old content or the new. Raises DiskProblem."""
     partial, name = path.with_name(f".{path.name}.partial"), path.stem
-    with writing(path):
+    with guard_write(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         faults.at(f"{name}.before_write")
         try:

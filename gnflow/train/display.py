@@ -88,7 +88,9 @@ class Progress:
         aim = [f"target {target.at_most:g}"] if target else []
         # Without this, nothing on the screen moves until two steps give a speed.
         wait = [] if self.remaining is not None else [f"{clock(time.monotonic() - self._heard)} in this step"]
-        return Group(first, Text("  ".join([sparkline(self.losses), *self.facts(), *wait, *aim]), overflow="ellipsis"))
+        return Group(
+            first, Text("  ".join([draw_sparkline(self.losses), *self.facts(), *wait, *aim]), overflow="ellipsis")
+        )
 
     def _per_step(self, clock: Callable[[dict[str, float]], float]) -> float | None:
         if len(self._recent) < 2:
@@ -144,7 +146,7 @@ class Display:
             yield Watcher(progress, self.say, self._interval)
 
 
-def sparkline(values: Sequence[float] | deque[float]) -> str:
+def draw_sparkline(values: Sequence[float] | deque[float]) -> str:
     """Draw one bar for each value, scaled to the range of the values."""
     if not values:
         return ""

@@ -21,7 +21,7 @@ class Durations:
 
     def __init__(self, workspace: Workspace, experiment: Experiment) -> None:
         self._path = workspace.cache / FILE
-        self._shape = digest(_shape(experiment))[:16]
+        self._shape = digest(_select_settings(experiment))[:16]
 
     def announced(self, what: str) -> str:
         """Return `what`, and how long it took the last time if that is known and long enough to mention."""
@@ -54,7 +54,7 @@ class Durations:
         return {str(key): float(seconds) for key, seconds in known if isinstance(seconds, int | float)}
 
 
-def _shape(experiment: Experiment) -> dict[str, object]:
+def _select_settings(experiment: Experiment) -> dict[str, object]:
     """Return the settings that the time depends on: not the name, the seed or the number of steps."""
     training = experiment.training
     return {

@@ -91,7 +91,7 @@ def read(path: Path) -> Reading:
     return Reading(records, damaged, length)
 
 
-def first_line(path: Path) -> bytes | None:
+def read_first_line(path: Path) -> bytes | None:
     """Return the first complete line; None while there is none."""
     try:
         with path.open("rb") as file:
@@ -101,7 +101,7 @@ def first_line(path: Path) -> bytes | None:
     return line if line.endswith(b"\n") else None
 
 
-def identity(line: bytes) -> str:
+def compute_identity(line: bytes) -> str:
     """Return the identity of a run, whatever its directory is called: a digest of its first line."""
     return hashlib.sha256(line).hexdigest()[:32]
 
@@ -119,7 +119,7 @@ class Journal:
         """The step that was written last, which need not have the largest number."""
         self._events = {(event.step, event.name, event.message) for event in reading.events}
         self._differed = False
-        with disk.writing(path):
+        with disk.guard_write(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             os.ftruncate(self._descriptor, reading.length)
@@ -132,7 +132,7 @@ class Journal:
         news: list[Record] = []
         for record in records:
             news += self._news(record)
-        self._append("".join(_line(record) for record in news).encode())
+        self._append("".join(_format_line(record) for record in news).encode())
         for record in news:
             match record:
                 case Step():
@@ -151,7 +151,7 @@ class Journal:
 
     def sync(self) -> None:
         """Wait until everything is on the disk itself. Raises DiskProblem."""
-        with disk.writing(self.path):
+        with disk.guard_write(self.path):
             os.fsync(self._descriptor)
         faults.at("journal.after_sync")
 
@@ -170,7 +170,7 @@ class Journal:
             case Step() if record.step not in self.steps:
                 return [record]
             case Step():
-                differences = _differences(self.steps[record.step], record)
+                differences = _describe_differences(self.steps[record.step], record)
                 if not differences:
                     return []
                 first = not self._differed
@@ -179,7 +179,7 @@ class Journal:
                 return [record, Event(record.step, record.time, "recomputed", message)] if first else [record]
 
     def _append(self, content: bytes) -> None:
-        with disk.writing(self.path):
+        with disk.guard_write(self.path):
             written = 0
             faults.at("journal.before_write")
             faults.at("journal.in_write", lambda: os.write(self._descriptor, content[: len(content) // 2]))
@@ -193,13 +193,13 @@ class Journal:
         faults.at("journal.after_write")
 
 
-def _differences(old: Step, new: Step) -> str:
+def _describe_differences(old: Step, new: Step) -> str:
     keys = [key for key in {**old.values, **new.values} if not key.startswith(TIMINGS)]
     changed = [key for key in keys if old.values.get(key) != new.values.get(key)]
     return ", ".join(f"{key} {old.values.get(key)} -> {new.values.get(key)}" for key in changed)
 
 
-def _line(record: Record) -> str:
+def _format_line(record: Record) -> str:
     match record:
         case Step(step=step, time=time, values=values):
             fields = {"kind": "step", "step": step, "time": time, "values": dict(values)}

@@ -41,7 +41,7 @@ class Past:
 
     def state(self, step: int) -> State:
         """Recompute the state after `step`. Raises DiskProblem."""
-        found = checkpoint.newest(self.checkpoints, up_to=step)
+        found = checkpoint.find_newest(self.checkpoints, up_to=step)
         if found.path is not None:
             state = checkpoint.load(found.path, self.program.template(), self.program.device)
         elif self.beginning is not None:
@@ -68,7 +68,7 @@ class Past:
         return step - step % self.plan.experiment.training.checkpoint_every
 
 
-def beginning(program: Program, params: Params) -> State:
+def make_beginning(program: Program, params: Params) -> State:
     """Make the state before the first step."""
     # Sums over all weights depend on the order and the alignment of the weights, so both are fixed here.
     return program.init(trees.clone(trees.pick(params, program.template().params)))

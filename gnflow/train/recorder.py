@@ -45,18 +45,18 @@ class Recorder:
         before = self.journal.steps.get(step - 1)
         last = self.journal.last
         clocks = {
-            "time/seconds": _value(before, "time/seconds") + taken.seconds,
-            "time/cpu": _value(before, "time/cpu") + taken.cpu,
-            "time/compile": _value(last, "time/compile") + compile_seconds - self._compile,
-            "time/wall": _value(last, "time/wall") + time.perf_counter() - self._wall,
+            "time/seconds": _read_value(before, "time/seconds") + taken.seconds,
+            "time/cpu": _read_value(before, "time/cpu") + taken.cpu,
+            "time/compile": _read_value(last, "time/compile") + compile_seconds - self._compile,
+            "time/wall": _read_value(last, "time/wall") + time.perf_counter() - self._wall,
         }
         if taken.others is not None or (before and OTHERS in before.values):
-            clocks[OTHERS] = _value(before, OTHERS) + (taken.others or 0.0)
+            clocks[OTHERS] = _read_value(before, OTHERS) + (taken.others or 0.0)
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        wanted = {n: value for n, value in {**finite, **cumulative(self.plan, step)}.items() if self._is_wanted(n)}
+        wanted = {n: value for n, value in {**finite, **compute_cost(self.plan, step)}.items() if self._is_wanted(n)}
         now = time.time()
         record = Step(step, now, {**wanted, **clocks})
-        if self.announce(record, *_events(step, now, values)):
+        if self.announce(record, *_find_events(step, now, values)):
             self._wall, self._compile = time.perf_counter(), compile_seconds
         return self.journal.steps[step]
 
@@ -83,12 +83,12 @@ class Recorder:
         return bool(written)
 
 
-def numbers(metrics: Metrics) -> dict[str, float]:
+def to_numbers(metrics: Metrics) -> dict[str, float]:
     """Turn 0-D tensors into plain numbers. This waits for the device."""
     return {name: value.item() for name, value in metrics.items()}
 
 
-def diverging(values: Mapping[str, float]) -> str | None:
+def find_divergence(values: Mapping[str, float]) -> str | None:
     """Find the first loss or norm that is not finite. Ratios may be undefined, such as gains over a refused step."""
     for name, value in values.items():
         if not math.isfinite(value) and (name.startswith(("loss/", "norm/")) or name.endswith("loss")):
@@ -96,7 +96,7 @@ def diverging(values: Mapping[str, float]) -> str | None:
     return None
 
 
-def cumulative(plan: Plan, step: int) -> dict[str, float]:
+def compute_cost(plan: Plan, step: int) -> dict[str, float]:
     """Return the cost of `step` steps."""
     return {
         "tokens/solve": step * plan.tokens_solve,
@@ -107,11 +107,11 @@ def cumulative(plan: Plan, step: int) -> dict[str, float]:
     }
 
 
-def _events(step: int, now: float, values: Mapping[str, float]) -> list[Event]:
+def _find_events(step: int, now: float, values: Mapping[str, float]) -> list[Event]:
     if values.get("gn/alpha") == 0:
         return [Event(step, now, "refused", "no trial step improved on the anchor; the iterate stays")]
     return []
 
 
-def _value(record: Step | None, name: str) -> float:
+def _read_value(record: Step | None, name: str) -> float:
     return float(record.values.get(name, 0.0)) if record else 0.0

@@ -27,19 +27,19 @@ class Unanswered(Exception):
     """What git said instead of an answer."""
 
 
-def state(root: Path, directory: Path) -> State:
+def read_state(root: Path, directory: Path) -> State:
     """The state of the project around `root`; a long diff is written into `directory`."""
     found: dict[str, object] = {}
     try:
         found["commit"] = _ask(root, "rev-parse", "--verify", "HEAD").strip()
         found["branch"] = _ask(root, "rev-parse", "--abbrev-ref", "HEAD").strip()
-        found |= {"remote": _remote(root), "dirty": None}
+        found |= {"remote": _read_remote(root), "dirty": None}
         changed = bool(_ask(root, "status", "--porcelain", "--untracked-files=no"))
         untracked = _ask(root, "ls-files", "--others", "--exclude-standard").splitlines()
         outputs = f"{directory.name}/"
         found |= {"dirty": changed, "untracked": [name for name in untracked if outputs not in name][:MOST_UNTRACKED]}
         if changed:
-            found |= _diff(_ask(root, "diff", "HEAD"), directory)
+            found |= _store_diff(_ask(root, "diff", "HEAD"), directory)
     except Unanswered as said:
         return State(found or None, str(said))
     return State(found)
@@ -50,13 +50,13 @@ def is_in_repository(root: Path) -> bool:
     return any(os.path.lexists(place / ".git") for place in (root, *root.parents))
 
 
-def _remote(root: Path) -> str | None:
+def _read_remote(root: Path) -> str | None:
     with suppress(Unanswered):  # many repositories have none
         return without_secrets(_ask(root, "remote", "get-url", "origin").strip()) or None
     return None
 
 
-def _diff(diff: str, directory: Path) -> dict[str, object]:
+def _store_diff(diff: str, directory: Path) -> dict[str, object]:
     diff = without_secrets(diff)
     if len(diff) <= LONGEST_INLINE_DIFF:
         return {"diff": diff}

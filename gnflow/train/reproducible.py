@@ -14,7 +14,7 @@ FILL = "fill_uninitialized_memory"
 
 
 @contextmanager
-def reproducible(workspace: Workspace) -> Iterator[None]:
+def make_reproducible(workspace: Workspace) -> Iterator[None]:
     """Deterministic kernels where there are any; compiled graphs are kept in the workspace."""
     toolchain.settle(workspace)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -12,14 +12,14 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.program import Program, State
-from gnflow.data.microbatches import Microbatches, Prepared, ids_of
+from gnflow.data.microbatches import Microbatches, Prepared, format_ids
 from gnflow.errors import Diverged, GnflowError
 from gnflow.objective import Params
 from gnflow.train import checkpoint, disk, divergence, offending, results
 from gnflow.train.clock import Clock, Taken
 from gnflow.train.journal import Journal, Step
-from gnflow.train.past import ROLLED_BACK, SKIPPED, Past, beginning
-from gnflow.train.recorder import AVERAGE_LOSS, UNDONE, Recorder, diverging, numbers
+from gnflow.train.past import ROLLED_BACK, SKIPPED, Past, make_beginning
+from gnflow.train.recorder import AVERAGE_LOSS, UNDONE, Recorder, find_divergence, to_numbers
 from gnflow.train.signals import Stop
 
 # Name in the run directory. Touching the file asks for a checkpoint after this step; then it is removed.
@@ -43,7 +43,7 @@ class Session:
     stop: Stop
     require_data: Callable[[], None] = lambda: None
     """A function that raises DataError if the data has changed. It is called before every checkpoint."""
-    read: offending.Read = ids_of
+    read: offending.Read = format_ids
     """A function from a row of tokens to its text."""
     dataset: Prepared | None = None
     """The dataset of the batches, for metrics that need more than tokens."""
@@ -63,12 +63,12 @@ class Session:
 
     def begin(self, params: Params) -> State:
         """Make, record and save the state before the first step. Raises Diverged."""
-        state = beginning(self.program, params)
+        state = make_beginning(self.program, params)
         values = self._evaluated(state, {})
-        if problem := diverging(values):
+        if problem := find_divergence(values):
             raise self._diverged(0, f"{problem}; the starting weights are to blame")
         self._conclude(state, values, Taken())
-        if poor := divergence.poor_start(values.get(LOSS), self.plan.experiment.data.vocabulary):
+        if poor := divergence.describe_poor_start(values.get(LOSS), self.plan.experiment.data.vocabulary):
             self.recorder.event(0, "poor_start", poor)
         self._save(state)
         return state
@@ -81,7 +81,7 @@ class Session:
 
     def train(self, state: State) -> State:
         """Take steps until the run is finished. Raises Diverged, Interrupted, Preempted or DiskProblem."""
-        while not results.finished(self.plan, self.journal.steps[state.step]):
+        while not results.is_finished(self.plan, self.journal.steps[state.step]):
             if self.stop.received:
                 raise self._left(state)
             state = self._advance(state)
@@ -91,22 +91,22 @@ class Session:
         step, before = state.step + 1, self._kept(state)
         clock = Clock(self.program.compile_seconds())
         state, metrics = self.program.step(state, self.past.batch(step))
-        values = numbers(metrics)
+        values = to_numbers(metrics)
         if self.program.device.type == "cuda":
             torch.cuda.synchronize(self.program.device)
         taken = clock.taken(self.program.compile_seconds())
         rule, loss = self.plan.experiment.training.spike, values.get(divergence.LOSS)
-        problem = diverging(values) or divergence.unusable(state.params)
-        spike = None if problem else divergence.spike(rule, step, loss, self.journal.steps, self._undone())
+        problem = find_divergence(values) or divergence.find_unusable(state.params)
+        spike = None if problem else divergence.describe_spike(rule, step, loss, self.journal.steps, self._undone())
         evaluated = {} if problem or spike else self._evaluated(state, before)
-        problem = problem or diverging(evaluated)
+        problem = problem or find_divergence(evaluated)
         # A step that is recorded as undone stays undone, even if computing it again gives other bits.
         if problem or spike or step in self._undone():
             state = self._undo(step, problem, spike)
             # If a step was not taken, only its losses are known.
             values = {name: value for name, value in values.items() if name.startswith("loss/")}
             evaluated = self._evaluated(state, {})
-            if problem := diverging(evaluated):
+            if problem := find_divergence(evaluated):
                 raise self._diverged(step, f"{problem}, though the step was undone")
         self._conclude(state, {**values, **evaluated}, taken)
         return state
@@ -123,7 +123,7 @@ class Session:
         minutes = (time.monotonic() - self.saved_at) / 60
         if (
             self._keeps(state.step)
-            or results.finished(self.plan, record)
+            or results.is_finished(self.plan, record)
             or (self.directory / REQUEST).is_file()
             or minutes >= self.plan.experiment.training.temporary_checkpoint_minutes
         ):
@@ -134,16 +134,16 @@ class Session:
         if not self._evaluates(state.step):
             return {}
         at = self.program.moment(state, self.evaluation, before)._replace(dataset=self.dataset, write=self._write)
-        values = numbers(self.program.evaluate(at, lambda metric: metric.decides))
+        values = to_numbers(self.program.evaluate(at, lambda metric: metric.decides))
         if state.average is not None and state.average.steps and LOSS in values:
             averaged = at._replace(params=state.average.params)
-            values[AVERAGE_LOSS] = numbers(self.program.evaluate(averaged, lambda metric: metric.decides))[LOSS]
-        if diverging(values):
+            values[AVERAGE_LOSS] = to_numbers(self.program.evaluate(averaged, lambda metric: metric.decides))[LOSS]
+        if find_divergence(values):
             return values
         number = state.step // self.plan.evaluation.every
-        last = results.finished(self.plan, Step(state.step, 0.0, values))
+        last = results.is_finished(self.plan, Step(state.step, 0.0, values))
         others = self.program.evaluate(at, lambda metric: not metric.decides and metric.due(number, last))
-        return {**values, **numbers(others)}
+        return {**values, **to_numbers(others)}
 
     def _write(self, name: str, content: bytes) -> None:
         """Write a file of a metric before its step is in the journal. Raises DiskProblem."""
@@ -184,7 +184,7 @@ class Session:
         self._save(before)
         if step not in self._undone():
             first, count = (step - 1) * self.plan.microbatches, self.plan.microbatches
-            find = divergence.cause if problem else divergence.highest
+            find = divergence.find_cause if problem else divergence.find_highest
             cause = find(self.program, before.params, self.batches, first, count)
             what = problem or spike or ""
             offending.write(self.directory, step, what, cause, self.batches, count, self.read)

@@ -36,13 +36,13 @@ class Stop:
         self._notify = notify
         self._before: dict[signal.Signals, object] = {}
         self._told, self._left = threading.Event(), threading.Event()
-        self._seconds = deadline()
+        self._seconds = read_deadline()
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             # The thread starts now, because a signal handler may interrupt code that is starting a thread.
             threading.Thread(target=self._watch, name="gnflow-deadline", daemon=True).start()
-            self._before = {number: signal.signal(number, self._handle) for number in stopping()}
+            self._before = {number: signal.signal(number, self._handle) for number in list_signals()}
         return self
 
     def __exit__(
@@ -86,12 +86,12 @@ class Stop:
             os._exit(self.error(message).exit_code)
 
 
-def stopping() -> Iterable[signal.Signals]:
+def list_signals() -> Iterable[signal.Signals]:
     """Return the signals that stop this process."""
     return (*ALWAYS, *(number for number in UNLESS_DECIDED if signal.getsignal(number) is signal.SIG_DFL))
 
 
-def deadline() -> float:
+def read_deadline() -> float:
     """Return the seconds from the first signal to the end of the process. Raises EnvironmentProblem."""
     text = os.environ.get(VARIABLE, DEFAULT)
     try:

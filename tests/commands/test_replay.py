@@ -16,8 +16,8 @@ from gnflow.compiler.program import compile as compile_plan
 from gnflow.data.batches import Batches
 from gnflow.errors import DataError, Diverged, SpecError
 from gnflow.train.loop import run
-from gnflow.train.past import beginning
-from gnflow.train.replay import NonFinite, NoSuchStep, replay, taken
+from gnflow.train.past import make_beginning
+from gnflow.train.replay import NonFinite, NoSuchStep, replay, take_step
 from gnflow.train.run import Run
 from gnflow.workspace import Workspace
 
@@ -124,7 +124,7 @@ def test_the_first_that_is_not_finite_is_named_in_the_order_of_the_step() -> Non
         params = program.initial()
         if name:
             params[name] = params[name].sign() * value
-        assert taken(program, beginning(program, params), batch, 8).first == first
+        assert take_step(program, make_beginning(program, params), batch, 8).first == first
 
 
 def test_a_poisoned_token_is_found_in_its_microbatch() -> None:
@@ -132,7 +132,7 @@ def test_a_poisoned_token_is_found_in_its_microbatch() -> None:
     number = int(Batches(train, 4, 8, seed=0).row_numbers(19, 1)[0][2])
     train[number * 8 + 4] = POISON
     state = program.init(program.first())
-    found = taken(program, state._replace(step=6), Batches(train, 4, 8, seed=0).take(18, 3), 18)  # type: ignore[arg-type]
+    found = take_step(program, state._replace(step=6), Batches(train, 4, 8, seed=0).take(18, 3), 18)  # type: ignore[arg-type]
     assert found.first == NonFinite("loss", "loss", 19)
     assert [loss == float("inf") for loss in found.losses] == [False, True, False]
     assert torch.equal(state.params["weight"], program.first()["weight"])

@@ -77,8 +77,8 @@ def test_the_network_of_the_run_is_built_once(monkeypatch: pytest.MonkeyPatch) -
     declared = experiment(MUON, metrics=metrics, compile={**OFF, "attention": "plain"})
     planned = plan(declared)
     built: list[object] = []
-    whole = parts.model
-    monkeypatch.setattr("gnflow.compiler.build.model", lambda *given: built.append(given) or whole(*given))
+    whole = parts.build_model
+    monkeypatch.setattr("gnflow.compiler.build.build_model", lambda *given: built.append(given) or whole(*given))
     program = build(planned)
     assert len(built) == 1
     build(planned, network=program.network)

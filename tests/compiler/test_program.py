@@ -8,7 +8,7 @@ from problems import experiment, noise, token_batch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gnflow import trees
-from gnflow.compiler.build import model, objective
+from gnflow.compiler.build import build_model, build_objective
 from gnflow.compiler.plan import plan
 from gnflow.compiler.program import compile as build
 from gnflow.compiler.program import place
@@ -92,7 +92,7 @@ def test_the_regions_of_blocks_follow_their_parameters_and_the_anchor(model):
         for params, anchor in ((first, trees.clone(second)), (second, trees.clone(first))) * 2:
             own = trees.pick(params, block.names)
             ours = compiled.objective.curved(own, anchor, token_batch(1)[0])
-            expected = build_objective(planned).curved(own, anchor, token_batch(1)[0])
+            expected = build_whole(planned).curved(own, anchor, token_batch(1)[0])
             torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)
             values.append(ours[1])
         assert not torch.allclose(values[0], values[1], atol=1e-3)
@@ -100,9 +100,9 @@ def test_the_regions_of_blocks_follow_their_parameters_and_the_anchor(model):
     assert compiled.graphs() == {"curved": 1, **{block.region: 1 for block in planned.blocks.values()}}
 
 
-def build_objective(planned):
+def build_whole(planned):
     """The objective without any choice of regions."""
-    return objective(model(planned.experiment, planned.attention), planned.experiment)
+    return build_objective(build_model(planned.experiment, planned.attention), planned.experiment)
 
 
 def test_a_region_compiled_more_often_than_allowed_stops_the_run():

@@ -5,7 +5,7 @@ from problems import VARIANTS, noise, small
 
 from gnflow import trees
 from gnflow.curvature.linearised import SURROGATES, linearise
-from gnflow.models.loss import cross_entropy, split
+from gnflow.models.loss import compute_cross_entropy, split
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -59,7 +59,7 @@ def test_at_the_anchor_it_is_the_loss_itself(objective):
 
     def loss(params):
         inputs, targets = split(problem.tokens)
-        return cross_entropy(problem.model.logits(params, inputs), targets)
+        return compute_cross_entropy(problem.model.logits(params, inputs), targets)
 
     gradient, value = linearise(problem.model.logits, SURROGATES[objective])(
         trees.clone(problem.params), problem.params, problem.tokens

@@ -11,7 +11,7 @@ from gnflow.curvature import pieces
 from gnflow.curvature.linearised import BENDS, SURROGATES, linearise
 from gnflow.curvature.pieces import Thrift
 from gnflow.curvature.tangents import push_by_difference, push_exactly
-from gnflow.models.decoder import decoder
+from gnflow.models.decoder import build_decoder
 from gnflow.spec.model import Decoder
 
 ROUGH = {torch.float64: 1e-6, torch.float32: 5e-3}
@@ -62,8 +62,8 @@ def test_from_the_origin_it_goes_a_step_all_the_same():
 @pytest.mark.parametrize("name", ["default", *KINDS])
 def test_in_pieces_and_with_blocks_taken_again_it_is_as_close(name, thrift):
     model, anchor, tokens = problem_of(name)
-    exact = pieces.objective(model, thrift, SURROGATES["quadratic"], BENDS["quadratic"])
-    rough = pieces.objective(model, thrift, SURROGATES["quadratic"], BENDS["quadratic"], pull=push_by_difference)
+    exact = pieces.build_objective(model, thrift, SURROGATES["quadratic"], BENDS["quadratic"])
+    rough = pieces.build_objective(model, thrift, SURROGATES["quadratic"], BENDS["quadratic"], pull=push_by_difference)
     params = trees.along(trees.pick(anchor, model.moving), trees.pick(noise(anchor, 7), model.moving), 0.3)
     gradient, value = rough.curved(params, anchor, tokens)
     expected, at = exact.curved(params, anchor, tokens)
@@ -73,7 +73,7 @@ def test_in_pieces_and_with_blocks_taken_again_it_is_as_close(name, thrift):
 
 def test_compiled_it_is_what_it_is_eagerly_with_fused_attention():
     shape = Decoder.model_validate({"layers": 2, "width": 16, "heads": 2})
-    model = decoder(shape, 32, "flash")
+    model = build_decoder(shape, 32, "flash")
     curved = linearise(model.logits, SURROGATES["quadratic"], model.split, push_by_difference)
     compiled, anchor = torch.compile(curved, fullgraph=True, dynamic=False), model.init(0)
     for seed in (0, 1):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gnflow.data.batches import Batches, held_out, row_count, shuffled
+from gnflow.data.batches import Batches, count_rows, shuffle, take_held_out
 from gnflow.data.dataset import Dataset
 from gnflow.errors import DataError
 from gnflow.workspace import Workspace
@@ -20,7 +20,7 @@ EPOCHS = st.integers(0, 2**40)
 
 def order(size: int, seed: int = 0, epoch: int = 0, stream: str = "train") -> list[int]:
     places = np.arange(size, dtype=np.uint64)
-    return shuffled(places, np.full_like(places, epoch), size, seed, stream).tolist()
+    return shuffle(places, np.full_like(places, epoch), size, seed, stream).tolist()
 
 
 def order_in_plain_integers(size: int, seed: int, epoch: int, stream: str) -> list[int]:
@@ -85,7 +85,7 @@ def test_seeds_epochs_and_streams_have_orders_of_their_own() -> None:
 def test_every_order_of_a_few_rows_is_about_as_likely(size: int) -> None:
     counts = dict.fromkeys(permutations(range(size)), 0)
     epochs, places = np.divmod(np.arange(4800 * size, dtype=np.uint64), np.uint64(size))
-    for found in shuffled(places, epochs, size, 0, "train").reshape(4800, size).tolist():
+    for found in shuffle(places, epochs, size, 0, "train").reshape(4800, size).tolist():
         counts[tuple(found)] += 1
     expected = 4800 / len(counts)
     statistic = sum((count - expected) ** 2 / expected for count in counts.values())
@@ -95,7 +95,7 @@ def test_every_order_of_a_few_rows_is_about_as_likely(size: int) -> None:
 def test_a_place_receives_every_row_about_as_often() -> None:
     epochs = np.arange(40000, dtype=np.uint64)
     for place in (0, 1, 99):
-        rows = shuffled(np.full_like(epochs, place), epochs, 100, 0, "train")
+        rows = shuffle(np.full_like(epochs, place), epochs, 100, 0, "train")
         counts = np.bincount(rows.astype(np.int64), minlength=100)
         assert ((counts - 400) ** 2 / 400).sum() < 160
 
@@ -141,7 +141,7 @@ def test_what_is_taken_may_be_changed_without_harm_to_the_text() -> None:
 
 def test_held_out_rows_come_in_order_and_begin_again_after_the_last() -> None:
     tokens = np.arange(23, dtype=np.uint16)
-    taken = held_out(tokens, rows=2, context=5, count=3)
+    taken = take_held_out(tokens, rows=2, context=5, count=3)
     assert taken.shape == (3, 2, 6)
     assert taken[:, :, 0].reshape(-1).tolist() == [0, 5, 10, 15, 0, 5]
     assert taken[0, 1].tolist() == [5, 6, 7, 8, 9, 10]
@@ -149,12 +149,12 @@ def test_held_out_rows_come_in_order_and_begin_again_after_the_last() -> None:
 
 @pytest.mark.parametrize(("tokens", "rows"), [(0, 0), (1, 0), (8, 0), (9, 1), (16, 1), (17, 2)])
 def test_a_row_takes_one_token_more_than_its_context(tokens: int, rows: int) -> None:
-    assert row_count(tokens, 8) == rows
+    assert count_rows(tokens, 8) == rows
 
 
 def test_a_text_shorter_than_a_row_is_refused() -> None:
     short = np.arange(8, dtype=np.uint16)
-    for take in (lambda: Batches(short, 2, 8, 0).take(0, 1), lambda: held_out(short, 2, 8, 1)):
+    for take in (lambda: Batches(short, 2, 8, 0).take(0, 1), lambda: take_held_out(short, 2, 8, 1)):
         with pytest.raises(DataError, match=r"context \+ 1 = 9 tokens, and there are 8"):
             take()
 

@@ -34,7 +34,7 @@ def copy(whole: MultimodalDataset, tmp_path: Path) -> MultimodalDataset:
 
 
 def samples(whole: MultimodalDataset, split: str) -> list[Captioned]:
-    return list(getattr(digits.gallery(whole.data.source, whole.data.variant), split).read())
+    return list(getattr(digits.open_gallery(whole.data.source, whole.data.variant), split).read())
 
 
 def stream(split: Split, task: Task) -> np.ndarray:
@@ -308,7 +308,7 @@ def test_rows_of_text_may_come_from_a_corpus(tmp_path: Path) -> None:
     # A document is longer than a row: all rows but the last are full.
     assert (ids[:-1] != dataset.sequences.marks["PAD"]).all()
     assert "".join(dataset.texts_of(stream(dataset.held_out, "text"))) == short
-    assert all(digits.label_of(text) is not None for text in dataset.texts_of(stream(dataset.train, "understanding")))
+    assert all(digits.find_label(text) is not None for text in dataset.texts_of(stream(dataset.train, "understanding")))
     (tmp_path / "a.txt").write_text(prose(901))
     assert prepare(data, Workspace(tmp_path)).directory != dataset.directory
     (tmp_path / "b.txt").write_text("")

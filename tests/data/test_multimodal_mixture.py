@@ -7,7 +7,7 @@ import torch
 from gallery import multimodal
 
 from gnflow.data.multimodal.dataset import MultimodalDataset
-from gnflow.data.multimodal.mixture import MixedBatches, held_out, held_out_numbers, whole
+from gnflow.data.multimodal.mixture import MixedBatches, count_microbatches, list_held_out_rows, take_held_out
 from gnflow.data.multimodal.write import TASKS
 from gnflow.data.prepare import prepare
 from gnflow.errors import DataError
@@ -53,7 +53,10 @@ def test_a_task_without_a_share_never_comes(dataset: MultimodalDataset) -> None:
 def test_a_task_that_has_no_rows_is_refused_where_it_is_asked_for(dataset: MultimodalDataset) -> None:
     first = dataset.train.rows("understanding").start
     split = replace(dataset.train, ids=dataset.train.ids[first:], tasks=dataset.train.tasks[first:])
-    for ask in (lambda: MixedBatches(split, 8, Mix(), 0).row_numbers(0, 1), lambda: whole(split, 8, Mix())):
+    for ask in (
+        lambda: MixedBatches(split, 8, Mix(), 0).row_numbers(0, 1),
+        lambda: count_microbatches(split, 8, Mix()),
+    ):
         with pytest.raises(DataError, match=r"data\.mix asks for rows of text, and no caption has any text"):
             ask()
     mix = Mix(understanding=1, text=0, generation=1)
@@ -95,7 +98,7 @@ def test_a_micro_batch_holds_the_rows_that_it_names(dataset: MultimodalDataset) 
 
 
 def test_held_out_micro_batches_are_the_first_rows_of_each_task_in_order(dataset: MultimodalDataset) -> None:
-    found = held_out(dataset.held_out, 10, Mix(), 4).reshape(40, -1, dataset.data.channels)
+    found = take_held_out(dataset.held_out, 10, Mix(), 4).reshape(40, -1, dataset.data.channels)
     ids = {tuple(row) for row in found[..., 0].tolist()}
     split = dataset.held_out
     expected = [
@@ -104,17 +107,17 @@ def test_held_out_micro_batches_are_the_first_rows_of_each_task_in_order(dataset
         for place in range(share)
     ]
     assert ids == set(expected)
-    assert torch.equal(held_out(split, 10, Mix(), 2), held_out(split, 10, Mix(), 4)[:2])
+    assert torch.equal(take_held_out(split, 10, Mix(), 2), take_held_out(split, 10, Mix(), 4)[:2])
 
 
 @pytest.mark.parametrize("rows", [1, 8, 10, 32])
 def test_no_held_out_row_comes_twice_in_as_many_micro_batches_as_are_whole(
     dataset: MultimodalDataset, rows: int
 ) -> None:
-    count = whole(dataset.held_out, rows, Mix())
-    numbers = held_out_numbers(dataset.held_out, rows, Mix(), count).reshape(-1)
+    count = count_microbatches(dataset.held_out, rows, Mix())
+    numbers = list_held_out_rows(dataset.held_out, rows, Mix(), count).reshape(-1)
     assert len(set(numbers.tolist())) == len(numbers)
-    more = held_out_numbers(dataset.held_out, rows, Mix(), count + 10 // rows + 1).reshape(-1)
+    more = list_held_out_rows(dataset.held_out, rows, Mix(), count + 10 // rows + 1).reshape(-1)
     assert len(set(more.tolist())) < len(more)
     assert len(dataset.evaluation(rows, 10**6)) == count
     assert len(dataset.evaluation(rows, 2)) == 2

@@ -35,11 +35,11 @@ def table(path: Path, numbers: range, **columns: object) -> None:
 
 
 def files(root: Path, **fields: object) -> Gallery:
-    return tables.files(ImageFiles.model_validate({**SIZE, "paths": ["*.parquet"], **fields}), root)
+    return tables.open_file_gallery(ImageFiles.model_validate({**SIZE, "paths": ["*.parquet"], **fields}), root)
 
 
 def hub(root: Path, **fields: object) -> Gallery:
-    return tables.hub(ImageHub.model_validate({**SIZE, "path": "set", **fields}), root)
+    return tables.open_hub_gallery(ImageHub.model_validate({**SIZE, "path": "set", **fields}), root)
 
 
 def numbers(images: Images) -> list[int]:
@@ -181,5 +181,5 @@ def test_a_name_on_the_hub_that_cannot_be_read_is_no_broken_file(
 
     monkeypatch.setattr(polars, "scan_parquet", unreachable)
     with pytest.raises(DataError, match="cannot be read: error sending request\nis the name right"):
-        tables.hub(ImageHub(path="someone/images", height=8, width=8), tmp_path)
+        tables.open_hub_gallery(ImageHub(path="someone/images", height=8, width=8), tmp_path)
     assert asked == ["hf://datasets/someone/images/**/train-*.parquet"]

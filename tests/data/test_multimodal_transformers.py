@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Emu3VQVAE, Emu3VQVAEConfig, JanusVQVAE, JanusVQVAEConfig
 
-from gnflow.data.multimodal.pretrained import pretrained
+from gnflow.data.multimodal.pretrained import open_pretrained
 from gnflow.data.prepare import prepare
 from gnflow.errors import DataError
 from gnflow.spec.multimodal import Multimodal, PretrainedVQ
@@ -42,7 +42,7 @@ def images(count: int = 20, colours: int = 3) -> np.ndarray:
 
 
 def codec(root: Path, colours: int = 3, grid: tuple[int, int] = GRID, **fields: object):
-    return pretrained(root / "vq", PretrainedVQ.model_validate({**SPEC, **fields}), grid, colours)
+    return open_pretrained(root / "vq", PretrainedVQ.model_validate({**SPEC, **fields}), grid, colours)
 
 
 def test_codes_and_images_are_those_of_the_model(saved: tuple[str, JanusVQVAE | Emu3VQVAE], tmp_path: Path) -> None:

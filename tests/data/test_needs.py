@@ -83,4 +83,4 @@ def test_looking_for_the_files_of_a_corpus_opens_none_of_them(tmp_path: Path) ->
 def test_a_package_that_is_not_installed_is_called_what_pip_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(EnvironmentProblem, match=r"package pillow, .+\nrun: pip install 'gnflow\[images\]'"):
-        needs.images(ImageHub.model_construct(), Path())
+        needs.require_images(ImageHub.model_construct(), Path())

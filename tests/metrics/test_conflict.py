@@ -9,7 +9,7 @@ from gnflow import trees
 from gnflow.groups import GROUPS
 from gnflow.metrics.conflict import compare, modality_conflict
 from gnflow.metrics.protocol import Subject
-from gnflow.models.loss import cross_entropy, total_weight
+from gnflow.models.loss import compute_cross_entropy, compute_total_weight
 from gnflow.objective import Objective
 from gnflow.spec.training import ModalityConflict
 
@@ -17,10 +17,10 @@ from gnflow.spec.training import ModalityConflict
 def objective(model):
     def value(params, tokens):
         inputs, targets = model.split(tokens)
-        return cross_entropy(model.logits(params, inputs), targets)
+        return compute_cross_entropy(model.logits(params, inputs), targets)
 
     def heavy(tokens):
-        return total_weight(model.split(tokens)[1])
+        return compute_total_weight(model.split(tokens)[1])
 
     return Objective(value, torch.func.grad_and_value(value), None, weight=heavy)
 

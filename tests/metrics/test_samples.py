@@ -23,7 +23,7 @@ def setting(request, tmp_path: Path):
     experiment = multimodal.experiment(request.param, {"kind": "adamw"})
     dataset = prepare(experiment.data, Workspace(tmp_path))
     assert isinstance(dataset, MultimodalDataset)
-    network = build.model(experiment, "flash")
+    network = build.build_model(experiment, "flash")
     images = dataset.images_of(dataset.held_out.ids[dataset.held_out.rows("generation")][:3])
     return network, network.init(0), dataset, images
 

@@ -8,8 +8,8 @@ from problems import noise
 
 from gnflow import trees
 from gnflow.groups import GROUPS
-from gnflow.models.decoder import decoder
-from gnflow.models.loss import cross_entropy, split
+from gnflow.models.decoder import build_decoder
+from gnflow.models.loss import compute_cross_entropy, split
 from gnflow.models.modality import keep_modality
 from gnflow.spec.model import Decoder
 
@@ -57,7 +57,7 @@ def test_a_tied_model_starts_near_a_uniform_guess_at_every_width(kind, width):
 
 def test_emu3_is_the_decoder_over_the_joint_vocabulary():
     problem = multimodal.small("emu3")
-    twin = decoder(Decoder.model_validate(multimodal.SHAPE), VOCABULARY, "plain")
+    twin = build_decoder(Decoder.model_validate(multimodal.SHAPE), VOCABULARY, "plain")
     assert twin.weights == problem.model.weights
     assert twin.hidden == problem.model.hidden
     inputs, targets = problem.model.split(problem.tokens)
@@ -83,7 +83,7 @@ def test_the_loss_is_made_of_those_of_its_modalities_by_their_weights(kind):
 
     def loss_and_weight(tokens):
         inputs, targets = problem.model.split(tokens)
-        return cross_entropy(problem.model.logits(problem.params, inputs), targets), targets.weights.sum()
+        return compute_cross_entropy(problem.model.logits(problem.params, inputs), targets), targets.weights.sum()
 
     whole, total = loss_and_weight(problem.tokens)
     parts = [loss_and_weight(keep_modality(problem.tokens, modality)) for modality in ("text", "image")]
@@ -145,7 +145,7 @@ def test_the_losses_of_janus_modalities_do_not_meet_in_its_heads():
     def slope(modality):
         def loss(params):
             inputs, targets = problem.model.split(keep_modality(problem.tokens, modality))
-            return cross_entropy(problem.model.logits(params, inputs), targets)
+            return compute_cross_entropy(problem.model.logits(params, inputs), targets)
 
         return torch.func.grad(loss)(problem.params)
 

@@ -33,7 +33,7 @@ def said() -> list[str]:
 
 @pytest.fixture
 def uri(workspace: Workspace) -> str:
-    return location.tracking_uri(workspace)
+    return location.find_tracking_uri(workspace)
 
 
 def mirror(run: Path, workspace: Workspace, said: list[str]) -> Mirror:
@@ -255,7 +255,7 @@ def test_a_store_whose_making_was_killed_is_made_again(tmp_path: Path) -> None:
     making.kill()
     assert making.wait() == -signal.SIGKILL
     assert not file.exists()
-    assert len(store.opened(f"sqlite:///{file}").search_experiments()) == 1
+    assert len(store.open_client(f"sqlite:///{file}").search_experiments()) == 1
     assert {path.name for path in file.parent.iterdir()} == {"mlflow.db"}
 
 
@@ -281,7 +281,7 @@ with Mirror(run, Workspace.around(run)) as mirror:
 """
     both = [subprocess.Popen([sys.executable, "-c", code, str(run)], stderr=subprocess.PIPE, text=True) for run in runs]
     said = [process.communicate()[1] for process in both]
-    uri = location.tracking_uri(Workspace(tmp_path))
+    uri = location.find_tracking_uri(Workspace(tmp_path))
     for run in runs:
         assert (run / "mlflow.json").exists(), said
         assert points(uri, run_id(run)) == expected(

@@ -95,7 +95,7 @@ def test_a_schedule_that_looks_ahead_is_refused_with_the_reason(
     with pytest.raises(SpecError) as without:
         at(root, "runs/a", ahead[1])
     assert "--extend" not in str(without.value)
-    assert results.complete(root / "runs/a")
+    assert results.is_complete(root / "runs/a")
     assert values(root / "runs/a") == before
 
 

@@ -5,7 +5,7 @@ import pytest
 from quadratic import quadratic_plan
 from rich.console import Console
 
-from gnflow.train.display import Display, Progress, clock, sparkline
+from gnflow.train.display import Display, Progress, clock, draw_sparkline
 from gnflow.train.journal import Event, Journal, Step
 
 
@@ -84,9 +84,9 @@ def test_no_color_is_respected(tmp_path: Path) -> None:
 
 
 def test_a_sparkline_spans_the_range_of_its_values() -> None:
-    assert sparkline([3.0, 2.0, 1.0]) == "█▅▁"
-    assert sparkline([1.0, 1.0]) == "▁▁"
-    assert sparkline([]) == ""
+    assert draw_sparkline([3.0, 2.0, 1.0]) == "█▅▁"
+    assert draw_sparkline([1.0, 1.0]) == "▁▁"
+    assert draw_sparkline([]) == ""
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (83, "1:23"), (3723, "1:02:03")])

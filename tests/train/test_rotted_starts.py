@@ -18,7 +18,7 @@ from gnflow.errors import DataError, SpecError
 from gnflow.objective import Params
 from gnflow.spec.canonical import resolved
 from gnflow.train import checkpoint, disk
-from gnflow.train.start import start
+from gnflow.train.start import make_start
 from gnflow.workspace import Workspace
 
 Report = Callable[[str], None]
@@ -35,7 +35,7 @@ def weights(root: Path, beginning: str | None = None, report: Report = lambda li
     """What a run of this project would start from: AdamW's weights, or those at a path."""
     planned, program = made(beginning)
     dataset = prepare(planned.experiment.data, Workspace(root))
-    return start(planned, program, dataset, Workspace(root), report)
+    return make_start(planned, program, dataset, Workspace(root), report)
 
 
 def assert_same(one: Params, other: Params) -> None:

@@ -25,7 +25,7 @@ class Heard(list[Record]):
 
 
 def saved_steps(directory: Path) -> list[int]:
-    return [checkpoint.step_of(path) for path in checkpoint.all_in(directory / "checkpoints")]
+    return [checkpoint.read_step(path) for path in checkpoint.list_checkpoints(directory / "checkpoints")]
 
 
 def test_a_run_records_every_step_from_the_starting_weights_on(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_reaching_the_target_ends_the_run(tmp_path: Path) -> None:
     state = trained(tmp_path / "short", plan)
     assert state.step == 4
     assert saved_steps(tmp_path / "short") == [4]
-    summary = results.summary(plan, read(tmp_path / "short" / "journal.jsonl").steps, 4, results.COMPLETE)
+    summary = results.make_summary(plan, read(tmp_path / "short" / "journal.jsonl").steps, 4, results.COMPLETE)
     assert summary["target/step"] == summary["steps"] == 4
     assert summary["target/tokens"] == 4 * 96
     assert summary["target/passes"] == 4
@@ -132,7 +132,7 @@ def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(t
     trained(tmp_path / "run", quadratic_plan(), program=program)
     assert program.steps_taken == 7
     assert computed(tmp_path / "run") == computed(tmp_path / "whole")
-    assert checkpoint.damage_of(tmp_path / "run/checkpoints/step_00000010") is None
+    assert checkpoint.find_damage(tmp_path / "run/checkpoints/step_00000010") is None
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def events(directory: Path) -> list[Event]:
 
 
 def saved_steps(directory: Path) -> list[int]:
-    return [checkpoint.step_of(path) for path in checkpoint.all_in(directory / "checkpoints")]
+    return [checkpoint.read_step(path) for path in checkpoint.list_checkpoints(directory / "checkpoints")]
 
 
 def assert_equal(directory: Path, whole: Path) -> None:
@@ -77,7 +77,7 @@ def test_poisoned_steps_are_undone_as_the_policy_says(tmp_path: Path, policy: st
     assert steps[12].values["flops/total"] == 12 * plan.flops
     assert all("norm/gradient" not in steps[step].values for step in undone)
     assert all("loss/held_out" in record.values for record in steps.values())
-    summary = results.summary(plan, steps, 12, results.COMPLETE)
+    summary = results.make_summary(plan, steps, 12, results.COMPLETE)
     assert summary["steps/undone"] == len(undone)
 
 
@@ -118,7 +118,7 @@ def test_a_damaged_checkpoint_changes_nothing_about_what_is_undone(tmp_path: Pat
     with pytest.raises(Crash):
         trained(tmp_path / "run", plan, Acting(7, crash), train=train)
     for step in range(damaged, 8):  # it and those after it
-        path = checkpoint.path_of(tmp_path / "run" / "checkpoints", step) / "params.safetensors"
+        path = checkpoint.make_path(tmp_path / "run" / "checkpoints", step) / "params.safetensors"
         if path.exists():
             path.write_bytes(path.read_bytes()[:-1])
     trained(tmp_path / "run", plan, train=train)
@@ -248,18 +248,18 @@ def test_a_spike_is_undone_as_what_is_not_finite(tmp_path: Path, policy: str) ->
 
 def test_a_spike_is_measured_in_deviations_of_the_losses_before_it() -> None:
     from gnflow.spec.training import Spike
-    from gnflow.train.divergence import spike
+    from gnflow.train.divergence import describe_spike
 
     losses = [4.0, 6.0, 4.0, 6.0]  # mean 5, deviation 2 / sqrt 3
     steps = {step: Step(step, 0.0, {"loss/train": loss}) for step, loss in enumerate([99.0, *losses], start=1)}
     bound = 5 + 3 * 2 / 3**0.5
     rule = Spike(above=3.0, window=4)
-    assert spike(rule, 6, bound + 1e-6, steps, set())
-    assert spike(rule, 6, bound - 1e-6, steps, set()) is None
-    assert spike(rule, 5, 1e9, steps, {2}) is None  # three losses are no window of four
-    assert spike(Spike(above=3.0, window=5), 6, 100.0, steps, set()) is None  # 99 is among them
-    assert spike(rule, 6, bound + 1e-6, steps, {5}) is None  # and here in the place of one that was undone
-    assert spike(None, 6, 1e9, steps, set()) is None
+    assert describe_spike(rule, 6, bound + 1e-6, steps, set())
+    assert describe_spike(rule, 6, bound - 1e-6, steps, set()) is None
+    assert describe_spike(rule, 5, 1e9, steps, {2}) is None  # three losses are no window of four
+    assert describe_spike(Spike(above=3.0, window=5), 6, 100.0, steps, set()) is None  # 99 is among them
+    assert describe_spike(rule, 6, bound + 1e-6, steps, {5}) is None  # and here in the place of one that was undone
+    assert describe_spike(None, 6, 1e9, steps, set()) is None
 
 
 def test_a_step_on_record_as_undone_stays_so_where_the_bits_differ(tmp_path: Path) -> None:

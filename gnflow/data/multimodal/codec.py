@@ -8,7 +8,7 @@ from typing import NamedTuple, assert_never
 import numpy as np
 
 from gnflow.data.multimodal import vq
-from gnflow.data.multimodal.pretrained import pretrained
+from gnflow.data.multimodal.pretrained import open_pretrained
 from gnflow.data.multimodal.samples import Codec, Images, Pixels
 from gnflow.spec.multimodal import VQ, Multimodal, PretrainedVQ
 
@@ -29,16 +29,16 @@ class Reconstruction(NamedTuple):
     """Number of images looked at."""
 
 
-def fitted(data: Multimodal, images: Images, directory: Path) -> None:
+def fit_codec(data: Multimodal, images: Images, directory: Path) -> None:
     """Write what the codec of `data` must learn from the training images, if anything. Raises DataError."""
     if isinstance(data.image_tokenizer, VQ):
         spec = data.image_tokenizer
-        cut = vq.patches(np.stack(list(spaced(images, spec.images))), spec.patch)
+        cut = vq.cut_patches(np.stack(list(take_spaced(images, spec.images))), spec.patch)
         codebook = vq.fit(cut.reshape(-1, cut.shape[-1]), spec.codebook, spec.iterations, data.variant)
         np.save(directory / CODEBOOK, codebook)
 
 
-def codec(data: Multimodal, root: Path, directory: Path) -> Codec:
+def open_codec(data: Multimodal, root: Path, directory: Path) -> Codec:
     """The codec whose learned part lies in `directory`. Raises DataError, EnvironmentProblem without transformers."""
     match data.image_tokenizer:
         case VQ(patch=patch):
@@ -48,14 +48,14 @@ def codec(data: Multimodal, root: Path, directory: Path) -> Codec:
                 lambda codes: vq.decode(codes, codebook, data.source.shape, patch),
             )
         case PretrainedVQ() as spec:
-            return pretrained(root / spec.path, spec, data.grid, data.source.shape[2])
+            return open_pretrained(root / spec.path, spec, data.grid, data.source.shape[2])
         case _:
             assert_never(data.image_tokenizer)
 
 
-def reconstruction(codec: Codec, images: Images) -> Reconstruction:
+def measure_reconstruction(codec: Codec, images: Images) -> Reconstruction:
     """Measured on evenly spaced images."""
-    chosen = spaced(images, MEASURED)
+    chosen = take_spaced(images, MEASURED)
     squares, used, count, values = 0.0, set[int](), 0, 0
     while batch := list(islice(chosen, BATCH)):
         original = np.stack(batch)
@@ -66,6 +66,6 @@ def reconstruction(codec: Codec, images: Images) -> Reconstruction:
     return Reconstruction((squares / values) ** 0.5, len(used), count)
 
 
-def spaced(images: Images, most: int) -> Iterator[Pixels]:
+def take_spaced(images: Images, most: int) -> Iterator[Pixels]:
     """At most so many images, evenly spaced."""
     return (sample.image for sample in islice(images.read(), 0, None, -(-images.samples // most)))

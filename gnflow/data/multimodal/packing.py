@@ -16,26 +16,26 @@ class Sequence(NamedTuple):
     patches: NDArray[np.uint32]
 
 
-def plain(ids: Ids) -> Sequence:
+def make_plain(ids: Ids) -> Sequence:
     """A sequence that reads no patch."""
     return Sequence(ids, np.zeros_like(ids))
 
 
-def packed(sequences: Iterable[Sequence], length: int, pad: int) -> Iterator[Sequence]:
+def pack(sequences: Iterable[Sequence], length: int, pad: int) -> Iterator[Sequence]:
     """Rows of `length` ids: as many sequences as fit one after the other, in order, then padding."""
     row: list[Sequence] = []
     used = 0
     for sequence in sequences:
         if used + len(sequence.ids) > length and row:
-            yield _filled(row, length, pad)
+            yield _fill(row, length, pad)
             row, used = [], 0
         row.append(sequence)
         used += len(sequence.ids)
     if row:
-        yield _filled(row, length, pad)
+        yield _fill(row, length, pad)
 
 
-def _filled(row: list[Sequence], length: int, pad: int) -> Sequence:
+def _fill(row: list[Sequence], length: int, pad: int) -> Sequence:
     ids = np.full(length, pad, dtype=np.uint32)
     patches = np.zeros(length, dtype=np.uint32)
     start = 0

@@ -77,7 +77,7 @@ class Sequences:
 
         Emu3 learns all but BOS and PAD; Janus the target modality alone: codes, or text that no image follows.
         """
-        text, image = (_number(task, modality) for modality in ("text", "image"))
+        text, image = (_find_group(task, modality) for modality in ("text", "image"))
         code = ids >= self.text_vocabulary
         found = np.where(code, image, text)
         if self.style == "janus":
@@ -122,7 +122,7 @@ class Sequences:
         return np.concatenate([np.atleast_1d(np.asarray(part)) for part in parts]).astype(np.uint32)
 
 
-def sequences(data: Multimodal, encode: Callable[[list[str]], list[Ids]]) -> Sequences:
+def make_sequences(data: Multimodal, encode: Callable[[list[str]], list[Ids]]) -> Sequences:
     """The form that `data` asks for, given how text is encoded."""
     height, width = data.grid
     (size,) = encode([f"{height}*{width}"])
@@ -137,6 +137,6 @@ def sequences(data: Multimodal, encode: Callable[[list[str]], list[Ids]]) -> Seq
     )
 
 
-def _number(task: Task, modality: str) -> int:
+def _find_group(task: Task, modality: str) -> int:
     # Text rows have no image group: a code in one is refused when the rows are checked.
     return next((1 + place for place, group in enumerate(GROUPS) if group == (task, modality)), 0)

@@ -17,35 +17,35 @@ def open_texts(source: SourceKind, root: Path) -> Opened:
     """A source of text. It and what it gives raise DataError, and EnvironmentProblem for code that is at fault."""
     found = built(source, Opened, source, root)
 
-    def corpus() -> Corpus:
+    def open_corpus() -> Corpus:
         with running(source):
             train, held_out = found.corpus()
-        return Corpus(lambda: _pieces(source, train), lambda: _pieces(source, held_out))
+        return Corpus(lambda: _check_pieces(source, train), lambda: _check_pieces(source, held_out))
 
-    return Opened(_plain(source, found.identity), corpus)
+    return Opened(_guard_identity(source, found.identity), open_corpus)
 
 
 def open_ids(source: SourceKind, root: Path, vocabulary: int) -> Ready:
     """A source of ids below `vocabulary`. It raises as `open_texts` does."""
     found = built(source, Ready, source, root)
     return Ready(
-        _plain(source, found.identity),
-        lambda: _ids(source, found.train, vocabulary),
-        lambda: _ids(source, found.held_out, vocabulary),
+        _guard_identity(source, found.identity),
+        lambda: _check_ids(source, found.train, vocabulary),
+        lambda: _check_ids(source, found.held_out, vocabulary),
     )
 
 
-def _plain(source: SourceKind, identity: Identity) -> Identity:
-    def plain(sha256: Sha256) -> Json:
+def _guard_identity(source: SourceKind, identity: Identity) -> Identity:
+    def identify(sha256: Sha256) -> Json:
         with running(source):
             found = identity(sha256)
             json.dumps(found)
         return found
 
-    return plain
+    return identify
 
 
-def _pieces(source: SourceKind, read: Pieces) -> Iterator[Piece]:
+def _check_pieces(source: SourceKind, read: Pieces) -> Iterator[Piece]:
     with running(source):
         for piece in read():
             if not isinstance(piece, Piece) or not isinstance(piece.text, str):
@@ -55,7 +55,7 @@ def _pieces(source: SourceKind, read: Pieces) -> Iterator[Piece]:
             yield piece
 
 
-def _ids(source: SourceKind, read: Ids, vocabulary: int) -> Iterator[NDArray[np.integer]]:
+def _check_ids(source: SourceKind, read: Ids, vocabulary: int) -> Iterator[NDArray[np.integer]]:
     with running(source):
         for ids in read():
             if not isinstance(ids, np.ndarray) or ids.ndim != 1 or ids.dtype.kind not in "iu":

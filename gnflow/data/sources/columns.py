@@ -8,18 +8,18 @@ import polars
 from gnflow.errors import DataError
 
 
-def field(row: Mapping[str, object], column: str, place: str) -> object:
+def find_field(row: Mapping[str, object], column: str, place: str) -> object:
     """What a row has under `column`. Raises DataError that names the columns there are."""
     if column in row:
         return row[column]
     first, dot, rest = column.partition(".")
     inner = row.get(first)
-    if dot and isinstance(inner, Mapping) and rest in _names(inner):
-        return field(inner, rest, place)
-    raise missing(column, list(_names(row)), place)
+    if dot and isinstance(inner, Mapping) and rest in _list_names(inner):
+        return find_field(inner, rest, place)
+    raise explain_missing(column, list(_list_names(row)), place)
 
 
-def expression(schema: polars.Schema, column: str, place: str) -> tuple[polars.Expr, polars.DataType]:
+def find_column(schema: polars.Schema, column: str, place: str) -> tuple[polars.Expr, polars.DataType]:
     """A column of a table and its type. Raises DataError that names the columns there are."""
     if column in schema:
         return polars.col(column), schema[column]
@@ -30,13 +30,13 @@ def expression(schema: polars.Schema, column: str, place: str) -> tuple[polars.E
             inner = {part.name: part.dtype for part in kind.fields} if isinstance(kind, polars.Struct) else {}
             if step not in inner:
                 break
-            expr, kind = expr.struct.field(step), _made(inner[step])
+            expr, kind = expr.struct.field(step), _instantiate(inner[step])
         else:
             return expr, kind
-    raise missing(column, list(_columns(dict(schema))), place)
+    raise explain_missing(column, list(_list_columns(dict(schema))), place)
 
 
-def missing(column: str, columns: list[str], place: str) -> DataError:
+def explain_missing(column: str, columns: list[str], place: str) -> DataError:
     """An error that names the columns there are."""
     inside = [name for name in columns if name.rpartition(".")[2] == column]
     near = inside or get_close_matches(column, columns, n=1)
@@ -44,22 +44,22 @@ def missing(column: str, columns: list[str], place: str) -> DataError:
     return DataError(f"{place}: no column `{column}`; it has {', '.join(columns) or 'none'}\n{hint}")
 
 
-def _names(row: Mapping[str, object]) -> Iterator[str]:
+def _list_names(row: Mapping[str, object]) -> Iterator[str]:
     for name, value in row.items():
         yield name
         if isinstance(value, Mapping):
-            yield from (f"{name}.{inner}" for inner in _names(value))
+            yield from (f"{name}.{inner}" for inner in _list_names(value))
 
 
-def _columns(fields: Mapping[str, object]) -> Iterator[str]:
+def _list_columns(fields: Mapping[str, object]) -> Iterator[str]:
     for name, kind in fields.items():
         yield name
         if isinstance(kind, polars.Struct):
             inner = {part.name: part.dtype for part in kind.fields}
-            yield from (f"{name}.{below}" for below in _columns(inner))
+            yield from (f"{name}.{below}" for below in _list_columns(inner))
 
 
-def _made(kind: object) -> polars.DataType:
+def _instantiate(kind: object) -> polars.DataType:
     """A type as an object: a struct may name the class alone."""
     made = kind() if isinstance(kind, type) else kind
     assert isinstance(made, polars.DataType)

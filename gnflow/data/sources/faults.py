@@ -10,18 +10,18 @@ NAMED = 10
 Item = TypeVar("Item")
 
 
-def sound(
+def require_sound(
     items: Iterable[Item | DataError], everything: Callable[[], Iterable[object]] | None = None, files: int = 0
 ) -> Iterator[Item]:
     """The items until a DataError is among them; then all those in `everything`, so many files, are raised as one."""
     for item in items:
         if isinstance(item, DataError):
             found = everything() if everything else [item]
-            raise together((fault for fault in found if isinstance(fault, DataError)), files) from None
+            raise combine((fault for fault in found if isinstance(fault, DataError)), files) from None
         yield item
 
 
-def together(problems: Iterable[DataError], files: int = 0) -> DataError:
+def combine(problems: Iterable[DataError], files: int = 0) -> DataError:
     """One error for all: their number, the first lines of the first ten, and each advice once."""
     remaining = iter(problems)
     named = list(islice(remaining, NAMED))

@@ -26,8 +26,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from gnflow.data.sources.corpus import Corpus, Json, split, whole
-from gnflow.data.sources.faults import sound
+from gnflow.data.sources.corpus import Corpus, Json, split, wrap_texts
+from gnflow.data.sources.faults import require_sound
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,5 +68,8 @@ def from_texts(
     Each function gives all its texts whenever it is called. Without `held_out`, the last part of `train` is held out.
     """
     if held_out is None:
-        return Opened(identity, lambda: split(lambda: sound(whole(train())), held_out_fraction))
-    return Opened(identity, lambda: Corpus(lambda: sound(whole(train())), lambda: sound(whole(held_out()))))
+        return Opened(identity, lambda: split(lambda: require_sound(wrap_texts(train())), held_out_fraction))
+    return Opened(
+        identity,
+        lambda: Corpus(lambda: require_sound(wrap_texts(train())), lambda: require_sound(wrap_texts(held_out()))),
+    )

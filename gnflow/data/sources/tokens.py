@@ -8,9 +8,9 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from gnflow.data.sources.corpus import Json, kept
+from gnflow.data.sources.corpus import Json, count_kept
 from gnflow.data.sources.opened import Ready
-from gnflow.data.sources.paths import existing
+from gnflow.data.sources.paths import find_existing
 from gnflow.errors import DataError
 from gnflow.spec.data import Tokens
 
@@ -20,13 +20,15 @@ CHUNK = 1 << 22
 def open_ids(source: Tokens, root: Path) -> Ready:
     """Open a source of ready tokens; its spec names this function as its factory."""
     return Ready(
-        lambda sha256: identity(source, root, sha256), lambda: train(source, root), lambda: held_out(source, root)
+        lambda sha256: identify(source, root, sha256),
+        lambda: read_train(source, root),
+        lambda: read_held_out(source, root),
     )
 
 
-def identity(source: Tokens, root: Path, sha256: Callable[[Path], str]) -> Json:
+def identify(source: Tokens, root: Path, sha256: Callable[[Path], str]) -> Json:
     """Size and content of the files. Raises DataError when both parts are the same."""
-    files = [path for path in (_train(source, root), _held_out(source, root)) if path]
+    files = [path for path in (_find_train(source, root), _find_held_out(source, root)) if path]
     found = [sha256(path) for path in files]
     if len(set(found)) < len(found):
         raise DataError(
@@ -36,30 +38,30 @@ def identity(source: Tokens, root: Path, sha256: Callable[[Path], str]) -> Json:
     return [{"bytes": path.stat().st_size, "sha256": digest} for path, digest in zip(files, found, strict=True)]
 
 
-def train(source: Tokens, root: Path) -> Iterator[NDArray[np.uint32]]:
+def read_train(source: Tokens, root: Path) -> Iterator[NDArray[np.uint32]]:
     """Ids to train on, in chunks. Raises DataError."""
-    ids = _opened(_train(source, root))
-    last = len(ids) if source.held_out else kept(len(ids), source.held_out_fraction)
-    return _checked(ids, 0, last, _train(source, root), source.vocabulary)
+    ids = _open(_find_train(source, root))
+    last = len(ids) if source.held_out else count_kept(len(ids), source.held_out_fraction)
+    return _check(ids, 0, last, _find_train(source, root), source.vocabulary)
 
 
-def held_out(source: Tokens, root: Path) -> Iterator[NDArray[np.uint32]]:
+def read_held_out(source: Tokens, root: Path) -> Iterator[NDArray[np.uint32]]:
     """Ids to evaluate on, in chunks. Raises DataError."""
-    path = _held_out(source, root) or _train(source, root)
-    ids = _opened(path)
-    first = 0 if source.held_out else kept(len(ids), source.held_out_fraction)
-    return _checked(ids, first, len(ids), path, source.vocabulary)
+    path = _find_held_out(source, root) or _find_train(source, root)
+    ids = _open(path)
+    first = 0 if source.held_out else count_kept(len(ids), source.held_out_fraction)
+    return _check(ids, first, len(ids), path, source.vocabulary)
 
 
-def _train(source: Tokens, root: Path) -> Path:
-    return existing(source.train, root, "data.source.train")
+def _find_train(source: Tokens, root: Path) -> Path:
+    return find_existing(source.train, root, "data.source.train")
 
 
-def _held_out(source: Tokens, root: Path) -> Path | None:
-    return existing(source.held_out, root, "data.source.held_out") if source.held_out else None
+def _find_held_out(source: Tokens, root: Path) -> Path | None:
+    return find_existing(source.held_out, root, "data.source.held_out") if source.held_out else None
 
 
-def _opened(path: Path) -> NDArray[Any]:
+def _open(path: Path) -> NDArray[Any]:
     try:
         ids = open_memmap(path, mode="r")
     except (ValueError, OSError) as error:
@@ -71,7 +73,7 @@ def _opened(path: Path) -> NDArray[Any]:
     return ids
 
 
-def _checked(ids: NDArray[Any], first: int, last: int, path: Path, vocabulary: int) -> Iterator[NDArray[np.uint32]]:
+def _check(ids: NDArray[Any], first: int, last: int, path: Path, vocabulary: int) -> Iterator[NDArray[np.uint32]]:
     for start in range(first, last, CHUNK):
         chunk = np.asarray(ids[start : min(start + CHUNK, last)])
         beyond = np.flatnonzero((chunk < 0) | (chunk >= vocabulary))

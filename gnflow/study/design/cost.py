@@ -8,7 +8,7 @@ from gnflow.compiler.plan import Plan, plan
 from gnflow.errors import GnflowError
 from gnflow.study.design.design import ArmDesign, Design, Job
 from gnflow.study.speed import flops_per_second
-from gnflow.train.directory import differences, is_run
+from gnflow.train.directory import find_differences, is_run
 from gnflow.train.results import COMPLETE, DIVERGED
 from gnflow.train.run import Run
 
@@ -107,7 +107,7 @@ def _ended(design: Design, arm: ArmDesign, job: Job) -> bool:
         if not is_run(directory):
             return False
         expected = design.expected(job)
-        if expected is None or differences(directory, expected):
+        if expected is None or find_differences(directory, expected):
             return False
         return Run.load(directory).summary.get("status") in (COMPLETE, DIVERGED)
     except (GnflowError, OSError):

@@ -42,7 +42,7 @@ def _whole(chart: Chart) -> Spec:
 
 def _forget(pictures: Path, names: Iterable[str]) -> None:
     """Remove pictures of an earlier report that this one does not have."""
-    with disk.writing(pictures):
+    with disk.guard_write(pictures):
         for name in names:
             for suffix in ("svg", "png"):
                 (pictures / f"{name}.{suffix}").unlink(missing_ok=True)
