@@ -64,7 +64,7 @@ def trajectory(name: str, root: Path) -> list[Moment]:
     workspace, planned = Workspace(tiny.write_project(root)), plan(Experiment.model_validate(tree))
     with make_reproducible(workspace):
         program = make_program(planned)
-        batches = prepare(planned.experiment.data, workspace).microbatches(4, seed=0)
+        batches = prepare(planned.experiment.data, workspace).make_microbatches(4, seed=0)
         state = program.init(program.initial())
         moments = [moment(state.params, state.optimizer)]
         for step in range(STEPS):

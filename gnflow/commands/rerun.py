@@ -35,7 +35,7 @@ class Repetition:
         self.last = last
         self.reached = False
 
-    def recorded(self, record: Record) -> None:
+    def hear(self, record: Record) -> None:
         """Stop the run if this was the last step to repeat."""
         if isinstance(record, Step) and record.step == self.last and not self.reached:
             self.reached = True

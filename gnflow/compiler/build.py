@@ -77,7 +77,7 @@ def _build_plain(
 
     def compute_loss(of: Model, params: Params, tokens: Tokens) -> Scalar:
         inputs, targets = of.split(tokens)
-        return compute_cross_entropy(of.logits(params, inputs), targets)
+        return compute_cross_entropy(of.compute_logits(params, inputs), targets)
 
     def value(params: Params, tokens: Tokens) -> Scalar:
         return compute_loss(network, params, tokens)
@@ -92,8 +92,8 @@ def _build_plain(
     if form == "newton":
         curved, product = expand(value), make_hessian_product(value)
     else:
-        curved = linearise(network.logits, SURROGATES[form], network.split, pull)
-        product = make_curvature_product(network.logits, BENDS[form], network.split)
+        curved = linearise(network.compute_logits, SURROGATES[form], network.split, pull)
+        product = make_curvature_product(network.compute_logits, BENDS[form], network.split)
     return Objective(value, gradient, curved, product, lambda tokens: compute_total_weight(network.split(tokens)[1]))
 
 

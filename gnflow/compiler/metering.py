@@ -99,7 +99,7 @@ class _Known:
         for i, form in enumerate(self.forms):
             if parts[i] is None:
                 with torch._C._DisableTorchDispatch():
-                    parts[i], made = form.empty(arguments)
+                    parts[i], made = form.make_empty(arguments)
                 storages.hold(made)
         self.last = [id(part) for part in parts] if self.last else ()
         return tuple(parts) if self.kind is tuple else parts[0]

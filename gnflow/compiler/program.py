@@ -55,7 +55,7 @@ class Program:
         params = self.initial() if params is None else params
         return State(0, params, self.optimizer.init(params), begin_average(self._rule, params))
 
-    def template(self) -> State:
+    def make_template(self) -> State:
         """Returns a state on the meta device. It has the shapes and types that a checkpoint must have."""
         shapes = {row.name: torch.empty(row.shape, device="meta") for row in self.plan.parameters}
         return State(0, shapes, self.optimizer.init(shapes), begin_average(self._rule, shapes))
@@ -67,7 +67,7 @@ class Program:
         average = follow(state.average, self._rule, params, state.step + 1, self.plan.steps)
         return State(state.step + 1, params, optimizer, average), metrics
 
-    def moment(self, state: State, batch: Tensor, before: Params | None = None) -> Moment:
+    def make_moment(self, state: State, batch: Tensor, before: Params | None = None) -> Moment:
         """Returns the moment for metrics to look at. `before` are the weights that the last step started from."""
         held_out = batch.to(self.device)
         return Moment(
@@ -82,13 +82,13 @@ class Program:
                 found |= measure(declared, metric, at)
         return found
 
-    def graphs(self) -> dict[str, int]:
+    def count_graphs(self) -> dict[str, int]:
         """Counts the compiled graphs of each region."""
-        return self.compiler.graphs() if self.compiler else {}
+        return self.compiler.count_graphs() if self.compiler else {}
 
-    def compile_seconds(self) -> float:
+    def sum_compile_seconds(self) -> float:
         """Returns the seconds of compilation so far."""
-        return self.compiler.seconds() if self.compiler else 0.0
+        return self.compiler.sum_seconds() if self.compiler else 0.0
 
     def _hold_to_budget(self, step: int) -> None:
         """Raises EnvironmentProblem if a region was compiled more often than the spec allows."""

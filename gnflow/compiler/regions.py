@@ -60,7 +60,7 @@ class Compiled:
         try:
             result = self._function(*arguments)
         except (RuntimeError, OSError) as error:
-            if problem := self._problem(error):
+            if problem := self._find_problem(error):
                 raise problem from error
             raise
         if len(self.graphs) > known:
@@ -71,7 +71,7 @@ class Compiled:
             self.compilations.append(len(self.graphs) - known)
         return result
 
-    def _problem(self, error: Exception) -> EnvironmentProblem | None:
+    def _find_problem(self, error: Exception) -> EnvironmentProblem | None:
         """Returns the problem of this machine that kept a region from being compiled.
 
         It is None if the region itself is at fault.
@@ -105,10 +105,10 @@ class Compiler:
         self.regions.append(compiled)
         return cast("Region", compiled)
 
-    def graphs(self) -> dict[str, int]:
+    def count_graphs(self) -> dict[str, int]:
         """Counts the graphs compiled so far, by region."""
         return {region.name: len(region.graphs) for region in self.regions if region.graphs}
 
-    def seconds(self) -> float:
+    def sum_seconds(self) -> float:
         """Returns the seconds of compilation so far."""
         return sum(region.seconds for region in self.regions)

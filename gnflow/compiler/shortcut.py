@@ -22,11 +22,11 @@ class Shortcut:
         self._makes_one: dict[Operation, bool] = {}
         """Whether an operation returns one tensor, in a storage of its own."""
 
-    def only_writes(self, operation: Operation) -> bool:
+    def is_write(self, operation: Operation) -> bool:
         """Tells whether an operation returns nothing and only writes into arguments, which have no content here."""
         return not operation._schema.returns  # type: ignore[attr-defined]  # torch types no operators
 
-    def only_views(self, operation: Operation) -> bool:
+    def is_view(self, operation: Operation) -> bool:
         """Tells whether the result of an operation lies in the storage of its argument."""
         return bool(getattr(operation, "is_view", False))
 

@@ -72,9 +72,9 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
     ) -> object:
         kwargs = kwargs or {}
         if self.shortcut is not None:
-            if self.shortcut.only_writes(func):
+            if self.shortcut.is_write(func):
                 return None
-            if self.shortcut.only_views(func):
+            if self.shortcut.is_view(func):
                 return func(*args, **kwargs)
             if (known := self.shortcut(func, args, kwargs)) is not None:
                 self._count(known)

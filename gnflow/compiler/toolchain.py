@@ -87,7 +87,8 @@ def _try_build(command: str, directory: Path, path: str) -> str | None:
                 capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False,
             )  # fmt: skip
             if done.returncode:
-                return f"the C++ compiler `{command}` fails: {find_first_error(done.stderr) or f'exit code {done.returncode}'}"
+                reason = find_first_error(done.stderr) or f"exit code {done.returncode}"
+                return f"the C++ compiler `{command}` fails: {reason}"
             ctypes.CDLL(str(library)).threads()
     except subprocess.TimeoutExpired:
         return f"the C++ compiler `{command}` needs more than {SECONDS} s for a line of code"

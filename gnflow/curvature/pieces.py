@@ -64,9 +64,8 @@ def build_objective(
         return total
 
     def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        return _pull_back(
-            reduced or network, thrift, push_nothing, _ignore_tangent, params, trees.pick(params, network.moving), tokens
-        )  # fmt: skip
+        moving = trees.pick(params, network.moving)
+        return _pull_back(reduced or network, thrift, push_nothing, _ignore_tangent, params, moving, tokens)
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         displacement = trees.subtract(params, trees.pick(anchor, params))

@@ -38,7 +38,7 @@ class Batches:
         """Rows in the text. Raises DataError when there is none."""
         return _require_rows(len(self.tokens), self.context)
 
-    def row_numbers(self, first: int, count: int) -> NDArray[np.int64]:
+    def find_rows(self, first: int, count: int) -> NDArray[np.int64]:
         """The row of the text behind each row of micro-batches first ... first + count - 1: [count, rows]."""
         positions = np.arange(first * self.rows, (first + count) * self.rows, dtype=np.uint64)
         size = self.rows_per_epoch
@@ -48,7 +48,7 @@ class Batches:
 
     def take(self, first: int, count: int) -> torch.Tensor:
         """Micro-batches first ... first + count - 1 as int64 [count, rows, context + 1]."""
-        return _gather(self.tokens, self.row_numbers(first, count), self.context)
+        return _gather(self.tokens, self.find_rows(first, count), self.context)
 
 
 def take_held_out(tokens: Tokens, rows: int, context: int, count: int) -> torch.Tensor:

@@ -64,16 +64,16 @@ class Dataset:
     def pictures(self) -> None:
         """None, since this data has no images."""
 
-    def microbatches(self, rows: int, seed: int, stream: str = "train") -> Batches:
+    def make_microbatches(self, rows: int, seed: int, stream: str = "train") -> Batches:
         """The training text in micro-batches of so many rows."""
         return Batches(self.train, rows, self.data.context, seed, stream)
 
-    def evaluation(self, rows: int, most: int) -> torch.Tensor:
+    def take_held_out(self, rows: int, most: int) -> torch.Tensor:
         """At most so many held-out micro-batches, in which no row comes twice; one, where there are fewer rows."""
         whole = max(count_rows(len(self.held_out), self.data.context) // rows, 1)
         return batches.take_held_out(self.held_out, rows, self.data.context, min(most, whole))
 
-    def text_of(self, row: torch.Tensor) -> str:
+    def decode_row(self, row: torch.Tensor) -> str:
         """The text of a row; the ids of one whose ids came ready."""
         if self.data.cut_by is None:
             return format_ids(row)
@@ -123,12 +123,12 @@ class Standing:
         self._files: dict[str, File] = json.loads(self._manifest)["files"]
         self._seen = self._look()
 
-    def require(self) -> None:
+    def require_unchanged(self) -> None:
         """Raises DataError when the content of one is no longer what it was. Reads those that were touched alone."""
         now = self._look()
         for name in sorted(now):
             # DVC puts a link to the same content in the place of a file.
-            if now[name] != self._seen[name] and not self._same(name):
+            if now[name] != self._seen[name] and not self._is_same(name):
                 raise explain_damage(
                     self.directory / name,
                     "it changed while the run read it, and the steps since the last checkpoint are lost",
@@ -138,7 +138,7 @@ class Standing:
     def _look(self) -> dict[str, tuple[int, int, int] | None]:
         return {name: _read_mark(self.directory / name) for name in (MANIFEST, *self._files)}
 
-    def _same(self, name: str) -> bool:
+    def _is_same(self, name: str) -> bool:
         path = self.directory / name
         if not path.is_file():
             return False

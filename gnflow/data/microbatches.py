@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Microbatches(Protocol):
     """An endless stream of shuffled micro-batches. Each is a function of seed, stream and number alone."""
 
-    def row_numbers(self, first: int, count: int) -> NDArray[np.int64]:
+    def find_rows(self, first: int, count: int) -> NDArray[np.int64]:
         """The row of the data behind each row of micro-batches first ... first + count - 1: [count, rows]."""
         ...
 
@@ -39,18 +39,18 @@ class Prepared(Protocol):
         """Return the SHA-256 digest over all files of the prepared directory."""
         ...
 
-    def microbatches(self, rows: int, seed: int, stream: str = "train") -> Microbatches:
+    def make_microbatches(self, rows: int, seed: int, stream: str = "train") -> Microbatches:
         """The training data in micro-batches of so many rows."""
         ...
 
-    def evaluation(self, rows: int, most: int) -> Tensor:
+    def take_held_out(self, rows: int, most: int) -> Tensor:
         """At most so many held-out micro-batches, in which no row comes twice.
 
         One is filled even from fewer rows, for its shape must be that of the others.
         """
         ...
 
-    def text_of(self, row: Tensor) -> str:
+    def decode_row(self, row: Tensor) -> str:
         """The text of a row, or its ids where these stand for nothing that is known.
 
         Raises DataError or EnvironmentProblem where that takes a file or a package that is not there.
@@ -82,7 +82,7 @@ def make_reader(dataset: Prepared) -> Callable[[Tensor], str]:
 
     def read(row: Tensor) -> str:
         try:
-            return dataset.text_of(row)
+            return dataset.decode_row(row)
         except (DataError, EnvironmentProblem):
             return format_ids(row)  # what went wrong is told all the same
 

@@ -44,7 +44,7 @@ def build_tally(network: Model) -> Callable[[Params, Tokens], Tensor]:
         inputs, targets = network.split(tokens)
         assert targets.weights is not None
         assert targets.groups is not None
-        logits = network.logits(params, inputs)
+        logits = network.compute_logits(params, inputs)
         losses = compute_token_losses(logits, targets)
         weights = targets.weights.to(losses.dtype)
         right = (mask_logits(logits, targets).argmax(-1) == targets.ids).to(losses.dtype)

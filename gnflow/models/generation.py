@@ -73,7 +73,7 @@ def continue_rows(network: Model, params: Params, rows: Tensor, words: int, mark
     start = rows.shape[1]
     for i in range(most):
         with torch.no_grad():
-            last = network.logits(params, rows)[:, -1, : words + (marks if i else 0)]
+            last = network.compute_logits(params, rows)[:, -1, : words + (marks if i else 0)]
         following = torch.zeros_like(rows[:, :1])
         following[:, 0, IDS] = last.argmax(-1)
         rows = torch.cat((rows, following), dim=1)
@@ -85,7 +85,7 @@ def _compute_logits(network: Model, params: Params, ids: Tensor, channels: int, 
     inputs = torch.zeros((*ids.shape, channels), dtype=ids.dtype, device=ids.device)
     inputs[..., IDS] = ids.clamp(min=0)
     with torch.no_grad():
-        return network.logits(params, inputs)[torch.arange(len(ids), device=ids.device), places]
+        return network.compute_logits(params, inputs)[torch.arange(len(ids), device=ids.device), places]
 
 
 def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:

@@ -60,7 +60,7 @@ class Model(NamedTuple):
     frozen: frozenset[str] = frozenset()
     """Weights that take no update."""
 
-    def logits(self, params: Params, inputs: Tensor) -> Tensor:
+    def compute_logits(self, params: Params, inputs: Tensor) -> Tensor:
         """Returns the logits (rows, time, vocabulary) of `inputs`."""
         return self.head.run(params, self.features.run(params, inputs))
 

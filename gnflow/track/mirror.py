@@ -62,7 +62,7 @@ class Mirror:
         self._wake, self._closing, self._abandoned, self._done = (threading.Event() for _ in range(4))
         self._thread = threading.Thread(target=self._live, name="gnflow-mirror", daemon=True)
 
-    def recorded(self, record: Record) -> None:
+    def hear(self, record: Record) -> None:
         """Wake the thread, since there is something new in the journal."""
         self._heard += 1
         self._wake.set()
@@ -129,7 +129,7 @@ class Mirror:
             self._wake.clear()
             try:
                 system = system or _make_system(self.directory)
-                if system and (closing or system.due()):
+                if system and (closing or system.is_due()):
                     system.sample()
                 link = link or self._attach()
                 if link and not link.is_current():

@@ -28,7 +28,7 @@ class Logits(NamedTuple):
     def predict(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Compute logits (rows, time, vocabulary) of the token after each of the ids (rows, time[, channels])."""
         with torch.no_grad():
-            logits: NDArray[np.float32] = self.network.logits(self.params, torch.as_tensor(ids)).numpy()
+            logits: NDArray[np.float32] = self.network.compute_logits(self.params, torch.as_tensor(ids)).numpy()
         return logits
 
 

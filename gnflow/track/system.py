@@ -35,7 +35,7 @@ class System:
         self._measure()  # the load of a CPU is measured since the last call
         self._last = time.monotonic()
 
-    def due(self) -> bool:
+    def is_due(self) -> bool:
         """Whether `PERIOD` has passed since the last sample."""
         return time.monotonic() - self._last >= PERIOD
 

@@ -36,7 +36,7 @@ class Clock:
         self._compiled, self._busy = compiled, _read_busy_seconds()
         self._cpu, self._start = time.process_time(), time.perf_counter()
 
-    def taken(self, compiled: float) -> Taken:
+    def measure(self, compiled: float) -> Taken:
         """Return the time since the clock started; `compiled` is the number of seconds spent on compilation by now."""
         seconds, cpu, busy = time.perf_counter() - self._start, time.process_time() - self._cpu, _read_busy_seconds()
         others = None

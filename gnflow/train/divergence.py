@@ -114,7 +114,7 @@ def find_highest(program: Program, params: Params, batches: Microbatches, first:
 
 
 def _find_row_numbers(batches: Microbatches, microbatch: int, rows: list[int]) -> list[int]:
-    numbers = batches.row_numbers(microbatch, 1)[0]
+    numbers = batches.find_rows(microbatch, 1)[0]
     return [int(numbers[row]) for row in rows]
 
 

@@ -23,7 +23,7 @@ class Durations:
         self._path = workspace.cache / FILE
         self._shape = digest(_select_settings(experiment))[:16]
 
-    def announced(self, what: str) -> str:
+    def describe(self, what: str) -> str:
         """Return `what`, and how long it took the last time if that is known and long enough to mention."""
         seconds = self._read().get(f"{what} {self._shape}")
         return what if seconds is None else f"{what} (it took {seconds:,.0f} s last time)"
@@ -38,9 +38,9 @@ class Durations:
             disk.write_json(self._path, dict(list(known.items())[-KEPT:]))
 
     @contextmanager
-    def timed(self, what: str, report: Callable[[str], None]) -> Iterator[None]:
+    def time(self, what: str, report: Callable[[str], None]) -> Iterator[None]:
         """Say what is done in the block, and remember how long it took."""
-        report(self.announced(what))
+        report(self.describe(what))
         start = time.perf_counter()
         yield
         self.keep({what: time.perf_counter() - start})

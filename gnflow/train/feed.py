@@ -27,14 +27,14 @@ class Feed:
     held_out: Tensor
     """The micro-batches of an evaluation; empty if no metric is measured on held-out data."""
 
-    def step(self, number: int) -> Tensor:
+    def take(self, number: int) -> Tensor:
         """Return the batch of one step (counted from 1): token ids (microbatches, rows, context + 1)."""
         size = self.plan.microbatches
         return make_microbatches(self.plan, self.dataset).take((number - 1) * size, size)
 
     def __iter__(self) -> Iterator[Tensor]:
         """Iterate over the batches of steps 1, 2, 3 and so on."""
-        return (self.step(number) for number in count(1))
+        return (self.take(number) for number in count(1))
 
     def begin(self, program: Program) -> State:
         """Make the state before the first step, with the weights that `training.start` asks for. Raises SpecError."""
@@ -54,11 +54,11 @@ def batches(plan: Plan, workspace: Workspace | None = None, report: Callable[[st
 def make_microbatches(plan: Plan, dataset: Prepared) -> Microbatches:
     """Make the endless sequence of micro-batches that steps consume."""
     training = plan.experiment.training
-    return dataset.microbatches(training.rows, training.seed)
+    return dataset.make_microbatches(training.rows, training.seed)
 
 
 def take_held_out(plan: Plan, dataset: Prepared) -> Tensor:
     """Return as many held-out micro-batches as the most demanding metric asks for."""
     if not plan.held_out:
         return torch.empty(0, dtype=torch.int64)
-    return dataset.evaluation(plan.experiment.training.rows, plan.held_out)
+    return dataset.take_held_out(plan.experiment.training.rows, plan.held_out)

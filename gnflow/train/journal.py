@@ -131,7 +131,7 @@ class Journal:
         """Write the records that the journal does not hold yet, all at once, and return them. Raises DiskProblem."""
         news: list[Record] = []
         for record in records:
-            news += self._news(record)
+            news += self._select_new(record)
         self._append("".join(_format_line(record) for record in news).encode())
         for record in news:
             match record:
@@ -141,7 +141,7 @@ class Journal:
                     self._events.add((record.step, record.name, record.message))
         return news
 
-    def happened(self, *names: str) -> set[int]:
+    def find_steps_with(self, *names: str) -> set[int]:
         """Return the steps that have an event with one of these names."""
         return {step for step, name, _ in self._events if name in names}
 
@@ -163,7 +163,7 @@ class Journal:
         finally:
             os.close(self._descriptor)
 
-    def _news(self, record: Record) -> Sequence[Record]:
+    def _select_new(self, record: Record) -> Sequence[Record]:
         match record:
             case Event():
                 return [] if (record.step, record.name, record.message) in self._events else [record]

@@ -150,7 +150,7 @@ def _work(
     if source is not None and results.is_finished(planned, journal.steps[checkpoint.read_step(source)]):
         with _watch(watches, planned, directory) as observers:
             for observer in observers:
-                observer.recorded(journal.steps[checkpoint.read_step(source)])
+                observer.hear(journal.steps[checkpoint.read_step(source)])
             results.write_all(directory, planned, journal.steps, source)
         return
     experiment = planned.experiment
@@ -158,7 +158,7 @@ def _work(
     standing = Standing(dataset.directory)
     provenance.require_same_data(directory, dataset.digest, dataset.directory)
     durations = Durations(workspace, experiment)
-    program = compile_plan(planned, notice=lambda region: report(durations.announced(COMPILING.format(region))))
+    program = compile_plan(planned, notice=lambda region: report(durations.describe(COMPILING.format(region))))
     provenance.record(
         directory,
         workspace.root,
@@ -181,7 +181,7 @@ def _work(
             checkpoints,
             Recorder(journal, planned, observers),
             stop,
-            standing.require,
+            standing.require_unchanged,
             make_reader(dataset),
             dataset,
         )

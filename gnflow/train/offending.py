@@ -31,7 +31,7 @@ def write(
     tensors = {
         "tokens": tokens,
         "microbatches": torch.arange(first, first + count),
-        "rows": torch.from_numpy(batches.row_numbers(first, count)),
+        "rows": torch.from_numpy(batches.find_rows(first, count)),
         # These are not metadata of the file, because safetensors writes metadata in a different order every time.
         "step": torch.tensor(step),
         "to_blame": torch.tensor([[cause.microbatch, row] for row in cause.rows], dtype=torch.int64).view(-1, 2),

@@ -22,7 +22,7 @@ AVERAGE_LOSS = "loss/held_out_average"  # that of the average of the weights; re
 class Observer(Protocol):
     """Is told of every record after it is in the journal. It must return at once."""
 
-    def recorded(self, record: Record) -> None:
+    def hear(self, record: Record) -> None:
         """Take note of `record`, which is on disk."""
 
 
@@ -37,7 +37,7 @@ class Recorder:
         self._wall = time.perf_counter()
         self._compile = 0.0
 
-    def step(self, step: int, values: Mapping[str, float], taken: Taken, compile_seconds: float) -> Step:
+    def record_step(self, step: int, values: Mapping[str, float], taken: Taken, compile_seconds: float) -> Step:
         """Record a completed step and the time that it has `taken`; return the record that the journal holds.
 
         `compile_seconds` is the time spent on compilation in this session so far.
@@ -64,7 +64,7 @@ class Recorder:
         """Whether the column belongs to a declared metric, or to no metric at all."""
         return column.startswith(self._declared) or not column.startswith(self._owned)
 
-    def event(self, step: int, name: str, message: str) -> None:
+    def record_event(self, step: int, name: str, message: str) -> None:
         """Record an event, unless the journal already holds it."""
         self.announce(Event(step, time.time(), name, message))
 
@@ -74,7 +74,7 @@ class Recorder:
         for observer in tuple(self._observers):
             try:
                 for record in written:
-                    observer.recorded(record)
+                    observer.hear(record)
             except Exception as error:
                 self._observers.remove(observer)
                 warnings.warn(

@@ -98,11 +98,11 @@ def replay(run: Run, step: int, workspace: Workspace, report: Report = lambda li
             lambda: make_beginning(program, make_start(planned, program, dataset, workspace, report)),
         )
         origin = _find_origin(past, step - 1, report)
-        before = past.state(step - 1)
+        before = past.compute_state(step - 1)
         found = take_step(
             compile_plan(planned, compiled=False, network=program.network),
             before,
-            past.batch(step),
+            past.take_batch(step),
             (step - 1) * planned.microbatches,
         )
         recorded = reading.steps.get(step)

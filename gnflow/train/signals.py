@@ -53,13 +53,13 @@ class Stop:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal returned
         if self.received and isinstance(error, KeyboardInterrupt):
-            raise self.error("stopped before the first step; the same command begins again") from None
+            raise self.make_error("stopped before the first step; the same command begins again") from None
         if self.received and isinstance(error, Exception) and not isinstance(error, GnflowError):
             # A running compiler may have got the signal as well.
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-            raise self.error(f"stopped within a step ({reason}); the same command resumes") from error
+            raise self.make_error(f"stopped within a step ({reason}); the same command resumes") from error
 
-    def error(self, message: str) -> GnflowError:
+    def make_error(self, message: str) -> GnflowError:
         """Return the error to raise. Ctrl-C has an exit code of its own."""
         return Interrupted(message) if self.received is signal.SIGINT else Preempted(message)
 
@@ -83,7 +83,7 @@ class Stop:
             )
             with suppress(OSError):
                 os.write(2, message.encode())
-            os._exit(self.error(message).exit_code)
+            os._exit(self.make_error(message).exit_code)
 
 
 def list_signals() -> Iterable[signal.Signals]:

@@ -72,9 +72,7 @@ def _warm(program: Program, warmup: Warmup, dataset: Prepared, workspace: Worksp
     kept = _read_cached(path, report)
     if kept is None:
         network = program.network if plan.attention == "plain" else None
-        with Durations(workspace, experiment).timed(
-            f"warming the starting weights: {warmup.steps} AdamW steps", report
-        ):
+        with Durations(workspace, experiment).time(f"warming the starting weights: {warmup.steps} AdamW steps", report):
             kept = {name: w.cpu().contiguous() for name, w in _train(experiment, dataset, network, report).items()}
         content = tensor_bytes(kept)
         disk.write(path, content)
@@ -108,7 +106,7 @@ def _make_warmup(experiment: Experiment, warmup: Warmup) -> Experiment:
 def _train(experiment: Experiment, dataset: Prepared, network: Model | None, report: Report) -> Params:
     plan = make_plan(experiment, attention="plain")
     program = make_program(plan, network=network)
-    batches = dataset.microbatches(experiment.training.rows, experiment.training.seed, stream="start")
+    batches = dataset.make_microbatches(experiment.training.rows, experiment.training.seed, stream="start")
     state = program.init(program.initial())
     said = time.monotonic()
     for step in range(plan.steps):

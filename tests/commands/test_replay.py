@@ -68,7 +68,7 @@ def test_outputs_are_what_the_weights_yield(runs: Path) -> None:
     experiment = tiny.experiment(name="adamw", checkpoint_every=1)
     from gnflow.data.prepare import prepare
 
-    batches = prepare(experiment.data, Workspace(runs)).microbatches(4, 0)
+    batches = prepare(experiment.data, Workspace(runs)).make_microbatches(4, 0)
     ids = batches.take((STEPS - 1) * 2 + 1, 1)[0, :, :-1]
     embedded = weights(runs / "runs" / "adamw", STEPS - 1)["embedding.weight"][ids]
     (layer,) = [layer for layer in found.layers if layer.name == "embedding.weight"]
@@ -129,7 +129,7 @@ def test_the_first_that_is_not_finite_is_named_in_the_order_of_the_step() -> Non
 
 def test_a_poisoned_token_is_found_in_its_microbatch() -> None:
     program, train = Quadratic(), tokens()
-    number = int(Batches(train, 4, 8, seed=0).row_numbers(19, 1)[0][2])
+    number = int(Batches(train, 4, 8, seed=0).find_rows(19, 1)[0][2])
     train[number * 8 + 4] = POISON
     state = program.init(program.first())
     found = take_step(program, state._replace(step=6), Batches(train, 4, 8, seed=0).take(18, 3), 18)  # type: ignore[arg-type]

@@ -160,7 +160,7 @@ def test_the_model_in_mlflow_gives_the_logits_of_the_run(workspace: Workspace) -
     signature = loaded.metadata.signature
     assert [tensor.shape for tensor in (*signature.inputs, *signature.outputs)] == [(-1, 64), (-1, 64, 512)]
     ids = np.random.default_rng(0).integers(0, 512, (2, 64))
-    expected_logits = network(run).logits(network(run).init(0), torch.as_tensor(ids))
+    expected_logits = network(run).compute_logits(network(run).init(0), torch.as_tensor(ids))
     assert loaded.predict(ids).dtype == np.float32
     assert np.array_equal(loaded.predict(ids), expected_logits.numpy())
     with pytest.raises(Exception, match="shape"):

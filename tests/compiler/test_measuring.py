@@ -53,9 +53,9 @@ def test_every_metric_sees_the_first_microbatches_as_many_as_it_asked_for() -> N
     state = program.init(program.initial())
     rows, time = declared.training.rows, declared.data.context + 1
     batch = multimodal.tokens("emu3", 3, rows, time=time)
-    two, three = (program.evaluate(program.moment(state, batch[:count])) for count in (2, 3))
+    two, three = (program.evaluate(program.make_moment(state, batch[:count])) for count in (2, 3))
     assert two == three
-    assert two != program.evaluate(program.moment(state, batch[1:]))
+    assert two != program.evaluate(program.make_moment(state, batch[1:]))
 
 
 def test_the_probes_of_several_metrics_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from gnflow.models.loss import compute_cross_entropy, split
 def value_of(problem):
     def value(params, tokens):
         inputs, targets = split(tokens)
-        return compute_cross_entropy(problem.model.logits(params, inputs), targets)
+        return compute_cross_entropy(problem.model.compute_logits(params, inputs), targets)
 
     return value
 

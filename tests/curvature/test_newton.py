@@ -26,7 +26,7 @@ def tiny(variant="default", seed=0):
 def loss_of(model):
     def loss(params, tokens):
         inputs, targets = split(tokens)
-        return compute_cross_entropy(model.logits(params, inputs), targets)
+        return compute_cross_entropy(model.compute_logits(params, inputs), targets)
 
     return loss
 
@@ -35,7 +35,7 @@ def second_derivatives(problem, dense):
     """(loss, gradient, Hessian) of the weights as one vector, by reverse mode twice."""
 
     def loss(flat):
-        return dense.loss(problem.model.logits(dense.tree(flat), problem.tokens[:, :-1]).flatten())
+        return dense.loss(problem.model.compute_logits(dense.tree(flat), problem.tokens[:, :-1]).flatten())
 
     slope = torch.func.grad(loss)
     return loss(dense.anchor), slope(dense.anchor), torch.func.jacrev(slope, chunk_size=64)(dense.anchor)
@@ -76,7 +76,7 @@ def test_where_the_logits_are_linear_it_is_the_gauss_newton_matrix():
     problem = tiny()
     direction = trees.pick(noise(problem.params, 2), ["head.weight"])
     newton = make_hessian_product(loss_of(problem.model))(direction, problem.params, problem.tokens)
-    gauss_newton = make_curvature_product(problem.model.logits, BENDS["quadratic"])(
+    gauss_newton = make_curvature_product(problem.model.compute_logits, BENDS["quadratic"])(
         direction, problem.params, problem.tokens
     )
     torch.testing.assert_close(newton, gauss_newton, rtol=1e-9, atol=1e-12)

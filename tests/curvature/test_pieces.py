@@ -37,7 +37,7 @@ def test_value_and_gradient_are_those_of_the_loss(name, thrift):
     found = pieces.build_objective(model, thrift, SURROGATES["quadratic"], BENDS["quadratic"])
     moving = trees.pick(params, model.moving)
     expected, loss = torch.func.grad_and_value(
-        lambda part: compute_cross_entropy(model.logits({**params, **part}, inputs), targets)
+        lambda part: compute_cross_entropy(model.compute_logits({**params, **part}, inputs), targets)
     )(moving)
     close(found.value(params, tokens), loss)
     gradient, value = found.gradient(params, tokens)
@@ -51,8 +51,8 @@ def test_value_and_gradient_are_those_of_the_loss(name, thrift):
 def test_models_and_products_are_those_of_all_logits_and_of_every_block(name, form, thrift):
     model, anchor, tokens = problem_of(name)
     found = pieces.build_objective(model, thrift, SURROGATES[form], BENDS[form])
-    curved = linearise(model.logits, SURROGATES[form], model.split)
-    product = make_curvature_product(model.logits, BENDS[form], model.split)
+    curved = linearise(model.compute_logits, SURROGATES[form], model.split)
+    product = make_curvature_product(model.compute_logits, BENDS[form], model.split)
     direction = noise(anchor, 7)
     params = trees.along(anchor, direction, 0.3)
     for names in (model.moving, *model.blocks.values()):

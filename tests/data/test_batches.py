@@ -107,7 +107,7 @@ def test_each_row_is_taken_once_in_an_epoch(size: int, rows: int, context: int) 
     batches = Batches(tokens, rows, context, seed=3)
     assert batches.rows_per_epoch == size
     epochs = 3
-    numbers = batches.row_numbers(0, -(-epochs * size // rows)).reshape(-1)
+    numbers = batches.find_rows(0, -(-epochs * size // rows)).reshape(-1)
     for epoch in range(epochs):
         assert sorted(numbers[epoch * size : (epoch + 1) * size]) == list(range(size))
 
@@ -129,7 +129,7 @@ def test_rows_are_the_text_and_overlap_by_one_token(dtype: type[np.uint16] | typ
     batches = Batches(tokens, rows=5, context=10, seed=1)
     taken = batches.take(17, 6)
     assert taken.dtype is torch.int64
-    for row, number in zip(taken.reshape(-1, 11), batches.row_numbers(17, 6).reshape(-1), strict=True):
+    for row, number in zip(taken.reshape(-1, 11), batches.find_rows(17, 6).reshape(-1), strict=True):
         assert row.tolist() == tokens[number * 10 : number * 10 + 11].tolist()
 
 
@@ -163,5 +163,5 @@ def test_the_plays_are_read_through_once_in_an_epoch(shakespeare: tuple[Dataset,
     dataset, _ = shakespeare
     batches = Batches(dataset.train, rows=32, context=64, seed=0)
     count = -(-batches.rows_per_epoch // 32)
-    assert len(set(batches.row_numbers(0, count).reshape(-1)[: batches.rows_per_epoch])) == batches.rows_per_epoch
+    assert len(set(batches.find_rows(0, count).reshape(-1)[: batches.rows_per_epoch])) == batches.rows_per_epoch
     assert int(batches.take(0, count).max()) < dataset.vocabulary

@@ -159,13 +159,15 @@ def test_a_table_is_prepared_from_end_to_end(style: str, tmp_path: Path) -> None
     assert data.grid == (3, 2)
     assert data.channels == (14 if style == "janus" else 2)
     split = dataset.held_out
-    assert dataset.texts_of(np.asarray(split.ids[split.rows("text")])) == [f"picture {n}" for n in range(24, 30)]
+    assert dataset.decode_texts(np.asarray(split.ids[split.find_rows("text")])) == [
+        f"picture {n}" for n in range(24, 30)
+    ]
     images = np.stack([picture(n) for n in range(24, 30)])
     quantised = dataset.codec.decode(dataset.codec.encode(images))
-    assert np.array_equal(dataset.images_of(np.asarray(split.ids[split.rows("generation")])), quantised)
+    assert np.array_equal(dataset.decode_images(np.asarray(split.ids[split.find_rows("generation")])), quantised)
     if style == "janus":
-        rows = split.rows("understanding")
-        assert np.array_equal(dataset.images_read(split.gather(np.arange(rows.start, rows.stop))), images)
+        rows = split.find_rows("understanding")
+        assert np.array_equal(dataset.restore_images(split.gather(np.arange(rows.start, rows.stop))), images)
     table(tmp_path / "a.parquet", range(1, 31))
     assert prepare(data, Workspace(tmp_path)).directory != dataset.directory
 

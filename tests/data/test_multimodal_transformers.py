@@ -147,10 +147,10 @@ def test_digits_are_prepared_with_a_model(saved: tuple[str, object], style: str,
     )
     assert data.codebook == 40
     dataset = prepare(data, Workspace(tmp_path))
-    ids = np.asarray(dataset.train.ids[dataset.train.rows("generation")])
-    codes = dataset.sequences.codes(ids)
+    ids = np.asarray(dataset.train.ids[dataset.train.find_rows("generation")])
+    codes = dataset.sequences.find_codes(ids)
     assert codes.shape == (54, 16)
-    assert np.array_equal(dataset.images_of(ids), dataset.codec.decode(codes))
+    assert np.array_equal(dataset.decode_images(ids), dataset.codec.decode(codes))
     saved_again = tmp_path / "vq" / "preprocessor_config.json"
     saved_again.write_text('{"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}')
     assert prepare(data, Workspace(tmp_path)).directory != dataset.directory

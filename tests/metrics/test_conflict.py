@@ -17,7 +17,7 @@ from gnflow.spec.training import ModalityConflict
 def objective(model):
     def value(params, tokens):
         inputs, targets = model.split(tokens)
-        return compute_cross_entropy(model.logits(params, inputs), targets)
+        return compute_cross_entropy(model.compute_logits(params, inputs), targets)
 
     def heavy(tokens):
         return compute_total_weight(model.split(tokens)[1])
@@ -37,7 +37,7 @@ def gradient(problem, kind, batch, modality):
     wanted = torch.tensor([n > 0 and GROUPS[n - 1].modality == modality for n in rows[:, 1:, 1].flatten()])
 
     def loss(params):
-        z = problem.model.logits(params, rows[:, :-1]).flatten(0, -2).where(choice, -torch.inf)
+        z = problem.model.compute_logits(params, rows[:, :-1]).flatten(0, -2).where(choice, -torch.inf)
         return functional.cross_entropy(z[wanted], rows[:, 1:, 0].flatten()[wanted])
 
     return torch.func.grad(loss)(problem.params)

@@ -225,7 +225,7 @@ def test_arms_are_comparable_whatever_model_they_take():
         optimizer = {"kind": "gauss_newton", "objective": form, "inner": {"kind": "muon"}, "search": "none"}
         metrics = [{"kind": "curvature", "iterations": 4, "eigenvalues": 1, "probes": 1}]
         program = compile_plan(plan(problems.experiment(optimizer, metrics=metrics, compile={"mode": "off"})))
-        found.append(program.evaluate(program.moment(program.init(program.initial()), token_batch(1))))
+        found.append(program.evaluate(program.make_moment(program.init(program.initial()), token_batch(1))))
     assert found[0].keys() == found[1].keys()
     for name in ("curvature/eigenvalue/ggn_1", "curvature/eigenvalue/hessian_1", "curvature/trace/ggn"):
         assert found[0][name] == found[1][name]

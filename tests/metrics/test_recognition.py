@@ -31,7 +31,7 @@ def test_the_classifier_is_that_of_scikit_learn(dataset: MultimodalDataset) -> N
 
 def test_examples_are_held_out_images_with_captions_that_are_true_of_them(dataset: MultimodalDataset) -> None:
     _, held_out = digits.read_labelled(dataset.data.source)
-    examples = dataset.examples(50)
+    examples = dataset.list_examples(50)
     seen = (
         held_out.images
         if dataset.data.style == "janus"
@@ -42,7 +42,7 @@ def test_examples_are_held_out_images_with_captions_that_are_true_of_them(datase
     assert [known[example.image.tobytes()] for example in examples] == [
         digits.find_label(example.caption) for example in examples
     ]
-    assert 300 < len(dataset.examples(10_000)) <= 359
+    assert 300 < len(dataset.list_examples(10_000)) <= 359
 
 
 def test_figures_are_shares_of_what_is_right(dataset: MultimodalDataset) -> None:

@@ -36,7 +36,7 @@ def pushed(attention, parts):
 
 def loss(problem, params):
     inputs, targets = problem.model.split(problem.tokens)
-    return compute_cross_entropy(problem.model.logits(params, inputs), targets)
+    return compute_cross_entropy(problem.model.compute_logits(params, inputs), targets)
 
 
 def require_the_tangent(tangent, parts, rtol=1e-10, atol=1e-12):
@@ -88,7 +88,7 @@ def test_gauss_newtons_model_is_that_of_plain_attention(variant):
     for objective, names in product(SURROGATES, (tuple(params), *one.model.blocks.values())):
         part = trees.pick(params, names)
         expected, found = (
-            linearise(problem.model.logits, SURROGATES[objective])(part, problem.params, problem.tokens)
+            linearise(problem.model.compute_logits, SURROGATES[objective])(part, problem.params, problem.tokens)
             for problem in (one, two)
         )
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
@@ -109,7 +109,7 @@ def test_blocks_that_are_taken_again_have_the_same_tangent():
 def test_compiled_it_is_one_graph_for_all_weights():
     model = build_decoder(Decoder(layers=1, width=8, heads=2, hidden=10, key_value_heads=1), VOCABULARY, "flash")
     anchor, tokens = model.init(0), torch.randint(VOCABULARY, (2, TILE + 8))
-    eager = linearise(model.logits, SURROGATES["quadratic"])
+    eager = linearise(model.compute_logits, SURROGATES["quadratic"])
     compiled = torch.compile(eager, fullgraph=True)
     for distance in (0.1, 0.3):
         params = trees.along(anchor, noise(anchor, 7), distance)

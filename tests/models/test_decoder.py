@@ -16,7 +16,9 @@ from gnflow.spec.model import Decoder
 def test_flash_and_plain_attention_agree(variant):
     plain, flash = small(variant), small(variant, "flash")
     inputs = plain.tokens[:, :-1]
-    torch.testing.assert_close(plain.model.logits(plain.params, inputs), flash.model.logits(flash.params, inputs))
+    torch.testing.assert_close(
+        plain.model.compute_logits(plain.params, inputs), flash.model.compute_logits(flash.params, inputs)
+    )
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -24,7 +26,7 @@ def test_no_position_sees_the_future(variant):
     problem = small(variant)
     changed = problem.tokens.clone()
     changed[:, 3:] = (changed[:, 3:] + 1) % 13
-    before, after = (problem.model.logits(problem.params, tokens) for tokens in (problem.tokens, changed))
+    before, after = (problem.model.compute_logits(problem.params, tokens) for tokens in (problem.tokens, changed))
     torch.testing.assert_close(before[:, :3], after[:, :3])
     assert not torch.allclose(before[:, 3:], after[:, 3:])
 
@@ -32,9 +34,11 @@ def test_no_position_sees_the_future(variant):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_declared_weight_shapes_the_logits(variant):
     problem = small(variant)
-    base = problem.model.logits(problem.params, problem.tokens)
+    base = problem.model.compute_logits(problem.params, problem.tokens)
     for name, weight in problem.params.items():
-        moved = problem.model.logits({**problem.params, name: weight + noise({name: weight}, 9)[name]}, problem.tokens)
+        moved = problem.model.compute_logits(
+            {**problem.params, name: weight + noise({name: weight}, 9)[name]}, problem.tokens
+        )
         assert not torch.allclose(base, moved), name
 
 
@@ -80,7 +84,7 @@ def test_a_tied_model_starts_near_a_uniform_guess_at_every_width(width):
     text = torch.tensor(list((Path(__file__).parents[2] / "README.md").read_bytes()[: 16 * 65])).view(16, 65)
     for layers in (1, 3):
         model = build_decoder(Decoder(layers=layers, width=width, heads=2, tie_embeddings=True), 257, "plain")
-        loss = cross_entropy(model.logits(model.init(0), text[:, :-1]).flatten(0, 1), text[:, 1:].flatten())
+        loss = cross_entropy(model.compute_logits(model.init(0), text[:, :-1]).flatten(0, 1), text[:, 1:].flatten())
         assert abs(loss.item() - log(257)) < 0.5
 
 
@@ -114,4 +118,4 @@ def test_with_llama_options_it_is_llama():
     llama.load_state_dict({names[name]: weight for name, weight in params.items()})
     tokens = torch.randint(31, (3, 7))
     with torch.no_grad():
-        torch.testing.assert_close(model.logits(params, tokens), llama(tokens).logits, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(model.compute_logits(params, tokens), llama(tokens).logits, atol=1e-5, rtol=1e-5)

@@ -33,13 +33,13 @@ def tiny(seed=0):
 def objective(model, form="quadratic"):
     def value(params, tokens):
         inputs, targets = split(tokens)
-        return compute_cross_entropy(model.logits(params, inputs), targets)
+        return compute_cross_entropy(model.compute_logits(params, inputs), targets)
 
     return Objective(
         value,
         torch.func.grad_and_value(value),
-        linearise(model.logits, SURROGATES[form]),
-        make_curvature_product(model.logits, BENDS[form]),
+        linearise(model.compute_logits, SURROGATES[form]),
+        make_curvature_product(model.compute_logits, BENDS[form]),
     )
 
 
@@ -88,7 +88,7 @@ def test_newtons_step_is_that_of_the_damped_hessian_where_this_is_positive_and_g
 
     def loss(params, microbatch):
         inputs, targets = split(microbatch)
-        return compute_cross_entropy(problem.model.logits(params, inputs), targets)
+        return compute_cross_entropy(problem.model.compute_logits(params, inputs), targets)
 
     def mean(flat):
         return torch.stack([loss(trees.unflatten(flat, problem.params), microbatch) for microbatch in tokens]).mean()

@@ -27,7 +27,7 @@ def alone(network, tokens, image):
         if (int(tokens[(*place, 1)]) in IMAGE) != image:
             kept[(*place, 1)] = 0
     inputs, targets = network.split(kept)
-    return lambda params: compute_cross_entropy(network.logits(params, inputs), targets), targets.weights.sum()
+    return lambda params: compute_cross_entropy(network.compute_logits(params, inputs), targets), targets.weights.sum()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -233,11 +233,11 @@ mirroring.FLUSH = 120
 run = Path({str(run)!r})
 with Mirror(run, Workspace(Path({str(workspace.root)!r}))) as mirror:
     append(run, steps([4.9]))
-    mirror.recorded(steps([4.9])[0])
+    mirror.hear(steps([4.9])[0])
     time.sleep(1)
     assert "mlflow" not in sys.modules, "before the first step"
     append(run, steps([4.9, 4.5])[1:])
-    mirror.recorded(steps([4.9, 4.5])[1])
+    mirror.hear(steps([4.9, 4.5])[1])
 assert "mlflow" in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -277,7 +277,7 @@ mirroring.FLUSH = 120
 run = Path(sys.argv[1])
 with Mirror(run, Workspace.around(run)) as mirror:
     for record in steps([4.9, 4.5]):
-        mirror.recorded(record)
+        mirror.hear(record)
 """
     both = [subprocess.Popen([sys.executable, "-c", code, str(run)], stderr=subprocess.PIPE, text=True) for run in runs]
     said = [process.communicate()[1] for process in both]

@@ -305,7 +305,7 @@ def test_an_attempt_that_fails_at_the_end_is_not_repeated_for_long(
     run = Watched(workspace.root)
     append(run.directory, run.records)
     with run.mirror:
-        run.mirror.recorded(run.records[0])  # the first attempt is the one at the end
+        run.mirror.hear(run.records[0])  # the first attempt is the one at the end
         left = time.monotonic()
     assert time.monotonic() - left < 60  # FLUSH is 120 s here
     assert "does not have the whole run" in run.said[-1]

@@ -230,6 +230,6 @@ def test_the_event_is_written_once_however_often_the_command_is_killed(project: 
     for _ in range(3):
         _record_changes(directory, plan(tiny.experiment(steps=8)), {"training.steps": ("6", "8")}, lambda line: None)
     journal = Journal(directory / "journal.jsonl")
-    assert journal.happened(EXTENDED) == {6}
+    assert journal.find_steps_with(EXTENDED) == {6}
     journal.close()
     assert [event.name for event in read(directory / "journal.jsonl").events].count(EXTENDED) == 1

@@ -321,7 +321,7 @@ def test_watches_see_the_run_from_open_to_close(tmp_path: Path) -> None:
     heard: list[object] = []
 
     class Watcher:
-        def recorded(self, record: Record) -> None:
+        def hear(self, record: Record) -> None:
             heard.append(record.step)
 
     @contextmanager
@@ -346,7 +346,7 @@ def test_the_workspace_keeps_compiled_graphs_and_determinism_ends_with_the_run(
     seen: list[tuple[bool, str]] = []
 
     class Watcher:
-        def recorded(self, record: Record) -> None:
+        def hear(self, record: Record) -> None:
             seen.append((torch.are_deterministic_algorithms_enabled(), os.environ["TORCHINDUCTOR_CACHE_DIR"]))
 
     @contextmanager

@@ -87,7 +87,7 @@ def test_an_event_names_step_microbatch_row_and_what_was_done(tmp_path: Path) ->
         ("rollback", "rolled_back", "the weights are those after step 4 again"),
     ):
         train = poisoned(7)
-        number = int(Batches(train, 4, 8, seed=0).row_numbers(19, 1)[0][2])
+        number = int(Batches(train, 4, 8, seed=0).find_rows(19, 1)[0][2])
         trained(tmp_path / policy, quadratic_plan(checkpoint_every=EVERY, on_nonfinite=policy), train=train)
         (event,) = events(tmp_path / policy)
         assert (event.step, event.name) == (7, name)
@@ -164,15 +164,15 @@ def test_the_batch_and_the_state_before_it_are_kept(tmp_path: Path, policy: str)
     assert torch.equal(found["tokens"], batches.take(18, 3))
     assert found["microbatches"].tolist() == [18, 19, 20]
     assert (found["step"].item(), found["to_blame"].tolist()) == (7, [[19, 2]])
-    assert found["rows"].tolist() == batches.row_numbers(18, 3).tolist()
+    assert found["rows"].tolist() == batches.find_rows(18, 3).tolist()
     told = json.loads((kept / "batch.json").read_text())
     assert (told["step"], told["problem"], told["microbatch"]) == (7, "loss/train is inf", 19)
     (row,) = told["rows"]
-    assert (row["row"], row["in_the_data"]) == (2, batches.row_numbers(19, 1)[0][2])
+    assert (row["row"], row["in_the_data"]) == (2, batches.find_rows(19, 1)[0][2])
     assert row["text"] == " ".join(map(str, batches.take(19, 1)[0, 2].tolist()))
     assert 6 in saved_steps(tmp_path)
     program = Quadratic()
-    state = checkpoint.load(tmp_path / "checkpoints/step_00000006", program.template(), program.device)
+    state = checkpoint.load(tmp_path / "checkpoints/step_00000006", program.make_template(), program.device)
     for step in range(6):
         assert step == 0 or "norm/gradient" in read(tmp_path / "journal.jsonl").steps[step].values
     again, _ = program.step(state, batches.take(18, 3))
@@ -210,7 +210,7 @@ def test_an_update_that_goes_too_far_is_skipped(tmp_path: Path, factor: float, p
 def shifted(step: int, by: int = 30_000) -> np.ndarray:
     """A text in which a row of this step is so far off that the loss is a multiple of those before."""
     train = tokens()
-    number = int(Batches(tokens(), 4, 8, seed=0).row_numbers((step - 1) * MICROBATCHES + 1, 1)[0][2])
+    number = int(Batches(tokens(), 4, 8, seed=0).find_rows((step - 1) * MICROBATCHES + 1, 1)[0][2])
     train[number * 8 : number * 8 + 9] = by
     return train
 
@@ -227,7 +227,7 @@ class Spiking(Quadratic):
 def test_a_spike_is_undone_as_what_is_not_finite(tmp_path: Path, policy: str) -> None:
     train = shifted(9)
     plan = make_plan(experiment(checkpoint_every=EVERY, on_nonfinite=policy, spike={"above": 3.0, "window": 4}))
-    number = int(Batches(train, 4, 8, seed=0).row_numbers(25, 1)[0][2])
+    number = int(Batches(train, 4, 8, seed=0).find_rows(25, 1)[0][2])
     where = rf"of its micro-batches 25 has the largest loss .* there row 2 \(row {number} of the training text\)"
     if policy == "raise":
         with pytest.raises(Diverged, match=rf"step 9: loss/train is [\d.]+, a spike: .*{where}"):

@@ -30,10 +30,10 @@ def find_problem(
         or _check_images(plain, task, forms)
         or _find_first(
             "groups",
-            groups != forms.groups(plain, task),
+            groups != forms.find_groups(plain, task),
             "the group {0} at {at} is not the {1} of this token in a row of " + task,
             groups,
-            forms.groups(plain, task),
+            forms.find_groups(plain, task),
         )
         or (None if patches is None else _check_patches(plain, patches.astype(np.int64), forms, known))
     )
@@ -58,7 +58,7 @@ def _check_samples(ids: NDArray[np.int64], task: Task, forms: Sequences) -> Prob
 
 def _check_images(ids: NDArray[np.int64], task: Task, forms: Sequences) -> Problem | None:
     """What only an image holds stands in whole images."""
-    template = forms.template(task)
+    template = forms.make_template(task)
     marks = [forms.marks[mark] for mark in forms.marks if mark not in ("BOS", "EOS", "PAD")]
     wrong = np.isin(ids, marks) | (ids >= forms.text_vocabulary)
     rows, starts = np.nonzero(ids == forms.marks["BOI"])

@@ -64,20 +64,20 @@ class MultimodalDataset:
         """The dataset itself, since it has images."""
         return self
 
-    def microbatches(self, rows: int, seed: int, stream: str = "train") -> MixedBatches:
+    def make_microbatches(self, rows: int, seed: int, stream: str = "train") -> MixedBatches:
         """The training rows in micro-batches of so many, in the ratio of the mix."""
         return MixedBatches(self.train, rows, self.data.mix, seed, stream)
 
-    def evaluation(self, rows: int, most: int) -> torch.Tensor:
+    def take_held_out(self, rows: int, most: int) -> torch.Tensor:
         """At most so many held-out micro-batches, in which no row comes twice; one, where there are fewer rows."""
         mix = self.data.mix
         return mixture.take_held_out(
             self.held_out, rows, mix, min(most, mixture.count_microbatches(self.held_out, rows, mix))
         )
 
-    def text_of(self, row: torch.Tensor) -> str:
+    def decode_row(self, row: torch.Tensor) -> str:
         """The text of each sample in a row, a line each."""
-        return "\n".join(self.texts_of(select_ids(row).numpy()))
+        return "\n".join(self.decode_texts(select_ids(row).numpy()))
 
     def describe(self) -> list[str]:
         """Samples and rows of both splits, and how well images come back from their codes."""
@@ -97,34 +97,34 @@ class MultimodalDataset:
             f"in {used:,} of {self.data.codebook:,} codes",
         ]
 
-    def images_of(self, ids: NDArray[np.integer]) -> Pixels:
+    def decode_images(self, ids: NDArray[np.integer]) -> Pixels:
         """The quantised images in a stream of ids, in order: [images, height, width, colours]."""
-        return self.codec.decode(self.sequences.codes(ids))
+        return self.codec.decode(self.sequences.find_codes(ids))
 
-    def images_read(self, tokens: torch.Tensor) -> Pixels:
+    def restore_images(self, tokens: torch.Tensor) -> Pixels:
         """The images that a stream of tokens [..., channels] reads as pixels (`janus`), in order."""
         flat = tokens.reshape(-1, tokens.shape[-1]).numpy()
         cut = flat[flat[:, 0] == self.sequences.marks["PLACEHOLDER"], 2:].astype(np.uint8)
         count = self.data.understanding_tokens
         return assemble(cut.reshape(-1, count, cut.shape[-1]), self.data.source.shape, self.data.patch_side)
 
-    def examples(self, count: int) -> list[Captioned]:
+    def list_examples(self, count: int) -> list[Captioned]:
         """The first held-out images, at most so many and none twice, each as it is read and with a caption."""
         found: dict[bytes, Captioned] = {}
-        rows = self.held_out.rows("understanding")
+        rows = self.held_out.find_rows("understanding")
         for row in range(rows.start, rows.stop):
             if len(found) >= count:
                 break
             tokens = self.held_out.gather(np.array([row]))
             ids = tokens[..., 0].numpy()
-            images = self.images_read(tokens) if self.data.style == "janus" else self.images_of(ids)
-            for image, caption in zip(images, self.texts_of(ids), strict=True):
+            images = self.restore_images(tokens) if self.data.style == "janus" else self.decode_images(ids)
+            for image, caption in zip(images, self.decode_texts(ids), strict=True):
                 found.setdefault(image.tobytes(), Captioned(image, caption))
         return list(found.values())[:count]
 
-    def texts_of(self, ids: NDArray[np.integer]) -> list[str]:
+    def decode_texts(self, ids: NDArray[np.integer]) -> list[str]:
         """The text of each sample in a stream of ids."""
-        return [self.tokenizer.decode(words) for words in self.sequences.words(ids)]
+        return [self.tokenizer.decode(words) for words in self.sequences.find_words(ids)]
 
 
 def open_dataset(directory: Path, key: str, data: Multimodal, root: Path, digests: Digests) -> MultimodalDataset:
@@ -174,7 +174,7 @@ def _check(dataset: MultimodalDataset, name: str, split: Split) -> None:
         )
     known = 0 if split.pixels is None else len(split.pixels)
     for task in TASKS:
-        rows = split.rows(task)
+        rows = split.find_rows(task)
         for start in range(rows.start, rows.stop, CHUNK):
             chunk = slice(start, min(start + CHUNK, rows.stop))
             patches = None if split.patches is None else split.patches[chunk]

@@ -32,7 +32,7 @@ class MixedBatches:
     seed: int
     stream: str = "train"
 
-    def row_numbers(self, first: int, count: int) -> Numbers:
+    def find_rows(self, first: int, count: int) -> Numbers:
         """The row of the split behind each row of micro-batches first ... first + count - 1: [count, rows]."""
 
         def find_places(task: Task, turns: Numbers) -> Numbers:
@@ -44,7 +44,7 @@ class MixedBatches:
 
     def take(self, first: int, count: int) -> torch.Tensor:
         """Micro-batches first ... first + count - 1 as int64 [count, rows, context + 1, channels]."""
-        return self.split.gather(self.row_numbers(first, count))
+        return self.split.gather(self.find_rows(first, count))
 
 
 def take_held_out(split: Split, rows: int, mix: Mix, count: int) -> torch.Tensor:
@@ -94,7 +94,7 @@ def _list_rows(
         own = period == number
         mine = own[places]
         turns = periods[mine] * weights[task] + (own.cumsum() - 1)[places[mine]]
-        found[mine] = split.rows(task).start + order(task, turns)
+        found[mine] = split.find_rows(task).start + order(task, turns)
     return found.reshape(count, rows)
 
 
@@ -104,7 +104,7 @@ def _list_weights(mix: Mix) -> dict[Task, int]:
 
 def _count_rows(split: Split, task: Task) -> int:
     """Raises DataError when there are none."""
-    rows = split.rows(task)
+    rows = split.find_rows(task)
     if rows.start == rows.stop:
         raise DataError(
             f"data.mix asks for rows of {task}, and no caption has any text\nset it to 0, or give data.text"

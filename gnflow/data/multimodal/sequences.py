@@ -43,23 +43,23 @@ class Sequences:
     size: tuple[int, ...]
     """The ids of the text "h*w" (`emu3`)."""
 
-    def text(self, words: Ids) -> Ids:
+    def make_text(self, words: Ids) -> Ids:
         """Text alone."""
-        return self._ids(self.marks["BOS"], words, self.marks["EOS"])
+        return self._join(self.marks["BOS"], words, self.marks["EOS"])
 
-    def understanding(self, words: Ids, codes: NDArray[np.int64]) -> Ids:
+    def make_understanding(self, words: Ids, codes: NDArray[np.int64]) -> Ids:
         """An image and its caption; `janus` reads the image from pixels, and its codes are left out."""
-        return self._ids(self.marks["BOS"], self._image("understanding", codes), words, self.marks["EOS"])
+        return self._join(self.marks["BOS"], self._make_image("understanding", codes), words, self.marks["EOS"])
 
-    def generation(self, words: Ids, codes: NDArray[np.int64]) -> Ids:
+    def make_generation(self, words: Ids, codes: NDArray[np.int64]) -> Ids:
         """A caption and its image."""
-        return self._ids(self.marks["BOS"], words, self._image("generation", codes), self.marks["EOS"])
+        return self._join(self.marks["BOS"], words, self._make_image("generation", codes), self.marks["EOS"])
 
-    def dropped(self, words: Ids) -> Ids:
+    def drop_prompt(self, words: Ids) -> Ids:
         """What stands for a prompt that is dropped: nothing, or as many PAD (`janus`)."""
         return words[:0] if self.style == "emu3" else np.full_like(words, self.marks["PAD"])
 
-    def template(self, task: Task) -> NDArray[np.int64]:
+    def make_template(self, task: Task) -> NDArray[np.int64]:
         """An image from BOI to EOI, with CODE where codes stand."""
         height, width = self.grid
         mark = self.marks
@@ -72,7 +72,7 @@ class Sequences:
             block = [mark["BOI"], *[CODE] * (height * width), mark["EOI"]]
         return np.array(block, dtype=np.int64)
 
-    def groups(self, ids: Rows, task: Task) -> NDArray[np.uint8]:
+    def find_groups(self, ids: Rows, task: Task) -> NDArray[np.uint8]:
         """Of every id as a target, the index of its group in GROUPS plus 1, or 0: [rows, length].
 
         Emu3 learns all but BOS and PAD; Janus the target modality alone: codes, or text that no image follows.
@@ -81,23 +81,23 @@ class Sequences:
         code = ids >= self.text_vocabulary
         found = np.where(code, image, text)
         if self.style == "janus":
-            wanted = {"text": ~code, "understanding": self._answers(ids), "generation": code}[task]
+            wanted = {"text": ~code, "understanding": self._find_answers(ids), "generation": code}[task]
             found = np.where(wanted, found, 0)
         unlearned = (ids == self.marks["BOS"]) | (ids == self.marks["PAD"])
         return np.where(unlearned, 0, found).astype(np.uint8)
 
-    def codes(self, ids: Rows) -> NDArray[np.int64]:
+    def find_codes(self, ids: Rows) -> NDArray[np.int64]:
         """The codes of the images in a stream of ids, in order: [images, codes]."""
         found = ids[ids >= self.text_vocabulary].astype(np.int64) - self.text_vocabulary
         return found.reshape(-1, self.grid[0] * self.grid[1])
 
-    def words(self, ids: Rows) -> list[Ids]:
+    def find_words(self, ids: Rows) -> list[Ids]:
         """The text of each sample in a stream of ids, without marks."""
         ids = np.asarray(ids).reshape(-1)
         starts = np.flatnonzero(ids == self.marks["BOS"])
-        return [self._words(sample) for sample in np.split(ids, starts)[1:]]
+        return [self._cut_words(sample) for sample in np.split(ids, starts)[1:]]
 
-    def _words(self, sample: Rows) -> Ids:
+    def _cut_words(self, sample: Rows) -> Ids:
         first, last = (np.flatnonzero(sample == self.marks[mark]) for mark in ("BOI", "EOI"))
         outside = np.ones(len(sample), dtype=bool)
         if len(first) and len(last):
@@ -105,20 +105,20 @@ class Sequences:
         plain = sample < self.text_vocabulary - len(self.marks)
         return sample[outside & plain].astype(np.uint32)
 
-    def _answers(self, ids: Rows) -> NDArray[np.bool_]:
+    def _find_answers(self, ids: Rows) -> NDArray[np.bool_]:
         """Where the image of the sample has ended before."""
         ends = ids == self.marks["EOI"]
         begun = (ids == self.marks["BOS"]).cumsum(axis=-1)
         return np.asarray(ends.cumsum(axis=-1) - ends == begun)
 
-    def _image(self, task: Task, codes: NDArray[np.int64]) -> NDArray[np.int64]:
-        block = self.template(task)
+    def _make_image(self, task: Task, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        block = self.make_template(task)
         slots = block == CODE
         if slots.any():
             block[slots] = self.text_vocabulary + codes
         return block
 
-    def _ids(self, *parts: int | Ids | NDArray[np.int64]) -> Ids:
+    def _join(self, *parts: int | Ids | NDArray[np.int64]) -> Ids:
         return np.concatenate([np.atleast_1d(np.asarray(part)) for part in parts]).astype(np.uint32)
 
 

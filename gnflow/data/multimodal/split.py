@@ -21,7 +21,7 @@ class Split:
     patches: NDArray[np.uint32] | None
     pixels: Pixels | None
 
-    def rows(self, task: Task) -> slice:
+    def find_rows(self, task: Task) -> slice:
         """Where the rows of a task are."""
         number = TASKS.index(task)
         first, last = np.searchsorted(self.tasks, [number, number + 1])

@@ -70,7 +70,7 @@ def write(directory: Path, name: str, images: Images, texts: Texts, forms: Forms
                 append(
                     {
                         "ids": ids,
-                        "groups": forms.sequences.groups(ids, task),
+                        "groups": forms.sequences.find_groups(ids, task),
                         "tasks": np.full(len(batch), number),
                         "patches": np.stack([row.patches for row in batch]),
                     }
@@ -114,7 +114,7 @@ def _write_pixels(path: Path, images: Images, data: Multimodal) -> None:
 def require_context(gallery: Gallery, forms: Forms) -> None:
     """Raises DataError when the longest sample is longer than a row."""
     longest = max(len(words) for split in gallery for words in _encode(split.captions(), forms.tokenizer))
-    image = max(len(forms.sequences.template(task)) for task in ("understanding", "generation"))
+    image = max(len(forms.sequences.make_template(task)) for task in ("understanding", "generation"))
     if longest + image + 2 > forms.data.context + 1:
         raise DataError(
             f"data.context is {forms.data.context}, but the longest sample, an image of {image} tokens with a caption "
@@ -127,7 +127,7 @@ def _make_text_sequences(texts: Texts, forms: Forms) -> Iterator[Sequence]:
     room = forms.data.context - 1
     for words in _encode(texts(), forms.tokenizer):
         for start in range(0, len(words), room):
-            yield make_plain(forms.sequences.text(words[start : start + room]))
+            yield make_plain(forms.sequences.make_text(words[start : start + room]))
 
 
 def _make_image_sequences(task: Task, images: Images, forms: Forms, training: bool) -> Iterator[Sequence]:
@@ -137,11 +137,11 @@ def _make_image_sequences(task: Task, images: Images, forms: Forms, training: bo
         captions = forms.tokenizer.encode([sample.caption for sample in batch])
         for words, image, number in zip(captions, codes, numbers, strict=False):
             if task == "understanding":
-                yield _make_reading(forms.sequences.understanding(words, image), number, forms)
+                yield _make_reading(forms.sequences.make_understanding(words, image), number, forms)
             else:
                 dropped = training and _is_dropped(forms.data, number)
                 yield make_plain(
-                    forms.sequences.generation(forms.sequences.dropped(words) if dropped else words, image)
+                    forms.sequences.make_generation(forms.sequences.drop_prompt(words) if dropped else words, image)
                 )
 
 
