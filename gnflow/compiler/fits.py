@@ -133,9 +133,9 @@ def _advise(plan: Plan, usable: float) -> str:
         others = max(others, least)
         largest = _round_down(count * usable / others / 2)
         return (
-            f"The weights, their gradients and the optimizer alone take {format_gigabytes(others)}. Choose a model of at "
-            f"most about {largest:,} parameters in place of {count:,} (fewer `model.layers`, a smaller `model.width`), "
-            "or a machine with more memory"
+            f"The weights, their gradients and the optimizer alone take {format_gigabytes(others)}. Choose a model of "
+            f"at most about {largest:,} parameters in place of {count:,} (fewer `model.layers`, a smaller "
+            "`model.width`), or a machine with more memory"
         )
     fitting = _count_fitting_rows(plan, usable)
     less = [f"`training.rows: {fitting}`"] if 1 <= fitting < rows else []

@@ -68,6 +68,10 @@ class Plan:
         """Number of micro-batches that one step consumes."""
         return self.cost.microbatches
 
+    def find_first_microbatch(self, step: int) -> int:
+        """Return the number of the first micro-batch that `step` (counted from 1) consumes."""
+        return (step - 1) * self.microbatches
+
     @property
     def tokens_microbatch(self) -> int:
         """Number of tokens that are predicted in one micro-batch."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gnflow.data import batches
 from gnflow.data.batches import Batches, Tokens, count_rows
-from gnflow.data.digests import Digests
+from gnflow.data.digests import Digests, hash_file
 from gnflow.data.microbatches import format_ids
 from gnflow.data.shards import MANIFEST, map_shard
 from gnflow.data.tokenizers import open_tokenizer
@@ -144,8 +144,7 @@ class Standing:
             return False
         if name == MANIFEST:
             return path.read_bytes() == self._manifest
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == self._files[name]["sha256"]
+        return hash_file(path) == self._files[name]["sha256"]
 
 
 def _read_mark(path: Path) -> tuple[int, int, int] | None:

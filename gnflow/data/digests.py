@@ -13,6 +13,12 @@ from gnflow.data.sources.paths import guard_read
 SETTLED = 2_000_000_000
 
 
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 digest of a file's content in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class Digests:
     """Remembers digests in one JSON file, by path, and forgets them when modification time, size or inode differ."""
 
@@ -33,7 +39,7 @@ class Digests:
             *known, digest = self.known.get(name, [""])
             if known == mark and found.st_size >= remember_from:
                 return str(digest)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hash_file(path)
         if found.st_size >= remember_from and time.time_ns() - found.st_mtime_ns > SETTLED:
             self.known[name] = [*mark, digest]
             self.learned = True

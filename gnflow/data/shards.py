@@ -1,6 +1,5 @@
 """Tokens on disk: `.npy` files and a manifest of their SHA-256, in a directory that is whole or absent."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnflow import faults
+from gnflow.data.digests import hash_file
 from gnflow.data.sources.corpus import Json
 from gnflow.locks import locked
 
@@ -112,9 +112,7 @@ def _write_header(file: BinaryIO, descr: str, shape: tuple[int, ...]) -> None:
 
 
 def _describe_file(path: Path) -> Json:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
+    return {"bytes": path.stat().st_size, "sha256": hash_file(path)}
 
 
 def _flush(file: IO[bytes] | IO[str]) -> None:

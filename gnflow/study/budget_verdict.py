@@ -8,7 +8,7 @@ from gnflow.study.arms import Arm
 from gnflow.study.budgets import Budget, Difference, headline, unusable
 from gnflow.study.scores import WORDS, numbers
 from gnflow.study.verdict import tuning, unequal
-from gnflow.track.description import leaves
+from gnflow.track.description import flatten
 
 SAME = 0.005  # nats; a smaller difference counts as none
 COARSE = 0.9  # fraction of a budget; an evaluation that had cost less says little about the budget
@@ -121,4 +121,4 @@ def _others(differences: Mapping[str, Difference]) -> Iterator[str]:
 
 def _decays(arm: Arm) -> bool:
     spec = arm.runs[0].experiment.optimizer.model_dump(mode="json")
-    return any(key.endswith("schedule.kind") and value in DECAYING for key, value in leaves(spec))
+    return any(key.endswith("schedule.kind") and value in DECAYING for key, value in flatten(spec))

@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from gnflow.secrets import without_secrets
 from gnflow.track import description, store, study, tail
 from gnflow.track.datasets import list_datasets
+from gnflow.track.description import Description
 from gnflow.train.journal import JOURNAL, Step, compute_identity, read_first_line
 
 # Name in the run directory; the file has the id of the run and how far the journal has been sent.
@@ -23,8 +24,9 @@ PARAMETERS_AT_ONCE = 100
 class Link:
     """A run directory and its MLflow run."""
 
-    def __init__(self, directory: Path, uri: str, client: MlflowClient, run: Run, identity: str, position: int):
-        self.directory = directory
+    def __init__(self, about: Description, uri: str, client: MlflowClient, run: Run, identity: str, position: int):
+        self.about = about
+        self.directory = about.directory
         self.uri = uri
         self.client = client
         self.run_id = str(run.info.run_id)
@@ -43,17 +45,18 @@ class Link:
         if line is None:
             return None
         name = compute_identity(line)
+        about = description.describe(directory)
         client = store.open_client(uri)
         run, position = _recall_run(directory, client, uri, name)
         if run is None:
-            group = store.ensure_experiment(description.group(directory), client, uri)
+            group = store.ensure_experiment(about.group, client, uri)
             run = next(iter(store.find_runs(name, group, client)), None) or client.create_run(
                 group,
                 start_time=store.to_milliseconds(json.loads(line)["time"]),
                 tags={description.IDENTITY: name},
-                run_name=description.title(directory),
+                run_name=about.title,
             )
-        link = cls(directory, uri, client, run, name, position)
+        link = cls(about, uri, client, run, name, position)
         link._remember()
         link._describe(run)
         if running and run.info.status != "RUNNING":
@@ -64,21 +67,17 @@ class Link:
     def _describe(self, run: Run) -> None:
         parameters = [
             Param(key, value)
-            for key, value in description.parameters(self.directory).items()
+            for key, value in self.about.parameters.items()
             if key not in run.data.params  # MLflow does not let parameters change
         ]
         for some in store.split_into_groups(parameters, PARAMETERS_AT_ONCE):
             self.client.log_batch(self.run_id, params=some)
-        tags = [
-            RunTag(key, value)
-            for key, value in description.tags(self.directory).items()
-            if run.data.tags.get(key) != value
-        ]
+        tags = [RunTag(key, value) for key, value in self.about.tags.items() if run.data.tags.get(key) != value]
         self.client.log_batch(self.run_id, tags=tags)
-        store.repeat(lambda: self.client.log_inputs(self.run_id, list_datasets(self.directory)))
+        store.repeat(lambda: self.client.log_inputs(self.run_id, list_datasets(self.about)))
 
     def _nest(self, run: Run) -> None:
-        if name := description.study(self.directory):
+        if name := self.about.study:
             store.repeat(lambda: self._nest_under(name, run.info.start_time))
 
     def _nest_under(self, name: str, began: int) -> None:
@@ -122,11 +121,11 @@ class Link:
 
     def upload_new(self) -> None:
         """Store the files of the run directory that were not tried before."""
-        self._upload([path for path in description.artifacts(self.directory) if path not in self._tried])
+        self._upload([path for path in description.list_artifacts(self.directory) if path not in self._tried])
 
     def upload(self) -> Exception | None:
         """Store the files of the run directory. Returns errors, so that metrics are sent even if this fails."""
-        return self._upload(description.artifacts(self.directory))
+        return self._upload(description.list_artifacts(self.directory))
 
     def _upload(self, paths: Sequence[Path]) -> Exception | None:
         self._tried.update(paths)
@@ -159,7 +158,7 @@ class Link:
 def convert_to_metrics(step: Step) -> list[Metric]:
     """Convert one step to MLflow's metrics, with the time of the record."""
     time = store.to_milliseconds(step.time)
-    return [Metric(description.metric_key(key), value, time, step.step) for key, value in step.values.items()]
+    return [Metric(description.make_metric_key(key), value, time, step.step) for key, value in step.values.items()]
 
 
 def _recall_run(directory: Path, client: MlflowClient, uri: str, identity: str) -> tuple[Run | None, int]:

@@ -166,7 +166,7 @@ class Mirror:
         link.upload_new()
 
     def _finish(self, link: "Link | None") -> bool:
-        if link and (problem := finish(link, self._ended or description.status(self.directory, "FINISHED"))):
+        if link and (problem := finish(link, self._ended or description.read_status(self.directory, "FINISHED"))):
             self._tell(f"{self._shown} has the run, but not all of its files ({_find_reason(problem)}).")
         return True
 
@@ -198,7 +198,7 @@ def replay(directory: Path, workspace: Workspace | None = None) -> str:
         link = Link.attach(directory, uri, running=False)
         while link and link.advance():
             pass
-        problem = finish(link, description.status(directory, "KILLED")) if link else None
+        problem = finish(link, description.read_status(directory, "KILLED")) if link else None
         if problem is not None:
             raise problem
     except EnvironmentProblem as problem:

@@ -24,6 +24,7 @@ from torch import Tensor
 from gnflow import faults, trees
 from gnflow.compiler.average import Average
 from gnflow.compiler.program import State
+from gnflow.data.digests import hash_file
 from gnflow.errors import DiskProblem
 from gnflow.train import disk
 
@@ -144,7 +145,7 @@ def find_newest(parent: Path, usable: Callable[[int], bool] = lambda step: True,
 def seal(directory: Path, *names: str) -> None:
     """Write the manifest with the size and SHA-256 digest of each named file. Raises DiskProblem."""
     files = {
-        name: {"bytes": (directory / name).stat().st_size, "sha256": disk.sha256(directory / name)} for name in names
+        name: {"bytes": (directory / name).stat().st_size, "sha256": hash_file(directory / name)} for name in names
     }
     disk.write(directory / MANIFEST, _format_manifest(files))
 
@@ -165,7 +166,7 @@ def find_damage(directory: Path) -> str | None:
             return f"{name} is missing"
         if file.stat().st_size != size:
             return f"{name} has {file.stat().st_size:,} bytes, not {size:,}"
-        if disk.sha256(file) != digest:
+        if hash_file(file) != digest:
             return f"{name} does not match its SHA-256 digest"
     return None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from gnflow.data.digests import hash_file
 from gnflow.errors import SpecError
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load, resolved
@@ -118,7 +119,7 @@ def set_aside(directory: Path) -> Path | None:
     """
     if not is_run(directory):
         return None
-    spec = disk.sha256(directory / results.EXPERIMENT)[:12]
+    spec = hash_file(directory / results.EXPERIMENT)[:12]
     aside = next(path for path in _generate_places(directory, spec) if not is_run(path))
     with disk.guard_write(aside):
         aside.mkdir(parents=True, exist_ok=True)

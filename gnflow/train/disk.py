@@ -1,6 +1,5 @@
 """Write files so that they are complete or absent if the process is killed, and never into a directory that is gone."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -107,9 +106,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sha256(path: Path) -> str:
-    """Return the digest of a file's content in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -29,8 +29,8 @@ class Feed:
 
     def take(self, number: int) -> Tensor:
         """Return the batch of one step (counted from 1): token ids (microbatches, rows, context + 1)."""
-        size = self.plan.microbatches
-        return make_microbatches(self.plan, self.dataset).take((number - 1) * size, size)
+        first = self.plan.find_first_microbatch(number)
+        return make_microbatches(self.plan, self.dataset).take(first, self.plan.microbatches)
 
     def __iter__(self) -> Iterator[Tensor]:
         """Iterate over the batches of steps 1, 2, 3 and so on."""

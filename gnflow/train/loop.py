@@ -96,30 +96,32 @@ def run(
                 report(f"the run of another spec that was here is now in {aside}")
             if fresh:
                 clear(directory)
-            if changed:
-                _record_changes(directory, planned, changed, report)
-            establish(directory, experiment, planned.to_json(), bool(changed))
             if planned.evaluation.remark:
                 report(planned.evaluation.remark)
+            if not changed:
+                establish(directory, experiment, planned.to_json())
             with closing(Journal(directory / JOURNAL)) as journal:
                 try:
+                    if changed:
+                        _record_changes(journal, planned, changed, report)
+                        establish(directory, experiment, planned.to_json(), changed=True)
                     _work(planned, workspace, directory, journal, stop, watches, report, changed)
                 except disk.Gone as gone:
                     raise disk.Gone(f"{gone}.\n{_describe_loss(journal, gone.moved)}", gone.moved) from gone
     return Run.load(directory)
 
 
-def _record_changes(directory: Path, planned: Plan, changed: Differences, report: Report) -> None:
+def _record_changes(journal: Journal, planned: Plan, changed: Differences, report: Report) -> None:
     """Write to the journal what changes from here on. Raises SpecError if the new end is not after the last step."""
-    with closing(Journal(directory / JOURNAL)) as journal:
-        last = find_last_step(journal.steps)
-        longer = any(map(is_about_end, changed))
-        if longer:
-            reached = [step for step, record in journal.steps.items() if results.has_reached_target(planned, record)]
-            require_later(last, planned.steps, min(reached, default=None))
-        name = EXTENDED if longer else CHANGED
-        report(f"the run that is there goes on from step {last}, {name}: {describe_changes(changed)}")
-        journal.record(Event(last, time.time(), name, describe_changes(changed)))
+    last = find_last_step(journal.steps)
+    longer = any(map(is_about_end, changed))
+    if longer:
+        reached = [step for step, record in journal.steps.items() if results.has_reached_target(planned, record)]
+        require_later(last, planned.steps, min(reached, default=None))
+    name = EXTENDED if longer else CHANGED
+    report(f"the run that is there goes on from step {last}, {name}: {describe_changes(changed)}")
+    journal.record(Event(last, time.time(), name, describe_changes(changed)))
+    journal.sync()  # the spec that is written next ends the difference, so the event must be on the disk by then
 
 
 def _describe_loss(journal: Journal, moved: bool) -> str:

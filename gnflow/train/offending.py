@@ -23,10 +23,10 @@ Read = Callable[[Tensor], str]
 
 
 def write(
-    directory: Path, step: int, problem: str, cause: Cause, batches: Microbatches, count: int, read: Read
+    directory: Path, step: int, problem: str, cause: Cause, batches: Microbatches, first: int, count: int, read: Read
 ) -> Path:
-    """Write the `count` micro-batches of a step. Raises DiskProblem."""
-    path, first = directory / OFFENDING / f"step_{step:08d}", (step - 1) * count
+    """Write the micro-batches of a step: `count` of them from number `first` on. Raises DiskProblem."""
+    path = directory / OFFENDING / f"step_{step:08d}"
     tokens = batches.take(first, count)
     tensors = {
         "tokens": tokens,

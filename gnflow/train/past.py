@@ -37,7 +37,7 @@ class Past:
 
     def take_batch(self, step: int) -> Tensor:
         """Return the batch that `step` consumes: (microbatches, rows, time + 1)."""
-        return self.batches.take((step - 1) * self.plan.microbatches, self.plan.microbatches)
+        return self.batches.take(self.plan.find_first_microbatch(step), self.plan.microbatches)
 
     def compute_state(self, step: int) -> State:
         """Recompute the state after `step`. Raises DiskProblem."""

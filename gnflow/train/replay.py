@@ -103,7 +103,7 @@ def replay(run: Run, step: int, workspace: Workspace, report: Report = lambda li
             compile_plan(planned, compiled=False, network=program.network),
             before,
             past.take_batch(step),
-            (step - 1) * planned.microbatches,
+            planned.find_first_microbatch(step),
         )
         recorded = reading.steps.get(step)
         events = [f"{event.name}: {event.message}" for event in reading.events if event.step == step]

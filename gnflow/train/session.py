@@ -185,11 +185,11 @@ class Session:
         before = self.past.compute_state(step - 1)
         self._save(before)
         if step not in self._find_undone():
-            first, count = (step - 1) * self.plan.microbatches, self.plan.microbatches
+            first, count = self.plan.find_first_microbatch(step), self.plan.microbatches
             find = divergence.find_cause if problem else divergence.find_highest
             cause = find(self.program, before.params, self.batches, first, count)
             what = problem or spike or ""
-            offending.write(self.directory, step, what, cause, self.batches, count, self.read)
+            offending.write(self.directory, step, what, cause, self.batches, first, count, self.read)
             told, undone = f"{what}; {cause.words}", len(self._find_undone(step))
             if training.on_nonfinite == "raise":
                 raise self._diverge(step, told)

@@ -228,8 +228,8 @@ def test_the_event_is_written_once_however_often_the_command_is_killed(project: 
     from gnflow.train.loop import _record_changes
 
     for _ in range(3):
-        _record_changes(directory, plan(tiny.experiment(steps=8)), {"training.steps": ("6", "8")}, lambda line: None)
-    journal = Journal(directory / "journal.jsonl")
-    assert journal.find_steps_with(EXTENDED) == {6}
-    journal.close()
+        journal = Journal(directory / "journal.jsonl")
+        _record_changes(journal, plan(tiny.experiment(steps=8)), {"training.steps": ("6", "8")}, lambda line: None)
+        assert journal.find_steps_with(EXTENDED) == {6}
+        journal.close()
     assert [event.name for event in read(directory / "journal.jsonl").events].count(EXTENDED) == 1

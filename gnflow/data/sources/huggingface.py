@@ -1,11 +1,11 @@
 """Datasets that `datasets.load_dataset` can open: a local directory, or a name on the hub."""
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from gnflow.data.digests import hash_file
 from gnflow.data.sources.columns import find_field
 from gnflow.data.sources.corpus import Corpus, Json, Piece, split, wrap_texts
 from gnflow.data.sources.faults import require_sound
@@ -95,7 +95,7 @@ def _require_other_files(source: HuggingFace, root: Path) -> None:
     except Exception:  # reading the rows meets it again, and says what it is
         return
     train, held_out = ([Path(file) for file in found.get(name, ())] for name in (source.split, source.held_out))
-    compute_digests(Named(train, held_out), (root / source.path).resolve(), _sha256)
+    compute_digests(Named(train, held_out), (root / source.path).resolve(), hash_file)
 
 
 def _require_other_rows(source: HuggingFace, root: Path) -> None:
@@ -134,11 +134,6 @@ def _require_other_rows(source: HuggingFace, root: Path) -> None:
 def _find_path(source: HuggingFace, root: Path) -> str:
     directory = root / source.path
     return str(directory.resolve()) if directory.is_dir() else source.path
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _import_package() -> Any:
