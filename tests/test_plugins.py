@@ -291,8 +291,8 @@ import sys
 sys.path.append({str(site)!r})
 from gnflow.spec.load import load
 experiment = load({str(plugged.write_spec(root))!r}).experiment
-from gnflow.train.plugins import plugins_of
-print(plugins_of(experiment)[0].version)
+from gnflow.train.plugins import list_plugins
+print(list_plugins(experiment)[0].version)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "lions 1.2"

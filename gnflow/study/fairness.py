@@ -115,6 +115,10 @@ def _by_arm(arms: Sequence[Arm], values: Sequence[str]) -> tuple[list[str], list
     return names, found
 
 
+def _find_data_digest(run: Run) -> str:
+    return str(find_text(read_json(run.directory / "provenance.json"), "digests", "data"))
+
+
 def _evaluated_every(run: Run) -> str:
     """Return the number that `evaluate_every: null` stands for. Numbers are compared as part of the spec."""
     chosen = run.experiment.training.evaluate_every is None

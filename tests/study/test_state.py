@@ -45,7 +45,7 @@ def test_a_killed_run_is_unfinished(unfinished: Path) -> None:
 import os, signal
 from pathlib import Path
 from gnflow.train import lock
-with lock.held(Path({str(unfinished)!r})):
+with lock.hold(Path({str(unfinished)!r})):
     os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", code], check=False)

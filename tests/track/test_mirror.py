@@ -247,7 +247,7 @@ assert "mlflow" in sys.modules
 
 def test_a_store_whose_making_was_killed_is_made_again(tmp_path: Path) -> None:
     file = tmp_path / "mlflow" / "mlflow.db"
-    code = f"from pathlib import Path; from gnflow.track import store; store.make(Path({str(file)!r}))"
+    code = f"from pathlib import Path; from gnflow.track import store; store.make_store(Path({str(file)!r}))"
     making = subprocess.Popen([sys.executable, "-c", code])
     partial = file.with_name(".mlflow.db.partial")
     while making.poll() is None and not (partial.exists() and partial.stat().st_size):

@@ -13,7 +13,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from gnflow.train import lock
-with lock.held(Path(sys.argv[1])):
+with lock.hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
