@@ -1,4 +1,4 @@
-"""Builds models and objectives from a spec."""
+"""Build models and objectives from a spec."""
 
 from math import ceil
 from typing import Literal
@@ -24,7 +24,7 @@ LOGITS, MOST_PIECES = 2**25, 32  # the logits take 128 MiB in float32; every fur
 
 
 def choose_kernel(experiment: Experiment) -> Kernel:
-    """Chooses the attention that the spec asks for, or else one that has the derivatives which its optimizer takes."""
+    """Choose the attention that the spec asks for, or else one that has the derivatives which its optimizer takes."""
     method = experiment.optimizer
     forward_mode = isinstance(method, spec.GaussNewton) and (
         method.tangent == "exact" or isinstance(method.search, spec.Decrement)
@@ -33,17 +33,17 @@ def choose_kernel(experiment: Experiment) -> Kernel:
 
 
 def build_model(experiment: Experiment, attention: Kernel) -> Model:
-    """Builds the network that the spec declares."""
+    """Build the network that the spec declares."""
     return built(experiment.model, Model, experiment.model, experiment.data, attention)
 
 
 def find_microbatch_shape(experiment: Experiment) -> tuple[int, ...]:
-    """Returns (rows, context + 1) for text, and (rows, context + 1, channels) for images and text."""
+    """Return (rows, context + 1) for text, and (rows, context + 1, channels) for images and text."""
     return (experiment.training.rows, experiment.data.context + 1, *experiment.data.token_shape)
 
 
 def build_objective(network: Model, experiment: Experiment, recomputed: bool = False) -> Objective:
-    """Builds the next-token cross-entropy, weighted as the model says. Frozen weights have no gradient.
+    """Build the next-token cross-entropy, weighted as the model says. Frozen weights have no gradient.
 
     If a micro-batch has more than LOGITS logits, they are computed in pieces; if blocks are `recomputed`, the
     activations of one block at a time are in memory.
@@ -63,7 +63,7 @@ def build_objective(network: Model, experiment: Experiment, recomputed: bool = F
 
 
 def build_exact(network: Model) -> Objective:
-    """Builds the loss in full precision and in one piece. Its curvature is the cross-entropy's Gauss-Newton matrix."""
+    """Build the loss in full precision and in one piece. Its curvature is the cross-entropy's Gauss-Newton matrix."""
     return _build_plain(network)
 
 
@@ -73,7 +73,7 @@ def _build_plain(
     lower: Model | None = None,
     pull: Pull = push_exactly,
 ) -> Objective:
-    """Builds the loss with all logits at once. Gradients use the network `lower`, if there is one."""
+    """Build the loss with all logits at once. Gradients use the network `lower`, if there is one."""
 
     def compute_loss(of: Model, params: Params, tokens: Tokens) -> Scalar:
         inputs, targets = of.split(tokens)
@@ -98,7 +98,7 @@ def _build_plain(
 
 
 def _reduce_precision(network: Model, dtype: torch.dtype) -> Model:
-    """Makes the network compute in a type of fewer bits, except for its logits."""
+    """Make the network compute in a type of fewer bits, except for its logits."""
 
     def reduce(stage: Stage) -> Stage:
         def run(params: Params, x: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ def _reduce_precision(network: Model, dtype: torch.dtype) -> Model:
 
 
 def count_pieces(experiment: Experiment) -> int:
-    """Counts the pieces of a micro-batch that keep at most LOGITS logits in memory.
+    """Count the pieces of a micro-batch that keep at most LOGITS logits in memory.
 
     A tangent by a difference has the logits of two passes.
     """

@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 
 def check_transform(transform: AnyTransform, who: str) -> AnyTransform:
-    """Wraps a transform in checks. The message of an error begins with `who`.
+    """Wrap a transform in checks. The message of an error begins with `who`.
 
     On the meta device `init`, `update` and `refresh` raise EnvironmentProblem if the transform's function raises or if
     its result does not fit.

@@ -1,4 +1,4 @@
-"""Compares a plan with the memory of this machine and says what would fit, before a byte is allocated.
+"""Compare a plan with the memory of this machine and says what would fit, before a byte is allocated.
 
 The plan counts activations as if regions ran eagerly. Compiled regions fuse operations and need less, though hardly
 ever less than half. So a plan that exceeds the memory even with half is refused, and for one that exceeds it only as
@@ -52,7 +52,7 @@ class Fit(NamedTuple):
 
 
 def compare_with_memory(plan: Plan, room: Room | None = None) -> Fit | None:
-    """Compares the plan with a memory. Returns None if the memory is not known, such as that of an absent GPU."""
+    """Compare the plan with a memory. Return None if the memory is not known, such as that of an absent GPU."""
     room = room or find_room(plan.device)
     if room is None:
         return None
@@ -69,7 +69,7 @@ def compare_with_memory(plan: Plan, room: Room | None = None) -> Fit | None:
 
 
 def require_fit(plan: Plan) -> Fit | None:
-    """Compares the plan with the memory of its device and raises EnvironmentProblem if it does not fit."""
+    """Compare the plan with the memory of its device and raises EnvironmentProblem if it does not fit."""
     found = compare_with_memory(plan)
     if found is not None and found.verdict == "does not fit":
         raise EnvironmentProblem(f"{plan.experiment.name}: {found}")
@@ -78,7 +78,7 @@ def require_fit(plan: Plan) -> Fit | None:
 
 @contextmanager
 def explain_out_of_memory(plan: Plan) -> Iterator[None]:
-    """Turns an out-of-memory error into one line with the plan's figures and advice."""
+    """Turn an out-of-memory error into one line with the plan's figures and advice."""
     try:
         yield
     except Exception as error:
@@ -94,7 +94,7 @@ def explain_out_of_memory(plan: Plan) -> Iterator[None]:
 
 
 def find_room(device: str) -> Room | None:
-    """Finds the memory that a run on this device has."""
+    """Find the memory that a run on this device has."""
     if device == "cuda":
         if not torch.cuda.is_available():
             return None
@@ -111,12 +111,12 @@ def find_room(device: str) -> Room | None:
 
 
 def format_gigabytes(size: float) -> str:
-    """Writes a size like `1.5 GB`."""
+    """Write a size like `1.5 GB`."""
     return f"{size / 1e9:,.1f} GB" if size < 1e11 else f"{size / 1e9:,.0f} GB"
 
 
 def _read_limit(path: Path) -> int | None:
-    """Reads the limit of a control group. Returns None if it has none."""
+    """Read the limit of a control group. Return None if it has none."""
     try:
         text = path.read_text().strip()
     except OSError:
@@ -125,7 +125,7 @@ def _read_limit(path: Path) -> int | None:
 
 
 def _advise(plan: Plan, usable: float) -> str:
-    """Says what to change so that the plan fits."""
+    """Say what to change so that the plan fits."""
     rows, batch = plan.experiment.training.rows, plan.memory["batch"]
     others = sum(plan.memory.values()) - plan.memory["activations"] - batch
     count = sum(prod(row.shape) for row in plan.parameters)
@@ -147,7 +147,7 @@ def _advise(plan: Plan, usable: float) -> str:
 
 
 def _count_fitting_rows(plan: Plan, usable: float) -> int:
-    """The most rows of a micro-batch that fit: what a step needs grows evenly with them."""
+    """Count the rows of a micro-batch that fit at most. The memory of a step grows linearly with them."""
     rows, needed = plan.experiment.training.rows, sum(plan.memory.values())
     fewer = max(rows // 2, 1)
     each = (needed - _estimate_bytes(plan, fewer)) / (rows - fewer) if rows > 1 else 0.0
@@ -155,13 +155,13 @@ def _count_fitting_rows(plan: Plan, usable: float) -> int:
 
 
 def _estimate_bytes(plan: Plan, rows: int) -> int:
-    """Bytes of the same run with so many rows in a micro-batch."""
+    """Estimate the bytes of the same run with `rows` rows in a micro-batch."""
     training = plan.experiment.training.model_copy(update={"rows": rows})
     other = make_plan(plan.experiment.model_copy(update={"training": training}), plan.attention)
     return sum(other.memory.values())
 
 
 def _round_down(number: float) -> int:
-    """Rounds down to two digits."""
+    """Round down to two digits."""
     digits = max(len(str(int(number))) - 2, 0)
     return int(number / 10.0**digits) * int(10.0**digits)

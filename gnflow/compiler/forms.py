@@ -43,7 +43,7 @@ class Form:
         self.asks = any(place.made is None for place in self.places)
 
     def make_empty(self, arguments: Sequence[object]) -> tuple[object, list[Tensor]]:
-        """Returns (an empty result, its tensors whose storages are new)."""
+        """Return (an empty result, its tensors whose storages are new)."""
         given = list(list_tensors(arguments)) if self.asks else []
         made = [torch.empty_strided((count,), (1,), dtype=dtype, device="meta") for count, dtype in self.storages]
         leaves = [

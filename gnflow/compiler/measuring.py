@@ -1,4 +1,4 @@
-"""Builds and measures the metrics of a spec. The factory of each kind makes its metric, built in or not."""
+"""Build and measures the metrics of a spec. The factory of each kind makes its metric, built in or not."""
 
 from collections.abc import Iterable, Mapping
 
@@ -18,7 +18,7 @@ from gnflow.spec.training import MetricKind
 
 
 def build_metrics(experiment: Experiment, network: Model, attention: Kernel, jit: Jit) -> tuple[Metric, ...]:
-    """Builds the metric of each kind that the spec declares, in the spec's order. Raises EnvironmentProblem.
+    """Build the metric of each kind that the spec declares, in the spec's order. Raises EnvironmentProblem.
 
     `attention` is the kernel that the `network` uses.
     """
@@ -31,7 +31,7 @@ def build_metrics(experiment: Experiment, network: Model, attention: Kernel, jit
 
 
 def join_probes(metrics: Iterable[Metric]) -> Probe | None:
-    """Joins the probes of all metrics into one. Returns None if no metric has a probe."""
+    """Join the probes of all metrics into one. Return None if no metric has a probe."""
     probes = [metric.probe for metric in metrics if metric.probe is not None]
     if len(probes) < 2:
         return probes[0] if probes else None
@@ -61,7 +61,7 @@ class NotedProbe:
         return self._joined(momentum)
 
     def require_called(self) -> None:
-        """Raises SpecError for metrics that would never be measured."""
+        """Raise SpecError for metrics that would never be measured."""
         if self._joined and not self._called:
             raise SpecError(
                 f"metrics: `{'` and `'.join(self._kinds)}` measure a momentum, and the optimizer keeps none; "
@@ -70,7 +70,7 @@ class NotedProbe:
 
 
 def measure(declared: MetricKind, metric: Metric, at: Moment) -> Metrics:
-    """Measures one metric on as many held-out micro-batches as it asked for.
+    """Measure one metric on as many held-out micro-batches as it asked for.
 
     Raises EnvironmentProblem for columns that its kind does not declare, and for values that are not 0-D tensors.
     """

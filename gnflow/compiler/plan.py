@@ -1,4 +1,4 @@
-"""Plans an experiment: computes every size and cost of a run before a byte is allocated."""
+"""Plan an experiment: computes every size and cost of a run before a byte is allocated."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class Plan:
     `activations` were made by the region that runs at the peak, `copies` by the rest of the step.
     """
     recomputed: bool
-    """Whether the reverse pass computes the blocks of the model again, to keep within `compile.activations`."""
+    """Return whether the reverse pass computes the blocks of the model again, to keep within `compile.activations`."""
     held_out: int
     """Number of held-out micro-batches of an evaluation: the most that any metric asks for."""
 
@@ -99,12 +99,12 @@ class Plan:
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        """How often the run evaluates on held-out data, and the cost of that relative to the steps."""
+        """The schedule of evaluations on held-out data, and their cost relative to the steps."""
         blocks = len({row.block for row in self.parameters})
         return price_evaluations(self.experiment, self.steps, self.flops, self.regions, blocks)
 
     def to_json(self) -> dict[str, object]:
-        """Returns the content of plan.json."""
+        """Return the content of plan.json."""
         return {
             "name": self.experiment.name,
             "device": self.device,
@@ -141,7 +141,7 @@ class Plan:
 
 
 def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
-    """Plans an experiment. It only looks whether there is a GPU and imports the kinds that the spec names.
+    """Plan an experiment. It only looks whether there is a GPU and imports the kinds that the spec names.
 
     Raises SpecError for rules that do not fit the model, for schedules that do not fit into the run and for metrics
     that would never be measured, and EnvironmentProblem for a metric that cannot be built.
@@ -238,7 +238,7 @@ def _count_steps(experiment: Experiment, cost: Cost) -> int:
 
 
 def choose_device(experiment: Experiment) -> str:
-    """Returns the device that the spec asks for; `auto` is a GPU if there is one."""
+    """Return the device that the spec asks for; `auto` is a GPU if there is one."""
     wanted = experiment.training.device
     return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
 

@@ -1,4 +1,4 @@
-"""Makes a Program of a Plan: regions are compiled, and the step around them stays plain Python."""
+"""Make a Program of a Plan: regions are compiled, and the step around them stays plain Python."""
 
 import warnings
 from collections.abc import Callable
@@ -51,31 +51,31 @@ class Program:
         return self.plan.experiment.training.average
 
     def init(self, params: Params | None = None) -> State:
-        """Returns the state before the first step, with these weights or else with the model's initial ones."""
+        """Return the state before the first step, with these weights or else with the model's initial ones."""
         params = self.initial() if params is None else params
         return State(0, params, self.optimizer.init(params), begin_average(self._rule, params))
 
     def make_template(self) -> State:
-        """Returns a state on the meta device. It has the shapes and types that a checkpoint must have."""
+        """Return a state on the meta device. It has the shapes and types that a checkpoint must have."""
         shapes = {row.name: torch.empty(row.shape, device="meta") for row in self.plan.parameters}
         return State(0, shapes, self.optimizer.init(shapes), begin_average(self._rule, shapes))
 
     def step(self, state: State, batch: Tensor) -> tuple[State, Metrics]:
-        """Takes one step on (microbatches, rows, time + 1) tokens from any device. It consumes the state."""
+        """Take one step on (microbatches, rows, time + 1) tokens from any device. It consumes the state."""
         params, optimizer, metrics = self.optimizer.step(self.objective, state.params, state.optimizer, batch)
         self._hold_to_budget(state.step)
         average = follow(state.average, self._rule, params, state.step + 1, self.plan.steps)
         return State(state.step + 1, params, optimizer, average), metrics
 
     def make_moment(self, state: State, batch: Tensor, before: Params | None = None) -> Moment:
-        """Returns the moment for metrics to look at. `before` are the weights that the last step started from."""
+        """Return the moment for metrics to look at. `before` are the weights that the last step started from."""
         held_out = batch.to(self.device)
         return Moment(
             state.step, state.params, before or {}, self.optimizer, state.optimizer, self.objective, held_out
         )  # fmt: skip
 
     def evaluate(self, at: Moment, due: Callable[[Metric], bool] = lambda metric: True) -> Metrics:
-        """Measures the metrics that are `due`. Raises EnvironmentProblem for a metric that breaks its protocol."""
+        """Measure the metrics that are `due`. Raises EnvironmentProblem for a metric that breaks its protocol."""
         found: Metrics = {}
         for declared, metric in zip(self.plan.experiment.metrics, self.metrics, strict=True):
             if due(metric):
@@ -83,15 +83,15 @@ class Program:
         return found
 
     def count_graphs(self) -> dict[str, int]:
-        """Counts the compiled graphs of each region."""
+        """Count the compiled graphs of each region."""
         return self.compiler.count_graphs() if self.compiler else {}
 
     def sum_compile_seconds(self) -> float:
-        """Returns the seconds of compilation so far."""
+        """Return the seconds of compilation so far."""
         return self.compiler.sum_seconds() if self.compiler else 0.0
 
     def _hold_to_budget(self, step: int) -> None:
-        """Raises EnvironmentProblem if a region was compiled more often than the spec allows."""
+        """Raise EnvironmentProblem if a region was compiled more often than the spec allows."""
         budget = self.plan.experiment.compile
         for region in self.compiler.regions if self.compiler else ():
             recompiles = len(region.compilations) - 1
@@ -110,7 +110,7 @@ class Program:
 def compile(  # noqa: A001  # the verb of the design
     plan: Plan, compiled: bool = True, network: Model | None = None, notice: Notice = ignore_notice
 ) -> Program:
-    """Builds the functions of a plan and sets torch's float32 precision. A graph is compiled at its first call.
+    """Build the functions of a plan and sets torch's float32 precision. A graph is compiled at its first call.
 
     `network` is the network of the plan, if it has been built already. `notice` is called with the name of each region
     before its first call. Raises EnvironmentProblem for a missing GPU and for a metric that cannot be built.
@@ -146,7 +146,7 @@ def compile(  # noqa: A001  # the verb of the design
 
 
 def place(objective: Objective, device: torch.device) -> Objective:
-    """Makes an objective for micro-batches on any device. Each moves to `device` only when it is needed."""
+    """Make an objective for micro-batches on any device. Each moves to `device` only when it is needed."""
 
     def move_to_device(tokens: Tokens) -> Tokens:
         return tokens.to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Traces the learning rates of a plan, update by update, for each part that has one."""
+"""Trace the learning rates of a plan, update by update, for each part that has one."""
 
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ class Course(NamedTuple):
 
 
 def trace_rates(planned: Plan) -> list[Course]:
-    """Returns the courses of all parts that own parameters, in the order of the table.
+    """Return the courses of all parts that own parameters, in the order of the table.
 
     A rule without a rate has none.
     """

@@ -1,4 +1,4 @@
-"""Compiles regions, the pure functions of a step. The step around them stays plain Python.
+"""Compile regions, the pure functions of a step. The step around them stays plain Python.
 
 Each region counts its graphs, so that a recompilation is never silent, and its seconds of compilation, so that they can
 be left out of a run's time.
@@ -20,7 +20,7 @@ Notice: TypeAlias = Callable[[str], None]
 
 
 def ignore_notice(name: str) -> None:
-    """Ignores that a region is about to be compiled."""
+    """Ignore that a region is about to be compiled."""
 
 
 class Compiled:
@@ -52,7 +52,7 @@ class Compiled:
         self._function = torch.compile(copy_code(function), backend=compile_graph, fullgraph=fullgraph, dynamic=False)
 
     def __call__(self, *arguments: object) -> object:
-        """Returns the result of the function."""
+        """Return the result of the function."""
         if self._notice is not None:
             self._notice(self.name)
             self._notice = None
@@ -72,7 +72,7 @@ class Compiled:
         return result
 
     def _find_problem(self, error: Exception) -> EnvironmentProblem | None:
-        """Returns the problem of this machine that kept a region from being compiled.
+        """Return the problem of this machine that kept a region from being compiled.
 
         It is None if the region itself is at fault.
         """
@@ -98,7 +98,7 @@ class Compiler:
         self.regions: list[Compiled] = []
 
     def __call__(self, name: str, region: Region, /, every: int | None = None) -> Region:
-        """Returns a region that is compiled at its first call. With `every` the function is returned as it is."""
+        """Return a region that is compiled at its first call. With `every` the function is returned as it is."""
         if every is not None:
             return region
         compiled = Compiled(name, region, self.mode, self.fullgraph, self.notice)
@@ -106,9 +106,9 @@ class Compiler:
         return cast("Region", compiled)
 
     def count_graphs(self) -> dict[str, int]:
-        """Counts the graphs compiled so far, by region."""
+        """Count the graphs compiled so far, by region."""
         return {region.name: len(region.graphs) for region in self.regions if region.graphs}
 
     def sum_seconds(self) -> float:
-        """Returns the seconds of compilation so far."""
+        """Return the seconds of compilation so far."""
         return sum(region.seconds for region in self.regions)

@@ -1,4 +1,4 @@
-"""Assigns each parameter to a method: by the rules of the spec first, then by the method's own choice."""
+"""Assign each parameter to a method: by the rules of the spec first, then by the method's own choice."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ class Routing(NamedTuple):
 
 
 def route_parameters(method: spec.Method, network: Model) -> Routing:
-    """Assigns each parameter to the first rule that matches.
+    """Assign each parameter to the first rule that matches.
 
     Raises SpecError for a method of matrices that is left without any, and for a rule that owns nothing, that has
     vectors under a method of matrices, that catches embedding or head along with matrices inside the blocks, or that
@@ -45,7 +45,7 @@ def route_parameters(method: spec.Method, network: Model) -> Routing:
 
 
 def label_rules(method: spec.Method) -> dict[str, rules.FirstOrder]:
-    """Returns the rules of a method by label, in order of precedence."""
+    """Return the rules of a method by label, in order of precedence."""
     labels: dict[str, rules.FirstOrder] = {f"rules.{i}": rule.use for i, rule in enumerate(method.rules)}
     labels[method.kind] = method
     if isinstance(method, spec.MethodOfMatrices):

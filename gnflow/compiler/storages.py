@@ -1,4 +1,4 @@
-"""Counts the bytes that are alive during a computation on any device: every storage from its creation to its end.
+"""Count the bytes that are alive during a computation on any device: every storage from its creation to its end.
 
 On the meta device nothing is allocated, but the same bytes are counted.
 """
@@ -33,17 +33,17 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         self._seen: dict[int, weakref.ref[object]] = {}
 
     def hold(self, tree: object) -> None:
-        """Counts the storages of existing tensors, for as long as they exist."""
+        """Count the storages of existing tensors, for as long as they exist."""
         for tensor in list_tensors(tree):
             self._count(tensor)
         self._mark()
 
     def begin(self) -> None:
-        """Forgets the peak so far."""
+        """Forget the peak so far."""
         self.peak = Peak(self.alive)
 
     def measure(self, work: Callable[[], object], region: bool) -> tuple[object, Peak]:
-        """Runs `work` and returns (its result, its own peak beyond what was alive before)."""
+        """Run `work` and returns (its result, its own peak beyond what was alive before)."""
         before, floor, start = self.peak, self._floor, self.alive
         self.peak, self._floor = Peak(start), start if region else floor
         try:
@@ -55,12 +55,12 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         return result, most
 
     def add_peak(self, most: Peak) -> None:
-        """Counts the peak of work that is not run again."""
+        """Count the peak of work that is not run again."""
         self.peak = max(self.peak, Peak(self.alive + most.total, most.inside))
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Returns False. Else torch would wrap every operation to keep Dynamo out, which compiles nothing here."""
+        """Return False. Else torch would wrap every operation to keep Dynamo out, which compiles nothing here."""
         return False
 
     def __torch_dispatch__(
@@ -110,7 +110,7 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
 
 
 def find_storage(tensor: Tensor) -> int:
-    """Returns a number that identifies a storage while it exists."""
+    """Return a number that identifies a storage while it exists."""
     return int(tensor.untyped_storage()._cdata)
 
 
@@ -119,12 +119,12 @@ def _find_storages(tree: object) -> set[int]:
 
 
 def count_bytes(tree: object) -> int:
-    """Counts the bytes of all tensors in a nested state."""
+    """Count the bytes of all tensors in a nested state."""
     return sum(leaf.numel() * leaf.element_size() for leaf in list_tensors(tree))
 
 
 def list_tensors(tree: object) -> Iterator[Tensor]:
-    """Lists the tensors in nested tuples, lists and dicts."""
+    """List the tensors in nested tuples, lists and dicts."""
     if isinstance(tree, Tensor):
         yield tree
     elif isinstance(tree, tuple | list):

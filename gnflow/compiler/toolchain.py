@@ -1,4 +1,4 @@
-"""Finds out whether Inductor can build code for the CPU on this machine, by building something tiny in the same way."""
+"""Find out whether Inductor can build code for the CPU on this machine, by building something tiny in the same way."""
 
 import ctypes
 import os
@@ -29,7 +29,7 @@ class Kept(NamedTuple):
 
 
 def find_cache(workspace: Workspace) -> Kept:
-    """Returns the directory that the environment names, or else one in the workspace.
+    """Return the directory that the environment names, or else one in the workspace.
 
     There is none if it cannot be written to.
     """
@@ -42,7 +42,7 @@ def find_cache(workspace: Workspace) -> Kept:
 
 
 def settle(workspace: Workspace) -> None:
-    """Tells torch where to keep compiled graphs. Call it before `torch._dynamo` is imported, which fixes a place."""
+    """Tell torch where to keep compiled graphs. Call it before `torch._dynamo` is imported, which fixes a place."""
     kept = find_cache(workspace)
     if kept.directory:
         os.environ[CACHE] = str(kept.directory)
@@ -53,17 +53,17 @@ def settle(workspace: Workspace) -> None:
 
 @lru_cache
 def _warn(message: str) -> None:
-    """Gives each warning once a process."""
+    """Give each warning once a process."""
     warnings.warn(message, stacklevel=1)
 
 
 def find_compiler() -> str:
-    """Returns the C++ compiler for Inductor: `CXX`, or else the first one that is found."""
+    """Return the C++ compiler for Inductor: `CXX`, or else the first one that is found."""
     return os.environ.get("CXX") or next((name for name in COMPILERS if shutil.which(name)), COMPILERS[0])
 
 
 def find_problem(device: str, kept: Path | None = None) -> str | None:
-    """Returns in one line what keeps regions from being compiled for this device and kept there, or None."""
+    """Return in one line what keeps regions from being compiled for this device and kept there, or None."""
     if device != "cpu" or sys.platform == "win32":
         return None
     directory = kept or Path(os.environ.get(CACHE) or tempfile.gettempdir())
@@ -72,7 +72,7 @@ def find_problem(device: str, kept: Path | None = None) -> str | None:
 
 @lru_cache
 def _try_build(command: str, directory: Path, path: str) -> str | None:
-    """Builds once a process for each compiler, directory and search path; nothing is left in the directory."""
+    """Build once a process for each compiler, directory and search path; nothing is left in the directory."""
     if not shutil.which(command):
         if os.environ.get("CXX"):
             return f"CXX names the C++ compiler `{command}`, and there is no such program"
@@ -100,11 +100,11 @@ def _try_build(command: str, directory: Path, path: str) -> str | None:
 
 
 def find_first_error(said: str) -> str:
-    """Returns the line of a compiler's output that says what is wrong."""
+    """Return the line of a compiler's output that says what is wrong."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return next((line for line in lines if "error" in line), lines[0] if lines else "")
 
 
 def find_nearest(path: Path) -> Path:
-    """Returns the path itself if it exists, or else its closest ancestor that does."""
+    """Return the path itself if it exists, or else its closest ancestor that does."""
     return next(candidate for candidate in (path, *path.parents) if os.path.lexists(candidate))

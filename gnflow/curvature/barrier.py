@@ -8,7 +8,7 @@ from torch import Tensor
 
 @torch.library.custom_op("gnflow::after", mutates_args=())
 def copy_after(x: Tensor, done: Sequence[Tensor]) -> Tensor:
-    """Copies x after all of `done` have been computed. Without it a compiler would work on all pieces at once."""
+    """Copy x after all of `done` have been computed. Without it a compiler would work on all pieces at once."""
     return x.clone()
 
 

@@ -10,7 +10,7 @@ from gnflow.objective import Params, Scalar, Tokens
 
 
 def make_hessian_product(value: Callable[[Params, Tokens], Scalar]) -> Callable[[Params, Params, Tokens], Params]:
-    """Returns (direction, anchor, tokens) -> H direction, which can serve as `Objective.product`.
+    """Return (direction, anchor, tokens) -> H direction, which can serve as `Objective.product`.
 
     `direction` may name a part of the anchor's parameters.
     """

@@ -35,7 +35,7 @@ class Ritz(NamedTuple):
 
 
 def run_lanczos(operator: Operator, start: Params, iterations: int) -> Ritz:
-    """Runs Lanczos from `start`. Each iteration takes one product and keeps one vector."""
+    """Run Lanczos from `start`. Each iteration takes one product and keeps one vector."""
     first = trees.flatten(start)
     basis = first.new_empty((iterations, len(first)))
     basis[0] = first / torch.linalg.vector_norm(first)

@@ -45,12 +45,12 @@ Form: TypeAlias = Literal["quadratic", "prox_linear", "whitened"]
 
 
 def expand_quadratic(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-    """Returns (value, cotangent) of L(z) + <l', v> + <v, H v> / 2."""
+    """Return (value, cotangent) of L(z) + <l', v> + <v, H v> / 2."""
     return _expand(logits, tangent, targets, compute_logit_hessian_product)
 
 
 def expand_whitened(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-    """Returns (value, cotangent) of L(z) + <l', v> + <v, S v> / 2."""
+    """Return (value, cotangent) of L(z) + <l', v> + <v, S v> / 2."""
     return _expand(logits, tangent, targets, compute_whitened_product)
 
 
@@ -62,7 +62,7 @@ def _expand(logits: Tensor, tangent: Tensor, targets: Targets, bent: Bend) -> tu
 
 
 def expand_prox_linear(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-    """Returns (value, cotangent) of L(z + v)."""
+    """Return (value, cotangent) of L(z + v)."""
     moved = logits + tangent
     return compute_cross_entropy(moved, targets), compute_logit_gradient(compute_probabilities(moved, targets), targets)
 
@@ -83,7 +83,7 @@ BENDS: dict[Form, Bend] = {
 def linearise(
     logits: Logits, surrogate: Surrogate, read: Split = split, pull: Pull = push_exactly
 ) -> Callable[[Params, Params, Tokens], tuple[Params, Scalar]]:
-    """Makes the `Objective.curved` of a surrogate loss on linearised logits. `read` splits a micro-batch."""
+    """Make the `Objective.curved` of a surrogate loss on linearised logits. `read` splits a micro-batch."""
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         inputs, targets = read(tokens)
@@ -99,7 +99,7 @@ def linearise(
 def make_curvature_product(
     logits: Logits, bend: Bend, read: Split = split
 ) -> Callable[[Params, Params, Tokens], Params]:
-    """Makes the `Objective.product` J' B J direction, where B is the second derivative `bend` in the logits."""
+    """Make the `Objective.product` J' B J direction, where B is the second derivative `bend` in the logits."""
 
     def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
         inputs, targets = read(tokens)

@@ -38,7 +38,7 @@ class Thrift(NamedTuple):
     pieces: int = 1
     """Number of pieces that the logits of a micro-batch are computed in."""
     recomputed: bool = False
-    """Whether the reverse pass computes each block again instead of keeping its activations."""
+    """Return whether the reverse pass computes each block again instead of keeping its activations."""
 
 
 def build_objective(
@@ -49,7 +49,7 @@ def build_objective(
     reduced: Model | None = None,
     pull: Pull = push_exactly,
 ) -> Objective:
-    """Builds the objective of `network` with these measures.
+    """Build the objective of `network` with these measures.
 
     Plain gradients use the network `reduced`, if there is one. Convex models take their tangents by `pull`.
     """
@@ -82,7 +82,7 @@ def build_objective(
 
 
 def _ignore_tangent(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-    """Serves as a surrogate that ignores its tangent: the loss itself."""
+    """Serve as a surrogate that ignores its tangent: the loss itself."""
     return compute_cross_entropy(logits, targets), compute_logit_gradient(
         compute_probabilities(logits, targets), targets
     )
@@ -91,7 +91,7 @@ def _ignore_tangent(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[
 def _pull_back(
     network: Model, thrift: Thrift, pull: Pull, surrogate: Surrogate, anchor: Params, moving: Params, tokens: Tokens
 ) -> tuple[Params, Scalar]:
-    """Returns (gradient in `moving`, value). The moving parameters may lie below the head, in it, or both."""
+    """Return (gradient in `moving`, value). The moving parameters may lie below the head, in it, or both."""
     inputs, targets = network.split(tokens)
     below, above = pick_read(network.features, moving), pick_read(network.head, moving)
     if below and thrift.recomputed:
@@ -119,5 +119,5 @@ def _pull_back(
 
 
 def _split(x: Tensor, count: int) -> Sequence[Tensor]:
-    """Splits (rows, time, width) into pieces (tokens, width)."""
+    """Split (rows, time, width) into pieces (tokens, width)."""
     return x.flatten(0, -2).tensor_split(count)

@@ -26,7 +26,7 @@ X = "x"
 
 
 def push_through(stages: Sequence[Stage], pull: Pull, anchor: Params, moving: Params, inputs: Tensor) -> Pulled:
-    """Does what `pull` would do for all the stages at once. At least one stage must read a parameter in `moving`."""
+    """Do what `pull` would do for all the stages at once. At least one stage must read a parameter in `moving`."""
     x, tangent, seen = inputs, None, []
     for stage in stages:
         seen.append(x)
@@ -56,7 +56,7 @@ def _pull_back(
 
 
 def pick_read(stage: Stage, params: Params) -> Params:
-    """Returns the parameters that the stage reads."""
+    """Return the parameters that the stage reads."""
     return {name: value for name, value in params.items() if name in stage.reads}
 
 

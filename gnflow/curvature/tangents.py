@@ -32,7 +32,7 @@ Tangent: TypeAlias = Literal["exact", "difference"]
 
 
 def push_exactly(function: Callable[[Params], Tensor], point: Params, displacement: Params) -> Pulled:
-    """Takes the tangent by forward mode. The reverse pass does not go through the tangent."""
+    """Take the tangent by forward mode. The reverse pass does not go through the tangent."""
 
     def push_forward(part: Params) -> tuple[Tensor, Tensor]:
         pushforward = torch.func.jvp(lambda p: function({**point, **p}), (part,), (displacement,))
@@ -43,7 +43,7 @@ def push_exactly(function: Callable[[Params], Tensor], point: Params, displaceme
 
 
 def push_by_difference(function: Callable[[Params], Tensor], point: Params, displacement: Params) -> Pulled:
-    """Takes the tangent by a difference of two values. The second one keeps no activations."""
+    """Take the tangent by a difference of two values. The second one keeps no activations."""
     value, pullback, _ = push_nothing(function, point, displacement)
     part, limits = trees.pick(point, displacement), torch.finfo(value.dtype)
     h = copy_after(2 * limits.eps**0.5 / _measure_relative(displacement, part).clamp(min=limits.tiny**0.5), [])
@@ -52,7 +52,7 @@ def push_by_difference(function: Callable[[Params], Tensor], point: Params, disp
 
 
 def _measure_relative(displacement: Params, part: Params) -> Tensor:
-    """Measures the displacement relative to each matrix, or to each vector if there are no matrices; 0-D."""
+    """Measure the displacement relative to each matrix, or to each vector if there are no matrices; 0-D."""
     names = [name for name, d in displacement.items() if d.ndim > 1] or list(displacement)
     sizes = [part[name].square().sum() for name in names]
     shares = [
@@ -63,7 +63,7 @@ def _measure_relative(displacement: Params, part: Params) -> Tensor:
 
 
 def push_nothing(function: Callable[[Params], Tensor], point: Params, part: Params) -> Pulled:
-    """Takes no tangent and returns the value in its place. Only the names in `part` matter, not its numbers."""
+    """Take no tangent and returns the value in its place. Only the names in `part` matter, not its numbers."""
     value, pullback = torch.func.vjp(lambda p: function({**point, **p}), trees.pick(point, part))  # type: ignore[misc]  # torch types the form with an auxiliary output
     return cast("Pulled", (value, pullback, value))
 

@@ -19,7 +19,7 @@ from gnflow.objective import Params, Scalar
 
 
 def estimate_trace(operator: Operator, sketch: Sequence[Params], probes: Sequence[Params]) -> Scalar:
-    """Estimates the trace. Each s of `sketch` takes two products, each g of `probes` one. All and Q stay in memory."""
+    """Estimate the trace. Each s of `sketch` takes two products, each g of `probes` one. All and Q stay in memory."""
     like = sketch[0]
 
     def apply(vector: Tensor) -> Tensor:

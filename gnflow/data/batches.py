@@ -39,7 +39,7 @@ class Batches:
         return _require_rows(len(self.tokens), self.context)
 
     def find_rows(self, first: int, count: int) -> NDArray[np.int64]:
-        """The row of the text behind each row of micro-batches first ... first + count - 1: [count, rows]."""
+        """Return the row of the text behind each row of micro-batches first ... first + count - 1: [count, rows]."""
         positions = np.arange(first * self.rows, (first + count) * self.rows, dtype=np.uint64)
         size = self.rows_per_epoch
         epochs, places = np.divmod(positions, np.uint64(size))
@@ -47,18 +47,18 @@ class Batches:
         return numbers.astype(np.int64).reshape(count, self.rows)
 
     def take(self, first: int, count: int) -> torch.Tensor:
-        """Micro-batches first ... first + count - 1 as int64 [count, rows, context + 1]."""
+        """Return micro-batches first ... first + count - 1 as int64 [count, rows, context + 1]."""
         return _gather(self.tokens, self.find_rows(first, count), self.context)
 
 
 def take_held_out(tokens: Tokens, rows: int, context: int, count: int) -> torch.Tensor:
-    """The first count * rows rows in order, int64 [count, rows, context + 1]; a shorter text begins again."""
+    """Return the first count * rows rows in order, int64 [count, rows, context + 1]; a shorter text begins again."""
     numbers = np.arange(count * rows, dtype=np.int64) % _require_rows(len(tokens), context)
     return _gather(tokens, numbers.reshape(count, rows), context)
 
 
 def count_rows(tokens: int, context: int) -> int:
-    """Rows of `context + 1` tokens, `context` apart, in a text of so many tokens."""
+    """Count the rows of `context + 1` tokens, `context` apart, in a text of `tokens` tokens."""
     return max(tokens - 1, 0) // context
 
 
@@ -70,7 +70,7 @@ def _require_rows(tokens: int, context: int) -> int:
 
 
 def shuffle(places: Words, epochs: Words, size: int, seed: int, stream: str) -> Words:
-    """Where the permutation of 0 ... size - 1 that belongs to (seed, stream, epoch) sends each place."""
+    """Return where the permutation of 0 ... size - 1 that belongs to (seed, stream, epoch) sends each place."""
     half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
     base = np.frombuffer(hashlib.sha256(f"{stream}:{seed}".encode()).digest()[:8], dtype="<u8").astype(np.uint64)
     keys = _mix(base + (epochs + np.uint64(1)) * GOLDEN)

@@ -1,4 +1,4 @@
-"""Prepared directories, known by what they were made from."""
+"""Make prepared directories once, each identified by a digest of its inputs."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ Report = Callable[[str], None]
 
 
 class Made(NamedTuple):
-    """A directory, and the digest of what it was made from."""
+    """A directory, and the digest of the inputs it was made from."""
 
     directory: Path
     key: str
@@ -28,7 +28,7 @@ def make_once(
     write: Callable[[Path], dict[str, Json]],
     report: Report,
 ) -> Made:
-    """The directory for this identity, filled by `write` when there is none; its name begins with `label`.
+    """Return the directory for this identity. If there is none, `write` fills it. Its name begins with `label`.
 
     Raises DiskProblem when nothing can be written, DataError when the sources change meanwhile.
     """
@@ -55,7 +55,7 @@ def make_once(
 
 
 def list_versions(*packages: str) -> dict[str, Json]:
-    """The installed versions, for the manifest."""
+    """List the installed versions of packages, for the manifest."""
     return {package: _find_version(package) for package in packages}
 
 

@@ -36,7 +36,7 @@ class File(TypedDict):
 
 
 class Manifest(TypedDict):
-    """What is written beside the shards."""
+    """The content of the file that is written beside the shards."""
 
     key: str
     format: int
@@ -62,25 +62,25 @@ class Dataset:
 
     @property
     def pictures(self) -> None:
-        """None, since this data has no images."""
+        """Always None, since this data has no images."""
 
     def make_microbatches(self, rows: int, seed: int, stream: str = "train") -> Batches:
-        """The training text in micro-batches of so many rows."""
+        """Make the endless sequence of micro-batches of training text, each of `rows` rows."""
         return Batches(self.train, rows, self.data.context, seed, stream)
 
     def take_held_out(self, rows: int, most: int) -> torch.Tensor:
-        """At most so many held-out micro-batches, in which no row comes twice; one, where there are fewer rows."""
+        """Return at most `most` held-out micro-batches, in which no row comes twice; one if there are fewer rows."""
         whole = max(count_rows(len(self.held_out), self.data.context) // rows, 1)
         return batches.take_held_out(self.held_out, rows, self.data.context, min(most, whole))
 
     def decode_row(self, row: torch.Tensor) -> str:
-        """The text of a row; the ids of one whose ids came ready."""
+        """Return the text of a row, or its ids if the source gave ids."""
         if self.data.cut_by is None:
             return format_ids(row)
         return open_tokenizer(self.data.cut_by, self.directory).decode(row.numpy().astype(np.uint32))
 
     def describe(self) -> list[str]:
-        """Tokens and rows of both splits."""
+        """Describe tokens and rows of both splits, a line each."""
         lines = []
         for name, tokens in (("train", self.train), ("held out", self.held_out)):
             rows = count_rows(len(tokens), self.data.context)
@@ -91,7 +91,7 @@ class Dataset:
 
 
 def open_dataset(directory: Path, key: str, data: Text, digests: Digests) -> Dataset:
-    """The shards in `directory`. Raises DataError when they are damaged or of another corpus."""
+    """Open the shards in `directory`. Raises DataError if they are damaged or of another corpus."""
     with guard_opening(directory):
         manifest = read_manifest(directory, key, FORMAT, digests)
         text = manifest["splits"]["held_out"]
@@ -107,7 +107,7 @@ def open_dataset(directory: Path, key: str, data: Text, digests: Digests) -> Dat
 
 
 def map_array(path: Path, axes: int) -> NDArray[Any]:
-    """A file of a prepared directory, memory-mapped. Raises DataError when it is none of ours."""
+    """Map a file of a prepared directory into memory. Raises DataError if gnflow has not written it."""
     try:
         return map_shard(path, axes)
     except ValueError as error:
@@ -124,7 +124,7 @@ class Standing:
         self._seen = self._look()
 
     def require_unchanged(self) -> None:
-        """Raises DataError when the content of one is no longer what it was. Reads those that were touched alone."""
+        """Raise DataError if the content of a file has changed. Only files that were touched are read."""
         now = self._look()
         for name in sorted(now):
             # DVC puts a link to the same content in the place of a file.
@@ -156,7 +156,7 @@ def _read_mark(path: Path) -> tuple[int, int, int] | None:
 
 @contextmanager
 def guard_opening(directory: Path) -> Iterator[None]:
-    """Turn whatever a damaged directory leads to into a DataError."""
+    """Turn every error that a damaged directory causes into DataError."""
     try:
         yield
     except OSError as error:
@@ -166,7 +166,7 @@ def guard_opening(directory: Path) -> Iterator[None]:
 
 
 def read_manifest(directory: Path, key: str, form: int, digests: Digests) -> Manifest:
-    """The manifest in `directory`, whose files are what it says. Raises what `opening` turns into a DataError."""
+    """Read the manifest in `directory` and verify its files. `guard_opening` turns its errors into DataError."""
     manifest: Manifest = json.loads((directory / MANIFEST).read_bytes())
     if manifest["key"] != key or manifest["format"] != form:
         raise explain_damage(directory / MANIFEST, "it belongs to another corpus or format")
@@ -185,7 +185,7 @@ def compute_digest(manifest: Manifest) -> str:
 
 
 def explain_damage(path: Path, reason: str) -> DataError:
-    """An error that says how to repair a prepared directory."""
+    """Make the error that says how to repair a prepared directory."""
     return DataError(
         f"{path} is damaged: {reason}\ndelete the directory {path.parent}; it is made again when it is next needed"
     )

@@ -31,7 +31,7 @@ class Digests:
             self.known = known if isinstance(known, dict) else {}
 
     def sha256(self, path: Path, remember_from: int = 0) -> str:
-        """Hex digest; a file of fewer than `remember_from` bytes is always read. Raises DataError."""
+        """Return the digest of a file. One of fewer than `remember_from` bytes is always read. Raises DataError."""
         with guard_read(path), path.open("rb") as file:
             found = os.fstat(file.fileno())
             mark = [found.st_mtime_ns, found.st_size, found.st_ino]
@@ -46,7 +46,7 @@ class Digests:
         return digest
 
     def save(self) -> None:
-        """Keep what is known; a project that cannot be written to does without."""
+        """Save the digests. If the project cannot be written to, nothing is saved."""
         if not self.learned:
             return
         temporary = self.memory.with_suffix(f".{os.getpid()}")

@@ -1,4 +1,4 @@
-"""What training asks of data, whatever its kind: micro-batches by number, held-out ones, and the text of a row."""
+"""The interface of data of every kind: micro-batches by number, held-out ones, and the text of a row."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +18,11 @@ class Microbatches(Protocol):
     """An endless stream of shuffled micro-batches. Each is a function of seed, stream and number alone."""
 
     def find_rows(self, first: int, count: int) -> NDArray[np.int64]:
-        """The row of the data behind each row of micro-batches first ... first + count - 1: [count, rows]."""
+        """Return the row of the data behind each row of micro-batches first ... first + count - 1: [count, rows]."""
         ...
 
     def take(self, first: int, count: int) -> Tensor:
-        """Micro-batches first ... first + count - 1 as int64 [count, rows, context + 1, *token_shape]."""
+        """Return micro-batches first ... first + count - 1 as int64 [count, rows, context + 1, *token_shape]."""
         ...
 
 
@@ -36,22 +36,22 @@ class Prepared(Protocol):
 
     @property
     def digest(self) -> str:
-        """Return the SHA-256 digest over all files of the prepared directory."""
+        """The SHA-256 digest over all files of the prepared directory."""
         ...
 
     def make_microbatches(self, rows: int, seed: int, stream: str = "train") -> Microbatches:
-        """The training data in micro-batches of so many rows."""
+        """Make the endless sequence of micro-batches of training data, each of `rows` rows."""
         ...
 
     def take_held_out(self, rows: int, most: int) -> Tensor:
-        """At most so many held-out micro-batches, in which no row comes twice.
+        """Return at most `most` held-out micro-batches, in which no row comes twice.
 
         One is filled even from fewer rows, for its shape must be that of the others.
         """
         ...
 
     def decode_row(self, row: Tensor) -> str:
-        """The text of a row, or its ids where these stand for nothing that is known.
+        """Return the text of a row, or its ids if no text is known for them.
 
         Raises DataError or EnvironmentProblem where that takes a file or a package that is not there.
         """
@@ -68,12 +68,12 @@ class Prepared(Protocol):
 
 
 def format_ids(row: Tensor) -> str:
-    """A row of tokens as the numbers that they are."""
+    """Format the ids of a row of tokens as numbers."""
     return " ".join(map(str, select_ids(row).tolist()))
 
 
 def select_ids(row: Tensor) -> Tensor:
-    """The ids of a row; what else a token has comes after its id."""
+    """Return the ids of a row, without the further channels of its tokens."""
     return row if row.ndim == 1 else row[:, 0]
 
 

@@ -1,4 +1,4 @@
-"""From the `data:` section of a spec to prepared data: shards made once and reused afterwards."""
+"""Turn the `data:` section of a spec into prepared data, whose shards are made once and reused afterwards."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +30,7 @@ REPORT_SECONDS = 10.0
 
 
 class Splits(NamedTuple):
-    """Ids of both splits, each with the bytes of text they stand for, and what made them."""
+    """The ids of both splits, each with the number of text bytes they stand for, and the tokenizer that made them."""
 
     train: Iterator[tuple[Ids, int]]
     held_out: Iterator[tuple[Ids, int]]
@@ -38,7 +38,7 @@ class Splits(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What a section of text names, with nothing read yet."""
+    """The corpus that a section of text names, of which nothing has been read yet."""
 
     identity: Identity
     splits: Callable[[Report], Splits]
@@ -51,7 +51,7 @@ def prepare(data: Multimodal, workspace: Workspace, report: Report = ...) -> Mul
 @overload
 def prepare(data: Data, workspace: Workspace, report: Report = ...) -> Prepared: ...
 def prepare(data: Data, workspace: Workspace, report: Report = lambda line: None) -> Prepared:
-    """Open the shards of `data`, made first when there are none.
+    """Open the shards of `data`, and make them first if there are none.
 
     Raises DataError, EnvironmentProblem when a package is missing, DiskProblem when nothing can be written.
     """
@@ -90,7 +90,7 @@ def _open_content(data: Text, root: Path) -> Content:
 
 
 def _identify(data: Text, identity: Identity, root: Path, digests: Digests) -> dict[str, Json]:
-    """What distinguishes these shards from any others. The length of a row does not: it only shapes batches."""
+    """Return what distinguishes these shards from others. The length of a row does not, since it only shapes batches."""
     section = data.model_copy(update={"tokenizer": data.cut_by}).model_dump(mode="json", exclude={"context"})
     source, tokenizer = identity(digests.sha256), tokenizers.identify(data.cut_by, root, digests.sha256)
     return {"data": section, "source": source, "tokenizer": tokenizer, "format": FORMAT}

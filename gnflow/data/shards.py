@@ -24,7 +24,7 @@ Append = Callable[[NDArray[np.integer]], None]
 
 
 def write_ids(path: Path, vocabulary: int, parts: Iterable[tuple[NDArray[np.uint32], int]]) -> tuple[int, int]:
-    """Write ids as they come, in the narrowest type that holds the vocabulary; the numbers of ids and of text bytes."""
+    """Write ids in the narrowest type that holds the vocabulary. Return the numbers of ids and of text bytes."""
     tokens = size = 0
     with grow(path, choose_dtype(vocabulary)) as append:
         for ids, text in parts:
@@ -35,13 +35,13 @@ def write_ids(path: Path, vocabulary: int, parts: Iterable[tuple[NDArray[np.uint
 
 
 def choose_dtype(vocabulary: int) -> str:
-    """The narrowest type that holds ids below `vocabulary`."""
+    """Return the narrowest type that holds ids below `vocabulary`."""
     return "<u2" if vocabulary <= 1 << 16 else "<u4"
 
 
 @contextmanager
 def grow(path: Path, dtype: str, tail: tuple[int, ...] = ()) -> Iterator[Append]:
-    """A `.npy` file of shape [as much as is appended, *tail]."""
+    """Write a `.npy` file of shape [number of appended rows, *tail]."""
     length = 0
 
     def append(values: NDArray[np.integer]) -> None:
@@ -62,7 +62,7 @@ def grow(path: Path, dtype: str, tail: tuple[int, ...] = ()) -> Iterator[Append]
 
 
 def map_shard(path: Path, axes: int) -> NDArray[Any]:
-    """What `growing` has written, memory-mapped. Raises OSError, and ValueError for another file."""
+    """Map a file that `grow` has written into memory. Raises OSError, and ValueError for another file."""
     try:
         found = np.lib.format.open_memmap(path, mode="r")
     except OSError:

@@ -40,7 +40,7 @@ class Tokenizer(NamedTuple):
 
 
 def identify(spec: Spec | None, root: Path, sha256: Callable[[Path], str]) -> Json:
-    """Content of a ready tokenizer; what is trained or built in is what the spec says."""
+    """Return the digests of a ready tokenizer; None for others, which the spec describes completely."""
     if not isinstance(spec, PretrainedTokenizer):
         return None
     file = find_pretrained(root / spec.path)
@@ -50,7 +50,7 @@ def identify(spec: Spec | None, root: Path, sha256: Callable[[Path], str]) -> Js
 def make_tokenizer(
     spec: Spec, texts: Callable[[], Iterable[str]], root: Path, report: Callable[[str], None]
 ) -> Tokenizer:
-    """The tokenizer that `spec` asks for, trained on `texts` where it must be. Raises DataError."""
+    """Make the tokenizer that `spec` asks for, and train it on `texts` if needed. Raises DataError."""
     match spec:
         case BPE(vocabulary=vocabulary):
             report(f"training a BPE of {vocabulary} entries")
@@ -64,7 +64,7 @@ def make_tokenizer(
 
 
 def open_tokenizer(spec: Spec, directory: Path) -> Tokenizer:
-    """The tokenizer behind the shards in `directory`."""
+    """Open the tokenizer with which the shards in `directory` were made."""
     if isinstance(spec, Bytes):
         return make_bytes()
     return open_pretrained(
@@ -73,7 +73,7 @@ def open_tokenizer(spec: Spec, directory: Path) -> Tokenizer:
 
 
 def make_bytes() -> Tokenizer:
-    """An id is a byte; 256 ends a text."""
+    """Make the tokenizer whose ids are bytes; 256 ends a text."""
 
     def encode(texts: list[str]) -> list[Ids]:
         return [np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint32) for text in texts]
@@ -85,7 +85,7 @@ def make_bytes() -> Tokenizer:
 
 
 def train_bpe(texts: Iterable[str], vocabulary: int) -> Tokenizer:
-    """Byte-level BPE with exactly `vocabulary` entries. Raises DataError when the text has too few pairs to merge."""
+    """Train a byte-level BPE with exactly `vocabulary` entries. Raises DataError if the text has too few pairs."""
     _require_package()
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -109,7 +109,7 @@ def train_bpe(texts: Iterable[str], vocabulary: int) -> Tokenizer:
 
 
 def find_pretrained(path: Path) -> Path:
-    """The `tokenizer.json` that a path means. Raises DataError when there is none."""
+    """Find the `tokenizer.json` that a path means. Raises DataError if there is none."""
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         raise DataError(f"data.tokenizer.path: there is no file {file}\nexpected a tokenizer.json or its directory")
@@ -117,7 +117,7 @@ def find_pretrained(path: Path) -> Path:
 
 
 def open_pretrained(path: Path, vocabulary: int, added_tokens: AddedTokens = MATCH) -> Tokenizer:
-    """A ready tokenizer. Raises DataError when it cannot be read or has more than `vocabulary` entries."""
+    """Open a ready tokenizer. Raises DataError if it cannot be read or has more than `vocabulary` entries."""
     _require_package()
     from tokenizers import Tokenizer
 
@@ -142,7 +142,7 @@ def open_pretrained(path: Path, vocabulary: int, added_tokens: AddedTokens = MAT
 
 
 def _mark_all_special(tokenizer: str) -> str:
-    """The same tokenizer with every added token marked as special, which documents cannot spell."""
+    """Mark every added token of a tokenizer as special, so that documents cannot spell it."""
     found = json.loads(tokenizer)
     for token in found["added_tokens"]:
         token["special"] = True
@@ -150,7 +150,7 @@ def _mark_all_special(tokenizer: str) -> str:
 
 
 def encode_pieces(pieces: Iterator[Piece], tokenizer: Tokenizer) -> Iterator[tuple[Ids, int]]:
-    """Ids of the pieces, an end-of-text id after each document, and the UTF-8 bytes that they stand for."""
+    """Encode pieces, with an end-of-text id after each document. Yield ids and their number of UTF-8 bytes."""
     end = np.array([tokenizer.end_of_text], dtype=np.uint32)
     for batch in _batch(join_pieces(pieces) if tokenizer.whole_documents else pieces):
         for piece, ids in zip(batch, tokenizer.encode([piece.text for piece in batch]), strict=True):

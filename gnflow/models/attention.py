@@ -23,7 +23,7 @@ Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def attend_plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Maps query, key and value, each (rows, heads, time, size), to an output of the same shape."""
+    """Map query, key and value, each (rows, heads, time, size), to an output of the same shape."""
     time, size = query.shape[-2:]
     future = torch.ones(time, time, dtype=torch.bool, device=query.device).triu(1)
     scores = (query @ key.transpose(-2, -1)) * size**-0.5
@@ -31,7 +31,7 @@ def attend_plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def attend_flash(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Does the same as `plain`. The output has a tangent if one of the inputs has."""
+    """Do the same as `plain`. The output has a tangent if one of the inputs has."""
     duals = [forward_ad.unpack_dual(part) for part in (query, key, value)]  # type: ignore[no-untyped-call]  # torch leaves it untyped
     if all(dual.tangent is None for dual in duals):
         return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
@@ -46,7 +46,7 @@ KERNELS: dict[Kernel, Attention] = {"plain": attend_plain, "flash": attend_flash
 
 
 def rotate(x: Tensor, theta: float) -> Tensor:
-    """Applies rotary positions (arXiv:2104.09864) to (rows, heads, time, size): feature i pairs with i + size/2."""
+    """Apply rotary positions (arXiv:2104.09864) to (rows, heads, time, size): feature i pairs with i + size/2."""
     time, size = x.shape[-2:]
     frequency = theta ** (-torch.arange(0, size, 2, device=x.device, dtype=torch.float32) / size)
     angle = torch.outer(torch.arange(time, device=x.device, dtype=torch.float32), frequency)

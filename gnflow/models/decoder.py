@@ -17,12 +17,12 @@ from gnflow.spec.multimodal import Data
 
 
 def build_for_data(spec: Transformer, data: Data, attention: Kernel) -> Model:
-    """Builds the model for the vocabulary of a `data:` section."""
+    """Build the model for the vocabulary of a `data:` section."""
     return build_decoder(spec, data.vocabulary, attention)
 
 
 def build_decoder(spec: Transformer, vocabulary: int, kernel: Kernel) -> Model:
-    """Builds the model for `vocabulary` tokens with the given attention kernel."""
+    """Build the model for `vocabulary` tokens with the given attention kernel."""
     base = build_trunk(spec, kernel)
     weights = {"embedding.weight": declare_embedding(vocabulary, spec.width, spec.tie_embeddings), **base.weights}
     blocks: dict[str, tuple[str, ...]] = {"embedding": ("embedding.weight",), **base.blocks}

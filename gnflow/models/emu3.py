@@ -16,12 +16,12 @@ from gnflow.spec.multimodal import Data
 
 
 def build_for_data(spec: Emu3, data: Data, attention: Kernel) -> Model:
-    """Builds the model for the ids of a `data:` section."""
+    """Build the model for the ids of a `data:` section."""
     return build_emu3(spec, data.vocabulary, attention)
 
 
 def build_emu3(spec: Emu3, vocabulary: int, kernel: Kernel) -> Model:
-    """Builds the model for `vocabulary` tokens, which include the image codes."""
+    """Build the model for `vocabulary` tokens, which include the image codes."""
     base = build_decoder(spec, vocabulary, kernel)
 
     embedding, *others = base.layers

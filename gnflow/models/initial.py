@@ -9,7 +9,7 @@ from gnflow.models.model import Weight
 
 
 def draw(weight: Weight, seed: int, name: str, device: torch.device | str) -> Tensor:
-    """Draws a weight as it is before the first step; on the device `meta` it has a shape alone."""
+    """Draw a weight as it is before the first step; on the device `meta` it has a shape alone."""
     device = torch.device(device)
     if device.type == "meta":
         return torch.empty(weight.shape, device=device)
@@ -20,6 +20,6 @@ def draw(weight: Weight, seed: int, name: str, device: torch.device | str) -> Te
 
 
 def make_generator(key: str) -> torch.Generator:
-    """Returns a generator on the CPU whose numbers are a function of `key`."""
+    """Return a generator on the CPU whose numbers are a function of `key`."""
     digest = hashlib.sha256(key.encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))

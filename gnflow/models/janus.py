@@ -38,7 +38,7 @@ PARTS: dict[Part, tuple[str, ...]] = {
 
 
 def build_for_data(spec: Janus, data: Multimodal, attention: Kernel) -> Model:
-    """Builds the model for the ids and the patches of a `data:` section."""
+    """Build the model for the ids and the patches of a `data:` section."""
     placeholder = specials(data.style, data.text_vocabulary)["PLACEHOLDER"]
     return build_janus(spec, data.text_vocabulary, data.codebook, data.patch_values, placeholder, attention)
 
@@ -46,7 +46,7 @@ def build_for_data(spec: Janus, data: Multimodal, attention: Kernel) -> Model:
 def build_janus(
     spec: Janus, text_vocabulary: int, codebook: int, patch_values: int, placeholder: int, kernel: Kernel
 ) -> Model:
-    """Builds the model. Ids below `text_vocabulary` are text, the placeholder included; those above are image codes."""
+    """Build the model. Ids below `text_vocabulary` are text, the placeholder included; those above are image codes."""
     base = build_trunk(spec, kernel)
     paths = _declare_weights(spec, codebook, patch_values)
     vectors = declare_embedding(text_vocabulary, spec.width, spec.tie_embeddings)

@@ -17,12 +17,12 @@ IDS, GROUP, PIXELS = 0, 1, 2  # channels; all further ones are pixels
 
 
 def find_groups(modality: Modality) -> tuple[int, ...]:
-    """Returns the groups of a modality, numbered as in channel 1."""
+    """Return the groups of a modality, numbered as in channel 1."""
     return tuple(number for number, group in enumerate(GROUPS, 1) if group.modality == modality)
 
 
 def weigh(image_weight: float, apart: int | None = None) -> Split:
-    """Makes the `split` of multimodal micro-batches: text weighs 1, an image code `image_weight`, other tokens 0.
+    """Make the `split` of multimodal micro-batches: text weighs 1, an image code `image_weight`, other tokens 0.
 
     With `apart`, ids from that number on are image codes, and each modality has a softmax of its own.
     """
@@ -36,13 +36,13 @@ def weigh(image_weight: float, apart: int | None = None) -> Split:
 
 
 def keep_modality(tokens: Tokens, modality: Modality) -> Tokens:
-    """Removes the loss on targets of the other modality from micro-batches."""
+    """Remove the loss on targets of the other modality from micro-batches."""
     ids, groups, pixels = torch.split(tokens, [1, 1, tokens.shape[-1] - PIXELS], dim=-1)
     return torch.cat((ids, torch.where(_is_among(groups, find_groups(modality)), groups, 0), pixels), dim=-1)
 
 
 def split_by_modality(tokens: Tokens) -> tuple[Tokens, Tokens]:
-    """Returns the micro-batches twice: with their image loss alone, and with their text loss alone."""
+    """Return the micro-batches twice: with their image loss alone, and with their text loss alone."""
     return keep_modality(tokens, "image"), keep_modality(tokens, "text")
 
 

@@ -35,7 +35,7 @@ class Trunk(NamedTuple):
 
 
 def build_trunk(spec: Transformer, kernel: Kernel) -> Trunk:
-    """Builds the blocks of `spec` with the given attention kernel."""
+    """Build the blocks of `spec` with the given attention kernel."""
     weights = dict(_declare_weights(spec))
     blocks = {
         f"blocks.{layer}": tuple(name for name in weights if name.startswith(f"blocks.{layer}."))
@@ -105,14 +105,14 @@ def _declare_weights(spec: Transformer) -> Iterator[tuple[str, Weight]]:
 
 
 def declare(name: str, shape: tuple[int, ...]) -> Weight:
-    """Declares a matrix as N(0, 1/fan_in), like the reference's `initializer_range=1.0`, a scale as 1, a bias as 0."""
+    """Declare a matrix as N(0, 1/fan_in), like the reference's `initializer_range=1.0`, a scale as 1, a bias as 0."""
     if len(shape) == 2:
         return Weight(shape, std=shape[1] ** -0.5)
     return Weight(shape, value=1.0 if name.endswith("scale") else 0.0)
 
 
 def declare_embedding(vocabulary: int, width: int, tied: bool) -> Weight:
-    """Declares the table of token vectors: N(0, 1), or smaller if the table is also the output head (`tied`).
+    """Declare the table of token vectors: N(0, 1), or smaller if the table is also the output head (`tied`).
 
     Features reach the head with norm sqrt(width). So the logits of a tied table have the deviation of its entries times
     sqrt(width), and with deviation 1 the loss starts at about sqrt(width) nats. With 0.5 / sqrt(width) it starts about

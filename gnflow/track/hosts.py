@@ -11,7 +11,7 @@ PRIVATE = ("192.168.*", "10.*", *(f"172.{part}.*" for part in range(16, 32)))  #
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server on this address can be reached only from this machine."""
+    """Return whether a server on this address can be reached only from this machine."""
     if host == "localhost":
         return True
     with suppress(ValueError):

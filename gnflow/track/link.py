@@ -86,7 +86,7 @@ class Link:
         study.settle(parent, self.experiment, self.client)
 
     def is_current(self) -> bool:
-        """Whether the directory still holds the mirrored run."""
+        """Return whether the directory still holds the mirrored run."""
         line = read_first_line(self.directory / JOURNAL)
         return line is not None and compute_identity(line) == self.identity
 

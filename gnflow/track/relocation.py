@@ -65,7 +65,7 @@ def _find_root(address: str | None, name: str) -> str | None:
 
 
 def _has_moved_here(connection: sqlite3.Connection, root: str, here: Path) -> bool:
-    """Whether artifacts of the store's own runs are here or, if it has none, whether its former folder is gone."""
+    """Return whether artifacts of the store's runs are here or, if there are none, whether its former folder is gone."""
     there = Path(unquote(urlsplit(root).path))
     if there.exists() and here.exists() and there.samefile(here):
         return False

@@ -74,7 +74,7 @@ def ensure_experiment(name: str, client: MlflowClient, uri: str) -> str:
 
 
 def is_hopeless(error: Exception) -> bool:
-    """Whether the same attempt would fail again until the user changes something."""
+    """Return whether the same attempt would fail again until the user changes something."""
     return isinstance(error, EnvironmentProblem | ImportError) or (
         isinstance(error, MlflowException) and error.error_code in HOPELESS
     )

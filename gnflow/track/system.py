@@ -36,7 +36,7 @@ class System:
         self._last = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether `PERIOD` has passed since the last sample."""
+        """Return whether `PERIOD` has passed since the last sample."""
         return time.monotonic() - self._last >= PERIOD
 
     def sample(self) -> None:

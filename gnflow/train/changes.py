@@ -1,4 +1,4 @@
-"""What may change in the spec of an existing run: keys that change no result, and a later end.
+"""Decide what may change in the spec of an existing run: keys that change no result, and a later end.
 
 A run of 6 steps is the beginning of a run of 12 if no step depends on the number of steps. With a schedule that decays
 towards the end, steps do depend on it, so such a run cannot be extended.
@@ -25,29 +25,29 @@ _END = ("training.steps", "training.tokens", "training.target")
 
 
 def is_neutral(key: str, experiment: Experiment) -> bool:
-    """Whether a key changes no result. With `rollback` the schedule of checkpoints changes it."""
+    """Return whether a key changes no result. With `rollback` the schedule of checkpoints changes it."""
     if key == "training.checkpoint_every" and experiment.training.on_nonfinite == "rollback":
         return False
     return _is_one_of(key, _NEUTRAL)
 
 
 def is_about_end(key: str) -> bool:
-    """Whether a key says when the run ends."""
+    """Return whether a key says when the run ends."""
     return _is_one_of(key, _END)
 
 
 def is_refused(differing: Differences, experiment: Experiment, extend: bool) -> bool:
-    """Whether a run of the stored spec cannot continue under this spec."""
+    """Return whether a run of the stored spec cannot continue under this spec."""
     return any(not is_neutral(key, experiment) and not (extend and is_about_end(key)) for key in differing)
 
 
 def is_extendable(differing: Differences, experiment: Experiment) -> bool:
-    """Whether `extend` would let the run that is there go on as this one."""
+    """Return whether `extend` would let the run that is there go on as this one."""
     return not is_refused(differing, experiment, extend=True) and not any(_find_look_ahead(experiment))
 
 
 def require_no_look_ahead(experiment: Experiment) -> None:
-    """Raises SpecError where a step depends on how many steps there will be."""
+    """Raise SpecError if a step depends on how many steps there will be."""
     for key, kind in _find_look_ahead(experiment):
         raise SpecError(
             f"`{key}` is `{kind}`, which looks ahead: its values depend on the number of steps, so the run that is "
@@ -81,7 +81,7 @@ def find_last_step(steps: Mapping[int, Step]) -> int:
 
 
 def _find_look_ahead(experiment: Experiment) -> Iterator[tuple[str, str]]:
-    """Yields the key and the kind of everything whose values depend on the number of steps."""
+    """Yield the key and the kind of everything whose values depend on the number of steps."""
     for path, value in values(experiment):
         if getattr(value, "looks_ahead", False):
             yield dotted(path), str(getattr(value, "kind", path[-1]))

@@ -124,7 +124,7 @@ def load(path: Path, template: State, device: torch.device) -> State:
 
 
 def count_averaged(path: Path) -> int:
-    """How many steps the average in a good checkpoint is of; 0 where there is no average, or none yet."""
+    """Return the number of steps that the average in a good checkpoint covers; 0 if there is no average yet."""
     return int(json.loads((path / STATE).read_bytes()).get("averaged", 0))
 
 

@@ -32,7 +32,7 @@ class Clock:
     """A clock that starts when it is made."""
 
     def __init__(self, compiled: float) -> None:
-        """`compiled` is the number of seconds spent on compilation so far."""
+        """Start the clock. `compiled` is the number of seconds spent on compilation so far."""
         self._compiled, self._busy = compiled, _read_busy_seconds()
         self._cpu, self._start = time.process_time(), time.perf_counter()
 

@@ -29,12 +29,12 @@ MISSING = "-"
 
 
 def is_run(directory: Path) -> bool:
-    """Whether the directory holds a run."""
+    """Return whether the directory holds a run."""
     return (directory / results.EXPERIMENT).is_file()
 
 
 def has_begun(directory: Path) -> bool:
-    """Whether the run has recorded anything. A run that stopped at a wrong path or at missing data has not."""
+    """Return whether the run has recorded anything. A run that stopped at a wrong path or at missing data has not."""
     journal = directory / JOURNAL
     return (
         (journal.is_file() and journal.stat().st_size > 0)

@@ -18,7 +18,7 @@ class Gone(DiskProblem):
     def __init__(self, message: str, moved: bool) -> None:
         super().__init__(message)
         self.moved = moved
-        """Whether its content still exists in another place."""
+        """Return whether its content still exists in another place."""
 
 
 _anchors: dict[Path, int] = {}
@@ -26,7 +26,7 @@ _anchors: dict[Path, int] = {}
 
 
 def anchor(file: Path, descriptor: int) -> None:
-    """From now on, refuse to write to the directory of this open file unless it still holds this very file."""
+    """Guard the directory of this open file: writing to it is refused once it no longer holds this very file."""
     _anchors[file] = descriptor
 
 

@@ -60,7 +60,7 @@ class Progress:
         return max(0.0, seconds * (self.plan.steps - self.step) - (time.monotonic() - self._heard))
 
     def list_facts(self) -> list[str]:
-        """Losses, step length and speed, as far as they are known."""
+        """List losses, step length and speed, as far as they are known."""
         named = {
             "loss/train": "loss {:.3f}",
             "loss/held_out": "held out {:.3f}",

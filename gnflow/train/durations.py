@@ -17,7 +17,7 @@ KEPT = 500  # number of entries; the oldest are removed first
 
 
 class Durations:
-    """How many seconds the preparations of runs took, by kind of work and by the settings that it depends on."""
+    """Seconds that the preparations of runs took, by kind of work and by the settings that it depends on."""
 
     def __init__(self, workspace: Workspace, experiment: Experiment) -> None:
         self._path = workspace.cache / FILE

@@ -28,7 +28,7 @@ class Pool(NamedTuple):
 
 
 def _has_torch_threads(names: list[str]) -> bool:
-    """Torch's threads have the name of the program, as those of Python have; no other library may have as many."""
+    """Return whether torch's threads exist. They have the program's name, like Python's; no other library has as many."""
     return names.count(names[0]) - threading.active_count() >= torch.get_num_threads() - 1
 
 
@@ -43,7 +43,7 @@ POOLS = (
 
 
 def require_threads() -> None:
-    """Raises EnvironmentProblem where threads were left behind in the process that this one was forked from.
+    """Raise EnvironmentProblem if threads were left behind in the process that this one was forked from.
 
     No library says so: it would hang. A copy of this process tries each of them, and is ended when it does.
     """
@@ -67,7 +67,7 @@ def _is_copy() -> bool:
 
 
 def _list_thread_names() -> list[str]:
-    """The names of this process's threads, the main one's first."""
+    """List the names of this process's threads, the main one's first."""
     tasks = sorted(Path("/proc/self/task").iterdir(), key=lambda task: task.name != str(os.getpid()))
     return [(task / "comm").read_text().strip() for task in tasks]
 

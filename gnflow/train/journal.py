@@ -146,7 +146,7 @@ class Journal:
         return {step for step, name, _ in self._events if name in names}
 
     def reaches(self, step: int) -> bool:
-        """Whether the journal holds every step up to this one."""
+        """Return whether the journal holds every step up to this one."""
         return all(number in self.steps for number in range(step + 1))
 
     def sync(self) -> None:

@@ -20,7 +20,7 @@ AVERAGE_LOSS = "loss/held_out_average"  # that of the average of the weights; re
 
 
 class Observer(Protocol):
-    """Is told of every record after it is in the journal. It must return at once."""
+    """An object that hears every record after it is in the journal. It must return at once."""
 
     def hear(self, record: Record) -> None:
         """Take note of `record`, which is on disk."""
@@ -61,7 +61,7 @@ class Recorder:
         return self.journal.steps[step]
 
     def _is_wanted(self, column: str) -> bool:
-        """Whether the column belongs to a declared metric, or to no metric at all."""
+        """Return whether the column belongs to a declared metric, or to no metric at all."""
         return column.startswith(self._declared) or not column.startswith(self._owned)
 
     def record_event(self, step: int, name: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""What git says about the code of a run: commit, branch and uncommitted changes, or why it says nothing."""
+"""Ask git about the code of a run: commit, branch and uncommitted changes, or the reason why it does not answer."""
 
 import os
 import subprocess
@@ -24,11 +24,11 @@ class State(NamedTuple):
 
 
 class Unanswered(Exception):
-    """What git said instead of an answer."""
+    """The message of git when it does not answer."""
 
 
 def read_state(root: Path, directory: Path) -> State:
-    """The state of the project around `root`; a long diff is written into `directory`."""
+    """Read the state of the project around `root`, and write a long diff into `directory`."""
     found: dict[str, object] = {}
     try:
         found["commit"] = _ask(root, "rev-parse", "--verify", "HEAD").strip()
@@ -46,7 +46,7 @@ def read_state(root: Path, directory: Path) -> State:
 
 
 def is_in_repository(root: Path) -> bool:
-    """Whether a directory lies in a git repository."""
+    """Return whether a directory lies in a git repository."""
     return any(os.path.lexists(place / ".git") for place in (root, *root.parents))
 
 

@@ -15,7 +15,7 @@ FILL = "fill_uninitialized_memory"
 
 @contextmanager
 def make_reproducible(workspace: Workspace) -> Iterator[None]:
-    """Deterministic kernels where there are any; compiled graphs are kept in the workspace."""
+    """Use deterministic kernels if there are any, and keep compiled graphs in the workspace, until the block ends."""
     toolchain.settle(workspace)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     enabled = torch.are_deterministic_algorithms_enabled()

@@ -24,13 +24,13 @@ AXES = {"passes": "passes/serial", "tokens": "tokens/total", "flops": "flops/tot
 
 
 def has_reached_target(plan: Plan, record: Step) -> bool:
-    """Whether this record meets the target of the spec."""
+    """Return whether this record meets the target of the spec."""
     target = plan.experiment.training.target
     return target is not None and record.values.get(target.metric, float("inf")) <= target.at_most
 
 
 def is_finished(plan: Plan, record: Step) -> bool:
-    """Whether the run ends with this record: all steps are done, or the target is reached."""
+    """Return whether the run ends with this record: all steps are done, or the target is reached."""
     return record.step >= plan.steps or has_reached_target(plan, record)
 
 
@@ -78,7 +78,7 @@ def write_summary(directory: Path, plan: Plan, steps: Mapping[int, Step], step: 
 
 
 def write_model(directory: Path, source: Path) -> None:
-    """model/: the weights of the checkpoint `source`, with the spec that made them; their average in model/average/.
+    """Write model/ with the weights of the checkpoint `source` and their spec, and model/average/ with their average.
 
     Raises DiskProblem.
     """
@@ -99,7 +99,7 @@ def write_model(directory: Path, source: Path) -> None:
 
 
 def _fill(folder: Path, weights: Path, experiment: Path) -> list[Path]:
-    """Copies weights and the spec that made them into a new folder."""
+    """Copy weights and the spec that made them into a new folder."""
     folder.mkdir()
     copies = [folder / checkpoint.PARAMS, folder / EXPERIMENT]
     for file, copy in zip((weights, experiment), copies, strict=True):
@@ -128,7 +128,7 @@ def read_status(directory: Path) -> str | None:
 
 
 def is_complete(directory: Path) -> bool:
-    """Whether the run is finished and all of its results are there and undamaged."""
+    """Return whether the run is finished and all of its results are there and undamaged."""
     if read_status(directory) != COMPLETE or checkpoint.find_damage(directory / MODEL):
         return False
     try:

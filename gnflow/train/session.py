@@ -155,7 +155,7 @@ class Session:
         return step % self.plan.evaluation.every == 0 or step >= self.plan.steps
 
     def _should_keep(self, step: int) -> bool:
-        """Whether to keep the checkpoint of this step: one on the schedule, or a state that undoing a step needs."""
+        """Return whether to keep the checkpoint of this step: it is on the schedule, or undoing a step needs it."""
         training = self.plan.experiment.training
         scheduled = step % training.checkpoint_every == 0 and (step > 0 or training.on_nonfinite == "rollback")
         return scheduled or step + 1 in self._find_undone()

@@ -27,11 +27,11 @@ REPEATED = (signal.SIGHUP, signal.SIGXCPU)
 
 
 class Stop:
-    """Whether this process was told to stop. Never outside the main thread, where Python has no signals."""
+    """A request to stop this process. There is none outside the main thread, where Python has no signals."""
 
     def __init__(self, notify: Callable[[str], None]) -> None:
         self.patient = False
-        """Whether the first signal waits until a step is finished and its state saved."""
+        """Return whether the first signal waits until a step is finished and its state saved."""
         self.received: signal.Signals | None = None
         self._notify = notify
         self._before: dict[signal.Signals, object] = {}

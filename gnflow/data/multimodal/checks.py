@@ -1,4 +1,4 @@
-"""Whether rows of a shard are what they claim to be: whole images, known ids, the right groups."""
+"""Check the rows of a shard: whole images, known ids, the right groups."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ Marked = NDArray[np.bool_]
 
 
 class Problem(NamedTuple):
-    """What is wrong with which row of which part of a split."""
+    """A fault: the part of a split, the row in it, and the reason."""
 
     part: str
     row: int
@@ -22,7 +22,7 @@ class Problem(NamedTuple):
 def find_problem(
     ids: Rows, groups: Rows, patches: Rows | None, task: Task, forms: Sequences, known: int
 ) -> Problem | None:
-    """The first fault of rows [rows, length] of one task, whose patches are numbered below `known`."""
+    """Find the first fault of rows [rows, length] of one task, whose patches are numbered below `known`."""
     plain = ids.astype(np.int64)
     return (
         _find_first("ids", plain >= forms.text_vocabulary + forms.codebook, "the id {0} at {at} is out of range", plain)
@@ -40,7 +40,7 @@ def find_problem(
 
 
 def _check_samples(ids: NDArray[np.int64], task: Task, forms: Sequences) -> Problem | None:
-    """Every sample runs from BOS to EOS with as many images as its task has; the rest is padding."""
+    """Require that each sample runs from BOS to EOS with the images of its task, and that the rest is padding."""
     begin, end, pad, image = (ids == forms.marks[mark] for mark in ("BOS", "EOS", "PAD", "BOI"))
     inside = begin.cumsum(axis=1) - end.cumsum(axis=1) + end
     unended = np.zeros_like(end)
@@ -57,7 +57,7 @@ def _check_samples(ids: NDArray[np.int64], task: Task, forms: Sequences) -> Prob
 
 
 def _check_images(ids: NDArray[np.int64], task: Task, forms: Sequences) -> Problem | None:
-    """What only an image holds stands in whole images."""
+    """Require that marks and codes of images stand in whole images."""
     template = forms.make_template(task)
     marks = [forms.marks[mark] for mark in forms.marks if mark not in ("BOS", "EOS", "PAD")]
     wrong = np.isin(ids, marks) | (ids >= forms.text_vocabulary)
@@ -71,7 +71,7 @@ def _check_images(ids: NDArray[np.int64], task: Task, forms: Sequences) -> Probl
 
 
 def _check_patches(ids: NDArray[np.int64], patches: NDArray[np.int64], forms: Sequences, known: int) -> Problem | None:
-    """Placeholders, and they alone, read the patches of whole images."""
+    """Require that placeholders, and no other ids, read the patches of whole images."""
     reads = ids == forms.marks["PLACEHOLDER"]
     count = forms.placeholders
     # In a row the k-th placeholder reads the (k mod count)-th patch of its image.

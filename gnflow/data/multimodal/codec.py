@@ -19,7 +19,7 @@ MEASURED = 4096
 
 
 class Reconstruction(NamedTuple):
-    """How well held-out images come back."""
+    """The quality of held-out images that were encoded and decoded again."""
 
     error: float
     """Root mean square over all pixel values, in steps of 1/255."""
@@ -30,7 +30,7 @@ class Reconstruction(NamedTuple):
 
 
 def fit_codec(data: Multimodal, images: Images, directory: Path) -> None:
-    """Write what the codec of `data` must learn from the training images, if anything. Raises DataError."""
+    """Write the codebook that the codec learns from the training images, if it learns one. Raises DataError."""
     if isinstance(data.image_tokenizer, VQ):
         spec = data.image_tokenizer
         cut = vq.cut_patches(np.stack(list(take_spaced(images, spec.images))), spec.patch)
@@ -39,7 +39,7 @@ def fit_codec(data: Multimodal, images: Images, directory: Path) -> None:
 
 
 def open_codec(data: Multimodal, root: Path, directory: Path) -> Codec:
-    """The codec whose learned part lies in `directory`. Raises DataError, EnvironmentProblem without transformers."""
+    """Open the codec whose codebook is in `directory`. Raises DataError, and EnvironmentProblem without transformers."""
     match data.image_tokenizer:
         case VQ(patch=patch):
             codebook = np.load(directory / CODEBOOK)
@@ -54,7 +54,7 @@ def open_codec(data: Multimodal, root: Path, directory: Path) -> Codec:
 
 
 def measure_reconstruction(codec: Codec, images: Images) -> Reconstruction:
-    """Measured on evenly spaced images."""
+    """Measure the reconstruction of evenly spaced images."""
     chosen = take_spaced(images, MEASURED)
     squares, used, count, values = 0.0, set[int](), 0, 0
     while batch := list(islice(chosen, BATCH)):
@@ -67,5 +67,5 @@ def measure_reconstruction(codec: Codec, images: Images) -> Reconstruction:
 
 
 def take_spaced(images: Images, most: int) -> Iterator[Pixels]:
-    """At most so many images, evenly spaced."""
+    """Return at most `most` images, evenly spaced."""
     return (sample.image for sample in islice(images.read(), 0, None, -(-images.samples // most)))

@@ -29,7 +29,7 @@ CHUNK = 4096
 
 @dataclass(frozen=True)
 class MultimodalDataset:
-    """Both splits, and what turns their ids back into images and text."""
+    """Both splits, with the codec and the tokenizer that turn their ids back into images and text."""
 
     directory: Path
     vocabulary: int
@@ -65,22 +65,22 @@ class MultimodalDataset:
         return self
 
     def make_microbatches(self, rows: int, seed: int, stream: str = "train") -> MixedBatches:
-        """The training rows in micro-batches of so many, in the ratio of the mix."""
+        """Make the endless sequence of micro-batches of training rows, each of `rows` rows in the ratio of the mix."""
         return MixedBatches(self.train, rows, self.data.mix, seed, stream)
 
     def take_held_out(self, rows: int, most: int) -> torch.Tensor:
-        """At most so many held-out micro-batches, in which no row comes twice; one, where there are fewer rows."""
+        """Return at most `most` held-out micro-batches, in which no row comes twice; one if there are fewer rows."""
         mix = self.data.mix
         return mixture.take_held_out(
             self.held_out, rows, mix, min(most, mixture.count_microbatches(self.held_out, rows, mix))
         )
 
     def decode_row(self, row: torch.Tensor) -> str:
-        """The text of each sample in a row, a line each."""
+        """Return the text of each sample in a row, a line each."""
         return "\n".join(self.decode_texts(select_ids(row).numpy()))
 
     def describe(self) -> list[str]:
-        """Samples and rows of both splits, and how well images come back from their codes."""
+        """Describe samples and rows of both splits, and the error of images that are decoded from their codes."""
         lines = []
         for split, name in (("train", "train"), ("held_out", "held out")):
             counts = self.counts[split]
@@ -98,18 +98,18 @@ class MultimodalDataset:
         ]
 
     def decode_images(self, ids: NDArray[np.integer]) -> Pixels:
-        """The quantised images in a stream of ids, in order: [images, height, width, colours]."""
+        """Decode the quantised images in a stream of ids, in order: [images, height, width, colours]."""
         return self.codec.decode(self.sequences.find_codes(ids))
 
     def restore_images(self, tokens: torch.Tensor) -> Pixels:
-        """The images that a stream of tokens [..., channels] reads as pixels (`janus`), in order."""
+        """Return the images that a stream of tokens [..., channels] reads as pixels (`janus`), in order."""
         flat = tokens.reshape(-1, tokens.shape[-1]).numpy()
         cut = flat[flat[:, 0] == self.sequences.marks["PLACEHOLDER"], 2:].astype(np.uint8)
         count = self.data.understanding_tokens
         return assemble(cut.reshape(-1, count, cut.shape[-1]), self.data.source.shape, self.data.patch_side)
 
     def list_examples(self, count: int) -> list[Captioned]:
-        """The first held-out images, at most so many and none twice, each as it is read and with a caption."""
+        """List the first held-out images, at most `count` and none twice, each as it is read and with a caption."""
         found: dict[bytes, Captioned] = {}
         rows = self.held_out.find_rows("understanding")
         for row in range(rows.start, rows.stop):
@@ -123,12 +123,12 @@ class MultimodalDataset:
         return list(found.values())[:count]
 
     def decode_texts(self, ids: NDArray[np.integer]) -> list[str]:
-        """The text of each sample in a stream of ids."""
+        """Decode the text of each sample in a stream of ids."""
         return [self.tokenizer.decode(words) for words in self.sequences.find_words(ids)]
 
 
 def open_dataset(directory: Path, key: str, data: Multimodal, root: Path, digests: Digests) -> MultimodalDataset:
-    """The shards in `directory`. Raises DataError when they are damaged, or of another corpus."""
+    """Open the shards in `directory`. Raises DataError if they are damaged or of another corpus."""
     with guard_opening(directory):
         manifest = read_manifest(directory, key, FORMAT, digests)
         measured = manifest["reconstruction"]
@@ -165,7 +165,7 @@ def _open_split(directory: Path, name: str, data: Multimodal) -> Split:
 
 
 def _check(dataset: MultimodalDataset, name: str, split: Split) -> None:
-    """Raises DataError with the file and row of the first fault."""
+    """Raise DataError with the file and row of the first fault, if there is one."""
     order = np.diff(split.tasks.astype(np.int64))
     if (order < 0).any() or split.tasks[-1] >= len(TASKS):
         row = int(np.flatnonzero(np.append(order < 0, split.tasks[-1] >= len(TASKS)))[0])

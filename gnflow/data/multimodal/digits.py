@@ -55,12 +55,12 @@ def open_digits(source: Digits, root: Path, variant: int) -> Pictures:
 
 
 def identify() -> Json:
-    """The content of the images and labels, whatever release of scikit-learn brought them."""
+    """Return the digest of images and labels, which is the same for every release of scikit-learn."""
     return {"digits": SHA256}
 
 
 def open_gallery(source: Digits, variant: int) -> Gallery:
-    """Both splits. Raises EnvironmentProblem without scikit-learn, DataError when its file is damaged."""
+    """Open both splits. Raises EnvironmentProblem without scikit-learn, and DataError if its file is damaged."""
     train, held_out = read_labelled(source)
     labels = [*train.labels.tolist(), *held_out.labels.tolist()]
     words = [make_captions(label, source.captions, variant, number) for number, label in enumerate(labels)]
@@ -71,30 +71,30 @@ def open_gallery(source: Digits, variant: int) -> Gallery:
 
 
 def read_labelled(source: Digits) -> tuple[Labelled, Labelled]:
-    """To train on and to hold out. Raises as `gallery` does."""
+    """Read the images to train on and to hold out. Raises the errors of `open_gallery`."""
     images, labels = _read()
     first = count_kept(len(labels), source.held_out_fraction)
     return Labelled(images[:first], labels[:first]), Labelled(images[first:], labels[first:])
 
 
 def make_captions(label: int, count: int, variant: int, number: int) -> list[str]:
-    """So many different wordings for an image."""
+    """Make `count` captions of different wording for an image."""
     first = draw(len(WORDINGS), "wording", variant, number)
     chosen = [WORDINGS[(first + STEP * place) % len(WORDINGS)] for place in range(count)]
     return [wording.format(name=NAMES[label], figure=label) for wording in chosen]
 
 
 def find_label(caption: str) -> int | None:
-    """The digit that a caption names; None when it names none, or several."""
+    """Find the digit that a caption names; None if it names none or several."""
     words = re.findall(r"[a-z]+|\d", caption.lower())
     found = {NAMES.index(word) if word in NAMES else int(word) for word in words if word in NAMES or word.isdigit()}
     return found.pop() if len(found) == 1 else None
 
 
 def _make_images(images: Pixels, words: list[list[str]], variant: int) -> Images:
-    """Every image with each of its captions.
+    """Make a split in which every image comes with each of its captions.
 
-    Shuffled, since samples that share a row see each other, and the file has runs of 0 to 9.
+    The pairs are shuffled, since samples that share a row see each other, and the file has runs of 0 to 9.
     """
     pairs = [(image, caption) for image, captions in enumerate(words) for caption in captions]
     places = np.arange(len(pairs), dtype=np.uint64)

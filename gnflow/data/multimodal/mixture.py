@@ -33,7 +33,7 @@ class MixedBatches:
     stream: str = "train"
 
     def find_rows(self, first: int, count: int) -> Numbers:
-        """The row of the split behind each row of micro-batches first ... first + count - 1: [count, rows]."""
+        """Return the row of the split behind each row of micro-batches first ... first + count - 1: [count, rows]."""
 
         def find_places(task: Task, turns: Numbers) -> Numbers:
             size = _count_rows(self.split, task)
@@ -43,12 +43,12 @@ class MixedBatches:
         return _list_rows(self.split, self.mix, self.rows, first, count, find_places)
 
     def take(self, first: int, count: int) -> torch.Tensor:
-        """Micro-batches first ... first + count - 1 as int64 [count, rows, context + 1, channels]."""
+        """Return micro-batches first ... first + count - 1 as int64 [count, rows, context + 1, channels]."""
         return self.split.gather(self.find_rows(first, count))
 
 
 def take_held_out(split: Split, rows: int, mix: Mix, count: int) -> torch.Tensor:
-    """The first count * rows rows, each task's in order, int64 [count, rows, context + 1, channels].
+    """Return the first count * rows rows, each task's in order, int64 [count, rows, context + 1, channels].
 
     A task whose rows are used up begins again.
     """
@@ -56,19 +56,19 @@ def take_held_out(split: Split, rows: int, mix: Mix, count: int) -> torch.Tensor
 
 
 def list_held_out_rows(split: Split, rows: int, mix: Mix, count: int) -> Numbers:
-    """The row behind each row of `held_out`: [count, rows]."""
+    """List the row behind each row of `take_held_out`: [count, rows]."""
     return _list_rows(split, mix, rows, 0, count, lambda task, turns: turns % _count_rows(split, task))
 
 
 def count_microbatches(split: Split, rows: int, mix: Mix) -> int:
-    """Micro-batches before a row of `held_out` comes again; at least 1."""
+    """Count the micro-batches of `take_held_out` before a row comes again; at least 1."""
     weights = _list_weights(mix)
     turns = min(_count_rows(split, task) // weight for task, weight in weights.items() if weight)
     return max(turns * sum(weights.values()) // rows, 1)
 
 
 def make_pattern(weights: dict[Task, int]) -> NDArray[np.int64]:
-    """The places in TASKS of one period: at every position the task that is furthest behind its share."""
+    """Return the places in TASKS of one period: at every position the task that is furthest behind its share."""
     total = sum(weights.values())
     owed = np.zeros(len(TASKS), dtype=np.int64)
     shares = np.array([weights[task] for task in TASKS])
@@ -103,7 +103,7 @@ def _list_weights(mix: Mix) -> dict[Task, int]:
 
 
 def _count_rows(split: Split, task: Task) -> int:
-    """Raises DataError when there are none."""
+    """Count the rows of a task. Raises DataError if there are none."""
     rows = split.find_rows(task)
     if rows.start == rows.stop:
         raise DataError(

@@ -17,12 +17,12 @@ class Sequence(NamedTuple):
 
 
 def make_plain(ids: Ids) -> Sequence:
-    """A sequence that reads no patch."""
+    """Make a sequence that reads no patch."""
     return Sequence(ids, np.zeros_like(ids))
 
 
 def pack(sequences: Iterable[Sequence], length: int, pad: int) -> Iterator[Sequence]:
-    """Rows of `length` ids: as many sequences as fit one after the other, in order, then padding."""
+    """Pack sequences in order into rows of `length` ids: as many as fit one after the other, then padding."""
     row: list[Sequence] = []
     used = 0
     for sequence in sequences:

@@ -1,4 +1,4 @@
-"""From a multimodal `data:` section to a MultimodalDataset: shards made once and reused afterwards."""
+"""Turn a multimodal `data:` section into a MultimodalDataset, whose shards are made once and reused afterwards."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -24,7 +24,7 @@ from gnflow.workspace import Workspace
 
 
 def prepare(data: Multimodal, workspace: Workspace, report: Report) -> MultimodalDataset:
-    """Open the shards of `data`, made first when there are none.
+    """Open the shards of `data`, and make them first if there are none.
 
     Raises DataError, EnvironmentProblem when a package is missing, DiskProblem when nothing can be written.
     """
@@ -46,7 +46,7 @@ def prepare(data: Multimodal, workspace: Workspace, report: Report) -> Multimoda
 def _identify(
     data: Multimodal, pictures: Pictures, text: Opened | None, root: Path, digests: Digests
 ) -> dict[str, Json]:
-    """What distinguishes these shards from any others. The mix does not: it only shapes batches."""
+    """Return what distinguishes these shards from others. The mix does not, since it only shapes batches."""
     model: Json = None
     if isinstance(data.image_tokenizer, PretrainedVQ):
         model = {path.name: digests.sha256(path) for path in list_model_files(root / data.image_tokenizer.path)}
@@ -61,7 +61,7 @@ def _identify(
 
 
 def _open_texts(text: Opened | None, gallery: Gallery) -> tuple[Texts, Texts]:
-    """What rows of text are made of, for both splits. Raises DataError when there is nothing."""
+    """Open the texts of both splits that rows of text are made of. Raises DataError if there is none."""
     if text is None:
         return gallery.train.captions, gallery.held_out.captions
     corpus = text.corpus()
@@ -74,7 +74,7 @@ def _open_texts(text: Opened | None, gallery: Gallery) -> tuple[Texts, Texts]:
 
 
 def _read_words(gallery: Gallery, texts: tuple[Texts, Texts]) -> Iterator[str]:
-    """All training text."""
+    """Read all training text."""
     captions = gallery.train.captions
     return captions() if texts[0] is captions else chain(captions(), texts[0]())
 

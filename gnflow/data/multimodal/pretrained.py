@@ -28,7 +28,7 @@ class Scale(NamedTuple):
 
 
 def list_model_files(directory: Path) -> list[Path]:
-    """What a model consists of. Raises DataError when there is none."""
+    """List the files of a model. Raises DataError if there is no model."""
     found = sorted(path for path in directory.glob("*") if path.suffix in (".json", ".safetensors"))
     if not any(path.suffix == ".safetensors" for path in found) or directory / "config.json" not in found:
         raise DataError(
@@ -39,7 +39,7 @@ def list_model_files(directory: Path) -> list[Path]:
 
 
 def open_pretrained(directory: Path, spec: PretrainedVQ, grid: tuple[int, int], colours: int) -> Codec:
-    """The model in `directory`. Raises DataError when it is another one than `spec` says."""
+    """Open the model in `directory`. Raises DataError if it does not fit `spec`."""
     list_model_files(directory)
     config = _read_json(directory / "config.json")
     kind = str(config.get("model_type"))
@@ -116,7 +116,7 @@ def _decode(model: _Model, codes: Codes, grid: tuple[int, int], janus: bool) -> 
 
 
 def _to_floats(images: Pixels, scale: Scale) -> Tensor:
-    """[images, height, width, colours] of whole numbers -> [images, 3, height, width] as the model takes them."""
+    """Turn whole numbers [images, height, width, colours] into [images, 3, height, width] as the model takes them."""
     values = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     return (values.expand(-1, 3, -1, -1) - scale.mean) / scale.spread
 
@@ -128,7 +128,7 @@ def _to_pixels(images: Tensor, scale: Scale, colours: int) -> Pixels:
 
 
 def _read_scale(directory: Path) -> Scale:
-    """Of the image processor that lies beside the model; -1 to 1 without one."""
+    """Read the scale of the image processor that is beside the model; -1 to 1 if there is none."""
     path = directory / "preprocessor_config.json"
     found = _read_json(path) if path.is_file() else {}
     mean, spread = found.get("image_mean", [0.5] * 3), found.get("image_std", [0.5] * 3)

@@ -1,4 +1,4 @@
-"""What a source of images gives: both splits, an image and a caption at a time, as often as they are asked for."""
+"""The types that a source of images gives: both splits, an image and a caption at a time, any number of times."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ class Captioned(NamedTuple):
 
 
 class Images(NamedTuple):
-    """One split. Each function starts from the beginning whenever it is called."""
+    """The images of one split. Each function starts from the beginning whenever it is called."""
 
     samples: int
     read: Callable[[], Iterator[Captioned]]
@@ -37,7 +37,7 @@ class Gallery(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    """What the factory of a source of images returns."""
+    """The result of the factory of a source of images."""
 
     identity: Identity
     gallery: Callable[[], Gallery]
@@ -51,5 +51,5 @@ class Codec(NamedTuple):
 
 
 def draw(below: int, *key: object) -> int:
-    """A whole number from 0 to `below` - 1 that is a function of the key, on every machine and for ever."""
+    """Draw a whole number from 0 to `below` - 1 that is a function of the key alone, the same on every machine."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:16], "big") % below

@@ -44,23 +44,23 @@ class Sequences:
     """The ids of the text "h*w" (`emu3`)."""
 
     def make_text(self, words: Ids) -> Ids:
-        """Text alone."""
+        """Make a sequence of text alone."""
         return self._join(self.marks["BOS"], words, self.marks["EOS"])
 
     def make_understanding(self, words: Ids, codes: NDArray[np.int64]) -> Ids:
-        """An image and its caption; `janus` reads the image from pixels, and its codes are left out."""
+        """Make a sequence of an image and its caption; without its codes for `janus`, which reads pixels."""
         return self._join(self.marks["BOS"], self._make_image("understanding", codes), words, self.marks["EOS"])
 
     def make_generation(self, words: Ids, codes: NDArray[np.int64]) -> Ids:
-        """A caption and its image."""
+        """Make a sequence of a caption and its image."""
         return self._join(self.marks["BOS"], words, self._make_image("generation", codes), self.marks["EOS"])
 
     def drop_prompt(self, words: Ids) -> Ids:
-        """What stands for a prompt that is dropped: nothing, or as many PAD (`janus`)."""
+        """Replace a prompt that is dropped: by nothing, or by as many PAD (`janus`)."""
         return words[:0] if self.style == "emu3" else np.full_like(words, self.marks["PAD"])
 
     def make_template(self, task: Task) -> NDArray[np.int64]:
-        """An image from BOI to EOI, with CODE where codes stand."""
+        """Make an image from BOI to EOI, with CODE in place of its codes."""
         height, width = self.grid
         mark = self.marks
         if self.style == "emu3":
@@ -73,7 +73,7 @@ class Sequences:
         return np.array(block, dtype=np.int64)
 
     def find_groups(self, ids: Rows, task: Task) -> NDArray[np.uint8]:
-        """Of every id as a target, the index of its group in GROUPS plus 1, or 0: [rows, length].
+        """Return for every id as a target the index of its group in GROUPS plus 1, or 0: [rows, length].
 
         Emu3 learns all but BOS and PAD; Janus the target modality alone: codes, or text that no image follows.
         """
@@ -87,12 +87,12 @@ class Sequences:
         return np.where(unlearned, 0, found).astype(np.uint8)
 
     def find_codes(self, ids: Rows) -> NDArray[np.int64]:
-        """The codes of the images in a stream of ids, in order: [images, codes]."""
+        """Return the codes of the images in a stream of ids, in order: [images, codes]."""
         found = ids[ids >= self.text_vocabulary].astype(np.int64) - self.text_vocabulary
         return found.reshape(-1, self.grid[0] * self.grid[1])
 
     def find_words(self, ids: Rows) -> list[Ids]:
-        """The text of each sample in a stream of ids, without marks."""
+        """Return the ids of text of each sample in a stream of ids, without marks."""
         ids = np.asarray(ids).reshape(-1)
         starts = np.flatnonzero(ids == self.marks["BOS"])
         return [self._cut_words(sample) for sample in np.split(ids, starts)[1:]]
@@ -106,7 +106,7 @@ class Sequences:
         return sample[outside & plain].astype(np.uint32)
 
     def _find_answers(self, ids: Rows) -> NDArray[np.bool_]:
-        """Where the image of the sample has ended before."""
+        """Return the mask of ids that come after the image of their sample."""
         ends = ids == self.marks["EOI"]
         begun = (ids == self.marks["BOS"]).cumsum(axis=-1)
         return np.asarray(ends.cumsum(axis=-1) - ends == begun)
@@ -123,7 +123,7 @@ class Sequences:
 
 
 def make_sequences(data: Multimodal, encode: Callable[[list[str]], list[Ids]]) -> Sequences:
-    """The form that `data` asks for, given how text is encoded."""
+    """Make the form of sequences that `data` asks for. `encode` encodes text."""
     height, width = data.grid
     (size,) = encode([f"{height}*{width}"])
     return Sequences(

@@ -44,14 +44,14 @@ def open_hub(source: ImageHub, root: Path, variant: int) -> Pictures:
 
 
 def identify_files(source: ImageFiles, root: Path, sha256: Callable[[Path], str]) -> Json:
-    """Path and content of every file."""
+    """Return path and digest of every file."""
     digest = compute_digests(find_files(source.paths, source.held_out, root), root, sha256)
     every = find_matching([*source.paths, *source.held_out], root, "data.source.paths")
     return [{"path": path.relative_to(root).as_posix(), "sha256": digest[path]} for path in every]
 
 
 def identify_hub(source: ImageHub, root: Path, sha256: Callable[[Path], str]) -> Json:
-    """Content of a local directory. A name on the hub stands for itself: what was prepared once is what is used."""
+    """Return the digests of a local directory; None for a name on the hub, since its data is prepared only once."""
     directory = root / source.path
     if not directory.is_dir():
         return None
@@ -61,7 +61,7 @@ def identify_hub(source: ImageHub, root: Path, sha256: Callable[[Path], str]) ->
 
 
 def open_file_gallery(source: ImageFiles, root: Path) -> Gallery:
-    """The rows of the files, in order; what is held out is never trained on. Raises DataError."""
+    """Open the rows of the files, in order. Held-out rows are never trained on. Raises DataError."""
     train, held_out = (
         [_measure_file(path) for path in part] for part in find_files(source.paths, source.held_out, root)
     )
@@ -69,7 +69,7 @@ def open_file_gallery(source: ImageFiles, root: Path) -> Gallery:
 
 
 def open_hub_gallery(source: ImageHub, root: Path) -> Gallery:
-    """The rows of both splits. Raises DataError."""
+    """Open the rows of both splits. Raises DataError."""
     train, *held_out = (
         [_measure_file(file) for file in _find_split(source, split, root)] for split in _list_splits(source)
     )
@@ -119,7 +119,7 @@ def _measure_file(file: Path | str) -> Part:
 
 
 def _select_rows(parts: Sequence[Part], first: int, last: int) -> list[Part]:
-    """Rows `first` to `last` - 1 of all parts together."""
+    """Select rows `first` to `last` - 1 of all parts together."""
     chosen, start = [], 0
     for file, begin, count in parts:
         low, high = max(first - start, 0), min(last - start, count)
@@ -160,7 +160,7 @@ def _read_captions(source: ImageTable, parts: list[Part]) -> Iterator[str | Data
 def _read_rows(
     source: ImageTable, parts: list[Part], with_images: bool
 ) -> Iterator[tuple[str, str | DataError, object]]:
-    """File and row in words, caption, and bytes of the image."""
+    """Read for each row its place in words, its caption, and the bytes of its image."""
     for part in parts:
         number = part.first
         try:

@@ -36,7 +36,7 @@ Columns = dict[str, NDArray[np.integer]]
 
 
 class Forms(NamedTuple):
-    """What turns a sample into a sequence."""
+    """The spec, tokenizer and codec that turn a sample into a sequence."""
 
     data: Multimodal
     sequences: Sequences
@@ -45,7 +45,7 @@ class Forms(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What a split holds."""
+    """The numbers of samples, tokens and rows in a split."""
 
     samples: int
     tokens: int
@@ -82,7 +82,7 @@ def write(directory: Path, name: str, images: Images, texts: Texts, forms: Forms
 
 @contextmanager
 def _grow(directory: Path, name: str, data: Multimodal) -> Iterator[Callable[[Columns], None]]:
-    """The files of a split, to which rows are appended."""
+    """Open the files of a split, to which rows are appended."""
     row = (data.context + 1,)
     shapes: dict[str, tuple[str, tuple[int, ...]]] = {
         "ids": (shards.choose_dtype(data.vocabulary), row),
@@ -112,7 +112,7 @@ def _write_pixels(path: Path, images: Images, data: Multimodal) -> None:
 
 
 def require_context(gallery: Gallery, forms: Forms) -> None:
-    """Raises DataError when the longest sample is longer than a row."""
+    """Raise DataError if the longest sample is longer than a row."""
     longest = max(len(words) for split in gallery for words in _encode(split.captions(), forms.tokenizer))
     image = max(len(forms.sequences.make_template(task)) for task in ("understanding", "generation"))
     if longest + image + 2 > forms.data.context + 1:

@@ -1,4 +1,4 @@
-"""From the source that a spec names to what its factory makes of it, with one clear error for one that is at fault."""
+"""Call the factory of the source that a spec names, and check everything that the factory's result gives."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from gnflow.spec.factory import built, fault, running
 
 
 def open_texts(source: SourceKind, root: Path) -> Opened:
-    """A source of text. It and what it gives raise DataError, and EnvironmentProblem for code that is at fault."""
+    """Open a source of text. It raises DataError, and EnvironmentProblem if the code of the source is at fault."""
     found = built(source, Opened, source, root)
 
     def open_corpus() -> Corpus:
@@ -26,7 +26,7 @@ def open_texts(source: SourceKind, root: Path) -> Opened:
 
 
 def open_ids(source: SourceKind, root: Path, vocabulary: int) -> Ready:
-    """A source of ids below `vocabulary`. It raises as `open_texts` does."""
+    """Open a source of ids below `vocabulary`. It raises the errors of `open_texts`."""
     found = built(source, Ready, source, root)
     return Ready(
         _guard_identity(source, found.identity),

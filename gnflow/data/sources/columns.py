@@ -9,7 +9,7 @@ from gnflow.errors import DataError
 
 
 def find_field(row: Mapping[str, object], column: str, place: str) -> object:
-    """What a row has under `column`. Raises DataError that names the columns there are."""
+    """Find the value of a row under `column`. Raises DataError that names the existing columns."""
     if column in row:
         return row[column]
     first, dot, rest = column.partition(".")
@@ -20,7 +20,7 @@ def find_field(row: Mapping[str, object], column: str, place: str) -> object:
 
 
 def find_column(schema: polars.Schema, column: str, place: str) -> tuple[polars.Expr, polars.DataType]:
-    """A column of a table and its type. Raises DataError that names the columns there are."""
+    """Find a column of a table and its type. Raises DataError that names the existing columns."""
     if column in schema:
         return polars.col(column), schema[column]
     first, *steps = column.split(".")
@@ -37,7 +37,7 @@ def find_column(schema: polars.Schema, column: str, place: str) -> tuple[polars.
 
 
 def explain_missing(column: str, columns: list[str], place: str) -> DataError:
-    """An error that names the columns there are."""
+    """Make the error for a missing column, which names the existing ones."""
     inside = [name for name in columns if name.rpartition(".")[2] == column]
     near = inside or get_close_matches(column, columns, n=1)
     hint = f"did you mean `{near[0]}`?" if near else "name one of them in data.source.column"
@@ -60,7 +60,7 @@ def _list_columns(fields: Mapping[str, object]) -> Iterator[str]:
 
 
 def _instantiate(kind: object) -> polars.DataType:
-    """A type as an object: a struct may name the class alone."""
+    """Return a type as an object, since a struct may name its class alone."""
     made = kind() if isinstance(kind, type) else kind
     assert isinstance(made, polars.DataType)
     return made

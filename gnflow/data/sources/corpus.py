@@ -1,4 +1,4 @@
-"""What a source gives: the documents of both splits, as often as they are asked for."""
+"""The types that a source of text gives: the documents of both splits, any number of times."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -27,12 +27,12 @@ class Corpus(NamedTuple):
 
 
 def wrap_texts(texts: Iterable[str | DataError]) -> Iterator[Piece | DataError]:
-    """Each text as one document in one piece; empty ones are left out, and what is wrong stays in its place."""
+    """Make each text one document in one piece. Empty texts are left out, and errors stay in their places."""
     return (text if isinstance(text, DataError) else Piece(text, True) for text in texts if text)
 
 
 def join_pieces(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Each document in one piece."""
+    """Join the pieces of each document."""
     parts: list[str] = []
     for piece in pieces:
         parts.append(piece.text)

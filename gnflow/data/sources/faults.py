@@ -1,4 +1,4 @@
-"""Everything that is wrong with a corpus, told at once: a reader yields a DataError in place of what it cannot read."""
+"""Report all faults of a corpus in one error. A reader yields a DataError in place of each item that it cannot read."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 def require_sound(
     items: Iterable[Item | DataError], everything: Callable[[], Iterable[object]] | None = None, files: int = 0
 ) -> Iterator[Item]:
-    """The items until a DataError is among them; then all those in `everything`, so many files, are raised as one."""
+    """Yield items up to the first DataError; then raise all errors in `everything`, of so many files, as one."""
     for item in items:
         if isinstance(item, DataError):
             found = everything() if everything else [item]
@@ -22,7 +22,7 @@ def require_sound(
 
 
 def combine(problems: Iterable[DataError], files: int = 0) -> DataError:
-    """One error for all: their number, the first lines of the first ten, and each advice once."""
+    """Combine errors into one: their number, the first lines of the first ten, and each advice once."""
     remaining = iter(problems)
     named = list(islice(remaining, NAMED))
     if len(named) == 1:

@@ -17,7 +17,7 @@ def open_files(source: Files, root: Path) -> Opened:
 
 
 def identify(source: Files, root: Path, sha256: Callable[[Path], str]) -> Json:
-    """Path, size and content of every file."""
+    """Return path, size and digest of every file."""
     files = find_files(source.paths, source.held_out, root)
     digest = compute_digests(files, root, sha256)
     return [
@@ -28,7 +28,7 @@ def identify(source: Files, root: Path, sha256: Callable[[Path], str]) -> Json:
 
 
 def open_corpus(source: Files, root: Path) -> Corpus:
-    """The documents of the files, in order. Raises DataError."""
+    """Open the documents of the files, in order. Raises DataError."""
     files = find_files(source.paths, source.held_out, root)
     return make_corpus(files, lambda part: _read_documents(part, source), source.held_out_fraction)
 

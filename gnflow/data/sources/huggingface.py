@@ -27,7 +27,7 @@ def open_dataset(source: HuggingFace, root: Path) -> Opened:
 
 
 def identify(source: HuggingFace, root: Path, sha256: Callable[[Path], str]) -> Json:
-    """Content of a local directory. A name on the hub stands for itself: what was prepared once is what is used."""
+    """Return the digests of a local directory; None for a name on the hub, since its data is prepared only once."""
     directory = root / source.path
     if not directory.is_dir():
         return None
@@ -35,7 +35,7 @@ def identify(source: HuggingFace, root: Path, sha256: Callable[[Path], str]) -> 
 
 
 def open_corpus(source: HuggingFace, root: Path) -> Corpus:
-    """The rows of both splits. Raises DataError, and EnvironmentProblem without the package."""
+    """Open the rows of both splits. Raises DataError, and EnvironmentProblem without the package."""
     local = (root / source.path).is_dir()
 
     def read_documents(name: str) -> Iterator[Piece]:
@@ -88,7 +88,7 @@ def _explain_failure(source: HuggingFace, split: str, place: str, row: int, erro
 
 
 def _require_other_files(source: HuggingFace, root: Path) -> None:
-    """Raises DataError when a file of the split to train on has the content of a held-out one."""
+    """Raise DataError if a file of the split to train on has the content of a held-out one."""
     datasets = _import_package()
     try:
         found = datasets.load_dataset_builder(_find_path(source, root), source.name).config.data_files or {}
@@ -99,7 +99,7 @@ def _require_other_files(source: HuggingFace, root: Path) -> None:
 
 
 def _require_other_rows(source: HuggingFace, root: Path) -> None:
-    """Raises DataError when slices share rows, which their number may decide."""
+    """Raise DataError if slices share rows, which may depend on the number of rows."""
     datasets = _import_package()
     try:
         lengths = {

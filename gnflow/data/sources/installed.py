@@ -1,4 +1,4 @@
-"""Whether a package is installed, and what to install if it is not."""
+"""Require packages, and explain what to install if one is missing."""
 
 import importlib.util
 

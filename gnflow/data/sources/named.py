@@ -18,7 +18,7 @@ class Named(NamedTuple):
 
 
 def find_files(paths: Sequence[str], held_out: Sequence[str], root: Path) -> Named:
-    """The files that a spec names; a held-out file is never trained on, though a pattern of `paths` names it too."""
+    """Find the files that a spec names. A held-out file is never trained on, even if `paths` names it too."""
     kept = dict.fromkeys(find_matching(held_out, root, "data.source.held_out"))
     train = [path for path in find_matching(paths, root, "data.source.paths") if path not in kept]
     if not train:
@@ -39,7 +39,7 @@ def make_corpus(files: Named, read: Callable[[list[Path]], Iterator[Piece | Data
 
 
 def compute_digests(files: Named, root: Path, sha256: Callable[[Path], str]) -> dict[Path, str]:
-    """The digest of every file. Raises DataError when a training file has the content of a held-out one."""
+    """Compute the digest of every file. Raises DataError if a training file has the content of a held-out one."""
     found = {path: sha256(path) for part in files for path in part}
     held_out = {found[path]: path for path in files.held_out if _has_content(path)}
     twins = {path: held_out[found[path]] for path in files.train if found[path] in held_out}

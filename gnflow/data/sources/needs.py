@@ -1,4 +1,4 @@
-"""What the sources that come with gnflow need to be here: looked for by `gnflow check`, with nothing of it read.
+"""Look for the files and packages that gnflow's sources need. `gnflow check` calls this and reads no data.
 
 Each function raises DataError or EnvironmentProblem, as a run would.
 """

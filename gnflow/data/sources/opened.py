@@ -1,4 +1,4 @@
-"""What the factory of a source returns: `Opened` for text, `Ready` for token ids.
+"""The results of a source's factory: `Opened` for text, `Ready` for token ids.
 
 A source is a class with its keys and a function, which its `factory` names. The function is called as
 `poems(source, root)`; it should only look at its arguments, and leave files alone until what it returns is called:
@@ -63,7 +63,7 @@ class Ready(NamedTuple):
 def from_texts(
     identity: Identity, train: Texts, held_out: Texts | None = None, held_out_fraction: float = 0.05
 ) -> Opened:
-    """A source whose every text is one document.
+    """Make a source in which every text is one document.
 
     Each function gives all its texts whenever it is called. Without `held_out`, the last part of `train` is held out.
     """

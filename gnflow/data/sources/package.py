@@ -18,7 +18,7 @@ def open_package(source: Package, root: Path) -> Opened:
 
 
 def identify(source: Package, sha256: Callable[[Path], str]) -> Json:
-    """Path and content of every file."""
+    """Return path and digest of every file."""
     root = find_distribution(source)
     files = _find_files(source, root)
     digest = compute_digests(files, root, sha256)
@@ -26,13 +26,13 @@ def identify(source: Package, sha256: Callable[[Path], str]) -> Json:
 
 
 def open_corpus(source: Package) -> Corpus:
-    """The files in order, a document each. Raises DataError, and EnvironmentProblem without that distribution."""
+    """Open the files in order, a document each. Raises DataError, and EnvironmentProblem without the distribution."""
     files = _find_files(source, find_distribution(source))
     return make_corpus(files, lambda part: _read_documents(part, source), source.held_out_fraction)
 
 
 def find_distribution(source: Package) -> Path:
-    """Where packages are installed. Raises EnvironmentProblem unless that version of the distribution is there."""
+    """Return where the distribution is installed. Raises EnvironmentProblem unless it is there in the right version."""
     wanted = f"{source.distribution}=={source.version}"
     try:
         found = distribution(source.distribution)

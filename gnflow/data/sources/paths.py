@@ -12,7 +12,7 @@ from gnflow.errors import DataError
 
 
 def find_existing(name: str, root: Path, key: str) -> Path:
-    """The file that `name` means. Raises DataError when there is none."""
+    """Find the file that `name` means. Raises DataError if there is none."""
     path = root / name
     if not path.is_file():
         raise DataError(f"{key}: there is no file `{name}` under {root}{_suggest(path, root)}")
@@ -20,7 +20,7 @@ def find_existing(name: str, root: Path, key: str) -> Path:
 
 
 def find_matching(patterns: Sequence[str], root: Path, key: str) -> list[Path]:
-    """The files that the patterns name, each once, in the order of the patterns and then of their paths.
+    """Find the files that the patterns name, each once, in the order of the patterns and then of their paths.
 
     A name that exists is no pattern. Raises one DataError for all patterns that name nothing.
     """

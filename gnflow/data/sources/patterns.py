@@ -11,12 +11,12 @@ ANY_DEPTH = "**"
 
 
 def is_pattern(name: str) -> bool:
-    """Whether a name has a wildcard."""
+    """Return whether a name has a wildcard."""
     return any(mark in name for mark in "*?[")
 
 
 def find_matches(pattern: str, root: Path) -> list[Path]:
-    """The files under `root` that the pattern names, sorted by their paths.
+    """Find the files under `root` that the pattern names, sorted by their paths.
 
     A wildcard matches no name that begins with a dot unless its own part of the pattern does. A part that is the
     name of something is that name. Raises DataError for a folder that cannot be read and for a link to nothing.
@@ -53,7 +53,7 @@ def _follow(path: Path, rest: Sequence[str]) -> Iterator[Path]:
 
 
 def _list_folders(top: Path) -> Iterator[Path]:
-    """`top` and every folder below it, each once: under a name without links where it has one, so circles end."""
+    """List `top` and every folder below it, each once, by a name without links if it has one, so that circles end."""
     seen: set[tuple[int, int]] = set()
     real, linked = [top], list[Path]()
     while real or linked:
@@ -69,6 +69,6 @@ def _list_folders(top: Path) -> Iterator[Path]:
 
 
 def _list_entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, in the order of names."""
+    """List the entries of a folder, in the order of names."""
     with os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name)

@@ -1,6 +1,6 @@
-"""Documents of one text, JSONL or Parquet file, in bounded memory.
+"""Read the documents of one text, JSONL or Parquet file, in bounded memory.
 
-What cannot be read is a DataError in the place of a document, so that all of them can be told at once.
+A document that cannot be read is replaced by a DataError, so that all faults can be reported at once.
 """
 
 import json
@@ -19,7 +19,7 @@ PARQUET_ROWS = 1024
 
 
 def read(path: Path, column: str, encoding: str = "utf-8") -> Iterator[Piece | DataError]:
-    """The documents of a file, and a DataError with the line or row for each that cannot be had."""
+    """Read the documents of a file, with a DataError that names the line or row in place of each unreadable one."""
     match path.suffix.lower():
         case ".txt" | ".md":
             yield from _read_text(path, encoding)
@@ -35,7 +35,7 @@ def read(path: Path, column: str, encoding: str = "utf-8") -> Iterator[Piece | D
 
 
 def check_text(value: object, place: str, column: str) -> str | DataError:
-    """The text in a field, or an error where it is no string of valid Unicode."""
+    """Return the text in a field, or an error if it is no string of valid Unicode."""
     if not isinstance(value, str):
         kind = "null" if value is None else type(value).__name__
         return DataError(f"{place}: `{column}` is {kind}; expected a string\nremove the row, or name another column")
@@ -69,7 +69,7 @@ def _read_text(path: Path, encoding: str) -> Iterator[Piece | DataError]:
 
 
 def _find_boundary(text: str) -> int:
-    """The last place where a word ends and white space begins, else 0.
+    """Find the last place where a word ends and white space begins, or else 0.
 
     No pre-token of byte-level BPE reaches across such a place, so cutting there leaves the tokens as they were.
     """
@@ -107,7 +107,7 @@ def _decode_lines(path: Path, encoding: str) -> Iterator[str | DataError]:
 
 
 def _has_ascii_line_feed(encoding: str) -> bool:
-    """Whether each line can be decoded alone, because a line feed is the byte that it is in ASCII."""
+    """Return whether each line can be decoded alone, because a line feed is the byte that it is in ASCII."""
     return "\n".encode(encoding) == b"\n"
 
 

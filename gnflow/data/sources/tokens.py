@@ -27,7 +27,7 @@ def open_ids(source: Tokens, root: Path) -> Ready:
 
 
 def identify(source: Tokens, root: Path, sha256: Callable[[Path], str]) -> Json:
-    """Size and content of the files. Raises DataError when both parts are the same."""
+    """Return size and digest of the files. Raises DataError if both parts are the same."""
     files = [path for path in (_find_train(source, root), _find_held_out(source, root)) if path]
     found = [sha256(path) for path in files]
     if len(set(found)) < len(found):
@@ -39,14 +39,14 @@ def identify(source: Tokens, root: Path, sha256: Callable[[Path], str]) -> Json:
 
 
 def read_train(source: Tokens, root: Path) -> Iterator[NDArray[np.uint32]]:
-    """Ids to train on, in chunks. Raises DataError."""
+    """Read the ids to train on, in chunks. Raises DataError."""
     ids = _open(_find_train(source, root))
     last = len(ids) if source.held_out else count_kept(len(ids), source.held_out_fraction)
     return _check(ids, 0, last, _find_train(source, root), source.vocabulary)
 
 
 def read_held_out(source: Tokens, root: Path) -> Iterator[NDArray[np.uint32]]:
-    """Ids to evaluate on, in chunks. Raises DataError."""
+    """Read the ids to evaluate on, in chunks. Raises DataError."""
     path = _find_held_out(source, root) or _find_train(source, root)
     ids = _open(path)
     first = 0 if source.held_out else count_kept(len(ids), source.held_out_fraction)
