@@ -47,7 +47,7 @@ def price_blocks(
 
 
 def divide_by_block(problem: Objective, own: Mapping[str, tuple[str, ...]], network: Model, jit: Jit) -> Objective:
-    """Pass the regions of an objective through `jit` and gives each block in `own` regions of its own."""
+    """Pass the regions of an objective through `jit` and give each block in `own` regions of its own."""
     regions = compile_regions(problem, jit)
     curved = {frozenset(names): jit_for_block(jit, block)("curved", problem.curved) for block, names in own.items()}
     product = {frozenset(names): jit_for_block(jit, block)("product", problem.product) for block, names in own.items()}

@@ -1,4 +1,4 @@
-"""Checks a plug-in's transform while a run is planned.
+"""Check a plug-in's transform while a run is planned.
 
 The plan runs every function of a transform on the meta device, where nothing is computed. So a wrong shape or state is
 found before a byte is allocated. On a real device the functions are called without checks.

@@ -1,4 +1,4 @@
-"""Compare a plan with the memory of this machine and says what would fit, before a byte is allocated.
+"""Compare a plan with the memory of this machine and say what would fit, before a byte is allocated.
 
 The plan counts activations as if regions ran eagerly. Compiled regions fuse operations and need less, though hardly
 ever less than half. So a plan that exceeds the memory even with half is refused, and for one that exceeds it only as
@@ -69,7 +69,7 @@ def compare_with_memory(plan: Plan, room: Room | None = None) -> Fit | None:
 
 
 def require_fit(plan: Plan) -> Fit | None:
-    """Compare the plan with the memory of its device and raises EnvironmentProblem if it does not fit."""
+    """Compare the plan with the memory of its device and raise EnvironmentProblem if it does not fit."""
     found = compare_with_memory(plan)
     if found is not None and found.verdict == "does not fit":
         raise EnvironmentProblem(f"{plan.experiment.name}: {found}")

@@ -1,4 +1,4 @@
-"""Build and measures the metrics of a spec. The factory of each kind makes its metric, built in or not."""
+"""Build and measure the metrics of a spec. The factory of each kind makes its metric, built in or not."""
 
 from collections.abc import Iterable, Mapping
 

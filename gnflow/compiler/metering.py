@@ -52,7 +52,7 @@ class Meter:
         return cast("Region", meter)
 
     def price(self, name: str, region: Callable[..., object], *arguments: object) -> object:
-        """Run the region to learn its cost and returns its result. This does not count as a call."""
+        """Run the region to learn its cost and return its result. This does not count as a call."""
         with FlopCounterMode(display=False) as flops:
             result, most = self.storages.measure(lambda: region(*arguments), region=True)
         self.regions[name] = RegionCost(flops.get_total_flops(), most.total)
@@ -60,7 +60,7 @@ class Meter:
         return result
 
     def _run_around(self, name: str, work: Callable[..., object], *arguments: object) -> object:
-        """Run code around regions, counts their calls, and returns its result."""
+        """Run code around regions, count its calls, and return its result."""
         before = self.counts.copy()
         result, most = self.storages.measure(lambda: work(*arguments), region=False)
         parts = _split_result(result)

@@ -1,4 +1,4 @@
-"""Plan an experiment: computes every size and cost of a run before a byte is allocated."""
+"""Plan an experiment: compute every size and cost of a run before a byte is allocated."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -110,7 +110,7 @@ class Program:
 def compile(  # noqa: A001  # the verb of the design
     plan: Plan, compiled: bool = True, network: Model | None = None, notice: Notice = ignore_notice
 ) -> Program:
-    """Build the functions of a plan and sets torch's float32 precision. A graph is compiled at its first call.
+    """Build the functions of a plan and set torch's float32 precision. A graph is compiled at its first call.
 
     `network` is the network of the plan, if it has been built already. `notice` is called with the name of each region
     before its first call. Raises EnvironmentProblem for a missing GPU and for a metric that cannot be built.

@@ -15,7 +15,7 @@ _Form: TypeAlias = tuple[torch.Size, tuple[int, ...], torch.dtype]
 
 
 class Shortcut:
-    """Remembers operations that return one new tensor, and returns an empty tensor of its form the next time."""
+    """A memory of operations that return one new tensor. It gives an empty tensor of that form the next time."""
 
     def __init__(self) -> None:
         self._forms: dict[object, _Form] = {}

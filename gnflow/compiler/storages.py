@@ -43,7 +43,7 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         self.peak = Peak(self.alive)
 
     def measure(self, work: Callable[[], object], region: bool) -> tuple[object, Peak]:
-        """Run `work` and returns (its result, its own peak beyond what was alive before)."""
+        """Run `work` and return (its result, its own peak beyond what was alive before)."""
         before, floor, start = self.peak, self._floor, self.alive
         self.peak, self._floor = Peak(start), start if region else floor
         try:

@@ -63,7 +63,7 @@ def _measure_relative(displacement: Params, part: Params) -> Tensor:
 
 
 def push_nothing(function: Callable[[Params], Tensor], point: Params, part: Params) -> Pulled:
-    """Take no tangent and returns the value in its place. Only the names in `part` matter, not its numbers."""
+    """Take no tangent and return the value in its place. Only the names in `part` matter, not its numbers."""
     value, pullback = torch.func.vjp(lambda p: function({**point, **p}), trees.pick(point, part))  # type: ignore[misc]  # torch types the form with an auxiliary output
     return cast("Pulled", (value, pullback, value))
 

@@ -20,7 +20,7 @@ def hash_file(path: Path) -> str:
 
 
 class Digests:
-    """Remembers digests in one JSON file, by path, and forgets them when modification time, size or inode differ."""
+    """A memory of digests by path in one JSON file. It forgets a digest when time, size or inode change."""
 
     def __init__(self, memory: Path):
         self.memory = memory

@@ -1,4 +1,4 @@
-"""Text to token ids: a byte-level BPE trained here, plain bytes, or a ready `tokenizer.json`."""
+"""Turn text into token ids, by a byte-level BPE trained here, by plain bytes, or by a ready `tokenizer.json`."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +28,7 @@ MATCH: AddedTokens = "match"
 
 
 class Tokenizer(NamedTuple):
-    """`encode` gives the ids of each text, without marks at its ends; `decode` is the inverse for one."""
+    """Two functions: `encode` gives the ids of each text, without marks at its ends; `decode` inverts it for one text."""
 
     encode: Callable[[list[str]], list[Ids]]
     decode: Callable[[Ids], str]

@@ -95,7 +95,7 @@ class Link:
         self.client.set_terminated(self.run_id, "FAILED")
 
     def advance(self) -> bool:
-        """Send the next part of the journal. Returns False if there is none."""
+        """Send the next part of the journal. Return False if there is none."""
         chunk = tail.read(self.directory, self.position)
         if chunk.position == self.position:
             return False
@@ -110,7 +110,7 @@ class Link:
             self.client.log_batch(self.run_id, metrics=some)
 
     def upload_model(self) -> Exception | None:
-        """Store the final weights, unless MLflow has them. Returns errors."""
+        """Store the final weights, unless MLflow has them. Return errors."""
         from gnflow.track.logged_model import log_model
 
         try:
@@ -124,7 +124,7 @@ class Link:
         self._upload([path for path in description.list_artifacts(self.directory) if path not in self._tried])
 
     def upload(self) -> Exception | None:
-        """Store the files of the run directory. Returns errors, so that metrics are sent even if this fails."""
+        """Store the files of the run directory. Return errors, so that metrics are sent even if this fails."""
         return self._upload(description.list_artifacts(self.directory))
 
     def _upload(self, paths: Sequence[Path]) -> Exception | None:

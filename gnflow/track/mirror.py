@@ -32,7 +32,7 @@ HURRIED_FLUSH = 5.0  # the same if the store does not answer or the run was stop
 
 
 class StoreAway(EnvironmentProblem):
-    """The store does not answer, for any run."""
+    """An error that means that the store does not answer, for any run."""
 
 
 def _print_to_stderr(message: str) -> None:
@@ -40,7 +40,7 @@ def _print_to_stderr(message: str) -> None:
 
 
 class Mirror:
-    """Observer of a run. Its thread reads the journal from disk, and records that it is told of only wake it.
+    """An observer of a run. Its thread reads the journal from disk; the records that it hears only wake it.
 
     Errors of MLflow are never raised here; `report` gets a sentence about them.
     """
@@ -177,14 +177,14 @@ class Mirror:
 
 
 def finish(link: "Link", status: str) -> Exception | None:
-    """Store the files of the run, its status and its weights. Returns errors of storing."""
+    """Store the files of the run, its status and its weights. Return errors of storing."""
     problem = link.upload()
     link.finish(status, tail.read_span(link.directory)[1])
     return link.upload_model() or problem
 
 
 def replay(directory: Path, workspace: Workspace | None = None) -> str:
-    """Send everything that MLflow lacks of a run directory. Returns the id of the MLflow run.
+    """Send everything that MLflow lacks of a run directory. Return the id of the MLflow run.
 
     Without the file `mlflow.json` in the directory everything is sent again, which changes nothing that MLflow has.
     Raises EnvironmentProblem if there is nothing to mirror, or no store.

@@ -22,7 +22,7 @@ PATIENCE = 5.0  # seconds to wait for another writer
 
 
 def settle(database: Path) -> bool:
-    """Change addresses below former places of the store to where its artifacts are now. Returns whether any changed."""
+    """Change addresses below former places of the store to where its artifacts are now. Return whether any changed."""
     here = location.find_artifacts(database)
     with closing(_connect(database)) as connection:
         if not _find_former(connection, here):
@@ -65,7 +65,7 @@ def _find_root(address: str | None, name: str) -> str | None:
 
 
 def _has_moved_here(connection: sqlite3.Connection, root: str, here: Path) -> bool:
-    """Return whether artifacts of the store's runs are here or, if there are none, whether its former folder is gone."""
+    """Return whether artifacts of its runs are here or, if there are none, whether its former folder is gone."""
     there = Path(unquote(urlsplit(root).path))
     if there.exists() and here.exists() and there.samefile(here):
         return False

@@ -10,7 +10,7 @@ CHUNK = 1 << 20  # number of bytes that are read at once
 
 
 class Chunk(NamedTuple):
-    """The records that were read, and where the next reading begins."""
+    """The records that were read, and the position at which the next reading begins."""
 
     steps: list[Step]
     position: int

@@ -13,7 +13,7 @@ from gnflow.errors import DiskProblem
 
 
 class Gone(DiskProblem):
-    """The directory to write to was removed, emptied, replaced or moved."""
+    """An error that means that the directory to write to was removed, emptied, replaced or moved."""
 
     def __init__(self, message: str, moved: bool) -> None:
         super().__init__(message)

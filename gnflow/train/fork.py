@@ -28,7 +28,7 @@ class Pool(NamedTuple):
 
 
 def _has_torch_threads(names: list[str]) -> bool:
-    """Return whether torch's threads exist. They have the program's name, like Python's; no other library has as many."""
+    """Return whether torch's threads exist. They have the program's name, as Python's have; no library has as many."""
     return names.count(names[0]) - threading.active_count() >= torch.get_num_threads() - 1
 
 

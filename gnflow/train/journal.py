@@ -34,7 +34,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Event:
-    """An event that a reader of the run should know about, in words."""
+    """An event that readers of the run should know, in words."""
 
     step: int
     time: float

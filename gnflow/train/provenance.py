@@ -41,7 +41,7 @@ def record(
     changed: Mapping[str, tuple[str, str]] = {},
     report: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Add this session to provenance.json, and reports why git does not name a commit. Raises DiskProblem."""
+    """Add this session to provenance.json, and report why git does not name a commit. Raises DiskProblem."""
     git = repository.read_state(root, directory)
     if git.problem and repository.is_in_repository(root):
         report(f"warning: provenance.json lacks what git knows of this code: {git.problem}")

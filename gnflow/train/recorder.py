@@ -27,7 +27,7 @@ class Observer(Protocol):
 
 
 class Recorder:
-    """Writes the records of one session. Its costs and times continue from those of the journal."""
+    """The writer of the records of one session. Its costs and times continue from those of the journal."""
 
     def __init__(self, journal: Journal, plan: Plan, observers: Sequence[Observer] = ()) -> None:
         self.journal, self.plan = journal, plan

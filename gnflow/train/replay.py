@@ -31,7 +31,7 @@ Report = Callable[[str], None]
 
 
 class NoSuchStep(GnflowError):
-    """The run has not taken the step that was asked for."""
+    """An error that means that the run has not taken the requested step."""
 
     exit_code = 2
 
@@ -183,7 +183,7 @@ def _reverse(slope: Params) -> Params:
 
 
 class Outputs(TorchFunctionMode):
-    """Records, for each weight, the first floating-point tensor that is computed with it."""
+    """A mode that records, for each weight, the first floating-point tensor that is computed with it."""
 
     def __init__(self, params: Params) -> None:
         self._names = {id(weight): name for name, weight in params.items()}

@@ -17,7 +17,7 @@ PATIENCE = 20  # seconds for an answer
 
 
 class State(NamedTuple):
-    """`found` is None where there is no commit; `problem` has git's own words where it did not answer."""
+    """The answer of git: `found` is None if there is no commit, and `problem` is git's message if it did not answer."""
 
     found: dict[str, object] | None
     problem: str | None = None

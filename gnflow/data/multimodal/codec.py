@@ -1,4 +1,4 @@
-"""Images to codes and back: a codebook fitted here, or a VQ model of transformers."""
+"""Turn images into codes and back, by a codebook fitted here or by a VQ model of transformers."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -39,7 +39,7 @@ def fit_codec(data: Multimodal, images: Images, directory: Path) -> None:
 
 
 def open_codec(data: Multimodal, root: Path, directory: Path) -> Codec:
-    """Open the codec whose codebook is in `directory`. Raises DataError, and EnvironmentProblem without transformers."""
+    """Open the codec whose codebook is in `directory`. Raises DataError, or EnvironmentProblem without transformers."""
     match data.image_tokenizer:
         case VQ(patch=patch):
             codebook = np.load(directory / CODEBOOK)

@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits, read where they lie and never imported, with captions made from their labels."""
+"""Scikit-learn's handwritten digits, read in place and never imported, with captions made from their labels."""
 
 import gzip
 import hashlib

@@ -1,4 +1,4 @@
-"""Whole samples side by side in rows of one length."""
+"""Pack whole samples side by side into rows of one length."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from gnflow.data.tokenizers import Ids
 
 
 class Sequence(NamedTuple):
-    """Ids, and at each placeholder 1 + the number of the patch that is read there, else 0."""
+    """Ids, with 1 + the number of the patch that is read at each placeholder, and 0 elsewhere."""
 
     ids: Ids
     patches: NDArray[np.uint32]

@@ -21,7 +21,7 @@ Number = TypeVar("Number", bound=np.generic)
 
 
 class Scale(NamedTuple):
-    """Pixel values from 0 to 1 are shifted by `mean` and divided by `spread`, for each colour."""
+    """The scale of pixel values: from 0 to 1, shifted by `mean` and divided by `spread`, for each colour."""
 
     mean: Tensor
     spread: Tensor

@@ -14,7 +14,7 @@ Codes = NDArray[np.int64]
 
 
 class Captioned(NamedTuple):
-    """An image, [height, width, colours], and what is said about it."""
+    """An image, [height, width, colours], and its caption."""
 
     image: Pixels
     caption: str
@@ -44,7 +44,7 @@ class Pictures(NamedTuple):
 
 
 class Codec(NamedTuple):
-    """Images [images, height, width, colours] to codes [images, codes], and codes to quantised images."""
+    """A pair of functions: images [images, height, width, colours] to codes [images, codes], and back."""
 
     encode: Callable[[Pixels], Codes]
     decode: Callable[[Codes], Pixels]

@@ -13,7 +13,7 @@ from gnflow.groups import Task
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of one task stand together."""
+    """The rows of one split. Those of one task are adjacent."""
 
     ids: NDArray[np.integer]
     groups: NDArray[np.uint8]

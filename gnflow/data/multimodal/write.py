@@ -1,4 +1,4 @@
-"""Images and captions to shards: rows of ids, the group of each, the task of each row, and patches of pixels.
+"""Write images and captions as shards: rows of ids, the group of each, the task of each row, and patches of pixels.
 
 <split>.ids.npy      [rows, context + 1]   sequences, packed whole
 <split>.groups.npy   [rows, context + 1]   which loss a token bears as a target (gnflow.groups), 0 for none

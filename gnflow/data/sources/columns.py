@@ -1,4 +1,4 @@
-"""Columns by name; a dot leads into a mapping, as in `meta.body`. A column that has the dot in its name comes first."""
+"""Find columns by name. A dot leads into a mapping, as in `meta.body`, unless a column has the dot in its own name."""
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches

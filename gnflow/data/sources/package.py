@@ -1,4 +1,4 @@
-"""Text files of an installed distribution: its source code as a corpus. Read where it lies, never imported."""
+"""Text files of an installed distribution: its source code as a corpus. They are read in place and never imported."""
 
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, distribution

@@ -1,4 +1,4 @@
-"""Names of files in a spec: relative to the project root (the spec lets none lead out of it), and there."""
+"""Find the files that a spec names, relative to the project root. The spec allows no name that leads out of it."""
 
 import os
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The files that a pattern names: it is read as a shell reads it, and linked folders are looked into."""
+"""Find the files that a pattern names. It is read as a shell reads it, and linked folders are entered."""
 
 import os
 from collections.abc import Iterator, Sequence
