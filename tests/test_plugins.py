@@ -182,7 +182,7 @@ BAD_WHEN_BUILT = {
         swapped("    return Transform(init, update)", ""),
         "returned nothing, expected Transform",
     ),
-    "an update of another shape": (swapped(".sign() for", ".sign().sum() for"), "has shape (), expected (2, 257, 16)"),
+    "an update of another shape": (swapped(".sign() for", ".sign().sum() for"), "has shape (); expected (2, 257, 16)"),
     "a state that is no tensors": (swapped("counter(params)", "3"), "its state holds 3 at `updates`"),
     "a state with a plain dict": (
         swapped("return LionState(counter(params), rate(learning_rate, params), {", "return dict(**{"),

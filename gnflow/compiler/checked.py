@@ -47,7 +47,7 @@ def check_transform(transform: AnyTransform, who: str) -> AnyTransform:
             return transform.update(gradients, state, params)
         found: object = ask("update", transform.update, gradients, state, params)
         if not isinstance(found, tuple) or len(found) != 2:
-            raise EnvironmentProblem(f"{who}: `update` returned a {type(found).__name__}, expected (updates, state)")
+            raise EnvironmentProblem(f"{who}: `update` returned a {type(found).__name__}; expected (updates, state)")
         updates, after = found
         _require_like(who, "update", updates, params)
         _require_form(who, "update", after, state)
@@ -71,12 +71,12 @@ def _is_planned(params: Params) -> bool:
 def _require_like(who: str, name: str, updates: object, params: Params) -> None:
     if not isinstance(updates, dict) or set(updates) != set(params):
         given = ", ".join(updates) if isinstance(updates, dict) else type(updates).__name__
-        raise EnvironmentProblem(f"{who}: `{name}` returned updates of {given}, expected those of {', '.join(params)}")
+        raise EnvironmentProblem(f"{who}: `{name}` returned updates of {given}; expected those of {', '.join(params)}")
     for parameter, value in params.items():
         shape = tuple(updates[parameter].shape) if isinstance(updates[parameter], Tensor) else updates[parameter]
         if shape != tuple(value.shape):
             raise EnvironmentProblem(
-                f"{who}: the update of `{parameter}` has shape {shape}, expected {tuple(value.shape)}"
+                f"{who}: the update of `{parameter}` has shape {shape}; expected {tuple(value.shape)}"
             )
 
 

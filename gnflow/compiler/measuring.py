@@ -64,7 +64,7 @@ class NotedProbe:
         """Raise SpecError for metrics that would never be measured."""
         if self._joined and not self._called:
             raise SpecError(
-                f"metrics: `{'` and `'.join(self._kinds)}` measure a momentum, and the optimizer keeps none; "
+                f"metrics: `{'` and `'.join(self._kinds)}` measure a momentum, but the optimizer keeps none; "
                 "use `muon` or `rmnp`, in a rule at least, or remove what measures it"
             )
 

@@ -226,7 +226,7 @@ def _explain_too_large(experiment: Experiment, found: _Measured) -> SpecError:
     region, cost = max(found.regions.items(), key=lambda each: each[1].peak_bytes)
     return SpecError(
         f"compile.activations is {experiment.compile.activations} MiB; `{region}` needs at least "
-        f"{ceil(cost.peak_bytes / MIB)}. Allow that, or take fewer `training.rows` and more micro-batches"
+        f"{ceil(cost.peak_bytes / MIB)} MiB. Raise it to that, or take fewer `training.rows` and more micro-batches"
     )
 
 

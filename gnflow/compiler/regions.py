@@ -84,7 +84,7 @@ class Compiled:
         said = toolchain.find_first_error(cause.output if isinstance(cause, CppCompileError) else str(cause))
         return EnvironmentProblem(
             f"region `{self.name}` cannot be compiled on this machine: {said}\n"
-            "`gnflow doctor` tells more; --set compile.mode=off runs without compiling"
+            "`gnflow doctor` says more; --set compile.mode=off runs without compiling"
         )
 
 

@@ -61,7 +61,7 @@ def _require_sense(index: int, rule: Rule, owned: list[str], network: Model) -> 
         return
     vectors = [name for name in owned if len(network.weights[name].shape) != 2]
     if vectors:
-        raise SpecError(f"{where} sends vectors to {rule.use.kind}: {', '.join(vectors)}")
+        raise SpecError(f"{where} sends vectors to {rule.use.kind}, which takes matrices only: {', '.join(vectors)}")
     outside = [name for name in owned if name not in network.hidden]
     if outside and len(outside) < len(owned):
         raise SpecError(

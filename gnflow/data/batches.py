@@ -65,7 +65,9 @@ def count_rows(tokens: int, context: int) -> int:
 def _require_rows(tokens: int, context: int) -> int:
     rows = count_rows(tokens, context)
     if not rows:
-        raise DataError(f"one row takes context + 1 = {context + 1} tokens, and there are {tokens}")
+        raise DataError(
+            f"one row takes context + 1 = {context + 1} tokens, but there are only {tokens}; give more text"
+        )
     return rows
 
 

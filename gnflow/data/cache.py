@@ -50,7 +50,7 @@ def make_once(
                 directory, write_whole, lambda: report(f"waiting for another process that prepares {directory}")
             )
         except OSError as error:
-            raise DiskProblem(f"cannot write {directory}: {error.strerror or error}") from error
+            raise DiskProblem(f"{directory} cannot be written: {error.strerror or error}") from error
     return Made(directory, key)
 
 

@@ -28,7 +28,7 @@ MATCH: AddedTokens = "match"
 
 
 class Tokenizer(NamedTuple):
-    """Two functions: `encode` gives the ids of each text, without marks at its ends; `decode` inverts it for one text."""
+    """Two functions: `encode` gives the ids of each text, without marks at its ends; `decode` inverts it for one."""
 
     encode: Callable[[list[str]], list[Ids]]
     decode: Callable[[Ids], str]
@@ -129,7 +129,7 @@ def open_pretrained(path: Path, vocabulary: int, added_tokens: AddedTokens = MAT
         raise
     except Exception as error:
         # The package raises plain Exception for whatever it cannot parse.
-        raise DataError(f"{file}: not a tokenizer.json: {error}\nsave the tokenizer again") from None
+        raise DataError(f"{file} is not a tokenizer.json: {error}\nsave the tokenizer again") from None
     size = max(model.get_vocab(with_added_tokens=True).values(), default=-1) + 1
     if size > vocabulary:
         raise DataError(
@@ -196,13 +196,13 @@ def _find_end_of_text(model: "tokenizers.Tokenizer", file: Path) -> int:
         try:
             named = json.loads(config.read_bytes()).get("eos_token")
         except (ValueError, RecursionError, AttributeError, OSError) as error:
-            raise DataError(f"{config}: not a JSON object: {error}") from None
+            raise DataError(f"{config} is not a JSON object: {error}") from None
     named = named.get("content") if isinstance(named, dict) else named
     for token in (named,) if named else ENDS_OF_TEXT:
         if (found := model.token_to_id(token)) is not None:
             return found
     raise DataError(
-        f"{file}: no end-of-text token: looked for {named or ', '.join(ENDS_OF_TEXT)}\n"
+        f"{file} has no end-of-text token; gnflow looked for {named or ', '.join(ENDS_OF_TEXT)}\n"
         f'put "eos_token": "..." into {config}'
     )
 

@@ -144,7 +144,7 @@ class Mirror:
                 self._wake.wait(LOOK)
             except Exception as error:
                 hopeless = _is_hopeless(error)
-                self._complain(_find_reason(error), "does not take the run" if hopeless else "does not answer")
+                self._complain(_find_reason(error), "does not accept the run" if hopeless else "does not answer")
                 if closing and hopeless:
                     return False
                 link = None
@@ -205,7 +205,7 @@ def replay(directory: Path, workspace: Workspace | None = None) -> str:
         raise EnvironmentProblem(f"{directory} cannot be mirrored: {problem}") from problem
     except Exception as error:
         kind = StoreAway if any(isinstance(cause, AWAY) for cause in causes(error)) else EnvironmentProblem
-        raise kind(f"MLflow at {without_secrets(uri)} did not take {directory}: {_find_reason(error)}") from error
+        raise kind(f"MLflow at {without_secrets(uri)} did not accept {directory}: {_find_reason(error)}") from error
     if link is None:
         raise EnvironmentProblem(f"There is nothing to mirror: {directory / JOURNAL} has no record yet.")
     return link.run_id

@@ -109,11 +109,11 @@ def _await(process: subprocess.Popen[bytes], host: str, port: int, log: Path) ->
     while time.monotonic() < give_up:
         if process.poll() is not None:
             last = without_secrets("\n".join(log.read_text(errors="replace").strip().splitlines()[-3:]))
-            raise EnvironmentProblem(f"MLflow's server stopped at once:\n{last}\nAll it said is in {log}.")
+            raise EnvironmentProblem(f"MLflow's server stopped at once:\n{last}\nIts whole output is in {log}.")
         with suppress(OSError), _direct.open(f"{make_address(host, port)}/health", timeout=5):
             return
         time.sleep(0.2)
-    raise EnvironmentProblem(f"MLflow's server did not answer within {PATIENCE:g} s; what it said is in {log}.")
+    raise EnvironmentProblem(f"MLflow's server did not answer within {PATIENCE:g} s; its output is in {log}.")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

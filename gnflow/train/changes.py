@@ -42,7 +42,7 @@ def is_refused(differing: Differences, experiment: Experiment, extend: bool) -> 
 
 
 def is_extendable(differing: Differences, experiment: Experiment) -> bool:
-    """Return whether `extend` would let the run that is there go on as this one."""
+    """Return whether `extend` would let the existing run continue as this one."""
     return not is_refused(differing, experiment, extend=True) and not any(_find_look_ahead(experiment))
 
 
@@ -50,8 +50,8 @@ def require_no_look_ahead(experiment: Experiment) -> None:
     """Raise SpecError if a step depends on how many steps there will be."""
     for key, kind in _find_look_ahead(experiment):
         raise SpecError(
-            f"`{key}` is `{kind}`, which looks ahead: its values depend on the number of steps, so the run that is "
-            "there is not the beginning of a longer one.\nGive the longer run another name, or begin again with "
+            f"`{key}` is `{kind}`, which looks ahead: its values depend on the number of steps, so the existing run "
+            "is not the beginning of a longer one.\nGive the longer run another name, or begin again with "
             "--fresh; runs with the schedule `constant` can be extended."
         )
 

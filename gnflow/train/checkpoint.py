@@ -219,4 +219,7 @@ def _require_room(parent: Path, size: int) -> None:
     free = shutil.disk_usage(parent).free
     needed = size + (1 << 16)
     if free < needed:
-        raise DiskProblem(f"a checkpoint needs {needed:,} bytes, {parent} has {free:,} left; earlier ones are safe")
+        raise DiskProblem(
+            f"a checkpoint needs {needed:,} bytes, but {parent} has only {free:,} left. Earlier checkpoints are safe; "
+            "free some space, and the same command resumes"
+        )

@@ -65,8 +65,8 @@ def require_ours(directory: Path, experiment: Experiment, replacing: bool, exten
         raise SpecError(
             f"{directory} holds a run of another spec (there -> now):\n"
             + "\n".join(lines)
-            + ("\n--extend lets the run that is there go on to the new end. Or give" if longer else "\nGive")
-            + " this one another name or --run-dir; or --supersede, which moves the run that is there aside; "
+            + ("\n--extend lets the existing run continue to the new end. Or give" if longer else "\nGive")
+            + " this one another name or --run-dir; or --supersede, which moves the existing run aside; "
             + "or --fresh, which deletes it."
         )
     if any(map(is_about_end, differing)):
@@ -82,7 +82,7 @@ def find_differences(directory: Path, experiment: Experiment) -> Differences:
         stored = _resolve_with_defaults(path)
         there = {} if stored == text else dict(_flatten(_parse_tree(stored)))
     except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise SpecError(f"{path} cannot be read ({error}); --fresh deletes the run that is there") from error
+        raise SpecError(f"{path} cannot be read ({error}); --fresh deletes the existing run") from error
     now = {} if stored == text else dict(_flatten(_parse_tree(text)))
     keys = [*now, *(key for key in there if key not in now)]
     return {key: (there.get(key, MISSING), now.get(key, MISSING)) for key in keys if there.get(key) != now.get(key)}

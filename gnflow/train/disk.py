@@ -68,9 +68,9 @@ def guard_write(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         require_there(path)  # the directory may have disappeared in the meantime
-        raise DiskProblem(f"cannot write {path}: {error.strerror or error}") from error
+        raise DiskProblem(f"{path} cannot be written: {error.strerror or error}") from error
     except SafetensorError as error:
-        raise DiskProblem(f"cannot write {path}: {error}") from error
+        raise DiskProblem(f"{path} cannot be written: {error}") from error
 
 
 def write(path: Path, content: bytes) -> None:

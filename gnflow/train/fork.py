@@ -53,7 +53,7 @@ def require_threads() -> None:
     for library, lives, work in POOLS:
         if not lives(names) and not _can_copy_work(work):
             raise EnvironmentProblem(
-                f"this process was forked from one in which {library} has used threads, and would hang; "
+                f"this process was forked from one in which {library} has used threads, so it would hang; "
                 'start it with multiprocessing.get_context("spawn") or as a program of its own'
             )
 

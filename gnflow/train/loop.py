@@ -119,7 +119,7 @@ def _record_changes(journal: Journal, planned: Plan, changed: Differences, repor
         reached = [step for step, record in journal.steps.items() if results.has_reached_target(planned, record)]
         require_later(last, planned.steps, min(reached, default=None))
     name = EXTENDED if longer else CHANGED
-    report(f"the run that is there goes on from step {last}, {name}: {describe_changes(changed)}")
+    report(f"the existing run continues from step {last}, {name}: {describe_changes(changed)}")
     journal.record(Event(last, time.time(), name, describe_changes(changed)))
     journal.sync()  # the spec that is written next ends the difference, so the event must be on the disk by then
 
@@ -208,7 +208,7 @@ def _find_resume_point(checkpoints: Path, journal: Journal, report: Report) -> P
     found = checkpoint.find_newest(checkpoints, journal.reaches)
     for step, problem in found.damage.items():
         name = checkpoint.make_path(checkpoints, step).name
-        instead = f"; going on from {found.path.name}" if found.path else ""
+        instead = f"; the run continues from {found.path.name}" if found.path else ""
         report(f"warning: checkpoint {name} is not used: {problem}{instead}")
         journal.record(Event(step, time.time(), "damaged", f"checkpoint {name} is not used: {problem}"))
     for number in journal.damaged:

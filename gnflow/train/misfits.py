@@ -28,7 +28,7 @@ def explain_unreadable(path: Path, file: Path, error: OSError) -> SpecError:
         return SpecError(f"{KEY}: {path} is a run; its weights are in {path / MODEL}\nname that directory")
     if path.is_dir() and (found := _find_foreign(path)):
         return _explain_foreign(path, found)
-    return SpecError(f"{KEY}: cannot read {file}: {error.strerror or error}\nrun the spec that leaves it first")
+    return SpecError(f"{KEY}: {file} cannot be read: {error.strerror or error}\nrun the spec that writes it first")
 
 
 def explain_misfit(file: Path, found: Mapping[str, Tensor], wanted: tuple[Parameter, ...]) -> SpecError | None:

@@ -47,7 +47,9 @@ class Past:
         elif self.beginning is not None:
             state = self.beginning()
         else:
-            raise DiskProblem(f"{self.checkpoints} has no good checkpoint up to step {step}")
+            raise DiskProblem(
+                f"{self.checkpoints} has no good checkpoint up to step {step}; --fresh starts the run again"
+            )
         undone = self.undone()
         while state.step < step:
             following = state.step + 1

@@ -44,7 +44,7 @@ def record(
     """Add this session to provenance.json, and report why git does not name a commit. Raises DiskProblem."""
     git = repository.read_state(root, directory)
     if git.problem and repository.is_in_repository(root):
-        report(f"warning: provenance.json lacks what git knows of this code: {git.problem}")
+        report(f"warning: provenance.json does not describe this code completely, because git answered: {git.problem}")
     known = read(directory)
     before = known.get("sessions")
     session = {
@@ -88,7 +88,7 @@ def read(directory: Path) -> dict[str, object]:
 def _explain_unreadable(path: Path, reason: str) -> DiskProblem:
     return DiskProblem(
         f"{path} cannot be read: {reason}\n"
-        "bring back a good copy; or delete it, and what it says of earlier sessions and their data is lost"
+        "restore a good copy, or delete the file and lose its record of earlier sessions and their data"
     )
 
 
@@ -107,7 +107,7 @@ def require_same_data(directory: Path, digest: str, shards: Path) -> None:
     if known is not None and known != digest:
         raise DataError(
             f"the data in {shards} changed since this run began (SHA-256 {known[:12]}, now {digest[:12]}); "
-            "bring the old data back, or --fresh starts the run again"
+            "restore the old data, or --fresh starts the run again"
         )
 
 

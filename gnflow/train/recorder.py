@@ -78,7 +78,8 @@ class Recorder:
             except Exception as error:
                 self._observers.remove(observer)
                 warnings.warn(
-                    f"{type(observer).__name__} failed and hears no more: {without_secrets(str(error))}", stacklevel=2
+                    f"{type(observer).__name__} failed and hears no more records: {without_secrets(str(error))}",
+                    stacklevel=2,
                 )
         return bool(written)
 

@@ -115,7 +115,7 @@ def _require_step(run: Run, step: int, reading: Reading, steps: int) -> None:
     # If a run diverged, the step after the last record is the one that ended it.
     last = min(find_last_step(reading.steps) + 1, steps)
     if not 1 <= step <= last:
-        raise NoSuchStep(f"{run.directory} has no step {step}; it can be asked for steps 1 to {last}")
+        raise NoSuchStep(f"{run.directory} has no step {step}; give a step from 1 to {last}")
 
 
 def _find_origin(past: Past, step: int, report: Report) -> int:
@@ -125,7 +125,7 @@ def _find_origin(past: Past, step: int, report: Report) -> int:
     origin = 0 if found.path is None else checkpoint.read_step(found.path)
     if origin < step:
         named = "the starting weights" if found.path is None else f"checkpoint {found.path.name}"
-        report(f"computing what came before again: {step - origin} steps from {named}")
+        report(f"computing the {step - origin} steps before it again, from {named}")
     return origin
 
 

@@ -99,5 +99,5 @@ def read_deadline() -> float:
     except ValueError:
         seconds = math.nan
     if not seconds > 0:
-        raise EnvironmentProblem(f"{VARIABLE}={text}: expected a number of seconds above 0")
+        raise EnvironmentProblem(f"{VARIABLE} is `{text}`; expected a number of seconds above 0")
     return seconds

@@ -136,7 +136,7 @@ def _read_cached(path: Path, report: Report) -> Params | None:
 def _read_weights(plan: Plan, device: torch.device, path: Path) -> Params:
     file = path / checkpoint.PARAMS if path.is_dir() else path
     if (file.parent / checkpoint.MANIFEST).exists() and (damage := checkpoint.find_damage(file.parent)):
-        raise DataError(f"training.start.path: {file.parent} is damaged: {damage}; bring a good copy")
+        raise DataError(f"training.start.path: {file.parent} is damaged: {damage}; restore a good copy")
     try:
         found = read_tensors(file.read_bytes())
     except OSError as error:

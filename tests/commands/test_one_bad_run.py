@@ -99,7 +99,7 @@ def test_a_store_that_is_away_is_asked_once_and_not_for_every_run(project: Path,
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     done = without_privilege("track", "runs", root=project)
     assert done.returncode == 7
-    assert "did not take runs/a_good: Connection refused. The 2 runs after it were not tried" in done.stderr
+    assert "did not accept runs/a_good: Connection refused. The 2 runs after it were not tried" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

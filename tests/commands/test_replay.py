@@ -139,7 +139,7 @@ def test_a_poisoned_token_is_found_in_its_microbatch() -> None:
 
 
 def test_what_cannot_be_replayed_is_said(project: Path) -> None:
-    with pytest.raises(NoSuchStep, match=r"adamw has no step 7; it can be asked for steps 1 to 6") as raised:
+    with pytest.raises(NoSuchStep, match=r"adamw has no step 7; give a step from 1 to 6") as raised:
         command(Path("adamw"), 7)
     assert raised.value.exit_code == 2
     with pytest.raises(NoSuchStep, match="has no step 0"):

@@ -260,4 +260,4 @@ def test_what_cannot_be_tracked_is_said(workspace: Workspace, monkeypatch: pytes
     command = [sys.executable, "-m", "gnflow", "track", "runs/sizes/muon/seed_1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (7, "", 1)
-    assert "MLflow at http://127.0.0.1:9 did not take runs/sizes/muon/seed_1: " in done.stderr
+    assert "MLflow at http://127.0.0.1:9 did not accept runs/sizes/muon/seed_1: " in done.stderr

@@ -58,7 +58,7 @@ def test_a_model_that_is_too_large_itself_is_told_the_size_that_is_not() -> None
     found = compare_with_memory(one, room(one.memory["parameters"]))
     assert found is not None
     assert found.verdict == "does not fit"
-    assert "take a model of at most about" in str(found)
+    assert "Choose a model of at most about" in str(found)
     assert "fewer `model.layers`" in str(found)
 
 

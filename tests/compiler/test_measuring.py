@@ -68,7 +68,7 @@ def test_the_probes_of_several_metrics_are_one(tmp_path: Path, monkeypatch: pyte
 
 def test_a_probe_that_no_optimizer_would_call_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     declared = strangers.having(experiment({"kind": "adamw"}), strangers.metric(tmp_path, monkeypatch))
-    with pytest.raises(SpecError, match="`top_five` measure a momentum, and the optimizer keeps none"):
+    with pytest.raises(SpecError, match="`top_five` measure a momentum, but the optimizer keeps none"):
         plan(declared)
 
 

@@ -155,7 +155,7 @@ def test_a_row_takes_one_token_more_than_its_context(tokens: int, rows: int) -> 
 def test_a_text_shorter_than_a_row_is_refused() -> None:
     short = np.arange(8, dtype=np.uint16)
     for take in (lambda: Batches(short, 2, 8, 0).take(0, 1), lambda: take_held_out(short, 2, 8, 1)):
-        with pytest.raises(DataError, match=r"context \+ 1 = 9 tokens, and there are 8"):
+        with pytest.raises(DataError, match=r"context \+ 1 = 9 tokens, but there are only 8"):
             take()
 
 

@@ -63,5 +63,5 @@ def test_a_name_with_a_dot_is_taken_as_it_is_first() -> None:
 def test_a_row_without_the_inner_mapping_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"meta": {"body": "a"}}\n{"meta": null}\n')
-    with pytest.raises(DataError, match=r"rows.jsonl:2: no column `meta.body`; it has meta\n"):
+    with pytest.raises(DataError, match=r"rows.jsonl:2 has no column `meta.body`; it has meta\n"):
         texts(path, "meta.body")

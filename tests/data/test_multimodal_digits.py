@@ -94,5 +94,5 @@ def test_a_damaged_file_is_named(content: bytes, tmp_path: Path, monkeypatch: py
     path = tmp_path / "digits.csv.gz"
     path.write_bytes(content)
     monkeypatch.setattr(digits, "FILE", str(path))
-    with pytest.raises(DataError, match=r"digits\.csv\.gz: not the digits"):
+    with pytest.raises(DataError, match=r"digits\.csv\.gz does not hold the digits"):
         digits.open_gallery(Digits(), 0)

@@ -104,10 +104,10 @@ def test_a_larger_image_is_scaled_and_cut_to_the_middle(tmp_path: Path) -> None:
 def test_what_is_no_image_is_refused_by_row(tmp_path: Path) -> None:
     good = encoded(picture(0))
     for bad, problem in (
-        (b"text", "is not a whole PNG or JPEG"),
-        (good[: len(good) // 2], "is not a whole PNG or JPEG"),
+        (b"text", "is not a complete PNG or JPEG"),
+        (good[: len(good) // 2], "is not a complete PNG or JPEG"),
         (None, "is null"),
-        (encoded(picture(0), "GIF"), "is not a whole PNG or JPEG"),
+        (encoded(picture(0), "GIF"), "is not a complete PNG or JPEG"),
     ):
         table(tmp_path / "a.parquet", range(4), image=[good, good, bad, good])
         with pytest.raises(DataError, match=rf"a\.parquet, row 3: `image` {problem}"):
@@ -139,7 +139,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     table(tmp_path / "a.parquet", range(20))
     content = (tmp_path / "a.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(content[:100])
-    with pytest.raises(DataError, match=r"a\.parquet: not a whole Parquet file"):
+    with pytest.raises(DataError, match=r"a\.parquet is not a complete Parquet file"):
         files(tmp_path)
 
 
@@ -182,6 +182,6 @@ def test_a_name_on_the_hub_that_cannot_be_read_is_no_broken_file(
         raise OSError("error sending request")
 
     monkeypatch.setattr(polars, "scan_parquet", unreachable)
-    with pytest.raises(DataError, match="cannot be read: error sending request\nis the name right"):
+    with pytest.raises(DataError, match="cannot be read: error sending request\ncheck the name"):
         tables.open_hub_gallery(ImageHub(path="someone/images", height=8, width=8), tmp_path)
     assert asked == ["hf://datasets/someone/images/**/train-*.parquet"]

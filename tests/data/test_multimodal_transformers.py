@@ -126,8 +126,8 @@ def json_without_end(directory: Path) -> None:
     [
         (no_weights, "no model in"),
         (another_model, "a model of type `llama`; expected janus_vqgan or emu3_vqgan"),
-        (cut_weights, "not a whole JanusVQVAE"),
-        (fewer_weights, "not a whole JanusVQVAE: it lacks encoder.conv_in.weight"),
+        (cut_weights, "not hold a complete JanusVQVAE"),
+        (fewer_weights, "not hold a complete JanusVQVAE: it lacks encoder.conv_in.weight"),
         (no_json, "not a JSON object"),
         (json_without_end, "not a JSON object"),
     ],

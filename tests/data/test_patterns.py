@@ -69,7 +69,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, written: Written)
     folder = written("c/d/a.txt", "a").parent
     folder.chmod(0)
     try:
-        with pytest.raises(DataError, match=r"c/d: cannot be read: Permission denied"):
+        with pytest.raises(DataError, match=r"c/d cannot be read: Permission denied"):
             found(tmp_path, "c/**/*.txt")
     finally:
         folder.chmod(0o700)

@@ -124,7 +124,7 @@ def test_another_version_of_the_wheel_is_refused(monkeypatch: pytest.MonkeyPatch
 def test_an_incomplete_wheel_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install(tmp_path, "3.0.0", "tragedies/hamlet.md")
     without_packages(monkeypatch, tmp_path)
-    with pytest.raises(DataError, match=r"expected 38 plays .* found 1: .*\nrun: pip install --force-reinstall"):
+    with pytest.raises(DataError, match=r"has 1 plays .*; expected 38: .*\nrun: pip install --force-reinstall"):
         plays.open_corpus()
 
 

@@ -165,11 +165,11 @@ def test_the_end_of_text_is_the_one_its_configuration_names(written: Written) ->
         written("tokenizer_config.json", json.dumps({"eos_token": value}))
         assert open_pretrained(path, VOCABULARY).end_of_text == king
     written("tokenizer_config.json", json.dumps({"eos_token": "<gone>"}))
-    with pytest.raises(DataError, match="no end-of-text token: looked for <gone>"):
+    with pytest.raises(DataError, match="no end-of-text token; gnflow looked for <gone>"):
         open_pretrained(path, VOCABULARY)
     for broken in ("[", "[]", "[" * 100_000):
         written("tokenizer_config.json", broken)
-        with pytest.raises(DataError, match=r"tokenizer_config\.json: not a JSON object"):
+        with pytest.raises(DataError, match=r"tokenizer_config\.json is not a JSON object"):
             open_pretrained(path, VOCABULARY)
 
 
@@ -183,7 +183,7 @@ def test_a_tokenizer_without_an_end_of_text_says_what_to_write(written: Written)
 def test_a_tokenizer_that_cannot_be_read_is_named(written: Written, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data.tokenizer.path: there is no file .*nowhere"):
         open_pretrained(tmp_path / "nowhere", VOCABULARY)
-    with pytest.raises(DataError, match=r"broken\.json: not a tokenizer\.json"):
+    with pytest.raises(DataError, match=r"broken\.json is not a tokenizer\.json"):
         open_pretrained(written("broken.json", "{}"), VOCABULARY)
 
 

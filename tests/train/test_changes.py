@@ -64,7 +64,7 @@ def test_six_steps_extended_to_twelve_are_twelve_bit_for_bit(optimizer: str, tmp
 def test_an_extension_is_recorded_and_said(project: Path) -> None:
     directory, said = project / "runs" / "tiny", list[str]()
     run(tiny.experiment(steps=8), Workspace(project), extend=True, report=said.append)
-    assert "the run that is there goes on from step 6, extended: training.steps 6 -> 8" in said
+    assert "the existing run continues from step 6, extended: training.steps 6 -> 8" in said
     [event] = [event for event in read(directory / "journal.jsonl").events if event.name == EXTENDED]
     assert (event.step, event.message) == (6, "training.steps 6 -> 8")
     sessions = provenance.read(directory)["sessions"]
@@ -100,7 +100,7 @@ def test_a_schedule_that_looks_ahead_is_refused_with_the_reason(
 
 
 def test_without_extend_the_option_is_named_where_it_would_do(project: Path) -> None:
-    with pytest.raises(SpecError, match="--extend lets the run that is there go on"):
+    with pytest.raises(SpecError, match="--extend lets the existing run continue"):
         run(tiny.experiment(steps=9), Workspace(project))
     with pytest.raises(SpecError) as raised:
         run(tiny.experiment(steps=9, seed=3), Workspace(project))

@@ -190,7 +190,7 @@ def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint_and_no_rubbish(tmp
     good = checkpoint.save(tmp_path, state(5))
     large = State(6, {"weight": torch.zeros(1_000)}, {"momentum": torch.zeros(10_000)})
     for limit in (0, 100, 3_000, 20_000):  # in the first file, and in the second
-        with no_file_beyond(limit), pytest.raises(DiskProblem, match="cannot write"):
+        with no_file_beyond(limit), pytest.raises(DiskProblem, match="cannot be written"):
             checkpoint.save(tmp_path, large)
         assert list(tmp_path.iterdir()) == [good]
         assert checkpoint.find_newest(tmp_path).path == good

@@ -240,7 +240,7 @@ def test_an_observer_that_fails_is_dropped_and_the_run_goes_on(tmp_path: Path) -
             raise OSError("broken pipe")
 
     heard = Heard()
-    with pytest.warns(UserWarning, match="Broken failed and hears no more: broken pipe"):
+    with pytest.warns(UserWarning, match="Broken failed and hears no more records: broken pipe"):
         trained(tmp_path, quadratic_plan(), Broken(), heard)
     assert len(heard) == 13
 

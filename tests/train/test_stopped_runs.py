@@ -160,5 +160,5 @@ def test_a_touched_file_asks_for_a_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "soon", ""])
 def test_a_deadline_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GNFLOW_STOP_SECONDS", text)
-    with pytest.raises(EnvironmentProblem, match=f"GNFLOW_STOP_SECONDS={text}: expected a number of seconds"):
+    with pytest.raises(EnvironmentProblem, match=f"GNFLOW_STOP_SECONDS is `{text}`; expected a number of seconds"):
         signals.Stop(lambda line: None)

@@ -117,11 +117,11 @@ def _read() -> tuple[Pixels, NDArray[np.int64]]:
         except (EOFError, gzip.BadGzipFile) as error:
             raise _explain_damage(path, str(error)) from None
     if (digest := hashlib.sha256(content).hexdigest()) != SHA256:
-        raise _explain_damage(path, f"the SHA-256 of its content is {digest[:12]}..., expected {SHA256[:12]}...")
+        raise _explain_damage(path, f"the SHA-256 of its content is {digest[:12]}...; expected {SHA256[:12]}...")
     table = np.array([line.split(",") for line in content.decode().split()], dtype=float).astype(np.int64)
     levels = np.rint(table[:, :-1] * (255 / DARKEST)).astype(np.uint8)
     return levels.reshape(-1, 8, 8, 1), table[:, -1]
 
 
 def _explain_damage(path: Path, reason: str) -> DataError:
-    return DataError(f"{path}: not the digits: {reason}\nrun: pip install --force-reinstall scikit-learn")
+    return DataError(f"{path} does not hold the digits: {reason}\nrun: pip install --force-reinstall scikit-learn")

@@ -68,7 +68,9 @@ def _open_texts(text: Opened | None, gallery: Gallery) -> tuple[Texts, Texts]:
     for name, pieces in zip(corpus._fields, corpus, strict=True):
         if next(pieces(), None) is None:
             part = name.replace("_", "-")
-            raise DataError(f"nothing in the {part} part of data.text\nexpected at least one document with text")
+            raise DataError(
+                f"there is nothing in the {part} part of data.text\nexpected at least one document with text"
+            )
     train, held_out = corpus
     return lambda: (p.text for p in join_pieces(train())), lambda: (p.text for p in join_pieces(held_out()))
 

@@ -32,7 +32,7 @@ def list_model_files(directory: Path) -> list[Path]:
     found = sorted(path for path in directory.glob("*") if path.suffix in (".json", ".safetensors"))
     if not any(path.suffix == ".safetensors" for path in found) or directory / "config.json" not in found:
         raise DataError(
-            f"data.image_tokenizer.path: no model in {directory}\n"
+            f"data.image_tokenizer.path: there is no model in {directory}\n"
             "expected config.json and *.safetensors, as `save_pretrained` writes them"
         )
     return found
@@ -45,7 +45,7 @@ def open_pretrained(directory: Path, spec: PretrainedVQ, grid: tuple[int, int], 
     kind = str(config.get("model_type"))
     if kind not in KINDS:
         raise DataError(
-            f"{directory}: a model of type `{kind}`; expected {' or '.join(KINDS)}\nsave the VQ part alone: "
+            f"{directory} holds a model of type `{kind}`; expected {' or '.join(KINDS)}\nsave the VQ part alone: "
             "model.model.vqmodel.save_pretrained(...)"
         )
     janus = kind == "janus_vqgan"
@@ -57,7 +57,8 @@ def open_pretrained(directory: Path, spec: PretrainedVQ, grid: tuple[int, int], 
     found = config.get("num_patches")
     if janus and grid != (found, found):
         raise DataError(
-            f"{directory}: the model has {found} x {found} codes, and an image of data.source {grid[0]} x {grid[1]}\n"
+            f"{directory}: the model has {found} x {found} codes, but an image of data.source has "
+            f"{grid[0]} x {grid[1]}\n"
             "give images of the size that it was made for"
         )
     model, scale = _load(directory, KINDS[kind]), _read_scale(directory)
@@ -94,10 +95,12 @@ def _load(directory: Path, name: str) -> _Model:
             directory, local_files_only=True, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"{directory}: not a whole {name}: {error}\ncopy or save it again") from None
+        raise DataError(f"{directory} does not hold a complete {name}: {error}\ncopy or save it again") from None
     # The package fills what a file lacks with random numbers.
     if lacking := sorted(map(str, found["missing_keys"])):
-        raise DataError(f"{directory}: not a whole {name}: it lacks {', '.join(lacking[:3])}\ncopy or save it again")
+        raise DataError(
+            f"{directory} does not hold a complete {name}: it lacks {', '.join(lacking[:3])}\ncopy or save it again"
+        )
     return cast(_Model, model.eval())
 
 
@@ -146,9 +149,9 @@ def _read_json(path: Path) -> dict[str, object]:
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not a JSON object: {error}") from None
+        raise DataError(f"{path} is not a JSON object: {error}") from None
     if not isinstance(content, dict):
-        raise DataError(f"{path}: not a JSON object")
+        raise DataError(f"{path} is not a JSON object")
     return content
 
 

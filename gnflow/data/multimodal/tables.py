@@ -98,7 +98,7 @@ def _find_local(source: ImageHub, split: str, directory: Path) -> list[Path]:
     if not found:
         part = f"; to hold out the last part of `{source.split}`, write `held_out_fraction: 0.05` in data.source"
         raise DataError(
-            f"data.source: no Parquet file of the split `{split}` under {directory}\n"
+            f"data.source: there is no Parquet file of the split `{split}` under {directory}\n"
             f"expected {split}.parquet, {split}-*.parquet or {split}/*.parquet{part * (split == source.held_out)}"
         )
     return found
@@ -212,12 +212,12 @@ def _decode(content: object, source: ImageTable, place: str) -> Pixels | DataErr
         with Image.open(BytesIO(content), formats=("PNG", "JPEG")) as file:
             plain = file.convert("RGB" if colours == 3 else "L")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return DataError(f"{place}: `{source.image}` is not a whole PNG or JPEG: {error}\nremove or repair the row")
+        return DataError(f"{place}: `{source.image}` is not a complete PNG or JPEG: {error}\nremove or repair the row")
     fitted = ImageOps.fit(plain, (width, height), Image.Resampling.BICUBIC)
     return np.asarray(fitted, dtype=np.uint8).reshape(height, width, colours)
 
 
 def _explain_unreadable(file: Path | str, error: Exception, row: int = 0) -> DataError:
     if isinstance(file, str):
-        return DataError(f"{file} cannot be read: {error}\nis the name right, is there such a split, and a connection?")
-    return DataError(f"{file}: not a whole Parquet file (after row {row}): {error}\ncopy or download it again")
+        return DataError(f"{file} cannot be read: {error}\ncheck the name, the split and the connection")
+    return DataError(f"{file} is not a complete Parquet file (after row {row}): {error}\ncopy or download it again")

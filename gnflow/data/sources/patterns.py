@@ -24,7 +24,7 @@ def find_matches(pattern: str, root: Path) -> list[Path]:
     try:
         return sorted(set(_find_below(root, PurePath(pattern).parts)), key=PurePath.as_posix)
     except OSError as error:
-        raise DataError(f"{error.filename}: cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{error.filename} cannot be read: {error.strerror or error}") from error
 
 
 def _find_below(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
@@ -47,9 +47,7 @@ def _follow(path: Path, rest: Sequence[str]) -> Iterator[Path]:
     elif path.is_file():
         yield path
     elif path.is_symlink() and not path.exists():
-        raise DataError(
-            f"{path} is a link to {path.readlink()}, which is not there\nbring that file, or remove the link"
-        )
+        raise DataError(f"{path} is a link to {path.readlink()}, which is not there\nadd that file, or remove the link")
 
 
 def _list_folders(top: Path) -> Iterator[Path]:

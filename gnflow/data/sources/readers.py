@@ -29,7 +29,7 @@ def read(path: Path, column: str, encoding: str = "utf-8") -> Iterator[Piece | D
             yield from wrap_texts(_read_parquet(path, column))
         case other:
             yield DataError(
-                f"{path}: cannot read `{other or 'a file without an ending'}`\n"
+                f"{path} cannot be read, since it has {f'the ending `{other}`' if other else 'no ending'}\n"
                 "expected .txt or .md (one document each), .jsonl or .parquet (one document a row)"
             )
 
@@ -115,8 +115,8 @@ def _explain_undecodable(place: str, what: str, encoding: str) -> DataError:
     name = encoding.upper()
     return DataError(
         f"{place}: {what} is not valid {name}; expected {name} text\n"
-        "where all files have another encoding, name it in data.source.encoding (for example latin-1); "
-        "else convert those that have, for example: iconv -f latin1 -t utf-8"
+        "if all files have another encoding, name it in data.source.encoding (for example latin-1); "
+        "otherwise convert the files that have it, for example: iconv -f latin1 -t utf-8"
     )
 
 
@@ -132,9 +132,9 @@ def _read_json_line(line: str, column: str, place: str) -> str | DataError:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return DataError(f"{place}: not JSON: {error}\nexpected one object a line, with the text in `{column}`")
+        return DataError(f"{place} is not JSON: {error}\nexpected one object a line, with the text in `{column}`")
     if not isinstance(row, dict):
-        return DataError(f"{place}: {type(row).__name__}; expected an object with the text in `{column}`")
+        return DataError(f"{place} is a {type(row).__name__}; expected an object with the text in `{column}`")
     try:
         return check_text(find_field(row, column, place), place, column)
     except DataError as error:
@@ -155,6 +155,6 @@ def _read_parquet(path: Path, column: str) -> Iterator[str | DataError]:
                 row += 1
                 yield check_text(text, f"{path}, row {row}", column)
     except (polars.exceptions.PolarsError, OSError) as error:
-        yield DataError(f"{path}: not a whole Parquet file (after row {row}): {error}\ncopy or download it again")
+        yield DataError(f"{path} is not a complete Parquet file (after row {row}): {error}\ncopy or download it again")
     except DataError as error:
         yield error

