@@ -128,7 +128,7 @@ def test_what_is_not_utf8_is_named_with_its_line(workspace: Workspace, written: 
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        ('{"text": "cut', "not JSON: "),
+        ('{"text": "cut', "is not JSON: "),
         ("[1, 2]", "list; expected an object with the text in `text`"),
         ("[" * 100_000, "not JSON"),
         ('{"text": 3}', "`text` is int; expected a string"),
@@ -141,7 +141,7 @@ def test_what_is_not_utf8_is_named_with_its_line(workspace: Workspace, written: 
 def test_a_bad_json_line_is_named(workspace: Workspace, written: Written, row: str, expected: str) -> None:
     written("rows.jsonl", lines({"text": "good"}) + "\n" + row + "\n" + lines({"text": "good"}))
     message = failure(workspace, "rows.jsonl")
-    assert f"{workspace.root / 'rows.jsonl'}:3: " in message
+    assert f"{workspace.root / 'rows.jsonl'}:3" in message
     assert expected in message
 
 

@@ -89,7 +89,7 @@ def test_what_the_spec_says_must_be_so(saved: object, field: str, value: int, ha
 
 def test_janus_takes_images_of_one_size(tmp_path: Path) -> None:
     tiny("janus").save_pretrained(tmp_path / "vq")
-    with pytest.raises(DataError, match=r"the model has 4 x 4 codes, and an image of data\.source 4 x 5"):
+    with pytest.raises(DataError, match=r"the model has 4 x 4 codes, but an image of data\.source has 4 x 5"):
         codec(tmp_path, grid=(4, 5))
 
 
