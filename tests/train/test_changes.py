@@ -166,7 +166,7 @@ def test_keys_that_change_no_result_may_change_on_resume_and_are_recorded(projec
     assert event.step == 4
     assert "training.checkpoint_every 2 -> 3" in event.message
     assert "compile.max_recompiles 0 -> 4" in event.message
-    assert any("goes on from step 4, changed: " in line for line in said)
+    assert any("continues from step 4, changed: " in line for line in said)
 
 
 def test_a_finished_run_is_left_alone_by_keys_that_change_no_result(project: Path) -> None:
