@@ -56,7 +56,7 @@ _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory",
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error, or what it was raised from, says that memory ran out: torch's, numpy's or Python's own."""
-    for cause in causes(error):
+    for cause in walk_causes(error):
         if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
             return True
         if isinstance(cause, RuntimeError) and any(words in str(cause).lower() for words in _OUT_OF_MEMORY):
@@ -64,7 +64,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return False
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
+def walk_causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an error, and then whatever it was raised from or while handling, each once."""
     seen: list[BaseException] = []
     cause: BaseException | None = error

@@ -36,7 +36,7 @@ def arm(fault: str) -> None:
     _Armed.point, _Armed.left = point or None, int(count or 1)
 
 
-def at(point: str, last: Callable[[], object] | None = None) -> None:
+def pass_point(point: str, last: Callable[[], object] | None = None) -> None:
     """Passes a point; where the process is to be killed, after doing `last`: half of what would follow."""
     if _Armed.point != point:
         return

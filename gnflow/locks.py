@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 
 @contextmanager
-def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def lock_file(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold a lock that the kernel drops when the process ends, however it ends; remove its file afterwards."""
     while True:
         with path.open("ab") as file:
@@ -18,7 +18,7 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
             except BlockingIOError:
                 waiting()
                 fcntl.flock(file, fcntl.LOCK_EX)
-            if not _is_still(path, file):
+            if not _is_current(path, file):
                 continue
             try:
                 yield
@@ -27,7 +27,7 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
             return
 
 
-def _is_still(path: Path, file: BinaryIO) -> bool:
+def _is_current(path: Path, file: BinaryIO) -> bool:
     """Whether `file` is the one that `path` names: whoever held the lock before may have removed it."""
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))

@@ -17,7 +17,7 @@ Tokens: TypeAlias = "Tensor"  # (rows, time + 1) of one micro-batch: inputs and,
 Scalar: TypeAlias = "Tensor"  # 0-D
 
 
-def equal_weight(tokens: Tokens) -> Scalar:
+def weigh_equally(tokens: Tokens) -> Scalar:
     """Returns 1: the weight of a micro-batch when all micro-batches weigh the same."""
     import torch
 
@@ -37,7 +37,7 @@ class LocalModel(NamedTuple):
     """(params, tokens) -> (gradient, value) of the model."""
     product: Callable[[Params, Tokens], Params]
     """(direction, tokens) -> the curvature of the model at its anchor, times `direction`."""
-    weight: Callable[[Tokens], Scalar] = equal_weight
+    weight: Callable[[Tokens], Scalar] = weigh_equally
     """tokens -> what the micro-batch counts for in a mean over several."""
 
 
@@ -58,7 +58,7 @@ class Objective(NamedTuple):
 
     `direction` may name a part of the anchor's parameters, as `params` may in `curved`.
     """
-    weight: Callable[[Tokens], Scalar] = equal_weight
+    weight: Callable[[Tokens], Scalar] = weigh_equally
     """tokens -> what the micro-batch counts for in a mean over several."""
 
     def around(self, anchor: Params) -> LocalModel:

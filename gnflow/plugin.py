@@ -38,5 +38,5 @@ from gnflow.spec.training import MetricKind as MetricKind
 from gnflow.transform import Fisher as Fisher
 from gnflow.transform import Schedule as Schedule
 from gnflow.transform import Transform as Transform
-from gnflow.transform import counter as counter
-from gnflow.transform import rate as rate
+from gnflow.transform import make_counter as make_counter
+from gnflow.transform import make_rate as make_rate

@@ -51,14 +51,14 @@ def settle() -> None:
             os.fstat(descriptor)
         except OSError:  # closed: the next file to be opened, such as a journal, would be taken for this stream
             _discard(descriptor)
-    sys.stdout = _replaced(sys.stdout, 1, needed=True)
-    sys.stderr = _replaced(sys.stderr, 2, needed=False)
+    sys.stdout = _wrap(sys.stdout, 1, needed=True)
+    sys.stderr = _wrap(sys.stderr, 2, needed=False)
 
 
-def dispense() -> None:
+def tolerate_failures() -> None:
     """Lets the verb at work go on when its output cannot be written."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(raw := _raw(stream), Stream):
+        if isinstance(raw := _find_raw(stream), Stream):
             raw.needed = False
 
 
@@ -68,11 +68,11 @@ def flush() -> None:
         stream.flush()
 
 
-def _replaced(stream: TextIO | None, descriptor: int, *, needed: bool) -> TextIO:
+def _wrap(stream: TextIO | None, descriptor: int, *, needed: bool) -> TextIO:
     """A stream that fails as `Stream` does, and is otherwise as before; one that a program has put there stays."""
     if stream is None:
         return io.TextIOWrapper(io.BufferedWriter(Stream(descriptor, needed)), errors="backslashreplace")
-    if not isinstance(stream, io.TextIOWrapper) or _descriptor(stream) != descriptor:
+    if not isinstance(stream, io.TextIOWrapper) or _find_descriptor(stream) != descriptor:
         return stream
     with suppress(OSError):
         stream.flush()
@@ -85,13 +85,13 @@ def _replaced(stream: TextIO | None, descriptor: int, *, needed: bool) -> TextIO
     )
 
 
-def _descriptor(stream: TextIO) -> int | None:
+def _find_descriptor(stream: TextIO) -> int | None:
     with suppress(OSError, ValueError):
         return stream.fileno()
     return None
 
 
-def _raw(stream: TextIO) -> object:
+def _find_raw(stream: TextIO) -> object:
     return getattr(getattr(stream, "buffer", None), "raw", None)
 
 

@@ -33,12 +33,12 @@ def scale(a: Params, factor: float | Tensor) -> Params:
     return {name: factor * value for name, value in a.items()}
 
 
-def along(origin: Params, direction: Params, alpha: float | Tensor) -> Params:
+def move_along(origin: Params, direction: Params, alpha: float | Tensor) -> Params:
     """Returns origin + alpha direction."""
     return {name: value + alpha * direction[name] for name, value in origin.items()}
 
 
-def towards(origin: Params, goal: Params, alpha: float | Tensor) -> Params:
+def move_towards(origin: Params, goal: Params, alpha: float | Tensor) -> Params:
     """Returns origin + alpha (goal - origin). It never holds all of goal - origin in memory."""
     return {name: value + alpha * (goal[name] - value) for name, value in origin.items()}
 
@@ -84,7 +84,7 @@ def pick(a: Params, names: Iterable[str]) -> Params:
     return {name: a[name] for name in names}
 
 
-def leaves(tree: object) -> list[tuple[tuple[str, ...], Tensor]]:
+def list_leaves(tree: object) -> list[tuple[tuple[str, ...], Tensor]]:
     """Lists every tensor of a nested state with its path."""
     paths, _ = pytree.tree_flatten_with_path(tree)
     return [(tuple(_label(key) for key in path), leaf) for path, leaf in paths]
@@ -96,12 +96,12 @@ def map_named(function: Callable[[tuple[str, ...], Tensor], Tensor], tree: Tree)
     return result
 
 
-def named_tensors(tree: object) -> dict[str, Tensor]:
+def name_tensors(tree: object) -> dict[str, Tensor]:
     """Maps the path of every tensor, for example `inner/momentum/blocks.0.attention.query`, to the tensor."""
-    return {"/".join(path): leaf for path, leaf in leaves(tree)}
+    return {"/".join(path): leaf for path, leaf in list_leaves(tree)}
 
 
-def with_tensors(template: Tree, tensors: dict[str, Tensor]) -> Tree:
+def fill_tensors(template: Tree, tensors: dict[str, Tensor]) -> Tree:
     """Fills the nesting of `template` with named tensors. Undoes `named_tensors`; raises KeyError for a missing one."""
     paths, structure = pytree.tree_flatten_with_path(template)
     leaves = [tensors["/".join(_label(key) for key in path)] for path, _ in paths]

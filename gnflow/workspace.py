@@ -40,7 +40,7 @@ class Workspace:
     @property
     def reproducible(self) -> bool:
         """Whether `dvc repro` works here: there is a Git and a DVC repository around the root."""
-        return all(within(self.root, name) for name in (".git", ".dvc"))
+        return all(find_ancestor(self.root, name) for name in (".git", ".dvc"))
 
     @property
     def runs(self) -> Path:
@@ -63,6 +63,6 @@ class Workspace:
         return self.root / "mlflow"
 
 
-def within(folder: Path, name: str) -> Path | None:
+def find_ancestor(folder: Path, name: str) -> Path | None:
     """The nearest of the folder and its ancestors that has a file or directory of this name."""
     return next((place for place in (folder, *folder.parents) if (place / name).exists()), None)

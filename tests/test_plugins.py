@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gnflow import compile as compile_plan
-from gnflow.commands.new import new
+from gnflow.commands.new import write_spec
 from gnflow.compiler import methods
 from gnflow.compiler.plan import plan
 from gnflow.errors import EnvironmentProblem, SpecError
@@ -75,7 +75,7 @@ def test_the_schema_of_the_project_has_it_and_the_committed_one_has_not(project:
 
 def test_a_spec_is_scaffolded_for_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
-    assert new("idea", optimizer="lion") == 0
+    assert write_spec("idea", optimizer="lion") == 0
     text = (project / "idea.yaml").read_text()
     assert "# Weight of the old momentum in the new one." in text
     assert load(project / "idea.yaml").experiment.optimizer.kind == "lion"
@@ -129,9 +129,9 @@ def test_what_a_run_used_is_in_its_provenance_and_a_change_is_seen(project: Path
     assert (used["group"], used["kind"], used["file"]) == ("optimizers", "lion", str(project / "my_optimizers.py"))
     (project / "my_optimizers.py").write_text(LION + "\n# another line\n")
     again = run(Run.load(done.directory).experiment, Workspace(project), project / "runs" / "again")
-    from gnflow.study.circumstances import changes
+    from gnflow.study.circumstances import find_changes
 
-    assert "plug-in lion" in changes(done, again.directory)
+    assert "plug-in lion" in find_changes(done, again.directory)
 
 
 def test_a_file_can_be_tried_without_a_pyproject(project: Path) -> None:

@@ -47,7 +47,7 @@ RunDir = Annotated[Path | None, typer.Option(help="Where to put the run. Default
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories, or their names.", show_default=False)]
 
 
-def _version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
@@ -56,9 +56,9 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def gnflow(
+def handle_options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
     plugin: Annotated[
         list[Path] | None,

@@ -9,15 +9,15 @@ from gnflow.cli.app import Json, app
 
 
 @app.command()
-def doctor(json: Json = False) -> None:
+def diagnose(json: Json = False) -> None:
     """Check this machine: packages, compiler, device, store."""
-    from gnflow.commands.doctor import doctor
+    from gnflow.commands.doctor import diagnose
 
-    raise typer.Exit(doctor(json=json))
+    raise typer.Exit(diagnose(json=json))
 
 
 @app.command()
-def ui(
+def serve_ui(
     host: Annotated[str, typer.Option(help="Address to serve on; 0.0.0.0 is every address.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to serve on.")] = 5000,
     allowed: Annotated[
@@ -31,7 +31,7 @@ def ui(
     ] = None,
 ) -> None:
     """Open the MLflow UI on this project's store."""
-    from gnflow.commands.ui import ui
+    from gnflow.commands.ui import serve_ui
 
-    streams.dispense()
-    raise typer.Exit(ui(host=host, port=port, allowed=allowed or ()))
+    streams.tolerate_failures()
+    raise typer.Exit(serve_ui(host=host, port=port, allowed=allowed or ()))

@@ -51,7 +51,7 @@ def report(
     """Write the comparison as one HTML page, its charts as PNG and SVG."""
     from gnflow.commands.report import report
 
-    streams.dispense()
+    streams.tolerate_failures()
     raise typer.Exit(report(runs, output=output, targets=targets or (), reference=reference, title=title))
 
 
@@ -66,7 +66,7 @@ def rerun(
     """Repeat a run from its own directory; say whether it agrees."""
     from gnflow.commands.rerun import rerun
 
-    streams.dispense()
+    streams.tolerate_failures()
     raise typer.Exit(rerun(run, keep=keep, json=json))
 
 
@@ -87,5 +87,5 @@ def track(runs: Runs) -> None:
     """Mirror runs to MLflow, or all below a directory; refills it."""
     from gnflow.commands.track import track
 
-    streams.dispense()
+    streams.tolerate_failures()
     raise typer.Exit(track(runs))

@@ -29,20 +29,20 @@ def run(
         raise typer.BadParameter(
             "it goes on from the run that --fresh or --supersede would replace", param_hint="--extend"
         )
-    streams.dispense()
+    streams.tolerate_failures()
     raise typer.Exit(run(spec, sets=sets or (), run_dir=run_dir, fresh=fresh, supersede=supersede, extend=extend))
 
 
 @app.command()
-def init() -> None:
+def make_project() -> None:
     """Make the folder around here a project: Git, DVC and .gitignore; what is there stays."""
-    from gnflow.commands.init import init
+    from gnflow.commands.init import make_project
 
-    raise typer.Exit(init())
+    raise typer.Exit(make_project())
 
 
 @app.command()
-def new(
+def write_spec(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the spec and of its run.", show_default=False)],
     optimizer: Annotated[
         str | None,
@@ -53,10 +53,10 @@ def new(
     ] = None,
 ) -> None:
     """Write a spec to begin with, every value explained."""
-    from gnflow.commands.new import new
+    from gnflow.commands.new import write_spec
 
-    streams.dispense()
-    raise typer.Exit(new(name, optimizer=optimizer, base=base))
+    streams.tolerate_failures()
+    raise typer.Exit(write_spec(name, optimizer=optimizer, base=base))
 
 
 @app.command()
@@ -104,17 +104,17 @@ def verify(specs: Specs, sets: Sets = None, json: Json = False) -> None:
 
 
 @app.command()
-def schema(
+def print_schema(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write to this file.", show_default=False)
     ] = None,
 ) -> None:
     """Print the JSON Schema of a spec, for editors."""
-    from gnflow.commands.schema import schema
+    from gnflow.commands.schema import print_schema
 
     if output is not None:
-        streams.dispense()
-    raise typer.Exit(schema(output))
+        streams.tolerate_failures()
+    raise typer.Exit(print_schema(output))
 
 
 @app.command()
@@ -122,5 +122,5 @@ def prepare(specs: Specs, sets: Sets = None) -> None:
     """Fetch and tokenize the data of specs; `run` does it when needed."""
     from gnflow.commands.prepare import prepare
 
-    streams.dispense()
+    streams.tolerate_failures()
     raise typer.Exit(prepare(specs, sets=sets or ()))

@@ -14,46 +14,46 @@ Study = Annotated[Path, typer.Argument(metavar="STUDY", help="A folder with a st
 
 
 @study.command("plan")
-def study_plan(folder: Study, json: Json = False) -> None:
+def plan_study(folder: Study, json: Json = False) -> None:
     """Show the runs of a study and what they cost at most."""
-    from gnflow.commands.study import plan
+    from gnflow.commands.study import plan_study
 
-    raise typer.Exit(plan(folder, json=json))
+    raise typer.Exit(plan_study(folder, json=json))
 
 
 @study.command("pipeline")
-def study_pipeline(
+def write_pipeline(
     folder: Study,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit 3 unless the file is up to date.")
     ] = False,
 ) -> None:
     """Write the study's dvc.yaml, one stage for each run."""
-    from gnflow.commands.study import pipeline
+    from gnflow.commands.study import write_pipeline
 
-    streams.dispense()
-    raise typer.Exit(pipeline(folder, check=check))
+    streams.tolerate_failures()
+    raise typer.Exit(write_pipeline(folder, check=check))
 
 
 @study.command("choose")
-def study_choose(
+def choose_values(
     folder: Study, arm: Annotated[str, typer.Argument(metavar="ARM", help="An arm of it.", show_default=False)]
 ) -> None:
     """Write the spec of an arm's best trial to tuned/."""
-    from gnflow.commands.study import choose
+    from gnflow.commands.study import choose_values
 
-    streams.dispense()
-    raise typer.Exit(choose(folder, arm))
+    streams.tolerate_failures()
+    raise typer.Exit(choose_values(folder, arm))
 
 
 @study.command("run")
-def study_run(
+def run_job(
     spec: Spec,
     sets: Sets = None,
     run_dir: RunDir = None,
 ) -> None:
     """Run one run of a study: like `run --supersede`, but divergence counts as a result (exit 0)."""
-    from gnflow.commands.study import run
+    from gnflow.commands.study import run_job
 
-    streams.dispense()
-    raise typer.Exit(run(spec, sets=sets or (), run_dir=run_dir))
+    streams.tolerate_failures()
+    raise typer.Exit(run_job(spec, sets=sets or (), run_dir=run_dir))

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gnflow.commands.lacking import lacking
+from gnflow.commands.lacking import find_missing
 from gnflow.spec.load import load
 from gnflow.spec.problems import Problem, SpecProblems, shown
 
 
-class Checked(NamedTuple):
+class CheckResult(NamedTuple):
     """What is wrong with a spec, and what a run of it will lack on this machine."""
 
     problems: Sequence[Problem] = ()
@@ -26,7 +26,7 @@ class Checked(NamedTuple):
 
 def check(specs: Sequence[Path], *, sets: Sequence[str] = (), json: bool) -> int:
     """Prints every problem of every spec, each once; 3 when there is one. What a run lacks leaves it at 0."""
-    found = {spec: _checked(spec, sets) for spec in specs}
+    found = {spec: _check_spec(spec, sets) for spec in specs}
     bad = any(checked.problems for checked in found.values())
     if json:
         files = [checked.to_json(spec) for spec, checked in found.items()]
@@ -35,21 +35,21 @@ def check(specs: Sequence[Path], *, sets: Sequence[str] = (), json: bool) -> int
         for text in dict.fromkeys(str(problem) for checked in found.values() for problem in checked.problems):
             print(text, end="\n\n")
         for spec, checked in found.items():
-            print(f"{shown(spec)}: {_verdict(checked.problems)}")
+            print(f"{shown(spec)}: {_count_problems(checked.problems)}")
             for sentence in checked.lacks:
                 print(f"  a run needs what is not here: {sentence}")
     return SpecProblems.exit_code if bad else 0
 
 
-def _checked(spec: Path, sets: Sequence[str]) -> Checked:
+def _check_spec(spec: Path, sets: Sequence[str]) -> CheckResult:
     try:
         loaded = load(spec, sets)
     except SpecProblems as invalid:
-        return Checked(invalid.problems)
-    return Checked(lacks=lacking(loaded.experiment, loaded.workspace))
+        return CheckResult(invalid.problems)
+    return CheckResult(lacks=find_missing(loaded.experiment, loaded.workspace))
 
 
-def _verdict(problems: Sequence[Problem]) -> str:
+def _count_problems(problems: Sequence[Problem]) -> str:
     if not problems:
         return "ok"
     return "1 problem" if len(problems) == 1 else f"{len(problems)} problems"

@@ -8,7 +8,7 @@ from gnflow.spec.schema import schema as schema_of_specs
 from gnflow.workspace import Workspace
 
 
-def schema(output: Path | None) -> int:
+def print_schema(output: Path | None) -> int:
     """Print the schema, including the kinds of the current project, or write it to `output`."""
     with within(Workspace.around(Path.cwd())):
         text = json.dumps(schema_of_specs(), indent=2, ensure_ascii=False) + "\n"

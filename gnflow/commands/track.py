@@ -18,7 +18,7 @@ def track(runs: Sequence[Path]) -> int:
     sent.
     """
     problems: dict[Path, str] = {}
-    meant = sorted(dict.fromkeys(found for name in runs for found in _meant(name, problems)), key=_began)
+    meant = sorted(dict.fromkeys(found for name in runs for found in _find_runs(name, problems)), key=_find_start)
     for number, run in enumerate(meant, start=1):
         try:
             print(f"{run} is run {replay(run)}", flush=True)
@@ -35,10 +35,10 @@ def track(runs: Sequence[Path]) -> int:
     return 0
 
 
-def _meant(name: Path, problems: dict[Path, str]) -> list[Path]:
+def _find_runs(name: Path, problems: dict[Path, str]) -> list[Path]:
     for place in (name, Workspace.around(Path.cwd()).runs / name):
         found, unread = walk(place)
-        inside = [run for run in found if _recorded(run)]
+        inside = [run for run in found if _has_records(run)]
         if not _is_run(place) and (inside or unread):
             problems.update({path: f"{path} is left out: {why}" for path, why in unread.items()})
             return inside
@@ -58,7 +58,7 @@ def _is_run(place: Path) -> bool:
         return False
 
 
-def _recorded(run: Path) -> bool:
+def _has_records(run: Path) -> bool:
     """Whether there is anything to send. A journal that cannot be read counts, and is named when it is sent."""
     try:
         return first_line(run / JOURNAL) is not None
@@ -66,7 +66,7 @@ def _recorded(run: Path) -> bool:
         return True
 
 
-def _began(run: Path) -> float:
+def _find_start(run: Path) -> float:
     """Return when the run began, so that a study begins with the first of its runs."""
     try:
         line = first_line(run / JOURNAL)

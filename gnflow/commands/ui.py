@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from gnflow.secrets import without_secrets
+from gnflow.secrets import hide_secrets
 from gnflow.track import hosts, location, server
 from gnflow.train.signals import stopping
 from gnflow.workspace import Workspace
 
 
-def ui(*, host: str = "127.0.0.1", port: int = 5000, allowed: Sequence[str] = ()) -> int:
+def serve_ui(*, host: str = "127.0.0.1", port: int = 5000, allowed: Sequence[str] = ()) -> int:
     """Serve until Ctrl-C; `allowed` are further names by which browsers may address this machine.
 
     Raises EnvironmentProblem if MLflow is missing or the port is taken.
@@ -20,7 +20,7 @@ def ui(*, host: str = "127.0.0.1", port: int = 5000, allowed: Sequence[str] = ()
     location.check_available()
     workspace = Workspace.around(Path.cwd())
     uri = location.tracking_uri(workspace)
-    shown = without_secrets(uri)
+    shown = hide_secrets(uri)
     if uri.startswith(("http://", "https://")):
         print(f"Runs are mirrored to {shown} ({location.VARIABLE}): open it in a browser.")
         return 0

@@ -19,7 +19,7 @@ from gnflow.optim.means import mean_gradient
 from gnflow.spec import training
 
 
-def modality_conflict(spec: training.ModalityConflict, subject: Subject) -> Metric:
+def build_modality_conflict(spec: training.ModalityConflict, subject: Subject) -> Metric:
     """Builds the metric, which compares the two mean gradients at every evaluation."""
 
     def measure(at: Moment) -> Metrics:

@@ -50,7 +50,7 @@ FLOOR = 1e-8
 POWERS = {"none": 0.0, "root": 0.5, "second_moment": 1.0}
 
 
-def curvature(spec: training.Curvature, subject: Subject) -> Metric:
+def build_curvature(spec: training.Curvature, subject: Subject) -> Metric:
     """Builds the metric. It measures eagerly and in full precision, since it is measured seldom."""
     loss = subject.exact()
     second = loss._replace(product=hessian_product(loss.value))
@@ -74,12 +74,12 @@ class CurvatureProbes:
         moving = trees.pick(at.params, [name for name in at.params if name in names])
         found: Metrics = {}
         for kind, objective in (("ggn", self.ggn), ("hessian", self.hessian)):
-            operator = _operator(objective, at.params, at.batch)
+            operator = _make_operator(objective, at.params, at.batch)
             ritz = lanczos(operator, self._signs("start", moving), self.spec.iterations)
             found |= _list_ends(kind, ritz, self.spec.eigenvalues)
             sketch, probes = ([self._signs(f"{what}/{i}", moving) for i in range(self.spec.probes)] for what in "sg")
             found[f"curvature/trace/{kind}"] = trace(operator, sketch, probes)
-        operator = _operator(self.ggn, at.params, at.batch)
+        operator = _make_operator(self.ggn, at.params, at.batch)
         within, whole = energies(
             operator, self.blocks, (self._signs(f"g/{i}", moving) for i in range(self.spec.probes))
         )
@@ -87,7 +87,7 @@ class CurvatureProbes:
         for name, power in POWERS.items():
             if conditioned := precondition(operator, find_diagonals(at.optimizer, at.params, at.state), power):
                 ritz = lanczos(conditioned.operator, self._signs("start", conditioned.like), self.spec.iterations)
-                found[f"curvature/condition/{name}"] = condition_number(ritz, next(iter(moving.values())).dtype)
+                found[f"curvature/condition/{name}"] = compute_condition_number(ritz, next(iter(moving.values())).dtype)
         return {**found, **(self._alignment(at, list(moving)) if at.before else {})}
 
     def _alignment(self, at: Moment, names: list[str]) -> Metrics:
@@ -96,7 +96,7 @@ class CurvatureProbes:
         gradient, _ = mean_gradient(self.ggn, before, at.batch)
         downhill = trees.scale(trees.pick(gradient, names), -1)
         step, residual = solve(
-            _operator(self.ggn, before, at.batch), downhill, self.spec.damping, self.spec.iterations
+            _make_operator(self.ggn, before, at.batch), downhill, self.spec.damping, self.spec.iterations
         )  # fmt: skip
         one, two = trees.norm(update), trees.norm(step)
         return {
@@ -112,14 +112,14 @@ class CurvatureProbes:
         return {n: (2 * drawn[n] - 1).to(w) for n, w in like.items()}
 
 
-class Conditioned(NamedTuple):
+class PreconditionedOperator(NamedTuple):
     """The operator P^-1/2 A P^-1/2 in the optimizer's coordinates, and a vector of its shape."""
 
     operator: Operator
     like: Params
 
 
-def precondition(operator: Operator, parts: list[Diagonal], power: float) -> Conditioned | None:
+def precondition(operator: Operator, parts: list[Diagonal], power: float) -> PreconditionedOperator | None:
     """Preconditions A by P = V^power, on the rows of the parameters that have a V. Returns None if there are none."""
     if not parts:
         return None
@@ -139,16 +139,16 @@ def precondition(operator: Operator, parts: list[Diagonal], power: float) -> Con
             f"{i}/{stack}": x / root[f"{i}/{stack}"] for i, part in enumerate(turned) for stack, x in part.items()
         }  # fmt: skip
 
-    return Conditioned(apply, diagonal)
+    return PreconditionedOperator(apply, diagonal)
 
 
-def condition_number(ritz: Ritz, dtype: torch.dtype) -> Scalar:
+def compute_condition_number(ritz: Ritz, dtype: torch.dtype) -> Scalar:
     """Returns the largest over the smallest Ritz value, at most 1 / eps of the type in which they were computed."""
     largest, smallest = ritz.values[0], ritz.values[-1]
     return largest / torch.maximum(smallest, torch.finfo(dtype).eps * largest)
 
 
-def _operator(objective: Objective, params: Params, batch: Tensor) -> Operator:
+def _make_operator(objective: Objective, params: Params, batch: Tensor) -> Operator:
     model = objective.around(params)
     return lambda direction: mean_product(model, direction, batch)
 

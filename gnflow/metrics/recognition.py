@@ -30,9 +30,9 @@ def measure_recognition(
     asked = [label_of(prompt) for prompt in prompts]
     named = [label_of(caption) for caption in captions]
     return {
-        "samples/recognised": _share_equal(recognise(train, drawn), asked),
-        "samples/captioned": _share_equal(named, asked),
-        "samples/classifier_accuracy": _share_equal(recognise(train, quantised), held_out.labels.tolist()),
+        "samples/recognised": _compute_share_equal(recognise(train, drawn), asked),
+        "samples/captioned": _compute_share_equal(named, asked),
+        "samples/classifier_accuracy": _compute_share_equal(recognise(train, quantised), held_out.labels.tolist()),
     }
 
 
@@ -47,6 +47,6 @@ def _load_labelled(source: Digits) -> tuple[Labelled, Labelled]:
     return labelled(source)
 
 
-def _share_equal(found: Sequence[int | None], wanted: Sequence[int | None]) -> float:
+def _compute_share_equal(found: Sequence[int | None], wanted: Sequence[int | None]) -> float:
     """Returns the part of the entries in which the two are equal."""
     return sum(one == other for one, other in zip(found, wanted, strict=True)) / len(wanted)

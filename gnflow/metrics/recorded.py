@@ -4,11 +4,11 @@ from gnflow.metrics.protocol import Metric, Subject
 from gnflow.spec import training
 
 
-def cost(spec: training.Cost, subject: Subject) -> Metric:
+def build_cost(spec: training.Cost, subject: Subject) -> Metric:
     """Builds the metric of costs, which the recorder counts by the plan."""
     return Metric()
 
 
-def update_norms(spec: training.UpdateNorms, subject: Subject) -> Metric:
+def build_update_norms(spec: training.UpdateNorms, subject: Subject) -> Metric:
     """Builds the metric of norms, which every optimizer returns with its step."""
     return Metric()

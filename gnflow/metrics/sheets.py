@@ -22,7 +22,7 @@ SIDE = 64
 """Least height of an image in a sheet, in pixels."""
 
 
-def samples(spec: training.Samples, subject: Subject) -> Metric:
+def build_samples(spec: training.Samples, subject: Subject) -> Metric:
     """Builds the metric. It uses the held-out images of the run's data, so there are no sheets outside a run."""
     sampling = Sampling(spec.guidance, spec.temperature, subject.experiment.training.seed)
 

@@ -11,7 +11,7 @@ WIDE = 160  # width if the output is not a terminal
 GAPS = (3, 2)  # spaces between columns; the second number is used if the first makes the table too wide
 
 
-def console() -> Console:
+def make_console() -> Console:
     """Make a console as wide as the terminal; if there is no terminal, wide enough that nothing is folded."""
     made = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     if not made.is_terminal:
@@ -41,7 +41,7 @@ class Table:
             yield self.title
         sizes = [max(map(cell_len, cells)) for cells in zip(self.columns, *self.rows, strict=True)]
         gap = next((gap for gap in GAPS if sum(sizes) + gap * (len(sizes) - 1) <= width), GAPS[-1])
-        for number, block in enumerate(_blocks(sizes, self.keys, gap, width)):
+        for number, block in enumerate(_divide_columns(sizes, self.keys, gap, width)):
             if number:
                 yield ""
             for row in (self.columns, *self.rows):
@@ -59,7 +59,7 @@ class Table:
         return text + space if word else space + text
 
 
-def _blocks(sizes: Sequence[int], keys: int, gap: int, width: int) -> list[list[int]]:
+def _divide_columns(sizes: Sequence[int], keys: int, gap: int, width: int) -> list[list[int]]:
     """Divide the columns into blocks that fit beside the keys."""
     named = list(range(keys))
     blocks = [[*named]]

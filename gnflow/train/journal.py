@@ -153,7 +153,7 @@ class Journal:
         """Wait until everything is on the disk itself. Raises DiskProblem."""
         with disk.writing(self.path):
             os.fsync(self._descriptor)
-        faults.at("journal.after_sync")
+        faults.pass_point("journal.after_sync")
 
     def close(self) -> None:
         """Sync and close the file."""
@@ -181,8 +181,8 @@ class Journal:
     def _append(self, content: bytes) -> None:
         with disk.writing(self.path):
             written = 0
-            faults.at("journal.before_write")
-            faults.at("journal.in_write", lambda: os.write(self._descriptor, content[: len(content) // 2]))
+            faults.pass_point("journal.before_write")
+            faults.pass_point("journal.in_write", lambda: os.write(self._descriptor, content[: len(content) // 2]))
             try:
                 while written < len(content):
                     written += os.write(self._descriptor, content[written:])
@@ -190,7 +190,7 @@ class Journal:
                 os.ftruncate(self._descriptor, self._length)
                 raise
             self._length += written
-        faults.at("journal.after_write")
+        faults.pass_point("journal.after_write")
 
 
 def _differences(old: Step, new: Step) -> str:

@@ -12,7 +12,7 @@ from gnflow.spec.experiment import Experiment
 from gnflow.verify.subject import Make, Parts, draw_noise, draw_start
 
 
-def bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> Objective:
+def build_bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> Objective:
     """Builds <d, A d> / 2 + s <n, d>, where d = params - target.
 
     A multiplies matrices from the left. Its eigenvalues go from 1 down to 1 / condition, and its eigenvectors are
@@ -37,28 +37,28 @@ def bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> Objecti
         tilted = share(tokens).to(next(iter(tilt.values()))) * trees.dot(tilt, displacement)
         return (trees.dot(slope(params, tokens), displacement) + tilted) / 2
 
-    return _model_itself(value, slope, product)
+    return _build_objective(value, slope, product)
 
 
 def build_on_bowl(experiment: Experiment, make: Make, dtype: torch.dtype = torch.float32) -> tuple[Parts, Params]:
     """Builds the parts on a quadratic whose slope differs by micro-batch, and the weights to start from."""
     made = make(experiment, eager)
     start = trees.map_tensors(lambda w: w.to(dtype), draw_start(experiment, made.network))
-    return made._replace(objective=bowl(trees.add(start, draw_noise(start, 5)), 10.0, spread=0.5)), start
+    return made._replace(objective=build_bowl(trees.add(start, draw_noise(start, 5)), 10.0, spread=0.5)), start
 
 
-def ramp(like: Params) -> Objective:
+def build_ramp(like: Params) -> Objective:
     """Builds <a b', params>: the gradient of a matrix is always the same matrix of rank one."""
     rows, columns = draw_noise(like, 3), draw_noise(like, 4)
     rank_one = {name: w if w.ndim == 1 else torch.outer(w[:, 0], columns[name][0]) for name, w in rows.items()}
-    return _model_itself(
+    return _build_objective(
         lambda params, tokens: trees.dot(rank_one, params),
         lambda params, tokens: trees.clone(rank_one),
         lambda direction, anchor, tokens: trees.zeros(direction),
     )
 
 
-def blind(objective: Objective, fixed: Params) -> Objective:
+def hide_parameters(objective: Objective, fixed: Params) -> Objective:
     """Makes an objective that ignores the parameters in `fixed`: it uses those values, and their gradients are 0."""
 
     def fix(params: Params) -> Params:
@@ -78,7 +78,7 @@ def blind(objective: Objective, fixed: Params) -> Objective:
     )
 
 
-def _model_itself(
+def _build_objective(
     value: Callable[[Params, Tokens], Scalar],
     slope: Callable[[Params, Tokens], Params],
     product: Callable[[Params, Params, Tokens], Params],

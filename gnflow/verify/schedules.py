@@ -16,12 +16,12 @@ Change: TypeAlias = Callable[[AnySchedule], RunSchedule]
 STEPS = 3
 
 
-def honours_its_schedule(experiment: Experiment, make: Make = build_parts) -> None:
+def check_schedule(experiment: Experiment, make: Make = build_parts) -> None:
     """After a decay to 0 nothing moves, nor is a rate recorded; a constant rate leads elsewhere; parts have their own.
 
     The decay has the kind and shape of the spec's schedule where that has any, and else is a cosine.
     """
-    ending, level = (_scheduled(experiment, end) for end in (_ending, _level))
+    ending, level = (_replace_schedules(experiment, end) for end in (_make_decay, _make_constant))
     made, start = build_on_bowl(ending, make)
     ended = advance(ending, made, start, STEPS)
     whole = trees.norm(trees.subtract(ended.params, start)).item()
@@ -37,10 +37,10 @@ def honours_its_schedule(experiment: Experiment, make: Make = build_parts) -> No
     constant = advance(level, *build_on_bowl(level, make), STEPS)
     apart = trees.norm(trees.subtract(constant.params, ended.params)).item()
     require(apart > 1e-3 * whole, f"a decay and a constant rate end {apart:.3g} apart after a way of {whole:.3g}")
-    _parts_follow_their_own(_scheduled(experiment, _level, lambda schedule: Linear()), make)
+    _check_parts(_replace_schedules(experiment, _make_constant, lambda schedule: Linear()), make)
 
 
-def _parts_follow_their_own(experiment: Experiment, make: Make) -> None:
+def _check_parts(experiment: Experiment, make: Make) -> None:
     """Checks that parts whose own schedules have ended stand still while the method's own weights move.
 
     There is nothing to check for a method without parts, or for one whose parts own all weights.
@@ -65,7 +65,7 @@ def _parts_follow_their_own(experiment: Experiment, make: Make) -> None:
             )
 
 
-def _ending(schedule: AnySchedule) -> RunSchedule:
+def _make_decay(schedule: AnySchedule) -> RunSchedule:
     """A decay to 0 over the whole run, in the manner of the schedule."""
     match schedule:
         case Wsd():
@@ -76,11 +76,11 @@ def _ending(schedule: AnySchedule) -> RunSchedule:
             return Cosine()
 
 
-def _level(schedule: AnySchedule) -> RunSchedule:
+def _make_constant(schedule: AnySchedule) -> RunSchedule:
     return Constant()
 
 
-def _scheduled(experiment: Experiment, change: Change, change_part: Change | None = None) -> Experiment:
+def _replace_schedules(experiment: Experiment, change: Change, change_part: Change | None = None) -> Experiment:
     """The experiment over a few steps with other schedules. Gauss-Newton takes full steps.
 
     Every part gets a schedule by `change_part`; without that, those that have one get it by `change`.

@@ -14,7 +14,7 @@ from gnflow.spec.experiment import Experiment
 from gnflow.verify.problems import build_on_bowl
 from gnflow.verify.subject import (
     Make,
-    Reached,
+    Outcome,
     advance,
     build_parts,
     count_steps,
@@ -26,18 +26,18 @@ from gnflow.verify.subject import (
 RECORDED = {"loss/train", "norm/update"}
 
 
-def is_deterministic(experiment: Experiment, make: Make = build_parts) -> None:
+def check_determinism(experiment: Experiment, make: Make = build_parts) -> None:
     """Checks that two runs from the same weights end with the same bits."""
     one, two = (advance(experiment, *build_on_bowl(experiment, make), count_steps(experiment)) for _ in range(2))
     _require_same(one, two, "two runs from the same start differ")
 
 
-def resumes_bit_for_bit(experiment: Experiment, make: Make = build_parts) -> None:
+def check_resumption(experiment: Experiment, make: Make = build_parts) -> None:
     """Checks that a run ends the same if it stops half way and goes on elsewhere from its named tensors alone."""
     steps, half = count_steps(experiment), count_steps(experiment) // 2
     whole = advance(experiment, *build_on_bowl(experiment, make), steps)
     part = advance(experiment, *build_on_bowl(experiment, make), half)
-    kept = trees.clone(trees.named_tensors(part.state))
+    kept = trees.clone(trees.name_tensors(part.state))
     again, start = build_on_bowl(experiment, make)
     template = again.optimizer.init(trees.map_tensors(lambda w: w.to("meta"), start))
     _require_form(
@@ -45,12 +45,12 @@ def resumes_bit_for_bit(experiment: Experiment, make: Make = build_parts) -> Non
         _describe_tensors(part.state),
         "a checkpoint is read by its form on the meta device",
     )
-    state = trees.with_tensors(template, kept)
+    state = trees.fill_tensors(template, kept)
     resumed = advance(experiment, again, part.params, steps - half, state, half)
     _require_same(whole, resumed, f"a run of {steps} steps that was resumed after {half} differs from a whole one")
 
 
-def keeps_types_and_shapes(experiment: Experiment, make: Make = build_parts) -> None:
+def check_types_and_shapes(experiment: Experiment, make: Make = build_parts) -> None:
     """Checks types and shapes of weights and state in float32 and float64.
 
     Metrics must be single numbers and include the common ones.
@@ -69,7 +69,7 @@ def keeps_types_and_shapes(experiment: Experiment, make: Make = build_parts) -> 
             require(value.ndim == 0, f"metric `{name}` has shape {tuple(value.shape)}, expected a single number")
 
 
-def counts_its_microbatches(experiment: Experiment, make: Make = build_parts) -> None:
+def check_microbatch_count(experiment: Experiment, make: Make = build_parts) -> None:
     """Checks that a step uses every micro-batch that it is given, and calls each region as often as the plan counts."""
     calls: Counter[str] = Counter()
     touched = set()
@@ -117,7 +117,7 @@ Form = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 
 
 def _describe_tensors(tree: object) -> Form:
-    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in trees.named_tensors(tree).items()}
+    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in trees.name_tensors(tree).items()}
 
 
 def _require_form(found: Form, expected: Form, what: str) -> None:
@@ -132,9 +132,9 @@ def _describe_form(form: tuple[torch.dtype, tuple[int, ...]] | None) -> str:
     return "absent" if form is None else f"{form[0]} {form[1]}".removeprefix("torch.")
 
 
-def _require_same(one: Reached, two: Reached, what: str) -> None:
-    expected = trees.named_tensors((two.params, two.state))
-    for name, tensor in trees.named_tensors((one.params, one.state)).items():
+def _require_same(one: Outcome, two: Outcome, what: str) -> None:
+    expected = trees.name_tensors((two.params, two.state))
+    for name, tensor in trees.name_tensors((one.params, one.state)).items():
         if not torch.equal(tensor, expected[name]):
             gap = (tensor.double() - expected[name].double()).abs().max().item()
             require(False, f"{what}: `{name}` by {gap:.3g}, expected not a bit")

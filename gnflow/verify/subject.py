@@ -145,7 +145,7 @@ def count_steps(experiment: Experiment) -> int:
 def draw_start(experiment: Experiment, network: Model) -> Params:
     """Draws the model's initial weights and moves all of them by noise, so that none has a special value."""
     start = network.init(experiment.training.seed, choose_device(experiment))
-    return trees.along(start, draw_noise(start, 1), 0.1)
+    return trees.move_along(start, draw_noise(start, 1), 0.1)
 
 
 def draw_noise(like: Params, seed: int) -> Params:
@@ -181,7 +181,7 @@ def add_channels(experiment: Experiment, ids: Tensor, seed: int) -> Tensor:
     return torch.cat((torch.stack((ids, groups), dim=-1), pixels), dim=-1)
 
 
-class Reached(NamedTuple):
+class Outcome(NamedTuple):
     """The result of some steps."""
 
     params: Params
@@ -191,7 +191,7 @@ class Reached(NamedTuple):
 
 def advance(
     experiment: Experiment, parts: Parts, start: Params, steps: int, state: AnyState = None, first: int = 0
-) -> Reached:
+) -> Outcome:
     """Takes `steps` steps, counted from `first`, with a new state unless one is given. Leaves its arguments intact."""
     optimizer, params = parts.optimizer, trees.clone(start)
     metrics: Metrics = {}
@@ -199,7 +199,7 @@ def advance(
     for step in range(first, first + steps):
         batch = draw_text(experiment, optimizer.microbatches, step)
         params, state, metrics = optimizer.step(parts.objective, params, state, batch)
-    return Reached(params, state, metrics)
+    return Outcome(params, state, metrics)
 
 
 def require(holds: bool | Tensor, sentence: str) -> None:

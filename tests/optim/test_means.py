@@ -34,7 +34,7 @@ def test_a_mean_gradient_is_that_of_all_rows_together(given):
 
 def test_so_is_that_of_the_gauss_newton_model(given):
     objective, params, batch, rows = given
-    moved = trees.along(params, noise(params, 7), 0.3)
+    moved = trees.move_along(params, noise(params, 7), 0.3)
     found = mean_gradient(objective.around(params), moved, batch)
     torch.testing.assert_close(found, objective.curved(moved, params, rows))
 
@@ -58,7 +58,7 @@ def test_the_leaves_of_a_projection_weigh_what_their_targets_do(given, leaves):
     grown = list(FisherOrthogonal(soap(), stacks, 3, leaves=leaves)._compute_leaves(objective, params, batch))
     mean = trees.add(*[trees.scale(leaf.gradient, leaf.share) for leaf in grown[:2]])
     for leaf in grown[2:]:
-        mean = trees.along(mean, leaf.gradient, leaf.share)
+        mean = trees.move_along(mean, leaf.gradient, leaf.share)
     torch.testing.assert_close(mean, objective.gradient(params, rows)[0])
 
 

@@ -34,9 +34,9 @@ def stages(text: str) -> dict[str, object]:
 
 def test_another_arm_leaves_the_stages_of_the_others_as_they_are(tmp_path: Path) -> None:
     folder = project(tmp_path)
-    before = stages(pipeline.text(load(folder)))
+    before = stages(pipeline.compose(load(folder)))
     (folder / "study.yaml").write_text(STUDY.replace("training.steps: 1", "training.steps: 3"))
-    after = stages(pipeline.text(load(folder)))
+    after = stages(pipeline.compose(load(folder)))
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"trial_muon_1", "trial_muon_2"}  # which the choice and the runs depend on
     assert list(before) == [
@@ -46,25 +46,25 @@ def test_another_arm_leaves_the_stages_of_the_others_as_they_are(tmp_path: Path)
 
 
 def test_every_stage_begins_with_the_question_whether_gnflow_is_there(tmp_path: Path) -> None:
-    commands = [stage["cmd"] for stage in stages(pipeline.text(load(project(tmp_path)))).values()]  # type: ignore[index]
+    commands = [stage["cmd"] for stage in stages(pipeline.compose(load(project(tmp_path)))).values()]  # type: ignore[index]
     assert commands
     assert all(command.startswith("${found} && gnflow ") for command in commands)
 
 
 def test_a_pipeline_that_an_earlier_version_wrote_is_written_again(tmp_path: Path) -> None:
     design = load(project(tmp_path))
-    body = pipeline.text(design).partition("stages:\n")[2].replace("      ${found} &&\n", "")
-    old = f"# Written by gnflow.\n{pipeline.CONTENT}{pipeline._digest(body)}\nstages:\n{body}"
+    body = pipeline.compose(design).partition("stages:\n")[2].replace("      ${found} &&\n", "")
+    old = f"# Written by gnflow.\n{pipeline.CONTENT}{pipeline._compute_digest(body)}\nstages:\n{body}"
     (design.folder / "dvc.yaml").write_text(old)
-    assert pipeline.write(design).read_text() == pipeline.text(design)
+    assert pipeline.write(design).read_text() == pipeline.compose(design)
 
 
 def test_a_spec_of_another_name_is_chosen_for_again(tmp_path: Path) -> None:
     folder = project(tmp_path)
-    before = stages(pipeline.text(load(folder)))
+    before = stages(pipeline.compose(load(folder)))
     (tmp_path / "specs" / "muon.yaml").rename(tmp_path / "specs" / "other.yaml")
     (folder / "study.yaml").write_text(STUDY.replace("specs/muon.yaml", "specs/other.yaml"))
-    after = stages(pipeline.text(load(folder)))
+    after = stages(pipeline.compose(load(folder)))
     assert before["choose_muon"] != after["choose_muon"]
     assert before["choose_adamw"] == after["choose_adamw"]
 

@@ -210,7 +210,7 @@ def bent_the_wrong_way(right):
 def slightly_too_bent(right):
     def curved(params, anchor, tokens):
         displacement = trees.subtract(params, anchor)
-        return right.curved(trees.along(anchor, displacement, 1.001), anchor, tokens)
+        return right.curved(trees.move_along(anchor, displacement, 1.001), anchor, tokens)
 
     return curved
 
@@ -231,7 +231,7 @@ def asymmetric(right):
     def curved(params, anchor, tokens):
         slope, value = right.curved(params, anchor, tokens)
         turned = trees.map_tensors(lambda d: d.roll(1, 0), trees.subtract(params, anchor))
-        return trees.along(slope, turned, 1e-3), value
+        return trees.move_along(slope, turned, 1e-3), value
 
     return curved
 

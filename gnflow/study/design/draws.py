@@ -47,21 +47,21 @@ Axis = Range | Choice
 Draw = Mapping[str, Node]
 
 
-def grid(space: Mapping[str, Choice]) -> list[Draw]:
+def list_grid(space: Mapping[str, Choice]) -> list[Draw]:
     """List every combination; the last key varies fastest."""
     return [dict(zip(space, values, strict=True)) for values in product(*(axis.values for axis in space.values()))]
 
 
-def drawn(space: Mapping[str, Axis], method: Literal["random", "sobol"], count: int, seed: int) -> list[Draw]:
+def draw_points(space: Mapping[str, Axis], method: Literal["random", "sobol"], count: int, seed: int) -> list[Draw]:
     """Draw at most `count` distinct points, the same for the same arguments; fewer if the space has no more."""
     found: dict[str, Draw] = {}
-    for point in _points(method, len(space), count * SPARE, seed):
+    for point in _draw_unit_points(method, len(space), count * SPARE, seed):
         draw = {key: axis.at(share) for (key, axis), share in zip(space.items(), point, strict=True)}
         found.setdefault(repr([plain(node) for node in draw.values()]), draw)
     return list(found.values())[:count]
 
 
-def _points(method: Literal["random", "sobol"], dimensions: int, count: int, seed: int) -> list[list[float]]:
+def _draw_unit_points(method: Literal["random", "sobol"], dimensions: int, count: int, seed: int) -> list[list[float]]:
     if method == "random":
         points = np.random.Generator(np.random.Philox(key=seed)).random((count, dimensions))
         return [[float(share) for share in point] for point in points]
