@@ -1,4 +1,4 @@
-"""What is neither shown nor stored: users and passwords in addresses, access tokens, secrets of the environment."""
+"""Hide secrets in shown and stored texts: users and passwords in addresses, access tokens, secret variables."""
 
 import os
 import re
@@ -15,17 +15,17 @@ _NAME = re.compile(r"(?i)(?<![a-z])(?:token|secret|pass(?:word|wd)|credentials?|
 
 
 def is_secret_name(variable: str) -> bool:
-    """Whether an environment variable of that name holds a secret."""
+    """Return whether an environment variable of this name holds a secret."""
     return _NAME.search(variable) is not None
 
 
 def has_secret(text: str) -> bool:
-    """Whether the text itself shows a secret, whatever the environment holds."""
+    """Return whether the form of a part of the text shows that it is a secret."""
     return any(form.search(text) for form in (_USER, _TOKEN, _QUERY))
 
 
 def hide_secrets(text: str) -> str:
-    """The text with every secret taken out."""
+    """Return the text without secrets."""
     text = _QUERY.sub(rf"\1={HIDDEN}", _TOKEN.sub(HIDDEN, _USER.sub("", text)))
     for value in sorted(set(_list_secrets()), key=len, reverse=True):
         text = text.replace(value, HIDDEN)
@@ -33,7 +33,7 @@ def hide_secrets(text: str) -> str:
 
 
 def _list_secrets() -> Iterator[str]:
-    """Secrets of the environment: they may be shown apart from the name or the address that they belong to."""
+    """Yield the secrets of the environment, which may occur without the name or the address that they belong to."""
     for name, value in os.environ.items():
         found = [value] if is_secret_name(name) else []
         for user in _USER.findall(value):

@@ -1,4 +1,4 @@
-"""`gnflow`: the verbs. Each imports its command only when it is called."""
+"""The verbs of `gnflow`. Each imports its command only when it is called."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ from gnflow.cli import machine as machine  # isort: skip
 
 
 def main() -> None:
-    """The entry point: exit codes as in the README, no traceback for what the user can act on."""
+    """Run the command line and exit with a code of the README. Errors that users can act on have no traceback."""
     # Looking for pydantic plug-ins in every installed distribution takes longer than checking a spec.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")
     streams.settle()
@@ -35,7 +35,7 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         if is_out_of_memory(error):
-            print("This needs more memory than there is; `gnflow plan SPEC` says how much, and what would need less.",
+            print("There is not enough memory. `gnflow plan SPEC` says how much a run needs, and what would need less.",
                   file=sys.stderr)  # fmt: skip
             sys.exit(EnvironmentProblem.exit_code)
         print(hide_secrets(traceback.format_exc()), file=sys.stderr)

@@ -8,9 +8,9 @@ import typer
 from gnflow import streams
 from gnflow.cli.app import Json, RunDir, Sets, Spec, app
 
-study = typer.Typer(help="Comparisons of several methods: tuning, seeds, a DVC pipeline.", no_args_is_help=True)
+study = typer.Typer(help="Compare several methods, with tuning, seeds and a DVC pipeline.", no_args_is_help=True)
 app.add_typer(study, name="study")
-Study = Annotated[Path, typer.Argument(metavar="STUDY", help="A folder with a study.yaml.", show_default=False)]
+Study = Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of a study.yaml.", show_default=False)]
 
 
 @study.command("plan")
@@ -25,10 +25,10 @@ def plan_study(folder: Study, json: Json = False) -> None:
 def write_pipeline(
     folder: Study,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit 3 unless the file is up to date.")
+        bool, typer.Option("--check", help="Write nothing, and exit with code 3 unless the file is up to date.")
     ] = False,
 ) -> None:
-    """Write the study's dvc.yaml, one stage for each run."""
+    """Write the study's dvc.yaml, with one stage for each run."""
     from gnflow.commands.study import write_pipeline
 
     streams.tolerate_failures()
@@ -37,7 +37,8 @@ def write_pipeline(
 
 @study.command("choose")
 def choose_values(
-    folder: Study, arm: Annotated[str, typer.Argument(metavar="ARM", help="An arm of it.", show_default=False)]
+    folder: Study,
+    arm: Annotated[str, typer.Argument(metavar="ARM", help="The name of an arm of the study.", show_default=False)],
 ) -> None:
     """Write the spec of an arm's best trial to tuned/."""
     from gnflow.commands.study import choose_values
@@ -52,7 +53,7 @@ def run_job(
     sets: Sets = None,
     run_dir: RunDir = None,
 ) -> None:
-    """Run one run of a study: like `run --supersede`, but divergence counts as a result (exit 0)."""
+    """Run one run of a study, like `run --supersede`; divergence counts as a result (exit 0)."""
     from gnflow.commands.study import run_job
 
     streams.tolerate_failures()

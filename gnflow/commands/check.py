@@ -1,4 +1,4 @@
-"""`gnflow check`: is this a valid spec, and what will a run of it lack here?"""
+"""`gnflow check`: validate specs, and list what is missing here for their runs."""
 
 import json as encoder
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from gnflow.spec.problems import Problem, SpecProblems, shown
 
 
 class CheckResult(NamedTuple):
-    """What is wrong with a spec, and what a run of it will lack on this machine."""
+    """The problems of a spec, and a sentence for each thing that its run would lack on this machine."""
 
     problems: Sequence[Problem] = ()
     lacks: Sequence[str] = ()
 
     def to_json(self, spec: Path) -> dict[str, object]:
-        """The entry of one spec; `lacks` only where there is something."""
+        """Return the JSON entry of one spec; `lacks` is left out if it is empty."""
         problems = [problem.to_json() for problem in self.problems]
         return {"spec": shown(spec), "ok": not problems, "problems": problems} | (
             {"lacks": list(self.lacks)} if self.lacks else {}
@@ -25,7 +25,7 @@ class CheckResult(NamedTuple):
 
 
 def check(specs: Sequence[Path], *, sets: Sequence[str] = (), json: bool) -> int:
-    """Prints every problem of every spec, each once; 3 when there is one. What a run lacks leaves it at 0."""
+    """Print every problem of every spec once. Return 3 if there is one, else 0, even if a run lacks something."""
     found = {spec: _check_spec(spec, sets) for spec in specs}
     bad = any(checked.problems for checked in found.values())
     if json:
@@ -37,7 +37,7 @@ def check(specs: Sequence[Path], *, sets: Sequence[str] = (), json: bool) -> int
         for spec, checked in found.items():
             print(f"{shown(spec)}: {_count_problems(checked.problems)}")
             for sentence in checked.lacks:
-                print(f"  a run needs what is not here: {sentence}")
+                print(f"  missing for a run: {sentence}")
     return SpecProblems.exit_code if bad else 0
 
 

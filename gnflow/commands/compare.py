@@ -23,7 +23,7 @@ TAUS = (1.0, 1.5, 2.0, 4.0)
 
 
 def compare(runs: Sequence[Path], *, targets: Sequence[float], reference: str | None, json: bool) -> int:
-    """Print the comparison as tables with a verdict in words, or as JSON. Returns 7 if a run had to be left out."""
+    """Print the comparison as tables with a verdict in words, or as JSON. Return 7 if a run was left out, else 0."""
     found = read_runs(runs)
     comparison = compared(found.runs, targets, reference)
     if json:
@@ -45,7 +45,7 @@ def _print(comparison: Comparison) -> None:
 def _make_tables(comparison: Comparison) -> Iterator[Table]:
     yield _make_arm_table(comparison)
     for target in comparison.targets:
-        yield _make_result_table(target, comparison.at(target))
+        yield _make_result_table(target, comparison.select_results(target))
         if any(ratio.axes for ratio in comparison.ratios if ratio.target == target):
             yield _make_ratio_table(comparison, target)
     if comparison.budgets:
@@ -111,7 +111,8 @@ def _format_ratio(estimate: Estimate) -> list[str]:
 def _format_interval(interval: Interval | None) -> str:
     if interval is None:
         return figures.MISSING
-    return f"{figures.format_ratio(interval.low)} to {figures.format_ratio(interval.high) if interval.high < inf else 'inf'}"
+    high = figures.format_ratio(interval.high) if interval.high < inf else "inf"
+    return f"{figures.format_ratio(interval.low)} to {high}"
 
 
 def _make_budget_table(budgets: Sequence[Budget]) -> Table:

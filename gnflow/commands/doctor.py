@@ -1,4 +1,4 @@
-"""`gnflow doctor`: check what this machine has, what it lacks, and what to do about it."""
+"""`gnflow doctor`: check the packages, devices and directories of this machine, and advise on what is missing."""
 
 import json as json_format
 import os
@@ -63,8 +63,8 @@ class Finding:
 
 
 def diagnose(*, json: bool) -> int:
-    """Print the findings. Returns 7 if something that training needs is missing, else 0."""
-    found = list(run_checks(Workspace.around(Path.cwd())))
+    """Print the findings. Return 7 if something that training needs is missing, else 0."""
+    found = list(run_checks(Workspace.find(Path.cwd())))
     lacking = [finding.name for finding in found if finding.needed and finding.status == "missing"]
     if json:
         print(json_format.dumps({"ok": not lacking, "findings": [asdict(finding) for finding in found]}, indent=2))
@@ -134,7 +134,7 @@ def _check_devices() -> Iterator[Finding]:
 
     threads = torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    advice = "" if threads <= cores else "more threads than cores are slow: set OMP_NUM_THREADS"
+    advice = "" if threads <= cores else "torch is slow with more threads than cores: set OMP_NUM_THREADS to fewer"
     yield Finding("cpu", "note" if advice else "ok", f"{cores} cores, {threads} torch threads", advice)
     yield Finding("attention on cpu", "ok", _find_kernels("cpu"))
     if not torch.cuda.is_available():
@@ -180,7 +180,7 @@ def _find_kernels(device: str) -> str:
 
 
 def _check_compiler(workspace: Workspace) -> Iterator[Finding]:
-    """Whether Inductor can build CPU code: what a run asks before it compiles."""
+    """Check whether Inductor can build CPU code, as a run does before it compiles."""
     kept, later = toolchain.cache(workspace), "until then runs are eager and slower"
     problem = toolchain.problem("cpu", kept.directory)
     if problem is None:
@@ -219,7 +219,7 @@ def _check_sqlite() -> Finding:
         import sqlite3
     except ImportError:
         advice = "MLflow's local store needs a Python built with sqlite; or write `tracking: none` in the spec"
-        return Finding("sqlite", "missing", "this Python has none", advice)
+        return Finding("sqlite", "missing", "this Python was built without it", advice)
     return Finding("sqlite", "ok", sqlite3.sqlite_version)
 
 
@@ -242,7 +242,7 @@ def _check_store(workspace: Workspace) -> Finding:
 
 
 def _check_telemetry(workspace: Workspace) -> Finding:
-    """Check the telemetry of MLflow and DVC, which report usage unless they are told not to."""
+    """Check the telemetry of MLflow and DVC, which report usage unless this is turned off."""
     truthy = ("1", "true", "yes")
     quiet = any(os.environ.get(name, "").lower() in truthy for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"))
     settings = workspace.root / ".dvc" / "config"

@@ -1,4 +1,4 @@
-"""`gnflow explain`: a value, its meaning, and the line that set it."""
+"""`gnflow explain`: show a value, its meaning, and the line that set it."""
 
 import json as encoder
 import textwrap
@@ -13,7 +13,7 @@ from gnflow.spec.problems import excerpt
 
 
 def explain(spec: Path, key: str | None, *, sets: Sequence[str], json: bool) -> int:
-    """Print `key` and all keys inside it; without a key, print all keys."""
+    """Print `key` and all keys inside it, or all keys if `key` is None. Return 0."""
     loaded = load(spec, sets)
     with within(loaded.workspace):
         return _print_rows(below(loaded, key) if key else explained(loaded), key, json)

@@ -16,11 +16,11 @@ QUIET = ("core.analytics", "core.check_update")
 
 
 def make_project() -> int:
-    """Make everything that is missing and say so. Existing files stay as they are.
+    """Make the parts of a project that are missing, and print them. Existing files stay as they are.
 
     Raises EnvironmentProblem if git or DVC is missing, and DiskProblem.
     """
-    workspace = Workspace.around(Path.cwd())
+    workspace = Workspace.find(Path.cwd())
     root = workspace.root
     print(f"the project: {root}")
     print(f"git: {_make_git_repository(root)}")
@@ -43,7 +43,7 @@ def _ignore_files(root: Path) -> str:
         before = file.read_text() if file.exists() else ""
     missing = [name for name in IGNORED if not {name, name.strip("/"), name[1:], name[:-1]} & set(before.splitlines())]
     if not missing:
-        return "names what runs leave already"
+        return "names the files of runs already"
     disk.write(
         file, (before + ("" if not before or before.endswith("\n") else "\n") + "\n".join(missing) + "\n").encode()
     )
@@ -55,7 +55,7 @@ def _make_dvc_repository(root: Path) -> str:
         return f"{there} is a repository already"
     if importlib.util.find_spec("dvc") is None:
         raise EnvironmentProblem("dvc is not installed: pip install 'gnflow[dvc]', then run `gnflow init` again")
-    dvc, advice = (sys.executable, "-m", "dvc"), "mend that, then run `gnflow init` again"
+    dvc, advice = (sys.executable, "-m", "dvc"), "solve this problem, then run `gnflow init` again"
     below = () if (root / ".git").exists() else ("--subdir",)
     _call(root, (*dvc, "init", "--quiet", *below), advice)
     for setting in QUIET:

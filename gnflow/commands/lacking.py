@@ -1,4 +1,4 @@
-"""What a run of a spec will lack on this machine: packages and files, looked for without reading any of them."""
+"""Find the packages and files that a run of a spec lacks on this machine, without reading any of them."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ WEIGHTS = "params.safetensors"
 
 
 def find_missing(experiment: Experiment, workspace: Workspace) -> list[str]:
-    """A sentence for each thing; what is needed only where data is not prepared yet is asked for all the same."""
+    """Return a sentence for each missing package or file, including those that only the preparation of data needs."""
     return [problem for check in _list_checks(experiment, workspace) if (problem := _find_problem(check))]
 
 
@@ -62,7 +62,7 @@ def _check_tokenizer(tokenizer: BPE | PretrainedTokenizer | Bytes | None, root: 
 
 
 def _require_file(path: Path, name: str, key: str) -> None:
-    """Raises DataError unless there is a file at `path`, or one of that name in it."""
+    """Raise DataError unless `path` is a file, or a directory with a file `name`. `key` is the key in the spec."""
     if not path.is_file() and not (path / name).is_file():
         also = "" if path.suffix else f", and no {name} in it"
         raise DataError(f"{key}: there is no file {path}{also}")

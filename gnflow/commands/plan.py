@@ -1,4 +1,4 @@
-"""`gnflow plan SPEC`: show what a run does and costs, without allocating anything."""
+"""`gnflow plan SPEC`: show the work and the cost of a run, without allocating anything."""
 
 import json as json_text
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gnflow.spec.load import load
 from gnflow.study import figures, tables
-from gnflow.study.speed import measure_speed
+from gnflow.study.speed import find_pass_flops, measure_speed
 from gnflow.study.tables import Table
 from gnflow.workspace import Workspace
 
@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
 
 def plan(spec: Path, *, sets: Sequence[str], json: bool, parameters: bool = False) -> int:
-    """Print what a run of the spec does and costs (with every tensor if `parameters`), or the JSON of plan.json."""
+    """Print the work and the cost of a run, with every tensor if `parameters`; or print the JSON of plan.json.
+
+    Raises SpecError for a bad spec. Return 0.
+    """
     loaded = load(spec, sets)
-    # torch takes seconds to import: a bad spec is refused before.
+    # torch takes seconds to import, so a bad spec is refused before.
     from gnflow.compiler.fits import compare_with_memory
     from gnflow.compiler.plan import plan as make_plan
     from gnflow.compiler.rates import trace_rates
@@ -84,7 +87,7 @@ def _describe_blocks(planned: "Plan") -> Iterator[str]:
 
 
 def _describe_rates(courses: "Sequence[Course]", encoding: str) -> Iterator[str]:
-    """The learning rate of each part through the run, in one line."""
+    """Draw the learning rate of each part over the run in one line."""
     names = [course.rule if course.rule == course.method else f"{course.rule} ({course.method})" for course in courses]
     width = max(map(len, names), default=0)
     for name, course in zip(names, courses, strict=True):
@@ -129,13 +132,14 @@ def _describe_costs(planned: "Plan", seconds: float | None) -> Iterator[str]:
     found = planned.evaluation
     if found.times:
         yield (
-            f"evaluation: {figures.format_plural(found.times, 'time')} at most, {found.passes:,} passes over a micro-batch, "
-            f"{found.flops / 1e12:,.2f} TFLOPs, {found.share:.0%} of all"
+            f"evaluation: at most {figures.format_plural(found.times, 'time')}, {found.passes:,} passes over a "
+            f"micro-batch, {found.flops / 1e12:,.2f} TFLOPs, {found.share:.0%} of all"
         )
     if found.remark:
         yield f"warning: {found.remark}"
 
 
 def _predict_seconds(planned: "Plan", workspace: Workspace) -> float | None:
-    rate = measure_speed(workspace.runs, planned.device, max(cost.flops for cost in planned.regions.values()))
+    size = find_pass_flops(cost.flops for cost in planned.regions.values())
+    rate = measure_speed(workspace.runs, planned.device, size)
     return (planned.steps * planned.flops + planned.evaluation.flops) / rate if rate else None

@@ -21,7 +21,7 @@ COLUMNS = ("weight", "gradient", "update", "output")
 def replay(run: Path, step: int, *, json: bool = False) -> int:
     """Print the size of every weight, gradient, update and output. Raises the errors of `gnflow.train.replay`."""
     found = find(run)
-    workspace = Workspace.holding(found.directory)
+    workspace = Workspace.find_for_run(found.directory)
     toolchain.settle(workspace)
     from gnflow.train.display import Display
     from gnflow.train.replay import replay as take
@@ -44,18 +44,19 @@ def _describe_step(taken: "Replay") -> list[str]:
     here, recorded = taken.metrics.get("loss/train"), taken.recorded.get("loss/train")
     spread = f"{_format_figure(min(taken.losses))} to {_format_figure(max(taken.losses))}"
     lines = [
-        f"step {taken.step}, eagerly on {taken.device}, {len(taken.losses)} micro-batches; losses before it {spread}",
-        f"loss/train {_format_figure(here)}, on record {_format_figure(recorded)}",
+        f"step {taken.step}, eagerly on {taken.device}, {len(taken.losses)} micro-batches; "
+        f"losses before the step {spread}",
+        f"loss/train {_format_figure(here)}, recorded {_format_figure(recorded)}",
         *taken.events,
     ]
     match taken.first:
         case None:
             return [*lines, "every tensor is finite"]
         case (kind, name, None):
-            return [*lines, f"first that is not finite: {kind} of `{name}`"]
+            return [*lines, f"the first tensor that is not finite is the {kind} of `{name}`"]
         case (kind, name, microbatch):
-            what = "the loss" if kind == "loss" else f"{kind} of `{name}`"
-            return [*lines, f"first that is not finite: {what}, in micro-batch {microbatch}"]
+            what = "the loss" if kind == "loss" else f"the {kind} of `{name}`"
+            return [*lines, f"the first tensor that is not finite is {what} in micro-batch {microbatch}"]
 
 
 def _make_json(taken: "Replay") -> dict[str, object]:
@@ -72,7 +73,7 @@ def _make_json(taken: "Replay") -> dict[str, object]:
 
 
 def _replace_infinity(value: float | None) -> float | str | None:
-    """Replace infinities by words, since JSON has no infinity."""
+    """Return a number as JSON can hold it: infinities and NaN become words."""
     return value if value is None or math.isfinite(value) else str(value)
 
 

@@ -11,7 +11,7 @@ from gnflow.study.report import assets
 def report(
     runs: Sequence[Path], *, output: Path, targets: Sequence[float], reference: str | None, title: str | None
 ) -> int:
-    """Write the page. Returns 7 if a run had to be left out.
+    """Write the page. Return 7 if a run was left out, else 0.
 
     Raises EnvironmentProblem if the packages that draw charts are missing, and SpecError like `compare`.
     """

@@ -43,7 +43,7 @@ class Repetition:
 
 
 def rerun(run: Path, *, keep: Path | None = None, json: bool = False) -> int:
-    """Print what has changed since the run, repeat it, and print the verdict. Returns 1 if the results disagree.
+    """Repeat a run, and print the changes since then and the verdict. Return 1 if the results disagree, else 0.
 
     A repetition that agrees is removed, unless `keep` names a directory for it. Raises the errors of `gnflow run`.
     """
@@ -51,7 +51,7 @@ def rerun(run: Path, *, keep: Path | None = None, json: bool = False) -> int:
     if not read(found.directory / JOURNAL).steps:
         raise SpecError(f"{found.directory} has recorded no step, so there is nothing to repeat")
     if keep is not None and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
-        raise SpecError(f"{keep} is there already; give --keep a new directory")
+        raise SpecError(f"{keep} exists already; give --keep a new directory")
     with _open_place(found.directory, keep) as place:
         again, changed = _repeat(found, place, Console(stderr=json))
         from gnflow.study.agreement import measure_agreement
@@ -88,7 +88,7 @@ def _open_place(directory: Path, keep: Path | None) -> Iterator[Path]:
 
 
 def _repeat(found: Run, place: Path, console: Console) -> "tuple[Run, Changes]":
-    workspace = Workspace.holding(found.directory)
+    workspace = Workspace.find_for_run(found.directory)
     toolchain.settle(workspace)
     from gnflow.compiler.plan import Plan
     from gnflow.study.circumstances import Changes, find_changes
@@ -134,9 +134,9 @@ def _describe_verdict(agreed: "Agreement", changed: "Changes") -> str:
             return f"agrees bit for bit {over}, {_describe_weights(agreed)}"
         case "rounding":
             expected = (
-                f"the same bits were not to be expected ({', '.join(changed)} changed)"
+                f"identical bits were not expected ({', '.join(changed)} changed)"
                 if changed
-                else "the same bits were to be expected, since nothing that is recorded of code and machine has changed"
+                else "identical bits were expected, since no recorded property of code and machine has changed"
             )
             largest = f"largest relative difference {_describe_largest(agreed)}, {agreed.tolerance:g} allowed"
             return f"agrees within rounding {over} ({largest}), {_describe_weights(agreed)}; {expected}"
@@ -155,7 +155,7 @@ def _describe_largest(agreed: "Agreement") -> str:
 
 def _describe_first(first: "Difference") -> str:
     if first.column == "step":
-        return "it was not recorded" if first.there is None else "it is not reached"
+        return "the step was not recorded" if first.there is None else "the step is not reached"
     there, here = ("nothing" if value is None else repr(value) for value in (first.there, first.here))
     return f"{first.column} was {there}, is {here}"
 

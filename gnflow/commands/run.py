@@ -31,10 +31,10 @@ def run(
     supersede: bool = False,
     extend: bool = False,
 ) -> int:
-    """Run a spec to its end and print its summary. Raises the errors of `gnflow.train.loop.run`."""
+    """Run a spec to its end and print its summary. Return 0. Raises the errors of `gnflow.train.loop.run`."""
     loaded = load(spec, sets)
     toolchain.settle(loaded.workspace)
-    # After the spec is known to be good: torch takes seconds to import.
+    # torch takes seconds to import, so a bad spec is refused before.
     print(f"{loaded.experiment.name}: loading torch and planning the run", flush=True)
     from gnflow.train.display import Display
     from gnflow.train.loop import run as train

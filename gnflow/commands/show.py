@@ -21,7 +21,7 @@ LAST_EVENTS = 5
 
 
 class RunState(NamedTuple):
-    """Everything that is shown about a run."""
+    """All parts of a run that are shown."""
 
     run: Run
     status: str
@@ -39,10 +39,8 @@ class RunState(NamedTuple):
     @property
     def last(self) -> dict[str, float]:
         """The last value of every column that was recorded."""
-        values: dict[str, float] = {}
-        for step in self.journal.steps.values():
-            values |= {"step": step.step, **step.values}
-        return values
+        last = self.journal.last
+        return {"step": last.step, **last.values} if self.journal.steps else {}
 
 
 def show(run: Path, *, json: bool) -> int:
@@ -96,7 +94,8 @@ def _list_blocks(shown: RunState) -> Iterator[tuple[str, list[str]]]:
         yield section, [_describe_section(run, section)]
     yield "plan", _describe_plan(run)
     if losses := shown.losses:
-        course = f"{figures.format_loss(losses[0])} -> {figures.format_loss(losses[-1])}, best {figures.format_loss(min(losses))}"
+        first, last_loss, best = map(figures.format_loss, (losses[0], losses[-1], min(losses)))
+        course = f"{first} -> {last_loss}, best {best}"
         yield METRIC, [course, figures.draw_sparkline(losses)]
     yield "target", _describe_target(run)
     yield "so far", [f"{name} {_format_figure(name, value)}" for name, value in last.items()]

@@ -38,11 +38,9 @@ def plan_study(folder: Path, *, json: bool) -> int:
         console.print("The time is unknown until a run of about this size has finished in this project.")
     for sentence in said:
         console.print(f"warning: {sentence}")
-    if not design.workspace.reproducible:
+    if not design.workspace.can_reproduce:
         root = design.workspace.root
-        console.print(
-            f"{root} is no Git and DVC repository yet, which its pipeline needs: `gnflow init` there makes it one."
-        )
+        console.print(f"The pipeline needs a Git and DVC repository, which {root} is not yet: run `gnflow init` there.")
     return 0
 
 
@@ -55,7 +53,7 @@ def write_pipeline(folder: Path, *, check: bool) -> int:
     jobs = sum(len(arm.jobs) for arm in design.arms)
     print(f"{path}: {'up to date' if check else 'written'}, {jobs} runs")
     if not check:
-        print(f"next: {design.reproduce(design.relative(path))}")
+        print(f"next: {design.format_repro(design.make_relative(path))}")
     return 0
 
 
@@ -64,8 +62,8 @@ def choose_values(folder: Path, arm: str) -> int:
     from gnflow.study.design import choice
 
     design = load(folder)
-    chosen = choice.choose(design, design.arm(arm))
-    path = choice.write(design, design.arm(arm), chosen)
+    chosen = choice.choose(design, design.find_arm(arm))
+    path = choice.write(design, design.find_arm(arm), chosen)
     print("\n".join(line.removeprefix("# ") for line in path.read_text().splitlines() if line.startswith("#")))
     print(path)
     return 0

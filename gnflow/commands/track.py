@@ -14,8 +14,7 @@ from gnflow.workspace import Workspace
 def track(runs: Sequence[Path]) -> int:
     """Print a line for each run, with its id in MLflow. A directory that is not a run stands for all runs inside it.
 
-    Raises EnvironmentProblem if MLflow is missing or does not answer; and at the end, naming all runs that were not
-    sent.
+    Raises EnvironmentProblem if MLflow is missing or does not answer, and at the end, with all runs that were not sent.
     """
     problems: dict[Path, str] = {}
     meant = sorted(dict.fromkeys(found for name in runs for found in _find_runs(name, problems)), key=_find_start)
@@ -36,7 +35,7 @@ def track(runs: Sequence[Path]) -> int:
 
 
 def _find_runs(name: Path, problems: dict[Path, str]) -> list[Path]:
-    for place in (name, Workspace.around(Path.cwd()).runs / name):
+    for place in (name, Workspace.find(Path.cwd()).runs / name):
         found, unread = walk(place)
         inside = [run for run in found if _has_records(run)]
         if not _is_run(place) and (inside or unread):
@@ -59,7 +58,7 @@ def _is_run(place: Path) -> bool:
 
 
 def _has_records(run: Path) -> bool:
-    """Whether there is anything to send. A journal that cannot be read counts, and is named when it is sent."""
+    """Return whether a run has records to send. A journal that cannot be read counts, and is named when it is sent."""
     try:
         return first_line(run / JOURNAL) is not None
     except OSError:

@@ -13,12 +13,12 @@ from gnflow.workspace import Workspace
 
 
 def serve_ui(*, host: str = "127.0.0.1", port: int = 5000, allowed: Sequence[str] = ()) -> int:
-    """Serve until Ctrl-C; `allowed` are further names by which browsers may address this machine.
+    """Serve the MLflow UI until Ctrl-C; browsers may address this machine by the names in `allowed` as well.
 
     Raises EnvironmentProblem if MLflow is missing or the port is taken.
     """
     location.check_available()
-    workspace = Workspace.around(Path.cwd())
+    workspace = Workspace.find(Path.cwd())
     uri = location.tracking_uri(workspace)
     shown = hide_secrets(uri)
     if uri.startswith(("http://", "https://")):

@@ -24,10 +24,10 @@ class Finding(NamedTuple):
 
 
 def verify(specs: Sequence[Path], *, sets: Sequence[str] = (), json: bool) -> int:
-    """Print one line for each check. Returns 1 if one fails. Raises SpecError for bad specs or rules without effect.
+    """Print one line for each check. Return 1 if one fails, else 0.
 
-    All specs are read and built before anything is checked. The JSON for several specs is a list with an entry for each
-    file.
+    Raises SpecError for bad specs and for rules without effect. All specs are read and built before the first
+    check. The JSON for several specs is a list with an entry for each file.
     """
     every = load_all(specs, sets)
     toolchain.settle(every[0].workspace)
@@ -51,7 +51,7 @@ def _build(experiment: Experiment) -> None:
 
 
 def _verify(experiment: Experiment, *, aloud: bool) -> list[Finding]:
-    # After the specs are known to be good: torch takes seconds to import.
+    # torch takes seconds to import, so bad specs are refused before.
     from gnflow.verify.subject import choose_device
 
     problem = toolchain.problem(choose_device(experiment).type)

@@ -25,20 +25,20 @@ TASKS = {"text": "text_only", "understanding": "understanding", "generation": "g
 
 
 def build_loss(spec: training.Loss, subject: Subject) -> Metric:
-    """Builds the metric. For multimodal data it also reports the loss of each modality and of each task."""
+    """Build the metric. For multimodal data it also reports the loss of each modality and of each task."""
     multimodal = isinstance(subject.experiment.data, Multimodal)
     measure = build_group_measure(subject.jit("tally", build_tally(subject.network))) if multimodal else measure_loss
     return Metric(measure, spec.microbatches, decides=True)
 
 
 def measure_loss(at: Moment) -> Metrics:
-    """Measures the mean loss of the micro-batches."""
+    """Measure the mean loss of the micro-batches."""
     losses = [at.objective.value(at.params, tokens) for tokens in at.batch]
     return {"loss/held_out": torch.stack(losses).mean()}
 
 
 def build_tally(network: Model) -> Callable[[Params, Tokens], Tensor]:
-    """Builds (params, tokens) -> (groups, 5): sums of losses, tokens, weighted losses, weights and hits by group."""
+    """Build (params, tokens) -> (groups, 5): sums of losses, tokens, weighted losses, weights and hits by group."""
 
     def tally(params: Params, tokens: Tokens) -> Tensor:
         inputs, targets = network.split(tokens)
@@ -57,7 +57,10 @@ def build_tally(network: Model) -> Callable[[Params, Tokens], Tensor]:
 
 
 def build_group_measure(tally: Callable[[Params, Tokens], Tensor]) -> Measure:
-    """Builds a measure of the loss over all groups and by group. A modality or task without targets has no column."""
+    """Build a function that measures the loss over all groups and by group.
+
+    A modality or task without targets has no column.
+    """
 
     def measure(at: Moment) -> Metrics:
         sums = torch.stack([tally(at.params, tokens) for tokens in at.batch]).sum(0)

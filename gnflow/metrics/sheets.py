@@ -23,7 +23,7 @@ SIDE = 64
 
 
 def build_samples(spec: training.Samples, subject: Subject) -> Metric:
-    """Builds the metric. It uses the held-out images of the run's data, so there are no sheets outside a run."""
+    """Build the metric. It uses the held-out images of the run's data, so there are no sheets outside a run."""
     sampling = Sampling(spec.guidance, spec.temperature, subject.experiment.training.seed)
 
     def measure(at: Moment) -> Metrics:

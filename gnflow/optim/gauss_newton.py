@@ -116,7 +116,7 @@ class GaussNewton:
         """Takes one outer step. The batch has the micro-batches of the solve first, then those of the search."""
         # No copy is needed, since nothing that a step computes shares storage with the weights that it was given.
         anchor = params
-        model, solve = objective.around(anchor), torch.split(batch[: self.cost.solve], self.width)
+        model, solve = objective.build_model(anchor), torch.split(batch[: self.cost.solve], self.width)
         if self.damping:
             model = add_damping(model, anchor, state.memory[DAMPING])
         solved = {name: self._solve(name, model, anchor, state, solve) for name in self.blocks}

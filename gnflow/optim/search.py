@@ -113,7 +113,7 @@ def measure_gains(
     objective: Objective, anchor: Params, candidate: Params, seen: Seen, before: Scalar, after: Scalar
 ) -> Metrics:
     """Compares the decrease that the model predicts for `candidate`, without damping, with that of the loss."""
-    model = objective.around(anchor)
+    model = objective.build_model(anchor)
     predicted = before - mean_value(lambda tokens: model.value(candidate, tokens), *seen)
     actual = before - after
     return {

@@ -1,4 +1,4 @@
-"""Compare two runs of one spec: do they agree bit for bit, within rounding, or not?
+"""Compare two runs of one spec: they agree bit for bit, agree within rounding, or disagree.
 
 A difference is measured relative to the largest magnitude that its column has in the recorded run, so that a quantity
 near zero has no large relative difference. In small float32 runs of 30 steps, sums in another order (compiled or not,
@@ -56,7 +56,7 @@ class Agreement(NamedTuple):
 
     @property
     def verdict(self) -> Literal["identical", "rounding", "different"]:
-        """Summarise the comparison. Weights count only if nothing else differs.
+        """The summary of the comparison. Weights count only if nothing else differs.
 
         Weights may drift in directions that do not change the loss, so a difference in them alone proves little. But if
         only the weights differ, the steps computed something other than what they recorded.

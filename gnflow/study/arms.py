@@ -89,7 +89,7 @@ def _make_arm(name: str, runs: tuple[Run, ...]) -> Arm:
 
 
 def _serialise_spec(run: Run) -> str:
-    """Return all of a spec but its seed, its name and its tracking."""
+    """Return the JSON text of a spec without its seed, its name and its tracking."""
     tree = run.experiment.model_dump(mode="json", exclude={"name": True, "tracking": True, "training": {"seed"}})
     return json.dumps(tree, sort_keys=True)
 

@@ -51,8 +51,8 @@ def warn_of_budgets(arms: Sequence[Arm], budgets: Sequence[Budget]) -> Iterator[
         coarse = [axis for axis, (amount, reached) in found.items() if min(reached.spent.values()) < COARSE * amount]
         if coarse:
             yield (
-                f"the last evaluation of {arm.name} within the budget of {figures.join_words(coarse)} had cost less than "
-                f"{COARSE:.0%} of it"
+                f"the last evaluation of {arm.name} within the budget of {figures.join_words(coarse)} had cost less "
+                f"than {COARSE:.0%} of it"
             )
         planned = select_numbers(arm.runs[0].plan).get("steps", 0)
         early = [axis for axis, (_, reached) in found.items() if min(reached.steps.values()) < COARSE * planned]

@@ -14,18 +14,13 @@ from gnflow.study.intervals import Interval, bootstrap_mean, compute_t_interval,
 from gnflow.study.scores import METRIC, read_costs
 from gnflow.train.run import Run
 
-FIRST = (
-    "tokens",
-    "flops",
-    "passes",
-    "seconds",
-    "steps",
-)  # the reference is chosen by the first of these that is recorded
+# The reference is chosen by the first of these axes that is recorded.
+FIRST = ("tokens", "flops", "passes", "seconds", "steps")
 Course = Sequence[tuple[Mapping[str, float], float]]  # (costs, held-out loss) of every evaluation of a run
 
 
 class BudgetResult(NamedTuple):
-    """The results of one arm within one budget."""
+    """The losses and costs of one arm within one budget."""
 
     arm: str
     losses: dict[int, float]
@@ -37,7 +32,7 @@ class BudgetResult(NamedTuple):
 
     @property
     def median(self) -> float:
-        """Median of the losses."""
+        """The median of the losses."""
         return median(self.losses.values())
 
 

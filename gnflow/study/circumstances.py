@@ -59,7 +59,7 @@ def _describe_commit(directory: Path, git: object) -> str:
         return UNKNOWN
     commit = str(git.get("commit"))[:12]
     if git.get("dirty") is None and "dirty" in git:
-        return f"{commit} with changes that git did not tell"
+        return f"{commit} with changes that git did not report"
     if not git.get("dirty"):
         return commit
     file = directory / str(git.get("diff_file", repository.DIFF))

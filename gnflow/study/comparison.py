@@ -20,7 +20,7 @@ from gnflow.train.run import Run
 
 
 class Comparison(NamedTuple):
-    """Everything that `gnflow compare` and `gnflow report` show."""
+    """All results that `gnflow compare` and `gnflow report` show."""
 
     targets: tuple[float, ...]
     """Targets from the highest to the lowest, which is the headline. Empty if arms are compared at equal budgets."""
@@ -43,10 +43,10 @@ class Comparison(NamedTuple):
 
     @property
     def headline(self) -> float | None:
-        """Return the target that the verdict is about."""
+        """The target that the verdict is about; None at equal budgets."""
         return self.targets[-1] if self.targets else None
 
-    def at(self, target: float) -> tuple[Result, ...]:
+    def select_results(self, target: float) -> tuple[Result, ...]:
         """Return the results at one target, in the order of `arms`."""
         return tuple(result for result in self.results if result.target == target)
 
@@ -58,7 +58,9 @@ class Comparison(NamedTuple):
             "reference": self.reference,
             "arms": {arm.name: _convert_arm(arm) for arm in self.arms},
             "results": {
-                figures.format_target(target): {result.arm: _convert_result(result) for result in self.at(target)}
+                figures.format_target(target): {
+                    result.arm: _convert_result(result) for result in self.select_results(target)
+                }
                 for target in self.targets
             },
             "ratios": {

@@ -75,8 +75,8 @@ def _find_early_stops(arms: Sequence[Arm], targets: Sequence[float]) -> Iterator
         for target in lower:
             if own and any(best is not None and target < best <= own.at_most for best in bests):
                 yield (
-                    f"{arm.name} stops on reaching {figures.format_target(own.at_most)}: "
-                    f"that it missed {figures.format_target(target)} says nothing"
+                    f"{arm.name} stops on reaching {figures.format_target(own.at_most)}, "
+                    f"so its miss of {figures.format_target(target)} says nothing"
                 )
 
 

@@ -5,7 +5,7 @@ from math import ceil
 
 BARS = "▁▂▃▄▅▆▇█"
 LETTERS = "_.:-=+*#"
-"""In the place of bars, for a terminal that has none."""
+"""The bars of a terminal that has no others."""
 MISSING = "-"
 
 
@@ -83,7 +83,7 @@ def draw_sparkline(values: Sequence[float], width: int = 60) -> str:
 
 
 def draw_skyline(values: Sequence[float], encoding: str = "utf-8") -> str:
-    """A bar for each value, from 0 up to the largest; of letters where the encoding has no bars."""
+    """Draw a bar for each value, from 0 up to the largest, and with LETTERS if the encoding has no bars."""
     try:
         BARS.encode(encoding)
         bars = BARS

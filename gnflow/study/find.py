@@ -36,11 +36,11 @@ def find(run: Path) -> Run:
     """Find a run by its directory or its name under `runs/` of the project. Raises NoRun with the most similar name."""
     if (directory := located(run)) is not None:
         return Run.load(directory)
-    runs = Workspace.around(Path.cwd()).runs
+    runs = Workspace.find(Path.cwd()).runs
     names = [directory.relative_to(runs).as_posix() for directory in list_runs(runs)]
     near = nearest(run.as_posix().removeprefix("runs/"), names)
-    hint = f"; did you mean `{near}`?" if near else f"; known: {', '.join(names) or 'none'}"
-    raise NoRun(f"no run `{run}`{hint}")
+    hint = f"; did you mean `{near}`?" if near else f"; the runs here: {', '.join(names) or 'none'}"
+    raise NoRun(f"there is no run `{run}`{hint}")
 
 
 def read_runs(names: Sequence[Path]) -> ReadRuns:
@@ -62,7 +62,7 @@ def read_runs(names: Sequence[Path]) -> ReadRuns:
 
 
 def report_unread(unread: Mapping[Path, str]) -> int:
-    """Name on standard error all runs that were left out. Returns 7 if there are any, else 0."""
+    """Print on standard error the runs that were left out. Return the exit code: 7 if there are any, else 0."""
     for line in _describe_unread(unread):
         print(hide_secrets(line), file=sys.stderr)
     return EnvironmentProblem.exit_code if unread else 0

@@ -51,7 +51,7 @@ def describe_device(run: Run) -> str:
 
 
 def find_objection(arms: Sequence[Arm]) -> str | None:
-    """Say in a sentence why the seconds of these runs cannot be compared; None if they can."""
+    """Return a sentence on why the seconds of these runs cannot be compared; None if they can."""
     runs = {label: run for arm in arms for run, label in zip(arm.runs, arm.labels, strict=True)}
     if len({describe_device(run) for run in runs.values()}) > 1:
         return "Seconds are not compared: the runs were not all on the same kind of device."

@@ -23,7 +23,10 @@ class Profile(NamedTuple):
 
 
 def make_profile(results: Sequence[Result], axis: str) -> Profile | None:
-    """Make the profile of all arms at all targets. None if the arms share no problem or costs on this axis are zero."""
+    """Make the profile of all arms at all targets.
+
+    Return None if the arms share no problem or if costs on this axis are zero.
+    """
     costs: dict[tuple[float, int], dict[str, float]] = {}
     for result in results:
         for score, cost in zip(result.scores, result.needed[axis], strict=True):

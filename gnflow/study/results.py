@@ -25,7 +25,7 @@ class Result(NamedTuple):
 
     @property
     def missed(self) -> int:
-        """Number of seeds that did not reach the target."""
+        """The number of seeds that did not reach the target."""
         return len(self.scores) - self.reached
 
 

@@ -1,7 +1,7 @@
 """Measure how fast the finished runs of this project were, so that a plan can predict its time."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
@@ -9,16 +9,15 @@ from gnflow.study.find import list_runs
 from gnflow.study.load import QUIET, compute_share
 from gnflow.train.journal import OTHERS
 
-FARTHEST = (
-    16.0  # ratio of FLOPs per pass up to which speeds are comparable, since small products are slower than large ones
-)
+# Speeds are comparable up to this ratio of FLOPs per pass, since small products are slower than large ones.
+FARTHEST = 16.0
 
 
 def measure_speed(runs: Path, device: str, one_pass: int) -> float | None:
     """Return the median FLOPs per second of finished runs on this kind of device whose passes are about as large.
 
-    None if there are none, since a tiny model does not predict the speed of a large one. Runs on a machine that was
-    busy with other work count only if there is no other run.
+    Return None if there are no such runs, since a tiny model does not predict the speed of a large one. Runs on a
+    machine that was busy with other work count only if there is no other run.
     """
     found = [
         rate for run in list_runs(runs) if (rate := _measure_run(run / "summary.json", device, one_pass)) is not None
@@ -27,9 +26,9 @@ def measure_speed(runs: Path, device: str, one_pass: int) -> float | None:
     return median(rates) if rates else None
 
 
-def find_pass_flops(regions: Mapping[str, Mapping[str, object]]) -> int:
-    """Return the FLOPs of the largest region of a plan, which takes most of its time."""
-    return max((flops for region in regions.values() if isinstance(flops := region.get("flops"), int)), default=0)
+def find_pass_flops(flops: Iterable[object]) -> int:
+    """Return the largest of the FLOPs of the regions of a plan, since that region takes most of the time."""
+    return max((each for each in flops if isinstance(each, int)), default=0)
 
 
 def _measure_run(summary: Path, device: str, one_pass: int) -> tuple[float, bool] | None:
@@ -42,7 +41,7 @@ def _measure_run(summary: Path, device: str, one_pass: int) -> tuple[float, bool
     if not isinstance(figures, dict) or not isinstance(plan, dict):
         return None
     seconds, flops = figures.get("time/seconds"), figures.get("flops/total")
-    theirs = find_pass_flops(plan.get("regions", {}))
+    theirs = find_pass_flops(region.get("flops") for region in plan.get("regions", {}).values())
     if not theirs or not one_pass or not 1 / FARTHEST <= one_pass / theirs <= FARTHEST:
         return None
     if not seconds or not flops or plan.get("device") != device:

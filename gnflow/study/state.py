@@ -29,7 +29,7 @@ def find_last_record(run: Run) -> float | None:
 
 
 def _is_alive(lock: Path) -> bool:
-    """Whether the process that took the lock still lives on this machine. The lock itself is not touched."""
+    """Return whether the process that took the lock still lives on this machine. The lock itself is not touched."""
     found = re.fullmatch(r"pid (\d+) on (\S+)", lock.read_text(errors="replace").strip())
     if found is None or found[2] != socket.gethostname():
         return False

@@ -35,7 +35,7 @@ class Table:
         """Add a row with one cell for each column."""
         self.rows.append(cells)
 
-    def lines(self, width: int) -> Iterator[str]:
+    def format_lines(self, width: int) -> Iterator[str]:
         """Format the table in lines of at most this width, unless a single column is too wide."""
         if self.title:
             yield self.title
@@ -45,16 +45,16 @@ class Table:
             if number:
                 yield ""
             for row in (self.columns, *self.rows):
-                cells = [self._cell(row[place], sizes[place], place < self.words) for place in block]
+                cells = [self._pad_cell(row[place], sizes[place], place < self.words) for place in block]
                 yield (" " * gap).join(cells).rstrip()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         """Return the lines that rich prints."""
-        for line in self.lines(options.max_width):
+        for line in self.format_lines(options.max_width):
             yield Text(line, no_wrap=True, overflow="ignore")
 
     @staticmethod
-    def _cell(text: str, size: int, word: bool) -> str:
+    def _pad_cell(text: str, size: int, word: bool) -> str:
         space = " " * (size - cell_len(text))
         return text + space if word else space + text
 

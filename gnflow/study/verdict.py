@@ -50,7 +50,8 @@ def _describe_unusable(target: float, results: Sequence[Result]) -> Iterator[str
         if score.best is None:
             yield f"{score.name} was never evaluated on held-out text."
         elif score.needed and not score.needed["steps"]:
-            yield f"The starting weights of {score.name} are at {figures.format_target(target)} already: nothing is compared."
+            reached = figures.format_target(target)
+            yield f"The starting weights of {score.name} are at {reached} already: nothing is compared."
 
 
 def _describe_arm(ratio: Ratio, reference: Result, other: Result, trials: Trials) -> Iterator[str]:

@@ -193,7 +193,7 @@ def replay(directory: Path, workspace: Workspace | None = None) -> str:
     location.settle_environment()
     from gnflow.track.link import Link
 
-    uri = location.tracking_uri(workspace or Workspace.holding(directory))
+    uri = location.tracking_uri(workspace or Workspace.find_for_run(directory))
     try:
         link = Link.attach(directory, uri, running=False)
         while link and link.advance():

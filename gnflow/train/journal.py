@@ -61,6 +61,14 @@ class Reading(NamedTuple):
         return dict(sorted(latest.items()))
 
     @property
+    def last(self) -> Step:
+        """The last step, with the last value of every column; step 0 without values if there is none."""
+        last = Step(0, 0.0, {})
+        for step in self.steps.values():
+            last = Step(step.step, step.time, {**last.values, **step.values})
+        return last
+
+    @property
     def events(self) -> list[Event]:
         """Every event, in the order written."""
         return [record for record in self.records if isinstance(record, Event)]

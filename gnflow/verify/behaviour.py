@@ -1,4 +1,4 @@
-"""Checks of the results of steps, on easy problems and on awkward ones."""
+"""Check of the results of steps, on easy problems and on awkward ones."""
 
 import torch
 
@@ -25,29 +25,29 @@ CONDITION = 5e3
 
 
 def check_descent_on_text(experiment: Experiment, make: Make = build_parts, *, by: float = 0.0) -> None:
-    """Checks that the loss on tokens outside the training data falls by more than `by` nats."""
+    """Check that the loss on tokens outside the training data falls by more than `by` nats."""
     made, steps = make(experiment, eager), count_steps(experiment)
     start = made.network.init(experiment.training.seed, choose_device(experiment))
     unseen = draw_text(experiment, 4, 99)
 
-    def loss(params: Params) -> float:
+    def evaluate(params: Params) -> float:
         return torch.stack([made.objective.value(params, tokens) for tokens in unseen]).mean().item()
 
-    before, after = loss(start), loss(advance(experiment, made, start, steps).params)
+    before, after = evaluate(start), evaluate(advance(experiment, made, start, steps).params)
     require(
         after < before - by, f"after {steps} steps on text the loss is {after:.4f}, expected below {before - by:.4f}"
     )
 
 
 def check_descent_on_parabola(experiment: Experiment, make: Make = build_parts, *, by: float = 0.0) -> None:
-    """Checks that |params - target|^2 / 2 falls by more than the part `by`."""
+    """Check that |params - target|^2 / 2 falls by more than the part `by`."""
     _check_descent(experiment, make, 1.0, by)
 
 
 def check_descent_on_ill_conditioned_quadratic(
     experiment: Experiment, make: Make = build_parts, *, by: float = 0.0
 ) -> None:
-    """Checks that a quadratic with curvatures from 1 down to 1 / 5000 falls by more than the part `by`."""
+    """Check that a quadratic with curvatures from 1 down to 1 / 5000 falls by more than the part `by`."""
     _check_descent(experiment, make, CONDITION, by)
 
 
@@ -67,7 +67,7 @@ def _check_descent(experiment: Experiment, make: Make, condition: float, by: flo
 
 
 def check_zero_gradients(experiment: Experiment, make: Make = build_parts) -> None:
-    """Checks that steps from a minimum, and a step from weights that are all 0, leave finite weights."""
+    """Check that steps from a minimum, and a step from weights that are all 0, leave finite weights."""
     made = make(experiment, eager)
     start = draw_start(experiment, made.network)
     _require_finite(experiment, made, build_bowl(start), start, STEPS // 3, "a gradient of exact zeros")
@@ -75,7 +75,7 @@ def check_zero_gradients(experiment: Experiment, make: Make = build_parts) -> No
 
 
 def check_rank_deficient_gradients(experiment: Experiment, make: Make = build_parts) -> None:
-    """Checks that the value falls and weights stay finite if each matrix has a constant gradient of rank one."""
+    """Check that the value falls and weights stay finite if each matrix has a constant gradient of rank one."""
     made = make(experiment, eager)
     start = draw_start(experiment, made.network)
     objective, tokens = build_ramp(start), draw_text(experiment, 1, 0)[0]
@@ -87,7 +87,7 @@ def check_rank_deficient_gradients(experiment: Experiment, make: Make = build_pa
 
 
 def check_missing_gradients(experiment: Experiment, make: Make = build_parts) -> None:
-    """Checks that parameters which the loss ignores move by their decay alone and do not affect the others."""
+    """Check that parameters which the loss ignores move by their decay alone and do not affect the others."""
     made = make(experiment, eager)
     start = draw_start(experiment, made.network)
     hidden = sorted(made.network.hidden)
@@ -119,7 +119,7 @@ def _require_finite(
 
 
 def _measure_aside(moved: torch.Tensor, weight: torch.Tensor) -> float:
-    """Returns the norm of the part of `moved` that is no multiple of `weight`, over the norm of `weight`."""
+    """Return the norm of the part of `moved` that is no multiple of `weight`, over the norm of `weight`."""
     multiple = (moved * weight).sum() / (weight * weight).sum()
     part = torch.linalg.vector_norm(moved - multiple * weight) / torch.linalg.vector_norm(weight)
     return float(part.nan_to_num(nan=torch.inf))

@@ -1,4 +1,4 @@
-"""All checks, by the claim that each of them checks."""
+"""Tables of all checks by their claims, and the choice of the checks of an experiment."""
 
 from collections.abc import Iterator, Mapping
 from typing import Protocol
@@ -10,10 +10,10 @@ from gnflow.verify.subject import Make, build_parts
 
 
 class Check(Protocol):
-    """A check raises CheckFailed if its claim does not hold for a small experiment and what `make` builds from it."""
+    """A function that checks a claim about a small experiment and the parts that `make` builds from it."""
 
     def __call__(self, experiment: Experiment, make: Make = build_parts) -> None:
-        """Checks the claim and returns nothing if it holds."""
+        """Check the claim. Raises CheckFailed if it does not hold."""
 
 
 SCHEDULE = "honours its schedule"
@@ -52,7 +52,7 @@ COMPILED: Mapping[str, Check] = {
 
 
 def select_checks(experiment: Experiment, *, compiling: bool) -> Iterator[tuple[str, Check]]:
-    """Selects the checks that concern the experiment: those of curvature only if the optimizer uses it, and those of
+    """Select the checks that concern the experiment: those of curvature only if the optimizer uses it, and those of
     compiled regions only if there are any.
     """
     yield from GRADIENT.items()

@@ -1,4 +1,4 @@
-"""Checks that compiled regions equal their eager twins for any weights and are compiled once."""
+"""Check that compiled regions equal their eager twins for any weights and are compiled once."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ SMALLEST = 1e-3  # tensors with smaller entries are compared as if their largest
 
 
 def check_compiled_regions(experiment: Experiment, make: Make = build_parts) -> None:
-    """Compares each region with its eager twin on the same arguments, from two sets of weights.
+    """Compare each region with its eager twin on the same arguments, from two sets of weights.
 
     Each region must be a single graph that is compiled once.
     """

@@ -1,4 +1,4 @@
-"""Checks of the state that an optimizer keeps and of the costs that it declares."""
+"""Check of the state that an optimizer keeps and of the costs that it declares."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -27,13 +27,13 @@ RECORDED = {"loss/train", "norm/update"}
 
 
 def check_determinism(experiment: Experiment, make: Make = build_parts) -> None:
-    """Checks that two runs from the same weights end with the same bits."""
+    """Check that two runs from the same weights end with the same bits."""
     one, two = (advance(experiment, *build_on_bowl(experiment, make), count_steps(experiment)) for _ in range(2))
     _require_same(one, two, "two runs from the same start differ")
 
 
 def check_resumption(experiment: Experiment, make: Make = build_parts) -> None:
-    """Checks that a run ends the same if it stops half way and goes on elsewhere from its named tensors alone."""
+    """Check that a run ends the same if it stops half way and goes on elsewhere from its named tensors alone."""
     steps, half = count_steps(experiment), count_steps(experiment) // 2
     whole = advance(experiment, *build_on_bowl(experiment, make), steps)
     part = advance(experiment, *build_on_bowl(experiment, make), half)
@@ -51,7 +51,7 @@ def check_resumption(experiment: Experiment, make: Make = build_parts) -> None:
 
 
 def check_types_and_shapes(experiment: Experiment, make: Make = build_parts) -> None:
-    """Checks types and shapes of weights and state in float32 and float64.
+    """Check types and shapes of weights and state in float32 and float64.
 
     Metrics must be single numbers and include the common ones.
     """
@@ -64,13 +64,13 @@ def check_types_and_shapes(experiment: Experiment, make: Make = build_parts) -> 
         )
         rate = {"learning_rate"} if spec.has_rate(experiment.optimizer) else set()
         absent = sorted((RECORDED | rate) - set(reached.metrics))
-        require(not absent, f"metrics lack {', '.join(absent)}")
+        require(not absent, f"the metrics lack {', '.join(absent)}")
         for name, value in reached.metrics.items():
             require(value.ndim == 0, f"metric `{name}` has shape {tuple(value.shape)}, expected a single number")
 
 
 def check_microbatch_count(experiment: Experiment, make: Make = build_parts) -> None:
-    """Checks that a step uses every micro-batch that it is given, and calls each region as often as the plan counts."""
+    """Check that a step uses every micro-batch that it is given, and calls each region as often as the plan counts."""
     calls: Counter[str] = Counter()
     touched = set()
 
@@ -95,7 +95,7 @@ def check_microbatch_count(experiment: Experiment, make: Make = build_parts) -> 
     given = {_identify(tokens) for tokens in batch}
     require(
         touched == given,
-        f"{len(touched & given)} of {len(given)} micro-batches were used, and {len(touched - given)} not given",
+        f"a step used {len(touched & given)} of {len(given)} given micro-batches, and {len(touched - given)} others",
     )
     meter = Meter()
     planned, empty = make(experiment, meter), trees.map_tensors(lambda w: w.to("meta"), start)
@@ -109,7 +109,7 @@ def check_microbatch_count(experiment: Experiment, make: Make = build_parts) -> 
 
 
 def _identify(tokens: torch.Tensor) -> object:
-    """Returns a key of a micro-batch. One of images and text keeps its key if some of its targets are removed."""
+    """Return a key of a micro-batch. One of images and text keeps its key if some of its targets are removed."""
     return tokens.data_ptr() if tokens.ndim == 2 else tuple(tokens[..., 0].flatten().tolist())
 
 
@@ -137,7 +137,7 @@ def _require_same(one: Outcome, two: Outcome, what: str) -> None:
     for name, tensor in trees.name_tensors((one.params, one.state)).items():
         if not torch.equal(tensor, expected[name]):
             gap = (tensor.double() - expected[name].double()).abs().max().item()
-            require(False, f"{what}: `{name}` by {gap:.3g}, expected not a bit")
+            require(False, f"{what}: `{name}` differs by {gap:.3g}, expected identical bits")
 
 
 def _list_calls(calls: Mapping[str, float]) -> str:

@@ -18,7 +18,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def finding(name: str) -> module.Finding:
-    [found] = [finding for finding in run_checks(Workspace.around(Path.cwd())) if finding.name == name]
+    [found] = [finding for finding in run_checks(Workspace.find(Path.cwd())) if finding.name == name]
     return found
 
 

@@ -37,7 +37,7 @@ def test_a_study_outside_git_names_the_command_that_makes_its_project(
         plan_study(folder, json=False)
     (root / "dvc.yaml").write_text("stages: {}\n")  # a project, and no repository
     plan_study(folder, json=False)
-    assert f"{root} is no Git and DVC repository yet" in capsys.readouterr().out
+    assert f"needs a Git and DVC repository, which {root} is not yet" in capsys.readouterr().out
     write_pipeline(folder, check=False)
     assert "next: gnflow init && dvc repro pipelines/tiny/dvc.yaml" in capsys.readouterr().out
 

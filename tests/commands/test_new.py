@@ -119,7 +119,7 @@ def test_another_spec_is_the_base(project: Path, capsys) -> None:
 
 def test_what_cannot_be_made_is_refused_and_nothing_is_overwritten(project: Path, tmp_path_factory) -> None:
     (project / "mine.yaml").write_text("mine")
-    with pytest.raises(Refusal, match=r"mine\.yaml is there already"):
+    with pytest.raises(Refusal, match=r"mine\.yaml exists already"):
         write_spec("mine.yaml")
     assert (project / "mine.yaml").read_text() == "mine"
     with pytest.raises(Refusal, match="no optimizer `moun`; did you mean `muon`"):
@@ -160,4 +160,4 @@ def test_what_is_not_ready_to_run_is_not_called_so(project: Path, capsys: pytest
     )
     assert write_spec("my_idea", base=Path("base.yaml")) == 0
     out = capsys.readouterr().out
-    assert "not ready to run yet\n  a run needs what is not here: data.source.paths: there is no file `gone.txt`" in out
+    assert "not ready to run yet\n  missing for a run: data.source.paths: there is no file `gone.txt`" in out

@@ -67,7 +67,7 @@ def test_with_one_block_it_is_the_inner_optimizer_on_the_whole_model():
     params, solved, metrics = steps(solver(WHOLE), objective)
     for _ in range(3):
         for tokens in batch(5):
-            point, state, seen = inner.step(objective.around(anchor), point, state, tokens[None])
+            point, state, seen = inner.step(objective.build_model(anchor), point, state, tokens[None])
         anchor = point
     assert all(torch.equal(params[name], anchor[name]) for name in SHAPES)
     assert torch.equal(metrics["gn/model_loss"], seen["loss/train"])

@@ -35,7 +35,7 @@ def test_a_mean_gradient_is_that_of_all_rows_together(given):
 def test_so_is_that_of_the_gauss_newton_model(given):
     objective, params, batch, rows = given
     moved = trees.move_along(params, noise(params, 7), 0.3)
-    found = mean_gradient(objective.around(params), moved, batch)
+    found = mean_gradient(objective.build_model(params), moved, batch)
     torch.testing.assert_close(found, objective.curved(moved, params, rows))
 
 
@@ -44,7 +44,7 @@ def test_a_search_decides_on_all_rows_together(given):
     loss = mean_value(lambda tokens: objective.value(params, tokens), batch, microbatch_weights(objective, batch))
     torch.testing.assert_close(loss, objective.value(params, rows))
     downhill = trees.subtract(params, objective.gradient(params, rows)[0])
-    model = objective.around(params)
+    model = objective.build_model(params)
     apart, together = (GeometricSearch(3)(objective, model, params, downhill, each, {}) for each in (batch, rows[None]))
     assert apart.accepted
     torch.testing.assert_close(apart.metrics, together.metrics)

@@ -175,5 +175,5 @@ def test_unequal_tuning_is_told_with_its_numbers_and_none_at_all_too(tmp_path: P
 def test_a_run_that_ended_on_its_own_target_has_not_missed_a_lower_one(tmp_path: Path) -> None:
     reached, missed = run(tmp_path / "one", [4.9, 3.39]), run(tmp_path / "two", [4.9, 3.6])
     assert list(warn_of_differences(group_runs([reached, missed]), [3.4, 3.2])) == [
-        "one stops on reaching 3.40: that it missed 3.20 says nothing"
+        "one stops on reaching 3.40, so its miss of 3.20 says nothing"
     ]

@@ -25,7 +25,7 @@ class TrialResult(NamedTuple):
 
     @property
     def rank(self) -> tuple[float, bool, float]:
-        """The sort key: fewest steps first, then misses by their lowest loss, and diverged trials last."""
+        """The sort key: fewest steps first, then misses by their lowest loss, then diverged trials."""
         steps = self.score.needed["steps"] if self.score.needed else inf
         return steps, self.diverged, inf if self.score.best is None else self.score.best
 
@@ -43,26 +43,29 @@ def choose(design: Design, arm: ArmDesign) -> Choice:
         raise SpecError(f"arm `{arm.name}` has no trials: it runs as its spec says")
     waiting = {trial.job.label: reason for trial in arm.trials if (reason := _explain_wait(design, arm, trial))}
     if waiting:
-        pipeline = design.relative(design.folder / "dvc.yaml")
+        pipeline = design.make_relative(design.folder / "dvc.yaml")
         stages = (f"{pipeline}:trial_{arm.name}_{label.removeprefix('trial_')}" for label in waiting)
-        raise SpecError("\n".join([*waiting.values(), f"run: {design.reproduce(*stages)}"]))
+        raise SpecError("\n".join([*waiting.values(), f"run: {design.format_repro(*stages)}"]))
     tried = sorted((_score_trial(design, arm, trial) for trial in arm.trials), key=lambda one: one.rank)
     if all(one.diverged for one in tried):
         raise SpecError(
-            f"all {len(tried)} trials of arm `{arm.name}` diverged: none of their values is a choice\n"
-            f"expected one that trains; give `{'`, `'.join(arm.space)}` smaller values in {design.folder}/study.yaml"
+            f"all {len(tried)} trials of arm `{arm.name}` diverged, so there is no best one\n"
+            f"give `{'`, `'.join(arm.space)}` smaller values in {design.folder}/study.yaml"
         )
     return Choice(tuple(tried), tuple(_make_remarks(design, arm, tried)))
 
 
 def write(design: Design, arm: ArmDesign, choice: Choice) -> Path:
     """Write tuned/<arm>.yaml: the spec of the arm with the values of the best trial, and all trials in a comment."""
-    path = design.tuned(arm)
+    path = design.locate_tuned(arm)
     best = choice.tried[0].trial
     tree = additions(arm.spec, [*arm.sets, *best.sets])
-    base = Path(*[".."] * len(path.parent.relative_to(design.workspace.root).parts), design.relative(arm.spec))
+    base = Path(*[".."] * len(path.parent.relative_to(design.workspace.root).parts), design.make_relative(arm.spec))
     body = {"extends": base.as_posix(), **tree, "tuning": {"trials": len(choice.tried)}}
-    head = [f"Written by `gnflow study choose {design.relative(design.folder)} {arm.name}`.", *_format_trials(choice)]
+    head = [
+        f"Written by `gnflow study choose {design.make_relative(design.folder)} {arm.name}`.",
+        *_format_trials(choice),
+    ]
     head += choice.remarks
     content = [*(f"# {line}".rstrip() for line in head), *lines(body)]
     disk.write(path, ("\n".join(content) + "\n").encode())
@@ -71,13 +74,13 @@ def write(design: Design, arm: ArmDesign, choice: Choice) -> Path:
 
 def _explain_wait(design: Design, arm: ArmDesign, trial: Trial) -> str | None:
     """Say why a trial has no result yet."""
-    directory, named = design.directory(arm, trial.job), f"{trial.job.label} of `{arm.name}`"
+    directory, named = design.locate_run(arm, trial.job), f"{trial.job.label} of `{arm.name}`"
     try:
         run = Run.load(directory)
     except SpecError as error:
         return f"{named} has not run: {error}"
     except DiskProblem as error:
-        return f"{named} is of no use: {error}"
+        return f"{named} cannot be used: {error}"
     if run.summary.get("status") not in (COMPLETE, DIVERGED):
         return f"{named} has not ended: {directory}"
     if digest(run.experiment) != digest(trial.job.experiment):
@@ -86,7 +89,7 @@ def _explain_wait(design: Design, arm: ArmDesign, trial: Trial) -> str | None:
 
 
 def _score_trial(design: Design, arm: ArmDesign, trial: Trial) -> TrialResult:
-    run = Run.load(design.directory(arm, trial.job))
+    run = Run.load(design.locate_run(arm, trial.job))
     found = score_run(run, trial.job.label, design.study.target)
     return TrialResult(trial, found, run.summary.get("status") == DIVERGED)
 

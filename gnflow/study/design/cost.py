@@ -7,7 +7,7 @@ from typing import NamedTuple
 from gnflow.compiler.plan import Plan, plan
 from gnflow.errors import GnflowError
 from gnflow.study.design.design import ArmDesign, Design, Job
-from gnflow.study.speed import measure_speed
+from gnflow.study.speed import find_pass_flops, measure_speed
 from gnflow.train.directory import differences, is_run
 from gnflow.train.results import COMPLETE, DIVERGED
 from gnflow.train.run import Run
@@ -79,7 +79,7 @@ def _estimate_cost(design: Design, arm: ArmDesign) -> Cost:
         flops += one.steps * one.flops
         evaluation += one.evaluation.flops
     largest = max(planned.values(), key=lambda one: one.flops)
-    size = max(cost.flops for cost in largest.regions.values())
+    size = find_pass_flops(cost.flops for cost in largest.regions.values())
     rate = measure_speed(design.workspace.runs, largest.device, size)
     done = sum(_has_ended(design, arm, job) for job in arm.jobs)
     return Cost(
@@ -104,11 +104,11 @@ def _strip_spec(tree: object) -> object:
 
 
 def _has_ended(design: Design, arm: ArmDesign, job: Job) -> bool:
-    directory = design.directory(arm, job)
+    directory = design.locate_run(arm, job)
     try:
         if not is_run(directory):
             return False
-        expected = design.expected(job)
+        expected = design.load_expected(job)
         if expected is None or differences(directory, expected):
             return False
         return Run.load(directory).summary.get("status") in (COMPLETE, DIVERGED)

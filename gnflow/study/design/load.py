@@ -22,7 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
 def load(path: Path) -> Design:
     """Load the study in a folder or a file. Raises SpecProblems, a SpecError that holds every problem found."""
     path = path / STUDY if path.is_dir() else path
-    workspace = Workspace.around(path)
+    workspace = Workspace.find(path)
     with within(workspace):
         return _load(path, workspace)
 
@@ -38,7 +38,7 @@ def _load(path: Path, workspace: Workspace) -> Design:
         raise SpecProblems(problems)
     problems += _find_wrong_names(study, tree, path)
     reader = Reader(study, tree, path.resolve(), workspace, problems)
-    arms = [reader.arm(name) for name in study.arms]
+    arms = [reader.work_out_arm(name) for name in study.arms]
     if problems:
         raise SpecProblems(problems)
     return Design(study, path.resolve(), workspace, tuple(arm for arm in arms if arm))
@@ -68,7 +68,9 @@ def _replace_node(tree: Table, path: tuple[str, ...], node: Node) -> Table:
 def _find_wrong_names(study: Study, tree: Table, path: Path) -> Iterator[Problem]:
     folder = path.resolve().parent.name
     if study.name != folder:
-        yield Problem(find_node(tree, "name").origin, f"a study is named as its folder, `{folder}`", "name")
+        yield Problem(
+            find_node(tree, "name").origin, f"expected the name of the folder of the study, `{folder}`", "name"
+        )
     for name, entry in find_entries(tree, "arms").items():
         if not _NAME.fullmatch(name):
             rule = "at most 60 letters, digits, `_` and `-`, a letter or digit first"

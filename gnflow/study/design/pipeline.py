@@ -29,7 +29,7 @@ FOUND = (
 def compose(design: Design) -> str:
     """Return the text of the pipeline, which is always the same for the same study."""
     body = "\n".join(chain.from_iterable(_list_stages(design))) + "\n"
-    folder = design.relative(design.folder)
+    folder = design.make_relative(design.folder)
     return (
         f"# Written by `gnflow study pipeline {folder}` from study.yaml; change that one, and write this again.\n"
         f"vars:\n  - found: >-\n      {FOUND}\n"
@@ -43,8 +43,8 @@ def write(design: Design) -> Path:
     path = design.folder / FILE
     if path.exists() and not _is_as_written(path.read_text()):
         raise SpecError(
-            f"{path} was edited by hand, or is not gnflow's: writing it would lose that\n"
-            "move what you changed to study.yaml and delete the file, then write it again"
+            f"{path} was edited by hand or was not written by gnflow, so it is not overwritten\n"
+            "move your changes to study.yaml, delete the file, and write it again"
         )
     disk.write(path, compose(design).encode())
     return path
@@ -56,7 +56,7 @@ def check(design: Design) -> Path:
     there = path.read_text() if path.exists() else ""
     if there == wanted:
         return path
-    write_it = f"run: gnflow study pipeline {design.relative(design.folder)}"
+    write_it = f"run: gnflow study pipeline {design.make_relative(design.folder)}"
     if not there:
         raise SpecError(f"{path} is missing\n{write_it}")
     lines = unified_diff(there.splitlines(), wanted.splitlines(), lineterm="", n=0)
@@ -67,7 +67,7 @@ def check(design: Design) -> Path:
 
 
 def _is_as_written(content: str) -> bool:
-    """Whether gnflow wrote the file, from any study, and nobody has edited it."""
+    """Return whether gnflow wrote the file, from any study, and nobody has edited it."""
     _, mark, rest = content.partition(CONTENT)
     digest, _, after = rest.partition("\n")
     return bool(mark) and after.startswith("stages:\n") and digest == _compute_digest(after.removeprefix("stages:\n"))
@@ -86,8 +86,8 @@ def _list_stages(design: Design) -> Iterator[Sequence[str]]:
         for job in arm.runs:
             yield _make_run_stage(design, arm, job, f"run_{arm.name}_{job.label}")
     summaries = [_locate_summary(design, arm, job) for arm in design.arms for job in arm.runs]
-    folder = design.relative(design.folder)
-    runs = [design.relative(design.directory(arm, job)) for arm in design.arms for job in arm.runs]
+    folder = design.make_relative(design.folder)
+    runs = [design.make_relative(design.locate_run(arm, job)) for arm in design.arms for job in arm.runs]
     options = [f"--target {target!r}" for target in design.study.targets]
     options += [f"--reference {design.study.reference}"] if design.study.reference else []
     yield _make_stage(
@@ -101,27 +101,27 @@ def _list_stages(design: Design) -> Iterator[Sequence[str]]:
 
 
 def _make_run_stage(design: Design, arm: ArmDesign, job: Job, name: str) -> list[str]:
-    directory = design.relative(design.directory(arm, job))
+    directory = design.make_relative(design.locate_run(arm, job))
     sets = [f"--set {quote(text)}" for text in job.sets]
-    tuned = job.spec == design.tuned(arm)
+    tuned = job.spec == design.locate_tuned(arm)
     return _make_stage(
-        design, name, [f"gnflow study run {design.relative(job.spec)}", *sets, f"--run-dir {directory}"],
-        params=[*([design.relative(job.spec)] if tuned else []), *map(design.relative, arm.files)],
+        design, name, [f"gnflow study run {design.make_relative(job.spec)}", *sets, f"--run-dir {directory}"],
+        params=[*([design.make_relative(job.spec)] if tuned else []), *map(design.make_relative, arm.files)],
         metrics=[f"{directory}/summary.json"], keep="persist: true",
     )  # fmt: skip
 
 
 def _make_choice_stage(design: Design, arm: ArmDesign) -> list[str]:
     return _make_stage(
-        design, f"choose_{arm.name}", [f"gnflow study choose {design.relative(design.folder)} {arm.name}"],
+        design, f"choose_{arm.name}", [f"gnflow study choose {design.make_relative(design.folder)} {arm.name}"],
         deps=[_locate_summary(design, arm, trial.job) for trial in arm.trials],
-        params=[*map(design.relative, arm.files)],  # tuned/<arm>.yaml extends the spec by its name
-        outs=[design.relative(design.tuned(arm))], keep="cache: false",
+        params=[*map(design.make_relative, arm.files)],  # tuned/<arm>.yaml extends the spec by its name
+        outs=[design.make_relative(design.locate_tuned(arm))], keep="cache: false",
     )  # fmt: skip
 
 
 def _locate_summary(design: Design, arm: ArmDesign, job: Job) -> str:
-    return f"{design.relative(design.directory(arm, job))}/summary.json"
+    return f"{design.make_relative(design.locate_run(arm, job))}/summary.json"
 
 
 def _make_stage(

@@ -38,8 +38,9 @@ def make_budget_tables(comparison: Comparison) -> Iterator[Markup]:
         ("arm", "at equal", "difference", "95 % (t)", "95 % (bootstrap)", "p (t)", "p (sign flip)", "seeds"),
         [
             (
-                dots[each.other], escape(WORDS[budget.axis]), escape(f"{each.mean:+.4f}"), escape(_format_interval(each.interval)),
-                escape(_format_interval(each.bootstrap)), escape(format_p_value(each.p_value)), escape(format_p_value(each.p_sign_flip)), escape(len(each.seeds)),
+                dots[each.other], escape(WORDS[budget.axis]), escape(f"{each.mean:+.4f}"),
+                *(escape(_format_interval(interval)) for interval in (each.interval, each.bootstrap)),
+                *(escape(format_p_value(p)) for p in (each.p_value, each.p_sign_flip)), escape(len(each.seeds)),
             )
             for arm in comparison.arms
             for budget in comparison.budgets

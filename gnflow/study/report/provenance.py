@@ -54,7 +54,7 @@ def make_provenance(comparison: Comparison) -> Iterator[Markup]:
 
 def shorten_directory(path: Path) -> str:
     """Return a directory relative to the project, the same on every machine; outside a project, only its name."""
-    root, there = Workspace.around(path).root, path.resolve()
+    root, there = Workspace.find(path).root, path.resolve()
     return there.name if root == there else there.relative_to(root).as_posix()
 
 
@@ -83,5 +83,5 @@ def _format_commit(git: Mapping[str, object]) -> Markup:
     if not git.get("commit"):
         return escape(figures.MISSING)
     dirty = git.get("dirty", False)
-    changes = " and changes that git did not tell" if dirty is None else " and uncommitted changes" if dirty else ""
+    changes = " and changes that git did not report" if dirty is None else " and uncommitted changes" if dirty else ""
     return Markup(_make_code(str(git["commit"])[:DIGITS]) + escape(changes))

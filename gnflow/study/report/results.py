@@ -28,8 +28,9 @@ def make_arm_tables(comparison: Comparison) -> Iterator[Markup]:
         columns,
         [
             (
-                dots[arm.name], escape(arm.kind), escape(_format_rates(arm.learning_rates)), escape(arm.trials or "none"),
-                escape(len(arm.seeds)), escape(figures.MISSING if arm.update_rms is None else f"{arm.update_rms:.2g}"),
+                dots[arm.name], escape(arm.kind), escape(_format_rates(arm.learning_rates)),
+                escape(arm.trials or "none"), escape(len(arm.seeds)),
+                escape(figures.MISSING if arm.update_rms is None else f"{arm.update_rms:.2g}"),
                 escape(figures.format_loss(arm.start)), escape(figures.format_loss(arm.best)),
             )
             for arm in comparison.arms
@@ -45,7 +46,7 @@ def make_arm_tables(comparison: Comparison) -> Iterator[Markup]:
             ("arm", "seeds there", *HEADINGS),
             [
                 (dots[result.arm], escape(_format_reached(result)), *_format_needed(result))
-                for result in comparison.at(target)
+                for result in comparison.select_results(target)
             ],
             words=2,
         )
@@ -82,8 +83,9 @@ def make_ratio_tables(comparison: Comparison) -> Iterator[Markup]:
             ("arm", "cost", "factor", "95 % (t)", "95 % (bootstrap)", "p (t)", "p (sign flip)"),
             [
                 (
-                    dots[ratio.other], escape(WORDS[axis]), escape(_format_factor(estimate)), escape(_format_interval(estimate.interval)),
-                    escape(_format_interval(estimate.bootstrap)), escape(format_p_value(estimate.p_value)), escape(format_p_value(estimate.p_sign_flip)),
+                    dots[ratio.other], escape(WORDS[axis]), escape(_format_factor(estimate)),
+                    *(escape(_format_interval(interval)) for interval in (estimate.interval, estimate.bootstrap)),
+                    *(escape(format_p_value(p)) for p in (estimate.p_value, estimate.p_sign_flip)),
                 )
                 for ratio in headline
                 for axis, estimate in ratio.axes.items()

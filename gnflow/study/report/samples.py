@@ -34,7 +34,8 @@ def _make_figure(sheet: Path, name: Markup) -> Markup:
     prompts = [str(sample["prompt"]) for sample in _select_mappings(about.get("samples"))]
     said = (
         f"Step {about.get('step')}, guidance {about.get('guidance')}, temperature {about.get('temperature')}. "
-        f"{len(prompts)} held-out images in codes and, below each, what was drawn for its caption.{_describe_shares(about)}"
+        f"{len(prompts)} held-out images in codes and, below each, the image drawn for its caption."
+        f"{_describe_shares(about)}"
     )
     return make_tag(
         "figure",

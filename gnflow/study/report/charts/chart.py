@@ -28,7 +28,7 @@ class Chart(NamedTuple):
     """The name of its files and of its place on the page, which never changes."""
     title: str
     note: str
-    """How to read the chart, and what it leaves out."""
+    """A note on how to read the chart, and on the values that it leaves out."""
     tables: dict[str, polars.DataFrame]
     """The tables that the specifications draw, by name."""
     views: dict[str, Spec]

@@ -144,5 +144,5 @@ def make_tooltip(*fields: str) -> list[alt.Tooltip]:
 
 
 def is_large(name: str) -> bool:
-    """Whether a quantity should be written with k, M and G."""
+    """Return whether a quantity should be written with k, M and G."""
     return name in ("passes", "tokens", "flops", "batch")

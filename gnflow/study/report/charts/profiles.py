@@ -29,7 +29,7 @@ def draw_profiles(comparison: Comparison) -> Iterator[Chart]:
     problems = len(next(iter(found.values())).problems)
     pick = look.make_selection()
 
-    def drawing(axis: str) -> alt.LayerChart:
+    def draw(axis: str) -> alt.LayerChart:
         curves = (
             alt.Chart(look.name_table("profiles"))
             .transform_filter(alt.datum.axis == axis)
@@ -55,8 +55,8 @@ def draw_profiles(comparison: Comparison) -> Iterator[Chart]:
         f"The share of {problems} problems (a target and a seed each) that an arm solves at no more than so many times "
         "the cost of the best arm there. Higher is better; at 1 it is the share that it wins.",
         {"profiles": polars.DataFrame(rows)},
-        {WORDS[axis]: make_spec(set_size(drawing(axis))) for axis in found},
-        make_still(set_size(drawing(next(iter(found))), WIDTH)),
+        {WORDS[axis]: make_spec(set_size(draw(axis))) for axis in found},
+        make_still(set_size(draw(next(iter(found))), WIDTH)),
         (Choice("cost", tuple(WORDS[axis] for axis in found)),),
     )
 

@@ -35,7 +35,7 @@ def draw_batch_sizes(comparison: Comparison) -> Iterator[Chart]:
     if comparison.headline is None:
         return
     arms = [arm.name for arm in comparison.arms]
-    results = {result.arm: result for result in comparison.at(comparison.headline)}
+    results = {result.arm: result for result in comparison.select_results(comparison.headline)}
     medians = sorted(
         _make_points(comparison.arms, {arm: results[arm].median["steps"] for arm in arms}),
         key=lambda point: (point.method, point.batch),
