@@ -76,7 +76,7 @@ def _warm(program: Program, warmup: Warmup, dataset: Prepared, workspace: Worksp
             kept = {name: w.cpu().contiguous() for name, w in _train(experiment, dataset, network, report).items()}
         content = tensor_bytes(kept)
         disk.write(path, content)
-        faults.at("start.after_weights")
+        faults.pass_point("start.after_weights")
         disk.write(_name_digest(path), hashlib.sha256(content).hexdigest().encode())
     return {name: kept[name].to(device) for name in kept}
 

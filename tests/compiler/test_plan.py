@@ -172,7 +172,10 @@ def test_the_first_rule_that_matches_wins():
     ("rule", "said"),
     [
         ({"match": "nothing_like_it", "use": "adamw"}, "owns no parameter"),
-        ({"match": "norm", "use": "muon"}, r"vectors to muon, which takes matrices only: blocks\.0\.attention\.norm\.scale"),
+        (
+            {"match": "norm", "use": "muon"},
+            r"vectors to muon, which takes matrices only: blocks\.0\.attention\.norm\.scale",
+        ),
     ],
 )
 def test_a_rule_that_cannot_be_meant_is_an_error(rule, said):
