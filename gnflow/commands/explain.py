@@ -5,18 +5,18 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from gnflow.spec.canonical import written
-from gnflow.spec.explain import Explanation, below, explained
-from gnflow.spec.kinds import within
+from gnflow.spec.canonical import format_value
+from gnflow.spec.explain import Explanation, explain_all, explain_below
+from gnflow.spec.kinds import use_kinds_of
 from gnflow.spec.load import load
-from gnflow.spec.problems import excerpt
+from gnflow.spec.problems import quote_origin
 
 
 def explain(spec: Path, key: str | None, *, sets: Sequence[str], json: bool) -> int:
     """Print `key` and all keys inside it; without a key, print all keys."""
     loaded = load(spec, sets)
-    with within(loaded.workspace):
-        return _printed(below(loaded, key) if key else explained(loaded), key, json)
+    with use_kinds_of(loaded.workspace):
+        return _printed(explain_below(loaded, key) if key else explain_all(loaded), key, json)
 
 
 def _printed(rows: Sequence[Explanation], key: str | None, json: bool) -> int:
@@ -37,7 +37,7 @@ def _full(row: Explanation) -> str:
     lines = [f"{row.key} = {_value(row)}{unit}" if row.single else row.key]
     lines += textwrap.wrap(row.help, 100, initial_indent="  ", subsequent_indent="  ")
     lines.append(f"  allowed  {row.allowed}")
-    where = excerpt(row.origin).replace("\n", "\n" + " " * 11)
+    where = quote_origin(row.origin).replace("\n", "\n" + " " * 11)
     lines.append(f"  from     {row.origin}{where}")
     return "\n".join(lines)
 
@@ -49,4 +49,4 @@ def _table(rows: Sequence[Explanation]) -> str:
 
 
 def _value(row: Explanation) -> str:
-    return "[]" if row.value == () else written(row.value)
+    return "[]" if row.value == () else format_value(row.value)

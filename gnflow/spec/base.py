@@ -45,19 +45,19 @@ class Kind(Spec):
             """The name that selects this class. Every class below has it as a field."""
 
 
-def kind_of(model: type[Spec]) -> str:
+def find_kind(model: type[Spec]) -> str:
     """The `kind` that selects `model`; empty where it has none."""
     field = model.model_fields.get("kind")
     return field.default if field is not None and isinstance(field.default, str) else ""
 
 
-def expanded(value: object) -> object:
+def expand(value: object) -> object:
     """The mapping that the name of a kind alone stands for; anything else as it is."""
     return {"kind": value} if isinstance(value, str) else value
 
 
 # `inner: muon` reads as `inner: {kind: muon}`.
-Shorthand = BeforeValidator(expanded)
+Shorthand = BeforeValidator(expand)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class DefaultKind:
         return {**handler(schema), "defaultKind": self.kind}
 
     def _told(self, value: object) -> object:
-        told = expanded(value)
+        told = expand(value)
         return {"kind": self.kind, **told} if isinstance(told, Mapping) else told
 
 
@@ -92,14 +92,14 @@ class OrPlain:
         return core_schema.no_info_before_validator_function(self._told, tagged)
 
     def _told(self, value: object) -> object:
-        return expanded(value) if value in self.kinds else value
+        return expand(value) if value in self.kinds else value
 
     def _tag(self, value: object) -> str | None:
         kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", PLAIN)
         return kind if isinstance(kind, str) else None
 
 
-def later(default: object) -> FieldInfo:
+def mark_later(default: object) -> FieldInfo:
     """Marks a key that came after the first specs had been digested: at its default it is in no digest."""
     return FieldInfo(exclude_if=lambda value: value == default)
 
@@ -138,7 +138,7 @@ def refuse(message: str, *at: str | int | tuple[str | int, ...]) -> PydanticCust
     return PydanticCustomError("gnflow", "{message}", {"message": message, "at": at})
 
 
-def _inside(name: str) -> str:
+def _require_inside(name: str) -> str:
     path = PurePath(name)
     if path.is_absolute() or ".." in path.parts:
         raise refuse(
@@ -152,9 +152,9 @@ def _inside(name: str) -> str:
 
 Name = Annotated[str, Field(min_length=1)]
 # Of a file in the project. A symbolic link may lead elsewhere (DVC links to its cache); a name may not.
-Path = Annotated[str, Field(min_length=1), AfterValidator(_inside)]
+Path = Annotated[str, Field(min_length=1), AfterValidator(_require_inside)]
 
 
-def listed(names: Sequence[str]) -> str:
+def join_with_or(names: Sequence[str]) -> str:
     """`a, b or c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"

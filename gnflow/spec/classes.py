@@ -4,39 +4,39 @@ from functools import cache
 from typing import TypeVar, get_args
 
 from gnflow.errors import EnvironmentProblem
-from gnflow.spec.base import Kind, kind_of
-from gnflow.spec.imports import module
-from gnflow.spec.named import GNFLOW, ONE, TARGET, Named, built_in_kinds
+from gnflow.spec.base import Kind, find_kind
+from gnflow.spec.imports import load_module
+from gnflow.spec.named import GNFLOW, ONE, TARGET, Named, list_built_in
 
 Base = TypeVar("Base", bound=Kind)
 
 
-def built_in(base: type[Base]) -> list[type[Base]]:
+def load_built_in(base: type[Base]) -> list[type[Base]]:
     """The classes of the kinds that come with gnflow, of the group whose base this is."""
-    found = [class_of(named) for named in built_in_kinds(group_of(base)).values()]
+    found = [find_class(named) for named in list_built_in(find_group(base)).values()]
     return [kind for kind in found if issubclass(kind, base)]
 
 
-def class_of(named: Named) -> type[Kind]:
+def find_class(named: Named) -> type[Kind]:
     """The class of a kind. Raises EnvironmentProblem for one that cannot be imported or is no kind of its group."""
-    found = _class(named)
+    found = _load_class(named)
     _ORIGINS.setdefault(found, named)
     return found
 
 
-def origin_of(kind: type[Kind]) -> Named | None:
+def find_origin(kind: type[Kind]) -> Named | None:
     """How the class of a plug-in was named, or a class that it is a base of; None for what is built in."""
     found = next((_ORIGINS[base] for base in kind.__mro__ if base in _ORIGINS), None)
     return None if found is None or found.place == GNFLOW else found
 
 
-def group_of(model: type[Kind]) -> str:
+def find_group(model: type[Kind]) -> str:
     """The group that a class belongs to by its base."""
-    return next((group for group in ONE if issubclass(model, base_of(group))), "")
+    return next((group for group in ONE if issubclass(model, find_base(group))), "")
 
 
 @cache
-def base_of(group: str) -> type[Kind]:
+def find_base(group: str) -> type[Kind]:
     """The class that all kinds of a group derive from."""
     from gnflow.spec import data, model, rules, training
 
@@ -53,24 +53,24 @@ _ORIGINS: dict[type, Named] = {}
 
 
 @cache
-def _class(named: Named) -> type[Kind]:
+def _load_class(named: Named) -> type[Kind]:
     name, _, attribute = named.target.partition(":")
-    found = getattr(module(name, named.folder, named.who), attribute, None)
-    base = base_of(named.group)
+    found = getattr(load_module(name, named.folder, named.who), attribute, None)
+    base = find_base(named.group)
     if found is None:
         raise EnvironmentProblem(f"{named.who}: the module has no `{attribute}`")
     if not isinstance(found, type) or not issubclass(found, base):
         raise EnvironmentProblem(
             f"{named.who}: `{attribute}` is not a class derived from gnflow.plugin.{base.__name__}"
         )
-    own = kind_of(found)
+    own = find_kind(found)
     field = found.model_fields.get("kind")
     if not own or field is None or own not in get_args(field.annotation):
         line = f'kind: Literal["{named.kind}"] = "{named.kind}"'
         raise EnvironmentProblem(f"{named.who}: the class has no `kind`; write `{line}` in it")
     if own != named.kind:
         raise EnvironmentProblem(f"{named.who}: the class calls itself `{own}`; give both the same name")
-    if named.place != GNFLOW and (taken := sorted((set(found.model_fields) - {"kind"}) & _reserved(named.group))):
+    if named.place != GNFLOW and (taken := sorted((set(found.model_fields) - {"kind"}) & _list_reserved(named.group))):
         raise EnvironmentProblem(
             f"{named.who}: `{taken[0]}` means something to every {ONE[named.group]} already; rename the field"
         )
@@ -80,9 +80,9 @@ def _class(named: Named) -> type[Kind]:
 
 
 @cache
-def _reserved(group: str) -> frozenset[str]:
+def _list_reserved(group: str) -> frozenset[str]:
     """Names that a field of a plug-in would hide."""
     from gnflow.spec.optimizer import MethodOfMatrices
 
-    whole = MethodOfMatrices if group == "optimizers" else base_of(group)
+    whole = MethodOfMatrices if group == "optimizers" else find_base(group)
     return frozenset({*dir(whole), *whole.model_fields})

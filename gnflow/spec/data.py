@@ -6,12 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from gnflow.spec.base import Count, Fraction, Kind, Listed, Name, Path, Shorthand, Spec, Unit, later, refuse
+from gnflow.spec.base import Count, Fraction, Kind, Listed, Name, Path, Shorthand, Spec, Unit, mark_later, refuse
 from gnflow.spec.open import Open
 from gnflow.spec.splits import overlap
 
 
-def _encoding(name: str) -> str:
+def _normalize_encoding(name: str) -> str:
     """Refuses what is no encoding of text."""
     try:
         "".encode(name)
@@ -23,7 +23,7 @@ def _encoding(name: str) -> str:
 
 
 Part = Annotated[Fraction, Field(gt=0)]
-Encoding = Annotated[str, AfterValidator(_encoding)]
+Encoding = Annotated[str, AfterValidator(_normalize_encoding)]
 
 
 class SourceKind(Kind):
@@ -54,7 +54,7 @@ class Shakespeare(SourceKind):
     factory = "gnflow.data.sources.shakespeare:open_plays"
     needs = "gnflow.data.sources.needs:plays"
     kind: Literal["shakespeare"] = "shakespeare"
-    held_out_fraction: Annotated[Part | None, later(None)] = None
+    held_out_fraction: Annotated[Part | None, mark_later(None)] = None
     """Fraction of the plays to hold out: the last ones, instead of the three."""
 
 
@@ -74,7 +74,7 @@ class Files(SourceKind):
     column: Name = "text"
     """The field of a JSONL or Parquet row that holds the text; `meta.text` is the field `text` of the mapping
     `meta`."""
-    encoding: Annotated[Encoding, later("utf-8")] = "utf-8"
+    encoding: Annotated[Encoding, mark_later("utf-8")] = "utf-8"
     """How text and JSONL files are encoded."""
 
 
@@ -92,9 +92,9 @@ class Package(SourceKind):
     """Training files, one document each, relative to the directory of installed packages; `*` and `**` are allowed."""
     held_out: Listed[Path] = ()
     """Held-out files, which are never trained on. Default: the last `held_out_fraction` of the files of `paths`."""
-    held_out_fraction: Annotated[Part, later(0.05)] = 0.05
+    held_out_fraction: Annotated[Part, mark_later(0.05)] = 0.05
     """Fraction of the files to hold out when `held_out` names none."""
-    encoding: Annotated[Encoding, later("utf-8")] = "utf-8"
+    encoding: Annotated[Encoding, mark_later("utf-8")] = "utf-8"
     """Encoding of the files."""
 
     @property
@@ -117,7 +117,7 @@ class HuggingFace(SourceKind):
     """Split to train on."""
     held_out: str = "validation"
     """Split to evaluate on, unless `held_out_fraction` is given."""
-    held_out_fraction: Annotated[Part | None, later(None)] = None
+    held_out_fraction: Annotated[Part | None, mark_later(None)] = None
     """Part of the documents of `split` held out, the last ones, in place of the split `held_out`."""
     column: str = "text"
     """The column that holds the text; `meta.text` is the field `text` of the mapping `meta`."""
@@ -158,7 +158,7 @@ class Tokens(SourceKind):
     """Token ids to train on."""
     held_out: Path | None = None
     """Token ids to evaluate on. Default: the last `held_out_fraction` of `train`."""
-    held_out_fraction: Annotated[Part, later(0.05)] = 0.05
+    held_out_fraction: Annotated[Part, mark_later(0.05)] = 0.05
     """Fraction of the tokens of `train` to hold out when `held_out` names no file."""
     vocabulary: Annotated[Count, Unit("tokens")]
     """Number of distinct ids; every id must be below it."""
@@ -196,7 +196,7 @@ class PretrainedTokenizer(Spec):
     """The file, or a directory that holds it."""
     vocabulary: Annotated[Count, Unit("tokens")]
     """Entries of the tokenizer; checked when it is opened, so that a plan needs no file."""
-    added_tokens: Annotated[Literal["match", "text"], later("match")] = "match"
+    added_tokens: Annotated[Literal["match", "text"], mark_later("match")] = "match"
     """Added tokens that are not special, such as `<think>`, where a document spells them: one id (`match`), or read as
     any other text is (`text`). Special tokens, such as `<|endoftext|>`, are always read as text."""
 

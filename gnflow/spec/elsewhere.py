@@ -131,29 +131,29 @@ class Meaning(NamedTuple):
         return self.path[-1]
 
 
-def _normal(word: str) -> str:
+def _normalize(word: str) -> str:
     return word.lower().replace("-", "_")
 
 
-def _meaning(target: str) -> Meaning:
+def _parse_meaning(target: str) -> Meaning:
     path, _, remark = target.partition(" ")
     return Meaning(tuple(path.split(".")), remark.strip("()"))
 
 
-_MEANINGS = {word: _meaning(target) for target, words in _KEYS.items() for word in words.split()}
+_MEANINGS = {word: _parse_meaning(target) for target, words in _KEYS.items() for word in words.split()}
 _REASONS = {word: reason for reason, words in _NONE.items() for word in words.split()}
 
 
-def meaning(word: str) -> Meaning | None:
+def find_meaning(word: str) -> Meaning | None:
     """What gnflow calls a key of another tool."""
-    return _MEANINGS.get(_normal(word))
+    return _MEANINGS.get(_normalize(word))
 
 
-def reason(word: str) -> str | None:
+def find_reason(word: str) -> str | None:
     """Why gnflow has no key for a key of another tool."""
-    return _REASONS.get(_normal(word))
+    return _REASONS.get(_normalize(word))
 
 
-def value(word: str, choices: tuple[str, ...]) -> str | None:
+def find_value(word: str, choices: tuple[str, ...]) -> str | None:
     """Which of `choices` another tool calls `word`."""
-    return next((choice for choice in choices if _normal(word) in _VALUES.get(choice, "").split()), None)
+    return next((choice for choice in choices if _normalize(word) in _VALUES.get(choice, "").split()), None)

@@ -13,7 +13,7 @@ _NOT_THEIRS = ("<", str(Path(__file__).parents[1]), *(sysconfig.get_path(name) f
 """Files in which a line would not help the author of a plug-in."""
 
 
-def module(name: str, folder: Path | None, who: str) -> ModuleType:
+def load_module(name: str, folder: Path | None, who: str) -> ModuleType:
     """The module `name`, in `folder` if it is there. `who` begins the sentence of an error.
 
     Raises EnvironmentProblem for a module that is nowhere, or that fails while it is imported.
@@ -21,7 +21,7 @@ def module(name: str, folder: Path | None, who: str) -> ModuleType:
     top = name.partition(".")[0]
     if folder is not None:
         _enter(folder)
-    file = _file(top, folder) if folder else None
+    file = _find_source(top, folder) if folder else None
     try:
         if file is not None:
             _require_free(top, file, who)
@@ -37,10 +37,10 @@ def module(name: str, folder: Path | None, who: str) -> ModuleType:
     except SyntaxError as error:
         raise EnvironmentProblem(f"{who}: {error.filename}:{error.lineno}: {error.msg}") from None
     except Exception as error:
-        raise EnvironmentProblem(f"{who}: {file or name} cannot be imported: {told(error)}") from None
+        raise EnvironmentProblem(f"{who}: {file or name} cannot be imported: {describe_error(error)}") from None
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An exception on one line, with the line of the plug-in that raised it last."""
     frames, place = error.__traceback__, ""
     while frames is not None:
@@ -52,12 +52,12 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"
 
 
-def file_of(loaded: ModuleType) -> Path | None:
+def find_file(loaded: ModuleType) -> Path | None:
     """Return the file that a module was read from."""
     return Path(loaded.__file__).resolve() if loaded.__file__ else None
 
 
-def _file(top: str, folder: Path) -> Path | None:
+def _find_source(top: str, folder: Path) -> Path | None:
     for path in (folder / f"{top}.py", folder / top / "__init__.py"):
         if path.is_file():
             return path.resolve()
@@ -94,7 +94,7 @@ def _enter(folder: Path) -> None:
 def _place(top: str, file: Path) -> None:
     """Reads a top-level module from `file`, unless it was read from there already."""
     known = sys.modules.get(top)
-    if known is not None and file_of(known) == file:
+    if known is not None and find_file(known) == file:
         return
     _forget(top)
     _PLACED.add(top)

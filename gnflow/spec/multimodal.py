@@ -15,7 +15,7 @@ from gnflow.spec.base import (
     Shorthand,
     Spec,
     Unit,
-    later,
+    mark_later,
     refuse,
 )
 from gnflow.spec.data import BPE, Part, SourceKind, Text, Tokenizer, require_apart
@@ -93,7 +93,7 @@ class ImageHub(ImageTable):
     """Split to train on."""
     held_out: Name = "validation"
     """Split to evaluate on, unless `held_out_fraction` is given."""
-    held_out_fraction: Annotated[Part | None, later(None)] = None
+    held_out_fraction: Annotated[Part | None, mark_later(None)] = None
     """Part of the rows of `split` held out, the last ones, in place of the split `held_out`."""
 
     @model_validator(mode="after")
@@ -187,7 +187,7 @@ class Multimodal(Spec):
     @classmethod
     def _codes_tile_an_image(cls, tokenizer: VQ | PretrainedVQ, info: ValidationInfo) -> VQ | PretrainedVQ:
         if "source" in info.data:
-            _tiled(info.data["source"].shape, tokenizer.patch, "patch")
+            _require_tiling(info.data["source"].shape, tokenizer.patch, "patch")
         return tokenizer
 
     @field_validator("understanding_patch")
@@ -196,7 +196,7 @@ class Multimodal(Spec):
         if patch is not None and info.data.get("style") == "emu3":
             raise refuse("`emu3` reads images as codes; remove this key")
         if patch is not None and "source" in info.data:
-            _tiled(info.data["source"].shape, patch)
+            _require_tiling(info.data["source"].shape, patch)
         return patch
 
     @field_validator("context")
@@ -232,7 +232,7 @@ class Multimodal(Spec):
     @property
     def grid(self) -> tuple[int, int]:
         """Height and width of an image in codes."""
-        return _grid(self.source.shape, self.image_tokenizer.patch)
+        return _count_patches(self.source.shape, self.image_tokenizer.patch)
 
     @property
     def image_tokens(self) -> int:
@@ -247,7 +247,7 @@ class Multimodal(Spec):
     @property
     def understanding_tokens(self) -> int:
         """Tokens of an image that is read: patches (`janus`) or codes (`emu3`)."""
-        height, width = _grid(self.source.shape, self.patch_side)
+        height, width = _count_patches(self.source.shape, self.patch_side)
         return height * width
 
     @property
@@ -277,11 +277,11 @@ class Multimodal(Spec):
         return {key: value for key, value in self.model_dump(mode="json").items() if key in keys}
 
 
-def _grid(shape: tuple[int, int, int], patch: int) -> tuple[int, int]:
+def _count_patches(shape: tuple[int, int, int], patch: int) -> tuple[int, int]:
     return shape[0] // patch, shape[1] // patch
 
 
-def _tiled(shape: tuple[int, int, int], patch: int, *at: str) -> None:
+def _require_tiling(shape: tuple[int, int, int], patch: int, *at: str) -> None:
     height, width, _ = shape
     if height % patch or width % patch:
         raise refuse(f"patches of {patch} x {patch} pixels do not tile an image of {height} x {width}", *at)

@@ -34,6 +34,6 @@ class Named:
         return f"{ONE[self.group]} `{self.kind}` ({self.place}, {self.target})"
 
 
-def built_in_kinds(group: str) -> dict[str, Named]:
+def list_built_in(group: str) -> dict[str, Named]:
     """Return the kinds of a group that come with gnflow, by name."""
     return {kind: Named(group, kind, target, GNFLOW) for kind, target in BUILT_IN[group].items()}

@@ -11,11 +11,11 @@ from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from gnflow.errors import EnvironmentProblem
 from gnflow.spec import classes, kinds
-from gnflow.spec.base import Kind, Spec, expanded, kind_of
+from gnflow.spec.base import Kind, Spec, expand, find_kind
 from gnflow.spec.named import Named
 
 
-def itself(kind: type[Kind]) -> type[Spec]:
+def keep_class(kind: type[Kind]) -> type[Spec]:
     """The class as the kind declares it."""
     return kind
 
@@ -31,7 +31,7 @@ class Open:
     """Kinds of the group that may not stand here."""
     default: str = ""
     """The kind of a mapping that names none."""
-    seen_as: Callable[[type[Kind]], type[Spec]] = itself
+    seen_as: Callable[[type[Kind]], type[Spec]] = keep_class
     """The class of a kind -> the mapping that stands here."""
 
     @property
@@ -43,14 +43,14 @@ class Open:
         return core_schema.no_info_plain_validator_function(self._validated)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        found = handler(_tagged(tuple(self.choices.values())).core_schema)
+        found = handler(_make_adapter(tuple(self.choices.values())).core_schema)
         return {**found, "defaultKind": self.default} if self.default else found
 
     def _validated(self, value: object) -> object:
-        told = expanded(value)
+        told = expand(value)
         choices = self.choices
         if isinstance(told, Spec):
-            if isinstance(told, (*self.closed, classes.base_of(self.group))):
+            if isinstance(told, (*self.closed, classes.find_base(self.group))):
                 return self._in_place(told)
             raise PydanticKnownError("model_attributes_type")
         if not isinstance(told, Mapping):
@@ -62,7 +62,7 @@ class Open:
             expected = ", ".join(f"'{name}'" for name in choices)
             tag = {"discriminator": "'kind'", "tag": str(kind), "expected_tags": expected}
             raise PydanticKnownError("union_tag_invalid", tag)
-        return _tagged((choices[kind],)).validate_python({**told, "kind": kind})
+        return _make_adapter((choices[kind],)).validate_python({**told, "kind": kind})
 
     def _in_place(self, value: Spec) -> Spec:
         """Turn a value into the class that stands here, if it was made by another."""
@@ -75,31 +75,31 @@ class Choices(Mapping[str, type[Spec]]):
 
     def __init__(self, place: Open) -> None:
         self._place = place
-        self._closed = {kind_of(model): model for model in place.closed}
+        self._closed = {find_kind(model): model for model in place.closed}
 
     def __getitem__(self, kind: str) -> type[Spec]:
         if kind in self._closed:
             return self._closed[kind]
         if (named := self._named(kind)) is None:
             raise KeyError(kind)
-        return self._place.seen_as(classes.class_of(named))
+        return self._place.seen_as(classes.find_class(named))
 
     def __contains__(self, kind: object) -> bool:
         # Not by __getitem__: that would import the module of the kind.
         return kind in self._closed or (isinstance(kind, str) and self._named(kind) is not None)
 
     def __iter__(self) -> Iterator[str]:
-        yield from (kind for kind in kinds.current().all(self._place.group) if kind not in self._place.without)
+        yield from (kind for kind in kinds.get_current().all(self._place.group) if kind not in self._place.without)
         yield from self._closed
 
     def __len__(self) -> int:
         return len(list(iter(self)))
 
     def _named(self, kind: str) -> Named | None:
-        return None if kind in self._place.without else kinds.current().find(self._place.group, kind)
+        return None if kind in self._place.without else kinds.get_current().find(self._place.group, kind)
 
 
-def usable(models: Mapping[str, type[Spec]]) -> Iterator[tuple[str, type[Spec]]]:
+def list_usable(models: Mapping[str, type[Spec]]) -> Iterator[tuple[str, type[Spec]]]:
     """The kinds whose class can be had: a broken plug-in is no reason to say nothing of the others."""
     for kind in models:
         try:
@@ -115,7 +115,7 @@ class _Nothing(Spec):
 
 
 @cache
-def _tagged(models: tuple[type[Spec], ...]) -> TypeAdapter[Any]:
+def _make_adapter(models: tuple[type[Spec], ...]) -> TypeAdapter[Any]:
     union: Any = _Nothing if len(models) == 1 else models[0]
     for model in models if len(models) == 1 else models[1:]:
         union = union | model

@@ -16,11 +16,11 @@ from gnflow.spec.base import (
     Shorthand,
     Spec,
     Unit,
-    later,
+    mark_later,
     refuse,
 )
 from gnflow.spec.open import Open
-from gnflow.spec.parts import AdamWPart, Rule, own_schedules
+from gnflow.spec.parts import AdamWPart, Rule, list_own_schedules
 from gnflow.spec.rules import AdamWRule, FirstOrder, MuonRule, RmnpRule, SoapFields, SoapRule
 from gnflow.spec.schedules import Constant, ConstantWithInnerCosine, InnerSchedule, Schedule
 
@@ -165,7 +165,7 @@ WRITTEN_OUT: dict[type[FirstOrder], type[Method]] = {AdamWRule: AdamW, MuonRule:
 
 
 @cache
-def as_method(rule: type[FirstOrder]) -> type[Method]:
+def make_method(rule: type[FirstOrder]) -> type[Method]:
     """Make the optimizer of a rule: a class with the rule's fields and those that every optimizer has."""
     if issubclass(rule, Method):
         return rule
@@ -179,10 +179,10 @@ def as_method(rule: type[FirstOrder]) -> type[Method]:
 
 
 InnerMethod = Method | ConjugateGradients
-Inner = Annotated[InnerMethod, Open("optimizers", (FopSoap, MlFopSoap, ConjugateGradients), seen_as=as_method)]
+Inner = Annotated[InnerMethod, Open("optimizers", (FopSoap, MlFopSoap, ConjugateGradients), seen_as=make_method)]
 
 
-Fresh = Annotated[bool, later(True)]
+Fresh = Annotated[bool, mark_later(True)]
 
 
 class GeometricSearch(Spec):
@@ -264,11 +264,11 @@ class GaussNewton(Spec):
     covers; 0 takes the last iterate alone. `ema` is an exponential moving average of all of them."""
     warm_start: bool = True
     """Begin the next inner solve at the point that the last one found, before the search shortened the step."""
-    inner_state: Annotated[Literal["kept", "reset"], later("kept")] = "kept"
+    inner_state: Annotated[Literal["kept", "reset"], mark_later("kept")] = "kept"
     """Whether the inner optimizer keeps its state, its count of updates included, or is reset before each solve."""
-    damping: Annotated[float, Field(ge=0), later(0.0)] = 0.0
+    damping: Annotated[float, Field(ge=0), mark_later(0.0)] = 0.0
     """Initial damping, a factor on half the squared displacement; adapted from the gain ratio. 0 is no damping."""
-    tangent: Annotated[Literal["exact", "difference"], later("exact")] = "exact"
+    tangent: Annotated[Literal["exact", "difference"], mark_later("exact")] = "exact"
     """How the change of the logits is computed: `exact` by forward-mode differentiation, `difference` by two forward
     passes, so that an inner step costs four passes instead of five, with about 0.1 % error."""
 
@@ -303,7 +303,7 @@ class GaussNewton(Spec):
     @classmethod
     def _counts_go_on(cls, state: str, info: ValidationInfo) -> str:
         inner, schedule = info.data.get("inner"), info.data.get("schedule")
-        parts = own_schedules(inner.rules, getattr(inner, "others", None)) if isinstance(inner, Method) else ()
+        parts = list_own_schedules(inner.rules, getattr(inner, "others", None)) if isinstance(inner, Method) else ()
         for one in (schedule, *(own for _, own in parts)):
             if state == "reset" and one is not None and one.looks_ahead:
                 what = "a part of the run" if isinstance(one, Constant) else f"`{one.kind}`"
@@ -334,7 +334,7 @@ class GaussNewton(Spec):
         return tangent
 
 
-Optimizer = Annotated[Method | GaussNewton, Open("optimizers", (FopSoap, MlFopSoap, GaussNewton), seen_as=as_method)]
+Optimizer = Annotated[Method | GaussNewton, Open("optimizers", (FopSoap, MlFopSoap, GaussNewton), seen_as=make_method)]
 
 
 def has_rate(optimizer: Method | GaussNewton) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from gnflow.spec.base import Spec, later, refuse
+from gnflow.spec.base import Spec, mark_later, refuse
 from gnflow.spec.open import Open
 from gnflow.spec.rules import AdamWRule, FirstOrder
 from gnflow.spec.schedules import RunSchedule, Schedule
@@ -17,7 +17,7 @@ from gnflow.spec.tree import KeyPath
 class Part(FirstOrder):
     """A rule for a part of the parameters."""
 
-    schedule: Annotated[Schedule | None, later(None)] = None
+    schedule: Annotated[Schedule | None, mark_later(None)] = None
     """Factor on the learning rate of this part alone. Default: the schedule of the method."""
 
 
@@ -26,7 +26,7 @@ class AdamWPart(Part, AdamWRule):
 
 
 @cache
-def as_part(rule: type[FirstOrder]) -> type[Part]:
+def make_part(rule: type[FirstOrder]) -> type[Part]:
     """The class of a part that follows this rule: the fields of the rule, and a schedule."""
     if issubclass(rule, Part):
         return rule
@@ -43,7 +43,7 @@ class Rule(Spec):
 
     match: Annotated[str, Field(min_length=1)]
     """Regular expression that is searched for in the parameter's name."""
-    use: Annotated[Part, Open("optimizers", seen_as=as_part)]
+    use: Annotated[Part, Open("optimizers", seen_as=make_part)]
     """The method for these parameters."""
 
     @field_validator("match")
@@ -56,7 +56,7 @@ class Rule(Spec):
         return pattern
 
 
-def own_schedules(rules: Iterable[Rule], others: Part | None) -> Iterator[tuple[KeyPath, RunSchedule]]:
+def list_own_schedules(rules: Iterable[Rule], others: Part | None) -> Iterator[tuple[KeyPath, RunSchedule]]:
     """The schedules that parts of a method have of their own, each with the keys that lead to it."""
     for index, rule in enumerate(rules):
         if rule.use.schedule is not None:

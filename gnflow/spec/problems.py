@@ -28,21 +28,26 @@ class Problem:
     """The nearest valid name."""
 
     def __str__(self) -> str:
-        return f"{printable(str(self.origin))}: {self.sentence}{self.excerpt()}"
+        return f"{make_printable(str(self.origin))}: {self.sentence}{self.excerpt()}"
 
     @property
     def sentence(self) -> str:
         """The message and the suggestion."""
-        return printable(self.message) + (f"; did you mean `{self.suggestion}`?" if self.suggestion else "")
+        return make_printable(self.message) + (f"; did you mean `{self.suggestion}`?" if self.suggestion else "")
 
     def excerpt(self) -> str:
         """The line, with a caret under the mistake; empty when the source as a whole is meant."""
-        return excerpt(self.origin)
+        return quote_origin(self.origin)
 
     def to_json(self) -> dict[str, Plain]:
         """For `--json`."""
         origin = self.origin.to_json()
-        return {"origin": origin, "key": self.key, "message": printable(self.message), "suggestion": self.suggestion}
+        return {
+            "origin": origin,
+            "key": self.key,
+            "message": make_printable(self.message),
+            "suggestion": self.suggestion,
+        }
 
 
 class SpecProblems(SpecError):
@@ -60,32 +65,32 @@ class SpecProblems(SpecError):
         return "\n\n".join([*map(str, self.problems), found])
 
 
-def excerpt(origin: Origin) -> str:
+def quote_origin(origin: Origin) -> str:
     """A new line with the text at `origin`, and under it a caret."""
     if not origin.line:
         return ""
     text, start = origin.source.line(origin.line), origin.column - 1
     cut = max(0, start - _WIDEST // 2) if len(text) > _WIDEST else 0
     shown = text[cut : cut + _WIDEST]
-    pad = "".join("\t" if letter == "\t" else " " * _cells(letter) for letter in shown[: start - cut])
-    marked = sum(map(_cells, shown[start - cut : start - cut + origin.width]))
+    pad = "".join("\t" if letter == "\t" else " " * _count_cells(letter) for letter in shown[: start - cut])
+    marked = sum(map(_count_cells, shown[start - cut : start - cut + origin.width]))
     margin = "--set" if origin.kind == "set" else f"{origin.line:>5}"
     mark = f"{pad}{'^' * max(marked, 1)}"
-    return f"\n{margin} | {printable(shown)}\n{' ' * len(margin)} | {mark}"
+    return f"\n{margin} | {make_printable(shown)}\n{' ' * len(margin)} | {mark}"
 
 
-def shown(path: Path) -> str:
+def shorten_path(path: Path) -> str:
     """The path relative to the current directory where it lies below it."""
     relative = os.path.relpath(path)
     return str(path.absolute()) if relative.startswith("..") else relative
 
 
-def printable(text: str) -> str:
+def make_printable(text: str) -> str:
     """The text with what a terminal would act upon replaced, and no secret in it."""
     return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", without_secrets(text))
 
 
-def _cells(letter: str) -> int:
+def _count_cells(letter: str) -> int:
     if unicodedata.combining(letter):
         return 0
     return 2 if unicodedata.east_asian_width(letter) in "WF" else 1

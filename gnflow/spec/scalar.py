@@ -27,12 +27,12 @@ class Refused(ValueError):
     """Why a scalar is not taken."""
 
 
-def value_of(text: str) -> Value:
+def parse_scalar(text: str) -> Value:
     """The value of an unquoted scalar."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _WHOLE.fullmatch(text):
-        if len(text) > 25 or not -_LARGEST <= (whole := int(text, _base(text))) < _LARGEST:
+        if len(text) > 25 or not -_LARGEST <= (whole := int(text, _find_base(text))) < _LARGEST:
             raise Refused("this whole number does not fit in 64 bits")
         return whole
     for pattern, complaint in _DISPUTED.items():
@@ -47,5 +47,5 @@ def value_of(text: str) -> Value:
     return text
 
 
-def _base(text: str) -> int:
+def _find_base(text: str) -> int:
     return {"0o": 8, "0x": 16}.get(text[:2], 10)

@@ -124,11 +124,14 @@ def find_misfit(schedule: AnySchedule, updates: int) -> tuple[str, str] | None:
         return None
     spans = {key: getattr(schedule, key) for key in ("warmup", "decay") if hasattr(schedule, key)}
     lengths = {key: measure(span, updates) for key, span in spans.items()}
-    run = f"the run of {_count(updates)}"
+    run = f"the run of {_format_updates(updates)}"
     for key, length in lengths.items():
         if length > updates:
             what = "warm-up" if key == "warmup" else key
-            return key, f"a {what} of {_count(length)} is longer than {run}; give fewer, or a part of the run below 1"
+            return (
+                key,
+                f"a {what} of {_format_updates(length)} is longer than {run}; give fewer, or a part of the run below 1",
+            )
     # Parts are compared as they are: rounded to whole updates, they might add up to one more.
     if sum(span if isinstance(span, int) else span * updates for span in spans.values()) > updates + 1e-6:
         both = " and ".join(f"{key} ({spans[key]})" for key in spans)
@@ -136,5 +139,5 @@ def find_misfit(schedule: AnySchedule, updates: int) -> tuple[str, str] | None:
     return None
 
 
-def _count(updates: int) -> str:
+def _format_updates(updates: int) -> str:
     return f"{updates:,} update" if updates == 1 else f"{updates:,} updates"

@@ -20,10 +20,10 @@ from ruamel.yaml.events import (
 )
 
 from gnflow import secrets
-from gnflow.spec.lookalikes import before, named
-from gnflow.spec.problems import MOST, Problem, SpecProblems, printable
-from gnflow.spec.scalar import Refused, value_of
-from gnflow.spec.syntax import explained
+from gnflow.spec.lookalikes import find_before, name_lookalike
+from gnflow.spec.problems import MOST, Problem, SpecProblems, make_printable
+from gnflow.spec.scalar import Refused, parse_scalar
+from gnflow.spec.syntax import explain_error
 from gnflow.spec.tree import Broken, Entry, Items, Node, Origin, Scalar, Source, Table
 
 BYTES, DEPTH, ALIASES, NODES = 1_000_000, 32, 64, 20_000
@@ -61,9 +61,9 @@ def parse(source: Source, problems: list[Problem], start: int = 0) -> Node:
     try:
         events = list(_Bounded(source, start).events())
     except MarkedYAMLError as error:
-        message, mark = explained(error, source.text[start:])
+        message, mark = explain_error(error, source.text[start:])
         at = start + mark if mark is not None else len(source.text)
-        problem = before(source, at) or Problem(source.origin(at, at + 1), message)
+        problem = find_before(source, at) or Problem(source.origin(at, at + 1), message)
         raise SpecProblems([problem]) from None
     except (YAMLError, OverflowError, ValueError):
         raise SpecProblems([Problem(Origin(source), "an escape such as `\\U0011FFFF` that is no character")]) from None
@@ -131,7 +131,7 @@ class _Bounded:
             self._open[-1] = (outer, max(level, deepest), name)
 
     def _fail(self, event: Event, message: str) -> None:
-        raise SpecProblems([Problem(_origin(self._source, self._start, event), message)])
+        raise SpecProblems([Problem(_find_origin(self._source, self._start, event), message)])
 
 
 class _Builder:
@@ -145,7 +145,7 @@ class _Builder:
     def node(self, event: Event, events: Iterator[Event]) -> Node:
         """The node that begins with `event`."""
         assert isinstance(event, NodeEvent)
-        origin = _origin(self._source, self._start, event)
+        origin = _find_origin(self._source, self._start, event)
         if isinstance(event, AliasEvent):
             return replace(self._anchors[event.anchor], origin=origin)
         if isinstance(event, MappingStartEvent):
@@ -163,7 +163,7 @@ class _Builder:
 
     def _scalar(self, event: ScalarEvent, origin: Origin) -> Node:
         try:
-            value = value_of(event.value) if event.implicit[0] else event.value
+            value = parse_scalar(event.value) if event.implicit[0] else event.value
         except Refused as refusal:
             return self._broken(origin, str(refusal))
         if _SURROGATE.search(event.value):
@@ -198,11 +198,11 @@ class _Builder:
 
     def _broken(self, origin: Origin, message: str) -> Broken:
         if len(self._problems) < self._enough:
-            self._problems.append(named(Problem(origin, printable(message))))
+            self._problems.append(name_lookalike(Problem(origin, make_printable(message))))
         return Broken(origin)
 
 
-def _origin(source: Source, start: int, event: Event) -> Origin:
+def _find_origin(source: Source, start: int, event: Event) -> Origin:
     first, last = event.start_mark, event.end_mark
     assert isinstance(first, StreamMark)
     assert isinstance(last, StreamMark)

@@ -29,10 +29,10 @@ _SENTENCES = {
 }
 
 
-def explained(error: MarkedYAMLError, text: str) -> tuple[str, int | None]:
+def explain_error(error: MarkedYAMLError, text: str) -> tuple[str, int | None]:
     """A sentence, and the position in `text` that it is about."""
     problem, context = str(error.problem), str(error.context)
-    opened, mark = _index(error.context_mark), _index(error.problem_mark)
+    opened, mark = _find_index(error.context_mark), _find_index(error.problem_mark)
     at_the_end = "stream end" in problem or "end of stream" in problem or mark is None or mark >= len(text.rstrip())
     if at_the_end and "a flow node" in context:
         opened = max(text.rfind("["), text.rfind("{"))
@@ -56,5 +56,5 @@ def explained(error: MarkedYAMLError, text: str) -> tuple[str, int | None]:
     return f"not valid YAML: {problem}", mark
 
 
-def _index(mark: object) -> int | None:
+def _find_index(mark: object) -> int | None:
     return mark.index if isinstance(mark, StreamMark) else None

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from gnflow.spec.base import Count, Fraction, Kind, Path, Rate, Shorthand, Spec, Unit, kind_of, later, refuse
+from gnflow.spec.base import Count, Fraction, Kind, Path, Rate, Shorthand, Spec, Unit, find_kind, mark_later, refuse
 from gnflow.spec.open import Open
 
 
@@ -111,16 +111,16 @@ class Training(Spec):
     """Number of steps between checkpoints that are kept."""
     temporary_checkpoint_minutes: Annotated[Rate, Unit("minutes")] = 5.0
     """Longest time between temporary checkpoints; each replaces the one before it."""
-    on_nonfinite: Annotated[Literal["raise", "skip", "rollback"], later("raise")] = "raise"
+    on_nonfinite: Annotated[Literal["raise", "skip", "rollback"], mark_later("raise")] = "raise"
     """What happens at a step with a loss, gradient or update that is not finite, or with a `spike`: `raise` ends the
     run, `skip` does not take the step, and `rollback` returns the weights to the last scheduled checkpoint. A run that
     goes on does not use the batch of that step again."""
-    spike: Annotated[Spike | None, later(None)] = None
+    spike: Annotated[Spike | None, mark_later(None)] = None
     """Also treat sudden jumps of a finite loss as `on_nonfinite` says. Default: only losses that are not finite."""
-    max_undone: Annotated[Count, Unit("steps"), later(10)] = 10
+    max_undone: Annotated[Count, Unit("steps"), mark_later(10)] = 10
     """Largest number of steps that `skip` or `rollback` may undo in one run; one more ends it as `raise` does."""
 
-    average: Annotated[Annotated[WeightAverage, Field(discriminator="kind"), Shorthand] | None, later(None)] = None
+    average: Annotated[Annotated[WeightAverage, Field(discriminator="kind"), Shorthand] | None, mark_later(None)] = None
     """An average of the weights, kept beside them and evaluated as `loss/held_out_average`. Training does not see it.
     Default: none."""
 
@@ -175,7 +175,7 @@ class MetricKind(Kind):
     @classmethod
     def __pydantic_init_subclass__(cls, **options: object) -> None:
         """Set the default prefix for a kind that names no columns."""
-        if not cls.columns and (kind := kind_of(cls)):
+        if not cls.columns and (kind := find_kind(cls)):
             cls.columns = (f"{kind}/",)
 
 
@@ -296,10 +296,10 @@ class Compile(Spec):
 
     mode: Literal["off", "default", "max-autotune"] = "default"
     """Mode of `torch.compile`; `off` runs the same code eagerly."""
-    attention: Annotated[Literal["plain", "flash"] | None, later(None)] = None
+    attention: Annotated[Literal["plain", "flash"] | None, mark_later(None)] = None
     """Attention kernel: `plain` stores the matrix of time x time, `flash` never does. Default: `plain` for Gauss-Newton
     with an exact tangent or with the search `decrement`, and `flash` otherwise."""
-    activations: Annotated[Count | None, later(None), Unit("MiB")] = None
+    activations: Annotated[Count | None, mark_later(None), Unit("MiB")] = None
     """Limit on the activation memory of one micro-batch, as the plan counts it. If a micro-batch needs more, the
     backward pass recomputes the blocks of the model one at a time; if that still needs more, the plan is refused.
     Default: no limit."""

@@ -132,31 +132,31 @@ class Broken:
 Node = Scalar | Table | Items | Broken
 
 
-def plain(node: Node) -> Plain:
+def make_plain(node: Node) -> Plain:
     """The values alone."""
     match node:
         case Scalar(value=value):
             return value
         case Table(entries=entries):
-            return {key: plain(entry.node) for key, entry in entries.items()}
+            return {key: make_plain(entry.node) for key, entry in entries.items()}
         case Items(items=items):
-            return [plain(item) for item in items]
+            return [make_plain(item) for item in items]
         case Broken():
             return None
 
 
-def expanded(node: Node) -> Node:
+def expand(node: Node) -> Node:
     """`muon` as `{kind: muon}`; anything but text as it is."""
     if isinstance(node, Scalar) and isinstance(node.value, str):
         return Table({"kind": Entry(node.origin, node)}, node.origin)
     return node
 
 
-def along(node: Node, path: KeyPath) -> Iterator[tuple[Origin, Node]]:
+def walk(node: Node, path: KeyPath) -> Iterator[tuple[Origin, Node]]:
     """What stands at each step of `path`, the root first, as far as the tree goes; the origin is the key's."""
     yield node.origin, node
     for step in path:
-        match expanded(node) if isinstance(step, str) else node:
+        match expand(node) if isinstance(step, str) else node:
             case Table(entries=entries) if isinstance(step, str) and step in entries:
                 origin, node = entries[step].origin, entries[step].node
             case Items(items=items) if isinstance(step, int) and step < len(items):
@@ -167,11 +167,11 @@ def along(node: Node, path: KeyPath) -> Iterator[tuple[Origin, Node]]:
         yield origin, node
 
 
-def place_of(key: Origin, node: Node) -> Origin:
+def find_place(key: Origin, node: Node) -> Origin:
     """Where to point for `node` under `key`: at a single value itself, at the key of anything larger or empty."""
     return node.origin if isinstance(node, Scalar) and (node.raw or node.value is not None) else key
 
 
-def dotted(path: KeyPath) -> str:
+def join_path(path: KeyPath) -> str:
     """`optimizer.rules.0.match`."""
     return ".".join(map(str, path))

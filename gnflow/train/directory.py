@@ -10,7 +10,7 @@ from ruamel.yaml.error import YAMLError
 
 from gnflow.errors import SpecError
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.load import load, resolved
+from gnflow.spec.load import format_resolved, load
 from gnflow.train import disk, offending, provenance, repository, results
 from gnflow.train.changes import Differences, may_be_extended, of_the_end, refused, require_no_look_ahead
 from gnflow.train.journal import JOURNAL
@@ -76,7 +76,7 @@ def require_ours(directory: Path, experiment: Experiment, replacing: bool, exten
 def differences(directory: Path, experiment: Experiment) -> Differences:
     """Return the keys whose values differ, with both values. Raises SpecError if the stored spec cannot be read."""
     path = directory / results.EXPERIMENT
-    text = resolved(experiment)
+    text = format_resolved(experiment)
     try:
         stored = _with_defaults(path)
         there = {} if stored == text else dict(_leaves(_tree(stored)))
@@ -94,7 +94,7 @@ def establish(directory: Path, experiment: Experiment, plan: Mapping[str, object
         with disk.writing(directory):
             shutil.rmtree(directory / results.MODEL, ignore_errors=True)
     if changed or not begun(directory):
-        disk.write(directory / results.EXPERIMENT, resolved(experiment).encode())
+        disk.write(directory / results.EXPERIMENT, format_resolved(experiment).encode())
     disk.write_json(directory / PLAN, plan)
     with disk.writing(directory):
         (directory / results.SUMMARY).unlink(missing_ok=True)
@@ -138,7 +138,7 @@ def _places(directory: Path, spec: str) -> Iterator[Path]:
 def _with_defaults(path: Path) -> str:
     """Resolve a stored spec as this version does, so that keys added since then have their defaults."""
     try:
-        return resolved(load(path).experiment)
+        return format_resolved(load(path).experiment)
     except SpecError:
         return path.read_text()
 

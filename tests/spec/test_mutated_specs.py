@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.load import load, resolved
+from gnflow.spec.load import format_resolved, load
 from gnflow.spec.problems import Problem, SpecProblems
 
 SPECS = Path(__file__).parents[2] / "specs"
@@ -97,7 +97,7 @@ def test_the_trees_are_written_as_they_are(spec: Path) -> None:
     for name in SHIPPED:
         experiment = load(SPECS / f"{name}.yaml").experiment
         spec.write_text(written(experiment.model_dump(mode="json"), (), None, None))
-        assert resolved(load(spec).experiment) == resolved(experiment)
+        assert format_resolved(load(spec).experiment) == format_resolved(experiment)
 
 
 def problems_of(spec: Path) -> tuple[Problem, ...]:

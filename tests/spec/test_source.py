@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from gnflow.spec.problems import SpecProblems
 from gnflow.spec.source import BYTES, DEPTH, NODES, parse, read
-from gnflow.spec.tree import Plain, Source, Table, plain
+from gnflow.spec.tree import Plain, Source, Table, make_plain
 
 
 def parsed(text: str) -> Plain:
     problems: list[object] = []
-    tree = plain(parse(Source("spec.yaml", text), problems))  # type: ignore[arg-type]
+    tree = make_plain(parse(Source("spec.yaml", text), problems))  # type: ignore[arg-type]
     assert not problems
     return tree
 

@@ -16,7 +16,7 @@ from gnflow.data.sources.patterns import matches
 from gnflow.data.sources.readers import text_of
 from gnflow.errors import DataError
 from gnflow.spec.data import HuggingFace
-from gnflow.spec.splits import sliced
+from gnflow.spec.splits import is_sliced
 
 NO_SUCH_SPLIT = re.compile(r"(Bad|Unknown) split")
 
@@ -50,7 +50,7 @@ def corpus(source: HuggingFace, root: Path) -> Corpus:
         return split(lambda: documents(source.split), source.held_out_fraction)
     if local:
         _require_other_files(source, root)
-    if sliced(source.split + source.held_out):
+    if is_sliced(source.split + source.held_out):
         _require_other_rows(source, root)
     return Corpus(lambda: documents(source.split), lambda: documents(source.held_out))
 
@@ -62,7 +62,7 @@ def _documents(source: HuggingFace, split: str, root: Path) -> Iterator[Piece | 
 def _texts(source: HuggingFace, split: str, root: Path) -> Iterator[str | DataError]:
     datasets = _package()
     # Slices such as train[:1%] exist for whole data sets only; streaming spares a copy or a whole download.
-    streaming = ((root / source.path).is_dir() or source.documents is not None) and not sliced(split)
+    streaming = ((root / source.path).is_dir() or source.documents is not None) and not is_sliced(split)
     place = f"{source.path}, split {split}"
     row = 0
     try:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.extends import Assembled, referred
-from gnflow.spec.merge import assigned
+from gnflow.spec.extends import Assembled, read_referred
+from gnflow.spec.merge import assign
 from gnflow.spec.problems import Problem, SpecProblems
 from gnflow.spec.study import Study, Tuning
 from gnflow.spec.training import Mlflow
-from gnflow.spec.tree import Entry, Node, Origin, Scalar, Table, plain
-from gnflow.spec.validate import validated
+from gnflow.spec.tree import Entry, Node, Origin, Scalar, Table, make_plain
+from gnflow.spec.validate import validate
 from gnflow.study.design.design import ArmDesign, Job, Trial
 from gnflow.study.design.draws import Axis, Draw
 from gnflow.study.design.overrides import Overrides, assignments, entries_at, fixed, joined, misplaced, node_at, texts
@@ -32,7 +32,7 @@ class Reader:
     def arm(self, name: str) -> ArmDesign | None:
         """Work out the arm of this name; None if there is a problem in it."""
         before = len(self.problems)
-        base = referred(node_at(self.tree, "arms", name, "spec"), self.path, self.workspace.root, self.problems)
+        base = read_referred(node_at(self.tree, "arms", name, "spec"), self.path, self.workspace.root, self.problems)
         own = joined(self._overrides("set"), self._overrides("arms", name, "set"))
         extra = joined(self._overrides("tuning", "set"), self._overrides("arms", name, "tuning", "set"))
         shared, of_arm = self._overrides("tuning", "space"), self._overrides("arms", name, "tuning", "space")
@@ -65,8 +65,8 @@ class Reader:
         """Load the spec with these overrides; None, with problems, if they do not fit."""
         assert base.tree is not None
         before = len(self.problems)
-        tree = assigned(base.tree, assignments(overrides), self.problems)
-        experiment = validated(tree, self.problems, base.complete)
+        tree = assign(base.tree, assignments(overrides), self.problems)
+        experiment = validate(tree, self.problems, base.complete)
         return None if len(self.problems) > before else experiment
 
     def _tuning(self, name: str) -> Tuning | None:
@@ -100,7 +100,7 @@ class Reader:
         for number, draw in enumerate(found, 1):
             values = {key: Entry(node.origin, node) for key, node in draw.items()}
             if job := self._job(base, f"trial_{number}", spec, {}, joined(common, values, seeded)):
-                trials.append(Trial(job, {key: plain(node) for key, node in draw.items()}, texts(values)))
+                trials.append(Trial(job, {key: make_plain(node) for key, node in draw.items()}, texts(values)))
         return trials
 
     def _runs(self, base: Assembled, spec: Path, common: Overrides, tuned: Path | None) -> list[Job]:

@@ -4,13 +4,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from gnflow.spec.extends import mapping
-from gnflow.spec.kinds import within
+from gnflow.spec.extends import read_mapping
+from gnflow.spec.kinds import use_kinds_of
 from gnflow.spec.problems import Problem, SpecProblems
 from gnflow.spec.study import Study
-from gnflow.spec.suggest import nearest
+from gnflow.spec.suggest import find_nearest
 from gnflow.spec.tree import Entry, Items, Node, Scalar, Table
-from gnflow.spec.validate import validated_as
+from gnflow.spec.validate import validate_as
 from gnflow.study.design.arms import Reader
 from gnflow.study.design.design import Design
 from gnflow.study.design.overrides import entries_at, node_at
@@ -23,17 +23,17 @@ def load(path: Path) -> Design:
     """Load the study in a folder or a file. Raises SpecProblems, a SpecError that holds every problem found."""
     path = path / STUDY if path.is_dir() else path
     workspace = Workspace.around(path)
-    with within(workspace):
+    with use_kinds_of(workspace):
         return _loaded(path, workspace)
 
 
 def _loaded(path: Path, workspace: Workspace) -> Design:
     problems: list[Problem] = []
     try:
-        tree = _written_out(mapping(path, problems))
+        tree = _written_out(read_mapping(path, problems))
     except SpecProblems as fatal:
         raise SpecProblems([*problems, *fatal.problems]) from None
-    study = validated_as(Study, tree, problems)
+    study = validate_as(Study, tree, problems)
     if study is None:
         raise SpecProblems(problems)
     problems += _misnamed(study, tree, path)
@@ -74,5 +74,5 @@ def _misnamed(study: Study, tree: Table, path: Path) -> Iterator[Problem]:
             rule = "at most 60 letters, digits, `_` and `-`, a letter or digit first"
             yield Problem(entry.origin, f"`{name}` cannot name an arm; expected {rule}", f"arms.{name}")
     if study.reference is not None and study.reference not in study.arms:
-        origin, near = node_at(tree, "reference").origin, nearest(study.reference, study.arms)
+        origin, near = node_at(tree, "reference").origin, find_nearest(study.reference, study.arms)
         yield Problem(origin, f"there is no arm `{study.reference}`", "reference", near)
