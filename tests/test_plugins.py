@@ -347,7 +347,7 @@ def test_a_built_in_optimizer_is_one_file_and_one_row(project: Path, monkeypatch
     (project / "pyproject.toml").unlink()
     monkeypatch.syspath_prepend(str(project))
     monkeypatch.setitem(BUILT_IN["optimizers"], "lion", "in_house:Lion")  # type: ignore[arg-type]
-    monkeypatch.setattr("gnflow.spec.kinds._known", lambda project, changed, tried: Kinds(project, tried))
+    monkeypatch.setattr("gnflow.spec.kinds._read_kinds", lambda project, changed, tried: Kinds(project, tried))
     experiment = load(plugged.write_spec(project, "{kind: gauss_newton, inner: lion, inner_steps: 2}")).experiment
     assert run(experiment, Workspace(project)).summary["status"] == "complete"
     assert gnflow.optim.lion.__module__ == "in_house"  # type: ignore[attr-defined]

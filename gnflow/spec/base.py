@@ -67,12 +67,12 @@ class DefaultKind:
     kind: str
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self._told, handler(source))
+        return core_schema.no_info_before_validator_function(self._add_kind, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {**handler(schema), "defaultKind": self.kind}
 
-    def _told(self, value: object) -> object:
+    def _add_kind(self, value: object) -> object:
         told = expand(value)
         return {"kind": self.kind, **told} if isinstance(told, Mapping) else told
 
@@ -88,13 +88,13 @@ class OrPlain:
     kinds: tuple[str, ...]
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        tagged = handler.generate_schema(Annotated[source, Discriminator(self._tag)])
-        return core_schema.no_info_before_validator_function(self._told, tagged)
+        tagged = handler.generate_schema(Annotated[source, Discriminator(self._find_tag)])
+        return core_schema.no_info_before_validator_function(self._expand_named, tagged)
 
-    def _told(self, value: object) -> object:
+    def _expand_named(self, value: object) -> object:
         return expand(value) if value in self.kinds else value
 
-    def _tag(self, value: object) -> str | None:
+    def _find_tag(self, value: object) -> str | None:
         kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", PLAIN)
         return kind if isinstance(kind, str) else None
 

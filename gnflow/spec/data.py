@@ -130,7 +130,7 @@ class HuggingFace(SourceKind):
         return PurePath(self.path).name
 
     @model_validator(mode="after")
-    def _held_out_is_not_trained_on(self) -> "HuggingFace":
+    def _require_held_out_apart(self) -> "HuggingFace":
         if self.held_out_fraction is None:
             require_apart(self.split, self.held_out)
         return self
@@ -169,7 +169,7 @@ class Tokens(SourceKind):
 
     @field_validator("held_out")
     @classmethod
-    def _held_out_is_not_trained_on(cls, held_out: str | None, info: ValidationInfo) -> str | None:
+    def _require_held_out_apart(cls, held_out: str | None, info: ValidationInfo) -> str | None:
         if held_out is not None and PurePath(held_out) == PurePath(info.data.get("train", "")):
             raise refuse(
                 "`train` and `held_out` are the same file; name another one, "
@@ -230,7 +230,7 @@ class Text(Spec):
 
     @field_validator("tokenizer")
     @classmethod
-    def _tokens_need_no_tokenizer(cls, tokenizer: object, info: ValidationInfo) -> object:
+    def _refuse_needless_tokenizer(cls, tokenizer: object, info: ValidationInfo) -> object:
         source = info.data.get("source")
         if tokenizer is not None and source is not None and source.ready:
             raise refuse("a source of ready tokens takes no tokenizer; remove this key")

@@ -84,7 +84,7 @@ def _find_shape(experiment: Spec, path: KeyPath) -> tuple[Shape, type[Spec] | No
     for step in path:
         if isinstance(step, int):
             assert isinstance(value, tuple)
-            value, shape, model = value[step], shape.item(step) or shape, None
+            value, shape, model = value[step], shape.find_item(step) or shape, None
         else:
             assert isinstance(value, Spec)
             model = type(value)
@@ -108,7 +108,7 @@ def _explain_unknown(experiment: Spec, path: Sequence[str]) -> str:
         elif isinstance(value, tuple):
             if not step.isdecimal() or int(step) >= len(value):
                 return f"`{known}` has {len(value)} items, numbered from 0; no `{step}`"
-            shape, value = shape.item(int(step)) or shape, value[int(step)]
+            shape, value = shape.find_item(int(step)) or shape, value[int(step)]
         else:
             what = "not set" if value is None else "a single value"
             return f"`{known}` is {what}; it holds no `{step}`"

@@ -31,13 +31,13 @@ def assemble(path: Path, root: Path, problems: list[Problem]) -> tuple[Node, boo
     Raises SpecProblems when there is no such file, or nothing in it can be understood.
     """
     assembly = _Assembly(root, problems)
-    return assembly.tree(path, ()), assembly.complete
+    return assembly.read_tree(path, ()), assembly.complete
 
 
 def read_referred(named: Node, path: Path, root: Path, problems: list[Problem]) -> Assembled:
     """The tree of the spec that the value `named` of the file `path` names; what is wrong with it stands there."""
     assembly = _Assembly(root, problems)
-    tree = assembly.base(named, path, ())
+    tree = assembly.read_base(named, path, ())
     return Assembled(tree, assembly.complete, assembly.files)
 
 
@@ -67,7 +67,7 @@ class _Assembly:
         """Every file that was read."""
         return tuple(self._known)
 
-    def tree(self, path: Path, below: tuple[Path, ...]) -> Node:
+    def read_tree(self, path: Path, below: tuple[Path, ...]) -> Node:
         """The tree of `path`, which the files `below` extend, the outermost first."""
         file = path.resolve()
         if file not in self._known:
@@ -80,9 +80,9 @@ class _Assembly:
         own = Table({key: entry for key, entry in node.entries.items() if key != "extends"}, node.origin)
         extends = node.entries.get("extends")
         bases = extends.node.items if extends and isinstance(extends.node, Items) else [extends.node] if extends else []
-        return reduce(merge, [*(tree for base in bases if (tree := self.base(base, path, below))), own])
+        return reduce(merge, [*(tree for base in bases if (tree := self.read_base(base, path, below))), own])
 
-    def base(self, named: Node, path: Path, below: tuple[Path, ...]) -> Node | None:
+    def read_base(self, named: Node, path: Path, below: tuple[Path, ...]) -> Node | None:
         """The tree of the file that `named` names beside `path`; None, with problems, when it cannot be read."""
         try:
             if not isinstance(named, Scalar) or not isinstance(named.value, str) or not named.value:
@@ -102,7 +102,7 @@ class _Assembly:
                 raise _make_problem(named.origin, f"more than {BYTES:,} characters in the files before this one")
             if not file.is_file():
                 raise _make_problem(named.origin, f"no such file: `{shorten_path(base)}`", _suggest_sibling(base))
-            return self.tree(base, below)
+            return self.read_tree(base, below)
         except SpecProblems as found:
             self.complete = False
             self._problems += found.problems

@@ -60,7 +60,7 @@ class Shape:
         """Whether there is a choice, whose tag pydantic puts into the places of errors."""
         return self.plain or self.open or len(self.models) > 1
 
-    def item(self, index: int) -> "Shape | None":
+    def find_item(self, index: int) -> "Shape | None":
         """The shape of one item."""
         return self.items[min(index, len(self.items) - 1)] if self.items else None
 
@@ -69,7 +69,7 @@ class Shape:
         """Valid `kind`s."""
         return tuple(filter(None, self.models))
 
-    def model(self, node: Node | None) -> type[Spec] | None:
+    def find_model(self, node: Node | None) -> type[Spec] | None:
         """The model that `node` must follow, as far as its `kind` tells."""
         if not self.open and len(self.models) == 1:
             return next(iter(self.models.values()))
@@ -118,10 +118,10 @@ def step_into(shape: Shape | None, node: Node | None, key: str | int) -> Shape |
     if shape is None:
         return None
     if isinstance(key, int):
-        return shape.item(key)
+        return shape.find_item(key)
     if shape.values:
         return shape.values
-    model = shape.model(node)
+    model = shape.find_model(node)
     return list_shapes(model).get(key) if model else None
 
 

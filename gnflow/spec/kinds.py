@@ -31,9 +31,9 @@ class Kinds:
 
     def find(self, group: str, kind: str) -> Named | None:
         """Return the kind of this name in a group, or None."""
-        return self._near[group].get(kind) or self.all(group).get(kind)
+        return self._near[group].get(kind) or self.list_group(group).get(kind)
 
-    def all(self, group: str) -> Mapping[str, Named]:
+    def list_group(self, group: str) -> Mapping[str, Named]:
         """Return every kind of a group, the built-in ones first."""
         return self._every[group]
 

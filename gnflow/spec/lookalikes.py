@@ -73,7 +73,7 @@ def name_lookalike(problem: Problem) -> Problem:
     if not origin.line:
         return problem
     start = origin.column - 1
-    marked = origin.source.line(origin.line)[start : start + origin.width]
+    marked = origin.source.get_line(origin.line)[start : start + origin.width]
     # Text of another alphabet stays what it is.
     if marked.isascii() or not replace_lookalikes(marked).isascii():
         return problem
@@ -84,23 +84,23 @@ def name_lookalike(problem: Problem) -> Problem:
 
 def find_before(source: Source, position: int) -> Problem | None:
     """What misled the parser, which stopped at `position`: a look-alike or a missing space in the lines up to there."""
-    last = source.origin(position, position + 1).line
+    last = source.find_origin(position, position + 1).line
     for line in range(last, max(last - _LINES_BACK, 0), -1):
         # Quoted text and comments mislead nobody; they keep their length here.
-        text = _ASIDE.sub(lambda aside: "x" * len(aside[0]), source.line(line))
-        start = source.start(line)
+        text = _ASIDE.sub(lambda aside: "x" * len(aside[0]), source.get_line(line))
+        start = source.find_start(line)
         for at, letter in enumerate(text):
             within_text = letter in _WITHIN_TEXT and not _OPENS.search(text[:at])
             if _replace_letter(letter) != letter and not within_text:
-                return Problem(source.origin(start + at, start + at + 1), _describe(letter))
-        if problem := find_missing_space(source.origin(start, start + 1)):
+                return Problem(source.find_origin(start + at, start + at + 1), _describe(letter))
+        if problem := find_missing_space(source.find_origin(start, start + 1)):
             return problem
     return None
 
 
 def find_missing_space(origin: Origin) -> Problem | None:
     """The colon without a space of the `key:value` that stands at `origin`, if one does."""
-    joined = _JOINED.match(origin.source.line(origin.line)[origin.column - 1 :])
+    joined = _JOINED.match(origin.source.get_line(origin.line)[origin.column - 1 :])
     if not joined:
         return None
     return Problem(replace(origin, column=origin.column + joined.start(1), width=1), "write a space after the colon")

@@ -81,7 +81,7 @@ def _read_sets(sets: Sequence[str], problems: list[Problem]) -> Iterator[Assignm
 def _split_steps(source: Source, path: str) -> list[Step]:
     steps, start = [], 0
     for name in path.split("."):
-        steps.append((name, source.origin(start, start + len(name))))
+        steps.append((name, source.find_origin(start, start + len(name))))
         start += len(name) + 1
     return steps
 
@@ -106,7 +106,7 @@ def _place(node: Node | None, shape: Shape | None, steps: Sequence[Step], value:
     if not rest:
         return merge(table, Table({name: Entry(origin, value)}, table.origin), shape)
     known = table.entries.get(name) or Entry(origin, _make_default(shape, table, name, origin) or Table({}, origin))
-    return table.having(name, Entry(known.origin, _place(known.node, below, rest, value, (*path, name))))
+    return table.replace_entry(name, Entry(known.origin, _place(known.node, below, rest, value, (*path, name))))
 
 
 def _find_index(items: Items, name: str, origin: Origin, path: KeyPath) -> int:
@@ -122,7 +122,7 @@ def _find_index(items: Items, name: str, origin: Origin, path: KeyPath) -> int:
 
 
 def _make_default(shape: Shape | None, table: Table, name: str, origin: Origin) -> Node | None:
-    model = shape.model(table) if shape else None
+    model = shape.find_model(table) if shape else None
     field = model.model_fields.get(name) if model else None
     return _make_node(field.get_default(), origin) if field and not field.is_required() else None
 

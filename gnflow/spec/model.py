@@ -75,7 +75,7 @@ class Transformer(ModelKind):
 
     @field_validator("heads")
     @classmethod
-    def _splits_the_width(cls, heads: int, info: ValidationInfo) -> int:
+    def _require_even_heads(cls, heads: int, info: ValidationInfo) -> int:
         width = info.data.get("width")
         if width is not None and (width % heads or (width // heads) % 2):
             raise refuse(f"{heads} heads do not split width {width} into equal heads of even size", "heads", "width")
@@ -83,7 +83,7 @@ class Transformer(ModelKind):
 
     @field_validator("key_value_heads")
     @classmethod
-    def _groups_the_heads(cls, key_value_heads: int | None, info: ValidationInfo) -> int | None:
+    def _require_even_groups(cls, key_value_heads: int | None, info: ValidationInfo) -> int | None:
         heads = info.data.get("heads")
         if heads is not None and key_value_heads is not None and heads % key_value_heads:
             raise refuse(f"{key_value_heads} key-value heads do not divide {heads} heads", "key_value_heads", "heads")
@@ -122,7 +122,7 @@ class Janus(Transformer):
 
     @field_validator("freeze")
     @classmethod
-    def _something_moves(cls, freeze: tuple[Part, ...]) -> tuple[Part, ...]:
+    def _require_a_trained_part(cls, freeze: tuple[Part, ...]) -> tuple[Part, ...]:
         if set(freeze) == set(get_args(Part)):
             raise refuse("every part is frozen, so nothing is left to train; leave one out")
         return freeze

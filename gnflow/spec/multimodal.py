@@ -97,7 +97,7 @@ class ImageHub(ImageTable):
     """Part of the rows of `split` held out, the last ones, in place of the split `held_out`."""
 
     @model_validator(mode="after")
-    def _held_out_is_not_trained_on(self) -> "ImageHub":
+    def _require_held_out_apart(self) -> "ImageHub":
         if self.held_out_fraction is None:
             require_apart(self.split, self.held_out)
         return self
@@ -144,7 +144,7 @@ class Mix(Spec):
 
     @field_validator("generation")
     @classmethod
-    def _of_something(cls, generation: int, info: ValidationInfo) -> int:
+    def _require_rows(cls, generation: int, info: ValidationInfo) -> int:
         if not generation and info.data.get("understanding") == 0 == info.data.get("text"):
             raise refuse("every task of the mix is 0; give one at least 1")
         return generation
@@ -185,14 +185,14 @@ class Multimodal(Spec):
 
     @field_validator("image_tokenizer")
     @classmethod
-    def _codes_tile_an_image(cls, tokenizer: VQ | PretrainedVQ, info: ValidationInfo) -> VQ | PretrainedVQ:
+    def _require_tiling_codes(cls, tokenizer: VQ | PretrainedVQ, info: ValidationInfo) -> VQ | PretrainedVQ:
         if "source" in info.data:
             _require_tiling(info.data["source"].shape, tokenizer.patch, "patch")
         return tokenizer
 
     @field_validator("understanding_patch")
     @classmethod
-    def _patches_tile_an_image(cls, patch: int | None, info: ValidationInfo) -> int | None:
+    def _require_tiling_patches(cls, patch: int | None, info: ValidationInfo) -> int | None:
         if patch is not None and info.data.get("style") == "emu3":
             raise refuse("`emu3` reads images as codes; remove this key")
         if patch is not None and "source" in info.data:
@@ -201,7 +201,7 @@ class Multimodal(Spec):
 
     @field_validator("context")
     @classmethod
-    def _holds_an_image(cls, context: int, info: ValidationInfo) -> int:
+    def _require_room_for_an_image(cls, context: int, info: ValidationInfo) -> int:
         if all(name in info.data for name in ("style", "source", "image_tokenizer", "understanding_patch")):
             (height, width, _), patch = info.data["source"].shape, info.data["image_tokenizer"].patch
             tokens = (height // patch) * (width // patch) + 4

@@ -40,18 +40,18 @@ class Open:
         return Choices(self)
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self._validated)
+        return core_schema.no_info_plain_validator_function(self._validate)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         found = handler(_make_adapter(tuple(self.choices.values())).core_schema)
         return {**found, "defaultKind": self.default} if self.default else found
 
-    def _validated(self, value: object) -> object:
+    def _validate(self, value: object) -> object:
         told = expand(value)
         choices = self.choices
         if isinstance(told, Spec):
             if isinstance(told, (*self.closed, classes.find_base(self.group))):
-                return self._in_place(told)
+                return self._convert(told)
             raise PydanticKnownError("model_attributes_type")
         if not isinstance(told, Mapping):
             raise PydanticKnownError("model_attributes_type")
@@ -64,7 +64,7 @@ class Open:
             raise PydanticKnownError("union_tag_invalid", tag)
         return _make_adapter((choices[kind],)).validate_python({**told, "kind": kind})
 
-    def _in_place(self, value: Spec) -> Spec:
+    def _convert(self, value: Spec) -> Spec:
         """Turn a value into the class that stands here, if it was made by another."""
         wanted = self.seen_as(type(value)) if isinstance(value, Kind) else type(value)
         return value if isinstance(value, wanted) else wanted.model_validate(dict(value))
@@ -80,22 +80,24 @@ class Choices(Mapping[str, type[Spec]]):
     def __getitem__(self, kind: str) -> type[Spec]:
         if kind in self._closed:
             return self._closed[kind]
-        if (named := self._named(kind)) is None:
+        if (named := self._find(kind)) is None:
             raise KeyError(kind)
         return self._place.seen_as(classes.find_class(named))
 
     def __contains__(self, kind: object) -> bool:
         # Not by __getitem__: that would import the module of the kind.
-        return kind in self._closed or (isinstance(kind, str) and self._named(kind) is not None)
+        return kind in self._closed or (isinstance(kind, str) and self._find(kind) is not None)
 
     def __iter__(self) -> Iterator[str]:
-        yield from (kind for kind in kinds.get_current().all(self._place.group) if kind not in self._place.without)
+        yield from (
+            kind for kind in kinds.get_current().list_group(self._place.group) if kind not in self._place.without
+        )
         yield from self._closed
 
     def __len__(self) -> int:
         return len(list(iter(self)))
 
-    def _named(self, kind: str) -> Named | None:
+    def _find(self, kind: str) -> Named | None:
         return None if kind in self._place.without else kinds.get_current().find(self._place.group, kind)
 
 

@@ -133,7 +133,7 @@ class MlFopSoap(Projected):
         return self.granularity == "modality"
 
     @model_validator(mode="after")
-    def _every_leaf_has_a_microbatch(self) -> "MlFopSoap":
+    def _require_enough_microbatches(self) -> "MlFopSoap":
         if self.granularity == "matrix" and self.leaves > self.microbatches:
             raise refuse(f"{self.leaves} leaves need at least as many micro-batches, not {self.microbatches}", "leaves")
         return self
@@ -274,7 +274,7 @@ class GaussNewton(Spec):
 
     @field_validator("inner")
     @classmethod
-    def _fits(cls, inner: InnerMethod, info: ValidationInfo) -> InnerMethod:
+    def _check_inner(cls, inner: InnerMethod, info: ValidationInfo) -> InnerMethod:
         if isinstance(inner, ConjugateGradients):
             if info.data.get("objective") == "prox_linear":
                 raise refuse(
@@ -289,7 +289,7 @@ class GaussNewton(Spec):
 
     @field_validator("search")
     @classmethod
-    def _sees_the_solve(cls, search: Search, info: ValidationInfo) -> Search:
+    def _check_search(cls, search: Search, info: ValidationInfo) -> Search:
         inner, steps = info.data.get("inner"), info.data.get("inner_steps")
         if isinstance(search, NoSearch) or getattr(search, "fresh", False) or not inner or not steps:
             return search
@@ -301,7 +301,7 @@ class GaussNewton(Spec):
 
     @field_validator("inner_state")
     @classmethod
-    def _counts_go_on(cls, state: str, info: ValidationInfo) -> str:
+    def _check_inner_state(cls, state: str, info: ValidationInfo) -> str:
         inner, schedule = info.data.get("inner"), info.data.get("schedule")
         parts = list_own_schedules(inner.rules, getattr(inner, "others", None)) if isinstance(inner, Method) else ()
         for one in (schedule, *(own for _, own in parts)):
@@ -315,14 +315,14 @@ class GaussNewton(Spec):
 
     @field_validator("damping")
     @classmethod
-    def _damps_once(cls, damping: float, info: ValidationInfo) -> float:
+    def _check_damping(cls, damping: float, info: ValidationInfo) -> float:
         if damping and isinstance(info.data.get("inner"), ConjugateGradients):
             raise refuse("`cg` has its own damping; set `optimizer.inner.damping`")
         return damping
 
     @field_validator("tangent")
     @classmethod
-    def _linearised_roughly(cls, tangent: str, info: ValidationInfo) -> str:
+    def _check_tangent(cls, tangent: str, info: ValidationInfo) -> str:
         if tangent == "difference" and info.data.get("objective") == "newton":
             raise refuse(
                 "objective `newton` does not linearise the logits, so there is no tangent; set `tangent: exact`"

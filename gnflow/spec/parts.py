@@ -48,7 +48,7 @@ class Rule(Spec):
 
     @field_validator("match")
     @classmethod
-    def _compiles(cls, pattern: str) -> str:
+    def _require_regular_expression(cls, pattern: str) -> str:
         try:
             re.compile(pattern)
         except re.error as error:

@@ -28,14 +28,14 @@ class Problem:
     """The nearest valid name."""
 
     def __str__(self) -> str:
-        return f"{make_printable(str(self.origin))}: {self.sentence}{self.excerpt()}"
+        return f"{make_printable(str(self.origin))}: {self.sentence}{self.quote()}"
 
     @property
     def sentence(self) -> str:
         """The message and the suggestion."""
         return make_printable(self.message) + (f"; did you mean `{self.suggestion}`?" if self.suggestion else "")
 
-    def excerpt(self) -> str:
+    def quote(self) -> str:
         """The line, with a caret under the mistake; empty when the source as a whole is meant."""
         return quote_origin(self.origin)
 
@@ -69,7 +69,7 @@ def quote_origin(origin: Origin) -> str:
     """A new line with the text at `origin`, and under it a caret."""
     if not origin.line:
         return ""
-    text, start = origin.source.line(origin.line), origin.column - 1
+    text, start = origin.source.get_line(origin.line), origin.column - 1
     cut = max(0, start - _WIDEST // 2) if len(text) > _WIDEST else 0
     shown = text[cut : cut + _WIDEST]
     pad = "".join("\t" if letter == "\t" else " " * _count_cells(letter) for letter in shown[: start - cut])

@@ -30,7 +30,7 @@ class FirstOrder(Kind):
         rate = getattr(self, "learning_rate", None)
         return rate if isinstance(rate, float) else None
 
-    def problem_with(self, shape: Sequence[int]) -> str | None:
+    def find_problem(self, shape: Sequence[int]) -> str | None:
         """Why a parameter of this shape cannot follow the rule; None where it can."""
         return None
 
@@ -85,7 +85,7 @@ class MuonRule(MatrixMethod):
     """Number of matrices that are fused along the rows of each weight and orthogonalised one by one, such as 3 for a
     fused query, key and value."""
 
-    def problem_with(self, shape: Sequence[int]) -> str | None:
+    def find_problem(self, shape: Sequence[int]) -> str | None:
         """Why `split` cannot divide the rows of this shape; None where it can."""
         if shape[0] % self.split == 0:
             return None

@@ -74,7 +74,7 @@ class Wsd(Warming):
     """The rate, as a fraction of the full one, that the decay would reach one update after the last."""
 
     @model_validator(mode="after")
-    def _power_belongs_to_its_shape(self) -> "Wsd":
+    def _check_power(self) -> "Wsd":
         if self.shape == "power" and self.power is None:
             raise refuse("`shape: power` needs its exponent; add `power: 1.5` or another", "shape")
         if self.shape != "power" and self.power is not None:

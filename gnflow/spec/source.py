@@ -44,7 +44,7 @@ def read(path: Path, name: str) -> Source:
         good = content[: error.start].decode("utf-8-sig", "replace")
         source = Source(name, good + "\N{REPLACEMENT CHARACTER}")
         message = f"byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        raise SpecProblems([Problem(source.origin(len(good), len(good) + 1), message)]) from None
+        raise SpecProblems([Problem(source.find_origin(len(good), len(good) + 1), message)]) from None
 
 
 def parse(source: Source, problems: list[Problem], start: int = 0) -> Node:
@@ -53,24 +53,24 @@ def parse(source: Source, problems: list[Problem], start: int = 0) -> Node:
     Raises SpecProblems where nothing after the mistake can be understood.
     """
     if forbidden := _FORBIDDEN.search(source.text):
-        origin = source.origin(*forbidden.span())
+        origin = source.find_origin(*forbidden.span())
         raise SpecProblems([Problem(origin, f"character U+{ord(forbidden[0]):04X} is not allowed in a spec")])
     if directive := re.search("^%", source.text[start:], re.MULTILINE):
-        origin = source.origin(start + directive.start(), start + directive.end())
+        origin = source.find_origin(start + directive.start(), start + directive.end())
         raise SpecProblems([Problem(origin, "a line that begins with `%`; a spec is YAML 1.2 without directives")])
     try:
-        events = list(_Bounded(source, start).events())
+        events = list(_Bounded(source, start).read_events())
     except MarkedYAMLError as error:
         message, mark = explain_error(error, source.text[start:])
         at = start + mark if mark is not None else len(source.text)
-        problem = find_before(source, at) or Problem(source.origin(at, at + 1), message)
+        problem = find_before(source, at) or Problem(source.find_origin(at, at + 1), message)
         raise SpecProblems([problem]) from None
     except (YAMLError, OverflowError, ValueError):
         raise SpecProblems([Problem(Origin(source), "an escape such as `\\U0011FFFF` that is no character")]) from None
     if not events:
         raise SpecProblems([Problem(Origin(source), "empty; a spec is a mapping of keys to values")])
     remaining = iter(events)
-    return _Builder(source, start, problems).node(next(remaining), remaining)
+    return _Builder(source, start, problems).build_node(next(remaining), remaining)
 
 
 class _Bounded:
@@ -82,7 +82,7 @@ class _Bounded:
         self._anchors: dict[str, tuple[int, int]] = {}  # nodes, levels
         self._nodes = self._aliases = 0
 
-    def events(self) -> Iterator[Event]:
+    def read_events(self) -> Iterator[Event]:
         """Stops with SpecProblems at the first excess."""
         documents = 0
         for event in YAML(typ="safe", pure=True).parse(self._source.text[self._start :]):
@@ -142,61 +142,63 @@ class _Builder:
         self._anchors: dict[str, Node] = {}
         self._enough = len(problems) + 2 * MOST  # of one file; the others would not be shown
 
-    def node(self, event: Event, events: Iterator[Event]) -> Node:
+    def build_node(self, event: Event, events: Iterator[Event]) -> Node:
         """The node that begins with `event`."""
         assert isinstance(event, NodeEvent)
         origin = _find_origin(self._source, self._start, event)
         if isinstance(event, AliasEvent):
             return replace(self._anchors[event.anchor], origin=origin)
         if isinstance(event, MappingStartEvent):
-            node = self._table(events, origin)
+            node = self._build_table(events, origin)
         elif isinstance(event, SequenceStartEvent):
-            node = self._items(events, origin)
+            node = self._build_items(events, origin)
         else:
             assert isinstance(event, ScalarEvent)
-            node = self._scalar(event, origin)
+            node = self._build_scalar(event, origin)
         if event.tag is not None:
-            node = self._broken(origin, f"tag `{event.tag}`: a spec has no tags")
+            node = self._report_broken(origin, f"tag `{event.tag}`: a spec has no tags")
         if event.anchor:
             self._anchors[event.anchor] = node
         return node
 
-    def _scalar(self, event: ScalarEvent, origin: Origin) -> Node:
+    def _build_scalar(self, event: ScalarEvent, origin: Origin) -> Node:
         try:
             value = parse_scalar(event.value) if event.implicit[0] else event.value
         except Refused as refusal:
-            return self._broken(origin, str(refusal))
+            return self._report_broken(origin, str(refusal))
         if _SURROGATE.search(event.value):
-            return self._broken(origin, "half of a character (a surrogate escape)")
+            return self._report_broken(origin, "half of a character (a surrogate escape)")
         if secrets.written_in(event.value):
-            return self._broken(origin, "a password or an access token; a spec is stored with its run and shown")
+            return self._report_broken(origin, "a password or an access token; a spec is stored with its run and shown")
         return Scalar(value, event.value, origin)
 
-    def _items(self, events: Iterator[Event], origin: Origin) -> Node:
+    def _build_items(self, events: Iterator[Event], origin: Origin) -> Node:
         items: list[Node] = []
         while not isinstance(event := next(events), CollectionEndEvent):
-            items.append(self.node(event, events))
+            items.append(self.build_node(event, events))
         return Items(tuple(items), origin)
 
-    def _table(self, events: Iterator[Event], origin: Origin) -> Node:
+    def _build_table(self, events: Iterator[Event], origin: Origin) -> Node:
         entries: dict[str, Entry] = {}
         while not isinstance(event := next(events), CollectionEndEvent):
-            key, value = self.node(event, events), self.node(next(events), events)
+            key, value = self.build_node(event, events), self.build_node(next(events), events)
             match key:
                 case Scalar(value="<<"):
-                    self._broken(key.origin, "`<<` is not part of YAML 1.2; use `extends` at the top of the file")
+                    self._report_broken(
+                        key.origin, "`<<` is not part of YAML 1.2; use `extends` at the top of the file"
+                    )
                 case Scalar(value=str(name)) if name in entries:
                     first = entries[name].origin
-                    self._broken(key.origin, f"key `{name}` is given twice; first on line {first.line}")
+                    self._report_broken(key.origin, f"key `{name}` is given twice; first on line {first.line}")
                 case Scalar(value=str(name)):
                     entries[name] = Entry(key.origin, value)
                 case Scalar(raw=raw):
-                    self._broken(key.origin, "expected a name as key" + (f", got `{raw}`" if raw else ""))
+                    self._report_broken(key.origin, "expected a name as key" + (f", got `{raw}`" if raw else ""))
                 case Table() | Items():
-                    self._broken(key.origin, "expected a name as key, got a list or a mapping")
+                    self._report_broken(key.origin, "expected a name as key, got a list or a mapping")
         return Table(entries, origin)
 
-    def _broken(self, origin: Origin, message: str) -> Broken:
+    def _report_broken(self, origin: Origin, message: str) -> Broken:
         if len(self._problems) < self._enough:
             self._problems.append(name_lookalike(Problem(origin, make_printable(message))))
         return Broken(origin)
@@ -206,4 +208,4 @@ def _find_origin(source: Source, start: int, event: Event) -> Origin:
     first, last = event.start_mark, event.end_mark
     assert isinstance(first, StreamMark)
     assert isinstance(last, StreamMark)
-    return source.origin(start + first.index, start + last.index)
+    return source.find_origin(start + first.index, start + last.index)

@@ -25,7 +25,7 @@ class Dimension(Spec):
     """How draws are spread over the range: evenly in the value (`linear`) or in its logarithm (`log`)."""
 
     @model_validator(mode="after")
-    def _values_or_range(self) -> "Dimension":
+    def _check_range(self) -> "Dimension":
         ends = [end for end in (self.low, self.high) if end is not None]
         if len(ends) != (0 if self.values else 2):
             raise refuse("expected a list of values, or a range as in `{low: 0.001, high: 0.1, scale: log}`")
@@ -52,7 +52,7 @@ class Tuning(Spec):
     space: dict[Key, Dimension] = Field(default_factory=dict)
     """The values to draw from, by dotted key."""
 
-    def over(self, base: "Tuning | None") -> "Tuning":
+    def merge_over(self, base: "Tuning | None") -> "Tuning":
         """Combine this with `base`: fields given here win, and `set` and `space` are merged key by key."""
         if base is None:
             return self
@@ -97,7 +97,7 @@ class Study(Spec):
 
     @field_validator("seeds", "targets")
     @classmethod
-    def _each_once(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+    def _refuse_repetitions(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         for index, value in enumerate(values):
             if value in values[:index]:
                 raise refuse(f"{value} is given twice", index)

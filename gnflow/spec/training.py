@@ -125,7 +125,7 @@ class Training(Spec):
     Default: none."""
 
     @model_validator(mode="after")
-    def _one_budget(self) -> "Training":
+    def _require_one_budget(self) -> "Training":
         if (self.steps is None) == (self.tokens is None):
             both = ", not both; `null` removes the one that a base file gave" if self.steps else ""
             raise refuse(f"give either `steps` or `tokens`{both}", "tokens")
@@ -167,7 +167,7 @@ class MetricKind(Kind):
     of_momentum: ClassVar[bool] = False
     """Whether the metric measures the momentum of an optimizer."""
 
-    def work(self, blocks: int) -> Work:
+    def estimate_work(self, blocks: int) -> Work:
         """Return the cost of one measurement on a model of so many blocks. Default: `microbatches` forward passes."""
         count = getattr(self, "microbatches", 0)
         return Work(count, count)
@@ -226,7 +226,7 @@ class ModalityConflict(MetricKind):
     microbatches: Annotated[Count, Unit("micro-batches")] = 4
     """Number of held-out micro-batches that each of the two mean gradients is computed on."""
 
-    def work(self, blocks: int) -> Work:
+    def estimate_work(self, blocks: int) -> Work:
         """Return the cost of two mean gradients."""
         return Work(2 * self.microbatches, 2 * self.microbatches * GRADIENT)
 
@@ -273,14 +273,14 @@ class Curvature(MetricKind):
     damping: Annotated[float, Field(ge=0)] = 0.1
     """Damping that is added to the diagonal of G for the Gauss-Newton step."""
 
-    def work(self, blocks: int) -> Work:
+    def estimate_work(self, blocks: int) -> Work:
         """Return the cost of a gradient and of products with both matrices, which gnflow.metrics.curvature lists."""
         products = 6 * self.iterations + (6 + blocks) * self.probes
         count = self.microbatches
         return Work(count * (products + 1), count * (products * PRODUCT + GRADIENT), self.every)
 
     @model_validator(mode="after")
-    def _enough_iterations(self) -> "Curvature":
+    def _require_enough_iterations(self) -> "Curvature":
         if self.eigenvalues > self.iterations:
             raise refuse(
                 f"{self.eigenvalues} eigenvalues need at least as many iterations, not {self.iterations}", "iterations"

@@ -30,19 +30,19 @@ class Source:
     def _lines(self) -> list[str]:
         return _LINE_END.split(self.text)
 
-    def line(self, number: int) -> str:
+    def get_line(self, number: int) -> str:
         """Line `number`, from 1, without its end."""
         return self._lines[number - 1]
 
-    def start(self, number: int) -> int:
+    def find_start(self, number: int) -> int:
         """The position of the first character of line `number`."""
         return self._starts[number - 1]
 
-    def origin(self, start: int, end: int) -> "Origin":
+    def find_origin(self, start: int, end: int) -> "Origin":
         """Where the characters from `start` to `end` are; only their first line counts."""
         line = bisect_right(self._starts, start)
         column = start - self._starts[line - 1]
-        width = min(end - start, len(self.line(line)) - column)
+        width = min(end - start, len(self.get_line(line)) - column)
         return Origin(self, line, column + 1, max(width, 1))
 
 
@@ -109,7 +109,7 @@ class Table:
         value = entry.node.value if entry and isinstance(entry.node, Scalar) else None
         return value if isinstance(value, str) else None
 
-    def having(self, key: str, entry: Entry) -> "Table":
+    def replace_entry(self, key: str, entry: Entry) -> "Table":
         """The same with one key added or replaced."""
         return replace(self, entries={**self.entries, key: entry})
 

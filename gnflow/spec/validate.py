@@ -53,7 +53,7 @@ def validate_as(model: type[Root], tree: Node, problems: list[Problem], complete
     except ValidationError as error:
         found: list[tuple[bool, Problem]] = []
         for details in islice(error.errors(include_url=False, include_input=False), 2 * MOST):
-            place = _Place.of(model, tree, details["loc"])
+            place = _Place.follow(model, tree, details["loc"])
             if not _is_excused(place, details) and (complete or details["type"] not in _ABSENCES):
                 found.append((details["type"] == "missing", _make_problem(place, details)))
         misspelt = {".".join([*problem.key.split(".")[:-1], problem.suggestion or ""]) for _, problem in found}
@@ -75,7 +75,7 @@ class _Place:
     root: type[Spec]
 
     @classmethod
-    def of(cls, root: type[Spec], tree: Node, location: tuple[str | int, ...]) -> "_Place":
+    def follow(cls, root: type[Spec], tree: Node, location: tuple[str | int, ...]) -> "_Place":
         """Follows pydantic's location, in which a union's tag stands between two keys."""
         path: KeyPath = ()
         shape = around = Shape("a mapping", {"": root})
@@ -106,11 +106,11 @@ class _Place:
         """The place of the value, or of what is nearest to it."""
         return find_place(*self.trail[-1])
 
-    def elsewhere(self, path: KeyPath) -> "_Place":
+    def move_to(self, path: KeyPath) -> "_Place":
         """Return another place of the same tree, or what is nearest to it if nothing is written there."""
         return replace(self, path=path, trail=tuple(walk(self.trail[0][1], path)))
 
-    def beside(self, keys: tuple[str | int, ...]) -> Origin:
+    def find_beside(self, keys: tuple[str | int, ...]) -> Origin:
         """The first of `keys`, in this value or next to it, that is written in the spec."""
         for _, node in reversed(self.trail[-2:]):
             for key in keys:
@@ -166,14 +166,14 @@ def _make_problem(place: _Place, details: ErrorDetails) -> Problem:
                 place, f"key `kind` is missing in `{join_path(place.path)}`; expected {_list_kinds(place.shape)}{more}"
             )
         case "union_tag_invalid":
-            return _report_unknown_kind(place, place.shape.kinds, place.beside(("kind",)))
+            return _report_unknown_kind(place, place.shape.kinds, place.find_beside(("kind",)))
         case "literal_error" if key == "kind":
             return _report_unknown_kind(place, place.shape.choices, place.origin)
         case "gnflow":
             context = details["ctx"]
             if elsewhere := next((at for at in context["at"] if isinstance(at, tuple)), None):
-                return _place_problem(place.elsewhere(elsewhere), str(context["message"]))
-            return _place_problem(place, str(context["message"]), place.beside(context["at"]))
+                return _place_problem(place.move_to(elsewhere), str(context["message"]))
+            return _place_problem(place, str(context["message"]), place.find_beside(context["at"]))
         case _:
             return _report_unfit(place, details)
 

@@ -123,7 +123,7 @@ def test_each_of_hundreds_of_mistakes_is_located(spec: Path) -> None:
             assert problem.origin.line >= 1, what
             assert problem.origin.column >= 1, what
             assert str(problem).startswith(f"{problem.origin}: "), what
-            assert "^" in problem.excerpt(), what
+            assert "^" in problem.quote(), what
     assert slowest < SECONDS
 
 

@@ -180,7 +180,7 @@ def test_an_excerpt_keeps_its_caret_under_the_mistake() -> None:
     ]:
         with pytest.raises(SpecProblems) as raised:
             parse(Source("spec.yaml", text), [])
-        line, mark = raised.value.problems[0].excerpt().splitlines()[1:]
+        line, mark = raised.value.problems[0].quote().splitlines()[1:]
         assert len(line) < 120
         if caret:
             assert mark == "      | " + caret

@@ -71,7 +71,7 @@ class Reader:
 
     def _tuning(self, name: str) -> Tuning | None:
         own = self.study.arms[name].tuning
-        tuning = own.over(self.study.tuning) if own else self.study.tuning
+        tuning = own.merge_over(self.study.tuning) if own else self.study.tuning
         return None if tuning is None or tuning.trials == 0 else tuning
 
     def _search(

@@ -62,7 +62,7 @@ def _replaced(tree: Table, path: tuple[str, ...], node: Node) -> Table:
     if rest:
         assert isinstance(entry.node, Table)
         node = _replaced(entry.node, tuple(rest), node)
-    return tree.having(key, Entry(entry.origin, node))
+    return tree.replace_entry(key, Entry(entry.origin, node))
 
 
 def _misnamed(study: Study, tree: Table, path: Path) -> Iterator[Problem]:
