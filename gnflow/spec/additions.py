@@ -1,4 +1,4 @@
-"""What `--set` adds to a spec file, as the file that would say the same with `extends`."""
+"""Express the `--set` overrides of a spec file as a second file that extends the first."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,9 @@ from gnflow.workspace import Workspace
 
 
 def collect_additions(path: Path, sets: Sequence[str]) -> dict[str, Plain]:
-    """The values that are not in the file or in what it extends. A list is replaced by `extends`, so it is whole.
+    """Return the values that come from `--set` and not from the file or its bases.
+
+    A list that has such a value is returned whole, because `extends` replaces whole lists.
 
     Raises SpecProblems.
     """

@@ -1,4 +1,4 @@
-"""What every part of a spec shares: frozen, strict, no unknown key, and `kind` alone meaning its defaults."""
+"""The base classes of specs: frozen, strict, without unknown keys; a `kind` alone means its defaults."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Spec(BaseModel):
 
 
 class Kind(Spec):
-    """A mapping that its `kind` selects among others, and that says what makes an object of it."""
+    """A mapping that is selected by its `kind` and names the factory of its object."""
 
     factory: ClassVar[str] = ""
     """`module:function`. It is imported when the object is built, not when a spec is checked."""
@@ -42,17 +42,17 @@ class Kind(Spec):
 
         @property
         def kind(self) -> str:
-            """The name that selects this class. Every class below has it as a field."""
+            """The name that selects this class. Every derived class has it as a field."""
 
 
 def find_kind(model: type[Spec]) -> str:
-    """The `kind` that selects `model`; empty where it has none."""
+    """Return the `kind` that selects `model`, or an empty text if it has none."""
     field = model.model_fields.get("kind")
     return field.default if field is not None and isinstance(field.default, str) else ""
 
 
 def expand(value: object) -> object:
-    """The mapping that the name of a kind alone stands for; anything else as it is."""
+    """Return `{"kind": value}` for a text, which names a kind alone; return any other value as it is."""
     return {"kind": value} if isinstance(value, str) else value
 
 
@@ -62,7 +62,7 @@ Shorthand = BeforeValidator(expand)
 
 @dataclass(frozen=True)
 class DefaultKind:
-    """The shorthand for a union whose mappings may leave their `kind` out: it is this one then."""
+    """The shorthand for a union in which a mapping without `kind` is of this kind."""
 
     kind: str
 
@@ -78,12 +78,12 @@ class DefaultKind:
 
 
 PLAIN = "plain"
-"""The tag of a plain value where a mapping may stand as well."""
+"""The tag of a plain value in a union that also has mappings."""
 
 
 @dataclass(frozen=True)
 class OrPlain:
-    """The shorthand for a union of mappings, each tagged with its kind, and of a plain value, tagged `PLAIN`."""
+    """The shorthand for a union of mappings (tagged with their kinds) and a plain value (tagged `PLAIN`)."""
 
     kinds: tuple[str, ...]
 
@@ -100,7 +100,7 @@ class OrPlain:
 
 
 def mark_later(default: object) -> FieldInfo:
-    """Marks a key that came after the first specs had been digested: at its default it is in no digest."""
+    """Mark a key that was added after specs had been digested: digests leave it out while it has its default."""
     return FieldInfo(exclude_if=lambda value: value == default)
 
 
@@ -117,23 +117,23 @@ LONGEST_NAME = 255  # bytes, of a file or a directory
 
 @dataclass(frozen=True)
 class Unit:
-    """What a number counts or measures, for `gnflow explain`."""
+    """The unit of a number, which `gnflow explain` shows."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Expects:
-    """In words, what a pattern asks for."""
+    """A description in words of the values that a pattern allows."""
 
     words: str
 
 
 def refuse(message: str, *at: str | int | tuple[str | int, ...]) -> PydanticCustomError:
-    """An error of our own, for checks that span fields; the loader adds file, line and excerpt.
+    """Return an error for a check that spans fields; the loader adds file, line and excerpt.
 
-    `at` names keys beside the one that is checked; the first that is written in the spec is pointed at. A tuple is the
-    whole path of another place, from the root.
+    `at` names keys beside the one that is checked. The error points at the first of them that is written in the spec.
+    A tuple is the whole path of another place, from the root.
     """
     return PydanticCustomError("gnflow", "{message}", {"message": message, "at": at})
 
@@ -156,5 +156,5 @@ Path = Annotated[str, Field(min_length=1), AfterValidator(_require_inside)]
 
 
 def join_with_or(names: Sequence[str]) -> str:
-    """`a, b or c`."""
+    """Join names as in `a, b or c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"

@@ -1,4 +1,4 @@
-"""An experiment written out in full, and its digest."""
+"""Write an experiment in full, and compute its digest."""
 
 import hashlib
 import json
@@ -17,17 +17,17 @@ _BARE = re.compile(r"[A-Za-z][A-Za-z0-9_./+-]*")
 
 
 def format_resolved(experiment: Experiment) -> str:
-    """The spec with every default written out, as YAML that `load` takes back."""
+    """Return the spec with every default written out, as YAML that `load` reads."""
     return "\n".join(_format_block(make_tree(experiment), "")) + "\n"
 
 
 def make_tree(spec: Spec) -> dict[str, Plain]:
-    """Every key with its value, those at their default too."""
+    """Return every key with its value, defaults included."""
     return {name: make_plain(getattr(spec, name)) for name in type(spec).model_fields}
 
 
 def make_plain(value: object) -> Plain:
-    """A value of a spec in terms of mappings, lists and scalars."""
+    """Convert a value of a spec to mappings, lists and scalars."""
     if isinstance(value, Spec):
         return make_tree(value)
     if isinstance(value, tuple):
@@ -37,12 +37,12 @@ def make_plain(value: object) -> Plain:
 
 
 def format_lines(tree: Mapping[str, object]) -> list[str]:
-    """A tree of plain values as lines of YAML."""
+    """Return a tree of plain values as lines of YAML."""
     return list(_format_block(tree, ""))
 
 
 def digest(value: BaseModel | Mapping[str, object]) -> str:
-    """SHA-256 of the values, whatever the order of their keys; of a spec without keys that are `later`."""
+    """Return the SHA-256 of the values, in any order. Keys marked with `mark_later` are left out at their defaults."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else dict(value)
     canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
@@ -71,7 +71,7 @@ def _format_item(value: object, indent: str) -> Iterator[str]:
 
 
 def format_value(value: object) -> str:
-    """One value as YAML, on one line."""
+    """Return one value as YAML on one line."""
     if isinstance(value, list):
         return f"[{', '.join(map(format_value, value))}]"
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""From a kind by its name to its class, which is held to what a class of its group must be."""
+"""Find the class of a kind by its name, and check that it is a class of its group."""
 
 from functools import cache
 from typing import TypeVar, get_args
@@ -12,32 +12,32 @@ Base = TypeVar("Base", bound=Kind)
 
 
 def load_built_in(base: type[Base]) -> list[type[Base]]:
-    """The classes of the kinds that come with gnflow, of the group whose base this is."""
+    """Return the classes of the built-in kinds that derive from `base`."""
     found = [find_class(named) for named in list_built_in(find_group(base)).values()]
     return [kind for kind in found if issubclass(kind, base)]
 
 
 def find_class(named: Named) -> type[Kind]:
-    """The class of a kind. Raises EnvironmentProblem for one that cannot be imported or is no kind of its group."""
+    """Return the class of a kind. Raises EnvironmentProblem if it cannot be imported or is no kind of its group."""
     found = _load_class(named)
     _ORIGINS.setdefault(found, named)
     return found
 
 
 def find_origin(kind: type[Kind]) -> Named | None:
-    """How the class of a plug-in was named, or a class that it is a base of; None for what is built in."""
+    """Return the row that names the class of a plug-in or one of its bases; None for a built-in kind."""
     found = next((_ORIGINS[base] for base in kind.__mro__ if base in _ORIGINS), None)
     return None if found is None or found.place == GNFLOW else found
 
 
 def find_group(model: type[Kind]) -> str:
-    """The group that a class belongs to by its base."""
+    """Return the group that a class belongs to, or an empty text if it belongs to none."""
     return next((group for group in ONE if issubclass(model, find_base(group))), "")
 
 
 @cache
 def find_base(group: str) -> type[Kind]:
-    """The class that all kinds of a group derive from."""
+    """Return the class that all kinds of a group derive from."""
     from gnflow.spec import data, model, rules, training
 
     bases: dict[str, type[Kind]] = {
@@ -81,7 +81,7 @@ def _load_class(named: Named) -> type[Kind]:
 
 @cache
 def _list_reserved(group: str) -> frozenset[str]:
-    """Names that a field of a plug-in would hide."""
+    """Return the names that a field of a plug-in must not have, because it would hide them."""
     from gnflow.spec.optimizer import MethodOfMatrices
 
     whole = MethodOfMatrices if group == "optimizers" else find_base(group)

@@ -12,7 +12,7 @@ from gnflow.spec.splits import overlap
 
 
 def _normalize_encoding(name: str) -> str:
-    """Refuses what is no encoding of text."""
+    """Return the normal name of a text encoding. Raises an error for an unknown encoding."""
     try:
         "".encode(name)
     except (LookupError, ValueError):
@@ -137,7 +137,7 @@ class HuggingFace(SourceKind):
 
 
 def require_apart(split: str, held_out: str) -> None:
-    """Refuses a held-out split that shares rows with the split to train on."""
+    """Raise an error if the held-out split shares rows with the training split."""
     if overlap(split, held_out):
         raise refuse(
             f"the split `{held_out}` to hold out shares rows with `{split}` to train on; name another split, or give "

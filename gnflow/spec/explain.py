@@ -1,4 +1,4 @@
-"""The value of any key of a spec, what it means, what it may be, and what set it."""
+"""Explain keys of a spec: value, meaning, allowed values and origin."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,16 +36,16 @@ class Explanation:
 
     @property
     def allowed(self) -> str:
-        """What may stand here."""
+        """The allowed values, in words."""
         return self.shape.allowed
 
     @property
     def single(self) -> bool:
-        """Whether this is a value of its own, not something that holds others."""
+        """Whether this is a single value and not a mapping or a list of values."""
         return not isinstance(self.value, Spec) and not (isinstance(self.value, tuple) and self.value)
 
     def to_json(self) -> dict[str, Plain]:
-        """For `--json`."""
+        """Return the fields for `--json`."""
         return {
             "key": self.key,
             "value": make_plain(self.value),
@@ -57,7 +57,7 @@ class Explanation:
 
 
 def explain_all(loaded: Loaded) -> list[Explanation]:
-    """Every key, in the order of the grammar."""
+    """Explain every key, in the order of the grammar."""
     found = []
     for path, value in walk_values(loaded.experiment):
         shape, model = _find_shape(loaded.experiment, path)
@@ -69,7 +69,7 @@ def explain_all(loaded: Loaded) -> list[Explanation]:
 
 
 def explain_below(loaded: Loaded, key: str) -> list[Explanation]:
-    """`key`, and every key inside it. Raises UnknownKey, with the nearest one."""
+    """Explain `key` and every key inside it. Raises UnknownKey, which suggests the nearest key."""
     path = key.split(".")
     found = [row for row in explain_all(loaded) if [str(step) for step in row.path[: len(path)]] == path]
     if not found:
@@ -78,7 +78,7 @@ def explain_below(loaded: Loaded, key: str) -> list[Explanation]:
 
 
 def _find_shape(experiment: Spec, path: KeyPath) -> tuple[Shape, type[Spec] | None]:
-    """The shape at `path`, and the model that the last key belongs to."""
+    """Return the shape at `path`, and the model that has the last key."""
     value: object = experiment
     shape, model = ROOT, None
     for step in path:
@@ -93,7 +93,7 @@ def _find_shape(experiment: Spec, path: KeyPath) -> tuple[Shape, type[Spec] | No
 
 
 def _explain_unknown(experiment: Spec, path: Sequence[str]) -> str:
-    """Why `path` leads nowhere, at the first step that fails."""
+    """Return a sentence about the first step of `path` that fails."""
     value: object = experiment
     shape, known = ROOT, ""
     for step in path:

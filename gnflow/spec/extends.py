@@ -1,4 +1,4 @@
-"""`extends:`: a file on top of others."""
+"""Read a spec file and the files that it extends."""
 
 from functools import reduce
 from pathlib import Path
@@ -16,33 +16,33 @@ FILES, GENERATIONS = 32, 8
 
 
 class Assembled(NamedTuple):
-    """A tree, and what it was read from."""
+    """A tree and the files from which it was read."""
 
     tree: Node | None
     """None when the file could not be read."""
     complete: bool
-    """False when it, or one that it extends, could not be read."""
+    """False if the file or a base of it could not be read."""
     files: tuple[Path, ...]
 
 
 def assemble(path: Path, root: Path, problems: list[Problem]) -> tuple[Node, bool]:
-    """The tree of a file on top of all that it extends; false when one of those could not be read.
+    """Return the tree of a file merged over its bases, and whether all bases could be read.
 
-    Raises SpecProblems when there is no such file, or nothing in it can be understood.
+    Raises SpecProblems if the file does not exist or nothing in it can be understood.
     """
     assembly = _Assembly(root, problems)
     return assembly.read_tree(path, ()), assembly.complete
 
 
 def read_referred(named: Node, path: Path, root: Path, problems: list[Problem]) -> Assembled:
-    """The tree of the spec that the value `named` of the file `path` names; what is wrong with it stands there."""
+    """Return the tree of the spec that the value `named` in the file `path` refers to. Errors point at this value."""
     assembly = _Assembly(root, problems)
     tree = assembly.read_base(named, path, ())
     return Assembled(tree, assembly.complete, assembly.files)
 
 
 def read_mapping(path: Path, problems: list[Problem]) -> Table:
-    """The tree of one file, which must be a mapping. Raises SpecProblems when nothing in it can be understood."""
+    """Return the tree of one file, which must be a mapping. Raises SpecProblems if nothing in it can be understood."""
     node = parse(_read_source(path, shorten_path(path)), problems)
     if isinstance(node, Broken):
         raise SpecProblems([])
@@ -54,7 +54,7 @@ def read_mapping(path: Path, problems: list[Problem]) -> Table:
 
 
 class _Assembly:
-    """Reads each file once, however often it is extended."""
+    """A reader of spec files that reads each file once, however often it is extended."""
 
     def __init__(self, root: Path, problems: list[Problem]):
         self._root, self._problems = root, problems
@@ -68,7 +68,7 @@ class _Assembly:
         return tuple(self._known)
 
     def read_tree(self, path: Path, below: tuple[Path, ...]) -> Node:
-        """The tree of `path`, which the files `below` extend, the outermost first."""
+        """Return the tree of `path`. The files `below` extend it, the outermost first."""
         file = path.resolve()
         if file not in self._known:
             self._known[file] = self._read(path, (*below, file))
@@ -83,7 +83,7 @@ class _Assembly:
         return reduce(merge, [*(tree for base in bases if (tree := self.read_base(base, path, below))), own])
 
     def read_base(self, named: Node, path: Path, below: tuple[Path, ...]) -> Node | None:
-        """The tree of the file that `named` names beside `path`; None, with problems, when it cannot be read."""
+        """Return the tree of the base that `named` in `path` names; None, with problems, if it cannot be read."""
         try:
             if not isinstance(named, Scalar) or not isinstance(named.value, str) or not named.value:
                 raise _make_problem(named.origin, "expected the path of a spec, or a list of paths")
@@ -140,5 +140,5 @@ def _make_problem(origin: Origin, message: str, suggestion: str | None = None) -
 
 
 def _advise_init(root: Path) -> str:
-    """What to do where there is no project, and the folder of the file is taken for one."""
+    """Return advice for a folder that is used as the project only because no project was found."""
     return "" if Workspace(root).marked else "; run `gnflow init` in the folder that is to be the project"

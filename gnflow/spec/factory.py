@@ -1,4 +1,4 @@
-"""From a kind of a spec to the object that its factory makes, with one clear error for one that is at fault."""
+"""Call the factory of a kind, and turn each fault of a plug-in into one clear error."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -14,10 +14,10 @@ Thing = TypeVar("Thing")
 
 
 def call_factory(kind: Kind, expected: type[Thing], *arguments: object, **named: object) -> Thing:
-    """What the factory of `kind` returns.
+    """Return the object that the factory of `kind` makes.
 
-    Raises EnvironmentProblem, in one line that names the kind, its file and the cause, for a factory that is not there,
-    that raises, or that returns something else.
+    Raises EnvironmentProblem if the factory does not exist, raises, or returns another type. The message is one line
+    that names the kind, its file and the cause.
     """
     factory = import_function(kind, "factory")
     with guard_plugin(kind, f"the factory `{kind.factory}`"):
@@ -29,13 +29,13 @@ def call_factory(kind: Kind, expected: type[Thing], *arguments: object, **named:
 
 
 def collect_parameters(kind: Kind) -> dict[str, object]:
-    """The fields of the class that names the factory, by name, without `kind`."""
+    """Return the fields of the class that names the factory, by name, without `kind`."""
     owner = next(base for base in type(kind).__mro__ if base.__dict__.get("factory"))
     return {name: getattr(kind, name) for name in getattr(owner, "model_fields", {}) if name != "kind"}
 
 
 def import_function(kind: Kind, role: str = "factory") -> Callable[..., object]:
-    """The function that the class names as its `factory` or `needs`. Raises EnvironmentProblem where there is none."""
+    """Import the function that the class names as `factory` or `needs`. Raises EnvironmentProblem if there is none."""
     named, target = classes.find_origin(type(kind)), str(getattr(kind, role))
     name, _, attribute = target.partition(":")
     if not name or not attribute:
@@ -49,7 +49,7 @@ def import_function(kind: Kind, role: str = "factory") -> Callable[..., object]:
 
 @contextmanager
 def guard_plugin(kind: Kind, what: str = "it") -> Iterator[None]:
-    """Turns whatever the code of a plug-in raises into one line. `what` names the part of it that is called."""
+    """Turn any exception of a plug-in's code into one line. `what` names the part that is called."""
     try:
         yield
     except GnflowError:
@@ -61,12 +61,12 @@ def guard_plugin(kind: Kind, what: str = "it") -> Iterator[None]:
 
 
 def make_fault(kind: Kind, problem: str) -> EnvironmentProblem:
-    """An error that names the kind and its file."""
+    """Return an error that names the kind and its file."""
     return EnvironmentProblem(f"{describe(kind)}: {problem}")
 
 
 def describe(kind: Kind) -> str:
-    """The kind, its file and where it is named: the beginning of a sentence."""
+    """Return the beginning of a sentence: the kind, its file and the place that names it."""
     if (named := classes.find_origin(type(kind))) is not None:
         return named.who
     file = getattr(sys.modules.get(type(kind).__module__), "__file__", None)

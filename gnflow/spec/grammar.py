@@ -1,4 +1,4 @@
-"""The grammar looked at from outside: what may stand where, in words, with its help and unit."""
+"""Describe the grammar of specs in words: the allowed values of each key, its help and its unit."""
 
 import ast
 import inspect
@@ -21,33 +21,33 @@ from gnflow.spec.tree import KeyPath, Node, Table, expand
 
 @dataclass(frozen=True)
 class Shape:
-    """What may stand in one place of a spec."""
+    """The values that are allowed in one place of a spec."""
 
     said: str
-    """What may stand here, in words, but for kinds that are not known before a project is read."""
+    """The allowed values, in words. Empty if they are kinds that are known only when a project is read."""
     models: Mapping[str, type[Spec]]
-    """The mappings that may stand here, by `kind` (empty text where a mapping has no kind)."""
+    """The allowed mappings, by `kind` (an empty text for a mapping without a kind)."""
     choices: tuple[str, ...] = ()
-    """The words that may stand here, when there are only these."""
+    """The allowed words, if only certain words are allowed."""
     items: tuple["Shape", ...] = ()
-    """For a list: the shape of every item, or one for each."""
+    """For a list: one shape for all items, or one for each item."""
     unit: str | None = None
     nullable: bool = False
     values: "Shape | None" = None
-    """For a mapping whose keys are free: the shape of every value."""
+    """For a mapping whose keys are free: the shape of its values."""
     default: str = ""
     """The kind of a mapping that names none."""
     plain: bool = False
-    """Whether a plain value may stand here beside the mappings."""
+    """Whether a plain value is allowed besides the mappings."""
 
     @property
     def words(self) -> str:
-        """What may stand here, in words, for example `a number greater than 0`."""
+        """The allowed values, in words, for example `a number greater than 0`."""
         return self.said or _describe_mapping(tuple(self.models))
 
     @property
     def allowed(self) -> str:
-        """The words, with `null` if it may stand here."""
+        """The allowed values, in words, including `null` if it is allowed."""
         return self.words + (", or `null`" if self.nullable else "")
 
     @property
@@ -57,20 +57,20 @@ class Shape:
 
     @property
     def tagged(self) -> bool:
-        """Whether there is a choice, whose tag pydantic puts into the places of errors."""
+        """Whether pydantic puts the tag of a choice into the locations of errors."""
         return self.plain or self.open or len(self.models) > 1
 
     def find_item(self, index: int) -> "Shape | None":
-        """The shape of one item."""
+        """Return the shape of one item, or None if this is no list."""
         return self.items[min(index, len(self.items) - 1)] if self.items else None
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Valid `kind`s."""
+        """The valid kinds."""
         return tuple(filter(None, self.models))
 
     def find_model(self, node: Node | None) -> type[Spec] | None:
-        """The model that `node` must follow, as far as its `kind` tells."""
+        """Return the model that `node` must follow, or None if its `kind` does not determine one."""
         if not self.open and len(self.models) == 1:
             return next(iter(self.models.values()))
         mapping = expand(node) if node is not None else None
@@ -82,12 +82,12 @@ ROOT = Shape("a mapping", {"": Experiment})
 
 @cache
 def list_shapes(model: type[Spec]) -> Mapping[str, Shape]:
-    """The shape of every field of `model`."""
+    """Return the shape of every field of `model`."""
     return {name: _make_shape(field.annotation, field.metadata) for name, field in model.model_fields.items()}
 
 
 def find_help(model: type[Spec], key: str) -> str:
-    """Return the docstring under a field. It is read when asked for: pydantic would read all at every start."""
+    """Return the docstring under a field. It is read only on demand; pydantic would read all of them at every start."""
     return next((texts[key] for base in model.__mro__ if key in (texts := _read_docstrings(base))), "")
 
 
@@ -109,12 +109,12 @@ def _read_docstrings(model: type) -> Mapping[str, str]:
 
 
 def summarize(model: type[Spec]) -> str:
-    """The first sentence of a model's docstring."""
+    """Return the first line of a model's docstring."""
     return (model.__doc__ or "").strip().partition("\n")[0]
 
 
 def step_into(shape: Shape | None, node: Node | None, key: str | int) -> Shape | None:
-    """The shape of what stands under `key`, given what stands here; None where the grammar has no such place."""
+    """Return the shape of the value under `key` of `node`; None if the grammar has no such place."""
     if shape is None:
         return None
     if isinstance(key, int):
@@ -126,7 +126,7 @@ def step_into(shape: Shape | None, node: Node | None, key: str | int) -> Shape |
 
 
 def walk_models(shape: Shape = ROOT, path: KeyPath = ()) -> Iterator[tuple[KeyPath, type[Spec]]]:
-    """Every model of the grammar with a path that leads to it, the shallowest first."""
+    """Yield every model of the grammar with a path that leads to it, the shallowest first."""
     level = [(shape, path)]
     while level:
         below: list[tuple[Shape, KeyPath]] = []

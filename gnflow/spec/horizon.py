@@ -1,4 +1,4 @@
-"""The schedules of an optimizer against the length of its run."""
+"""Check the schedules of an optimizer against the length of its run."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from gnflow.spec.tree import KeyPath
 
 
 def list_schedules(optimizer: Method | GaussNewton) -> Iterator[tuple[KeyPath, AnySchedule]]:
-    """Every schedule that an update follows, each with the keys that lead to it from `optimizer`."""
+    """Yield every schedule that an update follows, each with the keys that lead to it from `optimizer`."""
     yield ("schedule",), optimizer.schedule
     follows, before = (optimizer.inner, ("inner",)) if isinstance(optimizer, GaussNewton) else (optimizer, ())
     if not isinstance(follows, ConjugateGradients):
@@ -18,12 +18,12 @@ def list_schedules(optimizer: Method | GaussNewton) -> Iterator[tuple[KeyPath, A
 
 
 def count_updates(optimizer: Method | GaussNewton, steps: int) -> int:
-    """The updates that a schedule sees in a run of so many steps: of Gauss-Newton, the inner ones."""
+    """Return the number of updates that a schedule counts in a run of `steps` steps (Gauss-Newton: inner updates)."""
     return steps * optimizer.inner_steps if isinstance(optimizer, GaussNewton) else steps
 
 
 def find_misfits(optimizer: Method | GaussNewton, steps: int) -> Iterator[tuple[KeyPath, str]]:
-    """The keys of every warm-up or decay that does not fit into a run of so many steps, and why."""
+    """Yield the keys of every warm-up or decay that does not fit into a run of `steps` steps, and the reason."""
     for path, schedule in list_schedules(optimizer):
         if misfit := find_misfit(schedule, count_updates(optimizer, steps)):
             key, why = misfit

@@ -1,6 +1,6 @@
-"""Which kinds a project has: those built in, those of its `pyproject.toml`, and those of what is installed.
+"""The kinds of a project: built-in kinds, those of its `pyproject.toml`, and those of installed distributions.
 
-A kind is known by its name. The module that has its class is imported when a spec uses the kind.
+A kind is known by its name. The module of its class is imported when a spec uses the kind.
 """
 
 import re
@@ -21,7 +21,7 @@ from gnflow.workspace import Workspace
 
 
 class Kinds:
-    """The kinds of one project, by group. What is installed is looked at only when a name is not found before."""
+    """The kinds of one project, by group. Installed distributions are searched last, and only if needed."""
 
     def __init__(self, project: Path | None, tried: tuple[Named, ...] = ()) -> None:
         own = [*(_read_rows(project) if project else ()), *tried]
@@ -51,13 +51,13 @@ _current: ContextVar[Kinds | None] = ContextVar("kinds", default=None)
 
 
 def get_current() -> Kinds:
-    """The kinds of the project that is being read; outside of any, those that are built in or installed."""
+    """Return the kinds of the project that is being read; outside of any project, the built-in and installed kinds."""
     return _current.get() or _read_kinds(None, 0, tuple(_TRIED))
 
 
 @contextmanager
 def use_kinds_of(workspace: Workspace) -> Iterator[Kinds]:
-    """Inside, the kinds are those of this project. Raises EnvironmentProblem for a table that cannot be used."""
+    """Use the kinds of this project inside the context. Raises EnvironmentProblem for a table that cannot be used."""
     project = _find_project_file(workspace)
     known = _read_kinds(project, project.stat().st_mtime_ns if project else 0, tuple(_TRIED))
     token = _current.set(known)
@@ -68,7 +68,7 @@ def use_kinds_of(workspace: Workspace) -> Iterator[Kinds]:
 
 
 def try_out(file: Path) -> None:
-    """Adds the kinds of a file for as long as this process lives. Raises EnvironmentProblem where it has none."""
+    """Add the kinds of a file to this process. Raises EnvironmentProblem if the file has none."""
     who = f"--plugin {file}"
     if not file.is_file() or file.suffix != ".py":
         raise EnvironmentProblem(f"{who}: expected a Python file (.py)")
@@ -91,7 +91,7 @@ def _read_kinds(project: Path | None, changed: int, tried: tuple[Named, ...]) ->
 
 
 def _find_project_file(workspace: Workspace) -> Path | None:
-    """`pyproject.toml` at the root; around a folder that no mark makes a project, the nearest one above."""
+    """Return the `pyproject.toml` at the root; if no mark shows where the root is, the nearest one above."""
     folders = (workspace.root,) if workspace.marked else (workspace.root, *workspace.root.parents)
     return next((file for folder in folders if (file := folder / "pyproject.toml").is_file()), None)
 

@@ -1,4 +1,4 @@
-"""A spec file, the files it extends and `--set`, to an Experiment whose every value knows where it came from."""
+"""Load a spec file, its bases and `--set` overrides as an Experiment, and record the origin of every value."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ from gnflow.workspace import Workspace
 
 @dataclass(frozen=True)
 class Loaded:
-    """An experiment, and where it came from."""
+    """An experiment and the origins of its values."""
 
     experiment: Experiment
     origins: Mapping[KeyPath, Origin]
-    """For the path of every value and of every mapping."""
+    """The origin of every value and every mapping, by path."""
     path: Path
     workspace: Workspace
 
 
 def load(path: Path | str, sets: Sequence[str] = ()) -> Loaded:
-    """The experiment that a file describes, with `key=value` overrides.
+    """Load the experiment that a file describes, with `key=value` overrides.
 
     Raises SpecProblems, a SpecError that holds every problem found, and EnvironmentProblem for a plug-in that cannot
     be used.

@@ -1,7 +1,7 @@
-"""Characters that look like those of YAML and are others: they come with text from web pages and word processors.
+"""Find characters that look like those of YAML. They come with text from web pages and word processors.
 
-A spec may hold any character in its texts. So a look-alike is named only where something is wrong already: in a key
-that is unknown, in a value that does not fit, or in the lines that the parser could not read.
+A spec may hold any character in its texts. So a look-alike is reported only if something is wrong already: in an
+unknown key, in a value that is not allowed, or in lines that the parser could not read.
 """
 
 import re
@@ -52,7 +52,7 @@ _JOINED = re.compile(r"[ \t]*(?:- )?[\w.-]+(:)(?=[^\s:/\\])")
 
 
 def replace_lookalikes(text: str) -> str:
-    """The text with every look-alike replaced by what it looks like."""
+    """Return the text with every look-alike replaced by the character that it looks like."""
     return "".join(map(_replace_letter, text))
 
 
@@ -68,7 +68,7 @@ def _replace_letter(letter: str) -> str:
 
 
 def name_lookalike(problem: Problem) -> Problem:
-    """The same problem, or the look-alike in the text that it points at, where plain text is meant."""
+    """Return a problem that names the first look-alike in otherwise plain text; or else the problem as it is."""
     origin = problem.origin
     if not origin.line:
         return problem
@@ -83,7 +83,7 @@ def name_lookalike(problem: Problem) -> Problem:
 
 
 def find_before(source: Source, position: int) -> Problem | None:
-    """What misled the parser, which stopped at `position`: a look-alike or a missing space in the lines up to there."""
+    """Return a problem for a look-alike or missing space in the lines before `position`, where the parser stopped."""
     last = source.find_origin(position, position + 1).line
     for line in range(last, max(last - _LINES_BACK, 0), -1):
         # Quoted text and comments mislead nobody; they keep their length here.
@@ -99,7 +99,7 @@ def find_before(source: Source, position: int) -> Problem | None:
 
 
 def find_missing_space(origin: Origin) -> Problem | None:
-    """The colon without a space of the `key:value` that stands at `origin`, if one does."""
+    """Return a problem for a `key:value` at `origin` whose colon has no space after it; None if there is none."""
     joined = _JOINED.match(origin.source.get_line(origin.line)[origin.column - 1 :])
     if not joined:
         return None

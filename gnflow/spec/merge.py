@@ -1,4 +1,4 @@
-"""Files over files, and `--set` over files: the later wins, key by key."""
+"""Merge files and `--set` overrides key by key; the later value wins."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from gnflow.spec.tree import (
 
 
 def merge(base: Node, over: Node, shape: Shape | None = ROOT) -> Node:
-    """`over` on top of `base`: mappings key by key unless their `kind` differs; anything else is replaced."""
+    """Merge `over` into `base`: mappings key by key if their `kind` is the same; replace anything else."""
     if shape and shape.kinds:
         base, over = expand(base), expand(over)
     if not isinstance(base, Table) or not isinstance(over, Table):
@@ -43,19 +43,19 @@ Step = tuple[str, Origin]
 
 
 class Assignment(NamedTuple):
-    """A value for the place that `steps` lead to, each a key and where it is written."""
+    """A value for the place at the end of `steps`; a step is a key and its origin."""
 
     steps: Sequence[Step]
     value: Node
 
 
 def override(tree: Node, sets: Sequence[str], problems: list[Problem]) -> Node:
-    """`tree` with every `key=value` of `sets` applied, in order."""
+    """Return `tree` with every `key=value` of `sets` applied, in order."""
     return assign(tree, list(_read_sets(sets, problems)), problems)
 
 
 def assign(tree: Node, assignments: Sequence[Assignment], problems: list[Problem]) -> Node:
-    """`tree` with every value in its place, in order; one that has no place is a problem."""
+    """Return `tree` with every value put in its place, in order; a value that has no place is a problem."""
     for steps, value in assignments:
         try:
             tree = _place(tree, ROOT, steps, value)
@@ -87,7 +87,7 @@ def _split_steps(source: Source, path: str) -> list[Step]:
 
 
 def _place(node: Node | None, shape: Shape | None, steps: Sequence[Step], value: Node, path: KeyPath = ()) -> Node:
-    """`node` with `value` placed where `steps` lead; defaults on the way are written out as far as needed."""
+    """Return `node` with `value` at the end of `steps`; defaults on the way are written out as far as needed."""
     if not steps:
         return merge(node, value, shape) if node else value
     (name, origin), *rest = steps
@@ -128,7 +128,7 @@ def _make_default(shape: Shape | None, table: Table, name: str, origin: Origin) 
 
 
 def _make_node(value: object, origin: Origin) -> Node | None:
-    """A default as if it were written; only what the defaults of its own fields do not say."""
+    """Return the node that would be written for a default, without the fields that have their own defaults."""
     match value:
         case Spec():
             kind = find_kind(type(value))

@@ -1,4 +1,4 @@
-"""Places of a spec where any kind of a group may stand, also one that gnflow does not know."""
+"""Places of a spec that allow any kind of a group, including kinds that gnflow does not know."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,27 +16,27 @@ from gnflow.spec.named import Named
 
 
 def keep_class(kind: type[Kind]) -> type[Spec]:
-    """The class as the kind declares it."""
+    """Return the class as the kind declares it."""
     return kind
 
 
 @dataclass(frozen=True)
 class Open:
-    """Marks a place of a spec where any kind of a group may stand; a `kind` alone means its defaults."""
+    """A mark for a place of a spec that allows any kind of a group; a `kind` alone means its defaults."""
 
     group: str
     closed: tuple[type[Spec], ...] = ()
-    """Kinds that may stand here besides and are in no group."""
+    """Kinds that are allowed here in addition and are in no group."""
     without: tuple[str, ...] = ()
-    """Kinds of the group that may not stand here."""
+    """Kinds of the group that are not allowed here."""
     default: str = ""
     """The kind of a mapping that names none."""
     seen_as: Callable[[type[Kind]], type[Spec]] = keep_class
-    """The class of a kind -> the mapping that stands here."""
+    """A function from the class of a kind to the class of the mapping that is allowed here."""
 
     @property
     def choices(self) -> "Choices":
-        """What may stand here, in the project that is being read."""
+        """The classes that are allowed here, in the project that is being read."""
         return Choices(self)
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -71,7 +71,7 @@ class Open:
 
 
 class Choices(Mapping[str, type[Spec]]):
-    """Kind -> the class that stands in an open place. A class is imported when it is asked for."""
+    """A map from each kind to the class that is allowed in an open place. A class is imported when it is accessed."""
 
     def __init__(self, place: Open) -> None:
         self._place = place
@@ -102,7 +102,7 @@ class Choices(Mapping[str, type[Spec]]):
 
 
 def list_usable(models: Mapping[str, type[Spec]]) -> Iterator[tuple[str, type[Spec]]]:
-    """The kinds whose class can be had: a broken plug-in is no reason to say nothing of the others."""
+    """Yield the kinds whose classes can be imported, and skip broken plug-ins."""
     for kind in models:
         try:
             yield kind, models[kind]

@@ -44,7 +44,7 @@ class Method(FirstOrder):
         return False
 
     def takes(self, shape: Sequence[int], inside: bool) -> bool:
-        """Whether a parameter follows the method's own rule; `inside` says that it is a matrix inside the blocks."""
+        """Return whether a parameter follows the method's own rule. `inside`: it is a matrix inside the blocks."""
         return True
 
 
@@ -59,7 +59,7 @@ class MethodOfMatrices(Method):
     """The method for all other parameters: embedding, head and vectors."""
 
     def takes(self, shape: Sequence[int], inside: bool) -> bool:
-        """Only matrices inside the blocks follow the rule."""
+        """Return whether the parameter is a matrix inside the blocks."""
         return inside
 
 
@@ -74,7 +74,7 @@ class Rmnp(MethodOfMatrices, RmnpRule):
     """`matrices` are those inside the blocks, as in the paper; `all` adds embedding and head, as in its GPT-2 code."""
 
     def takes(self, shape: Sequence[int], inside: bool) -> bool:
-        """Only matrices inside the blocks follow the rule, or with routing `all` every matrix."""
+        """Return whether the parameter is a matrix inside the blocks, or with routing `all` any matrix."""
         return len(shape) == 2 if self.routing == "all" else inside
 
 
@@ -338,12 +338,12 @@ Optimizer = Annotated[Method | GaussNewton, Open("optimizers", (FopSoap, MlFopSo
 
 
 def has_rate(optimizer: Method | GaussNewton) -> bool:
-    """Whether there is a learning rate for a schedule to act on."""
+    """Return whether there is a learning rate for a schedule to act on."""
     return not (isinstance(optimizer, GaussNewton) and isinstance(optimizer.inner, ConjugateGradients))
 
 
 def has_momentum(optimizer: Method | GaussNewton) -> bool:
-    """Whether any part of the parameters follows the direction of a momentum."""
+    """Return whether any part of the parameters follows the direction of a momentum."""
     method = optimizer.inner if isinstance(optimizer, GaussNewton) else optimizer
     if isinstance(method, ConjugateGradients):
         return False

@@ -1,4 +1,4 @@
-"""Where every value of an experiment came from."""
+"""Find the origin of every value of an experiment."""
 
 from collections.abc import Iterator, Mapping
 
@@ -7,12 +7,12 @@ from gnflow.spec.tree import DEFAULT, KeyPath, Node, Origin, find_place, walk
 
 
 def find_origins(experiment: Spec, tree: Node) -> Mapping[KeyPath, Origin]:
-    """For the path of every value and every mapping: its place, or DEFAULT."""
+    """Return the origin of every value and every mapping by path; DEFAULT for those that are not written."""
     return {path: _find_origin(tree, path) for path, _ in walk_values(experiment)}
 
 
 def walk_values(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, object]]:
-    """Every value inside `value` with its path, mappings and lists before what they hold."""
+    """Yield every value inside `value` with its path; mappings and lists come before their contents."""
     yield path, value
     if isinstance(value, Spec):
         for name in type(value).model_fields:

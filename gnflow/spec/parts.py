@@ -1,4 +1,4 @@
-"""What a part of the parameters follows: a rule, with a schedule of its own where it has one, and how it is chosen."""
+"""The rule that a part of the parameters follows, its optional schedule, and the choice of the part by name."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -27,7 +27,7 @@ class AdamWPart(Part, AdamWRule):
 
 @cache
 def make_part(rule: type[FirstOrder]) -> type[Part]:
-    """The class of a part that follows this rule: the fields of the rule, and a schedule."""
+    """Return the class of a part that follows this rule: it has the fields of the rule and a schedule."""
     if issubclass(rule, Part):
         return rule
     if rule is AdamWRule:
@@ -57,7 +57,7 @@ class Rule(Spec):
 
 
 def list_own_schedules(rules: Iterable[Rule], others: Part | None) -> Iterator[tuple[KeyPath, RunSchedule]]:
-    """The schedules that parts of a method have of their own, each with the keys that lead to it."""
+    """Yield the schedules of the parts of a method that have one, each with the keys that lead to it."""
     for index, rule in enumerate(rules):
         if rule.use.schedule is not None:
             yield ("rules", index, "use", "schedule"), rule.use.schedule

@@ -1,4 +1,4 @@
-"""What is wrong with a spec: collected, then shown all at once."""
+"""The problems of a spec, which are collected and then shown all at once."""
 
 import os
 import re
@@ -18,12 +18,12 @@ UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake, in words, and where it is."""
+    """One mistake in words, and its place."""
 
     origin: Origin
     message: str
     key: str = ""
-    """Dotted path of the value in the spec, where there is one."""
+    """The dotted path of the value in the spec, if there is one."""
     suggestion: str | None = None
     """The nearest valid name."""
 
@@ -36,11 +36,11 @@ class Problem:
         return make_printable(self.message) + (f"; did you mean `{self.suggestion}`?" if self.suggestion else "")
 
     def quote(self) -> str:
-        """The line, with a caret under the mistake; empty when the source as a whole is meant."""
+        """Return the line with a caret under the mistake; an empty text if the problem is the source as a whole."""
         return quote_origin(self.origin)
 
     def to_json(self) -> dict[str, Plain]:
-        """For `--json`."""
+        """Return the fields for `--json`."""
         origin = self.origin.to_json()
         return {
             "origin": origin,
@@ -51,7 +51,7 @@ class Problem:
 
 
 class SpecProblems(SpecError):
-    """A spec that is not valid; its text holds every problem, of very many the first."""
+    """An invalid spec. Its text shows every problem, up to a limit."""
 
     def __init__(self, problems: Sequence[Problem]):
         ordered = sorted(problems, key=lambda p: (p.origin.kind, p.origin.source.name, p.origin.line, p.origin.column))
@@ -66,7 +66,7 @@ class SpecProblems(SpecError):
 
 
 def quote_origin(origin: Origin) -> str:
-    """A new line with the text at `origin`, and under it a caret."""
+    """Return the line of text at `origin` and a caret under it, after a line break."""
     if not origin.line:
         return ""
     text, start = origin.source.get_line(origin.line), origin.column - 1
@@ -80,13 +80,13 @@ def quote_origin(origin: Origin) -> str:
 
 
 def shorten_path(path: Path) -> str:
-    """The path relative to the current directory where it lies below it."""
+    """Return the path relative to the current directory if it is inside it, or else the absolute path."""
     relative = os.path.relpath(path)
     return str(path.absolute()) if relative.startswith("..") else relative
 
 
 def make_printable(text: str) -> str:
-    """The text with what a terminal would act upon replaced, and no secret in it."""
+    """Return the text without secrets, and with control characters replaced."""
     return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", without_secrets(text))
 
 

@@ -1,4 +1,4 @@
-"""Numbers as people write them, with units, commas or powers: the plain number that a spec takes instead."""
+"""Parse numbers with units, commas or powers, to suggest the plain number that a spec takes."""
 
 import re
 
@@ -16,7 +16,7 @@ _RATIO = re.compile(r"([\d.]+) */ *([\d.]+)")
 
 
 def parse_quantity(text: str, unit: str | None, whole: bool) -> str | None:
-    """`1M` -> `1000000`, `10min` -> `10` where minutes are meant, `2**20` -> `1048576`; None for what is no number."""
+    """Convert `1M` to `1000000`, `10min` to `10` (unit minutes), `2**20` to `1048576`; return None for other text."""
     text = _COUNTED.sub("", text.strip().lower())
     if found := _POWER.fullmatch(text):
         base = _parse_float(found[1])

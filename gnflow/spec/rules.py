@@ -1,4 +1,4 @@
-"""What a group of parameters may follow: the rules that turn gradients into updates."""
+"""The rules that turn gradients into updates."""
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
@@ -26,12 +26,12 @@ class FirstOrder(Kind):
 
     @property
     def shown_rate(self) -> float | None:
-        """The learning rate, where the rule has one."""
+        """The learning rate, or None if the rule has none."""
         rate = getattr(self, "learning_rate", None)
         return rate if isinstance(rate, float) else None
 
     def find_problem(self, shape: Sequence[int]) -> str | None:
-        """Why a parameter of this shape cannot follow the rule; None where it can."""
+        """Return the reason why a parameter of this shape cannot follow the rule; None if it can."""
         return None
 
     def smaller(self, part: float) -> Self:
@@ -86,7 +86,7 @@ class MuonRule(MatrixMethod):
     fused query, key and value."""
 
     def find_problem(self, shape: Sequence[int]) -> str | None:
-        """Why `split` cannot divide the rows of this shape; None where it can."""
+        """Return the reason why `split` cannot divide the rows of this shape; None if it can."""
         if shape[0] % self.split == 0:
             return None
         return f"muon's `split: {self.split}` does not divide the {shape[0]} rows"

@@ -1,4 +1,4 @@
-"""A spec to begin with: it runs as it stands, and says of every value what it means, may be and is by default."""
+"""Write a first spec. It runs without changes, and comments explain the meaning, range and default of each value."""
 
 import json
 import textwrap
@@ -45,12 +45,12 @@ SHOWN: dict[str, Collection[str]] = {
 
 
 def list_kinds() -> tuple[str, ...]:
-    """The optimizers that a scaffold can be made for."""
+    """Return the optimizers that a scaffold can be made for."""
     return list_shapes(Experiment)["optimizer"].kinds
 
 
 def make_example(name: str, kind: str, source: Mapping[str, Plain] = SHAKESPEARE) -> Experiment:
-    """A small experiment with this optimizer on this text. Raises ValidationError for a name that names no run."""
+    """Make a small experiment with this optimizer on this text. Raises ValidationError for an invalid name."""
     training = TRAINING if source == SHAKESPEARE else {**TRAINING, "target": None}
     return Experiment.model_validate(
         {
@@ -64,7 +64,7 @@ def make_example(name: str, kind: str, source: Mapping[str, Plain] = SHAKESPEARE
 
 
 def write_whole(experiment: Experiment) -> str:
-    """The spec of an example, complete in itself."""
+    """Return the text of a spec that extends no other file."""
     sections = [
         (name, getattr(experiment, name), SHOWN.get(name)) for name in ("model", "data", "optimizer", "training")
     ]
@@ -72,7 +72,7 @@ def write_whole(experiment: Experiment) -> str:
 
 
 def write_derived(experiment: Experiment, base: str, training: Mapping[str, Plain]) -> str:
-    """A spec that differs from the file `base` in its optimizer, and in `training`."""
+    """Return the text of a spec that extends the file `base` and changes its optimizer and `training`."""
     changed = "".join(f"  {key}: {format_value(value)}\n" for key, value in training.items())
     return (
         f"extends: {base}\nname: {experiment.name}\n"
@@ -107,7 +107,7 @@ def _write_fields(part: Spec, indent: str, shown: Collection[str] | None = None)
 
 
 def _write_sentence(text: str, shape: Shape, model: type[Spec], name: str) -> str:
-    """Help, unit, what is allowed and the default."""
+    """Return the help, the allowed values, the unit and the default as one sentence."""
     allowed = shape.allowed
     if len(shape.kinds) > 1:
         allowed = f"kinds {', '.join(f'`{kind}`' for kind in shape.kinds)}"
@@ -123,7 +123,7 @@ def _format_default(value: object) -> str:
 
 
 def _format_value(value: object) -> str:
-    """On one line; YAML takes JSON as it is."""
+    """Return a value on one line. JSON is valid YAML."""
     match value:
         case tuple() if any(isinstance(item, Spec) for item in value):
             return json.dumps([item.model_dump(mode="json") for item in value])

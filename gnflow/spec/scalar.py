@@ -1,4 +1,4 @@
-"""Plain scalars by the core schema of YAML 1.2; forms that readers of YAML disagree about are refused."""
+"""Parse plain scalars by the core schema of YAML 1.2, and refuse forms that YAML readers interpret differently."""
 
 import math
 import re
@@ -24,11 +24,11 @@ _LARGEST = 2**63
 
 
 class Refused(ValueError):
-    """Why a scalar is not taken."""
+    """An error for a scalar that is not accepted. Its text is the reason."""
 
 
 def parse_scalar(text: str) -> Value:
-    """The value of an unquoted scalar."""
+    """Return the value of an unquoted scalar. Raises Refused for a disputed or too large one."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _WHOLE.fullmatch(text):

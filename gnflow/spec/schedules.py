@@ -116,9 +116,9 @@ InnerSchedule = Annotated[AnySchedule, Field(discriminator="kind"), Shorthand]
 
 
 def find_misfit(schedule: AnySchedule, updates: int) -> tuple[str, str] | None:
-    """The key of a span that does not fit into a run of so many updates, and why; None where all of them fit.
+    """Return the key of a span that does not fit into a run of `updates` updates, and the reason; None if all fit.
 
-    A long warm-up of `constant` or of a cosine has always been accepted: runs that have one stay readable.
+    A long warm-up of `constant` or of a cosine is accepted, because stored runs may have one.
     """
     if isinstance(schedule, Constant | Cosine | GlobalCosine):
         return None

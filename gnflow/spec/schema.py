@@ -1,6 +1,7 @@
-"""The grammar as JSON Schema (draft 2020-12), for completion and checks in editors.
+"""Write the grammar as JSON Schema (draft 2020-12), for completion and checks in editors.
 
-A file that extends others, or has no `name` because others extend it, is held to a partial form: any key may be absent.
+A file that extends others, or has no `name` because others extend it, is checked against a partial form, in which any
+key may be absent.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ _Definitions = Mapping[str, JsonSchemaValue]
 
 
 class _Helpful(GenerateJsonSchema):
-    """Fields with their help, and without the titles that repeat their names."""
+    """A generator that adds the help of fields, and leaves out titles that repeat their names."""
 
     def field_title_should_be_set(self, schema: object) -> bool:
         return False
@@ -34,7 +35,7 @@ class _Helpful(GenerateJsonSchema):
 
 
 def make_schema() -> JsonSchemaValue:
-    """The JSON Schema of a spec file."""
+    """Return the JSON Schema of a spec file."""
     models = Experiment.model_json_schema(schema_generator=_Helpful, ref_template="{model}")
     definitions: dict[str, JsonSchemaValue] = {**models.pop("$defs"), "Experiment": models}
     models["properties"] = {"extends": _EXTENDS, **models["properties"]}
@@ -52,7 +53,7 @@ def make_schema() -> JsonSchemaValue:
 
 
 def _rewrite(body: JsonSchemaValue, definitions: _Definitions, partial: bool) -> JsonSchemaValue:
-    """`body` with a kind's name allowed for the mapping, and in the partial form with nothing required."""
+    """Return `body` with names of kinds allowed in place of their mappings; the partial form requires nothing."""
     rewritten: JsonSchemaValue = {}
     for key, value in body.items():
         if key == "required" and partial:

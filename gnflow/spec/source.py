@@ -1,4 +1,4 @@
-"""YAML 1.2 text to a tree of values with their places. Limits hold on the event stream, before anything is built."""
+"""Parse YAML 1.2 text to a tree of values with their places. Limits are checked on events, before anything is built."""
 
 import re
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read(path: Path, name: str) -> Source:
-    """The text of a file that is not too large, and is UTF-8."""
+    """Read a file. Raises SpecProblems if it is too large or not UTF-8."""
     with path.open("rb") as file:
         content = file.read(BYTES + 1)
     if len(content) > BYTES:
@@ -48,9 +48,9 @@ def read(path: Path, name: str) -> Source:
 
 
 def parse(source: Source, problems: list[Problem], start: int = 0) -> Node:
-    """The tree of `source` from character `start`; what can be passed over is appended to `problems`.
+    """Return the tree of `source` from character `start`, and append mistakes that can be skipped to `problems`.
 
-    Raises SpecProblems where nothing after the mistake can be understood.
+    Raises SpecProblems if nothing after a mistake can be understood.
     """
     if forbidden := _FORBIDDEN.search(source.text):
         origin = source.find_origin(*forbidden.span())
@@ -74,7 +74,7 @@ def parse(source: Source, problems: list[Problem], start: int = 0) -> Node:
 
 
 class _Bounded:
-    """The node events of the one document, counted as if every alias were written out."""
+    """The node events of the document, counted as if every alias were written out."""
 
     def __init__(self, source: Source, start: int):
         self._source, self._start = source, start
@@ -83,7 +83,7 @@ class _Bounded:
         self._nodes = self._aliases = 0
 
     def read_events(self) -> Iterator[Event]:
-        """Stops with SpecProblems at the first excess."""
+        """Yield the events. Raises SpecProblems at the first excess."""
         documents = 0
         for event in YAML(typ="safe", pure=True).parse(self._source.text[self._start :]):
             if isinstance(event, DocumentStartEvent):
@@ -135,7 +135,7 @@ class _Bounded:
 
 
 class _Builder:
-    """Events to nodes; a node that cannot be read becomes Broken and the rest goes on."""
+    """A builder of nodes from events. A node that cannot be read becomes Broken, and the rest is still read."""
 
     def __init__(self, source: Source, start: int, problems: list[Problem]):
         self._source, self._start, self._problems = source, start, problems
@@ -143,7 +143,7 @@ class _Builder:
         self._enough = len(problems) + 2 * MOST  # of one file; the others would not be shown
 
     def build_node(self, event: Event, events: Iterator[Event]) -> Node:
-        """The node that begins with `event`."""
+        """Return the node that begins with `event`."""
         assert isinstance(event, NodeEvent)
         origin = _find_origin(self._source, self._start, event)
         if isinstance(event, AliasEvent):

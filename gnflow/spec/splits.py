@@ -1,4 +1,4 @@
-"""Splits as the package datasets writes them: `train`, `train[:95%]`, `train[100:]+test`."""
+"""Parse splits in the notation of the package datasets: `train`, `train[:95%]`, `train[100:]+test`."""
 
 import re
 from math import inf
@@ -9,22 +9,22 @@ ALL = "all"
 
 
 class Rows(NamedTuple):
-    """Rows `first` to `last` of a split, counted in `unit`: percent, rows from its begin or rows from its end."""
+    """Rows `first` to `last` of a split, counted in `unit`: percent, rows from its start or rows from its end."""
 
     name: str
     first: float | None
     last: float | None
     unit: str | None
-    """None for a whole split, "mixed" where the bounds are counted in different ways."""
+    """None for a whole split, "mixed" if the bounds are counted in different ways."""
 
 
 def is_sliced(split: str) -> bool:
-    """Whether only some rows of a split are asked for."""
+    """Return whether only some rows of a split are selected."""
     return "[" in split
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether two splits share rows whatever the data set is; slices in different units may still do so."""
+    """Return whether two splits share rows in every data set; False for slices in different units."""
     return any(_overlap(a, b) for a in _split_parts(one) for b in _split_parts(other))
 
 

@@ -1,4 +1,4 @@
-"""The valid name that was probably meant."""
+"""Suggest the valid name that was probably meant."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -16,19 +16,19 @@ _SURE, _LIKELY = 0.75, 0.6
 
 
 def suggest_value(word: str, choices: tuple[str, ...]) -> str | None:
-    """The choice that was probably meant: what another tool calls so, or else the one most like it in letters."""
+    """Return the choice that another tool calls `word`, or else the choice with the most similar spelling."""
     return elsewhere.find_value(word, choices) or find_nearest(word, choices)
 
 
 def find_nearest(word: str, names: Iterable[str], cutoff: float = _LIKELY) -> str | None:
-    """The name most like `word`, if any is like it; capitals and dashes do not count."""
+    """Return the name most similar to `word`, or None; capitals and dashes are ignored."""
     plain = {name.lower().replace("-", "_"): name for name in names}
     found = get_close_matches(word.lower().replace("-", "_"), plain, n=1, cutoff=cutoff)
     return plain[found[0]] if found else None
 
 
 def suggest_key(key: str, shape: Shape, kind: str, root: type[Spec] = Experiment) -> tuple[str, str | None]:
-    """For a `key` unknown to the `kind` that stands here: what to add to the message, and the name to suggest."""
+    """Return an addition to the message about a `key` that the `kind` does not have, and a name to suggest."""
     here = list_shapes(shape.models[kind])
     if owners := [f"`{other}`" for other, model in list_usable(shape.models) if key in list_shapes(model)]:
         return f"; `{key}` belongs to {join_with_or(owners)}", None
@@ -50,7 +50,7 @@ def suggest_key(key: str, shape: Shape, kind: str, root: type[Spec] = Experiment
 
 
 def _suggest_from_elsewhere(key: str, shape: Shape, kind: str, root: type[Spec]) -> tuple[str, str | None] | None:
-    """Return what `for_key` returns, for a key that another tool has; None for any other key."""
+    """Return the result of `suggest_key` for a key that another tool has; None for any other key."""
     here = list_shapes(shape.models[kind])
     if key in elsewhere.KIND and "kind" in here and key not in _find_places(root, get_current()):
         return "", "kind"
@@ -81,7 +81,7 @@ def _has(shape: Shape, key: str) -> bool:
 
 @cache
 def _find_places(root: type[Spec], kinds: Kinds) -> dict[str, tuple[str, ...]]:
-    """For every key, the mappings that have it, the nearest to the root first."""
+    """Return the mappings that have each key, the nearest to the root first."""
     places: dict[str, dict[str, None]] = {}
     for path, model in walk_models(Shape("a mapping", {"": root})):
         place = f"in `{join_path(path)}`" if path else "at the top of the file"

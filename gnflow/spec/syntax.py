@@ -1,4 +1,4 @@
-"""What the YAML scanner says, in words for the person who wrote the file."""
+"""Explain errors of the YAML scanner in words for the person who wrote the file."""
 
 import re
 
@@ -30,7 +30,7 @@ _SENTENCES = {
 
 
 def explain_error(error: MarkedYAMLError, text: str) -> tuple[str, int | None]:
-    """A sentence, and the position in `text` that it is about."""
+    """Return a sentence about the error, and the position in `text` that it refers to."""
     problem, context = str(error.problem), str(error.context)
     opened, mark = _find_index(error.context_mark), _find_index(error.problem_mark)
     at_the_end = "stream end" in problem or "end of stream" in problem or mark is None or mark >= len(text.rstrip())

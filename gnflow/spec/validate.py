@@ -1,4 +1,4 @@
-"""A tree of values to an Experiment; what pydantic finds, in plain sentences with their place."""
+"""Validate a tree of values as an Experiment, and write the errors of pydantic as sentences with their place."""
 
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -39,15 +39,15 @@ Root = TypeVar("Root", bound=Spec)
 
 
 def validate(tree: Node, problems: list[Problem], complete: bool = True) -> Experiment | None:
-    """The experiment; None, with problems appended, when there is none.
+    """Return the experiment; append problems and return None if the tree is invalid.
 
-    `complete` is false when a base file could not be read: then nothing is called missing.
+    If a base file could not be read, `complete` is false, and no key is reported as missing.
     """
     return validate_as(Experiment, tree, problems, complete)
 
 
 def validate_as(model: type[Root], tree: Node, problems: list[Problem], complete: bool = True) -> Root | None:
-    """The same for a file that follows another `model`."""
+    """Validate a tree like `validate`, but as another `model`."""
     try:
         return model.model_validate(make_plain(tree))
     except ValidationError as error:
@@ -63,11 +63,11 @@ def validate_as(model: type[Root], tree: Node, problems: list[Problem], complete
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an error is: in the tree, and in the grammar."""
+    """The place of an error in the tree and in the grammar."""
 
     path: KeyPath
     trail: tuple[tuple[Origin, Node], ...]
-    """From the root to the value, or as far towards it as the tree goes."""
+    """The nodes from the root to the value, as far as the tree goes."""
     shape: Shape
     around: Shape
     kind: str
@@ -76,7 +76,7 @@ class _Place:
 
     @classmethod
     def follow(cls, root: type[Spec], tree: Node, location: tuple[str | int, ...]) -> "_Place":
-        """Follows pydantic's location, in which a union's tag stands between two keys."""
+        """Return the place at pydantic's location, which has the tag of a union between two keys."""
         path: KeyPath = ()
         shape = around = Shape("a mapping", {"": root})
         inside = kind = ""
@@ -97,21 +97,21 @@ class _Place:
 
     @property
     def node(self) -> Node | None:
-        """The value, if it is there; a broken one stands for all that was in it."""
+        """The node of the value, or None; a broken node stands for everything in it."""
         last = self.trail[-1][1]
         return last if len(self.trail) > len(self.path) or isinstance(last, Broken) else None
 
     @property
     def origin(self) -> Origin:
-        """The place of the value, or of what is nearest to it."""
+        """The origin of the value, or of the nearest node above it."""
         return find_place(*self.trail[-1])
 
     def move_to(self, path: KeyPath) -> "_Place":
-        """Return another place of the same tree, or what is nearest to it if nothing is written there."""
+        """Return another place of the same tree, or the nearest one above it if nothing is written there."""
         return replace(self, path=path, trail=tuple(walk(self.trail[0][1], path)))
 
     def find_beside(self, keys: tuple[str | int, ...]) -> Origin:
-        """The first of `keys`, in this value or next to it, that is written in the spec."""
+        """Return the origin of the first of `keys` that is written in this value or beside it."""
         for _, node in reversed(self.trail[-2:]):
             for key in keys:
                 _, *below = walk(node, (key,))
@@ -121,7 +121,7 @@ class _Place:
 
 
 def _is_excused(place: _Place, details: ErrorDetails) -> bool:
-    """Whether the error only follows from something whose problem is already known."""
+    """Return whether the error only follows from another problem that is already reported."""
     kind = details["type"]
     match place.node:
         case Broken():
