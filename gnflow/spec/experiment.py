@@ -14,7 +14,7 @@ from gnflow.spec.training import Compile, Cost, Loss, Metric, Mlflow, Tracking, 
 
 
 class Experiment(Spec):
-    """One run: which model is trained on which data, by which optimizer and for how long."""
+    """One run: the model, its data, its optimizer and the length of its training."""
 
     name: Annotated[
         str,
@@ -35,9 +35,9 @@ class Experiment(Spec):
     compile: Compile = Compile()
     """How the functions of the run are compiled."""
     tracking: Tracking = Mlflow()
-    """Where the run is mirrored to."""
+    """The service to which the run is mirrored: MLflow, or none."""
     tuning: Tuning = Tuning()
-    """The tuning that this spec results from. `gnflow compare` shows it beside each score."""
+    """The number of configurations that were tried before this one. `gnflow compare` shows it beside each score."""
 
     @field_validator("data")
     @classmethod

@@ -18,7 +18,7 @@ class Part(FirstOrder):
     """A rule for a part of the parameters."""
 
     schedule: Annotated[Schedule | None, mark_later(None)] = None
-    """Factor on the learning rate of this part alone. Default: the schedule of the method."""
+    """Factor on the learning rate of these parameters alone. Default: the schedule of the method."""
 
 
 class AdamWPart(Part, AdamWRule):
@@ -39,10 +39,10 @@ def make_part(rule: type[FirstOrder]) -> type[Part]:
 
 
 class Rule(Spec):
-    """Sends the parameters whose name matches to one method; the first rule that matches wins."""
+    """A rule that assigns parameters to a method by name. The first rule that matches wins."""
 
     match: Annotated[str, Field(min_length=1)]
-    """Regular expression that is searched for in the parameter's name."""
+    """Regular expression that is searched for in the names of parameters."""
     use: Annotated[Part, Open("optimizers", seen_as=make_part)]
     """The method for these parameters."""
 

@@ -1,4 +1,4 @@
-"""A length of time in a run: a whole number of updates, or a part of the run that is below 1."""
+"""A length of time in a run: a number of updates, or a fraction of the run below 1."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -21,9 +21,7 @@ class _UpdatesOrPart:
         )
 
 
-Span = Annotated[
-    int | float, _UpdatesOrPart(), Expects("a number of whole updates, or a part of the run that is less than 1")
-]
+Span = Annotated[int | float, _UpdatesOrPart(), Expects("a number of updates, or a fraction of the run below 1")]
 
 
 def measure(span: int | float, updates: int) -> int:

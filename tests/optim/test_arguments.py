@@ -15,7 +15,7 @@ RULES = list(BUILT_IN["optimizers"])
 
 @pytest.mark.parametrize("kind", RULES)
 def test_factory_and_spec_have_the_same_arguments_with_the_same_defaults(kind: str) -> None:
-    rule = find_class(get_current().all("optimizers")[kind])
+    rule = find_class(get_current().list_group("optimizers")[kind])
     parameters = dict(inspect.signature(import_function(rule())).parameters)
     assert parameters.pop("schedule").default is None
     defaults = {name: field.default for name, field in rule.model_fields.items() if name != "kind"}
@@ -24,7 +24,7 @@ def test_factory_and_spec_have_the_same_arguments_with_the_same_defaults(kind: s
 
 @pytest.mark.parametrize("kind", RULES)
 def test_help_of_a_factory_documents_every_argument(kind: str) -> None:
-    rule = find_class(get_current().all("optimizers")[kind])
+    rule = find_class(get_current().list_group("optimizers")[kind])
     shown = " ".join(inspect.getdoc(import_function(rule())).split())
     for name in list_shapes(rule):
         if name != "kind":

@@ -1,5 +1,5 @@
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.grammar import find_help, kind_of, list_shapes, summarize, walk_models
+from gnflow.spec.grammar import find_help, find_kind, list_shapes, summarize, walk_models
 
 
 def test_every_key_of_the_grammar_has_help() -> None:
@@ -34,7 +34,7 @@ def test_every_place_says_in_words_what_it_takes() -> None:
 def test_every_kind_is_a_default_so_that_it_can_be_shown() -> None:
     for _, model in walk_models():
         if "kind" in model.model_fields:
-            assert kind_of(model)
+            assert find_kind(model)
 
 
 def test_the_walk_begins_at_the_root_and_reaches_the_leaves() -> None:
