@@ -173,7 +173,7 @@ BAD = {
     "another kind": (swapped('["lion"] = "lion"', '["tiger"] = "tiger"'), "the class calls itself `tiger`"),
     "a field that every optimizer has": (
         swapped("    beta: Fraction = 0.9", "    clip: Fraction = 0.5\n    beta: Fraction = 0.9"),
-        "`clip` means something to every optimizer already",
+        "`clip` is already an attribute of every optimizer",
     ),
     "no factory": (swapped('    factory = "my_optimizers:lion"\n', ""), "the class has no `factory`"),
 }

@@ -146,7 +146,7 @@ def _require_inside(name: str) -> str:
             "and link or copy what lies elsewhere into it"
         )
     if "\0" in name or any(len(part.encode()) > LONGEST_NAME for part in path.parts):
-        raise refuse("no file can have such a name")
+        raise refuse("a file cannot have such a name")
     return name
 
 

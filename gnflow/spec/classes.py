@@ -72,7 +72,7 @@ def _load_class(named: Named) -> type[Kind]:
         raise EnvironmentProblem(f"{named.who}: the class calls itself `{own}`; give both the same name")
     if named.place != GNFLOW and (taken := sorted((set(found.model_fields) - {"kind"}) & _list_reserved(named.group))):
         raise EnvironmentProblem(
-            f"{named.who}: `{taken[0]}` means something to every {ONE[named.group]} already; rename the field"
+            f"{named.who}: `{taken[0]}` is already an attribute of every {ONE[named.group]}; rename the field"
         )
     if not TARGET.fullmatch(found.factory):
         raise EnvironmentProblem(f'{named.who}: the class has no `factory`; write `factory = "module:function"` in it')

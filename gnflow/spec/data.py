@@ -17,7 +17,7 @@ def _normalize_encoding(name: str) -> str:
         "".encode(name)
     except (LookupError, ValueError):
         raise refuse(
-            f"`{name}` is no encoding that Python knows; use `utf-8`, `latin-1`, `cp1252` or another"
+            f"`{name}` is not an encoding that Python knows; use `utf-8`, `latin-1`, `cp1252` or another"
         ) from None
     return codecs.lookup(name).name
 

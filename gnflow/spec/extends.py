@@ -97,9 +97,9 @@ class _Assembly:
                 circle = " -> ".join(f"`{each.name}`" for each in (*below[below.index(file) :], file))
                 raise _make_problem(named.origin, f"a file cannot extend itself: {circle}")
             if len(below) > GENERATIONS or len(self._known) > FILES:
-                raise _make_problem(named.origin, f"more than {GENERATIONS} files deep, or more than {FILES} files")
+                raise _make_problem(named.origin, f"a spec may extend at most {GENERATIONS} levels and {FILES} files")
             if self._size > BYTES:
-                raise _make_problem(named.origin, f"more than {BYTES:,} characters in the files before this one")
+                raise _make_problem(named.origin, f"the files before this one have more than {BYTES:,} characters")
             if not file.is_file():
                 raise _make_problem(named.origin, f"no such file: `{shorten_path(base)}`", _suggest_sibling(base))
             return self.read_tree(base, below)
@@ -116,7 +116,7 @@ def _read_source(path: Path, name: str) -> Source:
     except FileNotFoundError:
         raise _make_problem(origin, "no such file", _suggest_sibling(path)) from None
     except IsADirectoryError:
-        raise _make_problem(origin, "a directory; name the spec in it") from None
+        raise _make_problem(origin, "this is a directory; give the path of a spec in it") from None
     except (OSError, ValueError) as error:
         raise _make_problem(origin, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
 

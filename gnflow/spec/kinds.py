@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from gnflow.errors import EnvironmentProblem
-from gnflow.spec.base import Kind, find_kind
+from gnflow.spec.base import Kind, find_kind, join_with_or
 from gnflow.spec.classes import find_group
 from gnflow.spec.imports import load_module
 from gnflow.spec.named import ONE, TARGET, Named, list_built_in
@@ -105,7 +105,7 @@ def _read_rows(project: Path) -> Iterator[Named]:
     for group, rows in tables.items() if isinstance(tables, dict) else ():
         if group not in ONE or not isinstance(rows, dict):
             raise EnvironmentProblem(
-                f"{project}: [tool.gnflow.{group}] is none of the tables that gnflow reads: {', '.join(ONE)}"
+                f"{project}: [tool.gnflow.{group}] is not a table that gnflow reads; expected {join_with_or(list(ONE))}"
             )
         for kind, target in rows.items():
             place = f"{project.name}:{_find_line(text, group, kind)}"

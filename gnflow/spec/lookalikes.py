@@ -111,5 +111,5 @@ def _describe(letter: str) -> str:
     name = unicodedata.name(letter, "").lower()
     told = f"U+{ord(letter):04X}" + (f" ({name})" if name else "")
     if not seen:
-        return f"the character {told} stands here and cannot be seen; remove it"
-    return f"the character {told} stands here; write {'a space' if seen == ' ' else f'`{seen}`'}"
+        return f"there is an invisible character here, {told}; remove it"
+    return f"found the character {told}; write {'a space' if seen == ' ' else f'`{seen}`'}"

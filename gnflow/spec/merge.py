@@ -72,7 +72,7 @@ def _read_sets(sets: Sequence[str], problems: list[Problem]) -> Iterator[Assignm
             if not equals or not all(path.split(".")):
                 raise _make_problem(Origin(source), "`--set` takes key=value, for example `--set training.seed=3`")
             if not text[len(path) + 1 :].strip():
-                raise _make_problem(Origin(source), "empty; write `null` to take a value back")
+                raise _make_problem(Origin(source), "a value is missing; write `null` to remove a value")
             yield Assignment(_split_steps(source, path), parse(source, problems, start=len(path) + 1))
         except SpecProblems as found:
             problems += found.problems

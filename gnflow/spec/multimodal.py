@@ -149,7 +149,7 @@ class Mix(Spec):
     @classmethod
     def _require_rows(cls, generation: int, info: ValidationInfo) -> int:
         if not generation and info.data.get("understanding") == 0 == info.data.get("text"):
-            raise refuse("every task of the mix is 0; give one at least 1")
+            raise refuse("all tasks of the mix are 0; give at least one of them a positive share")
         return generation
 
 

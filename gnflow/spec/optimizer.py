@@ -325,7 +325,7 @@ class GaussNewton(Spec):
             if state == "reset" and one is not None and one.looks_ahead:
                 what = "a fraction of the run" if isinstance(one, Constant) else f"`{one.kind}`"
                 raise refuse(
-                    f"`reset` also resets the count of updates, and {what} counts them over all solves; "
+                    f"`reset` also resets the count of updates, but {what} needs the count over all solves; "
                     "set `schedule: constant` or `constant_with_inner_cosine`, or `inner_state: kept`"
                 )
         return state
@@ -341,9 +341,7 @@ class GaussNewton(Spec):
     @classmethod
     def _check_tangent(cls, tangent: str, info: ValidationInfo) -> str:
         if tangent == "difference" and info.data.get("objective") == "newton":
-            raise refuse(
-                "objective `newton` does not linearise the logits, so there is no tangent; set `tangent: exact`"
-            )
+            raise refuse("objective `newton` does not linearise the logits, so it has no tangent; set `tangent: exact`")
         if tangent == "difference" and isinstance(info.data.get("inner"), ConjugateGradients):
             raise refuse(
                 "`cg` needs exact products: its directions lose their conjugacy otherwise; set `tangent: exact`"

@@ -57,7 +57,7 @@ def parse(source: Source, problems: list[Problem], start: int = 0) -> Node:
         raise SpecProblems([Problem(origin, f"character U+{ord(forbidden[0]):04X} is not allowed in a spec")])
     if directive := re.search("^%", source.text[start:], re.MULTILINE):
         origin = source.find_origin(start + directive.start(), start + directive.end())
-        raise SpecProblems([Problem(origin, "a line that begins with `%`; a spec is YAML 1.2 without directives")])
+        raise SpecProblems([Problem(origin, "a line begins with `%`; YAML directives are not allowed in a spec")])
     try:
         events = list(_Bounded(source, start).read_events())
     except MarkedYAMLError as error:
@@ -66,9 +66,11 @@ def parse(source: Source, problems: list[Problem], start: int = 0) -> Node:
         problem = find_before(source, at) or Problem(source.find_origin(at, at + 1), message)
         raise SpecProblems([problem]) from None
     except (YAMLError, OverflowError, ValueError):
-        raise SpecProblems([Problem(Origin(source), "an escape such as `\\U0011FFFF` that is no character")]) from None
+        raise SpecProblems(
+            [Problem(Origin(source), "an escape, such as `\\U0011FFFF`, does not stand for a character")]
+        ) from None
     if not events:
-        raise SpecProblems([Problem(Origin(source), "empty; a spec is a mapping of keys to values")])
+        raise SpecProblems([Problem(Origin(source), "the file is empty; a spec is a mapping of keys to values")])
     remaining = iter(events)
     return _Builder(source, start, problems).build_node(next(remaining), remaining)
 
@@ -89,7 +91,7 @@ class _Bounded:
             if isinstance(event, DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    self._fail(event, "a second document; one file is one spec")
+                    self._fail(event, "a second document begins here; a file must contain only one spec")
             elif isinstance(event, CollectionEndEvent):
                 self._close()
                 yield event
@@ -102,7 +104,7 @@ class _Bounded:
         if isinstance(event, AliasEvent):
             self._aliases += 1
             if self._aliases > ALIASES:
-                self._fail(event, f"more than {ALIASES} aliases")
+                self._fail(event, f"a spec may have at most {ALIASES} aliases")
             if event.anchor not in self._anchors:
                 inside = any(anchor == event.anchor for *_, anchor in self._open)
                 self._fail(event, f"`*{event.anchor}` " + ("holds itself" if inside else "names no anchor before it"))
@@ -115,9 +117,9 @@ class _Bounded:
         self._nodes += nodes
         level = len(self._open) + levels
         if self._nodes > NODES:
-            self._fail(event, f"more than {NODES:,} values, aliases written out")
+            self._fail(event, f"a spec may have at most {NODES:,} values, counted with aliases written out")
         if level > DEPTH:
-            self._fail(event, f"nested more than {DEPTH} levels deep")
+            self._fail(event, f"values are nested more than {DEPTH} levels deep")
         if self._open:
             before, deepest, anchor = self._open[-1]
             self._open[-1] = (before, max(deepest, level), anchor)
@@ -156,7 +158,7 @@ class _Builder:
             assert isinstance(event, ScalarEvent)
             node = self._build_scalar(event, origin)
         if event.tag is not None:
-            node = self._report_broken(origin, f"tag `{event.tag}`: a spec has no tags")
+            node = self._report_broken(origin, f"tags such as `{event.tag}` are not allowed in a spec")
         if event.anchor:
             self._anchors[event.anchor] = node
         return node
@@ -167,9 +169,11 @@ class _Builder:
         except Refused as refusal:
             return self._report_broken(origin, str(refusal))
         if _SURROGATE.search(event.value):
-            return self._report_broken(origin, "half of a character (a surrogate escape)")
+            return self._report_broken(origin, "an incomplete character (a surrogate escape)")
         if secrets.written_in(event.value):
-            return self._report_broken(origin, "a password or an access token; a spec is stored with its run and shown")
+            return self._report_broken(
+                origin, "a password or an access token is not allowed in a spec, because specs are stored and shown"
+            )
         return Scalar(value, event.value, origin)
 
     def _build_items(self, events: Iterator[Event], origin: Origin) -> Node:

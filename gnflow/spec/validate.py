@@ -155,7 +155,7 @@ def _make_problem(place: _Place, details: ErrorDetails) -> Problem:
         case "missing":
             return _place_problem(place, f"expected {place.around.words}, got {_describe(place.trail[-1][1])}")
         case "extra_forbidden" if key == "extends" and place.root is Experiment:
-            return _place_problem(place, "`extends` is for the top of a file", place.trail[-1][0])
+            return _place_problem(place, "`extends` must be at the top of the file", place.trail[-1][0])
         case "extra_forbidden":
             more, name = suggest_key(str(key), place.around, place.kind, place.root)
             return _place_problem(place, f"unknown key `{key}`{owner}{more}", place.trail[-1][0], name)
