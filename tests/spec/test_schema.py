@@ -96,13 +96,13 @@ def test_the_schema_and_the_loader_agree_about_every_bad_part(tmp_path: Path) ->
     beyond = (
         "do not split", "do not divide", "give either", "ready tokens", "declared twice", "has none here",
         "regular expression", "no schedule of its own", "`12.0`; write",
-        "do not tile", "reads images as codes", "before its caption", "task of the mix",
+        "do not tile", "reads images as codes", "before its caption", "tasks of the mix",
         "needs data of kind", "needs a model of that kind", "every part is frozen", "needs multimodal data",
-        "minimises a quadratic", "give at most that many", "counts them over all solves", "its own damping",
+        "minimises a quadratic", "give at most that many", "needs the count over all solves", "its own damping",
         "at least as many iterations", "lose their conjugacy", "does not linearise", "needs more digits",
         "needs second derivatives",
         "longer than the", "needs its exponent", "has no exponent", "got `1.0`",
-        "leads outside the project", "no file can have", "a password or an access token",
+        "leads outside the project", "a file cannot have", "a password or an access token",
     )  # fmt: skip
     rest = {"name": "trial", "data": "text", "optimizer": "adamw", "training": {"steps": 3}}
     seen = 0

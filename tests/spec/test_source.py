@@ -103,7 +103,7 @@ BILLION_LAUGHS = "a0: &a0 [x, x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i 
             "[" * (DEPTH + 1) + "]" * (DEPTH + 1),
             f"spec.yaml:1:{DEPTH + 1}: values are nested more than {DEPTH} levels deep",
         ),
-        ("a: &a " + "[" * 20 + "]" * 20 + "\nb: " + "[" * 20 + "*a" + "]" * 20, "spec.yaml:2:24: values are nested more than 32"),
+        ("a: &a " + "[" * 20 + "]" * 20 + "\nb: " + "[" * 20 + "*a" + "]" * 20, "spec.yaml:2:24: values are nested"),
         ("a: &a 1\nb: [" + "*a," * 65 + "]", "spec.yaml:2:197: a spec may have at most 64 aliases"),
         (
             "[" + "1," * NODES + "]",
