@@ -18,7 +18,7 @@ from tiny import tiny, write_project
 from typer.core import TyperGroup
 
 from gnflow.cli import app
-from gnflow.spec.canonical import written
+from gnflow.spec.canonical import format_value
 from gnflow.spec.load import load
 
 LANGUAGES = {"python", "yaml", "toml", "json", "sh", "text"}
@@ -43,7 +43,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     spec = {**tiny("gauss_newton", "full_gn"), "tracking": "mlflow"}
     (root / "specs").mkdir()
     for name in ("specs/full_gn.yaml", "my_run.yaml"):
-        (root / name).write_text("\n".join(f"{key}: {written(value)}" for key, value in spec.items()) + "\n")
+        (root / name).write_text("\n".join(f"{key}: {format_value(value)}" for key, value in spec.items()) + "\n")
     monkeypatch.chdir(root)
     return root
 

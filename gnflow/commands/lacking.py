@@ -8,7 +8,7 @@ from gnflow.data.sources.paths import find_existing
 from gnflow.errors import DataError, EnvironmentProblem
 from gnflow.spec.data import BPE, Bytes, PretrainedTokenizer, SourceKind
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.factory import imported, running
+from gnflow.spec.factory import guard_plugin, import_function
 from gnflow.spec.multimodal import ImageKind, Multimodal, PretrainedVQ
 from gnflow.spec.training import Checkpoint, Mlflow
 from gnflow.track.location import check_available
@@ -49,8 +49,8 @@ def _list_checks(experiment: Experiment, workspace: Workspace) -> Iterator[Calla
 
 def _check_source(source: SourceKind | ImageKind, root: Path) -> None:
     if source.needs:
-        needs = imported(source, "needs")
-        with running(source, f"`{source.needs}`"):
+        needs = import_function(source, "needs")
+        with guard_plugin(source, f"`{source.needs}`"):
             needs(source, root)
 
 

@@ -18,7 +18,7 @@ from gnflow.models.model import Model, Stage
 from gnflow.objective import Objective, Params, Scalar, Tokens
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.factory import built
+from gnflow.spec.factory import call_factory
 
 LOGITS, MOST_PIECES = 2**25, 32  # the logits take 128 MiB in float32; every further piece makes a graph longer
 
@@ -34,7 +34,7 @@ def choose_kernel(experiment: Experiment) -> Kernel:
 
 def build_model(experiment: Experiment, attention: Kernel) -> Model:
     """Build the network that the spec declares."""
-    return built(experiment.model, Model, experiment.model, experiment.data, attention)
+    return call_factory(experiment.model, Model, experiment.model, experiment.data, attention)
 
 
 def find_microbatch_shape(experiment: Experiment) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from gnflow.errors import EnvironmentProblem, GnflowError
 from gnflow.objective import Params
 from gnflow.optim.protocol import AnyState, AnyTransform
 from gnflow.optim.states import problem_with
-from gnflow.spec.imports import told
+from gnflow.spec.imports import describe_error
 
 Result = TypeVar("Result")
 
@@ -32,7 +32,7 @@ def check_transform(transform: AnyTransform, who: str) -> AnyTransform:
         except GnflowError:
             raise
         except Exception as error:
-            raise EnvironmentProblem(f"{who}: `{name}` raised {told(error)}") from None
+            raise EnvironmentProblem(f"{who}: `{name}` raised {describe_error(error)}") from None
 
     def init(params: Params) -> AnyState:
         if not _is_planned(params):

@@ -13,7 +13,7 @@ from gnflow.objective import Metrics, Objective, Params
 from gnflow.optim.descent import Probe
 from gnflow.optim.protocol import Jit
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.factory import built, fault, running
+from gnflow.spec.factory import call_factory, guard_plugin, make_fault
 from gnflow.spec.training import MetricKind
 
 
@@ -27,7 +27,7 @@ def build_metrics(experiment: Experiment, network: Model, attention: Kernel, jit
         return build.build_exact(network if attention == "plain" else build.build_model(experiment, "plain"))
 
     subject = Subject(experiment, network, build_exact, jit)
-    return tuple(built(declared, Metric, declared, subject) for declared in experiment.metrics)
+    return tuple(call_factory(declared, Metric, declared, subject) for declared in experiment.metrics)
 
 
 def join_probes(metrics: Iterable[Metric]) -> Probe | None:
@@ -74,15 +74,17 @@ def measure(declared: MetricKind, metric: Metric, at: Moment) -> Metrics:
 
     Raises EnvironmentProblem for columns that its kind does not declare, and for values that are not 0-D tensors.
     """
-    with running(declared, "`measure`"):
+    with guard_plugin(declared, "`measure`"):
         found: object = metric.measure(at._replace(batch=at.batch[: metric.microbatches]))
     if not isinstance(found, Mapping):
-        raise fault(declared, f"`measure` returned a {type(found).__name__}; expected columns and their values")
+        raise make_fault(declared, f"`measure` returned a {type(found).__name__}; expected columns and their values")
     for name, value in found.items():
         if not str(name).startswith(declared.columns):
             own = ", ".join(f"`{prefix}`" for prefix in declared.columns)
-            raise fault(declared, f"it measured `{name}`, and its columns begin with {own}; rename it or add a prefix")
+            raise make_fault(
+                declared, f"it measured `{name}`, and its columns begin with {own}; rename it or add a prefix"
+            )
         if not isinstance(value, Tensor) or value.ndim:
             what = f"has {value.ndim} axes" if isinstance(value, Tensor) else f"is a {type(value).__name__}"
-            raise fault(declared, f"`{name}` {what}; expected a 0-D tensor")
+            raise make_fault(declared, f"`{name}` {what}; expected a 0-D tensor")
     return dict(found)

@@ -23,8 +23,8 @@ from gnflow.optim.search import FullStep, GeometricSearch, Search
 from gnflow.optim.stacks import Stacks
 from gnflow.spec import optimizer as spec
 from gnflow.spec import rules
-from gnflow.spec.classes import origin_of
-from gnflow.spec.factory import built, parameters, who
+from gnflow.spec.classes import find_origin
+from gnflow.spec.factory import call_factory, collect_parameters, describe
 
 
 def build_optimizer(
@@ -157,8 +157,8 @@ def _build_descent(
 
 def build_transform(rule: rules.FirstOrder, schedule: schedules.Schedule) -> AnyTransform:
     """Build the transform of one rule. Raises EnvironmentProblem for a plug-in whose factory does not make one."""
-    made = built(rule, Transform, **parameters(rule), schedule=schedule)
-    return check_transform(made, who(rule)) if origin_of(type(rule)) else made
+    made = call_factory(rule, Transform, **collect_parameters(rule), schedule=schedule)
+    return check_transform(made, describe(rule)) if find_origin(type(rule)) else made
 
 
 def _build_average(average: float | spec.Ema) -> averages.Average:

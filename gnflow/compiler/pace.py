@@ -11,7 +11,7 @@ from gnflow.spec.optimizer import GaussNewton, Optimizer
 from gnflow.spec.parts import Part
 from gnflow.spec.rules import FirstOrder
 from gnflow.spec.span import measure
-from gnflow.spec.tree import dotted
+from gnflow.spec.tree import join_path
 
 Pace: TypeAlias = Callable[[FirstOrder], schedules.Schedule]
 """A function from a rule to the factors on its learning rate."""
@@ -40,7 +40,7 @@ def require_fit(method: Optimizer, steps: int) -> None:
     A spec that names its steps is refused when it is checked; the steps of one that names its tokens are known here.
     """
     for path, why in find_misfits(method, steps):
-        raise SpecError(f"optimizer.{dotted(path)}: {why}")
+        raise SpecError(f"optimizer.{join_path(path)}: {why}")
 
 
 def make_schedule(schedule: spec.AnySchedule, updates: int, inner_steps: int = 1) -> schedules.Schedule:

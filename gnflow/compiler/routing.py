@@ -79,5 +79,5 @@ def _require_matrices(method: spec.Method, used: Sequence[rules.FirstOrder], net
 
 def _require_fit(labels: Mapping[str, rules.FirstOrder], routes: Mapping[str, str], network: Model) -> None:
     for name, label in routes.items():
-        if problem := labels[label].problem_with(network.weights[name].shape):
+        if problem := labels[label].find_problem(network.weights[name].shape):
             raise SpecError(f"{problem} of {name}; give such weights a rule of their own")

@@ -25,7 +25,7 @@ from gnflow.models.trunk import build_trunk, declare, declare_embedding
 from gnflow.objective import Params
 from gnflow.spec.model import Janus, Part
 from gnflow.spec.multimodal import Multimodal
-from gnflow.spec.specials import specials
+from gnflow.spec.specials import number_specials
 
 PARTS: dict[Part, tuple[str, ...]] = {
     "decoder": ("blocks.", "norm."),
@@ -39,7 +39,7 @@ PARTS: dict[Part, tuple[str, ...]] = {
 
 def build_for_data(spec: Janus, data: Multimodal, attention: Kernel) -> Model:
     """Build the model for the ids and the patches of a `data:` section."""
-    placeholder = specials(data.style, data.text_vocabulary)["PLACEHOLDER"]
+    placeholder = number_specials(data.style, data.text_vocabulary)["PLACEHOLDER"]
     return build_janus(spec, data.text_vocabulary, data.codebook, data.patch_values, placeholder, attention)
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from gnflow.errors import EnvironmentProblem, GnflowError, SpecError
 from gnflow.secrets import hide_secrets
-from gnflow.spec.suggest import nearest
+from gnflow.spec.suggest import find_nearest
 from gnflow.train.run import Run, find_run
 from gnflow.workspace import Workspace
 
@@ -38,7 +38,7 @@ def find(run: Path) -> Run:
         return Run.load(directory)
     runs = Workspace.find(Path.cwd()).runs
     names = [directory.relative_to(runs).as_posix() for directory in list_runs(runs)]
-    near = nearest(run.as_posix().removeprefix("runs/"), names)
+    near = find_nearest(run.as_posix().removeprefix("runs/"), names)
     hint = f"; did you mean `{near}`?" if near else f"; the runs here: {', '.join(names) or 'none'}"
     raise NoRun(f"there is no run `{run}`{hint}")
 

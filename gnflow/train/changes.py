@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 
 from gnflow.errors import SpecError
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.origins import values
-from gnflow.spec.tree import dotted
+from gnflow.spec.origins import walk_values
+from gnflow.spec.tree import join_path
 from gnflow.train.journal import Step
 
 Differences = Mapping[str, tuple[str, str]]
@@ -82,9 +82,9 @@ def find_last_step(steps: Mapping[int, Step]) -> int:
 
 def _find_look_ahead(experiment: Experiment) -> Iterator[tuple[str, str]]:
     """Yield the key and the kind of everything whose values depend on the number of steps."""
-    for path, value in values(experiment):
+    for path, value in walk_values(experiment):
         if getattr(value, "looks_ahead", False):
-            yield dotted(path), str(getattr(value, "kind", path[-1]))
+            yield join_path(path), str(getattr(value, "kind", path[-1]))
 
 
 def _is_one_of(key: str, keys: tuple[str, ...]) -> bool:

@@ -11,7 +11,7 @@ from ruamel.yaml.error import YAMLError
 from gnflow.data.digests import hash_file
 from gnflow.errors import SpecError
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.load import load, resolved
+from gnflow.spec.load import format_resolved, load
 from gnflow.train import disk, offending, provenance, repository, results
 from gnflow.train.changes import Differences, is_about_end, is_extendable, is_refused, require_no_look_ahead
 from gnflow.train.journal import JOURNAL
@@ -77,7 +77,7 @@ def require_ours(directory: Path, experiment: Experiment, replacing: bool, exten
 def find_differences(directory: Path, experiment: Experiment) -> Differences:
     """Return the keys whose values differ, with both values. Raises SpecError if the stored spec cannot be read."""
     path = directory / results.EXPERIMENT
-    text = resolved(experiment)
+    text = format_resolved(experiment)
     try:
         stored = _resolve_with_defaults(path)
         there = {} if stored == text else dict(_flatten(_parse_tree(stored)))
@@ -95,7 +95,7 @@ def establish(directory: Path, experiment: Experiment, plan: Mapping[str, object
         with disk.guard_write(directory):
             shutil.rmtree(directory / results.MODEL, ignore_errors=True)
     if changed or not has_begun(directory):
-        disk.write(directory / results.EXPERIMENT, resolved(experiment).encode())
+        disk.write(directory / results.EXPERIMENT, format_resolved(experiment).encode())
     disk.write_json(directory / PLAN, plan)
     with disk.guard_write(directory):
         (directory / results.SUMMARY).unlink(missing_ok=True)
@@ -139,7 +139,7 @@ def _generate_places(directory: Path, spec: str) -> Iterator[Path]:
 def _resolve_with_defaults(path: Path) -> str:
     """Resolve a stored spec as this version does, so that keys added since then have their defaults."""
     try:
-        return resolved(load(path).experiment)
+        return format_resolved(load(path).experiment)
     except SpecError:
         return path.read_text()
 

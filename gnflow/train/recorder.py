@@ -9,7 +9,7 @@ from typing import Protocol
 from gnflow.compiler.plan import Plan
 from gnflow.objective import Metrics
 from gnflow.secrets import hide_secrets
-from gnflow.spec.classes import built_in
+from gnflow.spec.classes import load_built_in
 from gnflow.spec.training import MetricKind
 from gnflow.train.clock import Taken
 from gnflow.train.journal import OTHERS, Event, Journal, Record, Step
@@ -33,7 +33,7 @@ class Recorder:
         self.journal, self.plan = journal, plan
         self._observers = list(observers)
         self._declared = tuple(prefix for metric in plan.experiment.metrics for prefix in metric.columns)
-        self._owned = tuple(prefix for kind in built_in(MetricKind) for prefix in kind.columns)
+        self._owned = tuple(prefix for kind in load_built_in(MetricKind) for prefix in kind.columns)
         self._wall = time.perf_counter()
         self._compile = 0.0
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from gnflow.data.multimodal.sequences import Sequences
-from gnflow.spec.specials import SPECIALS, specials
+from gnflow.spec.specials import SPECIALS, number_specials
 
 # Text has ids 0 to 9; then the marks; then codes.
-EMU3 = specials("emu3", 18)
-JANUS = specials("janus", 16)
+EMU3 = number_specials("emu3", 18)
+JANUS = number_specials("janus", 16)
 WORDS, CODES = np.array([3, 4, 5], dtype=np.uint32), np.array([6, 0, 2, 1, 1, 5])
 emu3 = Sequences("emu3", EMU3, 18, 7, grid=(2, 3), placeholders=6, size=(2, 9, 3))
 janus = Sequences("janus", JANUS, 16, 7, grid=(2, 3), placeholders=4, size=(2, 9, 3))

@@ -16,7 +16,7 @@ from gnflow.compiler.program import compile as make_program
 from gnflow.data.prepare import prepare
 from gnflow.errors import DataError, SpecError
 from gnflow.objective import Params
-from gnflow.spec.canonical import resolved
+from gnflow.spec.canonical import format_resolved
 from gnflow.train import checkpoint, disk
 from gnflow.train.start import make_start
 from gnflow.workspace import Workspace
@@ -66,7 +66,7 @@ def test_weights_of_another_run_that_rotted_are_refused_by_name(tmp_path: Path, 
     model = root / "model"
     model.mkdir()
     save_file(before, model / checkpoint.PARAMS)
-    disk.write(model / "experiment.yaml", resolved(tiny.experiment()).encode())
+    disk.write(model / "experiment.yaml", format_resolved(tiny.experiment()).encode())
     checkpoint.seal(model, checkpoint.PARAMS, "experiment.yaml")
     assert_same(weights(root, named), before)
     for name in (checkpoint.PARAMS, "experiment.yaml", checkpoint.MANIFEST):

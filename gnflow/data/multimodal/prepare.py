@@ -18,7 +18,7 @@ from gnflow.data.sources.chosen import open_texts
 from gnflow.data.sources.corpus import Json, join_pieces
 from gnflow.data.sources.opened import Opened
 from gnflow.errors import DataError
-from gnflow.spec.factory import built
+from gnflow.spec.factory import call_factory
 from gnflow.spec.multimodal import Multimodal, PretrainedVQ
 from gnflow.workspace import Workspace
 
@@ -29,7 +29,7 @@ def prepare(data: Multimodal, workspace: Workspace, report: Report) -> Multimoda
     Raises DataError, EnvironmentProblem when a package is missing, DiskProblem when nothing can be written.
     """
     digests = Digests(workspace.cache / "digests.json")
-    pictures = built(data.source, Pictures, data.source, workspace.root, data.variant)
+    pictures = call_factory(data.source, Pictures, data.source, workspace.root, data.variant)
     text = None if data.text is None else open_texts(data.text, workspace.root)
     label = f"{data.source.kind}-{data.style}-{data.image_tokenizer.kind}-{data.vocabulary}"
     found = make_once(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from gnflow.data.tokenizers import Ids
 from gnflow.groups import GROUPS, Task
 from gnflow.spec.multimodal import Multimodal
-from gnflow.spec.specials import Special, Style, specials
+from gnflow.spec.specials import Special, Style, number_specials
 
 Rows = NDArray[np.integer]
 CODE = -1
@@ -128,7 +128,7 @@ def make_sequences(data: Multimodal, encode: Callable[[list[str]], list[Ids]]) -
     (size,) = encode([f"{height}*{width}"])
     return Sequences(
         data.style,
-        specials(data.style, data.text_vocabulary),
+        number_specials(data.style, data.text_vocabulary),
         data.text_vocabulary,
         data.codebook,
         data.grid,

@@ -16,7 +16,7 @@ from gnflow.data.sources.patterns import find_matches
 from gnflow.data.sources.readers import check_text
 from gnflow.errors import DataError
 from gnflow.spec.data import HuggingFace
-from gnflow.spec.splits import sliced
+from gnflow.spec.splits import is_sliced
 
 NO_SUCH_SPLIT = re.compile(r"(Bad|Unknown) split")
 
@@ -50,7 +50,7 @@ def open_corpus(source: HuggingFace, root: Path) -> Corpus:
         return split(lambda: read_documents(source.split), source.held_out_fraction)
     if local:
         _require_other_files(source, root)
-    if sliced(source.split + source.held_out):
+    if is_sliced(source.split + source.held_out):
         _require_other_rows(source, root)
     return Corpus(lambda: read_documents(source.split), lambda: read_documents(source.held_out))
 
@@ -62,7 +62,7 @@ def _read_documents(source: HuggingFace, split: str, root: Path) -> Iterator[Pie
 def _read_texts(source: HuggingFace, split: str, root: Path) -> Iterator[str | DataError]:
     datasets = _import_package()
     # Slices such as train[:1%] exist for whole data sets only; streaming spares a copy or a whole download.
-    streaming = ((root / source.path).is_dir() or source.documents is not None) and not sliced(split)
+    streaming = ((root / source.path).is_dir() or source.documents is not None) and not is_sliced(split)
     place = f"{source.path}, split {split}"
     row = 0
     try:
