@@ -11,19 +11,19 @@ import pytest
 import torch
 
 from gnflow import compile as compile_plan
-from gnflow.commands.new import new
+from gnflow.commands.new import write_spec
 from gnflow.compiler import methods
 from gnflow.compiler.plan import plan
 from gnflow.errors import EnvironmentProblem, SpecError
 from gnflow.optim import as_torch
-from gnflow.spec.explain import below
-from gnflow.spec.kinds import Kinds, within
+from gnflow.spec.explain import explain_below
+from gnflow.spec.kinds import Kinds, use_kinds_of
 from gnflow.spec.load import load
 from gnflow.spec.named import Named
-from gnflow.spec.schema import schema
+from gnflow.spec.schema import make_schema
 from gnflow.study.design.load import load as load_study
 from gnflow.train.loop import run
-from gnflow.train.plugins import plugins_of
+from gnflow.train.plugins import list_plugins
 from gnflow.train.run import Run
 from gnflow.verify.checks import select_checks
 from gnflow.verify.subject import shrink
@@ -63,21 +63,24 @@ def test_its_kind_and_its_keys_are_suggested_where_they_are_misspelt(project: Pa
 
 def test_explain_says_what_its_class_says(project: Path) -> None:
     loaded = load(plugged.write_spec(project))
-    with within(loaded.workspace):
-        [row] = below(loaded, "optimizer.memory")
+    with use_kinds_of(loaded.workspace):
+        [row] = explain_below(loaded, "optimizer.memory")
         assert row.help == "Weight of the old momentum in the new one."
-        assert "`lion`" in str(below(loaded, "optimizer")[0].allowed) or "lion" in below(loaded, "optimizer")[0].allowed
+        assert (
+            "`lion`" in str(explain_below(loaded, "optimizer")[0].allowed)
+            or "lion" in explain_below(loaded, "optimizer")[0].allowed
+        )
 
 
 def test_the_schema_of_the_project_has_it_and_the_committed_one_has_not(project: Path) -> None:
-    with within(Workspace(project)):
-        assert "memory" in schema()["$defs"]["LionMethod"]["properties"]
-    assert "LionMethod" not in schema()["$defs"]
+    with use_kinds_of(Workspace(project)):
+        assert "memory" in make_schema()["$defs"]["LionMethod"]["properties"]
+    assert "LionMethod" not in make_schema()["$defs"]
 
 
 def test_a_spec_is_scaffolded_for_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
-    assert new("idea", optimizer="lion") == 0
+    assert write_spec("idea", optimizer="lion") == 0
     text = (project / "idea.yaml").read_text()
     assert "# Weight of the old momentum in the new one." in text
     assert load(project / "idea.yaml").experiment.optimizer.kind == "lion"
@@ -132,9 +135,9 @@ def test_what_a_run_used_is_in_its_provenance_and_a_change_is_seen(project: Path
     assert used["replaces"] == "gnflow.optim.lion:LionRule"
     (project / "my_optimizers.py").write_text(LION + "\n# another line\n")
     again = run(Run.load(done.directory).experiment, Workspace(project), project / "runs" / "again")
-    from gnflow.study.circumstances import changes
+    from gnflow.study.circumstances import find_changes
 
-    assert "plug-in lion" in changes(done, again.directory)
+    assert "plug-in lion" in find_changes(done, again.directory)
 
 
 def test_a_file_can_be_tried_without_a_pyproject(project: Path) -> None:
@@ -146,7 +149,7 @@ def test_a_file_can_be_tried_without_a_pyproject(project: Path) -> None:
 
 
 def test_the_transform_serves_a_loop_of_ones_own(project: Path) -> None:
-    with within(Workspace(project)):
+    with use_kinds_of(Workspace(project)):
         rule = load(plugged.write_spec(project)).experiment.optimizer
     transform = methods.build_transform(rule, lambda count: 1.0)
     weight = torch.nn.Parameter(torch.ones(3, 2))
@@ -173,7 +176,7 @@ BAD = {
     "another kind": (swapped('["lion"] = "lion"', '["tiger"] = "tiger"'), "the class calls itself `tiger`"),
     "a field that every optimizer has": (
         swapped("    beta: Fraction = 0.9", "    clip: Fraction = 0.5\n    beta: Fraction = 0.9"),
-        "`clip` means something to every optimizer already",
+        "`clip` is already an attribute of every optimizer",
     ),
     "no factory": (swapped('    factory = "my_optimizers:lion"\n', ""), "the class has no `factory`"),
 }
@@ -185,10 +188,12 @@ BAD_WHEN_BUILT = {
         swapped("    return Transform(init, update)", ""),
         "returned nothing, expected Transform",
     ),
-    "an update of another shape": (swapped(".sign() for", ".sign().sum() for"), "has shape (), expected (2, 257, 16)"),
-    "a state that is no tensors": (swapped("counter(params)", "3"), "its state holds 3 at `updates`"),
+    "an update of another shape": (swapped(".sign() for", ".sign().sum() for"), "has shape (); expected (2, 257, 16)"),
+    "a state that is no tensors": (swapped("make_counter(params)", "3"), "its state holds 3 at `updates`"),
     "a state with a plain dict": (
-        swapped("return LionState(counter(params), rate(learning_rate, params), {", "return dict(**{"),
+        swapped(
+            "return LionState(make_counter(params), make_rate(learning_rate, params), momentum)", "return momentum"
+        ),
         "its state is a dict, expected a NamedTuple",
     ),
     "a rate of another name": (
@@ -196,7 +201,7 @@ BAD_WHEN_BUILT = {
         "its state has no field `learning_rate`",
     ),
     "a rate of another type": (
-        swapped("rate(learning_rate, params)", "rate(1.0, params).float()"),
+        swapped("make_rate(learning_rate, params)", "make_rate(1.0, params).float()"),
         "expected 0-D float64",
     ),
     "an update that raises": (swapped("        old = state.momentum", "        old = state.past"), "AttributeError"),
@@ -247,12 +252,12 @@ def test_a_name_that_is_taken_is_an_error_that_names_both_places(project: Path) 
 
 def test_a_built_in_kind_that_came_later_gives_way_to_that_of_a_project(project: Path) -> None:
     spec = plugged.write_spec(project)
-    with within(Workspace(project)):
+    with use_kinds_of(Workspace(project)):
         assert load(spec).experiment.optimizer.factory == "my_optimizers:lion"
     (project / "pyproject.toml").unlink()
     built_in = load(spec).experiment
     assert built_in.optimizer.factory == "gnflow.optim.lion:lion"
-    assert plugins_of(built_in) == []
+    assert list_plugins(built_in) == []
 
 
 def test_two_kinds_from_outside_do_not_give_way_to_each_other(project: Path) -> None:
@@ -312,8 +317,8 @@ sys.path.append({str(site)!r})
 from gnflow.spec.load import load
 from gnflow.spec.named import Named
 experiment = load({str(plugged.write_spec(root))!r}).experiment
-from gnflow.train.plugins import plugins_of
-print(plugins_of(experiment)[0].version, plugins_of(experiment)[0].replaces)
+from gnflow.train.plugins import list_plugins
+print(list_plugins(experiment)[0].version, list_plugins(experiment)[0].replaces)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "lions 1.2 gnflow.optim.lion:LionRule"
@@ -353,7 +358,7 @@ arms: {lion: ../../own.yaml}
 """
     )
     design = load_study(study)
-    assert [0.5 <= trial.values["optimizer.beta"] <= 0.9 for trial in design.arm("lion").trials] == [True, True]  # type: ignore[operator]
+    assert [0.5 <= trial.values["optimizer.beta"] <= 0.9 for trial in design.find_arm("lion").trials] == [True, True]  # type: ignore[operator]
 
 
 def test_a_built_in_optimizer_is_one_file_and_one_row(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,7 +371,7 @@ def test_a_built_in_optimizer_is_one_file_and_one_row(project: Path, monkeypatch
     (project / "pyproject.toml").unlink()
     monkeypatch.syspath_prepend(str(project))
     monkeypatch.setitem(BUILT_IN["optimizers"], "tiger", "in_house:Lion")  # type: ignore[arg-type]
-    monkeypatch.setattr("gnflow.spec.kinds._known", lambda project, changed, tried: Kinds(project, tried))
+    monkeypatch.setattr("gnflow.spec.kinds._read_kinds", lambda project, changed, tried: Kinds(project, tried))
     experiment = load(plugged.write_spec(project, "{kind: gauss_newton, inner: tiger, inner_steps: 2}")).experiment
     assert run(experiment, Workspace(project)).summary["status"] == "complete"
     assert gnflow.optim.tiger.__module__ == "in_house"  # type: ignore[attr-defined]
@@ -376,7 +381,7 @@ def test_a_built_in_optimizer_is_one_file_and_one_row(project: Path, monkeypatch
 LARS = '''
 from typing import Literal, NamedTuple
 
-from gnflow.plugin import FirstOrder, Params, Rate, Scalar, Transform, counter, rate
+from gnflow.plugin import FirstOrder, Params, Rate, Scalar, Transform, make_counter, make_rate
 
 
 class Lars(FirstOrder):
@@ -399,7 +404,8 @@ SEEN = []
 
 def lars(learning_rate, schedule):
     def init(params):
-        return LarsState(counter(params), rate(learning_rate, params), {name: w.sum() for name, w in params.items()})
+        sums = {name: w.sum() for name, w in params.items()}
+        return LarsState(make_counter(params), make_rate(learning_rate, params), sums)
 
     def update(gradients, state, params):
         SEEN.append({name: tuple(g.shape) for name, g in gradients.items()})

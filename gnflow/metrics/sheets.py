@@ -22,15 +22,15 @@ SIDE = 64
 """Least height of an image in a sheet, in pixels."""
 
 
-def samples(spec: training.Samples, subject: Subject) -> Metric:
-    """Builds the metric. It uses the held-out images of the run's data, so there are no sheets outside a run."""
+def build_samples(spec: training.Samples, subject: Subject) -> Metric:
+    """Build the metric. It uses the held-out images of the run's data, so there are no sheets outside a run."""
     sampling = Sampling(spec.guidance, spec.temperature, subject.experiment.training.seed)
 
     def measure(at: Moment) -> Metrics:
         dataset = at.dataset
         if not isinstance(dataset, MultimodalDataset) or at.write is None:
             return {}
-        examples = dataset.examples(spec.captions)
+        examples = dataset.list_examples(spec.captions)
         images = np.stack([example.image for example in examples])
         prompts = [example.caption for example in examples]
         longest = max(map(len, dataset.tokenizer.encode(prompts)))

@@ -17,7 +17,7 @@ from gnflow import trees
 from gnflow.objective import Params
 from gnflow.optim.arguments import add_help_of
 from gnflow.optim.decay import find_decay
-from gnflow.optim.protocol import Fisher, Transform, counter, rate
+from gnflow.optim.protocol import Fisher, Transform, make_counter, make_rate
 from gnflow.optim.schedules import Schedule, constant
 from gnflow.spec.rules import AdamWRule, Cautious
 
@@ -39,12 +39,14 @@ def adamw(
     weight_decay: float | Cautious = 0.0,
     schedule: Schedule | None = None,
 ) -> Transform[AdamWState]:
-    """Makes AdamW for any dict of tensors."""
+    """Make AdamW for any dict of tensors."""
     factor = schedule or constant()
     b1, b2 = betas
 
     def init(params: Params) -> AdamWState:
-        return AdamWState(counter(params), rate(learning_rate, params), trees.zeros(params), trees.zeros(params))
+        return AdamWState(
+            make_counter(params), make_rate(learning_rate, params), trees.zeros(params), trees.zeros(params)
+        )
 
     def update(gradients: Params, state: AdamWState, params: Params) -> tuple[Params, AdamWState]:
         return feed(gradients, gradients, gradients, state, params)

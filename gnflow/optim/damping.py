@@ -15,7 +15,7 @@ LEAST = 1e-8
 
 
 def add_damping(model: LocalModel, anchor: Params, damping: Scalar) -> LocalModel:
-    """Adds the damping term to the value, the gradient and the product of the model around `anchor`."""
+    """Add the damping term to the value, the gradient and the product of the model around `anchor`."""
 
     def compute_term(displacement: Params) -> Scalar:
         return 0.5 * damping * trees.dot(displacement, displacement)
@@ -26,15 +26,15 @@ def add_damping(model: LocalModel, anchor: Params, damping: Scalar) -> LocalMode
     def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         slope, value = model.gradient(params, tokens)
         displacement = trees.subtract(params, trees.pick(anchor, params))
-        return trees.along(slope, displacement, damping), value + compute_term(displacement)
+        return trees.move_along(slope, displacement, damping), value + compute_term(displacement)
 
     def product(direction: Params, tokens: Tokens) -> Params:
-        return trees.along(model.product(direction, tokens), direction, damping)
+        return trees.move_along(model.product(direction, tokens), direction, damping)
 
     return model._replace(value=value, gradient=gradient, product=product)
 
 
 def adapt(damping: Scalar, gain: Scalar) -> Scalar:
-    """Adapts the damping to a gain ratio: more if the ratio is small or not a number, less if it is close to 1."""
+    """Adapt the damping to a gain ratio: more if the ratio is small or not a number, less if it is close to 1."""
     grown = torch.where(gain >= 0.25, damping, 1.5 * damping)
     return torch.where(gain > 0.75, damping / 1.5, grown).clamp(min=LEAST)

@@ -25,7 +25,7 @@ from gnflow import trees
 from gnflow.objective import LocalModel, Metrics, Objective, Params
 from gnflow.optim.averages import Average, add_weighted, average_last
 from gnflow.optim.damping import adapt, add_damping
-from gnflow.optim.protocol import AnyState, Cost, Jit, Part, Solver, eager, jit_for_block, rate
+from gnflow.optim.protocol import AnyState, Cost, Jit, Part, Solver, eager, jit_for_block, make_rate
 from gnflow.optim.search import Search
 
 DAMPING = "gn/damping"
@@ -100,23 +100,23 @@ class GaussNewton:
         return self.cost.microbatches
 
     def init(self, params: Params) -> GaussNewtonState:
-        """Returns the state before the first step. The first solve starts from the params themselves."""
+        """Return the state before the first step. The first solve starts from the params themselves."""
         inner = {name: block.inner.init(trees.pick(params, block.names)) for name, block in self.blocks.items()}
         memory = {**self.search.memory, **({DAMPING: self.damping} if self.damping else {})}
-        return GaussNewtonState(trees.clone(params), inner, {name: rate(n, params) for name, n in memory.items()})
+        return GaussNewtonState(trees.clone(params), inner, {name: make_rate(n, params) for name, n in memory.items()})
 
     def parts(self, params: Params, state: GaussNewtonState) -> Iterator[Part]:
-        """Returns the parts of every block."""
+        """Return the parts of every block."""
         for name, block in self.blocks.items():
             yield from block.inner.parts(trees.pick(params, block.names), state.inner[name])
 
     def step(
         self, objective: Objective, params: Params, state: GaussNewtonState, batch: Tensor
     ) -> tuple[Params, GaussNewtonState, Metrics]:
-        """Takes one outer step. The batch has the micro-batches of the solve first, then those of the search."""
+        """Take one outer step. The batch has the micro-batches of the solve first, then those of the search."""
         # No copy is needed, since nothing that a step computes shares storage with the weights that it was given.
         anchor = params
-        model, solve = objective.around(anchor), torch.split(batch[: self.cost.solve], self.width)
+        model, solve = objective.build_model(anchor), torch.split(batch[: self.cost.solve], self.width)
         if self.damping:
             model = add_damping(model, anchor, state.memory[DAMPING])
         solved = {name: self._solve(name, model, anchor, state, solve) for name in self.blocks}
@@ -140,7 +140,7 @@ class GaussNewton:
             metrics[DAMPING] = memory[DAMPING]
             memory[DAMPING] = adapt(memory[DAMPING], found.metrics["gn/gain_ratio"])
         if self.carry is not None:
-            point = trees.along(found.params, trees.subtract(point, anchor), self.carry)
+            point = trees.move_along(found.params, trees.subtract(point, anchor), self.carry)
         inner = {name: block.inner for name, block in solved.items()}
         return found.params, GaussNewtonState(trees.select(found.accepted, point, anchor), inner, memory), metrics
 
@@ -163,6 +163,6 @@ class GaussNewton:
 
 
 def _average_metrics(blocks: Sequence[Metrics], *kinds: str) -> Metrics:
-    """Averages metrics over blocks. For dominance this is the mean over all matrices if blocks have equally many."""
+    """Average metrics over blocks. For dominance this is the mean over all matrices if blocks have equally many."""
     names = sorted({name for metrics in blocks for name in metrics if name.startswith(kinds)})
     return {name: torch.stack([metrics[name] for metrics in blocks if name in metrics]).mean() for name in names}

@@ -20,7 +20,7 @@ from gnflow.optim.arguments import add_help_of
 from gnflow.optim.decay import find_decay
 from gnflow.spec.base import Rate
 from gnflow.spec.rules import Beta, Cautious, FirstOrder, WeightDecay
-from gnflow.transform import Schedule, Transform, counter, rate
+from gnflow.transform import Schedule, Transform, make_counter, make_rate
 
 
 class LionRule(FirstOrder):
@@ -33,8 +33,8 @@ class LionRule(FirstOrder):
     betas: Annotated[tuple[Beta, Beta], Strict(False)] = (0.9, 0.99)
     """Weight of the momentum in the update, and decay rate of the momentum."""
     weight_decay: WeightDecay = 0.0
-    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate. `cautious` shrinks
-    only those that the update shrinks as well."""
+    """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
+    decay. `cautious` does so only for the weights that the update shrinks, too."""
 
 
 class LionState(NamedTuple):
@@ -52,12 +52,12 @@ def lion(
     weight_decay: float | Cautious = 0.0,
     schedule: Schedule | None = None,
 ) -> Transform[LionState]:
-    """Makes Lion for any dict of tensors."""
+    """Make Lion for any dict of tensors."""
     b1, b2 = betas
 
     def init(params: Params) -> LionState:
         zeros = {name: w.new_zeros(w.shape) for name, w in params.items()}
-        return LionState(counter(params), rate(learning_rate, params), zeros)
+        return LionState(make_counter(params), make_rate(learning_rate, params), zeros)
 
     def update(gradients: Params, state: LionState, params: Params) -> tuple[Params, LionState]:
         lr = state.learning_rate if schedule is None else state.learning_rate * schedule(state.updates)

@@ -12,17 +12,17 @@ from gnflow.objective import LocalModel, Objective, Params, Scalar, Slopes, Toke
 
 
 def weigh_microbatches(objective: Slopes, batch: Tensor) -> Tensor:
-    """Returns W, (micro-batches,)."""
+    """Return W, (micro-batches,)."""
     return torch.stack([objective.weight(tokens) for tokens in batch])
 
 
 def average_value(value: Callable[[Tokens], Scalar], batch: Tensor, counts: Tensor) -> Scalar:
-    """Returns the mean of `value` over micro-batches. `counts` are the `weigh_microbatches` of the batch."""
+    """Return the mean of `value` over micro-batches. `counts` are the `weigh_microbatches` of the batch."""
     return _average(torch.stack([value(tokens) for tokens in batch]), counts)
 
 
 def average_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Params, Scalar]:
-    """Returns the mean gradient and loss. It holds a running sum and the current gradient."""
+    """Return the mean gradient and loss. It holds a running sum and the current gradient."""
     if len(batch) == 1:
         return objective.gradient(params, batch[0])
     losses = []
@@ -38,7 +38,7 @@ def average_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[
 
 
 def average_product(model: LocalModel, direction: Params, batch: Tensor) -> Params:
-    """Returns the mean curvature times `direction`. It holds a running sum and the current product."""
+    """Return the mean curvature times `direction`. It holds a running sum and the current product."""
     if len(batch) == 1:
         return model.product(direction, batch[0])
     products = (model.product(direction, tokens) for tokens in batch)
@@ -46,7 +46,7 @@ def average_product(model: LocalModel, direction: Params, batch: Tensor) -> Para
 
 
 def average_diagonal(objective: Objective, params: Params, batch: Tensor, draw: Callable[[int], Tensor]) -> Params:
-    """Returns the mean of the estimates of curvature. `draw` makes the noise of the micro-batch of this index.
+    """Return the mean of the estimates of curvature. `draw` makes the noise of the micro-batch of this index.
 
     It holds a running sum and the current estimate.
     """
@@ -57,12 +57,12 @@ def average_diagonal(objective: Objective, params: Params, batch: Tensor, draw: 
 
 
 def keep_positive(x: Tensor) -> Tensor:
-    """Raises values to at least the smallest positive number, so that one can divide by them."""
+    """Raise values to at least the smallest positive number, so that one can divide by them."""
     return x.clamp(min=torch.finfo(x.dtype).tiny)
 
 
 def _average_tree(trees: Iterable[Params], counts: Tensor) -> Params:
-    """Returns the weighted mean of trees, and consumes them."""
+    """Return the weighted mean of trees, and consume them."""
     total: Params = {}
     for tree, count in zip(trees, counts, strict=True):
         torch._foreach_mul_(list(tree.values()), count)

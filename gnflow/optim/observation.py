@@ -6,7 +6,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from gnflow.models.initial import generator_for
+from gnflow.models.initial import make_generator
 from gnflow.objective import LocalModel, Params, Slopes
 from gnflow.optim.means import average_diagonal
 from gnflow.optim.protocol import AnyState, Curvature
@@ -17,7 +17,7 @@ Observe: TypeAlias = Callable[[Slopes, Stacks, Params, AnyState, Tensor], AnySta
 
 
 def observe_with(curvature: Curvature[AnyState], seed: int) -> Observe:
-    """Makes the function that shows a transform its curvature on all micro-batches of a step, when that is due.
+    """Make the function that shows a transform its curvature on all micro-batches of a step, when that is due.
 
     The labels are a function of `seed`, the number of updates and the micro-batch, so a run that resumes draws the same
     ones. The function raises ValueError for a model of a loss, which draws no labels.
@@ -39,8 +39,8 @@ def observe_with(curvature: Curvature[AnyState], seed: int) -> Observe:
 
 
 def draw_noise(tokens: Tensor, key: str) -> Tensor:
-    """Returns a number in [0, 1) for each target of a micro-batch, (rows, time); on the device `meta` a shape alone."""
+    """Return a number in [0, 1) for each target of a micro-batch, (rows, time); on the device `meta` a shape alone."""
     rows, length = tokens.shape[:2]
     if tokens.is_meta:
         return torch.empty(rows, length - 1, device="meta")
-    return torch.rand(rows, length - 1, generator=generator_for(key)).to(tokens.device)
+    return torch.rand(rows, length - 1, generator=make_generator(key)).to(tokens.device)

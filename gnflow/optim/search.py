@@ -55,7 +55,7 @@ class Search(Protocol):
     def __call__(
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
-        """Returns the accepted params, which share no storage with `anchor`. `model` is the model that was solved."""
+        """Return the accepted params, which share no storage with `anchor`. `model` is the model that was solved."""
 
 
 class FullStep:
@@ -67,7 +67,7 @@ class FullStep:
     def __call__(
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
-        """Returns the goal itself. It records losses on `batch` and does not use them."""
+        """Return the goal itself. It records losses on `batch` and does not use them."""
         seen = Seen(batch, weigh_microbatches(objective, batch))
         before, after = (average_loss(objective, params, seen) for params in (anchor, goal))
         found = measure_gains(objective, anchor, goal, seen, before, after)
@@ -88,22 +88,22 @@ class GeometricSearch:
     def __call__(
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
-        """Takes the best trial. A trial that is not finite loses; without any improvement the step is refused."""
+        """Take the best trial. A trial that is not finite loses; without any improvement the step is refused."""
         return choose_trial(objective, anchor, goal, batch, torch.tensor(self.alphas, dtype=torch.float64))
 
 
 def choose_trial(objective: Objective, anchor: Params, goal: Params, batch: Tensor, alphas: Tensor) -> Found:
-    """Takes the step length, out of these and 0, that has the smallest finite loss."""
+    """Take the step length, out of these and 0, that has the smallest finite loss."""
     seen = Seen(batch, weigh_microbatches(objective, batch))
     before = average_loss(objective, anchor, seen)
     alphas = alphas.to(before)
-    trials = [average_loss(objective, trees.towards(anchor, goal, alpha), seen) for alpha in alphas]
+    trials = [average_loss(objective, trees.move_towards(anchor, goal, alpha), seen) for alpha in alphas]
     losses = torch.stack(trials).nan_to_num(nan=torch.inf)
     # An index in brackets would be read by the host, which would have to wait for the device.
     best = losses.argmin()
     after, alpha = losses.take(best), alphas.take(best)
     accepted = after < before
-    candidate = trees.towards(anchor, goal, alpha)
+    candidate = trees.move_towards(anchor, goal, alpha)
     found = measure_gains(objective, anchor, candidate, seen, before, after)
     metrics = {"loss/train": before, "gn/alpha": torch.where(accepted, alpha, 0.0), **found}
     return Found(trees.select(accepted, candidate, anchor), accepted, metrics, {})
@@ -112,8 +112,8 @@ def choose_trial(objective: Objective, anchor: Params, goal: Params, batch: Tens
 def measure_gains(
     objective: Objective, anchor: Params, candidate: Params, seen: Seen, before: Scalar, after: Scalar
 ) -> Metrics:
-    """Compares the decrease that the model predicts for `candidate`, without damping, with that of the loss."""
-    model = objective.around(anchor)
+    """Compare the decrease that the model predicts for `candidate`, without damping, with that of the loss."""
+    model = objective.build_model(anchor)
     predicted = before - average_value(lambda tokens: model.value(candidate, tokens), *seen)
     actual = before - after
     return {
@@ -124,5 +124,5 @@ def measure_gains(
 
 
 def average_loss(objective: Objective, params: Params, seen: Seen) -> Scalar:
-    """Returns the mean loss over micro-batches."""
+    """Return the mean loss over micro-batches."""
     return average_value(lambda tokens: objective.value(params, tokens), *seen)

@@ -25,7 +25,7 @@ from gnflow.objective import Params
 from gnflow.optim import bases
 from gnflow.optim.arguments import add_help_of
 from gnflow.optim.decay import find_decay
-from gnflow.optim.protocol import Fisher, Transform, counter, rate, refuse_shape
+from gnflow.optim.protocol import Fisher, Transform, make_counter, make_rate, refuse_shape
 from gnflow.optim.schedules import Schedule, constant
 from gnflow.spec.rules import Cautious, SoapRule
 
@@ -77,7 +77,7 @@ def soap(
     fresh_factors: bool = False,
     schedule: Schedule | None = None,
 ) -> Transform[SoapState]:
-    """Makes SOAP for vectors, matrices (m, n) and stacks (k, m, n). Raises ValueError in `init` for anything else."""
+    """Make SOAP for vectors, matrices (m, n) and stacks (k, m, n). Raises ValueError in `init` for anything else."""
     return adam_in_bases(
         "soap",
         SHAMPOO,
@@ -108,7 +108,7 @@ def adam_in_bases(
     fresh_factors: bool,
     schedule: Schedule | None,
 ) -> Transform[SoapState]:
-    """Makes SOAP with factors that are averages of other products. Errors begin with `method`."""
+    """Make SOAP with factors that are averages of other products. Errors begin with `method`."""
     factor = schedule or constant()
     b1, b2 = betas
     fading = b2 if shampoo_beta is None else shampoo_beta
@@ -120,7 +120,7 @@ def adam_in_bases(
         left, right = bases.begin_factors(params, max_precondition_dim)
         moments = trees.zeros(params), trees.zeros(params)
         turned = bases.begin_bases(left), bases.begin_bases(right)
-        return SoapState(counter(params), rate(learning_rate, params), *moments, left, right, *turned)
+        return SoapState(make_counter(params), make_rate(learning_rate, params), *moments, left, right, *turned)
 
     def into(tree: Params, state: SoapState) -> Params:
         return bases.turn_into(tree, state.left_basis, state.right_basis)

@@ -24,7 +24,7 @@ from gnflow.optim.arguments import add_help_of
 from gnflow.optim.decay import find_decay
 from gnflow.spec.base import Count, Rate, Unit
 from gnflow.spec.rules import Beta, Cautious, FirstOrder, WeightDecay
-from gnflow.transform import Curvature, Schedule, Transform, counter, rate
+from gnflow.transform import Curvature, Schedule, Transform, make_counter, make_rate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,8 +45,8 @@ class SophiaRule(FirstOrder):
     eps: Rate = 1e-12
     """Smallest value of the curvature times `gamma`, so that no division is by zero."""
     weight_decay: WeightDecay = 0.1
-    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate. `cautious` shrinks
-    only those that the update shrinks as well."""
+    """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
+    decay. `cautious` does so only for the weights that the update shrinks, too."""
     estimate_every: Annotated[Count, Unit("updates")] = 10
     """Number of updates between two estimates of the curvature. An estimate costs about as much as a gradient."""
 
@@ -70,7 +70,7 @@ def sophia(
     estimate_every: int = 10,
     schedule: Schedule | None = None,
 ) -> Transform[SophiaState]:
-    """Makes Sophia-G for any dict of tensors. Until the first estimate of curvature, each entry moves by the full rate.
+    """Make Sophia-G for any dict of tensors. Until the first estimate of curvature, each entry moves by the full rate.
 
     A loop of your own shows it the estimates, by `Transform.curvature` or by `as_torch(...).observe`.
     """
@@ -78,7 +78,7 @@ def sophia(
 
     def init(params: Params) -> SophiaState:
         momentum, diagonal = ({name: w.new_zeros(w.shape) for name, w in params.items()} for _ in range(2))
-        return SophiaState(counter(params), rate(learning_rate, params), momentum, diagonal)
+        return SophiaState(make_counter(params), make_rate(learning_rate, params), momentum, diagonal)
 
     def update(gradients: Params, state: SophiaState, params: Params) -> tuple[Params, SophiaState]:
         lr = state.learning_rate if schedule is None else state.learning_rate * schedule(state.updates)

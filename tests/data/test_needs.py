@@ -11,7 +11,7 @@ from gnflow.errors import EnvironmentProblem
 from gnflow.spec import data, multimodal
 from gnflow.spec.base import Kind
 from gnflow.spec.data import SourceKind
-from gnflow.spec.factory import imported
+from gnflow.spec.factory import import_function
 from gnflow.spec.multimodal import ImageHub, ImageKind, ImageTable
 
 OURS = [
@@ -55,7 +55,7 @@ def checked(root: Path) -> tuple[str, str]:
 
 @pytest.mark.parametrize("kind", OURS, ids=lambda kind: kind.__name__)
 def test_every_source_that_comes_with_gnflow_says_what_it_needs(kind: type[Kind]) -> None:
-    assert callable(imported(kind.model_construct(), "needs"))
+    assert callable(import_function(kind.model_construct(), "needs"))
 
 
 def test_there_are_eight_of_them() -> None:
@@ -67,7 +67,7 @@ def test_a_plugin_says_what_it_needs_and_its_factory_is_left_alone(tmp_path: Pat
     (tmp_path / "pyproject.toml").write_text('[tool.gnflow.sources]\nletters = "my_sources:Letters"\n')
     (tmp_path / "my_sources.py").write_text(LETTERS)
     (tmp_path / "a.yaml").write_text(SPEC)
-    expected = "a.yaml: ok\n  a run needs what is not here: there are no letters; write some\n"
+    expected = "a.yaml: ok\n  missing for a run: there are no letters; write some\n"
     assert checked(tmp_path) == (expected, "[]")
     (tmp_path / "letters").mkdir()
     assert checked(tmp_path)[0] == "a.yaml: ok\n"
@@ -83,4 +83,4 @@ def test_looking_for_the_files_of_a_corpus_opens_none_of_them(tmp_path: Path) ->
 def test_a_package_that_is_not_installed_is_called_what_pip_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(EnvironmentProblem, match=r"package pillow, .+\nrun: pip install 'gnflow\[images\]'"):
-        needs.images(ImageHub.model_construct(), Path())
+        needs.require_images(ImageHub.model_construct(), Path())

@@ -6,7 +6,7 @@ from gnflow import optim
 from gnflow.optim import Cautious
 from gnflow.optim.decay import find_decay
 from gnflow.spec.built_in import BUILT_IN
-from gnflow.spec.canonical import digest, tree
+from gnflow.spec.canonical import digest, make_tree
 
 RULES = list(BUILT_IN["optimizers"])
 RATE = 0.25
@@ -63,5 +63,9 @@ def test_a_spec_may_write_it_and_a_number_means_what_it_meant(kind):
     assert experiment({"kind": kind, "weight_decay": written}).optimizer.weight_decay == Cautious(rate=0.3)
     assert experiment({"kind": kind, "weight_decay": "cautious"}).optimizer.weight_decay == Cautious()
     plain = experiment({"kind": kind, "weight_decay": 0.3})
-    assert tree(plain)["optimizer"]["weight_decay"] == plain.model_dump(mode="json")["optimizer"]["weight_decay"] == 0.3
+    assert (
+        make_tree(plain)["optimizer"]["weight_decay"]
+        == plain.model_dump(mode="json")["optimizer"]["weight_decay"]
+        == 0.3
+    )
     assert digest(plain) != digest(experiment({"kind": kind, "weight_decay": written}))

@@ -22,7 +22,7 @@ def given(request):
     problem = multimodal.small(request.param)
     batch = multimodal.tokens(request.param, 3, 4)
     batch[0, :3, :, 1] = 0
-    objective = build.objective(problem.model, multimodal.experiment(request.param, {"kind": "gauss_newton"}))
+    objective = build.build_objective(problem.model, multimodal.experiment(request.param, {"kind": "gauss_newton"}))
     assert len({objective.weight(tokens).item() for tokens in batch}) == 3
     return objective, problem.params, batch, batch.flatten(0, 1)
 
@@ -34,8 +34,8 @@ def test_a_mean_gradient_is_that_of_all_rows_together(given):
 
 def test_so_is_that_of_the_gauss_newton_model(given):
     objective, params, batch, rows = given
-    moved = trees.along(params, noise(params, 7), 0.3)
-    found = average_gradient(objective.around(params), moved, batch)
+    moved = trees.move_along(params, noise(params, 7), 0.3)
+    found = average_gradient(objective.build_model(params), moved, batch)
     torch.testing.assert_close(found, objective.curved(moved, params, rows))
 
 
@@ -44,7 +44,7 @@ def test_a_search_decides_on_all_rows_together(given):
     loss = average_value(lambda tokens: objective.value(params, tokens), batch, weigh_microbatches(objective, batch))
     torch.testing.assert_close(loss, objective.value(params, rows))
     downhill = trees.subtract(params, objective.gradient(params, rows)[0])
-    model = objective.around(params)
+    model = objective.build_model(params)
     apart, together = (GeometricSearch(3)(objective, model, params, downhill, each, {}) for each in (batch, rows[None]))
     assert apart.accepted
     torch.testing.assert_close(apart.metrics, together.metrics)
@@ -58,7 +58,7 @@ def test_the_leaves_of_a_projection_weigh_what_their_targets_do(given, leaves):
     grown = list(FisherOrthogonal(soap(), stacks, 3, leaves=leaves)._compute_leaves(objective, params, batch))
     mean = trees.add(*[trees.scale(leaf.gradient, leaf.share) for leaf in grown[:2]])
     for leaf in grown[2:]:
-        mean = trees.along(mean, leaf.gradient, leaf.share)
+        mean = trees.move_along(mean, leaf.gradient, leaf.share)
     torch.testing.assert_close(mean, objective.gradient(params, rows)[0])
 
 
@@ -77,7 +77,7 @@ def test_without_any_target_there_is_nothing_to_follow():
     problem = multimodal.small("janus")
     batch = multimodal.tokens("janus", 2, 4)
     batch[..., 1] = 0
-    objective = build.objective(problem.model, multimodal.experiment("janus", {"kind": "adamw"}))
+    objective = build.build_objective(problem.model, multimodal.experiment("janus", {"kind": "adamw"}))
     gradient, loss = average_gradient(objective, problem.params, batch)
     assert loss == 0
     assert not any(each.any() for each in gradient.values())

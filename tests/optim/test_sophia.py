@@ -14,7 +14,7 @@ from gnflow.compiler import build, methods
 from gnflow.compiler.plan import plan
 from gnflow.curvature import pieces
 from gnflow.curvature.linearised import BENDS, SURROGATES
-from gnflow.models.loss import draw_labels, probabilities
+from gnflow.models.loss import compute_probabilities, draw_labels
 from gnflow.objective import Objective
 from gnflow.optim import as_torch, chain, clip_by_global_norm, hyperball, lion, partition, sophia
 from gnflow.optim.descent import Descent
@@ -60,9 +60,9 @@ def test_before_the_first_estimate_every_entry_moves_by_the_rate():
 def test_the_mean_of_all_estimates_is_the_diagonal_of_the_gauss_newton_matrix(kind):
     """Every combination of labels, weighed by its probability, against products with unit vectors."""
     network, params, tokens = problems.small() if kind == "text" else multimodal.small(kind)
-    problem, tokens = build.exact(network), tokens[:1, :3]
+    problem, tokens = build.build_exact(network), tokens[:1, :3]
     inputs, targets = network.split(tokens)
-    p = probabilities(network.logits(params, inputs), targets)
+    p = compute_probabilities(network.compute_logits(params, inputs), targets)
     edges = torch.cat((torch.zeros_like(p[..., :1]), p.cumsum(-1)), -1)
     mean, total = trees.zeros(trees.pick(params, network.moving)), 0.0
     for labels in product(range(p.shape[-1]), repeat=2):
@@ -73,7 +73,7 @@ def test_the_mean_of_all_estimates_is_the_diagonal_of_the_gauss_newton_matrix(ki
         choice = torch.stack(middles).unsqueeze(0)
         assert draw_labels(p, choice).tolist() == [list(labels)]
         weight = float(chosen[0] * chosen[1])
-        mean, total = trees.along(mean, problem.diagonal(params, choice, tokens), weight), total + weight
+        mean, total = trees.move_along(mean, problem.diagonal(params, choice, tokens), weight), total + weight
     assert total == pytest.approx(1.0)
     generator = torch.Generator().manual_seed(0)
     for name in list(mean)[:: max(len(mean) // 5, 1)]:
@@ -88,8 +88,8 @@ def test_the_mean_of_all_estimates_is_the_diagonal_of_the_gauss_newton_matrix(ki
 def test_an_estimate_in_pieces_is_that_of_the_whole(kind):
     network, params, tokens = problems.small() if kind == "text" else multimodal.small(kind)
     thrift, choice = pieces.Thrift(3, True), draw_noise(tokens, "pieces")
-    cut = pieces.objective(network, thrift, SURROGATES["quadratic"], BENDS["quadratic"])
-    expected = build.exact(network).diagonal(params, choice, tokens)
+    cut = pieces.build_objective(network, thrift, SURROGATES["quadratic"], BENDS["quadratic"])
+    expected = build.build_exact(network).diagonal(params, choice, tokens)
     torch.testing.assert_close(cut.diagonal(params, choice, tokens), expected)
 
 
@@ -150,14 +150,14 @@ def test_the_plan_counts_a_fraction_of_an_estimate_for_each_micro_batch():
 
 def test_the_seed_of_a_run_reaches_the_labels():
     small = shrink(experiment({"kind": "sophia", "microbatches": 1}))
-    network = build.model(small, "plain")
+    network = build.build_model(small, "plain")
     start, tokens = draw_start(small, network), draw_text(small, 1, 0)
     states = []
     for seed in (0, 0, 1):
         optimizer = methods.build_optimizer(small.optimizer, network, 3, eager, seed=seed)
         state = optimizer.init(trees.clone(start))
-        _, state, _ = optimizer.step(build.objective(network, small), trees.clone(start), state, tokens)
-        states.append(trees.named_tensors(state))
+        _, state, _ = optimizer.step(build.build_objective(network, small), trees.clone(start), state, tokens)
+        states.append(trees.name_tensors(state))
     key = next(name for name in states[0] if "/diagonal/" in name)
     assert torch.equal(states[0][key], states[1][key])
     assert not torch.equal(states[0][key], states[2][key])
@@ -168,7 +168,7 @@ def test_a_model_of_a_loss_is_refused():
     optimizer = Descent(partition({"all": sophia()}, stacks.rules), stacks, 1)
     model = Objective(
         None, None, lambda params, anchor, tokens: (params, params["a"].sum())
-    ).around(drawn(0))  # fmt: skip
+    ).build_model(drawn(0))  # fmt: skip
     with pytest.raises(ValueError, match="draws no labels"):
         optimizer.step(model, drawn(0), optimizer.init(drawn(0)), torch.zeros(1, 1, 2))
 

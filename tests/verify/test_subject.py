@@ -4,13 +4,13 @@ from problems import experiment
 from gnflow.compiler.plan import plan
 from gnflow.spec.data import Tokens
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.grammar import shapes
+from gnflow.spec.grammar import list_shapes
 from gnflow.verify.subject import shrink
 
 LARGE = {"layers": 12, "width": 768, "heads": 12, "key_value_heads": 4, "hidden": 2048, "feedforward": "swiglu"}
 
 
-@pytest.mark.parametrize("kind", shapes(Experiment)["optimizer"].kinds)
+@pytest.mark.parametrize("kind", list_shapes(Experiment)["optimizer"].kinds)
 def test_the_small_copy_of_a_large_experiment_can_be_planned(kind):
     small = shrink(experiment({"kind": kind}, model=LARGE))
     assert sum(row.shape[0] for row in plan(small).parameters) < 500
