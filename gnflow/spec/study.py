@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gnflow.spec.base import Expects, Listed, Spec, Unit, refuse
+from gnflow.spec.base import Expects, Listed, Rate, Spec, Unit, refuse
 
 Key = str
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -72,8 +72,26 @@ class Arm(Spec):
     """Keys in which the tuning of this arm differs from that of the study."""
 
 
+class Budget(Spec):
+    """How long every run of a study trains; arms are compared by their loss at the end of their schedules."""
+
+    tokens: Annotated[Rate, Unit("tokens")]
+    """Training tokens of each run, including those of a line search; rounded up to whole steps."""
+
+
+class Scale(Spec):
+    """One size at which every arm is tuned and run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,20}$"), Expects("1 to 20 letters, digits and `-`")]
+    """Name of the scale; at it an arm is called `<arm>_<name>`."""
+    set: Overrides = Field(default_factory=dict)
+    """Overrides for every arm at this scale; the overrides of an arm come after them."""
+    budget: Budget | None = None
+    """Budget at this scale. Default: that of the study."""
+
+
 class Study(Spec):
-    """Arms, seeds, tuning and targets."""
+    """Arms, seeds, tuning, and the targets or the budget at which arms are compared."""
 
     name: Annotated[str, Field(min_length=1)]
     """Name of the study; it must be that of the folder that holds the file."""
@@ -85,20 +103,41 @@ class Study(Spec):
     """Seeds (`training.seed`) that each arm runs with."""
     tuning: Tuning | None = None
     """How every arm is tuned. Default: arms run as they are."""
-    targets: Annotated[Listed[float], Field(min_length=1)]
-    """Values of `loss/held_out` at which arms are compared. Runs stop at the lowest."""
+    targets: Annotated[Listed[float], Field(min_length=1)] | None = None
+    """Values of `loss/held_out` at which arms are compared. Runs stop at the lowest. Give either these or `budget`."""
+    budget: Budget | None = None
+    """How long every run trains. Arms are then compared by their loss at the end of their schedules."""
+    scales: Listed[Scale] = ()
+    """Sizes at which every arm is tuned and run. Default: the one size of the specs."""
     reference: str | None = None
-    """The arm that the others are compared to. Default: the one with the fewest steps."""
+    """The arm that the others are compared to. Default: the one with the fewest steps, or with the lowest loss."""
+    sigma: Annotated[Rate, Unit("nats")] | None = None
+    """Known standard deviation of the final loss over seeds. Intervals and tests are then of the normal distribution
+    and unpaired (a z-test). Default: it is unknown, and they are Student's, paired by seed."""
 
     @property
-    def target(self) -> float:
-        """The lowest target, at which runs stop."""
-        return min(self.targets)
+    def target(self) -> float | None:
+        """The lowest target, at which runs stop; None if arms are compared at a budget."""
+        return min(self.targets) if self.targets else None
+
+    @model_validator(mode="after")
+    def _targets_or_budget(self) -> "Study":
+        if (self.targets is None) == (self.budget is None):
+            what = "both are given" if self.targets else "none is given"
+            raise refuse(f"arms are compared at `targets` or at a `budget`, {what}; give one of them", "budget")
+        if self.sigma is not None and self.budget is None:
+            raise refuse("`sigma` is of the loss at the end of a `budget`; remove it or give one", "sigma")
+        for index, scale in enumerate(self.scales):
+            if scale.name in [other.name for other in self.scales[:index]]:
+                raise refuse(f"two scales are called `{scale.name}`", "scales")
+            if scale.budget is not None and self.budget is None:
+                raise refuse("a scale has a `budget` only if the study has one", "scales")
+        return self
 
     @field_validator("seeds", "targets")
     @classmethod
-    def _each_once(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        for index, value in enumerate(values):
-            if value in values[:index]:
+    def _each_once(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        for index, value in enumerate(values or ()):
+            if value in (values or ())[:index]:
                 raise refuse(f"{value} is given twice", index)
         return values
