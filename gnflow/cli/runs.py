@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gnflow import streams
-from gnflow.cli.app import Json, Reference, Run, Runs, Targets, app
+from gnflow.cli.app import Budget, Json, Reference, Run, Runs, Sigma, Targets, app
 
 
 @app.command()
@@ -30,12 +30,14 @@ def compare(
     runs: Runs,
     targets: Targets = None,
     reference: Reference = None,
+    budget: Budget = None,
+    sigma: Sigma = None,
     json: Json = False,
 ) -> None:
     """Compare what runs needed to reach a target, or their losses at equal budgets."""
     from gnflow.commands.compare import compare
 
-    raise typer.Exit(compare(runs, targets=targets or (), reference=reference, json=json))
+    raise typer.Exit(compare(runs, targets=targets or (), reference=reference, budget=budget, sigma=sigma, json=json))
 
 
 @app.command()
@@ -44,6 +46,8 @@ def report(
     output: Annotated[Path, typer.Option("-o", "--output", help="The HTML page to write.")] = Path("report.html"),
     targets: Targets = None,
     reference: Reference = None,
+    budget: Budget = None,
+    sigma: Sigma = None,
     title: Annotated[
         str | None, typer.Option(help="Of the page. Default: the arms and the target.", show_default=False)
     ] = None,
@@ -52,7 +56,10 @@ def report(
     from gnflow.commands.report import report
 
     streams.dispense()
-    raise typer.Exit(report(runs, output=output, targets=targets or (), reference=reference, title=title))
+    aims = targets or ()
+    raise typer.Exit(
+        report(runs, output=output, targets=aims, reference=reference, title=title, budget=budget, sigma=sigma)
+    )
 
 
 @app.command()

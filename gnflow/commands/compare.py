@@ -22,10 +22,18 @@ COUNTS = ("passes", "tokens", "tokens/solve", "tokens/search", "flops")
 TAUS = (1.0, 1.5, 2.0, 4.0)
 
 
-def compare(runs: Sequence[Path], *, targets: Sequence[float], reference: str | None, json: bool) -> int:
+def compare(
+    runs: Sequence[Path],
+    *,
+    targets: Sequence[float],
+    reference: str | None,
+    json: bool,
+    budget: float | None = None,
+    sigma: float | None = None,
+) -> int:
     """Print the comparison as tables with a verdict in words, or as JSON. Returns 7 if a run had to be left out."""
     found = readable(runs)
-    comparison = compared(found.runs, targets, reference)
+    comparison = compared(found.runs, targets, reference, budget=budget, sigma=sigma)
     if json:
         print(json_text.dumps(comparison.to_json(), indent=2, allow_nan=False))
     else:

@@ -61,6 +61,22 @@ class Tuning(Spec):
         return base.model_copy(update=own | both)
 
 
+class Widening(Spec):
+    """Trials that `gnflow study widen` added to an arm, beyond the edge of ranges."""
+
+    trials: Annotated[int, Field(ge=1), Unit("runs")]
+    """Number of trials that were added."""
+    space: Annotated[dict[Key, Dimension], Field(min_length=1)]
+    """The ranges beyond the edge, by dotted key; all other keys are drawn from the space of the arm."""
+
+
+class Widenings(Spec):
+    """The file `widened.yaml` beside a study: everything that was added to it."""
+
+    arms: dict[str, Listed[Widening]]
+    """What was added to each arm, in order."""
+
+
 class Arm(Spec):
     """One of the methods that are compared."""
 
@@ -119,6 +135,12 @@ class Study(Spec):
     def target(self) -> float | None:
         """The lowest target, at which runs stop; None if arms are compared at a budget."""
         return min(self.targets) if self.targets else None
+
+    def budget_at(self, scale: str | None = None) -> float | None:
+        """The tokens of each run at a scale; None if arms are compared at targets."""
+        own = next((each.budget for each in self.scales if each.name == scale), None)
+        budget = own or self.budget
+        return None if budget is None else budget.tokens
 
     @model_validator(mode="after")
     def _targets_or_budget(self) -> "Study":

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from gnflow.study.arms import Arm
 from gnflow.study.intervals import Interval, bootstrap, sign_flip_test, t_interval, t_test
 from gnflow.study.scores import METRIC, costs
+from gnflow.study.token_ratio import TokenRatio
 from gnflow.train.run import Run
 
 FIRST = (
@@ -53,6 +54,8 @@ class Difference(NamedTuple):
     bootstrap: Interval | None
     p_value: float | None
     p_sign_flip: float | None
+    token_ratio: TokenRatio | None = None
+    """Tokens that the reference would need for the loss of the other arm; only at the end of schedules."""
 
 
 class Budget(NamedTuple):
@@ -121,10 +124,11 @@ def _reached(name: str, runs: Mapping[int, Course], axis: str, amount: float) ->
 
 def _differences(arms: Sequence[Reached], reference: str) -> tuple[Difference, ...]:
     mine = next(arm.losses for arm in arms if arm.arm == reference)
-    return tuple(_difference(arm, mine) for arm in arms if arm.arm != reference and mine.keys() & arm.losses.keys())
+    return tuple(difference(arm, mine) for arm in arms if arm.arm != reference and mine.keys() & arm.losses.keys())
 
 
-def _difference(other: Reached, mine: Mapping[int, float]) -> Difference:
+def difference(other: Reached, mine: Mapping[int, float]) -> Difference:
+    """Return the difference of an arm from the losses of the reference, over the seeds that both have."""
     seeds = tuple(sorted(mine.keys() & other.losses.keys()))
     values = [other.losses[seed] - mine[seed] for seed in seeds]
     several = len(values) > 1

@@ -5,9 +5,10 @@ from math import isfinite
 from typing import NamedTuple
 
 from gnflow.errors import SpecError
-from gnflow.study import budget_verdict, figures
+from gnflow.study import budget_verdict, end_verdict, figures
 from gnflow.study.arms import Arm, arms
 from gnflow.study.budgets import Budget, budgets
+from gnflow.study.ends import compare_ends, warn
 from gnflow.study.fairness import warnings
 from gnflow.study.intervals import Interval
 from gnflow.study.load import load, objection
@@ -15,6 +16,7 @@ from gnflow.study.profile import Profile, profile
 from gnflow.study.ratios import Estimate, Ratio, ratio
 from gnflow.study.results import Result, result
 from gnflow.study.scores import COLUMNS, METRIC, WORDS
+from gnflow.study.token_ratio import TokenRatio
 from gnflow.study.verdict import verdict
 from gnflow.train.run import Run
 
@@ -36,10 +38,12 @@ class Comparison(NamedTuple):
     profiles: dict[str, Profile]
     """Performance profiles by axis (WORDS); empty with one target or one arm."""
     budgets: tuple[Budget, ...]
-    """The comparison at equal budgets, by axis, if there is no target."""
+    """The comparison at equal budgets, by axis, if there is no target; at the end of schedules, by tokens alone."""
     verdict: tuple[str, ...]
     """Sentences about the headline."""
     warnings: tuple[str, ...]
+    ended: bool = False
+    """Whether arms are compared at the end of their schedules, which all spend one budget."""
 
     @property
     def headline(self) -> float | None:
@@ -76,14 +80,26 @@ class Comparison(NamedTuple):
         }
 
 
-def compare(runs: Sequence[Run], targets: Sequence[float] = (), reference: str | None = None) -> Comparison:
+def compare(
+    runs: Sequence[Run],
+    targets: Sequence[float] = (),
+    reference: str | None = None,
+    *,
+    budget: float | None = None,
+    sigma: float | None = None,
+) -> Comparison:
     """Compare runs at `targets`, else at the target that all specs share, else at equal budgets.
+
+    With a `budget` in tokens, which every run was planned for, they are compared at the end of their schedules; `sigma`
+    is then the standard deviation of that loss over seeds, if it is known.
 
     Raises SpecError if two runs have the same arm and seed, or if the reference is unknown.
     """
     compared = arms(runs)
     named = None if reference is None else _named(reference, compared)
     downwards = tuple(sorted(set(targets) or _common_targets(runs), reverse=True))
+    if budget is not None:
+        return _at_ends(compared, budget, named, sigma)
     noise = objection(compared) if len(compared) > 1 else None
     axes = [axis for axis in WORDS if axis != "seconds" or noise is None]
     if not downwards:
@@ -120,6 +136,13 @@ def _at_budgets(compared: tuple[Arm, ...], axes: Sequence[str], named: str | Non
     said = (*budget_verdict.verdict(compared, found, chosen), *silent)
     against = (*warnings(compared), *budget_verdict.warnings(compared, found))
     return Comparison((), compared, (), chosen, (), {}, found, said, against)
+
+
+def _at_ends(compared: tuple[Arm, ...], amount: float, named: str | None, sigma: float | None) -> Comparison:
+    chosen, found = compare_ends(compared, amount, named, sigma)
+    said = tuple(end_verdict.verdict(compared, found, chosen, sigma))
+    against = (*warnings(compared), *(warning for budget in found for warning in warn(budget)))
+    return Comparison((), compared, (), chosen, (), {}, found, said, against, True)
 
 
 def _common_targets(runs: Sequence[Run]) -> set[float]:
@@ -182,10 +205,16 @@ def _budget(budget: Budget) -> dict[str, object]:
             for reached in budget.arms
         },
         "differences": {
-            each.other: each._asdict() | {"interval": _ends(each.interval), "bootstrap": _ends(each.bootstrap)}
+            each.other: {name: value for name, value in each._asdict().items() if name != "token_ratio"}
+            | {"interval": _ends(each.interval), "bootstrap": _ends(each.bootstrap)}
+            | ({"token_ratio": _token_ratio(each.token_ratio)} if each.token_ratio else {})
             for each in budget.differences
         },
     }
+
+
+def _token_ratio(ratio: TokenRatio) -> dict[str, object]:
+    return ratio._asdict() | {"interval": _ends(ratio.interval)}
 
 
 def _by_seed(values: Mapping[int, float]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from math import exp, log
 from typing import NamedTuple
 
 from gnflow.errors import SpecError
-from gnflow.spec.values import values
+from gnflow.spec.origins import values
 from gnflow.study.arms import Arm
 from gnflow.study.intervals import Interval, t_interval
 from gnflow.study.scaling_law import DECADE, Law, Point, fit
@@ -33,7 +33,7 @@ class TokenRatio(NamedTuple):
 
 def token_ratio(reference: Arm, losses: Mapping[int, float], budget: float) -> TokenRatio:
     """Return the ratio for another arm whose final losses by seed are given."""
-    for _, value in values(reference.runs[0].experiment):
+    for _, value in values(reference.runs[0].experiment.optimizer):
         if getattr(value, "looks_ahead", False):
             return _unknown(
                 f"the schedule of {reference.name} depends on the length of its run, so its loss on the way is not "

@@ -1,6 +1,6 @@
 """Work out one arm of a study: its spec with all overrides, its trials and its runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,14 +8,26 @@ from gnflow.spec.experiment import Experiment
 from gnflow.spec.extends import Assembled, referred
 from gnflow.spec.merge import assigned
 from gnflow.spec.problems import Problem, SpecProblems
-from gnflow.spec.study import Study, Tuning
+from gnflow.spec.study import Scale, Study, Tuning, Widening
 from gnflow.spec.training import Mlflow
 from gnflow.spec.tree import Entry, Node, Origin, Scalar, Table, plain
 from gnflow.spec.validate import validated
 from gnflow.study.design.design import ArmDesign, Job, Trial
 from gnflow.study.design.draws import Axis, Draw
-from gnflow.study.design.overrides import Overrides, assignments, entries_at, fixed, joined, misplaced, node_at, texts
+from gnflow.study.design.overrides import (
+    Overrides,
+    assignments,
+    entries_at,
+    fixed,
+    given_by_budget,
+    joined,
+    misplaced,
+    node_at,
+    one_horizon,
+    texts,
+)
 from gnflow.study.design.space import axes, draws, ends
+from gnflow.study.design.widen import WIDENED, beyond
 from gnflow.workspace import Workspace
 
 
@@ -28,44 +40,77 @@ class Reader:
     path: Path
     workspace: Workspace
     problems: list[Problem]
+    widened: Mapping[str, Sequence[Widening]]
+    """Trials that `gnflow study widen` added, by arm."""
 
-    def arm(self, name: str) -> ArmDesign | None:
-        """Work out the arm of this name; None if there is a problem in it."""
-        before = len(self.problems)
-        base = referred(node_at(self.tree, "arms", name, "spec"), self.path, self.workspace.root, self.problems)
-        own = joined(self._overrides("set"), self._overrides("arms", name, "set"))
-        extra = joined(self._overrides("tuning", "set"), self._overrides("arms", name, "tuning", "set"))
-        shared, of_arm = self._overrides("tuning", "space"), self._overrides("arms", name, "tuning", "space")
+    def arm(self, method: str, scale: Scale | None = None) -> ArmDesign | None:
+        """Work out an arm, at a scale if the study has several; None if there is a problem in it."""
+        before, name = len(self.problems), method if scale is None else f"{method}_{scale.name}"
+        base = referred(node_at(self.tree, "arms", method, "spec"), self.path, self.workspace.root, self.problems)
+        sized = {} if scale is None else self._overrides("scales", self.study.scales.index(scale), "set")
+        own = joined(self._overrides("set"), sized, self._overrides("arms", method, "set"))
+        self.problems.extend(given_by_budget(own) if self.study.budget else ())
+        extra = joined(self._overrides("tuning", "set"), self._overrides("arms", method, "tuning", "set"))
+        shared, of_arm = self._overrides("tuning", "space"), self._overrides("arms", method, "tuning", "space")
         if base.tree is None:
             return None
-        aim = fixed("training.target.at_most", self.study.target, self._origin("targets"))
-        called = fixed("name", name, self._origin("arms", name))
+        aim = self._aim(scale)
+        called = fixed("name", name, self._origin("arms", method))
         common = joined({} if _says(base.tree, "name", name) else called, own, aim)
         self._experiment(base, common)
-        tuning = self._tuning(name)
-        space, trials = self._search(name, tuning, base, joined(common, extra), joined(shared, of_arm))
-        spec = (self.path.parent / self.study.arms[name].spec).resolve()
+        tuning = self._tuning(method)
+        space, trials = self._search(method, tuning, base, joined(common, extra), joined(shared, of_arm))
+        beyond = self._widened(name, tuning, base, joined(common, extra), space) if trials else []
+        spec = (self.path.parent / self.study.arms[method].spec).resolve()
         tuned = self.path.parent / "tuned" / f"{name}.yaml" if trials else None
-        tried = self._trials(base, spec, joined(common, extra), trials, tuning.seed if tuning else 0)
+        tried = self._trials(base, spec, joined(common, extra), [*trials, *beyond], tuning.seed if tuning else 0)
         runs = self._runs(base, spec, common, tuned)
         if len(self.problems) > before:
             return None
-        return ArmDesign(name, spec, base.files, texts(common), tuning, space, tuple(tried), tuple(runs))
+        scaled = None if scale is None else scale.name
+        return ArmDesign(
+            name, spec, base.files, texts(common), tuning, space, tuple(tried), tuple(runs), method, scaled, len(beyond)
+        )
 
-    def _origin(self, *path: str) -> Origin:
+    def _aim(self, scale: Scale | None) -> Overrides:
+        """Return when a run ends: at the lowest target or, with a budget, at the end of its schedule only."""
+        if self.study.budget is None:
+            return fixed("training.target.at_most", self.study.target, self._origin("targets"))
+        origin, budget = self._origin("budget"), self.study.budget_at(None if scale is None else scale.name)
+        return joined(
+            fixed("training.target", None, origin),
+            fixed("training.steps", None, origin),
+            fixed("training.tokens", budget, origin),
+        )
+
+    def _origin(self, *path: str | int) -> Origin:
         return node_at(self.tree, *path).origin
 
-    def _overrides(self, *path: str) -> Overrides:
+    def _overrides(self, *path: str | int) -> Overrides:
         entries = entries_at(self.tree, *path)
         wrong = misplaced(entries)
         self.problems.extend(wrong.values())
         return {key: entry for key, entry in entries.items() if key not in wrong}
 
+    def _widened(
+        self, name: str, tuning: Tuning | None, base: Assembled, common: Overrides, space: Mapping[str, Axis]
+    ) -> list[Draw]:
+        """Return the draws beyond the ranges. A range that no longer is in the space is a problem."""
+        found: list[Draw] = []
+        for number, widening in enumerate(self.widened.get(name, ()), 1):
+            if unknown := [key for key in widening.space if key not in space]:
+                where = f"{WIDENED} has trials of `{name}` for `{unknown[0]}`, which its space does not have any more"
+                self.problems.append(Problem(self._origin("arms"), f"{where}; delete them there"))
+                continue
+            assert tuning is not None
+            found += beyond(widening, space, tuning, number)
+        return found
+
     def _experiment(self, base: Assembled, overrides: Overrides) -> Experiment | None:
         """Load the spec with these overrides; None, with problems, if they do not fit."""
         assert base.tree is not None
         before = len(self.problems)
-        tree = assigned(base.tree, assignments(overrides), self.problems)
+        tree = assigned(base.tree, assignments(one_horizon(overrides)), self.problems)
         experiment = validated(tree, self.problems, base.complete)
         return None if len(self.problems) > before else experiment
 
@@ -100,7 +145,7 @@ class Reader:
         for number, draw in enumerate(found, 1):
             values = {key: Entry(node.origin, node) for key, node in draw.items()}
             if job := self._job(base, f"trial_{number}", spec, {}, joined(common, values, seeded)):
-                trials.append(Trial(job, {key: plain(node) for key, node in draw.items()}, texts(values)))
+                trials.append(Trial(job, {key: plain(node) for key, node in draw.items()}, texts(one_horizon(values))))
         return trials
 
     def _runs(self, base: Assembled, spec: Path, common: Overrides, tuned: Path | None) -> list[Job]:
