@@ -10,7 +10,9 @@ from gnflow.study.comparison import Comparison
 from gnflow.study.comparison import compare as compared
 from gnflow.study.design.design import Design
 from gnflow.study.design.load import load
+from gnflow.study.intervals import Interval
 from gnflow.study.scales import WORDS, Measure, Scaled, scaled, tell
+from gnflow.study.scaling_law import Law
 from gnflow.train import disk
 from gnflow.train.run import Run
 
@@ -37,9 +39,7 @@ def scaling(folder: Path, *, against: Measure | None, at: Sequence[float], chart
     console = tables.console()
     console.print(_table(found, comparisons, methods))
     if found.law is not None:
-        console.print(
-            f"loss = {found.law.floor:.3f} + {found.law.scale:.3f} (factor x size / {found.law.centre:.3g})^-{found.law.exponent:.3f}"
-        )
+        console.print(_formula(found.law))
     for sentence in tell(found):
         console.print(sentence)
     for size, losses in predicted.items():
@@ -49,6 +49,10 @@ def scaling(folder: Path, *, against: Measure | None, at: Sequence[float], chart
         ]
         console.print(f"predicted at {figures.count(size)} {WORDS[found.measure]}: {', '.join(told)}")
     return 0
+
+
+def _formula(law: Law) -> str:
+    return f"loss = {law.floor:.3f} + {law.scale:.3f} (factor x size / {law.centre:.3g})^-{law.exponent:.3f}"
 
 
 def _compare(design: Design, scale: str | None) -> Comparison:
@@ -110,9 +114,21 @@ def _tree(
         "measure": found.measure,
         "sizes": found.sizes,
         "reference": found.reference,
-        "law": None if law is None else {name: value for name, value in law._asdict().items() if name != "covariance"},
+        "law": None if law is None else _law(law),
         "why_not": found.why_not,
-        "trends": [trend._asdict() for trend in found.trends],
+        "trends": [trend._asdict() | {"interval": _ends(trend.interval)} for trend in found.trends],
         "predicted": {f"{size:g}": losses for size, losses in predicted.items()},
         "verdict": list(tell(found)),
     }
+
+
+def _law(law: Law) -> dict[str, object]:
+    plain = {name: value for name, value in law._asdict().items() if name != "covariance"}
+    return plain | {
+        "intervals": {name: _ends(interval) for name, interval in law.intervals.items()},
+        "exponent_interval": _ends(law.exponent_interval),
+    }
+
+
+def _ends(interval: Interval | None) -> dict[str, float] | None:
+    return None if interval is None else interval._asdict()

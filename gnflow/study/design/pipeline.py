@@ -121,10 +121,11 @@ def _named(file: str, after: str) -> str:
 
 def _scaling(design: Design) -> list[str]:
     folder = design.relative(design.folder)
+    chart, content = f"{folder}/{SCALING}.svg", f"{folder}/{SCALING}.json"
     return _stage(
-        design, "scaling", [f"gnflow study scaling {folder} --chart {folder}/{SCALING}.svg --json > {folder}/{SCALING}.json"],
+        design, "scaling", [f"gnflow study scaling {folder} --chart {chart}", f"--json > {content}"],
         deps=[_summary(design, arm, job) for arm in design.arms for job in arm.runs],
-        outs=[f"{folder}/{SCALING}.svg"], metrics=[f"{folder}/{SCALING}.json"], keep="cache: false",
+        outs=[chart], metrics=[content], keep="cache: false",
     )  # fmt: skip
 
 

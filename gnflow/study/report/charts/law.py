@@ -10,6 +10,7 @@ from gnflow.study.report.charts.chart import HEIGHT, WIDTH, Spec, sized, still
 from gnflow.study.scales import WORDS, Scaled
 
 STEPS = 40  # points of a curve
+LABEL = "held-out loss at the end"
 
 
 def draw_law(scaled: Scaled) -> Spec:
@@ -19,7 +20,7 @@ def draw_law(scaled: Scaled) -> Spec:
     x = alt.X(
         "size:Q", title=WORDS[scaled.measure], scale=alt.Scale(type="log", nice=False, padding=20), axis=look.large()
     )
-    y = alt.Y("loss:Q", title="held-out loss at the end", scale=alt.Scale(zero=False))
+    y = alt.Y("loss:Q", title=LABEL, scale=alt.Scale(zero=False))
     layers = [alt.Chart(look.table("points")).mark_point(filled=True, size=45).encode(x, y, **look.points(methods))]
     tables = {"points": points}
     if scaled.law is not None:
@@ -27,7 +28,7 @@ def draw_law(scaled: Scaled) -> Spec:
         curves = alt.Chart(look.table("curves"))
         colour = look.colour(methods, symbol="stroke")
         layers = [
-            curves.mark_area(opacity=0.15).encode(x, alt.Y("low:Q", title=y.title), alt.Y2("high:Q"), colour),
+            curves.mark_area(opacity=0.15).encode(x, alt.Y("low:Q", title=LABEL), alt.Y2("high:Q"), colour),
             curves.mark_line(strokeWidth=2).encode(x, y, colour),
             *layers,
         ]
