@@ -11,7 +11,7 @@ from gnflow.study.comparison import compare as compared
 from gnflow.study.design.design import Design
 from gnflow.study.design.load import load
 from gnflow.study.intervals import Interval
-from gnflow.study.scales import WORDS, Measure, Scaled, scaled, tell
+from gnflow.study.scales import WORDS, Measure, Scaled, compare_scales, tell
 from gnflow.study.scaling_law import Law
 from gnflow.train import disk
 from gnflow.train.run import Run
@@ -27,7 +27,7 @@ def scaling(folder: Path, *, against: Measure | None, at: Sequence[float], chart
     comparisons = {str(scale): _compare(design, scale) for scale in design.scales}
     methods = {arm.name: arm.method for arm in design.arms}
     reference = design.study.reference or _reference(comparisons, methods)
-    found = scaled(comparisons, methods, reference, against)
+    found = compare_scales(comparisons, methods, reference, against)
     if at and found.law is None:
         raise SpecError(f"no loss can be predicted: {found.why_not}")
     predicted = {size: _predict(found, size) for size in at}
@@ -36,7 +36,7 @@ def scaling(folder: Path, *, against: Measure | None, at: Sequence[float], chart
     if json:
         print(json_text.dumps(_tree(found, predicted), indent=2, allow_nan=False))
         return 0
-    console = tables.console()
+    console = tables.make_console()
     console.print(_table(found, comparisons, methods))
     if found.law is not None:
         console.print(_formula(found.law))
@@ -47,7 +47,7 @@ def scaling(folder: Path, *, against: Measure | None, at: Sequence[float], chart
             f"{method} {loss:.4f}{f' ({low:.4f} to {high:.4f})' if low is not None else ''}"
             for method, (loss, low, high) in losses.items()
         ]
-        console.print(f"predicted at {figures.count(size)} {WORDS[found.measure]}: {', '.join(told)}")
+        console.print(f"predicted at {figures.format_count(size)} {WORDS[found.measure]}: {', '.join(told)}")
     return 0
 
 
@@ -56,7 +56,7 @@ def _formula(law: Law) -> str:
 
 
 def _compare(design: Design, scale: str | None) -> Comparison:
-    runs = [Run.load(design.directory(arm, job)) for arm in design.at(scale) for job in arm.runs]
+    runs = [Run.load(design.locate_run(arm, job)) for arm in design.at(scale) for job in arm.runs]
     study = design.study
     return compared(
         runs, study.targets or (), design.reference(scale), budget=study.budget_at(scale), sigma=study.sigma
@@ -87,10 +87,14 @@ def _table(found: Scaled, comparisons: dict[str, Comparison], methods: dict[str,
     for scale, comparison in comparisons.items():
         cells: dict[str, str] = {}
         for budget in comparison.budgets if found.nats else ():
-            cells |= {methods[arm.arm]: figures.loss(arm.median) for arm in budget.arms}
+            cells |= {methods[arm.arm]: figures.format_loss(arm.median) for arm in budget.arms}
         if comparison.headline is not None:
-            cells |= {methods[one.arm]: f"{one.median['steps']:g}" for one in comparison.at(comparison.headline)}
-        table.add_row(scale, figures.count(found.sizes[scale]), *(cells.get(name, figures.MISSING) for name in names))
+            cells |= {
+                methods[one.arm]: f"{one.median['steps']:g}" for one in comparison.select_results(comparison.headline)
+            }
+        table.add_row(
+            scale, figures.format_count(found.sizes[scale]), *(cells.get(name, figures.MISSING) for name in names)
+        )
     return table
 
 
@@ -103,7 +107,7 @@ def _draw(found: Scaled, chart: Path) -> None:
     from gnflow.study.report.charts.law import draw_law
 
     spec = draw_law(found)
-    disk.write(chart, assets.png(spec) if chart.suffix == ".png" else assets.svg(spec).encode())
+    disk.write(chart, assets.draw_png(spec) if chart.suffix == ".png" else assets.draw_svg(spec).encode())
 
 
 def _tree(

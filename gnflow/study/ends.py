@@ -10,10 +10,10 @@ from statistics import fmean
 
 from gnflow.study import figures
 from gnflow.study.arms import Arm
-from gnflow.study.budgets import Budget, Difference, Reached, difference
-from gnflow.study.intervals import z_interval, z_test
-from gnflow.study.scores import METRIC, costs
-from gnflow.study.token_ratio import TokenRatio, token_ratio
+from gnflow.study.budgets import Budget, BudgetResult, Difference, compare_arm
+from gnflow.study.intervals import compute_z_interval, run_z_test
+from gnflow.study.scores import METRIC, read_costs
+from gnflow.study.token_ratio import TokenRatio, estimate_token_ratio
 from gnflow.train.results import COMPLETE
 from gnflow.train.run import Run
 
@@ -30,11 +30,11 @@ def compare_ends(
     """
     if list(list_unended(arms)):
         return reference, ()
-    reached = tuple(_reached(arm) for arm in arms)
+    reached = tuple(_measure_arm(arm) for arm in arms)
     chosen = reference or min(reached, key=lambda arm: arm.median).arm
     mine = reached[[arm.name for arm in arms].index(chosen)]
     ratios = {
-        arm.name: token_ratio(arms[reached.index(mine)], reached[place].losses, amount)
+        arm.name: estimate_token_ratio(arms[reached.index(mine)], reached[place].losses, amount)
         for place, arm in enumerate(arms)
         if arm.name != chosen
     }
@@ -46,7 +46,7 @@ def list_unended(arms: Sequence[Arm]) -> Iterator[str]:
     """List the labels of runs that have not come to the end of their schedule."""
     for arm in arms:
         for run, label in zip(arm.runs, arm.labels, strict=True):
-            if run.summary.get("status") != COMPLETE or _last(run) is None:
+            if run.summary.get("status") != COMPLETE or _find_last(run) is None:
                 yield label
 
 
@@ -54,35 +54,37 @@ def warn(budget: Budget) -> Iterator[str]:
     """Warn about arms whose runs used clearly more or less than the budget, or different numbers of steps."""
     for arm in budget.arms:
         if len(set(arm.steps.values())) > 1:
-            ends = figures.listed([f"{step:g}" for step in sorted(set(arm.steps.values()))])
+            ends = figures.join_words([f"{step:g}" for step in sorted(set(arm.steps.values()))])
             yield f"the seeds of {arm.arm} do not all end at one step: they end at {ends}"
         parts = [spent / budget.amount for spent in arm.spent.values()]
         far = max(parts, key=lambda part: abs(part - 1))
         if abs(far - 1) > NEAR:
-            yield f"the runs of {arm.arm} used {far:.0%} of the budget of {figures.count(budget.amount)} tokens"
+            yield f"the runs of {arm.arm} used {far:.0%} of the budget of {figures.format_count(budget.amount)} tokens"
 
 
-def _last(run: Run) -> Mapping[str, float] | None:
+def _find_last(run: Run) -> Mapping[str, float] | None:
     rows = [row for row in run.metrics.to_dicts() if row.get(METRIC) is not None]
     return rows[-1] if rows and rows[-1]["step"] else None
 
 
-def _reached(arm: Arm) -> Reached:
-    last = {run.experiment.training.seed: (run, _last(run) or {}) for run in arm.runs}
-    return Reached(
+def _measure_arm(arm: Arm) -> BudgetResult:
+    last = {run.experiment.training.seed: (run, _find_last(run) or {}) for run in arm.runs}
+    return BudgetResult(
         arm.name,
         {seed: row[METRIC] for seed, (_, row) in last.items()},
-        {seed: costs(run, row)[AXIS] for seed, (run, row) in last.items()},
+        {seed: read_costs(run, row)[AXIS] for seed, (run, row) in last.items()},
         {seed: row["step"] for seed, (_, row) in last.items()},
     )
 
 
-def _difference(other: Reached, mine: Reached, sigma: float | None, ratio: TokenRatio) -> Difference | None:
+def _difference(other: BudgetResult, mine: BudgetResult, sigma: float | None, ratio: TokenRatio) -> Difference | None:
     """Return the difference of another arm; None if it has no seed in common with the reference."""
     if sigma is None:
         paired = mine.losses.keys() & other.losses.keys()
-        return difference(other, mine.losses)._replace(token_ratio=ratio) if paired else None
+        return compare_arm(other, mine.losses)._replace(token_ratio=ratio) if paired else None
     mean = fmean(other.losses.values()) - fmean(mine.losses.values())
     error = sigma * sqrt(1 / len(mine.losses) + 1 / len(other.losses))
     seeds = tuple(sorted(mine.losses.keys() | other.losses.keys()))
-    return Difference(other.arm, seeds, mean, z_interval(mean, error), None, z_test(mean, error), None, ratio)
+    return Difference(
+        other.arm, seeds, mean, compute_z_interval(mean, error), None, run_z_test(mean, error), None, ratio
+    )

@@ -11,9 +11,9 @@ from gnflow.errors import SpecError
 from gnflow.study import figures
 from gnflow.study.arms import Arm
 from gnflow.study.comparison import Comparison
-from gnflow.study.intervals import Interval, t_interval
+from gnflow.study.intervals import Interval, compute_t_interval
 from gnflow.study.scaling_law import Law, Point, fit
-from gnflow.study.scores import numbers
+from gnflow.study.scores import select_numbers
 
 Measure = Literal["parameters", "tokens", "flops"]
 MEASURES: tuple[Measure, ...] = ("parameters", "tokens", "flops")
@@ -51,7 +51,7 @@ class Scaled(NamedTuple):
     """Whether values of trends are in nats."""
 
 
-def scaled(
+def compare_scales(
     comparisons: Mapping[str, Comparison], methods: Mapping[str, str], reference: str, measure: Measure | None = None
 ) -> Scaled:
     """Fit the law and the trends over the comparisons by scale; `methods` names the method of each arm.
@@ -59,24 +59,27 @@ def scaled(
     Raises SpecError if the scales do not differ in the measure of size.
     """
     arms = [(scale, arm) for scale, comparison in comparisons.items() for arm in comparison.arms]
-    chosen = measure or next((each for each in MEASURES if _differs(each, arms)), None)
-    if chosen is None or not _differs(chosen, arms):
+    chosen = measure or next((each for each in MEASURES if _is_different(each, arms)), None)
+    if chosen is None or not _is_different(chosen, arms):
         raise SpecError(
             f"the scales do not differ in {chosen or 'parameters, tokens or FLOPs'}: there is no size to fit over"
         )
-    sizes = {scale: float(np.median([_size(chosen, arm) for at, arm in arms if at == scale])) for scale in comparisons}
+    sizes = {
+        scale: float(np.median([_measure_size(chosen, arm) for at, arm in arms if at == scale]))
+        for scale in comparisons
+    }
     nats = all(comparison.ended for comparison in comparisons.values())
-    points = tuple(_points(chosen, comparisons, methods)) if nats else ()
+    points = tuple(_list_points(chosen, comparisons, methods)) if nats else ()
     law, why_not = None, "methods are compared at targets, which have no loss to fit" if not nats else None
     if nats:
         try:
             law = fit(points, reference)
         except SpecError as error:
             why_not = str(error)
-    values = {scale: dict(_values(comparison, methods)) for scale, comparison in comparisons.items()}
+    values = {scale: dict(_list_values(comparison, methods)) for scale, comparison in comparisons.items()}
     others = [name for name in dict.fromkeys(methods.values()) if name != reference]
     trends = tuple(
-        _trend(name, {scale: found.get(name, {}) for scale, found in values.items()}, sizes) for name in others
+        _fit_trend(name, {scale: found.get(name, {}) for scale, found in values.items()}, sizes) for name in others
     )
     return Scaled(chosen, sizes, reference, points, law, why_not, trends, nats)
 
@@ -84,25 +87,25 @@ def scaled(
 def tell(scaled: Scaled) -> Iterator[str]:
     """Say what the law and the trends show."""
     word, law = WORDS[scaled.measure], scaled.law
-    ends = " to ".join(figures.count(end) for end in (min(scaled.sizes.values()), max(scaled.sizes.values())))
+    ends = " to ".join(figures.format_count(end) for end in (min(scaled.sizes.values()), max(scaled.sizes.values())))
     if law is None:
         yield f"No scaling law is fitted: {scaled.why_not}."
     for name, factor in law.factors.items() if law else ():
         if name != scaled.reference:
             found = law.intervals[name] if law else None
-            sure = "no interval, as many parameters as points" if found is None else f"95 % CI {_ends(found)}"
+            sure = "no interval, as many parameters as points" if found is None else f"95 % CI {_format_ends(found)}"
             undecided = found is None or found.low <= 1 <= found.high
             mark = "; not decided whether more or fewer" if undecided else ""
             yield (
-                f"{name} has the loss that {scaled.reference} has with {figures.times(factor)} times the {word} "
+                f"{name} has the loss that {scaled.reference} has with {figures.format_ratio(factor)} times the {word} "
                 f"({sure}, over {ends}{mark})."
             )
     for trend in scaled.trends:
         if trend.slope is not None:
-            yield _told(trend, scaled)
+            yield _describe_fit_trend(trend, scaled)
 
 
-def _told(trend: Trend, scaled: Scaled) -> str:
+def _describe_fit_trend(trend: Trend, scaled: Scaled) -> str:
     unit = "nats" if scaled.nats else "in the log of the ratio of steps"
     what = "difference in loss" if scaled.nats else "ratio of steps"
     low, high = trend.interval or (trend.slope or 0.0, trend.slope or 0.0)
@@ -114,35 +117,39 @@ def _told(trend: Trend, scaled: Scaled) -> str:
     )
 
 
-def _ends(interval: Interval) -> str:
-    return f"{figures.times(interval.low)} to {figures.times(interval.high)}"
+def _format_ends(interval: Interval) -> str:
+    return f"{figures.format_ratio(interval.low)} to {figures.format_ratio(interval.high)}"
 
 
-def _size(measure: Measure, arm: Arm) -> float:
+def _measure_size(measure: Measure, arm: Arm) -> float:
     run = arm.runs[0]
     if measure == "parameters":
-        return numbers(run.plan).get("parameters", 0.0)
+        return select_numbers(run.plan).get("parameters", 0.0)
     column = {"tokens": "tokens/total", "flops": "flops/total"}[measure]
-    values = run.metrics[column].drop_nulls() if column in run.metrics.columns else []
+    if column not in run.metrics.columns:
+        return 0.0
+    values = run.metrics[column].drop_nulls()
     return float(values[-1]) if len(values) else 0.0
 
 
-def _differs(measure: Measure, arms: Sequence[tuple[str, Arm]]) -> bool:
-    sizes = {scale: _size(measure, arm) for scale, arm in arms}
+def _is_different(measure: Measure, arms: Sequence[tuple[str, Arm]]) -> bool:
+    sizes = {scale: _measure_size(measure, arm) for scale, arm in arms}
     low, high = min(sizes.values()), max(sizes.values())
     return low > 0 and high / low > 1.1
 
 
-def _points(measure: Measure, comparisons: Mapping[str, Comparison], methods: Mapping[str, str]) -> Iterator[Point]:
+def _list_points(
+    measure: Measure, comparisons: Mapping[str, Comparison], methods: Mapping[str, str]
+) -> Iterator[Point]:
     for comparison in comparisons.values():
-        sizes = {arm.name: _size(measure, arm) for arm in comparison.arms}
+        sizes = {arm.name: _measure_size(measure, arm) for arm in comparison.arms}
         for budget in comparison.budgets:
             for reached in budget.arms:
                 for loss in reached.losses.values():
                     yield Point(methods[reached.arm], sizes[reached.arm], loss)
 
 
-def _values(comparison: Comparison, methods: Mapping[str, str]) -> Iterator[tuple[str, dict[int, float]]]:
+def _list_values(comparison: Comparison, methods: Mapping[str, str]) -> Iterator[tuple[str, dict[int, float]]]:
     """Return, for each other method, its value by seed at one scale."""
     for budget in comparison.budgets if comparison.ended else ():
         losses = {reached.arm: reached.losses for reached in budget.arms}
@@ -152,7 +159,7 @@ def _values(comparison: Comparison, methods: Mapping[str, str]) -> Iterator[tupl
                 yield methods[name], {seed: theirs[seed] - mine[seed] for seed in mine.keys() & theirs.keys()}
     if comparison.headline is None:
         return
-    results = {result.arm: result for result in comparison.at(comparison.headline)}
+    results = {result.arm: result for result in comparison.select_results(comparison.headline)}
     needed = {
         name: {score.seed: steps for score, steps in zip(result.scores, result.needed["steps"], strict=True)}
         for name, result in results.items()
@@ -164,10 +171,10 @@ def _values(comparison: Comparison, methods: Mapping[str, str]) -> Iterator[tupl
             yield methods[name], {seed: log(theirs[seed] / mine[seed]) for seed in both}
 
 
-def _trend(method: str, values: Mapping[str, BySeed], sizes: Mapping[str, float]) -> Trend:
+def _fit_trend(method: str, values: Mapping[str, BySeed], sizes: Mapping[str, float]) -> Trend:
     known = {scale: dict(sorted(found.items())) for scale, found in values.items() if found}
     seeds = sorted(set.intersection(*(set(found) for found in known.values()))) if len(known) > 1 else []
     places = [log10(sizes[scale]) for scale in known]
     slopes = [float(np.polyfit(places, [known[scale][seed] for scale in known], 1)[0]) for seed in seeds]
-    interval = t_interval(slopes, slopes) if len(slopes) > 1 else None
+    interval = compute_t_interval(slopes, slopes) if len(slopes) > 1 else None
     return Trend(method, known, fmean(slopes) if slopes else None, interval)

@@ -116,14 +116,14 @@ def fit(points: Sequence[Point], reference: str) -> Law:
     alpha = exp(float(found.x))
     (floor, *scales), squares = _linear(alpha, sizes, losses, members)
     if min(scales) <= 0:
-        flat = figures_of(methods, scales)
+        flat = _name_flat(methods, scales)
         raise SpecError(f"the losses of {flat} do not fall with size: no scaling law fits them")
     factors = {name: (scale / scales[0]) ** (-1 / alpha) for name, scale in zip(methods, scales, strict=True)}
     parameters = np.array([floor, log(scales[0]), log(alpha), *(log(factors[name]) for name in methods[1:])])
     degrees = len(points) - len(parameters)
     covariance = _covariance(parameters, points, methods, centre, squares, degrees)
     errors = np.sqrt(np.diag(covariance)) if covariance is not None else None
-    ends = (
+    ends: dict[str, Interval | None] = (
         {name: _around(factors[name], errors[3 + place], degrees) for place, name in enumerate(methods[1:])}
         if errors is not None
         else dict.fromkeys(methods[1:])
@@ -144,7 +144,7 @@ def fit(points: Sequence[Point], reference: str) -> Law:
     )
 
 
-def figures_of(methods: Sequence[str], scales: Sequence[float]) -> str:
+def _name_flat(methods: Sequence[str], scales: Sequence[float]) -> str:
     """Name the methods whose scale is not above 0."""
     return ", ".join(name for name, scale in zip(methods, scales, strict=True) if scale <= 0)
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from gnflow.errors import SpecError
 from gnflow.spec.origins import values
 from gnflow.study.arms import Arm
-from gnflow.study.intervals import Interval, t_interval
+from gnflow.study.intervals import Interval, compute_t_interval
 from gnflow.study.scaling_law import DECADE, Law, Point, fit
-from gnflow.study.scores import METRIC, costs
+from gnflow.study.scores import METRIC, read_costs
 from gnflow.train.run import Run
 
 Curve = Sequence[tuple[float, float]]  # (tokens, held-out loss), from the first evaluation that has cost something
@@ -31,45 +31,47 @@ class TokenRatio(NamedTuple):
     """Why it cannot be told."""
 
 
-def token_ratio(reference: Arm, losses: Mapping[int, float], budget: float) -> TokenRatio:
+def estimate_token_ratio(reference: Arm, losses: Mapping[int, float], budget: float) -> TokenRatio:
     """Return the ratio for another arm whose final losses by seed are given."""
     for _, value in values(reference.runs[0].experiment.optimizer):
         if getattr(value, "looks_ahead", False):
-            return _unknown(
+            return _make_unknown(
                 f"the schedule of {reference.name} depends on the length of its run, so its loss on the way is not "
                 "that of a shorter run; runs at several budgets tell"
             )
-    curves = {run.experiment.training.seed: _curve(run) for run in reference.runs}
+    curves = {run.experiment.training.seed: _trace_curve(run) for run in reference.runs}
     law: Law | None = None
     logs = []
     for seed in sorted(curves.keys() & losses.keys()):
-        needed = _crossing(curves[seed], losses[seed])
+        needed = _find_crossing(curves[seed], losses[seed])
         if needed is None:
             try:
                 law = law or _law(reference.name, list(curves.values()))
             except SpecError as error:
-                return _unknown(str(error))
+                return _make_unknown(str(error))
             needed = law.size(losses[seed])
         if needed is None:
-            return _unknown(f"{reference.name} would need more than {DECADE:g} times the budget, or never get there")
+            return _make_unknown(
+                f"{reference.name} would need more than {DECADE:g} times the budget, or never get there"
+            )
         logs.append(log(needed / budget))
     if not logs:
-        return _unknown("there is no seed in common")
-    interval = t_interval(logs, logs) if len(logs) > 1 else None
+        return _make_unknown("there is no seed in common")
+    interval = compute_t_interval(logs, logs) if len(logs) > 1 else None
     ends = None if interval is None else Interval(exp(interval.low), exp(interval.high))
     return TokenRatio(exp(sum(logs) / len(logs)), ends, None)
 
 
-def _unknown(why: str) -> TokenRatio:
+def _make_unknown(why: str) -> TokenRatio:
     return TokenRatio(None, None, why)
 
 
-def _curve(run: Run) -> Curve:
+def _trace_curve(run: Run) -> Curve:
     rows = [row for row in run.metrics.to_dicts() if row.get(METRIC) is not None and row["step"]]
-    return [(costs(run, row)["tokens"], row[METRIC]) for row in rows]
+    return [(read_costs(run, row)["tokens"], row[METRIC]) for row in rows]
 
 
-def _crossing(curve: Curve, loss: float) -> float | None:
+def _find_crossing(curve: Curve, loss: float) -> float | None:
     """Return the tokens at which a curve first reaches a loss, between evaluations on a line in log tokens."""
     for place, (tokens, value) in enumerate(curve):
         if value <= loss:

@@ -40,7 +40,7 @@ def test_targets_are_those_of_the_specs_unless_given_and_go_down(runs: list[Run]
         ("full_gn", 3.4),
         ("muon", 3.4),
     ]
-    assert [result.median["steps"] for result in comparison.at(3.9)] == [3, 6]
+    assert [result.median["steps"] for result in comparison.select_results(3.9)] == [3, 6]
 
 
 def test_runs_without_a_common_target_are_compared_at_equal_budgets(tmp_path: Path) -> None:

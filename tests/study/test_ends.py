@@ -8,7 +8,7 @@ from run_directories import TOKENS, experiment, finished, steps
 
 from gnflow.errors import SpecError
 from gnflow.study.comparison import Comparison, compare
-from gnflow.study.scales import scaled, tell
+from gnflow.study.scales import compare_scales, tell
 from gnflow.train.run import Run
 
 COUNT = 16
@@ -95,7 +95,7 @@ def test_over_scales_a_law_is_fitted_and_the_difference_has_a_trend(tmp_path: Pa
     sizes = (50_000, 200_000, 1_000_000)
     comparisons = {f"n{size}": at_scale(tmp_path, size, -0.05 * log(size / 1e4) / log(10)) for size in sizes}
     methods = {f"{name}_{size}": name for name in ("muon", "full_gn") for size in sizes}
-    found = scaled(comparisons, methods, "muon")
+    found = compare_scales(comparisons, methods, "muon")
     assert found.measure == "parameters"
     assert found.sizes == {f"n{size}": size for size in sizes}
     assert found.law is not None
@@ -104,9 +104,9 @@ def test_over_scales_a_law_is_fitted_and_the_difference_has_a_trend(tmp_path: Pa
     assert trend.slope == pytest.approx(-0.05)  # nats for ten times the parameters
     assert any("falls with size: -0.050 nats for ten times the parameters" in line for line in tell(found))
     with pytest.raises(SpecError, match="do not differ in tokens"):
-        scaled(comparisons, methods, "muon", "tokens")
+        compare_scales(comparisons, methods, "muon", "tokens")
     two = {name: comparisons[name] for name in list(comparisons)[:2]}
-    assert "losses at 2 sizes" in str(scaled(two, methods, "muon").why_not)
+    assert "losses at 2 sizes" in str(compare_scales(two, methods, "muon").why_not)
 
 
 def test_the_law_is_drawn(tmp_path: Path) -> None:
@@ -116,6 +116,6 @@ def test_the_law_is_drawn(tmp_path: Path) -> None:
     sizes = (50_000, 200_000, 1_000_000)
     comparisons = {f"n{size}": at_scale(tmp_path, size, -0.1) for size in sizes}
     methods = {f"{name}_{size}": name for name in ("muon", "full_gn") for size in sizes}
-    picture = assets.svg(draw_law(scaled(comparisons, methods, "muon")))
+    picture = assets.draw_svg(draw_law(compare_scales(comparisons, methods, "muon")))
     assert picture.count("mark-area") == 2  # a band for each method
     assert "held-out loss at the end" in picture

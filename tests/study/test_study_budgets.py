@@ -26,7 +26,7 @@ STEPS = "    optimizer.learning_rate: {low: 0.001, high: 0.1, scale: log}\n"
 def take_trials(design: Design, arm: ArmDesign, losses: dict[str, float]) -> None:
     """Write the run directories of finished trials; the loss on the way is lower than the last one."""
     for trial in arm.trials:
-        directory = begin(design.directory(arm, trial.job), trial.job.experiment)
+        directory = begin(design.locate_run(arm, trial.job), trial.job.experiment)
         records = steps([5.0, 1.0, losses[trial.job.label]])
         lines = [{"kind": "step", "step": r.step, "time": r.time, "values": dict(r.values)} for r in records]
         (directory / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -37,7 +37,7 @@ def test_with_a_budget_every_run_trains_to_its_end(tmp_path: Path) -> None:
     design = load(project(tmp_path, BUDGET))
     trainings = [job.experiment.training for arm in design.arms for job in arm.jobs]
     assert {(t.tokens, t.steps, t.target) for t in trainings} == {(4096.0, None, None)}
-    assert "gnflow compare" in (text := pipeline.text(design))
+    assert "gnflow compare" in (text := pipeline.compose(design))
     assert text.count("--budget 4096") == 2
     assert "--target" not in text
 
@@ -45,7 +45,7 @@ def test_with_a_budget_every_run_trains_to_its_end(tmp_path: Path) -> None:
 def test_a_horizon_that_is_drawn_takes_the_place_of_the_budget(tmp_path: Path) -> None:
     drawn = BUDGET.replace(STEPS, STEPS + "    training.steps: {low: 2, high: 9}\n")
     design = load(project(tmp_path, drawn))
-    arm = design.arm("muon")
+    arm = design.find_arm("muon")
     for trial in arm.trials:
         training = trial.job.experiment.training
         assert (training.steps, training.tokens) == (trial.values["training.steps"], None)
@@ -53,9 +53,9 @@ def test_a_horizon_that_is_drawn_takes_the_place_of_the_budget(tmp_path: Path) -
     take_trials(design, arm, losses)
     write(design, arm, choose(design, arm))
     [best] = [trial for trial in arm.trials if trial.job.label == "trial_2"]
-    tuned = [design.expected(job) for job in arm.runs]
+    tuned = [design.load_expected(job) for job in arm.runs]
     assert {run.training.steps for run in tuned if run} == {best.values["training.steps"]}  # one stop for all seeds
-    assert "last loss" in design.tuned(arm).read_text()
+    assert "last loss" in design.locate_tuned(arm).read_text()
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_scales_multiply_the_arms(tmp_path: Path) -> None:
     assert [arm.runs[0].experiment.model.width for arm in design.arms] == [16, 16, 32, 32]
     assert [arm.runs[0].experiment.training.tokens for arm in design.arms] == [4096, 4096, 8192, 8192]
     assert design.reference("w32") == "muon_w32"
-    text = pipeline.text(design)
+    text = pipeline.compose(design)
     assert "pipelines/tiny/comparison_w16.json" in text
     assert "--budget 8192 --reference muon_w32" in " ".join(text.split())
     assert "gnflow study scaling pipelines/tiny" in text
@@ -92,7 +92,7 @@ def test_scales_multiply_the_arms(tmp_path: Path) -> None:
 def test_trials_are_added_beyond_the_edge_that_is_best_and_are_counted(tmp_path: Path) -> None:
     folder = project(tmp_path, BUDGET.replace("trials: 2", "trials: 4"))
     design = load(folder)
-    arm = design.arm("muon")
+    arm = design.find_arm("muon")
     rates = {trial.job.label: float(trial.values["optimizer.learning_rate"]) for trial in arm.trials}  # type: ignore[arg-type]
     take_trials(design, arm, {label: 4 - rate for label, rate in rates.items()})
     [edge] = choose(design, arm).edges
@@ -104,7 +104,7 @@ def test_trials_are_added_beyond_the_edge_that_is_best_and_are_counted(tmp_path:
     beyond = [trial.values["optimizer.learning_rate"] for trial in wider.trials[4:]]
     assert all(0.1 < rate <= 1.0 for rate in beyond)  # half of the two decades of the range
     assert wider.added == 2
-    assert "trial_muon_6" in pipeline.text(load(folder))
+    assert "trial_muon_6" in pipeline.compose(load(folder))
     take_trials(
         load(folder),
         wider,
@@ -119,7 +119,7 @@ def test_trials_are_added_beyond_the_edge_that_is_best_and_are_counted(tmp_path:
 def test_a_best_value_inside_its_range_adds_nothing(tmp_path: Path) -> None:
     folder = project(tmp_path, BUDGET.replace("trials: 2", "trials: 4"))
     design = load(folder)
-    arm = design.arm("adamw")
+    arm = design.find_arm("adamw")
     order = sorted(arm.trials, key=lambda trial: trial.values["optimizer.learning_rate"])  # type: ignore[arg-type,return-value]
     take_trials(design, arm, {trial.job.label: abs(place - 1) + 1.0 for place, trial in enumerate(order)})
     assert widen(design, arm).added == 0

@@ -9,16 +9,16 @@ from gnflow.errors import DiskProblem, SpecError
 from gnflow.spec.additions import additions
 from gnflow.spec.canonical import digest, lines, written
 from gnflow.study import figures
-from gnflow.study.arms import held_out
+from gnflow.study.arms import list_held_out_losses
 from gnflow.study.design.design import ArmDesign, Design, Trial
 from gnflow.study.design.edges import Edge, find_edges, tell
-from gnflow.study.scores import score
+from gnflow.study.scores import score_run
 from gnflow.train import disk
 from gnflow.train.results import COMPLETE, DIVERGED
 from gnflow.train.run import Run
 
 
-class Tried(NamedTuple):
+class TrialResult(NamedTuple):
     """A finished trial at the lowest target or, in a study with a budget, at its end."""
 
     trial: Trial
@@ -37,7 +37,7 @@ class Tried(NamedTuple):
 class Choice(NamedTuple):
     """All trials of an arm, the best first, with remarks about them."""
 
-    tried: tuple[Tried, ...]
+    tried: tuple[TrialResult, ...]
     edges: tuple[Edge, ...]
     """Keys whose best value is the least or the largest that was tried."""
     remarks: tuple[str, ...]
@@ -47,31 +47,31 @@ def choose(design: Design, arm: ArmDesign) -> Choice:
     """Rank the trials. Raises SpecError if there are none, if one has not ended, or if all diverged."""
     if not arm.trials:
         raise SpecError(f"arm `{arm.name}` has no trials: it runs as its spec says")
-    waiting = {trial.job.label: reason for trial in arm.trials if (reason := _waiting(design, arm, trial))}
+    waiting = {trial.job.label: reason for trial in arm.trials if (reason := _explain_wait(design, arm, trial))}
     if waiting:
-        pipeline = design.relative(design.folder / "dvc.yaml")
+        pipeline = design.make_relative(design.folder / "dvc.yaml")
         stages = (f"{pipeline}:trial_{arm.name}_{label.removeprefix('trial_')}" for label in waiting)
-        raise SpecError("\n".join([*waiting.values(), f"run: {design.reproduce(*stages)}"]))
-    tried = sorted((_tried(design, arm, trial) for trial in arm.trials), key=lambda one: one.rank)
+        raise SpecError("\n".join([*waiting.values(), f"run: {design.format_repro(*stages)}"]))
+    tried = sorted((_score_trial(design, arm, trial) for trial in arm.trials), key=lambda one: one.rank)
     if all(one.diverged for one in tried):
         raise SpecError(
-            f"all {len(tried)} trials of arm `{arm.name}` diverged: none of their values is a choice\n"
-            f"expected one that trains; give `{'`, `'.join(arm.space)}` smaller values in {design.folder}/study.yaml"
+            f"all {len(tried)} trials of arm `{arm.name}` diverged, so there is no best one\n"
+            f"give `{'`, `'.join(arm.space)}` smaller values in {design.folder}/study.yaml"
         )
     edges = find_edges(arm.space, tried[0].trial.values, [one.trial.values for one in tried])
-    return Choice(tuple(tried), tuple(edges), tuple(_remarks(design, arm, tried, edges)))
+    return Choice(tuple(tried), tuple(edges), tuple(_make_remarks(design, arm, tried, edges)))
 
 
 def write(design: Design, arm: ArmDesign, choice: Choice) -> Path:
     """Write tuned/<arm>.yaml: the spec of the arm with the values of the best trial, and all trials in a comment."""
-    path = design.tuned(arm)
+    path = design.locate_tuned(arm)
     best = choice.tried[0].trial
     tree = additions(arm.spec, [*arm.sets, *best.sets])
-    base = Path(*[".."] * len(path.parent.relative_to(design.workspace.root).parts), design.relative(arm.spec))
+    base = Path(*[".."] * len(path.parent.relative_to(design.workspace.root).parts), design.make_relative(arm.spec))
     body = {"extends": base.as_posix(), **tree, "tuning": {"trials": len(choice.tried)}}
     head = [
-        f"Written by `gnflow study choose {design.relative(design.folder)} {arm.name}`.",
-        *_table(choice, design.study.target is not None),
+        f"Written by `gnflow study choose {design.make_relative(design.folder)} {arm.name}`.",
+        *_format_trials(choice, design.study.target is not None),
     ]
     head += choice.remarks
     content = [*(f"# {line}".rstrip() for line in head), *lines(body)]
@@ -79,15 +79,15 @@ def write(design: Design, arm: ArmDesign, choice: Choice) -> Path:
     return path
 
 
-def _waiting(design: Design, arm: ArmDesign, trial: Trial) -> str | None:
+def _explain_wait(design: Design, arm: ArmDesign, trial: Trial) -> str | None:
     """Say why a trial has no result yet."""
-    directory, named = design.directory(arm, trial.job), f"{trial.job.label} of `{arm.name}`"
+    directory, named = design.locate_run(arm, trial.job), f"{trial.job.label} of `{arm.name}`"
     try:
         run = Run.load(directory)
     except SpecError as error:
         return f"{named} has not run: {error}"
     except DiskProblem as error:
-        return f"{named} is of no use: {error}"
+        return f"{named} cannot be used: {error}"
     if run.summary.get("status") not in (COMPLETE, DIVERGED):
         return f"{named} has not ended: {directory}"
     if digest(run.experiment) != digest(trial.job.experiment):
@@ -95,31 +95,31 @@ def _waiting(design: Design, arm: ArmDesign, trial: Trial) -> str | None:
     return None
 
 
-def _tried(design: Design, arm: ArmDesign, trial: Trial) -> Tried:
-    run = Run.load(design.directory(arm, trial.job))
+def _score_trial(design: Design, arm: ArmDesign, trial: Trial) -> TrialResult:
+    run = Run.load(design.locate_run(arm, trial.job))
     diverged, target = run.summary.get("status") == DIVERGED, design.study.target
     if target is None:
-        losses = [loss for _, loss in held_out(run)]
-        return Tried(trial, None, losses[-1] if losses else None, diverged)
-    found = score(run, trial.job.label, target)
-    return Tried(trial, found.needed["steps"] if found.needed else None, found.best, diverged)
+        losses = [loss for _, loss in list_held_out_losses(run)]
+        return TrialResult(trial, None, losses[-1] if losses else None, diverged)
+    found = score_run(run, trial.job.label, target)
+    return TrialResult(trial, found.needed["steps"] if found.needed else None, found.best, diverged)
 
 
-def _table(choice: Choice, aimed: bool) -> list[str]:
+def _format_trials(choice: Choice, aimed: bool) -> list[str]:
     rows = [("trial", *choice.tried[0].trial.values, *(("steps", "best loss") if aimed else ("last loss",)))]
     for one in choice.tried:
         ended = "diverged" if one.diverged else "missed"
         steps = ended if one.steps is None else f"{one.steps:.0f}"
-        loss = figures.loss(one.loss)
+        loss = figures.format_loss(one.loss)
         result = (steps, loss) if aimed else ("diverged" if one.diverged else loss,)
         rows.append((one.trial.job.label.removeprefix("trial_"), *map(written, one.trial.values.values()), *result))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
 
 
-def _remarks(design: Design, arm: ArmDesign, tried: list[Tried], edges: Sequence[Edge]) -> Iterator[str]:
+def _make_remarks(design: Design, arm: ArmDesign, tried: list[TrialResult], edges: Sequence[Edge]) -> Iterator[str]:
     if design.study.target is not None and tried[0].steps is None:
-        yield f"No trial reached {figures.target(design.study.target)}."
+        yield f"No trial reached {figures.format_target(design.study.target)}."
     yield from tell(edges)
     if arm.added:
-        yield f"{figures.several(arm.added, 'trial')} of these {len(tried)} lie beyond the ranges of study.yaml."
+        yield f"{figures.format_plural(arm.added, 'trial')} of these {len(tried)} lie beyond the ranges of study.yaml."

@@ -27,14 +27,14 @@ FOUND = (
 )
 
 
-def text(design: Design) -> str:
+def compose(design: Design) -> str:
     """Return the text of the pipeline, which is always the same for the same study."""
-    body = "\n".join(chain.from_iterable(_stages(design))) + "\n"
-    folder = design.relative(design.folder)
+    body = "\n".join(chain.from_iterable(_list_stages(design))) + "\n"
+    folder = design.make_relative(design.folder)
     return (
         f"# Written by `gnflow study pipeline {folder}` from study.yaml; change that one, and write this again.\n"
         f"vars:\n  - found: >-\n      {FOUND}\n"
-        f"{CONTENT}{_digest(body)}\n"
+        f"{CONTENT}{_compute_digest(body)}\n"
         f"stages:\n{body}"
     )
 
@@ -42,118 +42,118 @@ def text(design: Design) -> str:
 def write(design: Design) -> Path:
     """Write the pipeline beside the study. Raises SpecError if the file was edited by hand, and DiskProblem."""
     path = design.folder / FILE
-    if path.exists() and not _as_written(path.read_text()):
+    if path.exists() and not _is_as_written(path.read_text()):
         raise SpecError(
-            f"{path} was edited by hand, or is not gnflow's: writing it would lose that\n"
-            "move what you changed to study.yaml and delete the file, then write it again"
+            f"{path} was edited by hand or was not written by gnflow, so it is not overwritten\n"
+            "move your changes to study.yaml, delete the file, and write it again"
         )
-    disk.write(path, text(design).encode())
+    disk.write(path, compose(design).encode())
     return path
 
 
 def check(design: Design) -> Path:
     """Raise SpecError, with the first line that differs, unless the file is up to date with the study."""
-    path, wanted = design.folder / FILE, text(design)
+    path, wanted = design.folder / FILE, compose(design)
     there = path.read_text() if path.exists() else ""
     if there == wanted:
         return path
-    write_it = f"run: gnflow study pipeline {design.relative(design.folder)}"
+    write_it = f"run: gnflow study pipeline {design.make_relative(design.folder)}"
     if not there:
         raise SpecError(f"{path} is missing\n{write_it}")
     lines = unified_diff(there.splitlines(), wanted.splitlines(), lineterm="", n=0)
     changed = [line for line in lines if re.match(r"[-+](?![-+])", line) and CONTENT not in line]
-    why = "is not what study.yaml says" if _as_written(there) else "was edited by hand"
+    why = "is not what study.yaml says" if _is_as_written(there) else "was edited by hand"
     shown = "\n".join(f"  {line}" for line in changed[:2])
     raise SpecError(f"{path} {why}; first difference (- there, + expected):\n{shown}\n{write_it}")
 
 
-def _as_written(content: str) -> bool:
-    """Whether gnflow wrote the file, from any study, and nobody has edited it."""
+def _is_as_written(content: str) -> bool:
+    """Return whether gnflow wrote the file, from any study, and nobody has edited it."""
     _, mark, rest = content.partition(CONTENT)
     digest, _, after = rest.partition("\n")
-    return bool(mark) and after.startswith("stages:\n") and digest == _digest(after.removeprefix("stages:\n"))
+    return bool(mark) and after.startswith("stages:\n") and digest == _compute_digest(after.removeprefix("stages:\n"))
 
 
-def _digest(body: str) -> str:
+def _compute_digest(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()[:16]
 
 
-def _stages(design: Design) -> Iterator[Sequence[str]]:
+def _list_stages(design: Design) -> Iterator[Sequence[str]]:
     for arm in design.arms:
         for trial in arm.trials:
-            yield _run(design, arm, trial.job, f"trial_{arm.name}_{trial.job.label.removeprefix('trial_')}")
+            yield _make_run_stage(design, arm, trial.job, f"trial_{arm.name}_{trial.job.label.removeprefix('trial_')}")
         if arm.trials:
-            yield _choose(design, arm)
+            yield _make_choice_stage(design, arm)
         for job in arm.runs:
-            yield _run(design, arm, job, f"run_{arm.name}_{job.label}")
+            yield _make_run_stage(design, arm, job, f"run_{arm.name}_{job.label}")
     for scale in design.scales:
-        yield from _results(design, scale)
+        yield from _make_result_stages(design, scale)
     if design.study.scales:
-        yield _scaling(design)
+        yield _make_scaling_stage(design)
 
 
-def _results(design: Design, scale: str | None) -> Iterator[Sequence[str]]:
+def _make_result_stages(design: Design, scale: str | None) -> Iterator[Sequence[str]]:
     """Compare the arms at one scale: a comparison and a report, named after the scale if there are several."""
     arms, after = design.at(scale), "" if scale is None else f"_{scale}"
-    summaries = [_summary(design, arm, job) for arm in arms for job in arm.runs]
-    runs = [design.relative(design.directory(arm, job)) for arm in arms for job in arm.runs]
+    summaries = [_locate_summary(design, arm, job) for arm in arms for job in arm.runs]
+    runs = [design.make_relative(design.locate_run(arm, job)) for arm in arms for job in arm.runs]
     options = [f"--target {target!r}" for target in design.study.targets or ()]
     options += [f"--budget {budget:g}"] if (budget := design.study.budget_at(scale)) else []
     options += [f"--sigma {design.study.sigma:g}"] if design.study.sigma else []
     options += [f"--reference {reference}"] if (reference := design.reference(scale)) else []
     comparison, report, charts = (
-        design.relative(design.folder / _named(name, after)) for name in (COMPARISON, REPORT, CHARTS)
+        design.make_relative(design.folder / _name_file(name, after)) for name in (COMPARISON, REPORT, CHARTS)
     )
-    yield _stage(
+    yield _make_stage(
         design, f"compare{after}", ["gnflow compare", *runs, *options, f"--json > {comparison}"],
         deps=summaries, metrics=[comparison], keep="cache: false",
     )  # fmt: skip
-    yield _stage(
+    yield _make_stage(
         design, f"report{after}", ["gnflow report", *runs, *options, f"--title {design.study.name}{after} -o {report}"],
         deps=summaries, outs=[report], plots=[charts], keep="cache: false",
     )  # fmt: skip
 
 
-def _named(file: str, after: str) -> str:
+def _name_file(file: str, after: str) -> str:
     """Return `report_w32.html` for `report.html`, and `report_w32_charts` for `report_charts`."""
     return file if not after else file.replace("report", f"report{after}").replace("comparison", f"comparison{after}")
 
 
-def _scaling(design: Design) -> list[str]:
-    folder = design.relative(design.folder)
+def _make_scaling_stage(design: Design) -> list[str]:
+    folder = design.make_relative(design.folder)
     chart, content = f"{folder}/{SCALING}.svg", f"{folder}/{SCALING}.json"
-    return _stage(
+    return _make_stage(
         design, "scaling", [f"gnflow study scaling {folder} --chart {chart}", f"--json > {content}"],
-        deps=[_summary(design, arm, job) for arm in design.arms for job in arm.runs],
+        deps=[_locate_summary(design, arm, job) for arm in design.arms for job in arm.runs],
         outs=[chart], metrics=[content], keep="cache: false",
     )  # fmt: skip
 
 
-def _run(design: Design, arm: ArmDesign, job: Job, name: str) -> list[str]:
-    directory = design.relative(design.directory(arm, job))
+def _make_run_stage(design: Design, arm: ArmDesign, job: Job, name: str) -> list[str]:
+    directory = design.make_relative(design.locate_run(arm, job))
     sets = [f"--set {quote(text)}" for text in job.sets]
-    tuned = job.spec == design.tuned(arm)
-    return _stage(
-        design, name, [f"gnflow study run {design.relative(job.spec)}", *sets, f"--run-dir {directory}"],
-        params=[*([design.relative(job.spec)] if tuned else []), *map(design.relative, arm.files)],
+    tuned = job.spec == design.locate_tuned(arm)
+    return _make_stage(
+        design, name, [f"gnflow study run {design.make_relative(job.spec)}", *sets, f"--run-dir {directory}"],
+        params=[*([design.make_relative(job.spec)] if tuned else []), *map(design.make_relative, arm.files)],
         metrics=[f"{directory}/summary.json"], keep="persist: true",
     )  # fmt: skip
 
 
-def _choose(design: Design, arm: ArmDesign) -> list[str]:
-    return _stage(
-        design, f"choose_{arm.name}", [f"gnflow study choose {design.relative(design.folder)} {arm.name}"],
-        deps=[_summary(design, arm, trial.job) for trial in arm.trials],
-        params=[*map(design.relative, arm.files)],  # tuned/<arm>.yaml extends the spec by its name
-        outs=[design.relative(design.tuned(arm))], keep="cache: false",
+def _make_choice_stage(design: Design, arm: ArmDesign) -> list[str]:
+    return _make_stage(
+        design, f"choose_{arm.name}", [f"gnflow study choose {design.make_relative(design.folder)} {arm.name}"],
+        deps=[_locate_summary(design, arm, trial.job) for trial in arm.trials],
+        params=[*map(design.make_relative, arm.files)],  # tuned/<arm>.yaml extends the spec by its name
+        outs=[design.make_relative(design.locate_tuned(arm))], keep="cache: false",
     )  # fmt: skip
 
 
-def _summary(design: Design, arm: ArmDesign, job: Job) -> str:
-    return f"{design.relative(design.directory(arm, job))}/summary.json"
+def _locate_summary(design: Design, arm: ArmDesign, job: Job) -> str:
+    return f"{design.make_relative(design.locate_run(arm, job))}/summary.json"
 
 
-def _stage(
+def _make_stage(
     design: Design,
     name: str,
     command: Sequence[str],
@@ -173,7 +173,7 @@ def _stage(
         "      ${found} &&",
         *(f"      {part}" for part in command),
     ]
-    for key, paths, after in (("deps", deps, ""), ("params", params, ":"), *_kept(outs, metrics, plots)):
+    for key, paths, after in (("deps", deps, ""), ("params", params, ":"), *_list_outputs(outs, metrics, plots)):
         if paths:
             lines.append(f"    {key}:")
         for path in paths:
@@ -183,7 +183,7 @@ def _stage(
     return lines
 
 
-def _kept(
+def _list_outputs(
     outs: Sequence[str], metrics: Sequence[str], plots: Sequence[str]
 ) -> tuple[tuple[str, Sequence[str], str], ...]:
     return ("outs", outs, ":"), ("metrics", metrics, ":"), ("plots", plots, ":")

@@ -14,7 +14,7 @@ from gnflow.spec.problems import Problem
 from gnflow.spec.study import Dimension, Tuning, Widening, Widenings
 from gnflow.spec.tree import Origin, Source, plain
 from gnflow.spec.validate import validated_as
-from gnflow.study.design.draws import Axis, Draw, Range, drawn
+from gnflow.study.design.draws import Axis, Draw, Range, draw_points
 from gnflow.study.design.edges import Edge
 from gnflow.train import disk
 
@@ -32,13 +32,13 @@ def read_widened(folder: Path, problems: list[Problem]) -> Mapping[str, Sequence
     return {} if found is None else found.arms
 
 
-def beyond(widening: Widening, space: Mapping[str, Axis], tuning: Tuning, number: int) -> list[Draw]:
+def draw_beyond(widening: Widening, space: Mapping[str, Axis], tuning: Tuning, number: int) -> list[Draw]:
     """Return the draws of one widening, the `number`-th of its arm: a Sobol sequence of its own."""
     place = Origin(Source(WIDENED, ""))
     wider = {
         key: _axis(widening.space[key], axis, place) if key in widening.space else axis for key, axis in space.items()
     }
-    return drawn(wider, "sobol", widening.trials, tuning.seed + number)
+    return draw_points(wider, "sobol", widening.trials, tuning.seed + number)
 
 
 def continue_range(edge: Edge, axis: Axis, part: float = PART) -> Dimension:

@@ -33,11 +33,11 @@ def widen(design: Design, arm: ArmDesign, trials: int | None = None) -> Outcome:
     if not edges:
         return Outcome(0, (f"{arm.name}: no best value lies at an edge; nothing is added",))
     count = trials or max(1, len(arm.trials) // 2)
-    added = _recorded(design, arm, edges, count)
-    where = figures.listed(
+    added = _record_trials(design, arm, edges, count)
+    where = figures.join_words(
         [f"`{key}` {dimension.low:g} to {dimension.high:g}" for key, dimension in added.space.items()]
     )
-    counted = f"{figures.several(count, 'trial')} added, {len(arm.trials) + count} in all"
+    counted = f"{figures.format_plural(count, 'trial')} added, {len(arm.trials) + count} in all"
     return Outcome(count, (f"{arm.name}: {counted}: {where}",))
 
 
@@ -46,7 +46,7 @@ def _is_budget(design: Design, edge: Edge) -> bool:
     return design.study.budget is not None and edge.key == "training.steps" and edge.end == "largest"
 
 
-def _recorded(design: Design, arm: ArmDesign, edges: list[Edge], count: int) -> Widening:
+def _record_trials(design: Design, arm: ArmDesign, edges: list[Edge], count: int) -> Widening:
     """Record the trials; ranges are continued by less if the study refuses values that far beyond."""
     path = design.folder / WIDENED
     before = path.read_bytes() if path.is_file() else None
@@ -64,5 +64,5 @@ def _recorded(design: Design, arm: ArmDesign, edges: list[Edge], count: int) -> 
                 disk.write(path, before)
         else:
             return widening
-    keys = figures.listed([f"`{edge.key}`" for edge in edges])
+    keys = figures.join_words([f"`{edge.key}`" for edge in edges])
     raise SpecError(f"{arm.name}: the spec takes no value beyond the edge of {keys}:\n{last}")
