@@ -49,7 +49,7 @@ def choose_values(
 
 
 @study.command("widen")
-def study_widen(
+def widen_space(
     folder: Study,
     arms: Annotated[
         list[str] | None, typer.Argument(metavar="[ARM]...", help="Default: all with trials.", show_default=False)
@@ -66,7 +66,7 @@ def study_widen(
 
 
 @study.command("scaling")
-def study_scaling(
+def fit_scales(
     folder: Study,
     against: Annotated[
         Measure | None, typer.Option(help="Size of a scale. Default: the one that differs.", show_default=False)

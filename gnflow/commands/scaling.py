@@ -56,10 +56,10 @@ def _formula(law: Law) -> str:
 
 
 def _compare(design: Design, scale: str | None) -> Comparison:
-    runs = [Run.load(design.locate_run(arm, job)) for arm in design.at(scale) for job in arm.runs]
+    runs = [Run.load(design.locate_run(arm, job)) for arm in design.select_arms(scale) for job in arm.runs]
     study = design.study
     return compared(
-        runs, study.targets or (), design.reference(scale), budget=study.budget_at(scale), sigma=study.sigma
+        runs, study.targets or (), design.find_reference(scale), budget=study.find_budget(scale), sigma=study.sigma
     )
 
 

@@ -136,7 +136,7 @@ class Study(Spec):
         """The lowest target, at which runs stop; None if arms are compared at a budget."""
         return min(self.targets) if self.targets else None
 
-    def budget_at(self, scale: str | None = None) -> float | None:
+    def find_budget(self, scale: str | None = None) -> float | None:
         """The tokens of each run at a scale; None if arms are compared at targets."""
         own = next((each.budget for each in self.scales if each.name == scale), None)
         budget = own or self.budget

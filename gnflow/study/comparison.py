@@ -145,7 +145,7 @@ def _compare_at_budgets(
 
 def _compare_at_ends(compared: tuple[Arm, ...], amount: float, named: str | None, sigma: float | None) -> Comparison:
     chosen, found = compare_ends(compared, amount, named, sigma)
-    said = tuple(end_verdict.verdict(compared, found, chosen, sigma))
+    said = tuple(end_verdict.describe_ends(compared, found, chosen, sigma))
     against = (*warn_of_differences(compared), *(warning for budget in found for warning in warn(budget)))
     return Comparison((), compared, (), chosen, (), {}, found, said, against, True)
 

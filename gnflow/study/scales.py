@@ -102,10 +102,10 @@ def tell(scaled: Scaled) -> Iterator[str]:
             )
     for trend in scaled.trends:
         if trend.slope is not None:
-            yield _describe_fit_trend(trend, scaled)
+            yield _describe_trend(trend, scaled)
 
 
-def _describe_fit_trend(trend: Trend, scaled: Scaled) -> str:
+def _describe_trend(trend: Trend, scaled: Scaled) -> str:
     unit = "nats" if scaled.nats else "in the log of the ratio of steps"
     what = "difference in loss" if scaled.nats else "ratio of steps"
     low, high = trend.interval or (trend.slope or 0.0, trend.slope or 0.0)

@@ -82,7 +82,7 @@ def test_scales_multiply_the_arms(tmp_path: Path) -> None:
     assert [arm.name for arm in design.arms] == ["adamw_w16", "muon_w16", "adamw_w32", "muon_w32"]
     assert [arm.runs[0].experiment.model.width for arm in design.arms] == [16, 16, 32, 32]
     assert [arm.runs[0].experiment.training.tokens for arm in design.arms] == [4096, 4096, 8192, 8192]
-    assert design.reference("w32") == "muon_w32"
+    assert design.find_reference("w32") == "muon_w32"
     text = pipeline.compose(design)
     assert "pipelines/tiny/comparison_w16.json" in text
     assert "--budget 8192 --reference muon_w32" in " ".join(text.split())
@@ -98,7 +98,7 @@ def test_trials_are_added_beyond_the_edge_that_is_best_and_are_counted(tmp_path:
     [edge] = choose(design, arm).edges
     assert (edge.end, edge.value, edge.limit) == ("largest", max(rates.values()), 0.1)
     assert widen(design, arm).added == 2
-    wider = load(folder).arm("muon")
+    wider = load(folder).find_arm("muon")
     assert [trial.job.label for trial in wider.trials] == [f"trial_{k}" for k in range(1, 7)]
     assert [trial.values for trial in wider.trials[:4]] == [trial.values for trial in arm.trials]
     beyond = [trial.values["optimizer.learning_rate"] for trial in wider.trials[4:]]

@@ -95,7 +95,7 @@ class Reader:
         """Return when a run ends: at the lowest target or, with a budget, at the end of its schedule only."""
         if self.study.budget is None:
             return make_override("training.target.at_most", self.study.target, self._find_origin("targets"))
-        origin, budget = self._find_origin("budget"), self.study.budget_at(None if scale is None else scale.name)
+        origin, budget = self._find_origin("budget"), self.study.find_budget(None if scale is None else scale.name)
         return merge_overrides(
             make_override("training.target", None, origin),
             make_override("training.steps", None, origin),

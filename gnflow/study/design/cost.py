@@ -62,7 +62,7 @@ def list_remarks(design: Design) -> list[str]:
         numbers = ", ".join(f"{name} {count}" for name, count in trials.items())
         said.append(f"the arms are not tuned equally (trials: {numbers})")
     for arm in design.arms:
-        budget = design.study.budget_at(arm.scale)
+        budget = design.study.find_budget(arm.scale)
         if budget is not None and "training.steps" in arm.space:
             jobs = [trial.job for trial in arm.trials]
             one = plan(max(jobs, key=lambda job: job.experiment.training.steps or 0).experiment)

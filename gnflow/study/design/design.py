@@ -107,7 +107,7 @@ class Design:
         """Return the command that brings pipelines or stages up to date, to be run in the project root."""
         return f"{'' if self.workspace.can_reproduce else 'gnflow init && '}dvc repro {' '.join(targets)}"
 
-    def at(self, scale: str | None) -> tuple[ArmDesign, ...]:
+    def select_arms(self, scale: str | None) -> tuple[ArmDesign, ...]:
         """Return the arms at one scale; None is the only one of a study without scales."""
         return tuple(arm for arm in self.arms if arm.scale == scale)
 
@@ -116,9 +116,9 @@ class Design:
         """The names of the scales; None alone if there is only one."""
         return tuple(scale.name for scale in self.study.scales) or (None,)
 
-    def reference(self, scale: str | None) -> str | None:
+    def find_reference(self, scale: str | None) -> str | None:
         """Return the name of the reference at a scale, if the study names one."""
-        return next((arm.name for arm in self.at(scale) if arm.method == self.study.reference), None)
+        return next((arm.name for arm in self.select_arms(scale) if arm.method == self.study.reference), None)
 
     def make_relative(self, path: Path) -> str:
         """Return a path relative to the project root, as commands there name it."""

@@ -94,13 +94,13 @@ def _list_stages(design: Design) -> Iterator[Sequence[str]]:
 
 def _make_result_stages(design: Design, scale: str | None) -> Iterator[Sequence[str]]:
     """Compare the arms at one scale: a comparison and a report, named after the scale if there are several."""
-    arms, after = design.at(scale), "" if scale is None else f"_{scale}"
+    arms, after = design.select_arms(scale), "" if scale is None else f"_{scale}"
     summaries = [_locate_summary(design, arm, job) for arm in arms for job in arm.runs]
     runs = [design.make_relative(design.locate_run(arm, job)) for arm in arms for job in arm.runs]
     options = [f"--target {target!r}" for target in design.study.targets or ()]
-    options += [f"--budget {budget:g}"] if (budget := design.study.budget_at(scale)) else []
+    options += [f"--budget {budget:g}"] if (budget := design.study.find_budget(scale)) else []
     options += [f"--sigma {design.study.sigma:g}"] if design.study.sigma else []
-    options += [f"--reference {reference}"] if (reference := design.reference(scale)) else []
+    options += [f"--reference {reference}"] if (reference := design.find_reference(scale)) else []
     comparison, report, charts = (
         design.make_relative(design.folder / _name_file(name, after)) for name in (COMPARISON, REPORT, CHARTS)
     )
