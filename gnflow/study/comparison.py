@@ -187,7 +187,7 @@ def _convert_arm(arm: Arm) -> dict[str, object]:
 def _convert_result(result: Result) -> dict[str, object]:
     seeds = [str(score.seed) for score in result.scores]
     spent = {axis: [score.spent[axis] for score in result.scores] for axis in COLUMNS}
-    return {"reached": result.reached, "missed": result.missed} | {
+    return {"reached": result.reached, "missed": result.misses} | {
         axis: {
             "median": _replace_infinity(result.median[axis]),
             "needed": dict(zip(seeds, map(_replace_infinity, result.needed[axis]), strict=True)),

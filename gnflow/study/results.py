@@ -24,7 +24,7 @@ class Result(NamedTuple):
     """Number of seeds that reached the target."""
 
     @property
-    def missed(self) -> int:
+    def misses(self) -> int:
         """The number of seeds that did not reach the target."""
         return len(self.scores) - self.reached
 

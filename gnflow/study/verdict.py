@@ -22,7 +22,7 @@ def describe_comparison(arms: Sequence[Arm], results: Sequence[Result], ratios: 
         yield f"No run has reached {figures.format_target(headline)}."
     yield from _describe_unusable(target, tuple(here.values()))
     compared = [ratio for ratio in ratios if ratio.target == target]
-    if compared and here[compared[0].reference].missed:
+    if compared and here[compared[0].reference].misses:
         yield f"{_describe_miss(here[compared[0].reference])}."
     for ratio in compared:
         yield from _describe_arm(ratio, here[ratio.reference], here[ratio.other], trials)
@@ -56,7 +56,7 @@ def _describe_unusable(target: float, results: Sequence[Result]) -> Iterator[str
 
 def _describe_arm(ratio: Ratio, reference: Result, other: Result, trials: Trials) -> Iterator[str]:
     """Compare one arm with the reference in words."""
-    missed = _describe_miss(other) if other.missed and any(score.best is not None for score in other.scores) else ""
+    missed = _describe_miss(other) if other.misses and any(score.best is not None for score in other.scores) else ""
     if len(ratio.seeds) == 1:
         yield _describe_one_seed(ratio, missed, trials)
         return
@@ -82,7 +82,7 @@ def _describe_reversals(ratio: Ratio, everywhere: Sequence[Ratio], trials: Trial
 def _describe_miss(result: Result) -> str:
     target = figures.format_target(result.target)
     if len(result.scores) > 1:
-        return f"{result.arm} missed {target} with {result.missed} of {len(result.scores)} seeds"
+        return f"{result.arm} missed {target} with {result.misses} of {len(result.scores)} seeds"
     [score] = result.scores
     best = f" (best {figures.format_loss(score.best)})" if score.best is not None else ""
     return f"{result.arm} has not reached {target} in {figures.format_plural(score.spent['steps'], 'step')}{best}"

@@ -24,20 +24,20 @@ def build_bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> O
     def draw_tilt(tokens: Tokens) -> Scalar:
         return spread * (tokens.sum() % 7 - 3) / 3
 
-    def slope(params: Params, tokens: Tokens) -> Params:
+    def differentiate(params: Params, tokens: Tokens) -> Params:
         displacement = trees.subtract(params, target)
         bent = {name: sides[name] * d if d.ndim == 1 else sides[name] @ d for name, d in displacement.items()}
         return {name: x + draw_tilt(tokens).to(x) * tilt[name] for name, x in bent.items()}
 
-    def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
+    def multiply(direction: Params, anchor: Params, tokens: Tokens) -> Params:
         return {name: sides[name] * d if d.ndim == 1 else sides[name] @ d for name, d in direction.items()}
 
-    def value(params: Params, tokens: Tokens) -> Scalar:
+    def evaluate(params: Params, tokens: Tokens) -> Scalar:
         displacement = trees.subtract(params, target)
         tilted = draw_tilt(tokens).to(next(iter(tilt.values()))) * trees.dot(tilt, displacement)
-        return (trees.dot(slope(params, tokens), displacement) + tilted) / 2
+        return (trees.dot(differentiate(params, tokens), displacement) + tilted) / 2
 
-    return _build_objective(value, slope, product)
+    return _build_objective(evaluate, differentiate, multiply)
 
 
 def build_on_bowl(experiment: Experiment, make: Make, dtype: torch.dtype = torch.float32) -> tuple[Parts, Params]:
@@ -83,14 +83,14 @@ def _build_objective(
     slope: Callable[[Params, Tokens], Params],
     product: Callable[[Params, Params, Tokens], Params],
 ) -> Objective:
-    def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
+    def evaluate_model(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         whole = {**anchor, **params}
         return trees.pick(slope(whole, tokens), params), value(whole, tokens)
 
     return Objective(
         value,
         lambda params, tokens: (slope(params, tokens), value(params, tokens)),
-        curved,
+        evaluate_model,
         product,
     )
 

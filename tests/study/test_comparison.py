@@ -20,8 +20,8 @@ def runs(tmp_path: Path) -> list[Run]:
 
 def test_an_arm_is_summed_up_by_its_median_with_misses_as_infinity(runs: list[Run]) -> None:
     full_gn, muon = compare(runs).results
-    assert (full_gn.needed["steps"], full_gn.median["steps"], full_gn.reached, full_gn.missed) == ((4, 6, 5), 5, 3, 0)
-    assert (muon.needed["steps"], muon.median["steps"], muon.reached, muon.missed) == ((8, 12, inf), 12, 2, 1)
+    assert (full_gn.needed["steps"], full_gn.median["steps"], full_gn.reached, full_gn.misses) == ((4, 6, 5), 5, 3, 0)
+    assert (muon.needed["steps"], muon.median["steps"], muon.reached, muon.misses) == ((8, 12, inf), 12, 2, 1)
     assert muon.needed["seconds"] == (100.0, 150.0, inf)
 
 
