@@ -33,7 +33,9 @@ def _tell_target(comparison: Comparison, target: float) -> str:
     if not isfinite(best.median["steps"]):
         return f"Most seeds of every arm missed {where}."
     if len(results) == 1:
-        return f"{best.arm} reaches {where} in {_format_steps(best)} ({figures.format_plural(len(best.scores), 'seed')})."
+        return (
+            f"{best.arm} reaches {where} in {_format_steps(best)} ({figures.format_plural(len(best.scores), 'seed')})."
+        )
     ratios = {ratio.other: ratio for ratio in comparison.ratios if ratio.target == target}
     reference = str(comparison.reference)
     rival = results[1].arm if best.arm == reference else best.arm
@@ -42,12 +44,16 @@ def _tell_target(comparison: Comparison, target: float) -> str:
     if steps is None:
         return f"{best.arm} reaches {where} in the fewest steps, {_format_steps(best)}; nothing is paired by seed."
     seeds = figures.format_plural(len(ratios[rival].seeds), "seed")
-    sure = f"95 % CI {claims.format_interval(steps)}, {seeds}" if steps.interval else f"{seeds}: no interval"
+    found = claims.format_interval(steps) if steps.interval else ""
+    found = found if found.startswith("the same") else f"95 % CI {found}"
+    sure = f"{found}, {seeds}" if steps.interval else f"{seeds}: no interval"
     decided = claims.decide_claim(steps) in ("fewer", "alike")
     said = _describe_pair(reference, rival, steps, where, sure, len(results))
-    costs = [said for axis in OTHER_AXES if axis in axes and (said := _describe_cost(axis, axes[axis]))]
+    costs = [cost for axis in OTHER_AXES if axis in axes and (cost := _describe_cost(axis, axes[axis]))]
     beside = f", and {figures.join_words(costs)}" if costs and best.arm == reference and decided else ""
-    return f"{said}{beside}.{_count_decided(results, [ratio.axes.get('steps') for ratio in ratios.values()], reference)}"
+    return (
+        f"{said}{beside}.{_count_decided(results, [ratio.axes.get('steps') for ratio in ratios.values()], reference)}"
+    )
 
 
 def _describe_pair(reference: str, rival: str, steps: Estimate, where: str, sure: str, arms: int) -> str:
@@ -64,7 +70,9 @@ def _describe_pair(reference: str, rival: str, steps: Estimate, where: str, sure
                 return f"{reference} needs {factor} {claimed} steps than {rival} to {where} ({sure})"
             if claimed == "more":
                 return f"{among}{rival} needs the fewest steps to {where}, {factor} fewer than {reference} ({sure})"
-            return f"{among}{reference} needs the fewest steps to {where}, {factor} fewer than {rival}, the next ({sure})"
+            return (
+                f"{among}{reference} needs the fewest steps to {where}, {factor} fewer than {rival}, the next ({sure})"
+            )
 
 
 def _describe_cost(axis: str, estimate: Estimate) -> str:
@@ -108,7 +116,11 @@ def _tell_budget(comparison: Comparison) -> str:
     if difference is None:
         return f"{best} has the lowest loss {where}; nothing is paired by seed."
     seeds = figures.format_plural(len(difference.seeds), "seed")
-    sure = f"95 % CI {budget_verdict.format_interval(difference)}, {seeds}" if difference.interval else f"{seeds}: no interval"
+    sure = (
+        f"95 % CI {budget_verdict.format_interval(difference)}, {seeds}"
+        if difference.interval
+        else f"{seeds}: no interval"
+    )
     among = f"Of {len(ranked)} arms, " if len(ranked) > 2 else ""
     match budget_verdict.decide_claim(difference):
         case "undecided":

@@ -102,7 +102,11 @@ def _make_cell(value: str, axis: str, ratio: Ratio | None, is_reference: bool) -
     if estimate is None:
         return Cell(value, "1" if is_reference else "", False)
     claim = claims.decide_claim(estimate)
-    return Cell(value, _format_ratio(estimate) + _mark(claim, estimate.interval is not None), claim == "more" and estimate.interval is not None)
+    return Cell(
+        value,
+        _format_ratio(estimate) + _mark(claim, estimate.interval is not None),
+        claim == "more" and estimate.interval is not None,
+    )
 
 
 def _make_loss_cell(value: str, difference: Difference | None) -> Cell:

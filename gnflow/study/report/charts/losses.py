@@ -9,8 +9,8 @@ import polars
 from gnflow.study.comparison import Comparison
 from gnflow.study.report import data
 from gnflow.study.report.charts import look
-from gnflow.study.report.charts.multiples import draw_small_multiples
 from gnflow.study.report.charts.chart import HEIGHT, WIDTH, Chart, Choice, Spec, make_spec, make_still, set_size
+from gnflow.study.report.charts.multiples import draw_small_multiples
 from gnflow.study.scores import COLUMNS, METRIC, WORDS
 
 SCALES: tuple[Literal["linear"], Literal["log"]] = ("linear", "log")

@@ -38,7 +38,10 @@ def draw_small_multiples(
         "Held-out loss",
         note,
         tables,
-        {WORDS[axis]: {**drawing, "config": look.THEME | {"background": "transparent"}} for axis, drawing in drawn.items()},
+        {
+            WORDS[axis]: {**drawing, "config": look.THEME | {"background": "transparent"}}
+            for axis, drawing in drawn.items()
+        },
         {**drawn[axes[0]], "config": look.THEME | {"background": "white", "aria": False}},
         (Choice("against", tuple(WORDS[axis] for axis in axes)),),
     )
@@ -56,7 +59,9 @@ def _add_groups(medians: polars.DataFrame, members: Mapping[str, Member]) -> pol
 
 def _draw(arms: Sequence[str], members: Mapping[str, Member], axis: str, top: float | None) -> Spec:
     x = alt.X(f"{axis}:Q", title=WORDS[axis], scale=alt.Scale(nice=False), axis=look.make_large_axis(4))
-    y = alt.Y("loss:Q", title="held-out loss", scale=alt.Scale(zero=False, domainMax=alt.Undefined if top is None else top))
+    y = alt.Y(
+        "loss:Q", title="held-out loss", scale=alt.Scale(zero=False, domainMax=alt.Undefined if top is None else top)
+    )
     colour = alt.Color("arm:N", scale=alt.Scale(domain=list(arms), range=look.list_colours(arms)), legend=None)
     base = alt.Chart()
     grey = alt.Chart(look.name_table("median_losses"))

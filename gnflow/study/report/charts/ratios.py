@@ -25,7 +25,9 @@ def draw_ratios(comparison: Comparison) -> Iterator[Chart]:
     found = [(target, *known) for target in targets[::-1] for known in _select_known(comparison, target)]
     factors = [estimate.factor for *_, estimate in found if estimate.factor]
     low, high = min(1.0, *factors) / ROOM, max(1.0, *factors) * ROOM
-    rows = polars.DataFrame([_make_row(ratio, axis, estimate, low, high) for _, ratio, axis, estimate in found])
+    rows = polars.DataFrame(
+        [_make_row(ratio, axis, estimate, low, high) for _, ratio, axis, estimate in found], infer_schema_length=None
+    )
     axes = [axis for axis in WORDS if any(axis == known for _, _, known, _ in found)]
     order = _order_arms(comparison, targets[-1])
     height = max(110, BAND * len(order) + 30)
