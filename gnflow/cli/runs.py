@@ -32,12 +32,24 @@ def compare(
     reference: Reference = None,
     budget: Budget = None,
     sigma: Sigma = None,
+    everything: Annotated[bool, typer.Option("--all", help="Print all tables.")] = False,
     json: Json = False,
 ) -> None:
     """Compare the costs of runs to reach a target, or their losses at equal budgets."""
     from gnflow.commands.compare import compare
 
-    raise typer.Exit(compare(runs, targets=targets or (), reference=reference, budget=budget, sigma=sigma, json=json))
+    aims = targets or ()
+    raise typer.Exit(
+        compare(
+            runs,
+            targets=aims,
+            reference=reference,
+            budget=budget,
+            sigma=sigma,
+            everything=everything,
+            json=json,
+        )
+    )
 
 
 @app.command()

@@ -28,13 +28,18 @@ def choose_unit(values: Sequence[float]) -> tuple[float, str]:
     return 1000.0**thousands, UNITS[thousands]
 
 
+def choose_time_unit(values: Sequence[float]) -> tuple[float, str]:
+    """Return one unit for a column of seconds, by the largest: `(1.0, "s")`, `(60.0, "min")` or `(3600.0, "h")`."""
+    longest = max(values, default=0.0)
+    return (1.0, "s") if longest < 600 else (60.0, "min") if longest < 36_000 else (3600.0, "h")
+
+
 def format_digits(value: float) -> str:
-    """Format a number with three digits and without an exponent: `0.275`, `2.82`, `12`, `4,120`."""
+    """Format a number with three digits and without an exponent: `0.275`, `2.82`, `12.0`, `4,120`."""
     if value == 0 or abs(value) >= 999.5:
         return f"{value:,.0f}"
     places = max(0, 2 - floor(log10(abs(value))))
-    text = f"{value:.{places}f}"
-    return text.rstrip("0").rstrip(".") if "." in text and value == round(value) else text
+    return f"{value:.{places}f}"
 
 
 def format_duration(seconds: float | None) -> str:

@@ -129,11 +129,11 @@ def _format_ratio(estimate: Estimate) -> str:
 
 def _format_column(axis: str, values: Sequence[float]) -> tuple[str, list[str]]:
     """Return the name of a column with its unit, and all values in that unit."""
-    if axis == "seconds":
-        return "time", [figures.format_duration(value) if isfinite(value) else "missed" for value in values]
-    size, letter = figures.choose_unit([value for value in values if isfinite(value)])
-    texts = [figures.format_digits(value / size) if isfinite(value) else "missed" for value in values]
-    return f"{WORDS[axis]}{f', {letter}' if letter else ''}", texts
+    known = [value for value in values if isfinite(value)]
+    size, unit = figures.choose_time_unit(known) if axis == "seconds" else figures.choose_unit(known)
+    shown = figures.format_digits if unit else "{:,g}".format  # steps and passes are whole
+    texts = [shown(value / size) if isfinite(value) else "missed" for value in values]
+    return f"{'time' if axis == 'seconds' else WORDS[axis]}{f', {unit}' if unit else ''}", texts
 
 
 def _any_missed(results: Sequence[Result]) -> bool:

@@ -43,9 +43,16 @@ async function drawWithin(part) {
 for (const section of document.querySelectorAll("details")) {
   section.addEventListener("toggle", () => section.open && drawWithin(section));
 }
-for (const link of document.querySelectorAll("nav a")) {
-  link.addEventListener("click", () => { document.getElementById(link.hash.slice(1)).open = true; });
+
+function unfold(hash) {
+  const section = hash && document.getElementById(hash.slice(1));
+  if (section instanceof HTMLDetailsElement) section.open = true;
 }
+
+for (const link of document.querySelectorAll("nav a")) link.addEventListener("click", () => unfold(link.hash));
+addEventListener("hashchange", () => unfold(location.hash));
+unfold(location.hash);
+
 const closed = new Set();
 addEventListener("beforeprint", () => {
   for (const section of document.querySelectorAll("details:not([open])")) {

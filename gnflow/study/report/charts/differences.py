@@ -57,4 +57,10 @@ def _draw_points(comparison: Comparison, order: list[str], budget: Budget) -> al
     middle = base.mark_point(filled=True, size=80).encode(
         x=x, **shared, tooltip=look.make_tooltip("difference", "low", "high")
     )
-    return look.layer(look.draw_rule("differences", x=0), bars, middle)
+    reference = (
+        alt.Chart(look.name_table("differences"))
+        .transform_aggregate(rows="count()")
+        .mark_point(shape="diamond", filled=True, size=70, color="#888")
+        .encode(x=alt.XDatum(0), y=alt.YDatum(comparison.reference))
+    )
+    return look.layer(look.draw_rule("differences", x=0), bars, middle, reference)

@@ -11,7 +11,7 @@ from gnflow.study.groups import Member, group_arms
 # Okabe and Ito's colours, which readers with any colour vision can distinguish on white and on black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
 SHAPES = ("circle", "square", "triangle-up", "diamond")  # shapes distinguish arms of the same colour
-DARKEST, LIGHTEST = -0.25, 0.5  # how much black or white is mixed into a colour for the ends of a group
+DARKEST, LIGHTEST = -0.25, 0.4  # how much black or white is mixed into a colour for the ends of a group
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])  # dashes do the same for lines
 FONT = "Liberation Sans, Helvetica, Arial, sans-serif"
 LEGEND_CHARACTERS = 95  # number of names that fit on one line of a legend
@@ -104,6 +104,11 @@ def _shade(colour: str, member: Member) -> str:
     other = 255 if part > 0 else 0
     parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
     return "#" + "".join(f"{round(value + (other - value) * abs(part)):02x}" for value in parts)
+
+
+def list_dashes(arms: Sequence[str]) -> list[list[int]]:
+    """Return the dashes of each arm: those of its level in its group."""
+    return _repeat_kinds(arms, DASHES)
 
 
 def _repeat_kinds(arms: Sequence[str], kinds: Sequence[T]) -> list[T]:

@@ -14,13 +14,13 @@ from gnflow.study.scores import WORDS
 
 COLUMNS = 3  # small charts in a row of the still picture; on the screen as many as fit
 WIDTH, HEIGHT = 210, 170  # pixels of one
-MARGIN = 1.12  # how far the axis goes on to the right, for the names of the curves
+LINE = 13  # pixels of a line of text
 
 
 def draw_small_multiples(
     comparison: Comparison, rows: polars.DataFrame, axes: Sequence[str], top: float | None, cut: bool
 ) -> Chart:
-    """Draw the median curves with the name of each at its end, one panel for each group, for each axis."""
+    """Draw the median curves with their names, one panel for each group, for each axis."""
     arms = [arm.name for arm in comparison.arms]
     members = group_arms(arms, len(look.COLOURS))
     medians = data.thin(data.compute_medians(rows, ["loss", *axes]), by="arm")
@@ -53,7 +53,17 @@ def _add_groups(medians: polars.DataFrame, members: Mapping[str, Member]) -> pol
     return medians.with_columns(
         polars.col("arm").replace_strict({name: member.group for name, member in members.items()}).alias("group"),
         polars.col("arm").replace_strict({name: member.level for name, member in members.items()}).alias("level"),
+        polars.col("arm").replace_strict({name: member.rank for name, member in members.items()}).alias("rank"),
         last.alias("last"),
+    )
+
+
+def _name_level(base: alt.Chart, colour: alt.Color, rank: int) -> alt.Chart:
+    """Write the name of a level in its colour in the upper right corner, which curves that fall leave empty."""
+    return (
+        base.transform_filter(alt.datum.last & (alt.datum.rank == rank))
+        .mark_text(align="right", baseline="top", fontSize=11, fontWeight="bold")
+        .encode(colour, x=alt.value("width"), y=alt.value(4 + LINE * rank), text="level:N")
     )
 
 
@@ -63,6 +73,7 @@ def _draw(arms: Sequence[str], members: Mapping[str, Member], axis: str, top: fl
         "loss:Q", title="held-out loss", scale=alt.Scale(zero=False, domainMax=alt.Undefined if top is None else top)
     )
     colour = alt.Color("arm:N", scale=alt.Scale(domain=list(arms), range=look.list_colours(arms)), legend=None)
+    dash = alt.StrokeDash("arm:N", scale=alt.Scale(domain=list(arms), range=look.list_dashes(arms)), legend=None)
     base = alt.Chart()
     grey = alt.Chart(look.name_table("median_losses"))
     targets = alt.Chart(look.name_table("targets"))
@@ -70,11 +81,9 @@ def _draw(arms: Sequence[str], members: Mapping[str, Member], axis: str, top: fl
         grey.mark_line(clip=True, strokeWidth=1, color="#999", opacity=0.3).encode(x, y, detail="arm:N"),
         targets.mark_rule(strokeDash=[5, 4], color="#888").encode(y="target:Q"),
         base.mark_line(clip=True, strokeWidth=2).encode(
-            x, y, colour, tooltip=look.make_tooltip("step", "loss=held-out loss")
+            x, y, colour, dash, tooltip=look.make_tooltip("step", "loss=held-out loss")
         ),
-        base.transform_filter(alt.datum.last)
-        .mark_text(align="left", dx=4, fontSize=11)
-        .encode(x, y, colour, text="level:N"),
+        *(_name_level(base, colour, rank) for rank in range(max(member.size for member in members.values()))),
     ).properties(width=WIDTH, height=HEIGHT)
     groups = list(dict.fromkeys(member.group for member in members.values()))
     facet = alt.Facet("group:N", sort=groups, header=alt.Header(title=None, labelFontWeight="bold"))

@@ -1,7 +1,7 @@
 """Charts of how many times more each arm needs than the reference, with intervals."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import altair as alt
 import polars
@@ -23,16 +23,15 @@ def draw_ratios(comparison: Comparison) -> Iterator[Chart]:
     if not targets:
         return
     found = [(target, *known) for target in targets[::-1] for known in _select_known(comparison, target)]
-    factors = [estimate.factor for *_, estimate in found if estimate.factor]
-    low, high = min(1.0, *factors) / ROOM, max(1.0, *factors) * ROOM
-    rows = polars.DataFrame(
-        [_make_row(ratio, axis, estimate, low, high) for _, ratio, axis, estimate in found], infer_schema_length=None
-    )
     axes = [axis for axis in WORDS if any(axis == known for _, _, known, _ in found)]
+    ends = {axis: _find_ends([each.factor or 1.0 for *_, known, each in found if known == axis]) for axis in axes}
+    rows = polars.DataFrame(
+        [_make_row(ratio, axis, estimate, *ends[axis]) for _, ratio, axis, estimate in found], infer_schema_length=None
+    )
     order = _order_arms(comparison, targets[-1])
     height = max(110, BAND * len(order) + 30)
     drawn = {
-        (axis, target): _draw_points(comparison, order, axis, target, low, high)
+        (axis, target): _draw_points(comparison, order, axis, target, *ends[axis])
         for axis in axes
         for target in targets[::-1]
     }
@@ -59,6 +58,10 @@ def draw_ratios(comparison: Comparison) -> Iterator[Chart]:
         make_still(set_size(drawn[axes[0], targets[-1]], WIDTH - 60, height)),
         choices,
     )
+
+
+def _find_ends(factors: Sequence[float]) -> tuple[float, float]:
+    return min(1.0, *factors) / ROOM, max(1.0, *factors) * ROOM
 
 
 def _order_arms(comparison: Comparison, target: float) -> list[str]:
@@ -125,4 +128,10 @@ def _draw_points(
         .encode(x=alt.X(f"{side}:Q"), **shared, tooltip=hover)
         for side in ("left", "right")
     ]
-    return look.layer(look.draw_rule("ratios", x=1), bars, *arrows, middle)
+    reference = (
+        alt.Chart(look.name_table("ratios"))
+        .transform_aggregate(rows="count()")
+        .mark_point(shape="diamond", filled=True, size=70, color="#888")
+        .encode(x=alt.XDatum(1), y=alt.YDatum(comparison.reference))
+    )
+    return look.layer(look.draw_rule("ratios", x=1), bars, *arrows, middle, reference)
