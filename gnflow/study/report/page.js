@@ -6,13 +6,13 @@ const tables = Object.fromEntries(Object.entries(page.tables).map(([name, table]
   table.rows.map(row => Object.fromEntries(table.columns.map((column, index) => [column, row[index]]))),
 ]));
 
-const PANEL = 290, EDGES = 85;  // pixels of a small chart, and of its axis and names in them
+const PANEL = 290, AXIS = 60, GAP = 22;  // pixels of a small chart, of the axis on the left, and between two
 
 // Small charts: as many in a row as fit, each as wide as that leaves.
 function fit(view, width) {
   if (!view.facet) return view;
   const columns = Math.max(1, Math.floor(width / PANEL));
-  return {...view, columns, spec: {...view.spec, width: Math.floor(width / columns) - EDGES}};
+  return {...view, columns, spec: {...view.spec, width: Math.floor((width - AXIS) / columns) - GAP}};
 }
 
 async function draw(figure) {
