@@ -42,8 +42,9 @@ class Transformer(ModelKind):
     key_value_heads: Count | None = None
     """Number of heads of keys and values (grouped-query attention). It must divide `heads`. Default: as many as
     `heads`."""
-    feedforward: Literal["gelu", "swiglu"] = "gelu"
-    """Form of the feedforward: `gelu` has two matrices, `swiglu` three."""
+    feedforward: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu"
+    """Form of the feedforward: `gelu` has two matrices, `swiglu` three; `gelu_tanh` approximates GELU by tanh, as the
+    code of arXiv:2510.09378 does."""
     hidden: Annotated[Count | None, Unit("features")] = None
     """Width inside the feedforward. Default: 4 x `width`."""
     qk_norm: Literal["full", "head", "none"] = "full"

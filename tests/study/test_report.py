@@ -28,7 +28,8 @@ from gnflow.study.report.write import write
 from gnflow.train.journal import Step
 from gnflow.train.run import Run
 
-DRAWN = tuple(name for name in NAMES if name != "differences")  # runs at targets have no budgets
+UNDRAWN = ("differences", "schedules")  # the runs have a target, and constant rates
+DRAWN = tuple(name for name in NAMES if name not in UNDRAWN)
 HOSTILE = "</script><script>document.title='taken'</script><b>\"'&"
 
 
@@ -356,3 +357,14 @@ def test_many_arms_have_a_panel_for_each_method_and_shades_of_its_colour(tmp_pat
         ).count(">32k</text>")
         == 3
     )
+
+
+def test_a_schedule_is_drawn_as_parts_of_its_largest_rate(tmp_path: Path) -> None:
+    def fall(step: int) -> dict[str, float]:
+        return {"learning_rate": 0.02 * (1 - step / 10)}
+
+    run = arm(tmp_path, "muon", "muon", course(0.2, 5, 0), extra=fall)
+    [chart] = [chart for chart in make_charts(compare([run], [3.5])) if chart.name == "schedules"]
+    found = chart.tables["schedules"]
+    assert found["part"].to_list() == pytest.approx([1, 8 / 9, 7 / 9, 6 / 9, 5 / 9])
+    assert found["progress"].to_list() == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])

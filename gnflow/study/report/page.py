@@ -33,7 +33,7 @@ def make_page(comparison: Comparison, charts: Sequence[Chart], stills: Mapping[s
         *_make_section("targets", "Other targets", {}, (), [make_matrix_table(m, swatches) for m in others if m]),
         *_make_section("ratios", "Ratios", drawn, (), results.make_ratio_tables(comparison)),
         *_make_section("budgets", "Equal budgets", drawn, (), make_budget_tables(comparison)),
-        *_make_section("loss", "Loss curves", drawn, ("losses",)),
+        *_make_section("loss", "Loss curves", drawn, ("losses", "schedules")),
         *_make_section("batch", "Batch size", drawn, ("batch_size",)),
         *_make_section("profile", "Profile", drawn, ("profiles",)),
         *_make_section("gauss-newton", "Gauss-Newton", drawn, ("step_lengths", "gain_ratios", "decreases")),
