@@ -47,7 +47,7 @@ def draw_ratios(comparison: Comparison) -> Iterator[Chart]:
         "more. A triangle: the bar goes on, or the factor is only a bound, because a run missed the target."
     )
     note += f" Not shown, since nothing is known of the ratio: {figures.join_words(missing)}." if missing else ""
-    choices = (Choice("cost", tuple(WORDS[axis] for axis in axes)),)
+    choices: tuple[Choice, ...] = (Choice("cost", tuple(WORDS[axis] for axis in axes)),)
     choices += (Choice("target", tuple(f"{target:g}" for target in targets[::-1])),) if several else ()
     yield Chart(
         "ratios",

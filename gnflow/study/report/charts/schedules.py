@@ -15,9 +15,7 @@ LEAST = 1.02  # ratio of the largest to the smallest rate below which a rate cou
 
 def draw_schedules(comparison: Comparison) -> Iterator[Chart]:
     """Draw the rate as a part of its largest, against the part of the run; nothing if every rate is constant."""
-    rows = data.select_recorded(
-        [arm._replace(runs=arm.runs[:1]) for arm in comparison.arms], {"rate": "learning_rate"}
-    )
+    rows = data.select_recorded([arm._replace(runs=arm.runs[:1]) for arm in comparison.arms], {"rate": "learning_rate"})
     if not rows.height:
         return
     rows = rows.filter(polars.col("rate") > 0).with_columns(
