@@ -102,7 +102,7 @@ def name_tensors(tree: object) -> dict[str, Tensor]:
 
 
 def fill_tensors(template: Tree, tensors: dict[str, Tensor]) -> Tree:
-    """Fill the nesting of `template` with named tensors. Undoes `named_tensors`; raises KeyError for a missing one."""
+    """Fill the nesting of `template` with named tensors. Undoes `name_tensors`; raises KeyError for a missing one."""
     paths, structure = pytree.tree_flatten_with_path(template)
     leaves = [tensors["/".join(_label(key) for key in path)] for path, _ in paths]
     result: Tree = pytree.tree_unflatten(leaves, structure)
@@ -118,4 +118,4 @@ def _label(key: object) -> str:
         case pytree.SequenceKey():
             return str(key.idx)
         case _:
-            raise TypeError(f"no name for {key!r}")
+            raise TypeError(f"expected a key of a mapping, a field or an index, got {key!r}")

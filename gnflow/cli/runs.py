@@ -35,7 +35,7 @@ def compare(
     everything: Annotated[bool, typer.Option("--all", help="Print all tables.")] = False,
     json: Json = False,
 ) -> None:
-    """Compare the costs of runs to reach a target, or their losses at equal budgets."""
+    """Compare costs to a target, or losses at equal budgets."""
     from gnflow.commands.compare import compare
 
     aims = targets or ()
@@ -66,7 +66,7 @@ def report(
         str | None, typer.Option(help="Give the page this title. Default: the arms and the target.", show_default=False)
     ] = None,
 ) -> None:
-    """Write the comparison as one HTML page, and its charts as PNG and SVG."""
+    """Write a comparison as an HTML page, and its charts as pictures."""
     from gnflow.commands.report import report
 
     streams.tolerate_failures()
@@ -85,7 +85,7 @@ def rerun(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Repeat a run from its own directory, and say whether the results agree."""
+    """Repeat a run, and say whether the results agree."""
     from gnflow.commands.rerun import rerun
 
     streams.tolerate_failures()
@@ -98,7 +98,7 @@ def replay(
     step: Annotated[int, typer.Argument(metavar="STEP", help="The number of the step, from 1.", show_default=False)],
     json: Json = False,
 ) -> None:
-    """Take one step of a run again, eagerly, and name the first tensor that is not finite."""
+    """Repeat one step, and name the first tensor that is not finite."""
     from gnflow.commands.replay import replay
 
     raise typer.Exit(replay(run, step, json=json))
@@ -106,7 +106,7 @@ def replay(
 
 @app.command()
 def track(runs: Runs) -> None:
-    """Send the records of runs, or of all runs in a directory, to MLflow."""
+    """Send MLflow the records of runs, or of all runs in a directory."""
     from gnflow.commands.track import track
 
     streams.tolerate_failures()

@@ -106,7 +106,7 @@ def explain(
 
 @app.command()
 def verify(specs: Specs, sets: Sets = None, json: Json = False) -> None:
-    """Check the derivatives and the optimizers of specs on small copies."""
+    """Check derivatives and optimizers of specs on small copies."""
     from gnflow.commands.verify import verify
 
     raise typer.Exit(verify(specs, sets=sets or (), json=json))
@@ -128,7 +128,7 @@ def print_schema(
 
 @app.command()
 def prepare(specs: Specs, sets: Sets = None) -> None:
-    """Fetch and tokenize the data of specs; `run` does this when needed."""
+    """Fetch and tokenize the data of specs. `run` does this when needed."""
     from gnflow.commands.prepare import prepare
 
     streams.tolerate_failures()

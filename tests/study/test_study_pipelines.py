@@ -84,7 +84,7 @@ def test_a_pipeline_that_is_stale_missing_or_edited_is_refused(tmp_path: Path) -
     path.write_text(path.read_text().replace("persist: true", "persist: false", 1))
     with pytest.raises(SpecError, match=r"was edited by hand; first difference.*\n  - +persist: false"):
         pipeline.check(load(folder))
-    with pytest.raises(SpecError, match="writing it would lose that"):
+    with pytest.raises(SpecError, match="so it is not overwritten"):
         pipeline.write(load(folder))
 
 

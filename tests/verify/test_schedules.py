@@ -31,7 +31,7 @@ def test_a_part_that_does_not_follow_its_own_is_found(monkeypatch: pytest.Monkey
     """All parts follow the method's, as they did before they could have one."""
     set_pace = methods.set_pace
     monkeypatch.setattr(methods, "set_pace", lambda method, steps: lambda rule: set_pace(method, steps)(method))
-    with pytest.raises(CheckFailed, match="follows `others`, whose own schedule has ended at 0, and still moves"):
+    with pytest.raises(CheckFailed, match="follows `others`, whose own schedule has ended at 0, but still moves"):
         check_schedule(shrink(experiment({**MUON, "others": {}})))
 
 

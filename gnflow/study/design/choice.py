@@ -46,7 +46,9 @@ class Choice(NamedTuple):
 def choose(design: Design, arm: ArmDesign) -> Choice:
     """Rank the trials. Raises SpecError if there are none, if one has not ended, or if all diverged."""
     if not arm.trials:
-        raise SpecError(f"arm `{arm.name}` has no trials: it runs as its spec says")
+        raise SpecError(
+            f"arm `{arm.name}` has no trials, so there is nothing to choose; its runs take the spec as it is"
+        )
     waiting = {trial.job.label: reason for trial in arm.trials if (reason := _explain_wait(design, arm, trial))}
     if waiting:
         pipeline = design.make_relative(design.folder / "dvc.yaml")

@@ -24,7 +24,7 @@ def check_available() -> None:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise EnvironmentProblem(
-            f"charts need {' and '.join(missing)}, not installed here.\n"
+            f"charts need {' and '.join(missing)}, which this environment does not have.\n"
             "Install them with `pip install 'gnflow[plots]'`; `gnflow compare` needs neither."
         )
 
