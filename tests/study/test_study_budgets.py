@@ -4,15 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
-from run_directories import begin, end, steps
+from run_directories import append, begin, end, steps
 from studies import STUDY, project
 
+from gnflow.commands.scaling import scaling
 from gnflow.errors import SpecError
 from gnflow.study.design import pipeline
 from gnflow.study.design.choice import choose, write
 from gnflow.study.design.design import ArmDesign, Design
 from gnflow.study.design.load import load
 from gnflow.study.design.widening import widen
+from gnflow.train.journal import Step
 
 BUDGET = STUDY.replace("targets: [6.0, 5.0]", "budget: {tokens: 4096}").replace(
     "    set: {training.steps: 1}\n", "    set: {training.rows: 2}\n"
@@ -23,14 +25,17 @@ SCALES = (
 STEPS = "    optimizer.learning_rate: {low: 0.001, high: 0.1, scale: log}\n"
 
 
+def append_steps(directory: Path, losses: list[float]) -> list[Step]:
+    """Record these held-out losses in a run directory."""
+    append(directory, records := steps(losses))
+    return records
+
+
 def take_trials(design: Design, arm: ArmDesign, losses: dict[str, float]) -> None:
     """Write the run directories of finished trials; the loss on the way is lower than the last one."""
     for trial in arm.trials:
         directory = begin(design.locate_run(arm, trial.job), trial.job.experiment)
-        records = steps([5.0, 1.0, losses[trial.job.label]])
-        lines = [{"kind": "step", "step": r.step, "time": r.time, "values": dict(r.values)} for r in records]
-        (directory / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        end(directory, records)
+        end(directory, append_steps(directory, [5.0, 1.0, losses[trial.job.label]]))
 
 
 def test_with_a_budget_every_run_trains_to_its_end(tmp_path: Path) -> None:
@@ -139,3 +144,24 @@ def test_a_range_is_continued_only_as_far_as_the_spec_takes_it(tmp_path: Path) -
     widen(design, arm)
     [wider] = load(folder).arms
     assert all(0.9 < float(trial.values["optimizer.momentum"]) < 1 for trial in wider.trials[4:])  # type: ignore[arg-type]
+
+
+def test_scales_are_fitted_printed_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {"w16": 5e4, "w32": 2e5, "w64": 1e6}
+    scales = "".join(f"- {{name: {name}, set: {{model.width: {name[1:]}}}}}\n" for name in sizes)
+    study = BUDGET.replace("  trials: 2", "  trials: 0").replace("tokens: 4096", "tokens: 294912")
+    folder = project(tmp_path, f"{study}scales:\n{scales}")
+    design = load(folder)
+    for arm in design.arms:
+        size, factor = sizes[str(arm.scale)], 1.6 if arm.method == "muon" else 1.0
+        for job in arm.runs:
+            directory = begin(design.locate_run(arm, job), job.experiment, {"parameters": size})
+            end(directory, append_steps(directory, [5.0, 4.0, 1.5 + 40 * (factor * size) ** -0.3]))
+    assert scaling(folder, against=None, at=[5e6], chart=tmp_path / "law.svg", json=True) == 0
+    tree = json.loads(capsys.readouterr().out)
+    assert tree["law"]["factors"]["adamw"] == pytest.approx(1 / 1.6, rel=1e-3)
+    assert tree["predicted"]["5e+06"]["muon"][0] == pytest.approx(1.5 + 40 * (1.6 * 5e6) ** -0.3, abs=1e-3)
+    assert "adamw has the loss that muon has with 0.62 times the parameters" in tree["verdict"][0]
+    assert "held-out loss at the end" in (tmp_path / "law.svg").read_text()
+    with pytest.raises(SpecError, match="more than one decade away"):
+        scaling(folder, against=None, at=[5e7], chart=None, json=False)
