@@ -1,5 +1,6 @@
 import base64
 import io
+import itertools
 import json
 import re
 import subprocess
@@ -368,3 +369,14 @@ def test_a_schedule_is_drawn_as_parts_of_its_largest_rate(tmp_path: Path) -> Non
     found = chart.tables["schedules"]
     assert found["part"].to_list() == pytest.approx([1, 8 / 9, 7 / 9, 6 / 9, 5 / 9])
     assert found["progress"].to_list() == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+
+
+def test_every_combination_of_buttons_has_a_view(made: Made, tmp_path: Path) -> None:
+    free = {"target": None}
+    ended = [
+        Run.load(finished(tmp_path / name, experiment(name, **free), steps([4.9, loss], searched=0)))
+        for name, loss in (("muon", 4.0), ("soap", 4.2))
+    ]
+    for chart in (*make_charts(compare(ended, budget=131_072.0)), *make_charts(comparison(tmp_path / "two"))):
+        chosen = [" ".join(options) for options in itertools.product(*(choice.options for choice in chart.choices))]
+        assert list(chart.views) == chosen, chart.name

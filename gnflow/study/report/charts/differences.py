@@ -31,7 +31,7 @@ def draw_differences(comparison: Comparison) -> Iterator[Chart]:
         f"Held-out loss less that of {comparison.reference}, {where}",
         "Left of 0 the loss is lower. Bars: 95 % intervals, where there are two seeds or more.",
         {"differences": polars.DataFrame(list(_list_rows(budgets)))},
-        {name: make_spec(drawing) for name, drawing in drawn.items()},
+        {name if len(drawn) > 1 else "": make_spec(drawing) for name, drawing in drawn.items()},
         make_still(set_size(drawn[WORDS[headline]], WIDTH - 60, height)),
         (Choice("at equal", tuple(drawn)),) if len(drawn) > 1 else (),
     )
@@ -49,7 +49,12 @@ def _draw_points(comparison: Comparison, order: list[str], budget: Budget) -> al
     base = alt.Chart(look.name_table("differences")).transform_filter(alt.datum.axis == WORDS[budget.axis])
     amount = figures.format_budget(budget.axis, budget.amount)
     unit = "" if budget.axis == "seconds" else f" {WORDS[budget.axis]}"
-    x = alt.X("difference:Q", title=f"nats above {comparison.reference}, at {amount}{unit}", scale=alt.Scale(zero=True))
+    x = alt.X(
+        "difference:Q",
+        title=f"nats above {comparison.reference}, at {amount}{unit}",
+        scale=alt.Scale(zero=True),
+        axis=alt.Axis(tickCount=8),
+    )
     y = alt.Y("arm:N", title=None, sort=order, scale=alt.Scale(domain=order), axis=alt.Axis(labelLimit=220))
     colours = alt.Scale(domain=arms, range=look.list_colours(arms))
     shared = {"y": y, "color": alt.Color("arm:N", scale=colours, legend=None)}

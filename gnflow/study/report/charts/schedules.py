@@ -31,7 +31,7 @@ def draw_schedules(comparison: Comparison) -> Iterator[Chart]:
         alt.Chart(look.name_table("schedules"))
         .mark_line(strokeWidth=2)
         .encode(
-            alt.X("progress:Q", title="part of the run", axis=alt.Axis(format="%")),
+            alt.X("progress:Q", title="part of the run", axis=alt.Axis(format="%", tickCount=5)),
             alt.Y("part:Q", title="learning rate, part of its largest", axis=alt.Axis(format="%")),
             **look.style_lines(everyone, arms),
             opacity=look.fade(pick, 0.9),
