@@ -185,7 +185,9 @@ BAD_WHEN_BUILT = {
     "an update of another shape": (swapped(".sign() for", ".sign().sum() for"), "has shape (), expected (2, 257, 16)"),
     "a state that is no tensors": (swapped("make_counter(params)", "3"), "its state holds 3 at `updates`"),
     "a state with a plain dict": (
-        swapped("return LionState(make_counter(params), make_rate(learning_rate, params), {", "return dict(**{"),
+        swapped(
+            "return LionState(make_counter(params), make_rate(learning_rate, params), momentum)", "return momentum"
+        ),
         "its state is a dict, expected a NamedTuple",
     ),
     "a rate of another name": (

@@ -36,6 +36,7 @@ class Compiled:
             from torch._inductor import config
             from torch._inductor.compile_fx import compile_fx
 
+            patches["deterministic"] = torch.are_deterministic_algorithms_enabled()
             if toolchain.compiler() not in config.cpp.cxx:
                 patches["cpp.cxx"] = (None, toolchain.compiler())
             self.graphs.append(len(graph.graph.nodes))

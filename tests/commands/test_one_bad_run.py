@@ -80,7 +80,7 @@ def test_a_comparison_of_nothing_that_can_be_read_says_why(project: Path) -> Non
     assert without_privilege("compare", "baad", root=project).returncode == 3
 
 
-@FAULTS
+@pytest.mark.parametrize("fault", [close_journal, spoil_plan])
 def test_track_sends_the_others_and_names_it(fault: Callable[[Path], None], project: Path) -> None:
     fault(project / "runs" / "bad")
     done = without_privilege("track", "runs", root=project)
