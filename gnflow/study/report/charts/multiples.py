@@ -61,9 +61,10 @@ def _add_groups(medians: polars.DataFrame, members: Mapping[str, Member]) -> pol
 def _name_level(base: alt.Chart, colour: alt.Color, rank: int) -> alt.Chart:
     """Write the name of a level in its colour in the upper right corner, which curves that fall leave empty."""
     ends: alt.Chart = base.transform_filter(alt.datum.last & (alt.datum.rank == rank))
-    return ends.mark_text(align="right", baseline="top", fontSize=11, fontWeight="bold").encode(
+    named: alt.Chart = ends.mark_text(align="right", baseline="top", fontSize=11, fontWeight="bold").encode(
         colour, x=alt.value("width"), y=alt.value(4 + LINE * rank), text="level:N"
     )
+    return named
 
 
 def _draw(arms: Sequence[str], members: Mapping[str, Member], axis: str, top: float | None) -> Spec:
