@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gnflow.curvature.linearised import SURROGATES, linearise
-from gnflow.models.decoder import decoder
+from gnflow.models.decoder import build_decoder
 from gnflow.spec.model import Decoder
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "gauss_newton_reference.npz"
@@ -25,9 +25,9 @@ def test_gradients_are_those_of_the_authors_code(objective: str) -> None:
         for part in ("anchor", "params", objective)
     }
     spec = Decoder.model_validate({"layers": 2, "width": 32, "heads": 4, "feedforward": "gelu_tanh"})
-    model = decoder(spec, 64, "plain")
+    model = build_decoder(spec, 64, "plain")
     tokens = torch.from_numpy(found["tokens"].astype(np.int64))
-    gradient, _ = linearise(model.logits, SURROGATES[objective])(sets["params"], sets["anchor"], tokens)
+    gradient, _ = linearise(model.compute_logits, SURROGATES[objective])(sets["params"], sets["anchor"], tokens)
     assert gradient.keys() == sets[objective].keys()
     for name, expected in sets[objective].items():
         assert (gradient[name] - expected).norm() <= 1e-6 * expected.norm(), name
