@@ -80,6 +80,7 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
 }  # fmt: skip
 COMPILED_HERE = (
     "soap fresh",
+    "sophia",
     "ml_fop_soap uneven",
     "prox_linear",
     "difference",

@@ -23,7 +23,7 @@ ROWS |= {
     "soap_muon one-sided": {**BASIS, "max_precondition_dim": 5, "nesterov": False},
     "normuon split": {**MUON, "split": 2, "scale": "original"},
 }
-WITH_VECTORS = {"adamw", "lion", "soap", "kl_soap"}
+WITH_VECTORS = {"adamw", "lion", "soap", "kl_soap", "sophia"}
 # A first gradient that is tall or wide leaves null spaces, whose basis is anyone's.
 TWO_SIDED = {"soap", "kl_soap", "kl_soap fresh", "soap_muon"}
 
