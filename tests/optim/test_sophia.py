@@ -60,7 +60,7 @@ def test_before_the_first_estimate_every_entry_moves_by_the_rate():
 def test_the_mean_of_all_estimates_is_the_diagonal_of_the_gauss_newton_matrix(kind):
     """Every combination of labels, weighed by its probability, against products with unit vectors."""
     network, params, tokens = problems.small() if kind == "text" else multimodal.small(kind)
-    problem, tokens = build.exact(network), tokens[:1, :3]
+    problem, tokens = build.build_exact(network), tokens[:1, :3]
     inputs, targets = network.split(tokens)
     p = compute_probabilities(network.compute_logits(params, inputs), targets)
     edges = torch.cat((torch.zeros_like(p[..., :1]), p.cumsum(-1)), -1)
@@ -89,7 +89,7 @@ def test_an_estimate_in_pieces_is_that_of_the_whole(kind):
     network, params, tokens = problems.small() if kind == "text" else multimodal.small(kind)
     thrift, choice = pieces.Thrift(3, True), draw_noise(tokens, "pieces")
     cut = pieces.build_objective(network, thrift, SURROGATES["quadratic"], BENDS["quadratic"])
-    expected = build.exact(network).diagonal(params, choice, tokens)
+    expected = build.build_exact(network).diagonal(params, choice, tokens)
     torch.testing.assert_close(cut.diagonal(params, choice, tokens), expected)
 
 
@@ -168,7 +168,7 @@ def test_a_model_of_a_loss_is_refused():
     optimizer = Descent(partition({"all": sophia()}, stacks.rules), stacks, 1)
     model = Objective(
         None, None, lambda params, anchor, tokens: (params, params["a"].sum())
-    ).around(drawn(0))  # fmt: skip
+    ).build_model(drawn(0))  # fmt: skip
     with pytest.raises(ValueError, match="draws no labels"):
         optimizer.step(model, drawn(0), optimizer.init(drawn(0)), torch.zeros(1, 1, 2))
 
