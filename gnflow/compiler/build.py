@@ -87,8 +87,10 @@ def _build_plain(
         return compute_loss(network, params, tokens)
 
     def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        sloped = torch.func.grad_and_value(lambda part: compute_loss(lower or network, {**params, **part}, tokens))
-        slope, at = sloped(pick_moving(params))
+        moving = pick_moving(params)
+        slope, at = torch.func.grad_and_value(lambda part: compute_loss(lower or network, {**params, **part}, tokens))(
+            moving
+        )
         return slope, at
 
     if form == "newton":
@@ -101,10 +103,9 @@ def _build_plain(
     def diagonal(params: Params, noise: Tensor, tokens: Tokens) -> Params:
         return estimate(params, pick_moving(params), noise, tokens)
 
-    def weigh(tokens: Tokens) -> Scalar:
-        return compute_total_weight(network.split(tokens)[1])
-
-    return Objective(value, gradient, curved, product, weigh, diagonal)
+    return Objective(
+        value, gradient, curved, product, lambda tokens: compute_total_weight(network.split(tokens)[1]), diagonal
+    )
 
 
 def _reduce_precision(network: Model, dtype: torch.dtype) -> Model:

@@ -85,10 +85,9 @@ def build_objective(
         moving = trees.pick(params, network.moving)
         return square(_pull_back(drawn, thrift, push_nothing, draw_cotangent, params, moving, tokens)[0])
 
-    def weigh(tokens: Tokens) -> Scalar:
-        return compute_total_weight(network.split(tokens)[1])
-
-    return Objective(value, gradient, curved, product, weigh, diagonal)
+    return Objective(
+        value, gradient, curved, product, lambda tokens: compute_total_weight(network.split(tokens)[1]), diagonal
+    )
 
 
 def _ignore_tangent(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:

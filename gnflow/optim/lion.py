@@ -34,7 +34,7 @@ class LionRule(FirstOrder):
     """Weight of the momentum in the update, and decay rate of the momentum."""
     weight_decay: WeightDecay = 0.0
     """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
-    decay. `cautious` does so only for the weights that the update shrinks, too."""
+    decay. `cautious` shrinks only those weights that the update shrinks as well."""
 
 
 class LionState(NamedTuple):

@@ -52,7 +52,7 @@ class NorMuonRule(MatrixMethod):
     """Use Nesterov momentum, which looks one step ahead."""
     weight_decay: WeightDecay = 0.01
     """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
-    decay. `cautious` does so only for the weights that the update shrinks, too."""
+    decay. `cautious` shrinks only those weights that the update shrinks as well."""
     ns_steps: IterationSteps = 5
     """Number of Newton-Schulz iterations."""
     scale: OrthogonalScale = "spectral"

@@ -8,7 +8,8 @@ linear  the same with d = N - w and s(t) = t
 The inner schedules of Gauss-Newton are functions of the same count: outer step = count // inner_steps.
 
 Code:     github.com/natalieabreu/full-gauss-newton `lr_sched` @ 0c14e7e
-Differs:  `inner_cosine` is not shifted by one outer step, as the reference's `cosine_with_global_schedule` is
+Differs:  `inner_cosine` is not shifted by one outer step, as the reference's `cosine_with_global_schedule` is;
+          a warm-up starts at 1/warmup, where the reference starts at 0.1
 """
 
 from collections.abc import Callable

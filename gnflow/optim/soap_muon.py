@@ -61,7 +61,7 @@ class SoapMuonRule(MatrixMethod):
     """Use Nesterov momentum, which looks one step ahead."""
     weight_decay: WeightDecay = 0.0
     """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
-    decay. `cautious` does so only for the weights that the update shrinks, too."""
+    decay. `cautious` shrinks only those weights that the update shrinks as well."""
     precondition_frequency: Annotated[Count, Unit("updates")] = 1
     """Number of updates between two computations of the eigenbasis."""
     max_precondition_dim: Count = 10_000

@@ -46,7 +46,7 @@ class SophiaRule(FirstOrder):
     """Smallest value of the curvature times `gamma`, so that no division is by zero."""
     weight_decay: WeightDecay = 0.1
     """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
-    decay. `cautious` does so only for the weights that the update shrinks, too."""
+    decay. `cautious` shrinks only those weights that the update shrinks as well."""
     estimate_every: Annotated[Count, Unit("updates")] = 10
     """Number of updates between two estimates of the curvature. An estimate costs about as much as a gradient."""
 

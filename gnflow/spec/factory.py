@@ -29,7 +29,7 @@ def call_factory(kind: Kind, expected: type[Thing], *arguments: object, **named:
 
 
 def collect_parameters(kind: Kind) -> dict[str, object]:
-    """Return the fields of the class that names the factory, by name, without `kind` and `around`."""
+    """Return the fields of the class that names the factory, by name, without those used around the object."""
     owner = next(base for base in type(kind).__mro__ if base.__dict__.get("factory"))
     apart = {"kind", *kind.around}
     return {name: getattr(kind, name) for name in getattr(owner, "model_fields", {}) if name not in apart}

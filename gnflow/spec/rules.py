@@ -16,7 +16,7 @@ class Cautious(Spec):
 
     kind: Literal["cautious"] = "cautious"
     rate: Decay = 0.1
-    """Decoupled weight decay: each update shrinks these weights by this times the learning rate."""
+    """Decoupled weight decay: each update also subtracts this number x the learning rate x these weights."""
 
 
 WeightDecay = Annotated[Annotated[Decay, Tag(PLAIN)] | Annotated[Cautious, Tag("cautious")], OrPlain(("cautious",))]
@@ -68,7 +68,7 @@ class MatrixMethod(FirstOrder):
     relative to that norm (arXiv:2606.16899)."""
 
     @model_validator(mode="after")
-    def _has_no_decay_on_a_sphere(self) -> Self:
+    def _refuse_decay_on_a_sphere(self) -> Self:
         decay: object = getattr(self, "weight_decay", 0.0)
         if self.hyperball and decay:
             raise refuse(
@@ -90,7 +90,7 @@ class AdamWRule(FirstOrder):
     """Constant that prevents division by zero: it is added to the square root of the second moment."""
     weight_decay: WeightDecay = 0.0
     """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
-    decay. `cautious` does so only for the weights that the update shrinks, too."""
+    decay. `cautious` shrinks only those weights that the update shrinks as well."""
 
 
 class MuonRule(MatrixMethod):
@@ -107,22 +107,23 @@ class MuonRule(MatrixMethod):
     """Use Nesterov momentum, which looks one step ahead."""
     weight_decay: WeightDecay = 0.0
     """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
-    decay. `cautious` does so only for the weights that the update shrinks, too."""
+    decay. `cautious` shrinks only those weights that the update shrinks as well."""
     ns_steps: IterationSteps = 5
     """Number of Newton-Schulz iterations."""
     scale: OrthogonalScale = "original"
-    """Factor on the update of an (m, n) matrix: sqrt(max(1, m/n)) for `original`, 0.2 sqrt(max(m, n)) for `match_rms`,
-    sqrt(m/n) for `spectral`."""
+    """Factor on the update of an (m, n) matrix: sqrt(max(1, m/n)) for `original`, 0.2 sqrt(max(m, n)) for
+    `match_rms`, and sqrt(m/n) for `spectral`."""
     coefficients: Coefficients = "jordan"
-    """Polynomials of the Newton-Schulz iteration. `jordan` uses the same one in all iterations. `polar_express`
-    (arXiv:2505.16932), `you_jiacheng` and `cans` (arXiv:2506.10935) have a different one in each of 5. `deepseek_v4` is
-    made for 10: 8 as in `jordan`, then 2 as in `convergent`, which reaches the orthogonal factor in 12 by itself."""
+    """Polynomials of the Newton-Schulz iteration. `jordan` uses the same one in all steps. `polar_express`
+    (arXiv:2505.16932), `you_jiacheng` and `cans` (arXiv:2506.10935) use a different one in each of 5 steps.
+    `deepseek_v4` is made for 10 steps: 8 of `jordan`, then 2 of `convergent`. `convergent` alone reaches the orthogonal
+    factor itself in 12 steps."""
     split: Count = 1
     """Number of matrices that are joined along the rows of each weight and orthogonalised separately, for example 3
     for a fused query, key and value. 1 means that each weight is a single matrix."""
     second_moment: Annotated[Literal["none", "before", "after"], mark_later("none")] = "none"
-    """Second moment whose square root divides the entries. `before` the iteration, it is that of the gradients (Muon
-    squared, arXiv:2604.09967); `after` it, that of the results, whose norm is kept (AdaMuon, arXiv:2507.11005)."""
+    """Divide entries by the square root of a second moment: `before` the iteration, that of the gradients (Muon
+    squared, arXiv:2604.09967), or `after` it, that of its results, whose norm is kept (AdaMuon, arXiv:2507.11005)."""
     second_beta: Annotated[Beta, mark_later(0.95)] = 0.95
     """Decay rate of the second moment, per update."""
     eps: Annotated[Rate, mark_later(1e-8)] = 1e-8
@@ -153,7 +154,7 @@ class RmnpRule(MatrixMethod):
     """Use Nesterov momentum, which looks one step ahead."""
     weight_decay: WeightDecay = 0.0
     """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
-    decay. `cautious` does so only for the weights that the update shrinks, too."""
+    decay. `cautious` shrinks only those weights that the update shrinks as well."""
     scale: Scale = "original"
     """Factor on the update of an (m, n) matrix: sqrt(max(1, m/n)) for `original`, 0.2 sqrt(n) for `match_rms`."""
 
@@ -174,7 +175,7 @@ class SoapFields(MatrixMethod):
     """Constant that prevents division by zero: it is added to the square root of the second moment."""
     weight_decay: WeightDecay = 0.01
     """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
-    decay. `cautious` does so only for the weights that the update shrinks, too."""
+    decay. `cautious` shrinks only those weights that the update shrinks as well."""
     precondition_frequency: Annotated[Count, Unit("updates")] = 10
     """Number of updates between two computations of the eigenbasis."""
     max_precondition_dim: Count = 10_000

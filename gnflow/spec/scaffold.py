@@ -71,7 +71,7 @@ def make_example(name: str, kind: str, source: Mapping[str, Plain] = SHAKESPEARE
 
 
 def _begin_optimizer(kind: str) -> Mapping[str, Plain]:
-    """Return the first values for a kind of gnflow's own; a kind of a project begins with its defaults."""
+    """Return the first values for a kind of gnflow's; one of a project begins with its defaults."""
     named = get_current().find("optimizers", kind)
     return OPTIMIZERS.get(kind, {}) if named is None or named.place == GNFLOW else {}
 

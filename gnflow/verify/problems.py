@@ -37,11 +37,11 @@ def build_bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> O
         tilted = draw_tilt(tokens).to(next(iter(tilt.values()))) * trees.dot(tilt, displacement)
         return (trees.dot(differentiate(params, tokens), displacement) + tilted) / 2
 
-    def estimate(params: Params, noise: Tensor, tokens: Tokens) -> Params:
+    def diagonal(params: Params, noise: Tensor, tokens: Tokens) -> Params:
         bends = {name: side if side.ndim == 1 else side.diagonal().unsqueeze(-1) for name, side in sides.items()}
         return {name: bends[name].expand_as(w).clone() for name, w in params.items()}
 
-    return _build_objective(evaluate, differentiate, multiply)._replace(diagonal=estimate)
+    return _build_objective(evaluate, differentiate, multiply)._replace(diagonal=diagonal)
 
 
 def build_on_bowl(experiment: Experiment, make: Make, dtype: torch.dtype = torch.float32) -> tuple[Parts, Params]:

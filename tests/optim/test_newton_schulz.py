@@ -103,7 +103,7 @@ def test_in_bfloat16_the_gram_form_errs_at_most_twice_as_much_as_the_plain_itera
         (gram,) = iterate([x.bfloat16().unsqueeze(0)], steps)
         plain = plainly(x.bfloat16(), steps)
         assert (gram[0].double() - expected).norm() < 2 * (plain.double() - expected).norm()
-        assert torch.linalg.matrix_norm(gram[0].float(), 2) < 1.4
+        assert torch.linalg.matrix_norm(gram[0].float(), 2) < 1.5  # an iteration that explodes is above 30
 
 
 @each_set
