@@ -20,7 +20,7 @@ from gnflow.spec.base import (
     refuse,
 )
 from gnflow.spec.open import Open
-from gnflow.spec.parts import AdamWPart, Rule, list_own_schedules
+from gnflow.spec.parts import AdamWPart, Rule, list_own_schedules, require_gradients_alone
 from gnflow.spec.rules import AdamWRule, FirstOrder, MuonRule, RmnpRule, SoapFields, SoapRule
 from gnflow.spec.schedules import Constant, ConstantWithInnerCosine, InnerSchedule, Schedule
 
@@ -300,6 +300,7 @@ class GaussNewton(Spec):
                     "kind",
                 )
             return inner
+        require_gradients_alone(inner, inner.rules)
         if inner.schedule != Constant():
             raise refuse("an inner optimizer has no schedule of its own; set `optimizer.schedule`", "schedule")
         return inner
