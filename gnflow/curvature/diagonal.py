@@ -25,7 +25,7 @@ from gnflow.objective import Params, Scalar, Tokens
 def estimate_diagonal(
     logits: Callable[[Params, Tensor], Tensor], read: Split
 ) -> Callable[[Params, Params, Tensor, Tokens], Params]:
-    """Returns (params, moving, noise, tokens) -> the estimate for the parameters in `moving`."""
+    """Return (params, moving, noise, tokens) -> the estimate for the parameters in `moving`."""
 
     def estimate(params: Params, moving: Params, noise: Tensor, tokens: Tokens) -> Params:
         inputs, targets = add_noise(read, noise)(tokens)
@@ -37,7 +37,7 @@ def estimate_diagonal(
 
 
 def add_noise(read: Split, noise: Tensor) -> Split:
-    """Makes a `split` whose targets have this noise."""
+    """Make a `split` whose targets have this noise."""
 
     def split(tokens: Tokens) -> tuple[Tensor, Targets]:
         inputs, targets = read(tokens)
@@ -47,10 +47,10 @@ def add_noise(read: Split, noise: Tensor) -> Split:
 
 
 def draw_cotangent(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-    """Serves as a surrogate that ignores its tangent and has no value: its cotangent is drawn."""
+    """Serve as a surrogate that ignores its tangent and has no value: its cotangent is drawn."""
     return logits.new_zeros(()), draw_logit_gradient(compute_probabilities(logits, targets), targets)
 
 
 def square(slope: Params) -> Params:
-    """Returns the squares of all entries."""
+    """Return the squares of all entries."""
     return trees.map_tensors(lambda g: g.square(), slope)
