@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from gnflow.crew import ALONE, Crew
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -39,6 +41,8 @@ class LocalModel(NamedTuple):
     """(direction, tokens) -> the curvature of the model at its anchor, times `direction`."""
     weight: Callable[[Tokens], Scalar] = equal_weight
     """tokens -> what the micro-batch counts for in a mean over several."""
+    crew: Crew = ALONE
+    """The processes that evaluate it, each on some of the micro-batches of a mean."""
 
 
 class Objective(NamedTuple):
@@ -60,6 +64,8 @@ class Objective(NamedTuple):
     """
     weight: Callable[[Tokens], Scalar] = equal_weight
     """tokens -> what the micro-batch counts for in a mean over several."""
+    crew: Crew = ALONE
+    """The processes that evaluate it, each on some of the micro-batches of a mean."""
 
     def around(self, anchor: Params) -> LocalModel:
         """Returns the convex model around `anchor`."""
@@ -68,8 +74,9 @@ class Objective(NamedTuple):
             lambda params, tokens: self.curved(params, anchor, tokens),
             lambda direction, tokens: self.product(direction, anchor, tokens),
             self.weight,
+            self.crew,
         )
 
 
 Slopes: TypeAlias = Objective | LocalModel
-"""Either type: both have a gradient and a weight for each micro-batch."""
+"""Either type: both have a gradient and a weight for each micro-batch, and a crew."""

@@ -23,8 +23,8 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.objective import LocalModel, Metrics, Objective, Params
 from gnflow.optim.damping import adapt
-from gnflow.optim.means import mean_product, microbatch_weights
-from gnflow.optim.search import Found, Seen, choose_trial, mean_loss, measure_gains
+from gnflow.optim.means import mean_product
+from gnflow.optim.search import Found, choose_trial, look, mean_loss, measure_gains
 
 KAPPA, LENGTH = "gn/kappa", "length"
 
@@ -47,7 +47,7 @@ class Decrement:
         kappa, nu = memory[KAPPA] if self.adaptive else self.kappa, bend.clamp(min=0).sqrt()
         alpha = 1 / (1 + kappa * nu)
         candidate = trees.along(anchor, direction, alpha)
-        seen = Seen(batch, microbatch_weights(objective, batch))
+        seen = look(objective, batch)
         before, after = (mean_loss(objective, params, seen) for params in (anchor, candidate))
         found = measure_gains(objective, anchor, candidate, seen, before, after)
         metrics = {"loss/train": before, "gn/alpha": alpha, "gn/decrement": nu, **found}

@@ -19,15 +19,22 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
+from gnflow.crew import ALONE, Crew
 from gnflow.objective import LocalModel, Metrics, Objective, Params, Scalar
 from gnflow.optim.means import mean_value, microbatch_weights
 
 
 class Seen(NamedTuple):
-    """The micro-batches that a search decides on, and their `microbatch_weights`."""
+    """The micro-batches that a search decides on, their `microbatch_weights`, and who evaluates them."""
 
     batch: Tensor
     counts: Tensor
+    crew: Crew = ALONE
+
+
+def look(objective: Objective, batch: Tensor) -> Seen:
+    """Returns the micro-batches with their weights and the crew of the objective."""
+    return Seen(batch, microbatch_weights(objective, batch), objective.crew)
 
 
 class Found(NamedTuple):
@@ -68,7 +75,7 @@ class FullStep:
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
         """Returns the goal itself. It records losses on `batch` and does not use them."""
-        seen = Seen(batch, microbatch_weights(objective, batch))
+        seen = look(objective, batch)
         before, after = (mean_loss(objective, params, seen) for params in (anchor, goal))
         found = measure_gains(objective, anchor, goal, seen, before, after)
         metrics = {"loss/train": before, "gn/alpha": torch.ones_like(before), **found}
@@ -94,7 +101,7 @@ class GeometricSearch:
 
 def choose_trial(objective: Objective, anchor: Params, goal: Params, batch: Tensor, alphas: Tensor) -> Found:
     """Takes the step length, out of these and 0, that has the smallest finite loss."""
-    seen = Seen(batch, microbatch_weights(objective, batch))
+    seen = look(objective, batch)
     before = mean_loss(objective, anchor, seen)
     alphas = alphas.to(before)
     trials = [mean_loss(objective, trees.towards(anchor, goal, alpha), seen) for alpha in alphas]
