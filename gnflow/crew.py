@@ -116,6 +116,9 @@ class Crew:
         """Process 0 calls `do` and the others wait. If it failed, all raise its error."""
         self.first(do, lambda: None)
 
+    def expect_within(self, seconds: float) -> None:
+        """From now on, a process that keeps the others waiting for longer counts as lost."""
+
 
 ALONE = Crew()
 

@@ -25,6 +25,10 @@ T = TypeVar("T")
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
+ELSEWHERE = "process 0 has said so"
+"""The note of an error that another process has raised too."""
+
+
 class LostCrew(EnvironmentProblem):
     """Another process of the run has ended or does not answer."""
 
@@ -177,4 +181,6 @@ def _unflatten(flat: Tensor, like: Tree) -> Tree:
 def _error_with(code: int, words: str) -> GnflowError:
     """Makes the error that process 0 had."""
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GnflowError)]
-    return next((kind for kind in kinds if kind.exit_code == code), GnflowError)(words)
+    error = next((kind for kind in kinds if kind.exit_code == code), GnflowError)(words)
+    error.add_note(ELSEWHERE)
+    return error

@@ -21,6 +21,12 @@ def run(
     extend: Annotated[
         bool, typer.Option("--extend", help="Let the run that is there go on to a later end of this spec.")
     ] = False,
+    devices: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Compute it on N devices of this machine; the result is the same.")
+    ] = 1,
+    restarts: Annotated[
+        int, typer.Option(min=0, metavar="R", help="With --devices: start again up to R times if a process is lost.")
+    ] = 0,
 ) -> None:
     """Plan, compile and run a spec, or resume its interrupted run."""
     from gnflow.commands.run import run
@@ -30,7 +36,18 @@ def run(
             "it goes on from the run that --fresh or --supersede would replace", param_hint="--extend"
         )
     streams.dispense()
-    raise typer.Exit(run(spec, sets=sets or (), run_dir=run_dir, fresh=fresh, supersede=supersede, extend=extend))
+    raise typer.Exit(
+        run(
+            spec,
+            sets=sets or (),
+            run_dir=run_dir,
+            fresh=fresh,
+            supersede=supersede,
+            extend=extend,
+            devices=devices,
+            restarts=restarts,
+        )
+    )
 
 
 @app.command()

@@ -16,9 +16,12 @@ from gnflow.train.changes import Differences, may_be_extended, of_the_end, refus
 from gnflow.train.journal import JOURNAL
 
 CHECKPOINTS, PLAN = "checkpoints", "plan.json"
+LOGS = "logs"
+"""What processes other than the first print."""
 SUPERSEDED = ".superseded"
 # The spec is deleted last: as long as it exists, the rest of the run can be recognised.
 OWN = (
+    LOGS,
     results.SUMMARY, results.METRICS, results.MODEL, results.SAMPLES, offending.OFFENDING, CHECKPOINTS, JOURNAL, PLAN,
     provenance.FILE, repository.DIFF, "mlflow.json", results.EXPERIMENT,
 )  # fmt: skip
