@@ -67,8 +67,11 @@ def _attempt(size: int, arguments: Sequence[str]) -> tuple[int, str]:
             elastic_launch(config, sys.executable)("-m", "gnflow", *arguments)
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
-            if failure.exitcode >= 0:
-                return failure.exitcode, ""
+            code, first = failure.exitcode, error.failures.get(0)
+            if code >= 0:
+                told = first is not None and first.exitcode == code
+                words = f"process {rank} of {size} failed; its words are in logs/rank_{rank}.txt of the run directory"
+                return code, "" if told else words
             name = signal.Signals(-failure.exitcode).name
             return EnvironmentProblem.exit_code, (
                 f"process {rank} of {size} is gone (killed by {name}); the same command resumes, with any --devices"

@@ -86,7 +86,7 @@ def run(
         return Run.load(directory)
     with Stop(report) as stop, reproducible(workspace):
         planned = plan(experiment)
-        require_use(planned, crew.size)
+        crew.lead(lambda: require_use(planned, crew.size))
         room = fits.require_fit(planned)
         if room is not None and room.verdict != "fits":
             report(f"warning: {room}")
