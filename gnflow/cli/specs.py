@@ -90,11 +90,15 @@ def plan(
     sets: Sets = None,
     parameters: Annotated[bool, typer.Option("--parameters", help="List every tensor and its rule as well.")] = False,
     json: Json = False,
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Show how N devices would share the work.", show_default=False),
+    ] = None,
 ) -> None:
     """Show what a run would do and cost; nothing is allocated."""
     from gnflow.commands.plan import plan
 
-    raise typer.Exit(plan(spec, sets=sets or (), json=json, parameters=parameters))
+    raise typer.Exit(plan(spec, sets=sets or (), json=json, parameters=parameters, devices=devices))
 
 
 @app.command()

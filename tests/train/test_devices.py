@@ -58,9 +58,9 @@ def records(spec: Path) -> list[int]:
 def process_of(launcher: subprocess.Popen[str], rank: int) -> int:
     """The id of the process of this rank."""
     for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal() and parent_of(folder) == launcher.pid:
-            if f"RANK={rank}" in (folder / "environ").read_text().split("\0"):
-                return int(folder.name)
+        own = folder.name.isdecimal() and parent_of(folder) == launcher.pid
+        if own and f"RANK={rank}" in (folder / "environ").read_text().split("\0"):
+            return int(folder.name)
     raise AssertionError(f"process {rank} is not there")
 
 
@@ -73,7 +73,7 @@ def parent_of(folder: Path) -> int:
 
 def listening(process: int) -> set[str]:
     """The addresses at which a process listens, in the kernel's hexadecimal."""
-    sockets = {os.readlink(link) for link in Path(f"/proc/{process}/fd").iterdir() if link.is_symlink()}
+    sockets = {str(link.readlink()) for link in Path(f"/proc/{process}/fd").iterdir() if link.is_symlink()}
     lines = [
         line.split()
         for table in ("tcp", "tcp6")
