@@ -14,10 +14,15 @@ from torch import Tensor
 from torch.distributed._functional_collectives import all_gather_tensor
 
 from gnflow import trees
+from gnflow.compiler.devices import share_out
 from gnflow.compiler.plan import Plan, plan
+from gnflow.compiler.program import State
 from gnflow.compiler.program import compile as make_program
-from gnflow.errors import DiskProblem
+from gnflow.crew import Crew
+from gnflow.errors import DiskProblem, GnflowError, SpecError
+from gnflow.exchange import Processes
 from gnflow.spec.experiment import Experiment
+from gnflow.train.agreement import require_same
 from gnflow.train.reproducible import reproducible
 from gnflow.workspace import Workspace
 
@@ -80,12 +85,35 @@ Work: TypeAlias = "Callable[[Crews], dict[str, dict[str, object]]]"
 
 
 def digests() -> Work:
-    """For each optimizer, by number of processes: the bits of weights and state after two steps, and metrics."""
+    """For each optimizer, by number of processes: the bits of weights and state after two steps, and metrics.
+
+    Then the bytes that each process has sent in a step, and those that the plan says.
+    """
     plans = {name: plan(small(optimizer)) for name, optimizer in OPTIMIZERS.items()}
-    return lambda crews: {name: dict(_trained(planned, crews)) for name, planned in plans.items()}
+
+    def train(crews: Crews) -> dict[str, dict[str, object]]:
+        return {
+            name: {size: (found, sent, _planned(planned, int(size))) for size, found, sent in _trained(planned, crews)}
+            for name, planned in plans.items()
+        }
+
+    return train
 
 
-def _trained(planned: Plan, crews: Crews, sizes: tuple[int, ...] = (1, 2, 3, 4)) -> Iterator[tuple[str, object]]:
+def _planned(planned: Plan, size: int) -> list[list[int]] | None:
+    try:
+        return [[part.sent] for part in share_out(planned, size)]
+    except SpecError:  # a leaf of fop_soap has two micro-batches
+        return None
+
+
+def _sent(crew: Crew) -> int:
+    return crew.count.sent if isinstance(crew, Processes) else 0
+
+
+def _trained(
+    planned: Plan, crews: Crews, sizes: tuple[int, ...] = (1, 2, 3, 4)
+) -> Iterator[tuple[str, object, object]]:
     for size in sizes:
         crew = crews(size)
         if crew is None:
@@ -96,10 +124,12 @@ def _trained(planned: Plan, crews: Crews, sizes: tuple[int, ...] = (1, 2, 3, 4))
             for step in range(2):
                 drawn = torch.Generator().manual_seed(step)
                 tokens = torch.randint(256, (planned.microbatches, 1, 9), generator=drawn)
+                before = _sent(crew)
                 state, metrics = program.step(state, tokens)
+                sent = crew.collect([_sent(crew) - before])
             state = program.whole(state)
         values = {key: value.item() for key, value in metrics.items()}
-        yield str(size), [bits(state.params), bits(state.optimizer), values]
+        yield str(size), [bits(state.params), bits(state.optimizer), values], sent
 
 
 def conversation() -> Callable[[Crews], dict[str, object]]:
@@ -124,11 +154,27 @@ def conversation() -> Callable[[Crews], dict[str, object]]:
             "order": crew.collect(crew.first(lambda: "first", lambda: "then")),
             "failed": crew.collect(failed),
             "sent": sent,
+            "flipped": _flipped(crew),
             "tangent": torch.func.jvp(lambda x: x, (gathered,), (gathered,))[1].sum().item(),
             "all_reduce": 2 * (2 - 1) // 2 * 32 * 4,
         }
 
     return talk
+
+
+def _flipped(crew: Crew) -> list[str]:
+    """What is said of a bit that differs in process 1: of the weights, and of a state."""
+    said = []
+    for where in ("w", "momentum"):
+        tensors = {"w": torch.ones(5), "momentum": torch.zeros(3)}
+        require_same(crew, State(7, {"w": tensors["w"]}, {"momentum": tensors["momentum"]}))
+        if crew.rank == 1:
+            tensors[where].view(torch.int32)[2] ^= 1
+        try:
+            require_same(crew, State(7, {"w": tensors["w"]}, {"momentum": tensors["momentum"]}))
+        except GnflowError as error:
+            said.append(str(error))
+    return said
 
 
 def tangent_eager() -> Callable[[Crews], float]:

@@ -62,10 +62,13 @@ def test_blocks_are_shared_out_evenly(costs: list[float], size: int) -> None:
     assert list(owners) == list(blocks)
 
 
-def test_every_optimizer_and_search_has_the_same_bits_on_1_2_3_and_4_processes() -> None:
+def test_every_optimizer_and_search_has_the_same_bits_on_1_to_4_processes_and_sends_what_the_plan_says() -> None:
     for name, found in crews.ask("crew_work:digests").items():
         assert list(found) == ["1", "2", "3", "4"], name
-        assert len({json.dumps(bits) for bits in found.values()}) == 1, f"{name}: {found}"
+        assert len({json.dumps(bits) for bits, _, _ in found.values()}) == 1, f"{name}: {found}"
+        assert all(found[size][2] for size in ("1", "2"))
+        for size, (_, sent, planned) in found.items():
+            assert planned in (sent, None), f"{name} on {size}: bytes by process, and what the plan says"
 
 
 def test_what_processes_say_to_one_another() -> None:
@@ -75,6 +78,8 @@ def test_what_processes_say_to_one_another() -> None:
     assert found["order"] == ["first", "then", "then"]
     assert found["failed"] == [["DiskProblem", "no room"]] * 3
     assert found["tangent"] == 3, "of a tensor that was gathered outside jvp"
+    for said, where in zip(found["flipped"], ("weights/w", "optimizer/momentum"), strict=True):
+        assert said.startswith(f"step 7: process 1 has other bits than the others in `{where}`"), said
     assert found["all_reduce"] == found["sent"], "bytes of a ring's all-reduce, in a crew of two"
 
 

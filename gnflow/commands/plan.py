@@ -95,6 +95,7 @@ def _speeds(planned: "Plan", most: int) -> Table:
     table = tables.Table(
         f"a solve on several devices, if messages took no time; {limit(planned)}",
         ("devices", "times as fast", "efficiency"),
+        words=0,
     )
     for size in sorted({*(2**power for power in range(most.bit_length())), most}):
         found = efficiency(planned, size)

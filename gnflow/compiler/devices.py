@@ -42,13 +42,13 @@ class Member(Crew):
         mine, joint = self.part(groups)
         return chunk(numbers, self.size) * BYTES * (len(spans(mine)) + 1) * (self.size - 1) if joint else 0
 
-    def sends_values(self, parts: list[range]) -> int:
+    def sends_values(self, parts: list[range], each: int = BYTES) -> int:
         """Returns the bytes that it sends for one number of each micro-batch."""
-        return max(map(len, parts)) * BYTES * (self.size - 1) if len(parts) > 1 else 0
+        return max(map(len, parts)) * each * (self.size - 1) if len(parts) > 1 else 0
 
-    def sends_mean(self, numbers: int, count: int) -> int:
+    def sends_mean(self, numbers: int, count: int, each: int) -> int:
         """Returns the bytes that it sends for the mean gradient and loss over `count` micro-batches."""
-        return (self.sends_sum(numbers, count) + self.sends_values(self.summed(count))) if count > 1 else 0
+        return (self.sends_sum(numbers, count) + self.sends_values(self.summed(count), each)) if count > 1 else 0
 
     def sends_losses(self, count: int) -> int:
         """Returns the bytes that it sends for the mean loss over `count` micro-batches."""
@@ -79,7 +79,7 @@ def _part_of(plan: Plan, member: Member) -> Device:
         work = sum(plan.blocks[name].cost for name in own) / sum(block.cost for block in plan.blocks.values())
         return Device(member.rank, width, own, work, 0, goal * BYTES * (member.size - 1) + search)
     computed = len(member.summed(width)[member.rank]) if member.part(min(member.shares, width))[1] else width
-    inner = _means_of_an_inner_step(plan) * member.sends_mean(sum(numbers.values()), width)
+    inner = _means_of_an_inner_step(plan) * member.sends_mean(sum(numbers.values()), width, _bytes_of_a_loss(plan))
     products = _iterations(plan) * member.sends_sum(sum(numbers.values()), width) if width > 1 else 0
     steps = plan.experiment.optimizer.inner_steps if isinstance(plan.experiment.optimizer, spec.GaussNewton) else 1
     return Device(member.rank, computed, (), computed / width, inner + products, steps * (inner + products) + search)
@@ -161,6 +161,15 @@ def microbatches_of_a_mean(plan: Plan) -> int:
     width = plan.cost.solve // method.inner_steps if isinstance(method, spec.GaussNewton) else plan.cost.solve
     whole = isinstance(method, spec.MlFopSoap) and method.by_modality
     return width if whole else width // _leaves(method)
+
+
+def _bytes_of_a_loss(plan: Plan) -> int:
+    """Returns the size of the model's value. The damping is a number of 8 bytes, and so is a value with it."""
+    method = plan.experiment.optimizer
+    if not isinstance(method, spec.GaussNewton):
+        return BYTES
+    inner = method.inner
+    return 2 * BYTES if (inner.damping if isinstance(inner, spec.ConjugateGradients) else method.damping) else BYTES
 
 
 def _leaves(method: spec.Optimizer) -> int:
