@@ -84,6 +84,15 @@ def bits(*trees_: object) -> str:
 Work: TypeAlias = "Callable[[Crews], dict[str, dict[str, object]]]"
 
 
+def compiled_digests() -> Work:
+    """The same of compiled methods, which take minutes."""
+    names = ("muon", "soap", "gauss_newton muon", "layerwise muon")
+    plans = {name: plan(small(OPTIMIZERS[name], mode="default")) for name in names}
+    return lambda crews: {
+        name: {size: found for size, found, _ in _trained(planned, crews)} for name, planned in plans.items()
+    }
+
+
 def digests() -> Work:
     """For each optimizer, by number of processes: the bits of weights and state after two steps, and metrics.
 

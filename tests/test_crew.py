@@ -71,6 +71,12 @@ def test_every_optimizer_and_search_has_the_same_bits_on_1_to_4_processes_and_se
             assert planned in (sent, None), f"{name} on {size}: bytes by process, and what the plan says"
 
 
+@pytest.mark.slow
+def test_compiled_methods_have_the_same_bits_on_1_to_4_processes() -> None:
+    for name, found in crews.ask("crew_work:compiled_digests", timeout=850).items():
+        assert len({json.dumps(bits) for bits in found.values()}) == 1, f"{name}: {found}"
+
+
 def test_what_processes_say_to_one_another() -> None:
     found = crews.ask("crew_work:conversation", size=3)
     assert found["collected"] == [{"rank": rank, "text": "x" * rank} for rank in range(3)]

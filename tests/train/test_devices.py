@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import tiny
 from full_disk import no_file_beyond
 from mirroring import wait_until
 from processes import directory_of, project
+from ruamel.yaml import YAML
 
 from gnflow.train import results
 from gnflow.train.journal import read
@@ -111,12 +113,33 @@ def test_devices_that_would_wait_are_refused_with_a_cure(tmp_path: Path) -> None
     assert said.count("training.shares=2") == 1
 
 
+LAYERWISE = {
+    "kind": "gauss_newton", "blocks": "layer", "inner": "muon", "inner_steps": 2, "average": 1.0,
+    "search": {"kind": "geometric", "trials": 2, "microbatches": 4},
+}  # fmt: skip
+
+
+def layerwise(root: Path, **training: object) -> Path:
+    """A project whose model has four blocks."""
+    path = tiny.write_project(root) / "tiny.yaml"
+    tree = tiny.tiny(start="scratch", checkpoint_every=10_000, **training)
+    model = {"kind": "decoder", "layers": 2, "width": 16, "heads": 2}
+    YAML().dump(tree | {"optimizer": LAYERWISE, "model": model}, path)
+    return path
+
+
 @pytest.mark.faults
-def test_a_run_begun_on_4_devices_killed_on_2_and_finished_on_3_is_the_run_on_1(tmp_path: Path) -> None:
-    steps = {"steps": 40, "shares": 4, "temporary_checkpoint_minutes": 0.01}
-    alone = project(tmp_path / "alone", 4, **steps)
+@pytest.mark.parametrize("method", ["adamw", "layerwise"])
+def test_a_run_begun_on_4_devices_killed_on_2_and_finished_on_3_is_the_run_on_1(method: str, tmp_path: Path) -> None:
+    every = {"temporary_checkpoint_minutes": 0.001}
+
+    def made(root: Path) -> Path:
+        if method == "layerwise":
+            return layerwise(root, steps=40, **every)
+        return project(root, 4, steps=40, shares=4, **every)
+
+    alone, spec = made(tmp_path / "alone"), made(tmp_path / "moved")
     assert finished(alone, 1)[0] == 0
-    spec = project(tmp_path / "moved", 4, **steps)
     with running(spec, 4) as process:
         os.kill(process_of(process, 3), signal.SIGKILL)
         code, said = ended(process)
