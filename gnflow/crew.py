@@ -42,17 +42,17 @@ class Crew:
         return self.rank == 0
 
     def divide(self, shares: int, owners: Mapping[str, int]) -> Self:
-        """Returns the same crew with another order of sums and other owners (block -> rank)."""
+        """Return the same crew with another order of sums and other owners (block -> rank)."""
         crew = copy(self)
         crew.shares, crew.owners = shares, owners
         return crew
 
     def alone(self) -> Crew:
-        """Returns a crew of this process alone, which adds in the same order."""
+        """Return a crew of this process alone, which adds in the same order."""
         return Crew(self.shares)
 
     def total(self, tree_of: Callable[[int], Tree], count: int) -> Tree:
-        """Returns the sum of `tree_of(m)` over the micro-batches m = 0 ... count - 1. It consumes the trees."""
+        """Return the sum of `tree_of(m)` over the micro-batches m = 0 ... count - 1. It consumes the trees."""
         groups = split(count, min(self.shares, count))
         mine, joint = self.part(len(groups))
         found: PairwiseSum[Tree] = PairwiseSum(_add_into)
@@ -63,7 +63,7 @@ class Crew:
         return {name: tensor.contiguous() for name, tensor in total.items()} if self.shares > 1 else total
 
     def part(self, count: int) -> tuple[range, bool]:
-        """Returns the part of `count` items that this process computes, and whether the others compute the rest.
+        """Return the part of `count` items that this process computes, and whether the others compute the rest.
 
         If there are fewer items than processes, each process computes all of them.
         """
@@ -72,35 +72,35 @@ class Crew:
         return split(count, self.size)[self.rank], True
 
     def values(self, value_of: Callable[[int], Tensor], count: int) -> Tensor:
-        """Returns the 0-D `value_of(m)` of the micro-batches m = 0 ... count - 1 as a tensor, (count,)."""
+        """Return the 0-D `value_of(m)` of the micro-batches m = 0 ... count - 1 as a tensor, (count,)."""
         mine, joint = self.part(count)
         return self.gather([value_of(number) for number in mine], split(count, self.size if joint else 1))
 
     def summed(self, count: int) -> list[range]:
-        """Returns the micro-batches whose trees each process computes in `total`; one part if each computes all."""
+        """Return the micro-batches whose trees each process computes in `total`; one part if each computes all."""
         groups = split(count, min(self.shares, count))
         parts = split(len(groups), self.size if self.part(len(groups))[1] else 1)
         return [range(groups[part.start].start, groups[part.stop - 1].stop) for part in parts]
 
     def gather(self, mine: Sequence[Tensor], parts: Sequence[range]) -> Tensor:
-        """Returns the 0-D values of all processes, each of which has those of its part. One part: all have all."""
+        """Return the 0-D values of all processes, each of which has those of its part. One part: all have all."""
         import torch
 
         return torch.stack(list(mine))
 
     def complete(self, mine: Sequence[tuple[Span, Tree]], count: int) -> Tree:
-        """Returns the sum over all `count` groups, given the sums over some of them that this process has."""
+        """Return the sum over all `count` groups, given the sums over some of them that this process has."""
         raise NotImplementedError("a crew of one process has nothing to complete")
 
     def spread(self, trees: Mapping[int, Tree]) -> None:
-        """Sends the tensors of `trees[rank]` from each rank to all others, which overwrite theirs."""
+        """Send the tensors of `trees[rank]` from each rank to all others, which overwrite theirs."""
 
     def collect(self, value: T) -> list[T]:
-        """Returns the values of all processes, by rank. JSON must be able to hold them."""
+        """Return the values of all processes, by rank. JSON must be able to hold them."""
         return [value]
 
     def tell(self, value: T) -> T:
-        """Returns the value of process 0."""
+        """Return the value of process 0."""
         return self.collect(value)[0]
 
     def most(self, *numbers: float) -> list[float]:
@@ -138,7 +138,7 @@ class PairwiseSum(Generic[T]):
         self.parts: list[tuple[Span, T]] = []
 
     def put(self, span: Span, value: T) -> None:
-        """Adds the value of the next span. Two spans become one where their sum is a node of the tree of all groups."""
+        """Add the value of the next span. Two spans become one where their sum is a node of the tree of all groups."""
         while self.parts:
             before, waiting = self.parts[-1]
             length = span.stop - span.start
@@ -149,7 +149,7 @@ class PairwiseSum(Generic[T]):
         self.parts.append((span, value))
 
     def total(self) -> T:
-        """Adds what is left over, from the right to the left."""
+        """Add what is left over, from the right to the left."""
         _, total = self.parts[-1]
         for _, value in reversed(self.parts[:-1]):
             total = self.add(value, total)
@@ -157,13 +157,13 @@ class PairwiseSum(Generic[T]):
 
 
 def split(count: int, parts: int) -> list[range]:
-    """Cuts 0 ... count - 1 into so many neighbouring ranges, as even as possible."""
+    """Cut 0 ... count - 1 into so many neighbouring ranges, as even as possible."""
     cuts = [part * count // parts for part in range(parts + 1)]
     return [range(start, stop) for start, stop in pairwise(cuts)]
 
 
 def spans(groups: range) -> list[Span]:
-    """Returns the spans that a `PairwiseSum` over these groups is left with."""
+    """Return the spans that a `PairwiseSum` over these groups is left with."""
     found: PairwiseSum[None] = PairwiseSum(lambda one, two: None)
     for group in groups:
         found.put(Span(group, group + 1), None)
@@ -171,7 +171,7 @@ def spans(groups: range) -> list[Span]:
 
 
 def running_sum(tree_of: Callable[[int], Tree], numbers: range) -> Tree:
-    """Adds one tree after the other into the first."""
+    """Add one tree after the other into the first."""
     total = tree_of(numbers[0])
     for number in numbers[1:]:
         total = _add_into(total, tree_of(number))
@@ -179,7 +179,7 @@ def running_sum(tree_of: Callable[[int], Tree], numbers: range) -> Tree:
 
 
 def _add_into(a: Tree, b: Tree) -> Tree:
-    """Adds b to a in place."""
+    """Add b to a in place."""
     import torch
 
     torch._foreach_add_(list(a.values()), list(b.values()))

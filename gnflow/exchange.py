@@ -44,7 +44,7 @@ class Processes(Crew):
         self.count = Count()
 
     def gather(self, mine: Sequence[Tensor], parts: Sequence[range]) -> Tensor:
-        """Returns the values of all processes in the order of the parts."""
+        """Return the values of all processes in the order of the parts."""
         here = torch.stack(list(mine))
         if len(parts) == 1:
             return here
@@ -56,7 +56,7 @@ class Processes(Crew):
         return torch.cat([row[: len(part)] for row, part in zip(found.view(self.size, -1), parts, strict=True)])
 
     def complete(self, mine: Sequence[tuple[Span, Tree]], count: int) -> Tree:
-        """Returns the sum over all groups.
+        """Return the sum over all groups.
 
         The flat vector is cut into one chunk for each process, which adds the sums of all processes over its chunk
         and sends the result to all. With one sum from each process these are the bytes of a ring's all-reduce.
@@ -83,7 +83,7 @@ class Processes(Crew):
         return _unflatten(whole, like)
 
     def spread(self, trees: Mapping[int, Tree]) -> None:
-        """Sends the tensors of `trees[rank]` from each rank to all others, which overwrite theirs."""
+        """Send the tensors of `trees[rank]` from each rank to all others, which overwrite theirs."""
         for rank, tree in sorted(trees.items()):
             for kind in dict.fromkeys(tensor.dtype for tensor in tree.values()):
                 tensors = {name: tensor for name, tensor in tree.items() if tensor.dtype == kind}
@@ -95,7 +95,7 @@ class Processes(Crew):
                         tree[name] = tensor
 
     def collect(self, value: T) -> list[T]:
-        """Returns the values of all processes, by rank. JSON must be able to hold them."""
+        """Return the values of all processes, by rank. JSON must be able to hold them."""
         content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
         with self._waiting("a message"):
@@ -133,7 +133,7 @@ class Processes(Crew):
 
     @contextmanager
     def _exchange(self, what: str, each: int) -> Iterator[None]:
-        """Counts `each` bytes to each of the other processes, and the time."""
+        """Count `each` bytes to each of the other processes, and the time."""
         self.count.sent += each * (self.size - 1)
         with self._waiting(what):
             yield
@@ -159,12 +159,12 @@ class Count:
 
 
 def chunk(numbers: int, size: int) -> int:
-    """Returns the length of one of `size` equal chunks that hold so many numbers."""
+    """Return the length of one of `size` equal chunks that hold so many numbers."""
     return -(-numbers // size)
 
 
 def _flatten(tree: Tree, length: int) -> Tensor:
-    """Joins all tensors, which have one type, into a vector of this length, padded with zeros."""
+    """Join all tensors, which have one type, into a vector of this length, padded with zeros."""
     (kind,) = {tensor.dtype for tensor in tree.values()}
     flat = torch.zeros(length, dtype=kind, device=next(iter(tree.values())).device)
     torch.cat([tensor.flatten() for tensor in tree.values()], out=flat[: sum(t.numel() for t in tree.values())])
@@ -172,14 +172,14 @@ def _flatten(tree: Tree, length: int) -> Tensor:
 
 
 def _unflatten(flat: Tensor, like: Tree) -> Tree:
-    """Copies each tensor out of a vector: a view may be aligned in another way, and kernels may round differently."""
+    """Copy each tensor out of a vector: a view may be aligned in another way, and kernels may round differently."""
     lengths = [tensor.numel() for tensor in like.values()]
     parts = torch.split(flat[: sum(lengths)], lengths)
     return {name: part.view(like[name].shape).clone() for name, part in zip(like, parts, strict=True)}
 
 
 def _error_with(code: int, words: str) -> GnflowError:
-    """Makes the error that process 0 had."""
+    """Make the error that process 0 had."""
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GnflowError)]
     error = next((kind for kind in kinds if kind.exit_code == code), GnflowError)(words)
     error.add_note(ELSEWHERE)

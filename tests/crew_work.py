@@ -76,7 +76,7 @@ def small(optimizer: Mapping[str, object], shares: int = 4, **compiling: object)
 
 def bits(*trees_: object) -> str:
     digest = hashlib.sha256()
-    for name, tensor in trees.named_tensors(trees_).items():
+    for name, tensor in trees.name_tensors(trees_).items():
         digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""`gnflow`: the verbs. Each imports its command only when it is called."""
+"""The verbs of `gnflow`. Each imports its command only when it is called."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from gnflow.cli import machine as machine  # isort: skip
 
 
 def main() -> None:
-    """The entry point: exit codes as in the README, no traceback for what the user can act on."""
+    """Run the command line and exit with a code of the README. Errors that users can act on have no traceback."""
     # Looking for pydantic plug-ins in every installed distribution takes longer than checking a spec.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")
     streams.settle()

@@ -36,10 +36,10 @@ def run(
     devices: int = 1,
     restarts: int = 0,
 ) -> int:
-    """Run a spec to its end and print its summary. Raises the errors of `gnflow.train.loop.run`.
+    """Run a spec to its end and print its summary. Return the exit code.
 
     With several `devices` it starts a process for each. In a process that torchrun or such a call has started, it works
-    on the run together with the others.
+    on the run together with the others. Raises the errors of `gnflow.train.loop.run`.
     """
     loaded = load(spec, sets)
     toolchain.settle(loaded.workspace)
@@ -65,14 +65,14 @@ def count_processes(environment: Mapping[str, str]) -> int:
 
 
 def _train(loaded: Loaded, crew: Crew, run_dir: Path | None, *, fresh: bool, supersede: bool, extend: bool) -> int:
-    # After the spec is known to be good: torch takes seconds to import.
+    # torch takes seconds to import, so a bad spec is refused before.
     if crew.leads:
         print(f"{loaded.experiment.name}: loading torch and planning the run", flush=True)
     from gnflow.train.display import Display
     from gnflow.train.loop import run as train
 
     display = Display()
-    watches = [display.watch, *mirrors(loaded.experiment, loaded.workspace, display.say)] if crew.leads else []
+    watches = [display.watch, *make_mirrors(loaded.experiment, loaded.workspace, display.say)] if crew.leads else []
     done = train(
         loaded.experiment,
         loaded.workspace,
@@ -85,11 +85,11 @@ def _train(loaded: Loaded, crew: Crew, run_dir: Path | None, *, fresh: bool, sup
         crew=crew,
     )
     if crew.leads:
-        show(done, display.console)
+        print_summary(done, display.console)
     return 0
 
 
-def mirrors(experiment: Experiment, workspace: Workspace, report: "Report") -> "list[Watch]":
+def make_mirrors(experiment: Experiment, workspace: Workspace, report: "Report") -> "list[Watch]":
     """Return the mirrors that the spec asks for. Raises EnvironmentProblem if MLflow is not installed."""
     if not isinstance(experiment.tracking, Mlflow):
         return []
@@ -100,7 +100,7 @@ def mirrors(experiment: Experiment, workspace: Workspace, report: "Report") -> "
     return [lambda plan, directory: Mirror(directory, workspace, report=report)]
 
 
-def show(run: "Run", console: "Console") -> None:
+def print_summary(run: "Run", console: "Console") -> None:
     """Print the summary of a run as a table."""
     from rich.table import Table
     from rich.text import Text
@@ -112,11 +112,11 @@ def show(run: "Run", console: "Console") -> None:
     for name in ROWS:
         value = run.summary.get(name)
         if value is not None:
-            table.add_row(name, _words(name, value))
+            table.add_row(name, _format_value(name, value))
     console.print(table)
 
 
-def _words(name: str, value: object) -> str:
+def _format_value(name: str, value: object) -> str:
     match value:
         case int() | float() if name.endswith("seconds") or name == "time/compile":
             return f"{value:,.1f} s"

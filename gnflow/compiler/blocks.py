@@ -52,7 +52,7 @@ def price_blocks(
 
 
 def assign_blocks(blocks: Mapping[str, BlockRegion], processes: int) -> dict[str, int]:
-    """Assigns each block to the process that has the least to do so far, the most expensive block first.
+    """Assign each block to the process that has the least to do so far, the most expensive block first.
 
     The largest cost of a process is at most 4/3 of the smallest possible (Graham 1969).
     """
@@ -76,7 +76,7 @@ def divide_by_block(problem: Objective, own: Mapping[str, tuple[str, ...]], netw
 
 
 def dispatch(whole: Curved, parts: Mapping[frozenset[str], Curved], moving: Sequence[str]) -> Curved:
-    """Makes a `curved` that uses the region in `parts` for exactly its parameters, or else `whole`."""
+    """Make a `curved` that uses the region in `parts` for exactly its parameters, or else `whole`."""
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         if region := _find_region(whole, parts, moving, params):

@@ -37,32 +37,32 @@ class Member(Crew):
         self.rank, self.size = rank, size
 
     def sends_sum(self, numbers: int, count: int) -> int:
-        """Returns the bytes that it sends for a sum of `count` trees of so many numbers."""
+        """Return the bytes that it sends for a sum of `count` trees of so many numbers."""
         groups = min(self.shares, count)
         mine, joint = self.part(groups)
         return chunk(numbers, self.size) * BYTES * (len(spans(mine)) + 1) * (self.size - 1) if joint else 0
 
     def sends_values(self, parts: list[range], each: int = BYTES) -> int:
-        """Returns the bytes that it sends for one number of each micro-batch."""
+        """Return the bytes that it sends for one number of each micro-batch."""
         return max(map(len, parts)) * each * (self.size - 1) if len(parts) > 1 else 0
 
     def sends_mean(self, numbers: int, count: int, each: int) -> int:
-        """Returns the bytes that it sends for the mean gradient and loss over `count` micro-batches."""
+        """Return the bytes that it sends for the mean gradient and loss over `count` micro-batches."""
         return (self.sends_sum(numbers, count) + self.sends_values(self.summed(count), each)) if count > 1 else 0
 
     def sends_losses(self, count: int) -> int:
-        """Returns the bytes that it sends for the mean loss over `count` micro-batches."""
+        """Return the bytes that it sends for the mean loss over `count` micro-batches."""
         return self.sends_values(split(count, self.size if self.part(count)[1] else 1))
 
 
 def share_out(plan: Plan, size: int) -> list[Device]:
-    """Returns the parts of `size` processes. Raises SpecError if some would have nothing to do."""
+    """Return the parts of `size` processes. Raises SpecError if some would have nothing to do."""
     require_use(plan, size)
     return [_part_of(plan, Member(rank, size, plan.experiment.training.shares)) for rank in range(size)]
 
 
 def efficiency(plan: Plan, size: int) -> float:
-    """Returns the speed-up of a solve by `size` devices, relative to `size`, if messages took no time."""
+    """Return the speed-up of a solve by `size` devices, relative to `size`, if messages took no time."""
     return 1 / (size * max(device.work for device in share_out(plan, size)))
 
 
@@ -113,7 +113,7 @@ def _iterations(plan: Plan) -> int:
 
 
 def limit(plan: Plan) -> str:
-    """Says what bounds the number of devices."""
+    """Say what bounds the number of devices."""
     if plan.blocks:
         return f"at most {len(plan.blocks)}, one for each block"
     width, shares = microbatches_of_a_mean(plan), plan.experiment.training.shares
@@ -123,7 +123,7 @@ def limit(plan: Plan) -> str:
 
 
 def require_use(plan: Plan, size: int) -> None:
-    """Raises SpecError if some of so many devices would have nothing to do."""
+    """Raise SpecError if some of so many devices would have nothing to do."""
     if size == 1:
         return
     training, width = plan.experiment.training, microbatches_of_a_mean(plan)
@@ -156,7 +156,7 @@ def require_use(plan: Plan, size: int) -> None:
 
 
 def microbatches_of_a_mean(plan: Plan) -> int:
-    """Returns the number of micro-batches that a gradient is averaged over."""
+    """Return the number of micro-batches that a gradient is averaged over."""
     method = plan.experiment.optimizer
     width = plan.cost.solve // method.inner_steps if isinstance(method, spec.GaussNewton) else plan.cost.solve
     whole = isinstance(method, spec.MlFopSoap) and method.by_modality
@@ -164,7 +164,7 @@ def microbatches_of_a_mean(plan: Plan) -> int:
 
 
 def _bytes_of_a_loss(plan: Plan) -> int:
-    """Returns the size of the model's value. The damping is a number of 8 bytes, and so is a value with it."""
+    """Return the size of the model's value. The damping is a number of 8 bytes, and so is a value with it."""
     method = plan.experiment.optimizer
     if not isinstance(method, spec.GaussNewton):
         return BYTES
@@ -173,7 +173,7 @@ def _bytes_of_a_loss(plan: Plan) -> int:
 
 
 def _leaves(method: spec.Optimizer) -> int:
-    """Returns the number of mean gradients of an update."""
+    """Return the number of mean gradients of an update."""
     if isinstance(method, spec.MlFopSoap) and method.by_modality:
         return 2
     return method.leaves if isinstance(method, spec.FopSoap | spec.MlFopSoap) else 1

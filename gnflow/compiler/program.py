@@ -71,7 +71,7 @@ class Program:
         return State(state.step + 1, params, optimizer, average), metrics
 
     def whole(self, state: State) -> State:
-        """Returns the state with the parts that other processes own. All processes call it."""
+        """Return the state with the parts that other processes own. All processes call it."""
         optimizer = self.optimizer.inner if isinstance(self.optimizer, Frozen) else self.optimizer
         if not isinstance(optimizer, GaussNewton):
             return state

@@ -47,7 +47,7 @@ def push_by_difference(function: Callable[[Params], Tensor], point: Params, disp
     value, pullback, _ = push_nothing(function, point, displacement)
     part, limits = trees.pick(point, displacement), torch.finfo(value.dtype)
     h = after(2 * limits.eps**0.5 / _measure_relative(displacement, part).clamp(min=limits.tiny**0.5), [])
-    beside = function({**point, **trees.along(part, displacement, h)})
+    beside = function({**point, **trees.move_along(part, displacement, h)})
     return value, pullback, (beside - value) / h
 
 

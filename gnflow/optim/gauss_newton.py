@@ -27,7 +27,7 @@ from gnflow.crew import Crew
 from gnflow.objective import LocalModel, Metrics, Objective, Params
 from gnflow.optim.averages import Average, add_weighted, average_last
 from gnflow.optim.damping import adapt, add_damping
-from gnflow.optim.protocol import AnyState, Cost, Jit, Part, Solver, eager, jit_for_block, rate
+from gnflow.optim.protocol import AnyState, Cost, Jit, Part, Solver, eager, jit_for_block, make_rate
 from gnflow.optim.search import Search
 
 DAMPING = "gn/damping"
@@ -102,23 +102,23 @@ class GaussNewton:
         return self.cost.microbatches
 
     def init(self, params: Params) -> GaussNewtonState:
-        """Returns the state before the first step. The first solve starts from the params themselves."""
+        """Return the state before the first step. The first solve starts from the params themselves."""
         inner = {name: block.inner.init(trees.pick(params, block.names)) for name, block in self.blocks.items()}
         memory = {**self.search.memory, **({DAMPING: self.damping} if self.damping else {})}
-        return GaussNewtonState(trees.clone(params), inner, {name: rate(n, params) for name, n in memory.items()})
+        return GaussNewtonState(trees.clone(params), inner, {name: make_rate(n, params) for name, n in memory.items()})
 
     def parts(self, params: Params, state: GaussNewtonState) -> Iterator[Part]:
-        """Returns the parts of every block."""
+        """Return the parts of every block."""
         for name, block in self.blocks.items():
             yield from block.inner.parts(trees.pick(params, block.names), state.inner[name])
 
     def step(
         self, objective: Objective, params: Params, state: GaussNewtonState, batch: Tensor
     ) -> tuple[Params, GaussNewtonState, Metrics]:
-        """Takes one outer step. The batch has the micro-batches of the solve first, then those of the search."""
+        """Take one outer step. The batch has the micro-batches of the solve first, then those of the search."""
         # No copy is needed, since nothing that a step computes shares storage with the weights that it was given.
         anchor = params
-        model, solve = objective.around(anchor), torch.split(batch[: self.cost.solve], self.width)
+        model, solve = objective.build_model(anchor), torch.split(batch[: self.cost.solve], self.width)
         if self.damping:
             model = add_damping(model, anchor, state.memory[DAMPING])
         solved = self._solve_all(model, anchor, state, solve)
@@ -142,20 +142,20 @@ class GaussNewton:
             metrics[DAMPING] = memory[DAMPING]
             memory[DAMPING] = adapt(memory[DAMPING], found.metrics["gn/gain_ratio"])
         if self.carry is not None:
-            point = trees.along(found.params, trees.subtract(point, anchor), self.carry)
+            point = trees.move_along(found.params, trees.subtract(point, anchor), self.carry)
         inner = {name: block.inner for name, block in solved.items()}
         return found.params, GaussNewtonState(trees.select(found.accepted, point, anchor), inner, memory), metrics
 
     def whole(self, state: GaussNewtonState, crew: Crew) -> GaussNewtonState:
-        """Returns the state with the blocks that other processes have solved for. All processes call it."""
+        """Return the state with the blocks that other processes have solved for. All processes call it."""
         if crew.size == 1 or not crew.owners:
             return state
         parts = {name: (trees.pick(state.point, b.names), state.inner[name]) for name, b in self.blocks.items()}
         sent: dict[int, Params] = defaultdict(dict)
-        for name, tensor in trees.named_tensors(parts).items():
+        for name, tensor in trees.name_tensors(parts).items():
             sent[crew.owners[name.partition("/")[0]]][name] = tensor
         crew.spread(sent)
-        found = trees.with_tensors(parts, {name: tensor for tree in sent.values() for name, tensor in tree.items()})
+        found = trees.fill_tensors(parts, {name: tensor for tree in sent.values() for name, tensor in tree.items()})
         point = {name: tensor for part, _ in found.values() for name, tensor in part.items()}
         return state._replace(
             point=trees.pick(point, state.point), inner={name: inner for name, (_, inner) in found.items()}
@@ -212,7 +212,7 @@ def _say(metrics: Metrics) -> dict[str, tuple[float, str]]:
 
 
 def _hear(said: Mapping[str, tuple[float, str]], like: Params) -> Metrics:
-    """Undoes `_say`, on the device of `like`."""
+    """Undo `_say`, on the device of `like`."""
     device = next(iter(like.values())).device
     return {
         name: torch.tensor(value, dtype=getattr(torch, kind), device=device) for name, (value, kind) in said.items()

@@ -15,17 +15,17 @@ from gnflow.objective import LocalModel, Params, Scalar, Slopes, Tokens
 
 
 def microbatch_weights(objective: Slopes, batch: Tensor) -> Tensor:
-    """Returns W, (micro-batches,)."""
+    """Return W, (micro-batches,)."""
     return torch.stack([objective.weight(tokens) for tokens in batch])
 
 
 def mean_value(value: Callable[[Tokens], Scalar], batch: Tensor, counts: Tensor, crew: Crew = ALONE) -> Scalar:
-    """Returns the mean of `value` over micro-batches. `counts` are the `microbatch_weights` of the batch."""
+    """Return the mean of `value` over micro-batches. `counts` are the `microbatch_weights` of the batch."""
     return _mean(crew.values(lambda number: value(batch[number]), len(batch)), counts)
 
 
 def mean_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Params, Scalar]:
-    """Returns the mean gradient and loss. It holds a running sum and the current gradient."""
+    """Return the mean gradient and loss. It holds a running sum and the current gradient."""
     if len(batch) == 1:
         return objective.gradient(params, batch[0])
     crew, counts = objective.crew, microbatch_weights(objective, batch)
@@ -41,7 +41,7 @@ def mean_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Par
 
 
 def mean_product(model: LocalModel, direction: Params, batch: Tensor) -> Params:
-    """Returns the mean curvature times `direction`. It holds a running sum and the current product."""
+    """Return the mean curvature times `direction`. It holds a running sum and the current product."""
     if len(batch) == 1:
         return model.product(direction, batch[0])
     counts = microbatch_weights(model, batch)
@@ -50,18 +50,18 @@ def mean_product(model: LocalModel, direction: Params, batch: Tensor) -> Params:
 
 
 def keep_positive(x: Tensor) -> Tensor:
-    """Raises values to at least the smallest positive number, so that one can divide by them."""
+    """Raise values to at least the smallest positive number, so that one can divide by them."""
     return x.clamp(min=torch.finfo(x.dtype).tiny)
 
 
 def _weigh(tree: Params, count: Tensor) -> Params:
-    """Multiplies in place."""
+    """Multiply in place."""
     torch._foreach_mul_(list(tree.values()), count)
     return tree
 
 
 def _divide(total: Params, counts: Tensor) -> Params:
-    """Divides in place by the sum of all counts."""
+    """Divide in place by the sum of all counts."""
     torch._foreach_div_(list(total.values()), keep_positive(counts.sum()))
     return total
 

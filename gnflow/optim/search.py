@@ -33,7 +33,7 @@ class Seen(NamedTuple):
 
 
 def look(objective: Objective, batch: Tensor) -> Seen:
-    """Returns the micro-batches with their weights and the crew of the objective."""
+    """Return the micro-batches with their weights and the crew of the objective."""
     return Seen(batch, microbatch_weights(objective, batch), objective.crew)
 
 
@@ -62,7 +62,7 @@ class Search(Protocol):
     def __call__(
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
-        """Returns the accepted params, which share no storage with `anchor`. `model` is the model that was solved."""
+        """Return the accepted params, which share no storage with `anchor`. `model` is the model that was solved."""
 
 
 class FullStep:
@@ -74,7 +74,7 @@ class FullStep:
     def __call__(
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
-        """Returns the goal itself. It records losses on `batch` and does not use them."""
+        """Return the goal itself. It records losses on `batch` and does not use them."""
         seen = look(objective, batch)
         before, after = (mean_loss(objective, params, seen) for params in (anchor, goal))
         found = measure_gains(objective, anchor, goal, seen, before, after)
@@ -95,22 +95,22 @@ class GeometricSearch:
     def __call__(
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
-        """Takes the best trial. A trial that is not finite loses; without any improvement the step is refused."""
+        """Take the best trial. A trial that is not finite loses; without any improvement the step is refused."""
         return choose_trial(objective, anchor, goal, batch, torch.tensor(self.alphas, dtype=torch.float64))
 
 
 def choose_trial(objective: Objective, anchor: Params, goal: Params, batch: Tensor, alphas: Tensor) -> Found:
-    """Takes the step length, out of these and 0, that has the smallest finite loss."""
+    """Take the step length, out of these and 0, that has the smallest finite loss."""
     seen = look(objective, batch)
     before = mean_loss(objective, anchor, seen)
     alphas = alphas.to(before)
-    trials = [mean_loss(objective, trees.towards(anchor, goal, alpha), seen) for alpha in alphas]
+    trials = [mean_loss(objective, trees.move_towards(anchor, goal, alpha), seen) for alpha in alphas]
     losses = torch.stack(trials).nan_to_num(nan=torch.inf)
     # An index in brackets would be read by the host, which would have to wait for the device.
     best = losses.argmin()
     after, alpha = losses.take(best), alphas.take(best)
     accepted = after < before
-    candidate = trees.towards(anchor, goal, alpha)
+    candidate = trees.move_towards(anchor, goal, alpha)
     found = measure_gains(objective, anchor, candidate, seen, before, after)
     metrics = {"loss/train": before, "gn/alpha": torch.where(accepted, alpha, 0.0), **found}
     return Found(trees.select(accepted, candidate, anchor), accepted, metrics, {})
@@ -120,7 +120,7 @@ def measure_gains(
     objective: Objective, anchor: Params, candidate: Params, seen: Seen, before: Scalar, after: Scalar
 ) -> Metrics:
     """Compares the decrease that the model predicts for `candidate`, without damping, with that of the loss."""
-    model = objective.around(anchor)
+    model = objective.build_model(anchor)
     predicted = before - mean_value(lambda tokens: model.value(candidate, tokens), *seen)
     actual = before - after
     return {
@@ -131,5 +131,5 @@ def measure_gains(
 
 
 def mean_loss(objective: Objective, params: Params, seen: Seen) -> Scalar:
-    """Returns the mean loss over micro-batches."""
+    """Return the mean loss over micro-batches."""
     return mean_value(lambda tokens: objective.value(params, tokens), *seen)

@@ -28,7 +28,7 @@ def require_same(crew: Crew, state: State) -> None:
     if crew.size == 1:
         return
     average = {} if state.average is None else state.average.params
-    tensors = trees.named_tensors({"weights": state.params, "optimizer": state.optimizer, "average": average})
+    tensors = trees.name_tensors({"weights": state.params, "optimizer": state.optimizer, "average": average})
     found = crew.collect({name: checksum(tensor) for name, tensor in tensors.items()})
     for name in found[0]:
         sums = [each[name] for each in found]

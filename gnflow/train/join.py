@@ -45,7 +45,7 @@ def work(task: Callable[[Crew], int], size: int, wants_gpu: bool) -> int:
 
 
 def join(wants_gpu: bool) -> Processes:
-    """Joins the processes that a launcher has started. On one machine they listen on the loopback interface alone."""
+    """Join the processes that a launcher has started. On one machine they listen on the loopback interface alone."""
     gpu = wants_gpu and torch.cuda.is_available()
     if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
         for library in ("GLOO", "NCCL"):
@@ -66,7 +66,7 @@ def join(wants_gpu: bool) -> Processes:
 
 
 def _leave(crew: Crew, code: int, lost: bool) -> NoReturn:
-    """Ends this process when all are through. A library that ends on its own would abort its peers in between."""
+    """End this process when all are through. A library that ends on its own would abort its peers in between."""
     with suppress(Exception):
         streams.flush()
     if lost:

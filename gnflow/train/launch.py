@@ -1,4 +1,4 @@
-"""Starts the processes of a run on this machine, with torch's elastic launcher, and returns one exit code for all.
+"""Start the processes of a run on this machine, with torch's elastic launcher, and returns one exit code for all.
 
 The launcher and the processes find one another through a file, and gloo and NCCL use the loopback interface, so that
 nothing can be reached from another machine.
@@ -33,7 +33,7 @@ BACKEND = "gnflow-file"
 
 
 def launch(size: int, arguments: Sequence[str], restarts: int, wants_gpu: bool) -> int:
-    """Runs `gnflow ARGUMENTS` in `size` processes, and again up to `restarts` times if one is lost.
+    """Run `gnflow ARGUMENTS` in `size` processes, and again up to `restarts` times if one is lost.
 
     Returns the exit code of the first process that failed. Raises EnvironmentProblem for more processes than GPUs.
     """
@@ -56,7 +56,7 @@ def launch(size: int, arguments: Sequence[str], restarts: int, wants_gpu: bool) 
 
 
 def _attempt(size: int, arguments: Sequence[str]) -> tuple[int, str]:
-    """Returns the exit code, and what to tell the user unless a process has told it."""
+    """Return the exit code, and what to tell the user unless a process has told it."""
     with tempfile.TemporaryDirectory(prefix="gnflow-") as folder, _quiet():
         os.environ[STORE] = str(Path(folder) / "processes")
         config = LaunchConfig(
@@ -86,7 +86,7 @@ def _attempt(size: int, arguments: Sequence[str]) -> tuple[int, str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences torch's own account of processes that failed: they have said it themselves."""
+    """Silence torch's own account of processes that failed: they have said it themselves."""
     logger = logging.getLogger("torch.distributed.elastic")
     before, logger.disabled = logger.level, False
     logger.setLevel(logging.CRITICAL)
@@ -108,11 +108,11 @@ class FileRendezvous(RendezvousHandler):
         return False
 
     def get_backend(self) -> str:
-        """Returns the name under which it is registered."""
+        """Return the name under which it is registered."""
         return BACKEND
 
     def next_rendezvous(self) -> RendezvousInfo:
-        """Returns a store in a file, for one launcher."""
+        """Return a store in a file, for one launcher."""
         return RendezvousInfo(FileStore(self._path, 1), 0, 1, RendezvousStoreInfo("127.0.0.1", 0))
 
     def is_closed(self) -> bool:
@@ -120,19 +120,19 @@ class FileRendezvous(RendezvousHandler):
         return self._closed
 
     def set_closed(self) -> None:
-        """Closes it."""
+        """Close it."""
         self._closed = True
 
     def num_nodes_waiting(self) -> int:
-        """Returns 0: no other launcher may join."""
+        """Return 0: no other launcher may join."""
         return 0
 
     def get_run_id(self) -> str:
-        """Returns the name of the run, which is the only one."""
+        """Return the name of the run, which is the only one."""
         return "gnflow"
 
     def shutdown(self) -> bool:
-        """Closes it."""
+        """Close it."""
         self.set_closed()
         return True
 

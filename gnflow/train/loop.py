@@ -72,7 +72,7 @@ def run(
     Raises SpecError, DataError, Diverged, Preempted, EnvironmentProblem, DiskProblem or Interrupted.
     """
     require_threads()
-    workspace = workspace or Workspace.around(Path.cwd())
+    workspace = workspace or Workspace.find(Path.cwd())
     directory = directory or workspace.runs / experiment.name
     if not crew.leads:
         watches, report = (), lambda line: None

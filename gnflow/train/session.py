@@ -157,7 +157,7 @@ class Session:
             return values
         number = state.step // self.plan.evaluation.every
         last = results.finished(self.plan, Step(state.step, 0.0, values))
-        due = [metric for metric in self.program.metrics if not metric.decides and metric.due(number, last)]
+        due = [metric for metric in self.program.metrics if not metric.decides and metric.is_due(number, last)]
         if any(metric.measure is not measure_nothing for metric in due):
             at = at._replace(state=self.program.whole(state).optimizer)
         others = self.program.evaluate(at, due.__contains__)

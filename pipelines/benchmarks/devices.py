@@ -52,7 +52,7 @@ def experiment(blocks: str, layers: int, width: int) -> Experiment:
 
 
 def measure(rank: int, store: str, planned: Plan, steps: int) -> None:
-    """Takes the same step in turn alone (process 0) and together, and prints medians in process 0."""
+    """Take the same step in turn alone (process 0) and together, and prints medians in process 0."""
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2)
@@ -92,7 +92,7 @@ def measure(rank: int, store: str, planned: Plan, steps: int) -> None:
 
 
 def main() -> None:
-    """Measures both methods."""
+    """Measure both methods."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--layers", type=int, default=6)
