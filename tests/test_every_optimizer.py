@@ -47,7 +47,7 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "layerwise soap": {**GAUSS_NEWTON, "blocks": "layer", "inner": {**SOAP, "precondition_frequency": 3, "clip": 1.0}},
     "layerwise fop_soap": {**GAUSS_NEWTON, "blocks": "layer", "inner": {**FOP, "precondition_frequency": 3}},
     "gauss_newton averaged": {**GAUSS_NEWTON, "average": 0.5},
-    "prox_linear": {**GAUSS_NEWTON, "objective": "prox_linear", "search": "none"},
+    "prox_linear": {**GAUSS_NEWTON, "inner": RMNP, "objective": "prox_linear", "search": "none"},
     "cg": {**GAUSS_NEWTON, "inner": CG},
     "cg cold": {**GAUSS_NEWTON, "inner": {**CG, **ADAM}, "warm_start": False, "inner_steps": 1},
     "cg layerwise": {**GAUSS_NEWTON, "inner": CG, "inner_steps": 2, "blocks": "layer", "objective": "whitened"},
@@ -68,10 +68,9 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
 COMPILED_HERE = (
     "soap fresh",
     "ml_fop_soap uneven",
-    "gauss_newton rmnp",
+    "prox_linear",
     "difference",
     "cg cold",
-    "cg",
     "cg soap",
     "newton",
 )  # others: tests/compiler/test_program.py

@@ -16,10 +16,10 @@ from gnflow.compiler import methods
 from gnflow.compiler.plan import plan
 from gnflow.errors import EnvironmentProblem, SpecError
 from gnflow.optim import as_torch
-from gnflow.spec.explain import below
-from gnflow.spec.kinds import within
+from gnflow.spec.explain import explain_below
+from gnflow.spec.kinds import use_kinds_of
 from gnflow.spec.load import load
-from gnflow.spec.schema import schema
+from gnflow.spec.schema import make_schema
 from gnflow.study.design.load import load as load_study
 from gnflow.train.loop import run
 from gnflow.train.run import Run
@@ -61,16 +61,19 @@ def test_its_kind_and_its_keys_are_suggested_where_they_are_misspelt(project: Pa
 
 def test_explain_says_what_its_class_says(project: Path) -> None:
     loaded = load(plugged.write_spec(project))
-    with within(loaded.workspace):
-        [row] = below(loaded, "optimizer.memory")
+    with use_kinds_of(loaded.workspace):
+        [row] = explain_below(loaded, "optimizer.memory")
         assert row.help == "Weight of the old momentum in the new one."
-        assert "`lion`" in str(below(loaded, "optimizer")[0].allowed) or "lion" in below(loaded, "optimizer")[0].allowed
+        assert (
+            "`lion`" in str(explain_below(loaded, "optimizer")[0].allowed)
+            or "lion" in explain_below(loaded, "optimizer")[0].allowed
+        )
 
 
 def test_the_schema_of_the_project_has_it_and_the_committed_one_has_not(project: Path) -> None:
-    with within(Workspace(project)):
-        assert "memory" in schema()["$defs"]["LionMethod"]["properties"]
-    assert "LionMethod" not in schema()["$defs"]
+    with use_kinds_of(Workspace(project)):
+        assert "memory" in make_schema()["$defs"]["LionMethod"]["properties"]
+    assert "LionMethod" not in make_schema()["$defs"]
 
 
 def test_a_spec_is_scaffolded_for_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +146,7 @@ def test_a_file_can_be_tried_without_a_pyproject(project: Path) -> None:
 
 
 def test_the_transform_serves_a_loop_of_ones_own(project: Path) -> None:
-    with within(Workspace(project)):
+    with use_kinds_of(Workspace(project)):
         rule = load(plugged.write_spec(project)).experiment.optimizer
     transform = methods.build_transform(rule, lambda count: 1.0)
     weight = torch.nn.Parameter(torch.ones(3, 2))
@@ -170,7 +173,7 @@ BAD = {
     "another kind": (swapped('["lion"] = "lion"', '["tiger"] = "tiger"'), "the class calls itself `tiger`"),
     "a field that every optimizer has": (
         swapped("    beta: Fraction = 0.9", "    clip: Fraction = 0.5\n    beta: Fraction = 0.9"),
-        "`clip` means something to every optimizer already",
+        "`clip` is already an attribute of every optimizer",
     ),
     "no factory": (swapped('    factory = "my_optimizers:lion"\n', ""), "the class has no `factory`"),
 }
@@ -182,7 +185,7 @@ BAD_WHEN_BUILT = {
         swapped("    return Transform(init, update)", ""),
         "returned nothing, expected Transform",
     ),
-    "an update of another shape": (swapped(".sign() for", ".sign().sum() for"), "has shape (), expected (2, 257, 16)"),
+    "an update of another shape": (swapped(".sign() for", ".sign().sum() for"), "has shape (); expected (2, 257, 16)"),
     "a state that is no tensors": (swapped("make_counter(params)", "3"), "its state holds 3 at `updates`"),
     "a state with a plain dict": (
         swapped(
@@ -293,8 +296,8 @@ import sys
 sys.path.append({str(site)!r})
 from gnflow.spec.load import load
 experiment = load({str(plugged.write_spec(root))!r}).experiment
-from gnflow.train.plugins import plugins_of
-print(plugins_of(experiment)[0].version)
+from gnflow.train.plugins import list_plugins
+print(list_plugins(experiment)[0].version)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "lions 1.2"
@@ -346,7 +349,7 @@ def test_a_built_in_optimizer_is_one_file_and_one_row(project: Path, monkeypatch
     (project / "pyproject.toml").unlink()
     monkeypatch.syspath_prepend(str(project))
     monkeypatch.setitem(BUILT_IN["optimizers"], "lion", "in_house:Lion")  # type: ignore[arg-type]
-    monkeypatch.setattr("gnflow.spec.kinds._known", lambda project, changed, tried: Kinds(project, tried))
+    monkeypatch.setattr("gnflow.spec.kinds._read_kinds", lambda project, changed, tried: Kinds(project, tried))
     experiment = load(plugged.write_spec(project, "{kind: gauss_newton, inner: lion, inner_steps: 2}")).experiment
     assert run(experiment, Workspace(project)).summary["status"] == "complete"
     assert gnflow.optim.lion.__module__ == "in_house"  # type: ignore[attr-defined]

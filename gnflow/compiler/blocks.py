@@ -28,7 +28,7 @@ class BlockRegion(NamedTuple):
 
     @property
     def own(self) -> bool:
-        """Whether the block has a region of its own."""
+        """True if the block has a region of its own."""
         return self.share <= LARGEST_SHARE
 
     @property
@@ -40,7 +40,7 @@ class BlockRegion(NamedTuple):
 def price_blocks(
     network: Model, problem: Objective, params: Params, tokens: Tensor, meter: Meter
 ) -> dict[str, BlockRegion]:
-    """Prices a region for each block of the model. `params` and `tokens` are on the meta device."""
+    """Price a region for each block of the model. `params` and `tokens` are on the meta device."""
     meter.price("curved", problem.curved, trees.pick(params, network.moving), params, tokens)
     whole, found = meter.regions["curved"].flops, {}
     for block, names in network.moving_blocks.items():
@@ -65,7 +65,7 @@ def assign_blocks(blocks: Mapping[str, BlockRegion], processes: int) -> dict[str
 
 
 def divide_by_block(problem: Objective, own: Mapping[str, tuple[str, ...]], network: Model, jit: Jit) -> Objective:
-    """Passes the regions of an objective through `jit` and gives each block in `own` regions of its own."""
+    """Pass the regions of an objective through `jit` and give each block in `own` regions of its own."""
     regions = compile_regions(problem, jit)
     curved = {frozenset(names): jit_for_block(jit, block)("curved", problem.curved) for block, names in own.items()}
     product = {frozenset(names): jit_for_block(jit, block)("product", problem.product) for block, names in own.items()}
@@ -89,7 +89,7 @@ def dispatch(whole: Curved, parts: Mapping[frozenset[str], Curved], moving: Sequ
 
 
 def dispatch_product(whole: Product, parts: Mapping[frozenset[str], Product], moving: Sequence[str]) -> Product:
-    """Does the same for `product`. For `whole` the direction is extended by zeros in all other parameters."""
+    """Do the same for `product`. For `whole` the direction is extended by zeros in all other parameters."""
 
     def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
         if region := _find_region(whole, parts, moving, direction):

@@ -1,4 +1,4 @@
-"""Builds models and objectives from a spec."""
+"""Build models and objectives from a spec."""
 
 from math import ceil
 from typing import Literal
@@ -7,24 +7,24 @@ import torch
 from torch import Tensor
 
 from gnflow.curvature import pieces
-from gnflow.curvature.hessian import hessian_product
-from gnflow.curvature.linearised import BENDS, SURROGATES, Form, curvature_product, linearise
+from gnflow.curvature.hessian import make_hessian_product
+from gnflow.curvature.linearised import BENDS, SURROGATES, Form, linearise, make_curvature_product
 from gnflow.curvature.newton import expand
 from gnflow.curvature.pieces import Thrift
 from gnflow.curvature.tangents import PULLS, Pull, push_exactly
 from gnflow.models.attention import Kernel
-from gnflow.models.loss import cross_entropy, total_weight
+from gnflow.models.loss import compute_cross_entropy, compute_total_weight
 from gnflow.models.model import Model, Stage
 from gnflow.objective import Objective, Params, Scalar, Tokens
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.factory import built
+from gnflow.spec.factory import call_factory
 
 LOGITS, MOST_PIECES = 2**25, 32  # the logits take 128 MiB in float32; every further piece makes a graph longer
 
 
 def choose_kernel(experiment: Experiment) -> Kernel:
-    """Chooses the attention that the spec asks for, or else one that has the derivatives which its optimizer takes."""
+    """Choose the attention that the spec asks for, or else one that has the derivatives which its optimizer takes."""
     method = experiment.optimizer
     forward_mode = isinstance(method, spec.GaussNewton) and (
         method.tangent == "exact" or isinstance(method.search, spec.Decrement)
@@ -32,18 +32,18 @@ def choose_kernel(experiment: Experiment) -> Kernel:
     return experiment.compile.attention or ("plain" if forward_mode else "flash")
 
 
-def model(experiment: Experiment, attention: Kernel) -> Model:
-    """Builds the network that the spec declares."""
-    return built(experiment.model, Model, experiment.model, experiment.data, attention)
+def build_model(experiment: Experiment, attention: Kernel) -> Model:
+    """Build the network that the spec declares."""
+    return call_factory(experiment.model, Model, experiment.model, experiment.data, attention)
 
 
-def microbatch_shape(experiment: Experiment) -> tuple[int, ...]:
-    """Returns (rows, context + 1) for text, and (rows, context + 1, channels) for images and text."""
+def find_microbatch_shape(experiment: Experiment) -> tuple[int, ...]:
+    """Return (rows, context + 1) for text, and (rows, context + 1, channels) for images and text."""
     return (experiment.training.rows, experiment.data.context + 1, *experiment.data.token_shape)
 
 
-def objective(network: Model, experiment: Experiment, recomputed: bool = False) -> Objective:
-    """Builds the next-token cross-entropy, weighted as the model says. Frozen weights have no gradient.
+def build_objective(network: Model, experiment: Experiment, recomputed: bool = False) -> Objective:
+    """Build the next-token cross-entropy, weighted as the model says. Frozen weights have no gradient.
 
     If a micro-batch has more than LOGITS logits, they are computed in pieces; if blocks are `recomputed`, the
     activations of one block at a time are in memory.
@@ -58,45 +58,47 @@ def objective(network: Model, experiment: Experiment, recomputed: bool = False) 
     lower = network if reduced is None else _reduce_precision(network, reduced)
     thrift = Thrift(count_pieces(experiment), recomputed)
     if form != "newton" and thrift != Thrift():
-        return pieces.objective(network, thrift, SURROGATES[form], BENDS[form], lower, pull)
-    return _objective(network, form, lower, pull)
+        return pieces.build_objective(network, thrift, SURROGATES[form], BENDS[form], lower, pull)
+    return _build_plain(network, form, lower, pull)
 
 
-def exact(network: Model) -> Objective:
-    """Builds the loss in full precision and in one piece. Its curvature is the cross-entropy's Gauss-Newton matrix."""
-    return _objective(network)
+def build_exact(network: Model) -> Objective:
+    """Build the loss in full precision and in one piece. Its curvature is the cross-entropy's Gauss-Newton matrix."""
+    return _build_plain(network)
 
 
-def _objective(
+def _build_plain(
     network: Model,
     form: Form | Literal["newton"] = "quadratic",
     lower: Model | None = None,
     pull: Pull = push_exactly,
 ) -> Objective:
-    """Builds the loss with all logits at once. Gradients use the network `lower`, if there is one."""
+    """Build the loss with all logits at once. Gradients use the network `lower`, if there is one."""
 
-    def loss(of: Model, params: Params, tokens: Tokens) -> Scalar:
+    def compute_loss(of: Model, params: Params, tokens: Tokens) -> Scalar:
         inputs, targets = of.split(tokens)
-        return cross_entropy(of.logits(params, inputs), targets)
+        return compute_cross_entropy(of.compute_logits(params, inputs), targets)
 
     def value(params: Params, tokens: Tokens) -> Scalar:
-        return loss(network, params, tokens)
+        return compute_loss(network, params, tokens)
 
     def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         moving = {name: weight for name, weight in params.items() if name not in network.frozen}
-        slope, at = torch.func.grad_and_value(lambda part: loss(lower or network, {**params, **part}, tokens))(moving)
+        slope, at = torch.func.grad_and_value(lambda part: compute_loss(lower or network, {**params, **part}, tokens))(
+            moving
+        )
         return slope, at
 
     if form == "newton":
-        curved, product = expand(value), hessian_product(value)
+        curved, product = expand(value), make_hessian_product(value)
     else:
-        curved = linearise(network.logits, SURROGATES[form], network.split, pull)
-        product = curvature_product(network.logits, BENDS[form], network.split)
-    return Objective(value, gradient, curved, product, lambda tokens: total_weight(network.split(tokens)[1]))
+        curved = linearise(network.compute_logits, SURROGATES[form], network.split, pull)
+        product = make_curvature_product(network.compute_logits, BENDS[form], network.split)
+    return Objective(value, gradient, curved, product, lambda tokens: compute_total_weight(network.split(tokens)[1]))
 
 
 def _reduce_precision(network: Model, dtype: torch.dtype) -> Model:
-    """Makes the network compute in a type of fewer bits, except for its logits."""
+    """Make the network compute in a type of fewer bits, except for its logits."""
 
     def reduce(stage: Stage) -> Stage:
         def run(params: Params, x: Tensor) -> Tensor:
@@ -110,7 +112,7 @@ def _reduce_precision(network: Model, dtype: torch.dtype) -> Model:
 
 
 def count_pieces(experiment: Experiment) -> int:
-    """Counts the pieces of a micro-batch that keep at most LOGITS logits in memory.
+    """Count the pieces of a micro-batch that keep at most LOGITS logits in memory.
 
     A tangent by a difference has the logits of two passes.
     """

@@ -1,4 +1,4 @@
-"""Counts the cost of a step by running it once on the meta device, which allocates and computes nothing.
+"""Count the cost of a step by running it once on the meta device, which allocates and computes nothing.
 
 The step is the real one. Its regions go through the `Meter`, which runs a region at its first call and returns empty
 tensors of the same form at every later call, so that many inner steps are counted in little time. Python code around
@@ -38,7 +38,7 @@ class Meter:
         self._every: dict[str, int] = {}
 
     def __call__(self, name: str, region: Region, /, every: int | None = None) -> Region:
-        """Returns the region with its calls counted."""
+        """Return the region with its calls counted."""
         self._every[name] = 1 if every is None else every
 
         def meter(*arguments: object) -> object:
@@ -52,7 +52,7 @@ class Meter:
         return cast("Region", meter)
 
     def price(self, name: str, region: Callable[..., object], *arguments: object) -> object:
-        """Runs the region to learn its cost and returns its result. This does not count as a call."""
+        """Run the region to learn its cost and return its result. This does not count as a call."""
         with FlopCounterMode(display=False) as flops:
             result, most = self.storages.measure(lambda: region(*arguments), region=True)
         self.regions[name] = RegionCost(flops.get_total_flops(), most.total)
@@ -60,7 +60,7 @@ class Meter:
         return result
 
     def _run_around(self, name: str, work: Callable[..., object], *arguments: object) -> object:
-        """Runs code around regions, counts their calls, and returns its result."""
+        """Run code around regions, count its calls, and return its result."""
         before = self.counts.copy()
         result, most = self.storages.measure(lambda: work(*arguments), region=False)
         parts = _split_result(result)
@@ -89,7 +89,7 @@ class _Known:
     """The ids of the parts of the last result, for code around regions."""
 
     def stand_in(self, arguments: Sequence[object], storages: Storages) -> object:
-        """Returns an empty result.
+        """Return an empty result.
 
         An inner step gets what it returned the time before. It is returned again, since its successor has the same
         size.
@@ -99,7 +99,7 @@ class _Known:
         for i, form in enumerate(self.forms):
             if parts[i] is None:
                 with torch._C._DisableTorchDispatch():
-                    parts[i], made = form.empty(arguments)
+                    parts[i], made = form.make_empty(arguments)
                 storages.hold(made)
         self.last = [id(part) for part in parts] if self.last else ()
         return tuple(parts) if self.kind is tuple else parts[0]

@@ -1,4 +1,4 @@
-"""Builds optimizers, and the transforms inside them, from a spec."""
+"""Build optimizers, and the transforms inside them, from a spec."""
 
 from collections.abc import Hashable, Iterable, Mapping
 from typing import assert_never
@@ -23,14 +23,14 @@ from gnflow.optim.search import FullStep, GeometricSearch, Search
 from gnflow.optim.stacks import Stacks
 from gnflow.spec import optimizer as spec
 from gnflow.spec import rules
-from gnflow.spec.classes import origin_of
-from gnflow.spec.factory import built, parameters, who
+from gnflow.spec.classes import find_origin
+from gnflow.spec.factory import call_factory, collect_parameters, describe
 
 
 def build_optimizer(
     method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None = None
 ) -> Optimizer:
-    """Builds the optimizer of a run of `steps` steps, for the weights that are not frozen."""
+    """Build the optimizer of a run of `steps` steps, for the weights that are not frozen."""
     inner = _build_moving(method, network, steps, jit, probe)
     return Frozen(inner, network.moving) if network.frozen else inner
 
@@ -58,7 +58,7 @@ def _build_moving(method: spec.Optimizer, network: Model, steps: int, jit: Jit, 
 def _build_blocks(
     method: spec.GaussNewton, network: Model, schedule: Pace, jit: Jit, probe: Probe | None
 ) -> dict[str, Block]:
-    """Builds one block, or those of the model. Blocks of one structure share the regions of the first of them."""
+    """Build one block, or those of the model. Blocks of one structure share the regions of the first of them."""
     if method.blocks == "full":
         return {"all": Block(network.moving, _build_inner(method.inner, network, schedule, jit, probe, network.moving))}
     blocks: dict[str, Block] = {}
@@ -88,12 +88,12 @@ def _build_inner(
 
 
 def _choose_turned(method: spec.ConjugateGradients, network: Model) -> frozenset[str]:
-    """Chooses the matrices that are preconditioned in eigenbases of their own."""
+    """Choose the matrices that are preconditioned in eigenbases of their own."""
     return network.hidden if method.preconditioner == "soap" else frozenset()
 
 
 def _build_stacks(method: spec.InnerMethod, network: Model, names: Iterable[str]) -> Stacks:
-    """Builds the stacks of a block. Blocks whose stacks have equal names and sizes can share regions."""
+    """Build the stacks of a block. Blocks whose stacks have equal names and sizes can share regions."""
     if isinstance(method, spec.ConjugateGradients):
         return arrange({name: network.weights[name].shape for name in names}, _choose_turned(method, network))
     labels, routes = route_parameters(method, network)
@@ -114,7 +114,7 @@ def _build_descent(
     probe: Probe | None,
     names: Iterable[str] | None = None,
 ) -> Descent:
-    """Builds a first-order method for all parameters, or for those named."""
+    """Build a first-order method for all parameters, or for those named."""
     labels, routes = route_parameters(method, network)
     transforms = {label: build_transform(rule, schedule(rule)) for label, rule in labels.items()}
     owned = routes if names is None else {name: routes[name] for name in names}
@@ -130,12 +130,12 @@ def _build_descent(
 
     factor = schedule(labels[main])
 
-    def main_rate(state: AnyState) -> Scalar:
-        """Returns the learning rate of the method's own rule at this update."""
+    def find_main_rate(state: AnyState) -> Scalar:
+        """Return the learning rate of the method's own rule at this update."""
         part = (state if method.clip is None else state[-1])[main]
         return part.learning_rate * factor(part.updates)  # type: ignore[no-any-return]  # each rule has its own state
 
-    rate = main_rate if main in stacks.rules.values() else None
+    rate = find_main_rate if main in stacks.rules.values() else None
     # A block without matrices has no gradient to project.
     if isinstance(method, spec.Projected) and (names is None or clipped.metric is not None):
         return FisherOrthogonal(
@@ -156,9 +156,9 @@ def _build_descent(
 
 
 def build_transform(rule: rules.FirstOrder, schedule: schedules.Schedule) -> AnyTransform:
-    """Builds the transform of one rule. Raises EnvironmentProblem for a plug-in whose factory does not make one."""
-    made = built(rule, Transform, **parameters(rule), schedule=schedule)
-    return check_transform(made, who(rule)) if origin_of(type(rule)) else made
+    """Build the transform of one rule. Raises EnvironmentProblem for a plug-in whose factory does not make one."""
+    made = call_factory(rule, Transform, **collect_parameters(rule), schedule=schedule)
+    return check_transform(made, describe(rule)) if find_origin(type(rule)) else made
 
 
 def _build_average(average: float | spec.Ema) -> averages.Average:

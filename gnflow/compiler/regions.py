@@ -1,4 +1,4 @@
-"""Compiles regions, the pure functions of a step. The step around them stays plain Python.
+"""Compile regions, the pure functions of a step. The step around them stays plain Python.
 
 Each region counts its graphs, so that a recompilation is never silent, and its seconds of compilation, so that they can
 be left out of a run's time.
@@ -20,7 +20,7 @@ Notice: TypeAlias = Callable[[str], None]
 
 
 def ignore_notice(name: str) -> None:
-    """Ignores that a region is about to be compiled."""
+    """Ignore that a region is about to be compiled."""
 
 
 class Compiled:
@@ -31,13 +31,14 @@ class Compiled:
     ) -> None:
         patches = {} if mode == "default" else torch._inductor.list_mode_options(mode)
 
-        def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
+        def compile_graph(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
             # This takes seconds to import, and a finished run never compiles.
             from torch._inductor import config
             from torch._inductor.compile_fx import compile_fx
 
-            if toolchain.compiler() not in config.cpp.cxx:
-                patches["cpp.cxx"] = (None, toolchain.compiler())
+            patches["deterministic"] = torch.are_deterministic_algorithms_enabled()
+            if toolchain.find_compiler() not in config.cpp.cxx:
+                patches["cpp.cxx"] = (None, toolchain.find_compiler())
             self.graphs.append(len(graph.graph.nodes))
             return cast("Callable[..., object]", compile_fx(graph, inputs, config_patches=patches))
 
@@ -49,10 +50,10 @@ class Compiled:
         """Number of graphs from each call that compiled: a second graph is a break, a second call a recompilation."""
         self.seconds = 0.0
         """Seconds of all calls that compiled."""
-        self._function = torch.compile(copy_code(function), backend=backend, fullgraph=fullgraph, dynamic=False)
+        self._function = torch.compile(copy_code(function), backend=compile_graph, fullgraph=fullgraph, dynamic=False)
 
     def __call__(self, *arguments: object) -> object:
-        """Returns the result of the function."""
+        """Return the result of the function."""
         if self._notice is not None:
             self._notice(self.name)
             self._notice = None
@@ -60,7 +61,7 @@ class Compiled:
         try:
             result = self._function(*arguments)
         except (RuntimeError, OSError) as error:
-            if problem := self._problem(error):
+            if problem := self._find_problem(error):
                 raise problem from error
             raise
         if len(self.graphs) > known:
@@ -71,8 +72,8 @@ class Compiled:
             self.compilations.append(len(self.graphs) - known)
         return result
 
-    def _problem(self, error: Exception) -> EnvironmentProblem | None:
-        """Returns the problem of this machine that kept a region from being compiled.
+    def _find_problem(self, error: Exception) -> EnvironmentProblem | None:
+        """Return the problem of this machine that kept a region from being compiled.
 
         It is None if the region itself is at fault.
         """
@@ -81,10 +82,10 @@ class Compiled:
         cause = getattr(error, "inner_exception", error)  # of a BackendCompilerFailed
         if not isinstance(cause, OSError | CppCompileError | InvalidCxxCompiler | subprocess.SubprocessError):
             return None
-        said = toolchain.first_error(cause.output if isinstance(cause, CppCompileError) else str(cause))
+        said = toolchain.find_first_error(cause.output if isinstance(cause, CppCompileError) else str(cause))
         return EnvironmentProblem(
             f"region `{self.name}` cannot be compiled on this machine: {said}\n"
-            "`gnflow doctor` tells more; --set compile.mode=off runs without compiling"
+            "`gnflow doctor` says more; --set compile.mode=off runs without compiling"
         )
 
 
@@ -98,17 +99,17 @@ class Compiler:
         self.regions: list[Compiled] = []
 
     def __call__(self, name: str, region: Region, /, every: int | None = None) -> Region:
-        """Returns a region that is compiled at its first call. With `every` the function is returned as it is."""
+        """Return a region that is compiled at its first call. With `every` the function is returned as it is."""
         if every is not None:
             return region
         compiled = Compiled(name, region, self.mode, self.fullgraph, self.notice)
         self.regions.append(compiled)
         return cast("Region", compiled)
 
-    def graphs(self) -> dict[str, int]:
-        """Counts the graphs compiled so far, by region."""
+    def count_graphs(self) -> dict[str, int]:
+        """Count the graphs compiled so far, by region."""
         return {region.name: len(region.graphs) for region in self.regions if region.graphs}
 
-    def seconds(self) -> float:
-        """Returns the seconds of compilation so far."""
+    def sum_seconds(self) -> float:
+        """Return the seconds of compilation so far."""
         return sum(region.seconds for region in self.regions)

@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 @torch.library.custom_op("gnflow::after", mutates_args=())
-def after(x: Tensor, done: Sequence[Tensor]) -> Tensor:
-    """Copies x after all of `done` have been computed. Without it a compiler would work on all pieces at once."""
+def copy_after(x: Tensor, done: Sequence[Tensor]) -> Tensor:
+    """Copy x after all of `done` have been computed. Without it a compiler would work on all pieces at once."""
     return x.clone()
 
 
-@after.register_fake
+@copy_after.register_fake
 def _(x: Tensor, done: Sequence[Tensor]) -> Tensor:
     return torch.empty_like(x)

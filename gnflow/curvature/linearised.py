@@ -29,12 +29,12 @@ from gnflow.curvature.tangents import Pull, push_exactly
 from gnflow.models.loss import (
     Split,
     Targets,
-    cross_entropy,
-    logit_gradient,
-    logit_hessian_product,
-    probabilities,
+    compute_cross_entropy,
+    compute_logit_gradient,
+    compute_logit_hessian_product,
+    compute_probabilities,
+    compute_whitened_product,
     split,
-    whitened_product,
 )
 from gnflow.objective import Params, Scalar, Tokens
 
@@ -44,34 +44,38 @@ Bend: TypeAlias = Callable[[Tensor, Tensor, Targets], Tensor]
 Form: TypeAlias = Literal["quadratic", "prox_linear", "whitened"]
 
 
-def quadratic(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-    """Returns (value, cotangent) of L(z) + <l', v> + <v, H v> / 2."""
-    return _expand(logits, tangent, targets, logit_hessian_product)
+def expand_quadratic(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
+    """Return (value, cotangent) of L(z) + <l', v> + <v, H v> / 2."""
+    return _expand(logits, tangent, targets, compute_logit_hessian_product)
 
 
-def whitened(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-    """Returns (value, cotangent) of L(z) + <l', v> + <v, S v> / 2."""
-    return _expand(logits, tangent, targets, whitened_product)
+def expand_whitened(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
+    """Return (value, cotangent) of L(z) + <l', v> + <v, S v> / 2."""
+    return _expand(logits, tangent, targets, compute_whitened_product)
 
 
 def _expand(logits: Tensor, tangent: Tensor, targets: Targets, bent: Bend) -> tuple[Scalar, Tensor]:
-    p = probabilities(logits, targets)
-    slope, bend = logit_gradient(p, targets), bent(p, tangent, targets)
-    value = cross_entropy(logits, targets) + (tangent * (slope + 0.5 * bend)).sum()
+    p = compute_probabilities(logits, targets)
+    slope, bend = compute_logit_gradient(p, targets), bent(p, tangent, targets)
+    value = compute_cross_entropy(logits, targets) + (tangent * (slope + 0.5 * bend)).sum()
     return value, slope + bend
 
 
-def prox_linear(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-    """Returns (value, cotangent) of L(z + v)."""
+def expand_prox_linear(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
+    """Return (value, cotangent) of L(z + v)."""
     moved = logits + tangent
-    return cross_entropy(moved, targets), logit_gradient(probabilities(moved, targets), targets)
+    return compute_cross_entropy(moved, targets), compute_logit_gradient(compute_probabilities(moved, targets), targets)
 
 
-SURROGATES: dict[Form, Surrogate] = {"quadratic": quadratic, "prox_linear": prox_linear, "whitened": whitened}
+SURROGATES: dict[Form, Surrogate] = {
+    "quadratic": expand_quadratic,
+    "prox_linear": expand_prox_linear,
+    "whitened": expand_whitened,
+}
 BENDS: dict[Form, Bend] = {
-    "quadratic": logit_hessian_product,
-    "prox_linear": logit_hessian_product,
-    "whitened": whitened_product,
+    "quadratic": compute_logit_hessian_product,
+    "prox_linear": compute_logit_hessian_product,
+    "whitened": compute_whitened_product,
 }
 """The second derivative of each form in v, at v = 0."""
 
@@ -79,7 +83,7 @@ BENDS: dict[Form, Bend] = {
 def linearise(
     logits: Logits, surrogate: Surrogate, read: Split = split, pull: Pull = push_exactly
 ) -> Callable[[Params, Params, Tokens], tuple[Params, Scalar]]:
-    """Makes the `Objective.curved` of a surrogate loss on linearised logits. `read` splits a micro-batch."""
+    """Make the `Objective.curved` of a surrogate loss on linearised logits. `read` splits a micro-batch."""
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         inputs, targets = read(tokens)
@@ -92,13 +96,15 @@ def linearise(
     return curved
 
 
-def curvature_product(logits: Logits, bend: Bend, read: Split = split) -> Callable[[Params, Params, Tokens], Params]:
-    """Makes the `Objective.product` J' B J direction, where B is the second derivative `bend` in the logits."""
+def make_curvature_product(
+    logits: Logits, bend: Bend, read: Split = split
+) -> Callable[[Params, Params, Tokens], Params]:
+    """Make the `Objective.product` J' B J direction, where B is the second derivative `bend` in the logits."""
 
     def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
         inputs, targets = read(tokens)
         primal, pullback, tangent = push_exactly(lambda p: logits(p, inputs), anchor, direction)
-        (image,) = pullback(bend(probabilities(primal, targets), tangent, targets))
+        (image,) = pullback(bend(compute_probabilities(primal, targets), tangent, targets))
         return image
 
     return product

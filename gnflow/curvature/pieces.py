@@ -16,11 +16,18 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.curvature.barrier import after
+from gnflow.curvature.barrier import copy_after
 from gnflow.curvature.linearised import Bend, Surrogate
 from gnflow.curvature.recompute import X, pick_read, push_through
 from gnflow.curvature.tangents import Pull, push_exactly, push_nothing
-from gnflow.models.loss import Targets, cross_entropy, cut, logit_gradient, probabilities, total_weight
+from gnflow.models.loss import (
+    Targets,
+    compute_cross_entropy,
+    compute_logit_gradient,
+    compute_probabilities,
+    compute_total_weight,
+    cut,
+)
 from gnflow.models.model import Model
 from gnflow.objective import Objective, Params, Scalar, Tokens
 
@@ -31,10 +38,10 @@ class Thrift(NamedTuple):
     pieces: int = 1
     """Number of pieces that the logits of a micro-batch are computed in."""
     recomputed: bool = False
-    """Whether the reverse pass computes each block again instead of keeping its activations."""
+    """Return whether the reverse pass computes each block again instead of keeping its activations."""
 
 
-def objective(
+def build_objective(
     network: Model,
     thrift: Thrift,
     surrogate: Surrogate,
@@ -42,7 +49,7 @@ def objective(
     reduced: Model | None = None,
     pull: Pull = push_exactly,
 ) -> Objective:
-    """Builds the objective of `network` with these measures.
+    """Build the objective of `network` with these measures.
 
     Plain gradients use the network `reduced`, if there is one. Convex models take their tangents by `pull`.
     """
@@ -53,13 +60,12 @@ def objective(
         x = network.features.run(params, inputs)
         total = x.new_zeros(())
         for part, judged in zip(_split(x, count), cut(targets, count), strict=True):
-            total = total + cross_entropy(network.head.run(params, after(part, [total])), judged)
+            total = total + compute_cross_entropy(network.head.run(params, copy_after(part, [total])), judged)
         return total
 
     def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        return _pull_back(
-            reduced or network, thrift, push_nothing, _plain, params, trees.pick(params, network.moving), tokens
-        )  # fmt: skip
+        moving = trees.pick(params, network.moving)
+        return _pull_back(reduced or network, thrift, push_nothing, _ignore_tangent, params, moving, tokens)
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         displacement = trees.subtract(params, trees.pick(anchor, params))
@@ -67,23 +73,25 @@ def objective(
 
     def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
         def bend_alone(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-            return logits.new_zeros(()), bend(probabilities(logits, targets), tangent, targets)
+            return logits.new_zeros(()), bend(compute_probabilities(logits, targets), tangent, targets)
 
         image, _ = _pull_back(network, thrift, push_exactly, bend_alone, anchor, direction, tokens)
         return image
 
-    return Objective(value, gradient, curved, product, lambda tokens: total_weight(network.split(tokens)[1]))
+    return Objective(value, gradient, curved, product, lambda tokens: compute_total_weight(network.split(tokens)[1]))
 
 
-def _plain(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-    """Serves as a surrogate that ignores its tangent: the loss itself."""
-    return cross_entropy(logits, targets), logit_gradient(probabilities(logits, targets), targets)
+def _ignore_tangent(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
+    """Serve as a surrogate that ignores its tangent: the loss itself."""
+    return compute_cross_entropy(logits, targets), compute_logit_gradient(
+        compute_probabilities(logits, targets), targets
+    )
 
 
 def _pull_back(
     network: Model, thrift: Thrift, pull: Pull, surrogate: Surrogate, anchor: Params, moving: Params, tokens: Tokens
 ) -> tuple[Params, Scalar]:
-    """Returns (gradient in `moving`, value). The moving parameters may lie below the head, in it, or both."""
+    """Return (gradient in `moving`, value). The moving parameters may lie below the head, in it, or both."""
     inputs, targets = network.split(tokens)
     below, above = pick_read(network.features, moving), pick_read(network.head, moving)
     if below and thrift.recomputed:
@@ -96,8 +104,8 @@ def _pull_back(
     parts = (_split(x, thrift.pieces), _split(tangent, thrift.pieces), cut(targets, thrift.pieces))
     for part, beside, judged in zip(*parts, strict=True):
         done = [*slopes[-1:], *gradient.values()]
-        point = {**pick_read(network.head, anchor), X: after(part, done)}
-        displacement = {**above, X: after(beside, done)} if below else above
+        point = {**pick_read(network.head, anchor), X: copy_after(part, done)}
+        displacement = {**above, X: copy_after(beside, done)} if below else above
         logits, to_head, moved = pull(lambda p: network.head.run(p, p[X]), point, displacement)
         loss, cotangent = surrogate(logits, moved, judged)
         (slope,) = to_head(cotangent)
@@ -111,5 +119,5 @@ def _pull_back(
 
 
 def _split(x: Tensor, count: int) -> Sequence[Tensor]:
-    """Splits (rows, time, width) into pieces (tokens, width)."""
+    """Split (rows, time, width) into pieces (tokens, width)."""
     return x.flatten(0, -2).tensor_split(count)

@@ -16,7 +16,7 @@ from typing import cast
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.curvature.barrier import after
+from gnflow.curvature.barrier import copy_after
 from gnflow.curvature.tangents import Pull, Pulled, push_nothing
 from gnflow.models.model import Stage
 from gnflow.objective import Params
@@ -26,7 +26,7 @@ X = "x"
 
 
 def push_through(stages: Sequence[Stage], pull: Pull, anchor: Params, moving: Params, inputs: Tensor) -> Pulled:
-    """Does what `pull` would do for all the stages at once. At least one stage must read a parameter in `moving`."""
+    """Do what `pull` would do for all the stages at once. At least one stage must read a parameter in `moving`."""
     x, tangent, seen = inputs, None, []
     for stage in stages:
         seen.append(x)
@@ -34,7 +34,7 @@ def push_through(stages: Sequence[Stage], pull: Pull, anchor: Params, moving: Pa
         if tangent is not None:
             own[X] = tangent
         if own:
-            x, _, tangent = pull(_as_function(stage), {**pick_read(stage, anchor), X: x}, own)
+            x, _, tangent = pull(_make_function(stage), {**pick_read(stage, anchor), X: x}, own)
         else:
             x = stage.run(anchor, x)
     return x, partial(_pull_back, stages, seen, anchor, moving), cast("Tensor", tangent)
@@ -46,9 +46,9 @@ def _pull_back(
     lowest = next(i for i, stage in enumerate(stages) if pick_read(stage, moving))
     gradient: Params = {}
     for i in reversed(range(lowest, len(stages))):
-        point = {**pick_read(stages[i], anchor), X: after(seen[i], [cotangent])}
+        point = {**pick_read(stages[i], anchor), X: copy_after(seen[i], [cotangent])}
         wanted = [*pick_read(stages[i], moving), *([X] if i > lowest else [])]
-        _, back, _ = push_nothing(_as_function(stages[i]), point, trees.pick(point, wanted))
+        _, back, _ = push_nothing(_make_function(stages[i]), point, trees.pick(point, wanted))
         (slope,) = back(cotangent)
         cotangent = slope.pop(X, cotangent)
         gradient |= {name: gradient[name] + s if name in gradient else s for name, s in slope.items()}
@@ -56,9 +56,9 @@ def _pull_back(
 
 
 def pick_read(stage: Stage, params: Params) -> Params:
-    """Returns the parameters that the stage reads."""
+    """Return the parameters that the stage reads."""
     return {name: value for name, value in params.items() if name in stage.reads}
 
 
-def _as_function(stage: Stage) -> Callable[[Params], Tensor]:
+def _make_function(stage: Stage) -> Callable[[Params], Tensor]:
     return lambda point: stage.run(point, point[X])

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.curvature.barrier import after
+from gnflow.curvature.barrier import copy_after
 from gnflow.objective import Params
 
 Pulled: TypeAlias = tuple[Tensor, Callable[[Tensor], tuple[Params]], Tensor]
@@ -32,27 +32,27 @@ Tangent: TypeAlias = Literal["exact", "difference"]
 
 
 def push_exactly(function: Callable[[Params], Tensor], point: Params, displacement: Params) -> Pulled:
-    """Takes the tangent by forward mode. The reverse pass does not go through the tangent."""
+    """Take the tangent by forward mode. The reverse pass does not go through the tangent."""
 
-    def forward(part: Params) -> tuple[Tensor, Tensor]:
+    def push_forward(part: Params) -> tuple[Tensor, Tensor]:
         pushforward = torch.func.jvp(lambda p: function({**point, **p}), (part,), (displacement,))
         return cast("tuple[Tensor, Tensor]", pushforward)
 
     # torch types neither transform by its arguments.
-    return cast("Pulled", torch.func.vjp(forward, trees.pick(point, displacement), has_aux=True))
+    return cast("Pulled", torch.func.vjp(push_forward, trees.pick(point, displacement), has_aux=True))
 
 
 def push_by_difference(function: Callable[[Params], Tensor], point: Params, displacement: Params) -> Pulled:
-    """Takes the tangent by a difference of two values. The second one keeps no activations."""
+    """Take the tangent by a difference of two values. The second one keeps no activations."""
     value, pullback, _ = push_nothing(function, point, displacement)
     part, limits = trees.pick(point, displacement), torch.finfo(value.dtype)
-    h = after(2 * limits.eps**0.5 / _measure_relative(displacement, part).clamp(min=limits.tiny**0.5), [])
+    h = copy_after(2 * limits.eps**0.5 / _measure_relative(displacement, part).clamp(min=limits.tiny**0.5), [])
     beside = function({**point, **trees.move_along(part, displacement, h)})
     return value, pullback, (beside - value) / h
 
 
 def _measure_relative(displacement: Params, part: Params) -> Tensor:
-    """Measures the displacement relative to each matrix, or to each vector if there are no matrices; 0-D."""
+    """Measure the displacement relative to each matrix, or to each vector if there are no matrices; 0-D."""
     names = [name for name, d in displacement.items() if d.ndim > 1] or list(displacement)
     sizes = [part[name].square().sum() for name in names]
     shares = [
@@ -63,7 +63,7 @@ def _measure_relative(displacement: Params, part: Params) -> Tensor:
 
 
 def push_nothing(function: Callable[[Params], Tensor], point: Params, part: Params) -> Pulled:
-    """Takes no tangent and returns the value in its place. Only the names in `part` matter, not its numbers."""
+    """Take no tangent and return the value in its place. Only the names in `part` matter, not its numbers."""
     value, pullback = torch.func.vjp(lambda p: function({**point, **p}), trees.pick(point, part))  # type: ignore[misc]  # torch types the form with an auxiliary output
     return cast("Pulled", (value, pullback, value))
 

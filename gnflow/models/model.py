@@ -32,7 +32,7 @@ class Stage(NamedTuple):
 
 
 def join(stages: Sequence[Stage]) -> Stage:
-    """Joins stages into one that runs them one after another."""
+    """Join stages into one that runs them one after another."""
 
     def run(params: Params, x: Tensor) -> Tensor:
         for stage in stages:
@@ -60,8 +60,8 @@ class Model(NamedTuple):
     frozen: frozenset[str] = frozenset()
     """Weights that take no update."""
 
-    def logits(self, params: Params, inputs: Tensor) -> Tensor:
-        """Returns the logits (rows, time, vocabulary) of `inputs`."""
+    def compute_logits(self, params: Params, inputs: Tensor) -> Tensor:
+        """Return the logits (rows, time, vocabulary) of `inputs`."""
         return self.head.run(params, self.features.run(params, inputs))
 
     @property
@@ -81,7 +81,7 @@ class Model(NamedTuple):
         return {block: names for block, names in parts.items() if names}
 
     def init(self, seed: int, device: torch.device | str = "cpu") -> Params:
-        """Draws initial weights, each a function of (seed, name) alone; on the device `meta` they have shapes alone."""
+        """Draw initial weights, each a function of (seed, name) alone; on the device `meta` they have shapes alone."""
         from gnflow.models.initial import draw
 
         return {name: draw(weight, seed, name, device) for name, weight in self.weights.items()}

@@ -30,5 +30,5 @@ Split: TypeAlias = Callable[[Tokens], tuple["Tensor", Targets]]
 
 
 def split(tokens: Tokens) -> tuple[Tensor, Targets]:
-    """Splits text (rows, time + 1) into inputs and targets, (rows, time) each."""
+    """Split text (rows, time + 1) into inputs and targets, (rows, time) each."""
     return tokens[:, :-1], Targets(tokens[:, 1:])

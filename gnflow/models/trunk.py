@@ -34,9 +34,9 @@ class Trunk(NamedTuple):
     """One stage for each block, from (rows, time, width) to the same shape. The last one normalises its output."""
 
 
-def trunk(spec: Transformer, kernel: Kernel) -> Trunk:
-    """Builds the blocks of `spec` with the given attention kernel."""
-    weights = dict(_weights(spec))
+def build_trunk(spec: Transformer, kernel: Kernel) -> Trunk:
+    """Build the blocks of `spec` with the given attention kernel."""
+    weights = dict(_declare_weights(spec))
     blocks = {
         f"blocks.{layer}": tuple(name for name in weights if name.startswith(f"blocks.{layer}."))
         for layer in range(spec.layers)
@@ -45,16 +45,18 @@ def trunk(spec: Transformer, kernel: Kernel) -> Trunk:
     hidden = frozenset(name for name, weight in weights.items() if len(weight.shape) > 1)
     attend = KERNELS[kernel]
 
-    def layer(prefix: str, last: bool) -> Stage:
+    def make_layer(prefix: str, last: bool) -> Stage:
         def run(params: Params, x: Tensor) -> Tensor:
             block = {name: params[f"{prefix}.{name}"] for name in _BLOCK if f"{prefix}.{name}" in params}
-            x = x + _attention(spec, attend, block, _rms_norm(x, block["attention.norm.scale"], spec.norm_epsilon))
-            x = x + _feedforward(block, _rms_norm(x, block["feedforward.norm.scale"], spec.norm_epsilon))
-            return _rms_norm(x, params["norm.scale"], spec.norm_epsilon) if last else x
+            x = x + _apply_attention(
+                spec, attend, block, _normalize(x, block["attention.norm.scale"], spec.norm_epsilon)
+            )
+            x = x + _apply_feedforward(block, _normalize(x, block["feedforward.norm.scale"], spec.norm_epsilon))
+            return _normalize(x, params["norm.scale"], spec.norm_epsilon) if last else x
 
         return Stage(frozenset(blocks[prefix]), run)
 
-    layers = tuple(layer(prefix, "norm.scale" in names) for prefix, names in blocks.items())
+    layers = tuple(make_layer(prefix, "norm.scale" in names) for prefix, names in blocks.items())
     return Trunk(weights, blocks, hidden, layers)
 
 
@@ -75,7 +77,7 @@ _BLOCK = (
 )
 
 
-def _weights(spec: Transformer) -> Iterator[tuple[str, Weight]]:
+def _declare_weights(spec: Transformer) -> Iterator[tuple[str, Weight]]:
     width, hidden = spec.width, spec.hidden or 4 * spec.width
     size = width // spec.heads
     narrow = size * (spec.key_value_heads or spec.heads)
@@ -103,14 +105,14 @@ def _weights(spec: Transformer) -> Iterator[tuple[str, Weight]]:
 
 
 def declare(name: str, shape: tuple[int, ...]) -> Weight:
-    """Declares a matrix as N(0, 1/fan_in), like the reference's `initializer_range=1.0`, a scale as 1, a bias as 0."""
+    """Declare a matrix as N(0, 1/fan_in), like the reference's `initializer_range=1.0`, a scale as 1, a bias as 0."""
     if len(shape) == 2:
         return Weight(shape, std=shape[1] ** -0.5)
     return Weight(shape, value=1.0 if name.endswith("scale") else 0.0)
 
 
 def declare_embedding(vocabulary: int, width: int, tied: bool) -> Weight:
-    """Declares the table of token vectors: N(0, 1), or smaller if the table is also the output head (`tied`).
+    """Declare the table of token vectors: N(0, 1), or smaller if the table is also the output head (`tied`).
 
     Features reach the head with norm sqrt(width). So the logits of a tied table have the deviation of its entries times
     sqrt(width), and with deviation 1 the loss starts at about sqrt(width) nats. With 0.5 / sqrt(width) it starts about
@@ -120,18 +122,18 @@ def declare_embedding(vocabulary: int, width: int, tied: bool) -> Weight:
     return Weight((vocabulary, width), std=0.5 * width**-0.5 if tied else 1.0)
 
 
-def _rms_norm(x: Tensor, scale: Tensor, epsilon: float) -> Tensor:
+def _normalize(x: Tensor, scale: Tensor, epsilon: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon) * scale
 
 
-def _attention(spec: Transformer, attend: Attention, block: Params, x: Tensor) -> Tensor:
+def _apply_attention(spec: Transformer, attend: Attention, block: Params, x: Tensor) -> Tensor:
     rows, time, width = x.shape
     query, key, value = (functional.linear(x, block[f"attention.{side}.weight"]) for side in ("query", "key", "value"))
     if spec.qk_norm == "full":
-        query, key = _qk_norm(spec, block, "query", query), _qk_norm(spec, block, "key", key)
+        query, key = _normalize_head(spec, block, "query", query), _normalize_head(spec, block, "key", key)
     query, key, value = (part.view(rows, time, -1, width // spec.heads) for part in (query, key, value))
     if spec.qk_norm == "head":
-        query, key = _qk_norm(spec, block, "query", query), _qk_norm(spec, block, "key", key)
+        query, key = _normalize_head(spec, block, "query", query), _normalize_head(spec, block, "key", key)
     query, key, value = (part.transpose(1, 2) for part in (query, key, value))
     query, key = rotate(query, spec.rope_theta), rotate(key, spec.rope_theta)
     if key.shape[1] != spec.heads:
@@ -140,13 +142,13 @@ def _attention(spec: Transformer, attend: Attention, block: Params, x: Tensor) -
     return functional.linear(merged, block["attention.output.weight"])
 
 
-def _qk_norm(spec: Transformer, block: Params, side: str, x: Tensor) -> Tensor:
+def _normalize_head(spec: Transformer, block: Params, side: str, x: Tensor) -> Tensor:
     scale, bias = block[f"attention.{side}_norm.scale"], block[f"attention.{side}_norm.bias"]
     # torch 2.13 does not compile the forward derivative of layer_norm in `x` alone, with `scale` inside it.
     return functional.layer_norm(x, scale.shape, eps=spec.norm_epsilon) * scale + bias
 
 
-def _feedforward(block: Params, x: Tensor) -> Tensor:
+def _apply_feedforward(block: Params, x: Tensor) -> Tensor:
     up = functional.linear(x, block["feedforward.up.weight"])
     if "feedforward.gate.weight" in block:
         up = functional.silu(functional.linear(x, block["feedforward.gate.weight"])) * up

@@ -45,11 +45,11 @@ def __getattr__(name: str) -> object:
     if name in _HOMES:
         found: object = getattr(import_module(_HOMES[name]), name)
     elif name in BUILT_IN["optimizers"]:
-        from gnflow.spec.classes import class_of
-        from gnflow.spec.factory import imported
-        from gnflow.spec.named import built_in_kinds
+        from gnflow.spec.classes import find_class
+        from gnflow.spec.factory import import_function
+        from gnflow.spec.named import list_built_in
 
-        found = imported(class_of(built_in_kinds("optimizers")[name])())
+        found = import_function(find_class(list_built_in("optimizers")[name])())
     else:
         raise AttributeError(f"module `gnflow.optim` has no `{name}`")
     globals()[name] = found

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from gnflow.spec.base import Kind
-from gnflow.spec.grammar import help_of, shapes
+from gnflow.spec.grammar import find_help, list_shapes
 
 Factory = TypeVar("Factory", bound=Callable[..., object])
 
@@ -18,8 +18,8 @@ def described_by(kind: type[Kind]) -> Callable[[Factory], Factory]:
 
     def describe(factory: Factory) -> Factory:
         lines = [
-            _write_line(name, f"{help_of(kind, name)} {_describe_allowed(kind, name)}")
-            for name in shapes(kind)
+            _write_line(name, f"{find_help(kind, name)} {_describe_allowed(kind, name)}")
+            for name in list_shapes(kind)
             if name != "kind"
         ]
         told = "\n".join([*lines, _write_line("schedule", SCHEDULE)])
@@ -30,7 +30,7 @@ def described_by(kind: type[Kind]) -> Callable[[Factory], Factory]:
 
 
 def _describe_allowed(kind: type[Kind], name: str) -> str:
-    shape, default = shapes(kind)[name], kind.model_fields[name].default
+    shape, default = list_shapes(kind)[name], kind.model_fields[name].default
     unit = f", in {shape.unit}" if shape.unit else ""
     allowed = shape.allowed.replace("`null`", "`None`")
     return f"({allowed}{unit}; default {default})"

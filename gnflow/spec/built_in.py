@@ -1,6 +1,7 @@
-"""The built-in kinds of the groups that a project can add to: one row for each.
+"""The built-in kinds of the groups that a project can add to, one row for each kind.
 
-A row is what a project writes in its `pyproject.toml`, and goes the same way: a class is imported when it is used.
+A row has the form that a project uses in its `pyproject.toml`, and is handled in the same way: a class is imported when
+it is used.
 """
 
 from collections.abc import Mapping

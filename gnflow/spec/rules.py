@@ -1,4 +1,4 @@
-"""What a group of parameters may follow: the rules that turn gradients into updates."""
+"""The rules that turn gradients into updates."""
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
@@ -26,12 +26,12 @@ class FirstOrder(Kind):
 
     @property
     def shown_rate(self) -> float | None:
-        """The learning rate, where the rule has one."""
+        """The learning rate, or None if the rule has none."""
         rate = getattr(self, "learning_rate", None)
         return rate if isinstance(rate, float) else None
 
-    def problem_with(self, shape: Sequence[int]) -> str | None:
-        """Why a parameter of this shape cannot follow the rule; None where it can."""
+    def find_problem(self, shape: Sequence[int]) -> str | None:
+        """Return the reason why a parameter of this shape cannot follow the rule; None if it can."""
         return None
 
     def smaller(self, part: float) -> Self:
@@ -51,63 +51,67 @@ class AdamWRule(FirstOrder):
     factory = "gnflow.optim.adamw:adamw"
     kind: Literal["adamw"] = "adamw"
     learning_rate: Rate = 3e-3
-    """Learning rate: the size of a step."""
+    """Learning rate: a factor on every update."""
     betas: Annotated[tuple[Beta, Beta], Strict(False)] = (0.9, 0.95)
-    """Decay rates of the first and of the second moment."""
+    """Decay rates of the first and the second moment, per update."""
     eps: Rate = 1e-8
-    """Added to the square root of the second moment, so that no division is by zero."""
+    """Constant that prevents division by zero: it is added to the square root of the second moment."""
     weight_decay: Decay = 0.0
-    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate."""
+    """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
+    decay."""
 
 
 class MuonRule(MatrixMethod):
-    """Muon: momentum orthogonalised by a Newton-Schulz iteration; for matrices only."""
+    """Muon: momentum orthogonalised by a Newton-Schulz iteration. For matrices only."""
 
     factory = "gnflow.optim.muon:muon"
     has_momentum = True
     kind: Literal["muon"] = "muon"
     learning_rate: Rate = 0.02
-    """Learning rate: the size of a step."""
+    """Learning rate: a factor on every update."""
     momentum: Beta = 0.95
-    """Decay rate of the momentum."""
+    """Decay rate of the momentum, per update."""
     nesterov: bool = True
     """Use Nesterov momentum, which looks one step ahead."""
     weight_decay: Decay = 0.0
-    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate."""
+    """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
+    decay."""
     ns_steps: Annotated[int, Field(ge=1, le=20)] = 5
     """Number of Newton-Schulz iterations."""
     scale: Literal["original", "match_rms"] = "original"
-    """Factor on the update of an (m, n) matrix: `original` is sqrt(max(1, m/n)), `match_rms` 0.2 sqrt(max(m, n))."""
+    """Factor on the update of an (m, n) matrix: sqrt(max(1, m/n)) for `original`, 0.2 sqrt(max(m, n)) for
+    `match_rms`."""
     coefficients: Literal["jordan", "polar_express"] = "jordan"
-    """Polynomials of the iteration: `jordan`, one for all iterations; `polar_express`, one for each
-    (arXiv:2505.16932)."""
+    """Polynomials of the Newton-Schulz iteration: `jordan` uses the same one in all iterations, `polar_express` a
+    different one in each (arXiv:2505.16932)."""
     split: Count = 1
-    """Number of matrices that are fused along the rows of each weight and orthogonalised one by one, such as 3 for a
-    fused query, key and value."""
+    """Number of matrices that are joined along the rows of each weight and orthogonalised separately, for example 3
+    for a fused query, key and value. 1 means that each weight is a single matrix."""
 
-    def problem_with(self, shape: Sequence[int]) -> str | None:
-        """Why `split` cannot divide the rows of this shape; None where it can."""
+    def find_problem(self, shape: Sequence[int]) -> str | None:
+        """Return the reason why `split` cannot divide the rows of this shape; None if it can."""
         if shape[0] % self.split == 0:
             return None
         return f"muon's `split: {self.split}` does not divide the {shape[0]} rows"
 
 
 class RmnpRule(MatrixMethod):
-    """RMNP: momentum with every row (one output neuron) scaled to norm 1 (arXiv:2603.20527); for matrices only."""
+    """RMNP: momentum with every row (one output neuron) scaled to norm 1 (arXiv:2603.20527). For matrices only."""
 
     factory = "gnflow.optim.rmnp:rmnp"
     has_momentum = True
     kind: Literal["rmnp"] = "rmnp"
     learning_rate: Rate = 0.02
-    """Learning rate: the size of a step."""
+    """Learning rate: a factor on every update."""
     momentum: Beta = 0.95
-    """Decay rate of the momentum."""
+    """Decay rate of the momentum, per update."""
     nesterov: bool = True
     """Use Nesterov momentum, which looks one step ahead."""
     weight_decay: Decay = 0.0
-    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate."""
+    """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
+    decay."""
     scale: Literal["original", "match_rms"] = "original"
-    """Factor on the update of an (m, n) matrix: `original` is sqrt(max(1, m/n)), `match_rms` 0.2 sqrt(n)."""
+    """Factor on the update of an (m, n) matrix: sqrt(max(1, m/n)) for `original`, 0.2 sqrt(n) for `match_rms`."""
 
 
 class SoapFields(MatrixMethod):
@@ -116,24 +120,27 @@ class SoapFields(MatrixMethod):
     factory = "gnflow.optim.soap:soap"
     has_metric = True
     learning_rate: Rate = 3e-3
-    """Learning rate: the size of a step."""
+    """Learning rate: a factor on every update."""
     betas: Annotated[tuple[Beta, Beta], Strict(False)] = (0.95, 0.95)
-    """Decay rates of the first and of the second moment."""
+    """Decay rates of the first and the second moment, per update."""
     shampoo_beta: Beta | None = None
-    """Decay rate of the factors that give the eigenbasis. Default: that of the second moment."""
+    """Decay rate of Shampoo's factors, whose eigenvectors form the basis. Default: the decay rate of the second
+    moment."""
     eps: Rate = 1e-8
-    """Added to the square root of the second moment, so that no division is by zero."""
+    """Constant that prevents division by zero: it is added to the square root of the second moment."""
     weight_decay: Decay = 0.01
-    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate."""
+    """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
+    decay."""
     precondition_frequency: Annotated[Count, Unit("updates")] = 10
-    """Number of updates between two renewals of the eigenbasis."""
+    """Number of updates between two computations of the eigenbasis."""
     max_precondition_dim: Count = 10_000
-    """Longest side that gets an eigenbasis; along a longer side, a matrix keeps its own coordinates."""
+    """Length of the longest side of a matrix that gets an eigenbasis. A matrix keeps its own coordinates along longer
+    sides."""
     normalize_gradients: bool = False
-    """Scale each update to root mean square 1 before the learning rate is applied."""
+    """Scale each update to a root mean square of 1 before the learning rate is applied."""
     fresh_factors: bool = False
-    """Include the current gradient in the factors before the eigenbasis is renewed and that gradient projected
-    (arXiv:2607.20548)."""
+    """Add the current gradient to Shampoo's factors before the eigenbasis is computed and the gradient is projected
+    onto it (arXiv:2607.20548)."""
 
     def smaller(self, part: float) -> Self:
         """Return the same rule with a lower limit, so that a side too long for an eigenbasis stays too long."""
@@ -141,6 +148,6 @@ class SoapFields(MatrixMethod):
 
 
 class SoapRule(SoapFields):
-    """SOAP: Adam in the eigenbasis of Shampoo's factors (arXiv:2409.11321); for matrices only."""
+    """SOAP: Adam in the eigenbasis of Shampoo's factors (arXiv:2409.11321). For matrices only."""
 
     kind: Literal["soap"] = "soap"

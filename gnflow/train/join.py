@@ -14,7 +14,7 @@ from torch._C._distributed_c10d import FileStore
 
 from gnflow import streams
 from gnflow.crew import ALONE, Crew
-from gnflow.errors import EnvironmentProblem
+from gnflow.errors import Diverged, EnvironmentProblem, Interrupted, Preempted
 from gnflow.exchange import ELSEWHERE, LostCrew, Processes
 from gnflow.train.agreement import BEGINNING
 
@@ -33,15 +33,21 @@ def work(task: Callable[[Crew], int], size: int, wants_gpu: bool) -> int:
     if size == 1:
         return task(ALONE)
     crew = join(wants_gpu)
-    code, lost = 1, False
+    code, waits = 1, False
     try:
-        code = task(crew)
+        code, waits = task(crew), True
+    except LostCrew as lost:
+        code, words = streams.explain(lost)
+        print(words, file=sys.stderr, flush=True)
+        time.sleep(GRACE)
     except (Exception, KeyboardInterrupt) as error:
-        lost = isinstance(error, LostCrew)
         code, words = streams.explain(error)
-        if words and ELSEWHERE not in getattr(error, "__notes__", ()):
+        told = ELSEWHERE in getattr(error, "__notes__", ())
+        # These end all processes at once; an error of one process alone should be the first that the launcher sees.
+        waits = not crew.leads and (told or isinstance(error, Preempted | Interrupted | Diverged))
+        if words and not waits:
             print(words, file=sys.stderr)
-    return _leave(crew, code, lost)
+    return _leave(crew, code, waits)
 
 
 def join(wants_gpu: bool) -> Processes:
@@ -65,14 +71,13 @@ def join(wants_gpu: bool) -> Processes:
         raise EnvironmentProblem(f"process {rank} of {size} cannot reach the others: {error}") from error
 
 
-def _leave(crew: Crew, code: int, lost: bool) -> NoReturn:
-    """End this process when all are through. A library that ends on its own would abort its peers in between."""
+def _leave(crew: Crew, code: int, waits: bool) -> NoReturn:
+    """End this process. If it `waits`, process 0 ends first, since the launcher ends all when one of them fails."""
     with suppress(Exception):
         streams.flush()
-    if lost:
-        time.sleep(GRACE)
-    else:
-        crew.expect_within(60.0)
+    if waits:
+        crew.expect_within(BEGINNING)
         with suppress(LostCrew):
             crew.collect(code)
+    # A library that ends on its own would abort its peers in between.
     os._exit(code)

@@ -24,7 +24,7 @@ def test_a_value_its_unit_meaning_bounds_and_line(spec: Path, capsys: pytest.Cap
     assert explain(spec, "training.rows", sets=(), json=False) == 0
     assert capsys.readouterr().out == (
         "training.rows = 16 (sequences)\n"
-        "  Sequences in one micro-batch.\n"
+        "  Number of sequences in one micro-batch.\n"
         "  allowed  a whole number of at least 1\n"
         "  from     base.yaml:3:18\n"
         "               3 | training: {rows: 16}\n"

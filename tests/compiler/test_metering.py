@@ -10,7 +10,7 @@ from gnflow.compiler.metering import Meter
 from gnflow.compiler.plan import plan
 from gnflow.compiler.program import compile as build
 from gnflow.compiler.shortcut import Shortcut
-from gnflow.compiler.storages import Storages, nbytes
+from gnflow.compiler.storages import Storages, count_bytes
 from gnflow.spec.optimizer import GaussNewton
 
 SEARCH = {"kind": "geometric", "trials": 3, "microbatches": 2}
@@ -84,9 +84,9 @@ def solved():
 
 def test_on_another_device_than_the_batch_there_is_one_micro_batch():
     found = planned("muon")
-    assert found.memory["batch"] == nbytes(token_batch(2))
+    assert found.memory["batch"] == count_bytes(token_batch(2))
     elsewhere = plan(experiment(OPTIMIZERS["muon"], training={"device": "cuda"}))
-    assert elsewhere.memory["batch"] == nbytes(token_batch(1))
+    assert elsewhere.memory["batch"] == count_bytes(token_batch(1))
 
 
 def test_gauss_newton_holds_its_point_and_no_further_copy_of_the_weights():

@@ -11,7 +11,7 @@ from gnflow.curvature import pieces
 from gnflow.curvature.linearised import BENDS, SURROGATES, linearise
 from gnflow.curvature.pieces import Thrift
 from gnflow.curvature.tangents import push_by_difference, push_exactly
-from gnflow.models.decoder import decoder
+from gnflow.models.decoder import build_decoder
 from gnflow.spec.model import Decoder
 
 ROUGH = {torch.float64: 1e-6, torch.float32: 5e-3}
@@ -33,9 +33,9 @@ def test_it_is_close_to_the_exact_tangent_of_everything_and_of_each_block_at_any
     anchor, direction = trees.map_tensors(lambda w: w.to(dtype), exact), noise(exact, 7)
     for index, names in enumerate((model.moving, *model.moving_blocks.values())):
         along = trees.scale(trees.pick(direction, names), (0.3, 10.0, 1e-4)[index % 3])
-        _, pull, expected = push_exactly(lambda p: model.logits(p, inputs), exact, along)
+        _, pull, expected = push_exactly(lambda p: model.compute_logits(p, inputs), exact, along)
         found = push_by_difference(
-            lambda p: model.logits(p, inputs), anchor, trees.map_tensors(lambda w: w.to(dtype), along)
+            lambda p: model.compute_logits(p, inputs), anchor, trees.map_tensors(lambda w: w.to(dtype), along)
         )
         value, pullback, tangent = found
         assert 0 < off(tangent, expected) < ROUGH[dtype]
@@ -48,7 +48,7 @@ def test_without_a_displacement_there_is_no_tangent():
     still = trees.zeros(anchor)
     for dtype in ROUGH:
         point, nothing = ({name: w.to(dtype) for name, w in tree.items()} for tree in (anchor, still))
-        _, _, tangent = push_by_difference(lambda p: model.logits(p, model.split(tokens)[0]), point, nothing)
+        _, _, tangent = push_by_difference(lambda p: model.compute_logits(p, model.split(tokens)[0]), point, nothing)
         assert torch.equal(tangent, torch.zeros_like(tangent))
 
 
@@ -62,8 +62,8 @@ def test_from_the_origin_it_goes_a_step_all_the_same():
 @pytest.mark.parametrize("name", ["default", *KINDS])
 def test_in_pieces_and_with_blocks_taken_again_it_is_as_close(name, thrift):
     model, anchor, tokens = problem_of(name)
-    exact = pieces.objective(model, thrift, SURROGATES["quadratic"], BENDS["quadratic"])
-    rough = pieces.objective(model, thrift, SURROGATES["quadratic"], BENDS["quadratic"], pull=push_by_difference)
+    exact = pieces.build_objective(model, thrift, SURROGATES["quadratic"], BENDS["quadratic"])
+    rough = pieces.build_objective(model, thrift, SURROGATES["quadratic"], BENDS["quadratic"], pull=push_by_difference)
     params = trees.move_along(trees.pick(anchor, model.moving), trees.pick(noise(anchor, 7), model.moving), 0.3)
     gradient, value = rough.curved(params, anchor, tokens)
     expected, at = exact.curved(params, anchor, tokens)
@@ -73,8 +73,8 @@ def test_in_pieces_and_with_blocks_taken_again_it_is_as_close(name, thrift):
 
 def test_compiled_it_is_what_it_is_eagerly_with_fused_attention():
     shape = Decoder.model_validate({"layers": 2, "width": 16, "heads": 2})
-    model = decoder(shape, 32, "flash")
-    curved = linearise(model.logits, SURROGATES["quadratic"], model.split, push_by_difference)
+    model = build_decoder(shape, 32, "flash")
+    curved = linearise(model.compute_logits, SURROGATES["quadratic"], model.split, push_by_difference)
     compiled, anchor = torch.compile(curved, fullgraph=True, dynamic=False), model.init(0)
     for seed in (0, 1):
         tokens = torch.randint(32, (2, 17), generator=torch.Generator().manual_seed(seed))

@@ -22,7 +22,7 @@ def given(request):
     problem = multimodal.small(request.param)
     batch = multimodal.tokens(request.param, 3, 4)
     batch[0, :3, :, 1] = 0
-    objective = build.objective(problem.model, multimodal.experiment(request.param, {"kind": "gauss_newton"}))
+    objective = build.build_objective(problem.model, multimodal.experiment(request.param, {"kind": "gauss_newton"}))
     assert len({objective.weight(tokens).item() for tokens in batch}) == 3
     return objective, problem.params, batch, batch.flatten(0, 1)
 
@@ -77,7 +77,7 @@ def test_without_any_target_there_is_nothing_to_follow():
     problem = multimodal.small("janus")
     batch = multimodal.tokens("janus", 2, 4)
     batch[..., 1] = 0
-    objective = build.objective(problem.model, multimodal.experiment("janus", {"kind": "adamw"}))
+    objective = build.build_objective(problem.model, multimodal.experiment("janus", {"kind": "adamw"}))
     gradient, loss = mean_gradient(objective, problem.params, batch)
     assert loss == 0
     assert not any(each.any() for each in gradient.values())

@@ -4,7 +4,7 @@ import torch
 from multimodal import KINDS
 
 from gnflow import trees
-from gnflow.models.loss import cross_entropy
+from gnflow.models.loss import compute_cross_entropy
 from gnflow.optim.fisher_orthogonal import Projection, damp_diagonal, merge_pair
 from gnflow.optim.means import mean_gradient
 from gnflow.optim.protocol import eager
@@ -27,7 +27,7 @@ def alone(network, tokens, image):
         if (int(tokens[(*place, 1)]) in IMAGE) != image:
             kept[(*place, 1)] = 0
     inputs, targets = network.split(kept)
-    return lambda params: cross_entropy(network.logits(params, inputs), targets), targets.weights.sum()
+    return lambda params: compute_cross_entropy(network.compute_logits(params, inputs), targets), targets.weights.sum()
 
 
 @pytest.mark.parametrize("kind", KINDS)

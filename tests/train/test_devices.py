@@ -99,7 +99,7 @@ def test_processes_listen_on_the_loopback_interface_and_stop_together(tmp_path: 
         os.kill(process_of(process, 1), signal.SIGTERM)  # one process alone
         code, said = ended(process)
     assert code == 6, said
-    assert results.status(directory_of(spec)) == results.PREEMPTED
+    assert results.read_status(directory_of(spec)) == results.PREEMPTED
     assert "stopped after step" in said
     assert said.count("stopped after step") == 1, "process 0 alone says so"
     assert (directory_of(spec) / "logs" / "rank_1.txt").exists()

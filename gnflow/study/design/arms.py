@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.extends import Assembled, referred
-from gnflow.spec.merge import assigned
+from gnflow.spec.extends import Assembled, read_referred
+from gnflow.spec.merge import assign
 from gnflow.spec.problems import Problem, SpecProblems
 from gnflow.spec.study import Study, Tuning
 from gnflow.spec.training import Mlflow
-from gnflow.spec.tree import Entry, Node, Origin, Scalar, Table, plain
-from gnflow.spec.validate import validated
+from gnflow.spec.tree import Entry, Node, Origin, Scalar, Table, make_plain
+from gnflow.spec.validate import validate
 from gnflow.study.design.design import ArmDesign, Job, Trial
 from gnflow.study.design.draws import Axis, Draw
 from gnflow.study.design.overrides import (
@@ -41,7 +41,7 @@ class Reader:
     def work_out_arm(self, name: str) -> ArmDesign | None:
         """Work out the arm of this name. Return None if there is a problem in it."""
         before = len(self.problems)
-        base = referred(find_node(self.tree, "arms", name, "spec"), self.path, self.workspace.root, self.problems)
+        base = read_referred(find_node(self.tree, "arms", name, "spec"), self.path, self.workspace.root, self.problems)
         own = merge_overrides(self._read_overrides("set"), self._read_overrides("arms", name, "set"))
         extra = merge_overrides(
             self._read_overrides("tuning", "set"), self._read_overrides("arms", name, "tuning", "set")
@@ -78,13 +78,13 @@ class Reader:
         """Load the spec with these overrides. Return None, and add problems, if they do not fit."""
         assert base.tree is not None
         before = len(self.problems)
-        tree = assigned(base.tree, make_assignments(overrides), self.problems)
-        experiment = validated(tree, self.problems, base.complete)
+        tree = assign(base.tree, make_assignments(overrides), self.problems)
+        experiment = validate(tree, self.problems, base.complete)
         return None if len(self.problems) > before else experiment
 
     def _merge_tuning(self, name: str) -> Tuning | None:
         own = self.study.arms[name].tuning
-        tuning = own.over(self.study.tuning) if own else self.study.tuning
+        tuning = own.merge_over(self.study.tuning) if own else self.study.tuning
         return None if tuning is None or tuning.trials == 0 else tuning
 
     def _make_space(
@@ -115,7 +115,9 @@ class Reader:
         for number, draw in enumerate(found, 1):
             values = {key: Entry(node.origin, node) for key, node in draw.items()}
             if job := self._make_job(base, f"trial_{number}", spec, {}, merge_overrides(common, values, seeded)):
-                trials.append(Trial(job, {key: plain(node) for key, node in draw.items()}, format_overrides(values)))
+                trials.append(
+                    Trial(job, {key: make_plain(node) for key, node in draw.items()}, format_overrides(values))
+                )
         return trials
 
     def _make_runs(self, base: Assembled, spec: Path, common: Overrides, tuned: Path | None) -> list[Job]:

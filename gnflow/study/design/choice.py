@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gnflow.errors import DiskProblem, SpecError
-from gnflow.spec.additions import additions
-from gnflow.spec.canonical import digest, lines, written
+from gnflow.spec.additions import collect_additions
+from gnflow.spec.canonical import digest, format_lines, format_value
 from gnflow.study import figures
 from gnflow.study.design.design import ArmDesign, Design, Trial
 from gnflow.study.design.draws import Range
@@ -61,7 +61,7 @@ def write(design: Design, arm: ArmDesign, choice: Choice) -> Path:
     """Write tuned/<arm>.yaml: the spec of the arm with the values of the best trial, and all trials in a comment."""
     path = design.locate_tuned(arm)
     best = choice.tried[0].trial
-    tree = additions(arm.spec, [*arm.sets, *best.sets])
+    tree = collect_additions(arm.spec, [*arm.sets, *best.sets])
     base = Path(*[".."] * len(path.parent.relative_to(design.workspace.root).parts), design.make_relative(arm.spec))
     body = {"extends": base.as_posix(), **tree, "tuning": {"trials": len(choice.tried)}}
     head = [
@@ -69,7 +69,7 @@ def write(design: Design, arm: ArmDesign, choice: Choice) -> Path:
         *_format_trials(choice),
     ]
     head += choice.remarks
-    content = [*(f"# {line}".rstrip() for line in head), *lines(body)]
+    content = [*(f"# {line}".rstrip() for line in head), *format_lines(body)]
     disk.write(path, ("\n".join(content) + "\n").encode())
     return path
 
@@ -101,7 +101,7 @@ def _format_trials(choice: Choice) -> list[str]:
     for one in choice.tried:
         missed = "diverged" if one.diverged else "missed"
         steps = f"{one.score.needed['steps']:.0f}" if one.score.needed else missed
-        values = map(written, one.trial.values.values())
+        values = map(format_value, one.trial.values.values())
         rows.append((one.trial.job.label.removeprefix("trial_"), *values, steps, figures.format_loss(one.score.best)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]

@@ -8,7 +8,7 @@ from gnflow.compiler.plan import Plan, plan
 from gnflow.errors import GnflowError
 from gnflow.study.design.design import ArmDesign, Design, Job
 from gnflow.study.speed import find_pass_flops, measure_speed
-from gnflow.train.directory import differences, is_run
+from gnflow.train.directory import find_differences, is_run
 from gnflow.train.results import COMPLETE, DIVERGED
 from gnflow.train.run import Run
 
@@ -109,7 +109,7 @@ def _has_ended(design: Design, arm: ArmDesign, job: Job) -> bool:
         if not is_run(directory):
             return False
         expected = design.load_expected(job)
-        if expected is None or differences(directory, expected):
+        if expected is None or find_differences(directory, expected):
             return False
         return Run.load(directory).summary.get("status") in (COMPLETE, DIVERGED)
     except (GnflowError, OSError):

@@ -8,7 +8,7 @@ from gnflow.errors import SpecError
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load
 from gnflow.spec.study import Study, Tuning
-from gnflow.spec.suggest import nearest
+from gnflow.spec.suggest import find_nearest
 from gnflow.spec.tree import Plain
 from gnflow.study.design.draws import Axis
 from gnflow.workspace import Workspace
@@ -76,7 +76,7 @@ class Design:
         """Return the arm of this name. Raises SpecError with the most similar name."""
         names = [arm.name for arm in self.arms]
         if name not in names:
-            near = nearest(name, names)
+            near = find_nearest(name, names)
             hint = f"did you mean `{near}`?" if near else f"its arms are {', '.join(names)}"
             raise SpecError(f"study `{self.study.name}` has no arm `{name}`; {hint}")
         return self.arms[names.index(name)]

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Iterator, Mapping
 
-from gnflow.spec.canonical import written
+from gnflow.spec.canonical import format_value
 from gnflow.spec.merge import Assignment
 from gnflow.spec.problems import Problem
-from gnflow.spec.tree import Entry, KeyPath, Node, Origin, Scalar, Table, Value, along, plain
+from gnflow.spec.tree import Entry, KeyPath, Node, Origin, Scalar, Table, Value, make_plain, walk
 
 Overrides = Mapping[str, Entry]
 
@@ -22,20 +22,20 @@ RESERVED = {
 
 def find_node(tree: Node, *path: str) -> Node:
     """Return the node at `path`, or the last node on the way if the tree ends before."""
-    *_, (_, node) = along(tree, path)
+    *_, (_, node) = walk(tree, path)
     return node
 
 
 def find_entries(tree: Node, *path: str) -> Mapping[str, Entry]:
     """Return the entries of the mapping at `path`; empty if there is no mapping."""
-    steps = list(along(tree, path))
+    steps = list(walk(tree, path))
     node = steps[-1][1]
     return node.entries if len(steps) > len(path) and isinstance(node, Table) else {}
 
 
 def make_override(key: str, value: Value, origin: Origin) -> Overrides:
     """Make an override that follows from the study file at `origin`."""
-    return {key: Entry(origin, Scalar(value, written(value), origin))}
+    return {key: Entry(origin, Scalar(value, format_value(value), origin))}
 
 
 def merge_overrides(*layers: Overrides) -> Overrides:
@@ -86,5 +86,5 @@ def _locate_steps(key: str, origin: Origin) -> Iterator[tuple[str, Origin]]:
 
 
 def _format_node(node: Node) -> str:
-    value = plain(node)
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else written(value)
+    value = make_plain(node)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else format_value(value)
