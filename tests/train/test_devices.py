@@ -186,7 +186,7 @@ def test_a_full_disk_ends_all_processes_with_its_own_words(tmp_path: Path) -> No
         process = started(spec, 2)
     code, said = ended(process)
     assert code == 8, said
-    assert "cannot write" in said
+    assert "cannot be written" in said
 
 
 @pytest.mark.faults
