@@ -23,7 +23,7 @@ from gnflow.errors import DiskProblem, GnflowError, SpecError
 from gnflow.exchange import Processes
 from gnflow.spec.experiment import Experiment
 from gnflow.train.agreement import require_same
-from gnflow.train.reproducible import reproducible
+from gnflow.train.reproducible import make_reproducible
 from gnflow.workspace import Workspace
 
 SEARCH = {"kind": "geometric", "trials": 2, "microbatches": 4}
@@ -127,7 +127,7 @@ def _trained(
         crew = crews(size)
         if crew is None:
             continue
-        with reproducible(Workspace(Path(tempfile.gettempdir()))):
+        with make_reproducible(Workspace(Path(tempfile.gettempdir()))):
             program = make_program(planned, crew=crew)
             state = program.init()
             for step in range(2):

@@ -28,7 +28,8 @@ def ask(work: str, size: int = 4, timeout: float = 300) -> Any:
         env={**os.environ, **LOOPBACK, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE.parent}:{HERE}"},
         capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    if done.returncode:
+        raise RuntimeError(done.stderr[-3000:])
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -26,7 +26,7 @@ from gnflow.compiler.program import compile as make_program
 from gnflow.crew import ALONE
 from gnflow.exchange import Processes
 from gnflow.spec.experiment import Experiment
-from gnflow.train.reproducible import reproducible
+from gnflow.train.reproducible import make_reproducible
 from gnflow.workspace import Workspace
 
 INNER = {"kind": "muon", "microbatches": 4, "others": {"kind": "adamw", "learning_rate": 0.01}}
@@ -64,7 +64,7 @@ def measure(rank: int, store: str, planned: Plan, steps: int) -> None:
     seconds: dict[int, list[float]] = {1: [], 2: []}
     work: dict[int, list[float]] = {1: [], 2: []}
     ends = {}
-    with reproducible(Workspace(Path(tempfile.gettempdir()))):
+    with make_reproducible(Workspace(Path(tempfile.gettempdir()))):
         for _ in range(steps + 1):
             for size, program in programs.items():
                 crew.collect(None)
