@@ -36,7 +36,10 @@ SOLVERS: dict[str, dict[str, object]] = {
 }
 OPTIMIZERS: dict[str, dict[str, object]] = {
     **{name: solver for name, solver in SOLVERS.items() if name != "cg"},
-    "rmnp": {"kind": "rmnp", **OTHERS},
+    **{kind: {"kind": kind, **OTHERS} for kind in ("rmnp", "normuon")},
+    **{kind: {"kind": kind, **BASIS, **OTHERS} for kind in ("kl_soap", "soap_muon")},
+    "lion": {"kind": "lion", "microbatches": 4},
+    "sophia": {"kind": "sophia", "estimate_every": 2, "microbatches": 4},
     "fop_soap": {"kind": "fop_soap", **BASIS, **OTHERS},
     "ml_fop_soap": {"kind": "ml_fop_soap", "leaves": 2, **BASIS, **OTHERS, "microbatches": 8},
     **{f"gauss_newton {name}": {**GAUSS_NEWTON, "inner": solver} for name, solver in SOLVERS.items()},

@@ -17,11 +17,13 @@ from gnflow.compiler.plan import plan
 from gnflow.errors import EnvironmentProblem, SpecError
 from gnflow.optim import as_torch
 from gnflow.spec.explain import explain_below
-from gnflow.spec.kinds import use_kinds_of
+from gnflow.spec.kinds import Kinds, use_kinds_of
 from gnflow.spec.load import load
+from gnflow.spec.named import Named
 from gnflow.spec.schema import make_schema
 from gnflow.study.design.load import load as load_study
 from gnflow.train.loop import run
+from gnflow.train.plugins import list_plugins
 from gnflow.train.run import Run
 from gnflow.verify.checks import select_checks
 from gnflow.verify.subject import shrink
@@ -130,6 +132,7 @@ def test_what_a_run_used_is_in_its_provenance_and_a_change_is_seen(project: Path
     [session] = json.loads((done.directory / "provenance.json").read_text())["sessions"]
     [used] = session["plugins"]
     assert (used["group"], used["kind"], used["file"]) == ("optimizers", "lion", str(project / "my_optimizers.py"))
+    assert used["replaces"] == "gnflow.optim.lion:LionRule"
     (project / "my_optimizers.py").write_text(LION + "\n# another line\n")
     again = run(Run.load(done.directory).experiment, Workspace(project), project / "runs" / "again")
     from gnflow.study.circumstances import find_changes
@@ -139,10 +142,10 @@ def test_what_a_run_used_is_in_its_provenance_and_a_change_is_seen(project: Path
 
 def test_a_file_can_be_tried_without_a_pyproject(project: Path) -> None:
     (project / "pyproject.toml").unlink()
-    spec = plugged.write_spec(project)
+    spec = plugged.write_spec(project, "{kind: lion, memory: 0.5}")
     command = [sys.executable, "-m", "gnflow", "--plugin", project / "my_optimizers.py", "check", spec]
     assert subprocess.run(command, check=False).returncode == 0
-    assert "unknown kind `lion`" in problem(spec)
+    assert "unknown key `memory` in `optimizer` (lion)" in problem(spec)
 
 
 def test_the_transform_serves_a_loop_of_ones_own(project: Path) -> None:
@@ -247,6 +250,23 @@ def test_a_name_that_is_taken_is_an_error_that_names_both_places(project: Path) 
     assert "pyproject.toml:3 (my_optimizers:Lion)" in str(caught.value)
 
 
+def test_a_built_in_kind_that_came_later_gives_way_to_that_of_a_project(project: Path) -> None:
+    spec = plugged.write_spec(project)
+    with use_kinds_of(Workspace(project)):
+        assert load(spec).experiment.optimizer.factory == "my_optimizers:lion"
+    (project / "pyproject.toml").unlink()
+    built_in = load(spec).experiment
+    assert built_in.optimizer.factory == "gnflow.optim.lion:lion"
+    assert list_plugins(built_in) == []
+
+
+def test_two_kinds_from_outside_do_not_give_way_to_each_other(project: Path) -> None:
+    twice = [Named("optimizers", "lion", f"{name}:Lion", name) for name in ("one", "two")]
+    assert Kinds(None, (twice[0],)).find("optimizers", "lion").replaces == "gnflow.optim.lion:LionRule"  # type: ignore[union-attr]
+    with pytest.raises(EnvironmentProblem, match=r"named twice: by one \(one:Lion\) and by two \(two:Lion\)"):
+        Kinds(None, tuple(twice))
+
+
 def test_what_a_spec_gets_wrong_is_told_at_its_place(project: Path) -> None:
     text = LION.replace("import FirstOrder,", "import FirstOrder, refuse,").replace(
         "class LionState",
@@ -295,12 +315,13 @@ def test_an_installed_distribution_brings_kinds_by_entry_point(tmp_path: Path) -
 import sys
 sys.path.append({str(site)!r})
 from gnflow.spec.load import load
+from gnflow.spec.named import Named
 experiment = load({str(plugged.write_spec(root))!r}).experiment
 from gnflow.train.plugins import list_plugins
-print(list_plugins(experiment)[0].version)
+print(list_plugins(experiment)[0].version, list_plugins(experiment)[0].replaces)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "lions 1.2"
+    assert done.stdout.strip() == "lions 1.2 gnflow.optim.lion:LionRule"
 
 
 def test_its_model_trains_under_muon(project: Path) -> None:
@@ -343,17 +364,18 @@ arms: {lion: ../../own.yaml}
 def test_a_built_in_optimizer_is_one_file_and_one_row(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gnflow.optim
     from gnflow.spec.built_in import BUILT_IN
-    from gnflow.spec.kinds import Kinds
 
-    (project / "in_house.py").write_text(LION.replace("my_optimizers:lion", "in_house:lion"))
+    (project / "in_house.py").write_text(
+        LION.replace("my_optimizers:lion", "in_house:lion").replace('["lion"] = "lion"', '["tiger"] = "tiger"')
+    )
     (project / "pyproject.toml").unlink()
     monkeypatch.syspath_prepend(str(project))
-    monkeypatch.setitem(BUILT_IN["optimizers"], "lion", "in_house:Lion")  # type: ignore[arg-type]
+    monkeypatch.setitem(BUILT_IN["optimizers"], "tiger", "in_house:Lion")  # type: ignore[arg-type]
     monkeypatch.setattr("gnflow.spec.kinds._read_kinds", lambda project, changed, tried: Kinds(project, tried))
-    experiment = load(plugged.write_spec(project, "{kind: gauss_newton, inner: lion, inner_steps: 2}")).experiment
+    experiment = load(plugged.write_spec(project, "{kind: gauss_newton, inner: tiger, inner_steps: 2}")).experiment
     assert run(experiment, Workspace(project)).summary["status"] == "complete"
-    assert gnflow.optim.lion.__module__ == "in_house"  # type: ignore[attr-defined]
-    monkeypatch.delattr("gnflow.optim.lion")
+    assert gnflow.optim.tiger.__module__ == "in_house"  # type: ignore[attr-defined]
+    monkeypatch.delattr("gnflow.optim.tiger")
 
 
 LARS = '''

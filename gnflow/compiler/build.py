@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gnflow.curvature import pieces
+from gnflow.curvature.diagonal import estimate_diagonal
 from gnflow.curvature.hessian import make_hessian_product
 from gnflow.curvature.linearised import BENDS, SURROGATES, Form, linearise, make_curvature_product
 from gnflow.curvature.newton import expand
@@ -19,6 +20,7 @@ from gnflow.objective import Objective, Params, Scalar, Tokens
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.factory import call_factory
+from gnflow.spec.search import Decrement
 
 LOGITS, MOST_PIECES = 2**25, 32  # the logits take 128 MiB in float32; every further piece makes a graph longer
 
@@ -27,7 +29,7 @@ def choose_kernel(experiment: Experiment) -> Kernel:
     """Choose the attention that the spec asks for, or else one that has the derivatives which its optimizer takes."""
     method = experiment.optimizer
     forward_mode = isinstance(method, spec.GaussNewton) and (
-        method.tangent == "exact" or isinstance(method.search, spec.Decrement)
+        method.tangent == "exact" or isinstance(method.search, Decrement)
     )
     return experiment.compile.attention or ("plain" if forward_mode else "flash")
 
@@ -79,11 +81,14 @@ def _build_plain(
         inputs, targets = of.split(tokens)
         return compute_cross_entropy(of.compute_logits(params, inputs), targets)
 
+    def pick_moving(params: Params) -> Params:
+        return {name: weight for name, weight in params.items() if name not in network.frozen}
+
     def value(params: Params, tokens: Tokens) -> Scalar:
         return compute_loss(network, params, tokens)
 
     def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        moving = {name: weight for name, weight in params.items() if name not in network.frozen}
+        moving = pick_moving(params)
         slope, at = torch.func.grad_and_value(lambda part: compute_loss(lower or network, {**params, **part}, tokens))(
             moving
         )
@@ -94,7 +99,14 @@ def _build_plain(
     else:
         curved = linearise(network.compute_logits, SURROGATES[form], network.split, pull)
         product = make_curvature_product(network.compute_logits, BENDS[form], network.split)
-    return Objective(value, gradient, curved, product, lambda tokens: compute_total_weight(network.split(tokens)[1]))
+    estimate = estimate_diagonal((lower or network).compute_logits, network.split)
+
+    def diagonal(params: Params, noise: Tensor, tokens: Tokens) -> Params:
+        return estimate(params, pick_moving(params), noise, tokens)
+
+    return Objective(
+        value, gradient, curved, product, lambda tokens: compute_total_weight(network.split(tokens)[1]), diagonal
+    )
 
 
 def _reduce_precision(network: Model, dtype: torch.dtype) -> Model:

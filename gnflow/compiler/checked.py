@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from gnflow.errors import EnvironmentProblem, GnflowError
 from gnflow.objective import Params
 from gnflow.optim.protocol import AnyState, AnyTransform
-from gnflow.optim.states import problem_with
+from gnflow.optim.states import find_problem
 from gnflow.spec.imports import describe_error
 
 Result = TypeVar("Result")
@@ -38,7 +38,7 @@ def check_transform(transform: AnyTransform, who: str) -> AnyTransform:
         if not _is_planned(params):
             return transform.init(params)
         state = ask("init", transform.init, params)
-        if problem := problem_with(state):
+        if problem := find_problem(state):
             raise EnvironmentProblem(f"{who}: {problem}")
         return state
 
@@ -81,7 +81,7 @@ def _require_like(who: str, name: str, updates: object, params: Params) -> None:
 
 
 def _require_form(who: str, name: str, after: AnyState, before: AnyState) -> None:
-    if problem := problem_with(after):
+    if problem := find_problem(after):
         raise EnvironmentProblem(f"{who}: after `{name}` {problem}")
     (new, form), (old, expected) = pytree.tree_flatten_with_path(after), pytree.tree_flatten_with_path(before)
     if form != expected:

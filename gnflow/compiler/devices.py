@@ -9,6 +9,7 @@ from gnflow.crew import Crew, spans, split
 from gnflow.errors import SpecError
 from gnflow.exchange import chunk
 from gnflow.spec import optimizer as spec
+from gnflow.spec import search
 
 BYTES = 4  # of a number
 
@@ -90,13 +91,13 @@ def _sent_in_search(plan: Plan, member: Member, numbers: int) -> int:
     if not isinstance(method, spec.GaussNewton):
         return 0
     match method.search:
-        case spec.GeometricSearch(trials=trials, microbatches=count):
+        case search.GeometricSearch(trials=trials, microbatches=count):
             return (trials + 2) * member.sends_losses(count)
-        case spec.BracketSearch(microbatches=count):
+        case search.BracketSearch(microbatches=count):
             return 5 * member.sends_losses(count)
-        case spec.Decrement(microbatches=count):
+        case search.Decrement(microbatches=count):
             return 3 * member.sends_losses(count) + (member.sends_sum(numbers, count) if count > 1 else 0)
-        case spec.NoSearch():
+        case search.NoSearch():
             return 0
         case _:
             assert_never(method.search)

@@ -47,7 +47,8 @@ class Meter:
                 self.counts.update(known.calls)
                 self.storages.add_peak(known.most)
                 return known.stand_in(arguments, self.storages)
-            return self._run_around(name, region, *arguments) if every == 0 else self.price(name, region, *arguments)
+            around = self._every[name] <= 0
+            return self._run_around(name, region, *arguments) if around else self.price(name, region, *arguments)
 
         return cast("Region", meter)
 
@@ -60,19 +61,25 @@ class Meter:
         return result
 
     def _run_around(self, name: str, work: Callable[..., object], *arguments: object) -> object:
-        """Run code around regions, count its calls, and return its result."""
+        """Run code around regions, count its calls, and return its result.
+
+        If the code is due once in several calls, so are the regions inside.
+        """
         before = self.counts.copy()
         result, most = self.storages.measure(lambda: work(*arguments), region=False)
         parts = _split_result(result)
         forms, last = [Form(part, arguments) for part in parts], [id(part) for part in parts]
-        self._known[name] = _Known(forms, type(result), most, self.counts - before, last)
+        inside = self.counts - before
+        self._known[name] = _Known(forms, type(result), most, inside, last)
+        if self._every[name] < 0:
+            self._every |= dict.fromkeys(inside, -self._every[name])
         return result
 
     @property
     def calls(self) -> dict[str, float]:
         """Region -> number of calls. A region that works only in some calls has only those counted, on average."""
         counted = ((name, n, self._every[name]) for name, n in self.counts.items())
-        return {name: n if every == 1 else n / every for name, n, every in counted if every}
+        return {name: n if every == 1 else n / every for name, n, every in counted if every > 0}
 
 
 @dataclass

@@ -17,25 +17,32 @@ from gnflow.optim.descent import Descent, Probe
 from gnflow.optim.fisher_orthogonal import FisherOrthogonal, Projection
 from gnflow.optim.frozen import Frozen
 from gnflow.optim.gauss_newton import Block, GaussNewton
+from gnflow.optim.hyperball import hyperball
 from gnflow.optim.preconditioner import Preconditioner, arrange
 from gnflow.optim.protocol import AnyState, AnyTransform, Jit, Optimizer, Transform, jit_for_block
 from gnflow.optim.search import FullStep, GeometricSearch, Search
 from gnflow.optim.stacks import Stacks
 from gnflow.spec import optimizer as spec
 from gnflow.spec import rules
+from gnflow.spec import search as searches
 from gnflow.spec.classes import find_origin
 from gnflow.spec.factory import call_factory, collect_parameters, describe
 
 
 def build_optimizer(
-    method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None = None
+    method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None = None, seed: int = 0
 ) -> Optimizer:
-    """Build the optimizer of a run of `steps` steps, for the weights that are not frozen."""
-    inner = _build_moving(method, network, steps, jit, probe)
+    """Build the optimizer of a run of `steps` steps, for the weights that are not frozen.
+
+    `seed` chooses the labels that a method draws from the model, if it draws any.
+    """
+    inner = _build_moving(method, network, steps, jit, probe, seed)
     return Frozen(inner, network.moving) if network.frozen else inner
 
 
-def _build_moving(method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None) -> Optimizer:
+def _build_moving(
+    method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None, seed: int
+) -> Optimizer:
     if isinstance(method, spec.GaussNewton):
         blocks = _build_blocks(method, network, set_pace(method, steps), jit, probe)
         inner, damping, carry = method.inner, method.damping, None
@@ -52,7 +59,7 @@ def _build_moving(method: spec.Optimizer, network: Model, steps: int, jit: Jit, 
             reset=method.inner_state == "reset",
             jit=jit,
         )
-    return _build_descent(method, network, set_pace(method, steps), jit, probe)
+    return _build_descent(method, network, set_pace(method, steps), jit, probe, seed=seed)
 
 
 def _build_blocks(
@@ -65,7 +72,7 @@ def _build_blocks(
     lenders: dict[Hashable, Descent | ConjugateGradients] = {}
     for name, names in network.moving_blocks.items():
         stacks = _build_stacks(method.inner, network, names)
-        structure = tuple(stacks.sizes().items())
+        structure = tuple(stacks.count_numbers().items())
         if structure not in lenders:
             lenders[structure] = _build_inner(method.inner, network, schedule, jit_for_block(jit, name), probe, names)
         lent = lenders[structure]
@@ -113,6 +120,7 @@ def _build_descent(
     jit: Jit,
     probe: Probe | None,
     names: Iterable[str] | None = None,
+    seed: int = 0,
 ) -> Descent:
     """Build a first-order method for all parameters, or for those named."""
     labels, routes = route_parameters(method, network)
@@ -151,29 +159,31 @@ def _build_descent(
             second_moment=method.second_moment,
             layer_step=method.layer_step,
             parts=split_by_modality if method.by_modality else None,
+            seed=seed,
         )
-    return Descent(clipped, stacks, method.microbatches, jit, rate, probe)
+    return Descent(clipped, stacks, method.microbatches, jit, rate, probe, seed=seed)
 
 
 def build_transform(rule: rules.FirstOrder, schedule: schedules.Schedule) -> AnyTransform:
     """Build the transform of one rule. Raises EnvironmentProblem for a plug-in whose factory does not make one."""
     made = call_factory(rule, Transform, **collect_parameters(rule), schedule=schedule)
-    return check_transform(made, describe(rule)) if find_origin(type(rule)) else made
+    found = check_transform(made, describe(rule)) if find_origin(type(rule)) else made
+    return hyperball(found, schedule) if isinstance(rule, rules.MatrixMethod) and rule.hyperball else found
 
 
 def _build_average(average: float | spec.Ema) -> averages.Average:
     return averages.fade(average.decay) if isinstance(average, spec.Ema) else averages.average_last(average)
 
 
-def _build_search(search: spec.Search) -> Search:
+def _build_search(search: searches.Search) -> Search:
     match search:
-        case spec.GeometricSearch(trials=trials, microbatches=microbatches, fresh=fresh):
+        case searches.GeometricSearch(trials=trials, microbatches=microbatches, fresh=fresh):
             return GeometricSearch(trials, microbatches, fresh)
-        case spec.Decrement(kappa=kappa, adaptive=adaptive, microbatches=microbatches):
+        case searches.Decrement(kappa=kappa, adaptive=adaptive, microbatches=microbatches):
             return Decrement(kappa, adaptive, microbatches)
-        case spec.BracketSearch(microbatches=microbatches, fresh=fresh):
+        case searches.BracketSearch(microbatches=microbatches, fresh=fresh):
             return BracketSearch(microbatches, fresh)
-        case spec.NoSearch():
+        case searches.NoSearch():
             return FullStep()
         case _:
             assert_never(search)

@@ -148,7 +148,8 @@ def compile(  # noqa: A001  # the verb of the design
     own = {name: block.names for name, block in plan.blocks.items() if block.own}
     problem = divide_by_block(build.build_objective(network, experiment, plan.recomputed), own, network, jit)
     crew = crew.divide(experiment.training.shares, assign_blocks(plan.blocks, crew.size))
-    optimizer = methods.build_optimizer(experiment.optimizer, network, plan.steps, jit, join_probes(metrics))
+    probe, seed = join_probes(metrics), experiment.training.seed
+    optimizer = methods.build_optimizer(experiment.optimizer, network, plan.steps, jit, probe, seed)
     device = torch.device(plan.device)
     return Program(
         plan,
@@ -174,5 +175,6 @@ def place(objective: Objective, device: torch.device) -> Objective:
         lambda params, anchor, tokens: objective.curved(params, anchor, move_to_device(tokens)),
         lambda direction, anchor, tokens: objective.product(direction, anchor, move_to_device(tokens)),
         lambda tokens: objective.weight(move_to_device(tokens)),
+        lambda params, noise, tokens: objective.diagonal(params, noise.to(device), move_to_device(tokens)),
         objective.crew,
     )

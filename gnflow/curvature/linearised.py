@@ -13,8 +13,8 @@ differentiated in reverse; the tangent is an auxiliary output.
 
 Source:   Abreu et al. 2025, arXiv:2510.09378, sections 3-4
 Code:     github.com/natalieabreu/full-gauss-newton llama_train_gn.py @ 0c14e7e
-Differs:  closed forms of l' and H for cross-entropy; the reference's penalty on the displacement, which has no effect
-          there, is left out
+Differs:  closed forms of l' and H for cross-entropy; the reference's penalty on the displacement is left out: it has no
+          effect on the gradient of the quadratic model, and the wrong sign in the prox-linear one
 
 Source:   McKay et al. 2026, arXiv:2605.11316 (whitened: the update (J'J)^-1 J' l' of a loss that is no square)
 """

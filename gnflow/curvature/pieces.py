@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.curvature.barrier import copy_after
+from gnflow.curvature.diagonal import add_noise, draw_cotangent, square
 from gnflow.curvature.linearised import Bend, Surrogate
 from gnflow.curvature.recompute import X, pick_read, push_through
 from gnflow.curvature.tangents import Pull, push_exactly, push_nothing
@@ -78,7 +79,15 @@ def build_objective(
         image, _ = _pull_back(network, thrift, push_exactly, bend_alone, anchor, direction, tokens)
         return image
 
-    return Objective(value, gradient, curved, product, lambda tokens: compute_total_weight(network.split(tokens)[1]))
+    def diagonal(params: Params, noise: Tensor, tokens: Tokens) -> Params:
+        of = reduced or network
+        drawn = of._replace(split=add_noise(of.split, noise))
+        moving = trees.pick(params, network.moving)
+        return square(_pull_back(drawn, thrift, push_nothing, draw_cotangent, params, moving, tokens)[0])
+
+    return Objective(
+        value, gradient, curved, product, lambda tokens: compute_total_weight(network.split(tokens)[1]), diagonal
+    )
 
 
 def _ignore_tangent(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:

@@ -40,7 +40,7 @@ from gnflow.curvature.trace import estimate_trace
 from gnflow.metrics.protocol import Metric, Moment, Subject
 from gnflow.models.initial import make_generator
 from gnflow.objective import Metrics, Objective, Params, Scalar
-from gnflow.optim.means import keep_positive, mean_gradient, mean_product
+from gnflow.optim.means import average_gradient, average_product, keep_positive
 from gnflow.optim.protocol import Diagonal
 from gnflow.optim.statistics import find_diagonals
 from gnflow.spec import training
@@ -97,7 +97,7 @@ class CurvatureProbes:
     def _measure_alignment(self, at: Moment, names: list[str]) -> Metrics:
         before = at.before
         update = trees.subtract(trees.pick(at.params, names), trees.pick(before, names))
-        gradient, _ = mean_gradient(self.ggn, before, at.batch)
+        gradient, _ = average_gradient(self.ggn, before, at.batch)
         downhill = trees.scale(trees.pick(gradient, names), -1)
         step, residual = solve(
             _make_operator(self.ggn, before, at.batch), downhill, self.spec.damping, self.spec.iterations
@@ -154,7 +154,7 @@ def compute_condition_number(ritz: Ritz, dtype: torch.dtype) -> Scalar:
 
 def _make_operator(objective: Objective, params: Params, batch: Tensor) -> Operator:
     model = objective.build_model(params)
-    return lambda direction: mean_product(model, direction, batch)
+    return lambda direction: average_product(model, direction, batch)
 
 
 def _list_ends(kind: str, ritz: Ritz, count: int) -> Metrics:

@@ -49,8 +49,12 @@ def cut(targets: Targets, count: int) -> list[Targets]:
     """Cut targets into `count` parts, (tokens,) each. Their losses and derivatives add up to those of the whole."""
     ids, weights = targets.ids, targets.weights
     weights = torch.ones(ids.shape, device=ids.device) if weights is None else weights
-    parts = (each.flatten().tensor_split(count) for each in (ids, weights))
-    return [Targets(i, w, apart=targets.apart, total=weights.sum()) for i, w in zip(*parts, strict=True)]
+    parts = [each.flatten().tensor_split(count) for each in (ids, weights)]
+    whole = [Targets(i, w, apart=targets.apart, total=weights.sum()) for i, w in zip(*parts, strict=True)]
+    if targets.noise is None:
+        return whole
+    noise = targets.noise.flatten().tensor_split(count)
+    return [part._replace(noise=own) for part, own in zip(whole, noise, strict=True)]
 
 
 def compute_probabilities(logits: Tensor, targets: Targets) -> Tensor:
@@ -62,6 +66,30 @@ def compute_logit_gradient(p: Tensor, targets: Targets) -> Tensor:
     """Return w (p - y) / W, shaped like the logits."""
     onehot = torch.arange(p.shape[-1], device=p.device) == targets.ids.unsqueeze(-1)
     return _average(p - onehot.to(p.dtype), targets)
+
+
+def draw_labels(p: Tensor, noise: Tensor) -> Tensor:
+    """Draw a label for each position from p, by inversion of its cumulative sum: (rows, time)."""
+    cumulative = p.cumsum(dim=-1)
+    # 1 - noise is in (0, 1], so no label without probability is drawn, whatever the rounding of the sum.
+    height = (1 - noise).to(p.dtype).unsqueeze(-1) * cumulative[..., -1:]
+    return (cumulative < height).sum(-1)
+
+
+def draw_logit_gradient(p: Tensor, targets: Targets) -> Tensor:
+    """Return sqrt(w / W) (p - y) for labels y drawn from p, shaped like the logits.
+
+    Its mean is 0 and its covariance the Hessian of the loss in the logits.
+    """
+    assert targets.noise is not None
+    labels = draw_labels(p, targets.noise)
+    onehot = torch.arange(p.shape[-1], device=p.device) == labels.unsqueeze(-1)
+    share = (
+        torch.full_like(p[..., :1], 1 / targets.ids.numel())
+        if targets.weights is None
+        else _compute_shares(targets.weights, targets.total, p).unsqueeze(-1)
+    )
+    return share.sqrt() * (p - onehot.to(p.dtype))
 
 
 def compute_logit_hessian_product(p: Tensor, tangent: Tensor, targets: Targets) -> Tensor:

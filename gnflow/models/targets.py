@@ -24,6 +24,8 @@ class Targets(NamedTuple):
     """The first id of image codes, if the softmax is over the ids of the target's modality alone."""
     total: Tensor | None = None
     """W, if these targets are a part of a micro-batch; None if W is the sum of the weights here."""
+    noise: Tensor | None = None
+    """Numbers in [0, 1) that choose the labels which the model draws (rows, time); None if it draws none."""
 
 
 Split: TypeAlias = Callable[[Tokens], tuple["Tensor", Targets]]

@@ -6,7 +6,8 @@
 
 Source:   Abreu et al. 2025, arXiv:2510.09378
 Code:     github.com/natalieabreu/full-gauss-newton llama_model.py @ 0c14e7e
-Differs:  rotary pairs are (i, i + size/2), not neighbours; grouped heads, SwiGLU and per-head QK norm are options
+Differs:  rotary pairs are (i, i + size/2), not neighbours; grouped heads, SwiGLU and per-head QK norm are options;
+          GELU is exact unless `feedforward: gelu_tanh` asks for the approximation that the code uses
 """
 
 from collections.abc import Iterator, Mapping
@@ -51,7 +52,7 @@ def build_trunk(spec: Transformer, kernel: Kernel) -> Trunk:
             x = x + _apply_attention(
                 spec, attend, block, _normalize(x, block["attention.norm.scale"], spec.norm_epsilon)
             )
-            x = x + _apply_feedforward(block, _normalize(x, block["feedforward.norm.scale"], spec.norm_epsilon))
+            x = x + _apply_feedforward(spec, block, _normalize(x, block["feedforward.norm.scale"], spec.norm_epsilon))
             return _normalize(x, params["norm.scale"], spec.norm_epsilon) if last else x
 
         return Stage(frozenset(blocks[prefix]), run)
@@ -148,10 +149,10 @@ def _normalize_head(spec: Transformer, block: Params, side: str, x: Tensor) -> T
     return functional.layer_norm(x, scale.shape, eps=spec.norm_epsilon) * scale + bias
 
 
-def _apply_feedforward(block: Params, x: Tensor) -> Tensor:
+def _apply_feedforward(spec: Transformer, block: Params, x: Tensor) -> Tensor:
     up = functional.linear(x, block["feedforward.up.weight"])
     if "feedforward.gate.weight" in block:
         up = functional.silu(functional.linear(x, block["feedforward.gate.weight"])) * up
     else:
-        up = functional.gelu(up)
+        up = functional.gelu(up, approximate="tanh" if spec.feedforward == "gelu_tanh" else "none")
     return functional.linear(up, block["feedforward.down.weight"])

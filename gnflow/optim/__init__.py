@@ -17,14 +17,23 @@ if TYPE_CHECKING:
     from gnflow.optim.combine import clip_by_global_norm as clip_by_global_norm
     from gnflow.optim.combine import partition as partition
     from gnflow.optim.combine import route as route
+    from gnflow.optim.hyperball import hyperball as hyperball
+    from gnflow.optim.kl_soap import kl_soap as kl_soap
+    from gnflow.optim.lion import lion as lion
     from gnflow.optim.muon import muon as muon
+    from gnflow.optim.normuon import normuon as normuon
     from gnflow.optim.rmnp import rmnp as rmnp
     from gnflow.optim.soap import soap as soap
+    from gnflow.optim.soap_muon import soap_muon as soap_muon
+    from gnflow.optim.sophia import sophia as sophia
+    from gnflow.spec.rules import Cautious as Cautious
 
 _HOMES = {
+    "Cautious": "gnflow.spec.rules",
     "as_torch": "gnflow.optim.as_torch",
     "chain": "gnflow.optim.combine",
     "clip_by_global_norm": "gnflow.optim.combine",
+    "hyperball": "gnflow.optim.hyperball",
     "partition": "gnflow.optim.combine",
     "route": "gnflow.optim.combine",
 }

@@ -13,17 +13,17 @@ Factory = TypeVar("Factory", bound=Callable[..., object])
 SCHEDULE = "Updates made so far (0-D) -> factor on the learning rate (0-D). Default: 1 throughout."
 
 
-def described_by(kind: type[Kind]) -> Callable[[Factory], Factory]:
-    """Adds the fields of `kind`, with their help and allowed values, to the docstring of a factory."""
+def add_help_of(kind: type[Kind]) -> Callable[[Factory], Factory]:
+    """Adds the fields of `kind` that a factory takes, with their help and allowed values, to its docstring."""
 
     def describe(factory: Factory) -> Factory:
         lines = [
             _write_line(name, f"{find_help(kind, name)} {_describe_allowed(kind, name)}")
             for name in list_shapes(kind)
-            if name != "kind"
+            if name != "kind" and name not in kind.around
         ]
-        told = "\n".join([*lines, _write_line("schedule", SCHEDULE)])
-        factory.__doc__ = f"{inspect.cleandoc(factory.__doc__ or '')}\n\nArguments:\n{told}"
+        listed = "\n".join([*lines, _write_line("schedule", SCHEDULE)])
+        factory.__doc__ = f"{inspect.cleandoc(factory.__doc__ or '')}\n\nArguments:\n{listed}"
         return factory
 
     return describe

@@ -11,24 +11,24 @@ import torch
 from torch import Tensor
 
 from gnflow.crew import ALONE, Crew
-from gnflow.objective import LocalModel, Params, Scalar, Slopes, Tokens
+from gnflow.objective import LocalModel, Objective, Params, Scalar, Slopes, Tokens
 
 
-def microbatch_weights(objective: Slopes, batch: Tensor) -> Tensor:
-    """Return W, (micro-batches,)."""
+def weigh_microbatches(objective: Slopes, batch: Tensor) -> Tensor:
+    """Returns W, (micro-batches,)."""
     return torch.stack([objective.weight(tokens) for tokens in batch])
 
 
-def mean_value(value: Callable[[Tokens], Scalar], batch: Tensor, counts: Tensor, crew: Crew = ALONE) -> Scalar:
-    """Return the mean of `value` over micro-batches. `counts` are the `microbatch_weights` of the batch."""
-    return _mean(crew.values(lambda number: value(batch[number]), len(batch)), counts)
+def average_value(value: Callable[[Tokens], Scalar], batch: Tensor, counts: Tensor, crew: Crew = ALONE) -> Scalar:
+    """Returns the mean of `value` over micro-batches. `counts` are the `weigh_microbatches` of the batch."""
+    return _average(crew.values(lambda number: value(batch[number]), len(batch)), counts)
 
 
-def mean_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Params, Scalar]:
-    """Return the mean gradient and loss. It holds a running sum and the current gradient."""
+def average_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Params, Scalar]:
+    """Returns the mean gradient and loss. It holds a running sum and the current gradient."""
     if len(batch) == 1:
         return objective.gradient(params, batch[0])
-    crew, counts = objective.crew, microbatch_weights(objective, batch)
+    crew, counts = objective.crew, weigh_microbatches(objective, batch)
     losses = []
 
     def weighted(number: int) -> Params:
@@ -37,15 +37,27 @@ def mean_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Par
         return _weigh(gradient, counts[number])
 
     gradient = _divide(crew.total(weighted, len(batch)), counts)
-    return gradient, _mean(crew.gather(losses, crew.summed(len(batch))), counts)
+    return gradient, _average(crew.gather(losses, crew.summed(len(batch))), counts)
 
 
-def mean_product(model: LocalModel, direction: Params, batch: Tensor) -> Params:
-    """Return the mean curvature times `direction`. It holds a running sum and the current product."""
+def average_product(model: LocalModel, direction: Params, batch: Tensor) -> Params:
+    """Returns the mean curvature times `direction`. It holds a running sum and the current product."""
     if len(batch) == 1:
         return model.product(direction, batch[0])
-    counts = microbatch_weights(model, batch)
+    counts = weigh_microbatches(model, batch)
     total = model.crew.total(lambda m: _weigh(model.product(direction, batch[m]), counts[m]), len(batch))
+    return _divide(total, counts)
+
+
+def average_diagonal(objective: Objective, params: Params, batch: Tensor, draw: Callable[[int], Tensor]) -> Params:
+    """Returns the mean of the estimates of curvature. `draw` makes the noise of the micro-batch of this index.
+
+    It holds a running sum and the current estimate.
+    """
+    if len(batch) == 1:
+        return objective.diagonal(params, draw(0), batch[0])
+    counts = weigh_microbatches(objective, batch)
+    total = objective.crew.total(lambda m: _weigh(objective.diagonal(params, draw(m), batch[m]), counts[m]), len(batch))
     return _divide(total, counts)
 
 
@@ -55,16 +67,16 @@ def keep_positive(x: Tensor) -> Tensor:
 
 
 def _weigh(tree: Params, count: Tensor) -> Params:
-    """Multiply in place."""
+    """Multiplies in place."""
     torch._foreach_mul_(list(tree.values()), count)
     return tree
 
 
 def _divide(total: Params, counts: Tensor) -> Params:
-    """Divide in place by the sum of all counts."""
+    """Divides in place by the sum of all counts."""
     torch._foreach_div_(list(total.values()), keep_positive(counts.sum()))
     return total
 
 
-def _mean(values: Tensor, counts: Tensor) -> Scalar:
+def _average(values: Tensor, counts: Tensor) -> Scalar:
     return (counts * values).sum() / keep_positive(counts.sum())

@@ -37,6 +37,8 @@ class Kind(Spec):
 
     factory: ClassVar[str] = ""
     """`module:function`. It is imported when the object is built, not when a spec is checked."""
+    around: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say what is done to the object once it is made. The factory is not given them."""
 
     if TYPE_CHECKING:
 

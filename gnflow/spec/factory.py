@@ -29,9 +29,10 @@ def call_factory(kind: Kind, expected: type[Thing], *arguments: object, **named:
 
 
 def collect_parameters(kind: Kind) -> dict[str, object]:
-    """Return the fields of the class that names the factory, by name, without `kind`."""
+    """Return the fields of the class that names the factory, by name, without those used around the object."""
     owner = next(base for base in type(kind).__mro__ if base.__dict__.get("factory"))
-    return {name: getattr(kind, name) for name in getattr(owner, "model_fields", {}) if name != "kind"}
+    apart = {"kind", *kind.around}
+    return {name: getattr(kind, name) for name in getattr(owner, "model_fields", {}) if name not in apart}
 
 
 def import_function(kind: Kind, role: str = "factory") -> Callable[..., object]:

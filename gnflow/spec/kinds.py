@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -31,7 +32,8 @@ class Kinds:
 
     def find(self, group: str, kind: str) -> Named | None:
         """Return the kind of this name in a group, or None."""
-        return self._near[group].get(kind) or self.list_group(group).get(kind)
+        near = self._near[group].get(kind)
+        return self.list_group(group).get(kind) if near is None or near.gives_way else near
 
     def list_group(self, group: str) -> Mapping[str, Named]:
         """Return every kind of a group, the built-in ones first."""
@@ -130,12 +132,13 @@ def _name_installed(group: str, point: EntryPoint) -> Named:
 
 
 def _add(kinds: dict[str, Named], named: Named) -> None:
-    if other := kinds.get(named.kind):
+    other = kinds.get(named.kind)
+    if other is not None and not other.gives_way:
         raise EnvironmentProblem(
             f"the {ONE[named.group]} `{named.kind}` is named twice: by {_describe(other)} and by {_describe(named)}; "
             "rename one of them"
         )
-    kinds[named.kind] = named
+    kinds[named.kind] = named if other is None else replace(named, replaces=other.target)
 
 
 def _describe(named: Named) -> str:

@@ -42,8 +42,9 @@ class Transformer(ModelKind):
     key_value_heads: Count | None = None
     """Number of key and value heads (grouped-query attention). It must divide `heads`. Default: the value of
     `heads`."""
-    feedforward: Literal["gelu", "swiglu"] = "gelu"
-    """Type of the feedforward layer: `gelu` has two matrices, `swiglu` has three."""
+    feedforward: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu"
+    """Type of the feedforward layer: `gelu` has two matrices, `swiglu` has three. `gelu_tanh` is `gelu` with the
+    approximation by tanh that the code of arXiv:2510.09378 uses."""
     hidden: Annotated[Count | None, Unit("features")] = None
     """Width of the hidden layer of the feedforward. Default: 4 x `width`."""
     qk_norm: Literal["full", "head", "none"] = "full"

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gnflow.spec.built_in import BUILT_IN
+from gnflow.spec.built_in import BUILT_IN, GIVE_WAY
 
 ONE = {"optimizers": "optimizer", "models": "model", "sources": "source", "metrics": "metric"}
 """Group -> the word for one of its kinds."""
@@ -27,6 +27,10 @@ class Named:
     """The folder that is searched for modules first."""
     distribution: str = ""
     """The distribution that contains the class, with its version."""
+    gives_way: bool = False
+    """Whether a kind of this name from outside gnflow is used in its place."""
+    replaces: str = ""
+    """`module:class` of the built-in kind in whose place it is used."""
 
     @property
     def who(self) -> str:
@@ -36,4 +40,7 @@ class Named:
 
 def list_built_in(group: str) -> dict[str, Named]:
     """Return the kinds of a group that come with gnflow, by name."""
-    return {kind: Named(group, kind, target, GNFLOW) for kind, target in BUILT_IN[group].items()}
+    late = GIVE_WAY.get(group, frozenset())
+    return {
+        kind: Named(group, kind, target, GNFLOW, gives_way=kind in late) for kind, target in BUILT_IN[group].items()
+    }

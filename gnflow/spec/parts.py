@@ -63,3 +63,19 @@ def list_own_schedules(rules: Iterable[Rule], others: Part | None) -> Iterator[t
             yield ("rules", index, "use", "schedule"), rule.use.schedule
     if others is not None and others.schedule is not None:
         yield ("others", "schedule"), others.schedule
+
+
+def require_gradients_alone(method: FirstOrder, rules: Iterable[Rule]) -> None:
+    """Refuse, inside Gauss-Newton, a method that takes estimates of curvature, or that sends parameters to one."""
+    users: list[tuple[KeyPath, FirstOrder]] = [
+        ((), method),
+        *((("rules", i, "use"), r.use) for i, r in enumerate(rules)),
+    ]
+    for path, part in users:
+        if part.takes_curvature:
+            raise refuse(
+                f"`{part.kind}` estimates curvature from labels that the model draws, and inside Gauss-Newton there is "
+                "only a model of the loss, which draws none; use another method inside",
+                ("optimizer", "inner", *path, "kind"),
+                ("optimizer", "inner", *path),
+            )

@@ -8,6 +8,8 @@ from gnflow.spec.base import Spec
 from gnflow.spec.canonical import format_value
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.grammar import Shape, find_help, list_shapes, summarize
+from gnflow.spec.kinds import get_current
+from gnflow.spec.named import GNFLOW
 from gnflow.spec.tree import Plain
 
 WIDTH = 110
@@ -18,6 +20,11 @@ OPTIMIZERS: dict[str, dict[str, Plain]] = {
     "muon": {"microbatches": 4, "learning_rate": 0.02, "scale": "match_rms", "others": OTHERS},
     "rmnp": {"microbatches": 4, "learning_rate": 0.01, "scale": "match_rms", "others": OTHERS},
     "soap": {"microbatches": 4, "others": OTHERS},
+    "lion": {"microbatches": 4, "learning_rate": 0.001},
+    "normuon": {"microbatches": 4, "learning_rate": 0.02, "scale": "match_rms", "others": OTHERS},
+    "kl_soap": {"microbatches": 4, "others": OTHERS},
+    "soap_muon": {"microbatches": 4, "learning_rate": 0.02, "scale": "match_rms", "others": OTHERS},
+    "sophia": {"microbatches": 4, "learning_rate": 0.001},
     "fop_soap": {"microbatches": 4, "others": OTHERS},
     "ml_fop_soap": {"microbatches": 8, "others": OTHERS},
     "gauss_newton": {
@@ -57,10 +64,16 @@ def make_example(name: str, kind: str, source: Mapping[str, Plain] = SHAKESPEARE
             "name": name,
             "model": "decoder",
             "data": {"kind": "text", "source": source, "tokenizer": {"kind": "bpe", "vocabulary": 512}},
-            "optimizer": {"kind": kind, **OPTIMIZERS.get(kind, {})},
+            "optimizer": {"kind": kind, **_begin_optimizer(kind)},
             "training": {**training, **BUDGETS.get(kind, BUDGET)},
         }
     )
+
+
+def _begin_optimizer(kind: str) -> Mapping[str, Plain]:
+    """Return the first values for a kind of gnflow's; one of a project begins with its defaults."""
+    named = get_current().find("optimizers", kind)
+    return OPTIMIZERS.get(kind, {}) if named is None or named.place == GNFLOW else {}
 
 
 def write_whole(experiment: Experiment) -> str:

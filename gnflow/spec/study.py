@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gnflow.spec.base import Expects, Listed, Spec, Unit, refuse
+from gnflow.spec.base import Expects, Listed, Rate, Spec, Unit, refuse
 
 Key = str
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -61,6 +61,22 @@ class Tuning(Spec):
         return base.model_copy(update=own | both)
 
 
+class Widening(Spec):
+    """Trials that `gnflow study widen` added to an arm, beyond the edge of ranges."""
+
+    trials: Annotated[int, Field(ge=1), Unit("runs")]
+    """Number of trials that were added."""
+    space: Annotated[dict[Key, Dimension], Field(min_length=1)]
+    """The ranges beyond the edge, by dotted key; all other keys are drawn from the space of the arm."""
+
+
+class Widenings(Spec):
+    """The file `widened.yaml` beside a study: everything that was added to it."""
+
+    arms: dict[str, Listed[Widening]]
+    """What was added to each arm, in order."""
+
+
 class Arm(Spec):
     """One of the methods that a study compares."""
 
@@ -72,8 +88,26 @@ class Arm(Spec):
     """Tuning keys of this arm that differ from those of the study. Default: the tuning of the study."""
 
 
+class Budget(Spec):
+    """How long every run of a study trains; arms are compared by their loss at the end of their schedules."""
+
+    tokens: Annotated[Rate, Unit("tokens")]
+    """Training tokens of each run, including those of a line search; rounded up to whole steps."""
+
+
+class Scale(Spec):
+    """One size at which every arm is tuned and run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,20}$"), Expects("1 to 20 letters, digits and `-`")]
+    """Name of the scale; at it an arm is called `<arm>_<name>`."""
+    set: Overrides = Field(default_factory=dict)
+    """Overrides for every arm at this scale; the overrides of an arm come after them."""
+    budget: Budget | None = None
+    """Budget at this scale. Default: that of the study."""
+
+
 class Study(Spec):
-    """A comparison of several methods: its arms, seeds, tuning and targets."""
+    """A comparison of several methods: its arms, seeds and tuning, and its targets or budget."""
 
     name: Annotated[str, Field(min_length=1)]
     """Name of the study. It must be the name of the folder that contains the study file."""
@@ -85,20 +119,47 @@ class Study(Spec):
     """Seeds (`training.seed`) of the runs of each arm."""
     tuning: Tuning | None = None
     """Tuning of every arm. Default: arms are not tuned."""
-    targets: Annotated[Listed[float], Field(min_length=1)]
-    """Values of `loss/held_out` at which arms are compared. Runs stop at the lowest one."""
+    targets: Annotated[Listed[float], Field(min_length=1)] | None = None
+    """Values of `loss/held_out` at which arms are compared. Runs stop at the lowest one. Give these or `budget`."""
+    budget: Budget | None = None
+    """Length of every run. Arms are compared by their loss at the end of their schedules. Give this or `targets`."""
+    scales: Listed[Scale] = ()
+    """Sizes at which every arm is tuned and run. Default: the one size of the specs."""
     reference: str | None = None
-    """The arm to which the others are compared. Default: the arm with the fewest steps."""
+    """The arm to which the others are compared. Default: the arm with the fewest steps, or with the lowest loss."""
+    sigma: Annotated[Rate, Unit("nats")] | None = None
+    """Known standard deviation of the final loss over seeds. Intervals and tests then use the normal distribution and
+    are unpaired (a z-test). Default: it is unknown, and they use Student's t, paired by seed."""
 
     @property
-    def target(self) -> float:
-        """The lowest target, at which runs stop."""
-        return min(self.targets)
+    def target(self) -> float | None:
+        """The lowest target, at which runs stop; None if arms are compared at a budget."""
+        return min(self.targets) if self.targets else None
+
+    def find_budget(self, scale: str | None = None) -> float | None:
+        """The tokens of each run at a scale; None if arms are compared at targets."""
+        own = next((each.budget for each in self.scales if each.name == scale), None)
+        budget = own or self.budget
+        return None if budget is None else budget.tokens
+
+    @model_validator(mode="after")
+    def _targets_or_budget(self) -> "Study":
+        if (self.targets is None) == (self.budget is None):
+            what = "both are given" if self.targets else "none is given"
+            raise refuse(f"arms are compared at `targets` or at a `budget`, {what}; give one of them", "budget")
+        if self.sigma is not None and self.budget is None:
+            raise refuse("`sigma` is of the loss at the end of a `budget`; remove it or give one", "sigma")
+        for index, scale in enumerate(self.scales):
+            if scale.name in [other.name for other in self.scales[:index]]:
+                raise refuse(f"two scales are called `{scale.name}`", "scales")
+            if scale.budget is not None and self.budget is None:
+                raise refuse("a scale has a `budget` only if the study has one", "scales")
+        return self
 
     @field_validator("seeds", "targets")
     @classmethod
-    def _refuse_repetitions(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        for index, value in enumerate(values):
-            if value in values[:index]:
+    def _refuse_repetitions(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        for index, value in enumerate(values or ()):
+            if value in (values or ())[:index]:
                 raise refuse(f"{value} is given twice", index)
         return values

@@ -71,7 +71,7 @@ class Progress:
         if (speed := self.tokens_per_second) is not None:
             found.append(f"{speed:,.0f} tokens/s")
         if (seconds := self.remaining) is not None:
-            found.append(f"ETA {clock(seconds)}")
+            found.append(f"ETA {format_seconds(seconds)}")
         return found
 
     def format_line(self) -> str:
@@ -87,7 +87,7 @@ class Progress:
         target = experiment.training.target
         aim = [f"target {target.at_most:g}"] if target else []
         # Without this, nothing on the screen moves until two steps give a speed.
-        wait = [] if self.remaining is not None else [f"{clock(time.monotonic() - self._heard)} in this step"]
+        wait = [] if self.remaining is not None else [f"{format_seconds(time.monotonic() - self._heard)} in this step"]
         return Group(
             first, Text("  ".join([draw_sparkline(self.losses), *self.list_facts(), *wait, *aim]), overflow="ellipsis")
         )
@@ -155,7 +155,7 @@ def draw_sparkline(values: Sequence[float] | deque[float]) -> str:
     return "".join(BARS[round((value - low) * scale)] for value in values)
 
 
-def clock(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """Format seconds as `1:02:03` or `2:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -25,6 +25,8 @@ class Plugin(NamedTuple):
     """Name and version of the distribution that installed it; None for a file of the project."""
     sha256: str
     """Digest of this file and the file of the factory, or of all Python files of a package."""
+    replaces: str | None = None
+    """`module:class` of the built-in kind in whose place it was used; None if there is none of this name."""
 
 
 def list_plugins(experiment: Experiment) -> list[Plugin]:
@@ -41,7 +43,14 @@ def _describe_plugin(kind: Kind, named: Named) -> Plugin:
     for file in files:
         digest.update(file.read_bytes())
     home = find_file(sys.modules[modules[0]])
-    return Plugin(named.group, named.kind, str(home or modules[0]), named.distribution or None, digest.hexdigest())
+    return Plugin(
+        named.group,
+        named.kind,
+        str(home or modules[0]),
+        named.distribution or None,
+        digest.hexdigest(),
+        named.replaces or None,
+    )
 
 
 def _list_files(name: str) -> Iterator[Path]:

@@ -158,7 +158,7 @@ def _inspect(
     first: NonFinite | None = None
     for name, weight in params.items():
         first = first or _find_non_finite("weight", name, weight)
-    counts = means.microbatch_weights(program.objective, batch)
+    counts = means.weigh_microbatches(program.objective, batch)
     slopes: Params = {}
     losses: list[float] = []
     sizes: dict[str, float] = {}

@@ -160,6 +160,14 @@ def test_work_around_regions_is_run_once_and_its_regions_are_counted_every_time(
     assert (len(ran), meter.calls, meter.counts) == (1, {"inside": 8}, Counter(inside=8, around=4))
 
 
+def test_regions_inside_work_that_is_due_once_in_so_many_calls_are_parts_of_a_call(meter):
+    inside = meter("inside", lambda x: x @ x)
+    around, x = meter("around", lambda x: inside(inside(x)), every=-4), empty(3, 3)
+    for _ in range(2):
+        x = around(x)
+    assert (meter.calls, meter.counts) == ({"inside": 1}, Counter(inside=4, around=2))
+
+
 def test_the_peak_has_the_part_that_a_region_made():
     meter = Meter()
     x = empty(100)

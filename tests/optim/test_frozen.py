@@ -12,6 +12,7 @@ OPTIMIZERS = {
     "adamw": {"kind": "adamw", "weight_decay": 0.1},
     "muon": {"kind": "muon"},
     "soap": {"kind": "soap"},
+    "sophia": {"kind": "sophia"},
     "ml_fop_soap": {"kind": "ml_fop_soap", "leaves": 2, "microbatches": 2},
     "by modality": {"kind": "ml_fop_soap", "granularity": "modality", "microbatches": 2},
     "full": GAUSS_NEWTON,

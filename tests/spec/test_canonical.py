@@ -151,6 +151,12 @@ def test_keys_that_came_later_are_in_no_digest_at_their_default() -> None:
         ("training", "average", {"kind": "ema"}),
         ("compile", "attention", "flash"),
         ("compile", "activations", 64),
+        ("optimizer", "second_moment", "after"),
+        ("optimizer", "second_beta", 0.9),
+        ("optimizer", "eps", 1e-6),
+        ("optimizer", "equalize", "rows"),
+        ("optimizer", "dtype", "float32"),
+        ("optimizer", "hyperball", True),
     ]
     for section, key, _ in later:
         del before[section][key]  # type: ignore[union-attr, arg-type, call-overload, index]
@@ -161,7 +167,7 @@ def test_keys_that_came_later_are_in_no_digest_at_their_default() -> None:
     scheduled = {"optimizer": {"kind": "muon", "others": {"schedule": "linear"}}}
     assert digest(Experiment.model_validate(base | scheduled)) != digest(one)
     for section, key, value in later:
-        given: dict[str, object] = {"steps": 3} if section == "training" else {}
+        given = {"training": {"steps": 3}, "optimizer": {"kind": "muon"}}.get(section, {})
         assert digest(Experiment.model_validate(base | {section: given | {key: value}})) != digest(one)
 
 

@@ -100,7 +100,7 @@ def test_the_schema_and_the_loader_agree_about_every_bad_part(tmp_path: Path) ->
         "needs data of kind", "needs a model of that kind", "every part is frozen", "needs multimodal data",
         "minimises a quadratic", "give at most that many", "needs the count over all solves", "its own damping",
         "at least as many iterations", "lose their conjugacy", "does not linearise", "needs more digits",
-        "needs second derivatives",
+        "needs second derivatives", "keeps the norm of every matrix", "only a model of the loss",
         "longer than the", "needs its exponent", "has no exponent", "got `1.0`",
         "leads outside the project", "a file cannot have", "a password or an access token",
     )  # fmt: skip

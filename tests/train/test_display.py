@@ -5,7 +5,7 @@ import pytest
 from quadratic import quadratic_plan
 from rich.console import Console
 
-from gnflow.train.display import Display, Progress, clock, draw_sparkline
+from gnflow.train.display import Display, Progress, draw_sparkline, format_seconds
 from gnflow.train.journal import Event, Journal, Step
 
 
@@ -91,4 +91,4 @@ def test_a_sparkline_spans_the_range_of_its_values() -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (83, "1:23"), (3723, "1:02:03")])
 def test_time_is_shown_as_a_clock(seconds: float, text: str) -> None:
-    assert clock(seconds) == text
+    assert format_seconds(seconds) == text

@@ -14,6 +14,7 @@ from gnflow.spec.validate import validate_as
 from gnflow.study.design.arms import Reader
 from gnflow.study.design.design import Design
 from gnflow.study.design.overrides import find_entries, find_node
+from gnflow.study.design.widen import read_widened
 from gnflow.workspace import STUDY, Workspace
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
@@ -37,8 +38,9 @@ def _load(path: Path, workspace: Workspace) -> Design:
     if study is None:
         raise SpecProblems(problems)
     problems += _find_wrong_names(study, tree, path)
-    reader = Reader(study, tree, path.resolve(), workspace, problems)
-    arms = [reader.work_out_arm(name) for name in study.arms]
+    widened = read_widened(path.resolve().parent, problems)
+    reader = Reader(study, tree, path.resolve(), workspace, problems, widened)
+    arms = [reader.work_out_arm(name, scale) for scale in study.scales or (None,) for name in study.arms]
     if problems:
         raise SpecProblems(problems)
     return Design(study, path.resolve(), workspace, tuple(arm for arm in arms if arm))

@@ -14,19 +14,19 @@ Overrides = Mapping[str, Entry]
 RESERVED = {
     "name": "the name of the arm",
     "training.seed": "`seeds` and `tuning.seed`",
-    "training.target": "`targets`",
+    "training.target": "`targets` or `budget`",
     "tuning": "the tuning of the study",
     "tracking.study": "the name of the study",
 }
 
 
-def find_node(tree: Node, *path: str) -> Node:
+def find_node(tree: Node, *path: str | int) -> Node:
     """Return the node at `path`, or the last node on the way if the tree ends before."""
     *_, (_, node) = walk(tree, path)
     return node
 
 
-def find_entries(tree: Node, *path: str) -> Mapping[str, Entry]:
+def find_entries(tree: Node, *path: str | int) -> Mapping[str, Entry]:
     """Return the entries of the mapping at `path`; empty if there is no mapping."""
     steps = list(walk(tree, path))
     node = steps[-1][1]
@@ -68,6 +68,26 @@ def find_misplaced(overrides: Overrides) -> dict[str, Problem]:
             if f"{key}.".startswith(f"{reserved}."):
                 problems[key] = Problem(entry.origin, f"`{key}` is given by {giver}; remove it here")
     return problems
+
+
+def find_given_by_budget(overrides: Overrides) -> list[Problem]:
+    """Report the length of a run where the `budget` of the study gives it. Trials may draw `training.steps`."""
+    return [
+        Problem(overrides[key].origin, f"`{key}` is given by `budget`; remove it here, or draw steps in a `space`")
+        for key in ("training.steps", "training.tokens")
+        if key in overrides
+    ]
+
+
+def keep_one_horizon(overrides: Overrides) -> Overrides:
+    """Remove the tokens of a run where its steps are given after them, since a spec has either."""
+    keys = list(overrides)
+    steps = overrides.get("training.steps")
+    if steps is None or make_plain(steps.node) is None:
+        return overrides
+    if "training.tokens" in keys and keys.index("training.tokens") > keys.index("training.steps"):
+        return overrides
+    return merge_overrides(overrides, make_override("training.tokens", None, steps.origin))
 
 
 def split_key(key: str) -> KeyPath:
