@@ -31,6 +31,11 @@ class BlockRegion(NamedTuple):
         """True if the block has a region of its own."""
         return self.share <= LARGEST_SHARE
 
+    @property
+    def cost(self) -> float:
+        """The cost of an inner step on the block, relative to one on all parameters."""
+        return self.share if self.own else 1.0
+
 
 def price_blocks(
     network: Model, problem: Objective, params: Params, tokens: Tensor, meter: Meter
@@ -44,6 +49,19 @@ def price_blocks(
         share = meter.regions[region].flops / whole
         found[block] = BlockRegion(names, region if share <= LARGEST_SHARE else "curved", share)
     return found
+
+
+def assign_blocks(blocks: Mapping[str, BlockRegion], processes: int) -> dict[str, int]:
+    """Assign each block to the process that has the least to do so far, the most expensive block first.
+
+    The largest cost of a process is at most 4/3 of the smallest possible (Graham 1969).
+    """
+    load = [0.0] * processes
+    owners = {}
+    for name in sorted(blocks, key=lambda name: -blocks[name].cost):
+        owners[name] = load.index(min(load))
+        load[owners[name]] += blocks[name].cost
+    return {name: owners[name] for name in blocks}
 
 
 def divide_by_block(problem: Objective, own: Mapping[str, tuple[str, ...]], network: Model, jit: Jit) -> Objective:

@@ -19,15 +19,22 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
+from gnflow.crew import ALONE, Crew
 from gnflow.objective import LocalModel, Metrics, Objective, Params, Scalar
 from gnflow.optim.means import average_value, weigh_microbatches
 
 
 class Seen(NamedTuple):
-    """The micro-batches that a search decides on, and their `weigh_microbatches`."""
+    """The micro-batches that a search decides on, their `weigh_microbatches`, and who evaluates them."""
 
     batch: Tensor
     counts: Tensor
+    crew: Crew = ALONE
+
+
+def look(objective: Objective, batch: Tensor) -> Seen:
+    """Return the micro-batches with their weights and the crew of the objective."""
+    return Seen(batch, weigh_microbatches(objective, batch), objective.crew)
 
 
 class Found(NamedTuple):
@@ -68,7 +75,7 @@ class FullStep:
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
         """Return the goal itself. It records losses on `batch` and does not use them."""
-        seen = Seen(batch, weigh_microbatches(objective, batch))
+        seen = look(objective, batch)
         before, after = (average_loss(objective, params, seen) for params in (anchor, goal))
         found = measure_gains(objective, anchor, goal, seen, before, after)
         metrics = {"loss/train": before, "gn/alpha": torch.ones_like(before), **found}
@@ -94,7 +101,7 @@ class GeometricSearch:
 
 def choose_trial(objective: Objective, anchor: Params, goal: Params, batch: Tensor, alphas: Tensor) -> Found:
     """Take the step length, out of these and 0, that has the smallest finite loss."""
-    seen = Seen(batch, weigh_microbatches(objective, batch))
+    seen = look(objective, batch)
     before = average_loss(objective, anchor, seen)
     alphas = alphas.to(before)
     trials = [average_loss(objective, trees.move_towards(anchor, goal, alpha), seen) for alpha in alphas]
