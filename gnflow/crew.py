@@ -47,22 +47,22 @@ class Crew:
         crew.shares, crew.owners = shares, owners
         return crew
 
-    def alone(self) -> Crew:
+    def make_single(self) -> Crew:
         """Return a crew of this process alone, which adds in the same order."""
         return Crew(self.shares)
 
-    def total(self, tree_of: Callable[[int], Tree], count: int) -> Tree:
+    def add_up(self, tree_of: Callable[[int], Tree], count: int) -> Tree:
         """Return the sum of `tree_of(m)` over the micro-batches m = 0 ... count - 1. It consumes the trees."""
         groups = split(count, min(self.shares, count))
-        mine, joint = self.part(len(groups))
+        mine, joint = self.find_part(len(groups))
         found: PairwiseSum[Tree] = PairwiseSum(_add_into)
         for group in mine:
-            found.put(Span(group, group + 1), running_sum(tree_of, groups[group]))
+            found.put(Span(group, group + 1), add_in_order(tree_of, groups[group]))
         total = self.complete(found.parts, len(groups)) if joint else found.total()
         # An exchange makes tensors contiguous, and a kernel may round differently for another layout.
         return {name: tensor.contiguous() for name, tensor in total.items()} if self.shares > 1 else total
 
-    def part(self, count: int) -> tuple[range, bool]:
+    def find_part(self, count: int) -> tuple[range, bool]:
         """Return the part of `count` items that this process computes, and whether the others compute the rest.
 
         If there are fewer items than processes, each process computes all of them.
@@ -71,15 +71,15 @@ class Crew:
             return range(count), False
         return split(count, self.size)[self.rank], True
 
-    def values(self, value_of: Callable[[int], Tensor], count: int) -> Tensor:
+    def gather_values(self, value_of: Callable[[int], Tensor], count: int) -> Tensor:
         """Return the 0-D `value_of(m)` of the micro-batches m = 0 ... count - 1 as a tensor, (count,)."""
-        mine, joint = self.part(count)
+        mine, joint = self.find_part(count)
         return self.gather([value_of(number) for number in mine], split(count, self.size if joint else 1))
 
-    def summed(self, count: int) -> list[range]:
+    def list_summed(self, count: int) -> list[range]:
         """Return the micro-batches whose trees each process computes in `total`; one part if each computes all."""
         groups = split(count, min(self.shares, count))
-        parts = split(len(groups), self.size if self.part(len(groups))[1] else 1)
+        parts = split(len(groups), self.size if self.find_part(len(groups))[1] else 1)
         return [range(groups[part.start].start, groups[part.stop - 1].stop) for part in parts]
 
     def gather(self, mine: Sequence[Tensor], parts: Sequence[range]) -> Tensor:
@@ -103,18 +103,18 @@ class Crew:
         """Return the value of process 0."""
         return self.collect(value)[0]
 
-    def most(self, *numbers: float) -> list[float]:
+    def find_largest(self, *numbers: float) -> list[float]:
         """Returns, for each number, the largest that any process has."""
         rows = self.collect(numbers)
         return [max(column) for column in zip(*rows, strict=True)]
 
-    def first(self, do: Callable[[], T], then: Callable[[], T]) -> T:
+    def run_first(self, do: Callable[[], T], then: Callable[[], T]) -> T:
         """Process 0 calls `do`. When it is through, the others call `then`; if it failed, they raise its error."""
         return do()
 
     def lead(self, do: Callable[[], object]) -> None:
         """Process 0 calls `do` and the others wait. If it failed, all raise its error."""
-        self.first(do, lambda: None)
+        self.run_first(do, lambda: None)
 
     def expect_within(self, seconds: float) -> None:
         """From now on, a process that keeps the others waiting for longer counts as lost."""
@@ -162,7 +162,7 @@ def split(count: int, parts: int) -> list[range]:
     return [range(start, stop) for start, stop in pairwise(cuts)]
 
 
-def spans(groups: range) -> list[Span]:
+def list_spans(groups: range) -> list[Span]:
     """Return the spans that a `PairwiseSum` over these groups is left with."""
     found: PairwiseSum[None] = PairwiseSum(lambda one, two: None)
     for group in groups:
@@ -170,7 +170,7 @@ def spans(groups: range) -> list[Span]:
     return [span for span, _ in found.parts]
 
 
-def running_sum(tree_of: Callable[[int], Tree], numbers: range) -> Tree:
+def add_in_order(tree_of: Callable[[int], Tree], numbers: range) -> Tree:
     """Add one tree after the other into the first."""
     total = tree_of(numbers[0])
     for number in numbers[1:]:

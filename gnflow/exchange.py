@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gnflow import errors
-from gnflow.crew import Crew, PairwiseSum, Span, Tree, spans, split
+from gnflow.crew import Crew, PairwiseSum, Span, Tree, list_spans, split
 from gnflow.errors import EnvironmentProblem, GnflowError
 
 T = TypeVar("T")
@@ -62,7 +62,10 @@ class Processes(Crew):
         and sends the result to all. With one sum from each process these are the bytes of a ring's all-reduce.
         """
         like = mine[0][1]
-        width, parts = chunk(sum(tensor.numel() for tensor in like.values()), self.size), self._sums(count)
+        width, parts = (
+            find_chunk_size(sum(tensor.numel() for tensor in like.values()), self.size),
+            self._list_sums(count),
+        )
         sent = torch.stack([_flatten(tree, width * self.size) for _, tree in mine])
         # (sums, owners, chunk) -> one block for each owner
         sent = sent.view(len(mine), self.size, width).transpose(0, 1).contiguous()
@@ -98,7 +101,7 @@ class Processes(Crew):
         """Return the values of all processes, by rank. JSON must be able to hold them."""
         content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        with self._waiting("a message"):
+        with self._wait("a message"):
             dist.all_gather(lengths, torch.tensor([len(content)]), group=self.messages)
             longest = int(max(lengths))
             found = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
@@ -108,7 +111,7 @@ class Processes(Crew):
             json.loads(row[: int(length)].numpy().tobytes()) for row, length in zip(found, lengths, strict=True)
         ]  # fmt: skip
 
-    def first(self, do: Callable[[], T], then: Callable[[], T]) -> T:
+    def run_first(self, do: Callable[[], T], then: Callable[[], T]) -> T:
         """Process 0 calls `do`. When it is through, the others call `then`; if it failed, they raise its error."""
         result, failed, problem = None, None, None
         if self.leads:
@@ -128,18 +131,18 @@ class Processes(Crew):
         for group in {self.group, self.messages}:
             dist.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds), group)
 
-    def _sums(self, count: int) -> list[list[Span]]:
-        return [spans(part) for part in split(count, self.size)]
+    def _list_sums(self, count: int) -> list[list[Span]]:
+        return [list_spans(part) for part in split(count, self.size)]
 
     @contextmanager
     def _exchange(self, what: str, each: int) -> Iterator[None]:
         """Count `each` bytes to each of the other processes, and the time."""
         self.count.sent += each * (self.size - 1)
-        with self._waiting(what):
+        with self._wait(what):
             yield
 
     @contextmanager
-    def _waiting(self, what: str) -> Iterator[None]:
+    def _wait(self, what: str) -> Iterator[None]:
         began = time.perf_counter()
         try:
             yield
@@ -158,7 +161,7 @@ class Count:
     seconds = 0.0
 
 
-def chunk(numbers: int, size: int) -> int:
+def find_chunk_size(numbers: int, size: int) -> int:
     """Return the length of one of `size` equal chunks that hold so many numbers."""
     return -(-numbers // size)
 

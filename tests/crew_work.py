@@ -152,18 +152,18 @@ def conversation() -> Callable[[Crews], dict[str, object]]:
             raise DiskProblem("no room")
 
         try:
-            crew.first(fail, lambda: None)
+            crew.run_first(fail, lambda: None)
         except DiskProblem as error:
             failed = [type(error).__name__, str(error)]
         sent, gathered = None, _gathered(torch.ones(1))
         if pair is not None:
             pair = pair.divide(4, {})
-            pair.total(lambda m: {"a": torch.full((6, 5), float(m)), "b": torch.ones(2)}, 4)
+            pair.add_up(lambda m: {"a": torch.full((6, 5), float(m)), "b": torch.ones(2)}, 4)
             sent = pair.count.sent
         return {
             "collected": crew.collect({"rank": crew.rank, "text": "x" * crew.rank}),
-            "most": crew.most(crew.rank, -crew.rank),
-            "order": crew.collect(crew.first(lambda: "first", lambda: "then")),
+            "most": crew.find_largest(crew.rank, -crew.rank),
+            "order": crew.collect(crew.run_first(lambda: "first", lambda: "then")),
             "failed": crew.collect(failed),
             "sent": sent,
             "flipped": _flipped(crew),

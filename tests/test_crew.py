@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 from torch import Tensor
 
 from gnflow.compiler.blocks import BlockRegion, assign_blocks
-from gnflow.crew import Crew, PairwiseSum, Span, spans, split
+from gnflow.crew import Crew, PairwiseSum, Span, list_spans, split
 
 
 def expression(groups: int, parts: list[range]) -> str:
@@ -21,7 +21,7 @@ def expression(groups: int, parts: list[range]) -> str:
         own: PairwiseSum[str] = PairwiseSum("({}+{})".format)
         for group in part:
             own.put(Span(group, group + 1), str(group))
-        assert [span for span, _ in own.parts] == spans(part)
+        assert [span for span, _ in own.parts] == list_spans(part)
         for span, value in own.parts:
             total.put(span, value)
     return total.total()
@@ -42,12 +42,12 @@ def test_groups_are_added_in_pairs_and_what_is_left_over_from_the_right() -> Non
 
 def test_one_share_is_a_running_sum() -> None:
     values = torch.randn(7, 3)
-    total = Crew().total(lambda m: {"w": values[m].clone()}, 7)["w"]
+    total = Crew().add_up(lambda m: {"w": values[m].clone()}, 7)["w"]
     running = values[0].clone()
     for value in values[1:]:
         running += value
     assert torch.equal(total, running)
-    assert not torch.equal(Crew(shares=4).total(lambda m: {"w": values[m].clone()}, 7)["w"], running)
+    assert not torch.equal(Crew(shares=4).add_up(lambda m: {"w": values[m].clone()}, 7)["w"], running)
 
 
 @settings(max_examples=100, deadline=None)
@@ -107,4 +107,4 @@ def test_a_collective_has_a_tangent(compiled: bool) -> None:
 def test_shares_change_the_order_of_sums_alone(shares: int) -> None:
     values = torch.randn(8, 5, dtype=torch.float64)
     tree: Callable[[int], dict[str, Tensor]] = lambda m: {"w": values[m].clone()}  # noqa: E731
-    torch.testing.assert_close(Crew(shares).total(tree, 8)["w"], values.sum(0))
+    torch.testing.assert_close(Crew(shares).add_up(tree, 8)["w"], values.sum(0))

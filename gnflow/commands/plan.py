@@ -95,15 +95,15 @@ def _make_device_table(parts: "Sequence[Device]") -> Table:
 
 def _make_speed_table(planned: "Plan", most: int) -> Table:
     """Return the speed-up of a solve, without the time of messages."""
-    from gnflow.compiler.devices import efficiency, limit
+    from gnflow.compiler.devices import explain_limit, find_efficiency
 
     table = tables.Table(
-        f"a solve on several devices, if messages took no time; {limit(planned)}",
+        f"a solve on several devices, if messages took no time; {explain_limit(planned)}",
         ("devices", "times as fast", "efficiency"),
         words=0,
     )
     for size in sorted({*(2**power for power in range(most.bit_length())), most}):
-        found = efficiency(planned, size)
+        found = find_efficiency(planned, size)
         table.add_row(str(size), f"{size * found:.2f}", f"{found:.0%}")
     return table
 

@@ -5,9 +5,9 @@ from typing import NamedTuple, assert_never
 
 from gnflow.compiler.blocks import assign_blocks
 from gnflow.compiler.plan import Plan
-from gnflow.crew import Crew, spans, split
+from gnflow.crew import Crew, list_spans, split
 from gnflow.errors import SpecError
-from gnflow.exchange import chunk
+from gnflow.exchange import find_chunk_size
 from gnflow.spec import optimizer as spec
 from gnflow.spec import search
 
@@ -37,87 +37,97 @@ class Member(Crew):
         super().__init__(shares)
         self.rank, self.size = rank, size
 
-    def sends_sum(self, numbers: int, count: int) -> int:
+    def count_bytes_of_sum(self, numbers: int, count: int) -> int:
         """Return the bytes that it sends for a sum of `count` trees of so many numbers."""
         groups = min(self.shares, count)
-        mine, joint = self.part(groups)
-        return chunk(numbers, self.size) * BYTES * (len(spans(mine)) + 1) * (self.size - 1) if joint else 0
+        mine, joint = self.find_part(groups)
+        return (
+            find_chunk_size(numbers, self.size) * BYTES * (len(list_spans(mine)) + 1) * (self.size - 1) if joint else 0
+        )
 
-    def sends_values(self, parts: list[range], each: int = BYTES) -> int:
+    def count_bytes_of_values(self, parts: list[range], each: int = BYTES) -> int:
         """Return the bytes that it sends for one number of each micro-batch."""
         return max(map(len, parts)) * each * (self.size - 1) if len(parts) > 1 else 0
 
-    def sends_mean(self, numbers: int, count: int, each: int) -> int:
+    def count_bytes_of_mean(self, numbers: int, count: int, each: int) -> int:
         """Return the bytes that it sends for the mean gradient and loss over `count` micro-batches."""
-        return (self.sends_sum(numbers, count) + self.sends_values(self.summed(count), each)) if count > 1 else 0
+        return (
+            (self.count_bytes_of_sum(numbers, count) + self.count_bytes_of_values(self.list_summed(count), each))
+            if count > 1
+            else 0
+        )
 
-    def sends_losses(self, count: int) -> int:
+    def count_bytes_of_losses(self, count: int) -> int:
         """Return the bytes that it sends for the mean loss over `count` micro-batches."""
-        return self.sends_values(split(count, self.size if self.part(count)[1] else 1))
+        return self.count_bytes_of_values(split(count, self.size if self.find_part(count)[1] else 1))
 
 
 def share_out(plan: Plan, size: int) -> list[Device]:
     """Return the parts of `size` processes. Raises SpecError if some would have nothing to do."""
     require_use(plan, size)
-    return [_part_of(plan, Member(rank, size, plan.experiment.training.shares)) for rank in range(size)]
+    return [_describe_part(plan, Member(rank, size, plan.experiment.training.shares)) for rank in range(size)]
 
 
-def efficiency(plan: Plan, size: int) -> float:
+def find_efficiency(plan: Plan, size: int) -> float:
     """Return the speed-up of a solve by `size` devices, relative to `size`, if messages took no time."""
     return 1 / (size * max(device.work for device in share_out(plan, size)))
 
 
-def _part_of(plan: Plan, member: Member) -> Device:
+def _describe_part(plan: Plan, member: Member) -> Device:
     width, numbers = (
-        microbatches_of_a_mean(plan),
+        count_microbatches_of_mean(plan),
         {r.name: prod(r.shape) for r in plan.parameters if r.method != "none"},
     )
-    search = _sent_in_search(plan, member, sum(numbers.values()))
+    search = _count_bytes_of_search(plan, member, sum(numbers.values()))
     if plan.blocks:
         owners = assign_blocks(plan.blocks, member.size)
         own = tuple(name for name, owner in owners.items() if owner == member.rank)
         goal = sum(numbers[name] for block in own for name in plan.blocks[block].names)
         work = sum(plan.blocks[name].cost for name in own) / sum(block.cost for block in plan.blocks.values())
         return Device(member.rank, width, own, work, 0, goal * BYTES * (member.size - 1) + search)
-    computed = len(member.summed(width)[member.rank]) if member.part(min(member.shares, width))[1] else width
-    inner = _means_of_an_inner_step(plan) * member.sends_mean(sum(numbers.values()), width, _bytes_of_a_loss(plan))
-    products = _iterations(plan) * member.sends_sum(sum(numbers.values()), width) if width > 1 else 0
+    computed = len(member.list_summed(width)[member.rank]) if member.find_part(min(member.shares, width))[1] else width
+    inner = _count_means_of_inner_step(plan) * member.count_bytes_of_mean(
+        sum(numbers.values()), width, _find_bytes_of_loss(plan)
+    )
+    products = _count_iterations(plan) * member.count_bytes_of_sum(sum(numbers.values()), width) if width > 1 else 0
     steps = plan.experiment.optimizer.inner_steps if isinstance(plan.experiment.optimizer, spec.GaussNewton) else 1
     return Device(member.rank, computed, (), computed / width, inner + products, steps * (inner + products) + search)
 
 
-def _sent_in_search(plan: Plan, member: Member, numbers: int) -> int:
+def _count_bytes_of_search(plan: Plan, member: Member, numbers: int) -> int:
     method = plan.experiment.optimizer
     if not isinstance(method, spec.GaussNewton):
         return 0
     match method.search:
         case search.GeometricSearch(trials=trials, microbatches=count):
-            return (trials + 2) * member.sends_losses(count)
+            return (trials + 2) * member.count_bytes_of_losses(count)
         case search.BracketSearch(microbatches=count):
-            return 5 * member.sends_losses(count)
+            return 5 * member.count_bytes_of_losses(count)
         case search.Decrement(microbatches=count):
-            return 3 * member.sends_losses(count) + (member.sends_sum(numbers, count) if count > 1 else 0)
+            return 3 * member.count_bytes_of_losses(count) + (
+                member.count_bytes_of_sum(numbers, count) if count > 1 else 0
+            )
         case search.NoSearch():
             return 0
         case _:
             assert_never(method.search)
 
 
-def _means_of_an_inner_step(plan: Plan) -> int:
-    return _leaves(plan.experiment.optimizer)
+def _count_means_of_inner_step(plan: Plan) -> int:
+    return _count_leaves(plan.experiment.optimizer)
 
 
-def _iterations(plan: Plan) -> int:
+def _count_iterations(plan: Plan) -> int:
     method = plan.experiment.optimizer
     inner = method.inner if isinstance(method, spec.GaussNewton) else None
     return inner.iterations if isinstance(inner, spec.ConjugateGradients) else 0
 
 
-def limit(plan: Plan) -> str:
+def explain_limit(plan: Plan) -> str:
     """Say what bounds the number of devices."""
     if plan.blocks:
         return f"at most {len(plan.blocks)}, one for each block"
-    width, shares = microbatches_of_a_mean(plan), plan.experiment.training.shares
+    width, shares = count_microbatches_of_mean(plan), plan.experiment.training.shares
     if shares < width:
         return f"at most {shares}, the `training.shares`"
     return f"at most {width}, one for each micro-batch of a mean"
@@ -127,7 +137,7 @@ def require_use(plan: Plan, size: int) -> None:
     """Raise SpecError if some of so many devices would have nothing to do."""
     if size == 1:
         return
-    training, width = plan.experiment.training, microbatches_of_a_mean(plan)
+    training, width = plan.experiment.training, count_microbatches_of_mean(plan)
     if plan.blocks:
         if size > len(plan.blocks):
             raise SpecError(
@@ -156,15 +166,15 @@ def require_use(plan: Plan, size: int) -> None:
         )
 
 
-def microbatches_of_a_mean(plan: Plan) -> int:
+def count_microbatches_of_mean(plan: Plan) -> int:
     """Return the number of micro-batches that a gradient is averaged over."""
     method = plan.experiment.optimizer
     width = plan.cost.solve // method.inner_steps if isinstance(method, spec.GaussNewton) else plan.cost.solve
     whole = isinstance(method, spec.MlFopSoap) and method.by_modality
-    return width if whole else width // _leaves(method)
+    return width if whole else width // _count_leaves(method)
 
 
-def _bytes_of_a_loss(plan: Plan) -> int:
+def _find_bytes_of_loss(plan: Plan) -> int:
     """Return the size of the model's value. The damping is a number of 8 bytes, and so is a value with it."""
     method = plan.experiment.optimizer
     if not isinstance(method, spec.GaussNewton):
@@ -173,7 +183,7 @@ def _bytes_of_a_loss(plan: Plan) -> int:
     return 2 * BYTES if (inner.damping if isinstance(inner, spec.ConjugateGradients) else method.damping) else BYTES
 
 
-def _leaves(method: spec.Optimizer) -> int:
+def _count_leaves(method: spec.Optimizer) -> int:
     """Return the number of mean gradients of an update."""
     if isinstance(method, spec.MlFopSoap) and method.by_modality:
         return 2

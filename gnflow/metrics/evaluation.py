@@ -33,7 +33,9 @@ def build_loss(spec: training.Loss, subject: Subject) -> Metric:
 
 def measure_loss(at: Moment) -> Metrics:
     """Measure the mean loss of the micro-batches."""
-    losses = at.objective.crew.values(lambda number: at.objective.value(at.params, at.batch[number]), len(at.batch))
+    losses = at.objective.crew.gather_values(
+        lambda number: at.objective.value(at.params, at.batch[number]), len(at.batch)
+    )
     return {"loss/held_out": losses.mean()}
 
 

@@ -171,7 +171,7 @@ class GaussNewton:
         crew = model.crew
         if crew.size == 1 or not crew.owners:
             return {name: self._solve(name, model, anchor, state, solve) for name in self.blocks}
-        alone = model._replace(crew=crew.alone())
+        alone = model._replace(crew=crew.make_single())
         solved = {
             name: self._solve(name, alone, anchor, state, solve)
             for name in self.blocks

@@ -21,7 +21,7 @@ def weigh_microbatches(objective: Slopes, batch: Tensor) -> Tensor:
 
 def average_value(value: Callable[[Tokens], Scalar], batch: Tensor, counts: Tensor, crew: Crew = ALONE) -> Scalar:
     """Return the mean of `value` over micro-batches. `counts` are the `weigh_microbatches` of the batch."""
-    return _average(crew.values(lambda number: value(batch[number]), len(batch)), counts)
+    return _average(crew.gather_values(lambda number: value(batch[number]), len(batch)), counts)
 
 
 def average_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Params, Scalar]:
@@ -36,8 +36,8 @@ def average_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[
         losses.append(loss)
         return _weigh(gradient, counts[number])
 
-    gradient = _divide(crew.total(weighted, len(batch)), counts)
-    return gradient, _average(crew.gather(losses, crew.summed(len(batch))), counts)
+    gradient = _divide(crew.add_up(weighted, len(batch)), counts)
+    return gradient, _average(crew.gather(losses, crew.list_summed(len(batch))), counts)
 
 
 def average_product(model: LocalModel, direction: Params, batch: Tensor) -> Params:
@@ -45,7 +45,7 @@ def average_product(model: LocalModel, direction: Params, batch: Tensor) -> Para
     if len(batch) == 1:
         return model.product(direction, batch[0])
     counts = weigh_microbatches(model, batch)
-    total = model.crew.total(lambda m: _weigh(model.product(direction, batch[m]), counts[m]), len(batch))
+    total = model.crew.add_up(lambda m: _weigh(model.product(direction, batch[m]), counts[m]), len(batch))
     return _divide(total, counts)
 
 
@@ -57,7 +57,9 @@ def average_diagonal(objective: Objective, params: Params, batch: Tensor, draw: 
     if len(batch) == 1:
         return objective.diagonal(params, draw(0), batch[0])
     counts = weigh_microbatches(objective, batch)
-    total = objective.crew.total(lambda m: _weigh(objective.diagonal(params, draw(m), batch[m]), counts[m]), len(batch))
+    total = objective.crew.add_up(
+        lambda m: _weigh(objective.diagonal(params, draw(m), batch[m]), counts[m]), len(batch)
+    )
     return _divide(total, counts)
 
 

@@ -29,7 +29,7 @@ def require_same(crew: Crew, state: State) -> None:
         return
     average = {} if state.average is None else state.average.params
     tensors = trees.name_tensors({"weights": state.params, "optimizer": state.optimizer, "average": average})
-    found = crew.collect({name: checksum(tensor) for name, tensor in tensors.items()})
+    found = crew.collect({name: compute_checksum(tensor) for name, tensor in tensors.items()})
     for name in found[0]:
         sums = [each[name] for each in found]
         ((common, times), *others) = Counter(sums).most_common()
@@ -42,12 +42,12 @@ def require_same(crew: Crew, state: State) -> None:
             )
 
 
-def checksum(tensor: Tensor) -> int:
+def compute_checksum(tensor: Tensor) -> int:
     """Return a sum over the bits of a tensor. It differs from that of a tensor with one other bit."""
     return int(tensor.detach().contiguous().flatten().view(torch.uint8).sum(dtype=torch.int64))
 
 
-def patience(steps: Iterable[Step]) -> float:
+def find_patience(steps: Iterable[Step]) -> float:
     """Return how many seconds a process may keep the others waiting: 20 steps, and at least 300 s.
 
     Raises EnvironmentProblem if GNFLOW_WAIT_SECONDS, which replaces the 300 s, is no number.

@@ -85,7 +85,7 @@ def run(
     directory = directory or workspace.runs / experiment.name
     if not crew.leads:
         watches, report = (), lambda line: None
-    how = crew.first(
+    how = crew.run_first(
         lambda: _look(directory, experiment, fresh=fresh, supersede=supersede, extend=extend),
         lambda: Opening(False, False, {}, False),
     )
@@ -101,10 +101,10 @@ def run(
             report(f"warning: {room}")
         with fits.explain_out_of_memory(planned), ExitStack() as stack:
             crew.lead(lambda: stack.enter_context(lock.hold(directory)))
-            changed = crew.first(lambda: _open(directory, planned, how, fresh, extend, report), lambda: how.changed)
+            changed = crew.run_first(lambda: _open(directory, planned, how, fresh, extend, report), lambda: how.changed)
             if not crew.leads:
                 streams.redirect(directory / LOGS / f"rank_{crew.rank}.txt")
-            journal = crew.first(
+            journal = crew.run_first(
                 lambda: Journal(directory / JOURNAL), lambda: Journal(directory / JOURNAL, writes=False)
             )
             with closing(journal):
@@ -194,7 +194,7 @@ def _work(
 ) -> None:
     checkpoints = directory / CHECKPOINTS
     crew.lead(lambda: checkpoint.sweep(checkpoints))
-    step = crew.tell(crew.first(lambda: _resume_step(checkpoints, journal, report), lambda: None))
+    step = crew.tell(crew.run_first(lambda: _resume_step(checkpoints, journal, report), lambda: None))
     source = None if step is None else checkpoint.make_path(checkpoints, step)
     if step is not None and source is not None and results.is_finished(planned, journal.steps[step]):
         with _watch(watches, planned, directory) as observers:
@@ -204,7 +204,7 @@ def _work(
         return
     experiment = planned.experiment
     # The first process prepares what is not there yet, and the others read it.
-    dataset = crew.first(*twice(lambda: prepare(experiment.data, workspace, report)))
+    dataset = crew.run_first(*twice(lambda: prepare(experiment.data, workspace, report)))
     standing = Standing(dataset.directory)
     crew.lead(lambda: provenance.require_same_data(directory, dataset.digest, dataset.directory))
     durations = Durations(workspace, experiment)
@@ -226,7 +226,9 @@ def _work(
         )
     )
     params = (
-        crew.first(*twice(lambda: make_start(planned, program, dataset, workspace, report))) if source is None else {}
+        crew.run_first(*twice(lambda: make_start(planned, program, dataset, workspace, report)))
+        if source is None
+        else {}
     )
     with _watch(watches, planned, directory) as observers:
         session = Session(

@@ -19,7 +19,7 @@ from gnflow.errors import Diverged, GnflowError
 from gnflow.metrics.protocol import measure_nothing
 from gnflow.objective import Params
 from gnflow.train import agreement, checkpoint, disk, divergence, offending, results
-from gnflow.train.agreement import patience
+from gnflow.train.agreement import find_patience
 from gnflow.train.clock import Clock, Taken
 from gnflow.train.journal import Journal, Step
 from gnflow.train.past import ROLLED_BACK, SKIPPED, Past, make_beginning
@@ -92,14 +92,14 @@ class Session:
         """Take steps until the run is finished. Raises Diverged, Interrupted, Preempted or DiskProblem."""
         while not results.is_finished(self.plan, self.journal.steps[state.step]):
             # Signals, files and clocks may differ between processes: what any of them wants, all do.
-            signal, saves = self.crew.most(self.stop.received or 0, self._wants_saving())
+            signal, saves = self.crew.find_largest(self.stop.received or 0, self._wants_saving())
             if signal:
                 self.stop.received = Signals(int(signal))
                 raise self._leave(state)
             if saves:
                 self._save(state)
             state = self._advance(state)
-            self.crew.expect_within(patience(self.journal.steps.values()))
+            self.crew.expect_within(find_patience(self.journal.steps.values()))
         return state
 
     def _wants_saving(self) -> bool:

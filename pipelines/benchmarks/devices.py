@@ -20,7 +20,7 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
 from gnflow import trees
-from gnflow.compiler.devices import efficiency
+from gnflow.compiler.devices import find_efficiency
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import compile as make_program
 from gnflow.crew import ALONE
@@ -74,12 +74,12 @@ def measure(rank: int, store: str, planned: Plan, steps: int) -> None:
                     ends[size], _ = program.step(state, tokens)
                     seconds[size].append(time.perf_counter() - began)
                     work[size].append(time.process_time() - worked)
-    most = crew.most(*work[2])
+    most = crew.find_largest(*work[2])
     if rank == 0:
         one, two = (statistics.median(seconds[size][1:]) for size in (1, 2))
         cpu = statistics.median(work[1][1:]), statistics.median(most[1:])
         same = all(torch.equal(ends[1].params[name], weight) for name, weight in ends[2].params.items())
-        predicted = 2 * efficiency(planned, 2)
+        predicted = 2 * find_efficiency(planned, 2)
         print(
             f"{planned.experiment.optimizer.blocks}: {one:.2f} s in 1 process, {two:.2f} s in 2: {one / two:.2f} times "
             f"as fast; {cpu[0]:.2f} and {cpu[1]:.2f} CPU s of the busiest: {cpu[0] / cpu[1]:.2f} times; the plan says "
