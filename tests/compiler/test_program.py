@@ -215,7 +215,7 @@ def test_a_batch_goes_to_the_device_one_micro_batch_at_a_time(method):
     """The device is here one without memory; the batch stays on the CPU."""
     planned = plan(experiment(method))
     device = torch.device("meta")
-    there = place(build_objective(planned), device)
+    there = place(build_whole(planned), device)
     program = replace(build(planned, compiled=False), objective=there, device=device)
     state = program.init(trees.map_tensors(lambda w: w.to("meta"), program.initial()))
     batch = token_batch(program.plan.microbatches)
