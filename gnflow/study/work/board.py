@@ -12,6 +12,7 @@ from gnflow.study.design.tasks import Task, find_state, list_tasks
 RESULTS = (0, Diverged.exit_code)
 AGAIN = (Preempted.exit_code, EnvironmentProblem.exit_code, Interrupted.exit_code)
 ELSEWHERE_SECONDS = 2.0  # between two looks at a run that another process works on
+PATIENCE = 2.0  # seconds before the first retry; twice as many before each further one
 
 
 @dataclass
@@ -81,7 +82,7 @@ class Board:
             entry.state = "ready"
         elif (code in AGAIN or code < 0) and entry.tries <= self._retries:
             # A choice or a run that is still held by a dying process is looked at again before it is started.
-            entry.state, entry.due = "waiting", time.monotonic() + 2.0**entry.tries
+            entry.state, entry.due = "waiting", time.monotonic() + PATIENCE * 2 ** (entry.tries - 1)
             self._say(f"{name}: {describe(code)}; it is resumed ({entry.tries} of at most {self._retries})")
         else:
             entry.state, entry.words = "failed", words
