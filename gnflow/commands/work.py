@@ -115,7 +115,9 @@ def _explain(design: Design, failed: Sequence[Entry]) -> list[str]:
     for (code, words), entries in groupby(failed, lambda entry: (entry.code, entry.words)):
         lines.append(f"{join_words([entry.task.name for entry in entries])}: {describe(code)}\n{words}".strip())
     if failed:
-        lines.append(f"what depends on {'it' if len(failed) == 1 else 'them'} was not started; the same command goes on")
+        lines.append(
+            f"what depends on {'it' if len(failed) == 1 else 'them'} was not started; the same command goes on"
+        )
     return lines
 
 

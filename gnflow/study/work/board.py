@@ -51,7 +51,9 @@ class Board:
     @property
     def is_over(self) -> bool:
         """Whether nothing runs and nothing can be started any more."""
-        return not self.select("ready", "running", "elsewhere") and not any(map(self._may_begin, self.select("waiting")))
+        return not self.select("ready", "running", "elsewhere") and not any(
+            map(self._may_begin, self.select("waiting"))
+        )
 
     def look(self) -> None:
         """Read from the disk the state of every task whose turn it may be."""

@@ -42,7 +42,9 @@ def work(
                     if board.is_over:
                         return None
                     for entry in board.select("ready")[: executor.slots - board.count("running")]:
-                        executor.start(entry.task.name, _make_command(design, logs, board, entry.task.name, environment))
+                        executor.start(
+                            entry.task.name, _make_command(design, logs, board, entry.task.name, environment)
+                        )
                         board.begin(entry)
                     _collect(board, executor, logs, stopping=False)
                 if board.count("running"):
@@ -74,9 +76,7 @@ def listen() -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
 
 
-def _make_command(
-    design: Design, logs: Path, board: Board, name: str, environment: Mapping[str, str]
-) -> Command:
+def _make_command(design: Design, logs: Path, board: Board, name: str, environment: Mapping[str, str]) -> Command:
     task = board.entries[name].task
     return Command(task.arguments, os.fspath(design.workspace.root), os.fspath(logs / f"{name}.log"), environment)
 
