@@ -1,4 +1,4 @@
-"""`gnflow study jobs` and `gnflow study work`: what is ready in a study, and doing it in several processes at a time."""
+"""`gnflow study jobs` and `gnflow study work`: list what is ready in a study, and run it, several runs at a time."""
 
 import json as json_text
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gnflow.errors import EnvironmentProblem, GnflowError
+from gnflow.errors import EnvironmentProblem
 from gnflow.study.design import pipeline
 from gnflow.study.design.design import Design
 from gnflow.study.design.load import load

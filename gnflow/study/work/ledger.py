@@ -43,7 +43,5 @@ def _call(design: Design, *arguments: str) -> None:
     )
     if done.returncode != 0:
         words = (done.stderr.strip() or done.stdout.strip())[-2000:]
-        verb = " ".join(arguments[:1])
-        raise EnvironmentProblem(
-            f"the runs are kept, but `dvc {verb}` failed:\n{words}\nnext: {design.format_repro(arguments[-1].partition(':')[0])}"
-        )
+        again = design.format_repro(design.make_relative(design.folder / FILE))
+        raise EnvironmentProblem(f"the runs are kept, but `dvc {arguments[0]}` failed:\n{words}\nnext: {again}")

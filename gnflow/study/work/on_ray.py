@@ -8,6 +8,7 @@ import os
 import secrets
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -36,6 +37,9 @@ class OnRay:
 
     def collect(self, seconds: float) -> Sequence[tuple[str, int]]:
         """Return what has ended; the code is LOST if the worker or its machine is gone."""
+        if not self._running:
+            time.sleep(seconds)
+            return []
         ended, _ = self._ray.wait([*self._running], num_returns=1, timeout=seconds)
         return [(self._running.pop(task), self._read_code(task)) for task in ended]
 

@@ -9,6 +9,7 @@ from types import FrameType
 
 from gnflow.errors import GnflowError, Interrupted, Preempted
 from gnflow.study.design.design import Design
+from gnflow.study.design.tasks import Task
 from gnflow.study.work.board import Board
 from gnflow.study.work.executor import Command, Executor, find_errors
 from gnflow.train import disk
@@ -29,7 +30,7 @@ def work(
 ) -> GnflowError | None:
     """Run the tasks of a board until nothing is left to start. Return the error that says so if a signal ended it.
 
-    On a signal every command is asked to save and end, and a second one kills them. Either way their runs can be resumed.
+    On a signal every command is asked to save and end, and a second one kills them. Their runs can be resumed.
     """
     logs = design.workspace.runs / design.study.name / LOGS
     with disk.guard_write(logs):
@@ -42,9 +43,7 @@ def work(
                     if board.is_over:
                         return None
                     for entry in board.select("ready")[: executor.slots - board.count("running")]:
-                        executor.start(
-                            entry.task.name, _make_command(design, logs, board, entry.task.name, environment)
-                        )
+                        executor.start(entry.task.name, _make_command(design, logs, entry.task, environment))
                         board.begin(entry)
                     _collect(board, executor, logs, stopping=False)
                 if board.count("running"):
@@ -76,9 +75,9 @@ def listen() -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
 
 
-def _make_command(design: Design, logs: Path, board: Board, name: str, environment: Mapping[str, str]) -> Command:
-    task = board.entries[name].task
-    return Command(task.arguments, os.fspath(design.workspace.root), os.fspath(logs / f"{name}.log"), environment)
+def _make_command(design: Design, logs: Path, task: Task, environment: Mapping[str, str]) -> Command:
+    output = logs / f"{task.name}.log"
+    return Command(task.arguments, os.fspath(design.workspace.root), os.fspath(output), environment)
 
 
 def _collect(board: Board, executor: Executor, logs: Path, *, stopping: bool) -> None:
