@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from types import ModuleType
 
 from gnflow.errors import EnvironmentProblem
@@ -87,7 +88,7 @@ def _connect(slots: int | None, gpus: int, folder: str) -> ModuleType:
     if local:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     try:
-        import ray
+        ray = import_module("ray")
     except ImportError as error:
         raise EnvironmentProblem(f"--on ray needs Ray ({error}): pip install 'gnflow[ray]'") from None
     quiet = {"log_to_driver": False, "logging_level": "CRITICAL"}
