@@ -85,7 +85,7 @@ def test_a_study_that_was_stopped_and_lost_a_worker_ends_and_dvc_has_nothing_to_
             pytest.skip(reason)
     first = repository / "runs" / "tiny" / "adamw" / "trial_1"
     with working(repository, on) as process:
-        wait_until(lambda: list(first.glob("checkpoints/step_*")), seconds=240)
+        wait_until(lambda: process.poll() is not None or list(first.glob("checkpoints/step_*")), seconds=240)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
@@ -95,7 +95,9 @@ def test_a_study_that_was_stopped_and_lost_a_worker_ends_and_dvc_has_nothing_to_
     before = (first / "journal.jsonl").read_text()
 
     with working(repository, on) as process:
-        wait_until(lambda: len((first / "journal.jsonl").read_text()) > len(before), seconds=240)
+        wait_until(
+            lambda: process.poll() is not None or len((first / "journal.jsonl").read_text()) > len(before), seconds=240
+        )
         child = find_process(first)
         os.kill(child if on == "processes" else find_parent(child), signal.SIGKILL)
         wait_until(lambda: not lives(child), seconds=30)  # it goes with its worker
