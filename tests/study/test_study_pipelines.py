@@ -32,11 +32,11 @@ def call(root: Path, *command: str) -> str:
 def work_and_kill_one(root: Path, run: Path) -> str:
     """What `gnflow study work` says, while the process of one run is killed."""
     command = [sys.executable, "-m", "gnflow", "study", "work", "pipelines/tiny", "--slots", "2"]
+    held = run / lock.NAME
     with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        wait_until(lambda: process.poll() is not None or lock.is_held(run), seconds=240)
+        wait_until(lambda: process.poll() is not None or (held.exists() and held.read_text()), seconds=240)
         if process.poll() is None:
-            wait_until(lambda: (run / lock.NAME).read_text().startswith("pid "))
-            os.kill(int((run / lock.NAME).read_text().split()[1]), signal.SIGKILL)
+            os.kill(int(held.read_text().split()[1]), signal.SIGKILL)
         said, _ = process.communicate()
     assert process.returncode == 0, said
     return said
