@@ -24,7 +24,7 @@ def expression(groups: int, parts: list[range]) -> str:
         assert [span for span, _ in own.parts] == list_spans(part)
         for span, value in own.parts:
             total.put(span, value)
-    return total.total()
+    return total.finish()
 
 
 @settings(max_examples=200, deadline=None)
