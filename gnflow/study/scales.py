@@ -14,11 +14,11 @@ from gnflow.study.comparison import Comparison
 from gnflow.study.intervals import Interval, compute_t_interval
 from gnflow.study.scaling_law import Law, Point, fit
 from gnflow.study.scores import select_numbers
+from gnflow.study.token_ratio import BySeed
 
 Measure = Literal["parameters", "tokens", "flops"]
 MEASURES: tuple[Measure, ...] = ("parameters", "tokens", "flops")
 WORDS: Mapping[Measure, str] = {"parameters": "parameters", "tokens": "tokens", "flops": "FLOPs"}
-BySeed = Mapping[int, float]
 
 
 class Trend(NamedTuple):
