@@ -93,9 +93,7 @@ def work(
     ] = "processes",
     slots: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Commands at a time. Default: one for each GPU, else for each core.", show_default=False
-        ),
+        typer.Option(min=1, help="Commands at a time. Default: one for each GPU, else for each core."),
     ] = None,
     retries: Annotated[int, typer.Option(min=0, help="Resume a killed or stopped run so many times.")] = 3,
 ) -> None:
