@@ -6,8 +6,8 @@ from problems import experiment, noise
 from gnflow import trees
 from gnflow.compiler import build, methods
 from gnflow.optim.protocol import eager
-from gnflow.verify.subject import shrink
 from gnflow.verify.problems import draw_start
+from gnflow.verify.subject import shrink
 
 OUTSIDE = "embedding|head"
 
