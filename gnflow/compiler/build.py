@@ -1,21 +1,20 @@
 """Builds models and objectives from a spec."""
 
+from functools import cache
 from math import ceil
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from gnflow.curvature import pieces
+from gnflow.curvature import staged
+from gnflow.curvature.executor import Function
 from gnflow.curvature.hessian import hessian_product
-from gnflow.curvature.linearised import BENDS, SURROGATES, Form, curvature_product, linearise
+from gnflow.curvature.linearised import BENDS, SURROGATES
 from gnflow.curvature.newton import expand
-from gnflow.curvature.pieces import Thrift
-from gnflow.curvature.tangents import PULLS, Pull, push_exactly
+from gnflow.curvature.staged import Thrift
 from gnflow.models.attention import Kernel
-from gnflow.models.loss import cross_entropy, total_weight
-from gnflow.models.model import Model, Stage
-from gnflow.objective import Objective, Params, Scalar, Tokens
+from gnflow.models.model import Model
+from gnflow.objective import Objective, Params
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.factory import built
@@ -54,59 +53,41 @@ def objective(network: Model, experiment: Experiment, recomputed: bool = False) 
     reduced = torch.bfloat16 if experiment.training.precision == "bfloat16" else None
     method = experiment.optimizer
     form = method.objective if isinstance(method, spec.GaussNewton) else "quadratic"
-    pull = PULLS[method.tangent] if isinstance(method, spec.GaussNewton) else push_exactly
-    lower = network if reduced is None else _reduce_precision(network, reduced)
+    tangent = method.tangent if isinstance(method, spec.GaussNewton) else "exact"
+    lower = None if reduced is None else _reduce_precision(network, reduced)
     thrift = Thrift(count_pieces(experiment), recomputed)
-    if form != "newton" and thrift != Thrift():
-        return pieces.objective(network, thrift, SURROGATES[form], BENDS[form], lower, pull)
-    return _objective(network, form, lower, pull)
-
-
-def exact(network: Model) -> Objective:
-    """Builds the loss in full precision and in one piece. Its curvature is the cross-entropy's Gauss-Newton matrix."""
-    return _objective(network)
-
-
-def _objective(
-    network: Model,
-    form: Form | Literal["newton"] = "quadratic",
-    lower: Model | None = None,
-    pull: Pull = push_exactly,
-) -> Objective:
-    """Builds the loss with all logits at once. Gradients use the network `lower`, if there is one."""
-
-    def loss(of: Model, params: Params, tokens: Tokens) -> Scalar:
-        inputs, targets = of.split(tokens)
-        return cross_entropy(of.logits(params, inputs), targets)
-
-    def value(params: Params, tokens: Tokens) -> Scalar:
-        return loss(network, params, tokens)
-
-    def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        moving = {name: weight for name, weight in params.items() if name not in network.frozen}
-        slope, at = torch.func.grad_and_value(lambda part: loss(lower or network, {**params, **part}, tokens))(moving)
-        return slope, at
-
     if form == "newton":
-        curved, product = expand(value), hessian_product(value)
-    else:
-        curved = linearise(network.logits, SURROGATES[form], network.split, pull)
-        product = curvature_product(network.logits, BENDS[form], network.split)
-    return Objective(value, gradient, curved, product, lambda tokens: total_weight(network.split(tokens)[1]))
+        plain = exact(network)
+        # A Hessian is no chain of stages: these two are compiled as one graph each.
+        return exact(network, lower)._replace(curved=expand(plain.value), product=hessian_product(plain.value))
+    return staged.objective(network, SURROGATES[form], BENDS[form], thrift, lower, tangent)
+
+
+def exact(network: Model, reduced: Model | None = None) -> Objective:
+    """Builds the loss in full precision and in one piece. Its curvature is the cross-entropy's Gauss-Newton matrix.
+
+    Gradients use the network `reduced`, if there is one.
+    """
+    return staged.objective(network, SURROGATES["quadratic"], BENDS["quadratic"], reduced=reduced)
 
 
 def _reduce_precision(network: Model, dtype: torch.dtype) -> Model:
     """Makes the network compute in a type of fewer bits, except for its logits."""
 
-    def reduce(stage: Stage) -> Stage:
-        def run(params: Params, x: Tensor) -> Tensor:
-            return stage.run({name: w.to(dtype) for name, w in params.items() if name in stage.reads}, x)
+    @cache
+    def reduce(function: Function) -> Function:
+        def run(weights: Params, x: Tensor) -> Tensor:
+            return function({name: w.to(dtype) for name, w in weights.items()}, x)
 
-        return stage._replace(run=run)
+        run.__name__ = function.__name__
+        return run
 
-    head = reduce(network.head)
-    exact = head._replace(run=lambda params, x: head.run(params, x).float())
-    return network._replace(layers=tuple(map(reduce, network.layers)), head=exact)
+    def above(weights: Params, x: Tensor) -> Tensor:
+        return reduce(network.head.function)(weights, x).float()
+
+    above.__name__ = network.head.function.__name__
+    layers = tuple(stage._replace(function=reduce(stage.function)) for stage in network.layers)
+    return network._replace(layers=layers, head=network.head._replace(function=above))
 
 
 def count_pieces(experiment: Experiment) -> int:

@@ -129,8 +129,8 @@ def compile(  # noqa: A001  # the verb of the design
     jit: Jit = compiler or eager
     network = network or build.model(experiment, plan.attention)
     metrics = build_metrics(experiment, network, plan.attention, jit)
-    own = {name: block.names for name, block in plan.blocks.items() if block.own}
-    problem = divide_by_block(build.objective(network, experiment, plan.recomputed), own, network, jit)
+    blocks = {name: block.names for name, block in plan.blocks.items()}
+    problem = divide_by_block(build.objective(network, experiment, plan.recomputed), blocks, jit)
     optimizer = methods.build_optimizer(experiment.optimizer, network, plan.steps, jit, join_probes(metrics))
     device = torch.device(plan.device)
     return Program(

@@ -12,6 +12,8 @@ from typing import Literal, TypeAlias, cast
 import torch
 
 from gnflow.compiler import toolchain
+from gnflow.compiler.stages import CompiledStages
+from gnflow.curvature.staged import Staged
 from gnflow.errors import EnvironmentProblem
 from gnflow.optim.protocol import Region, copy_code
 
@@ -96,14 +98,25 @@ class Compiler:
     ) -> None:
         self.mode, self.fullgraph, self.notice = mode, fullgraph, notice
         self.regions: list[Compiled] = []
+        # A graph that runs once for each layer cannot be a CUDA graph: its own earlier results are its arguments.
+        stages = mode if mode == "default" else f"{mode}-no-cudagraphs"
+        self._stages = CompiledStages(lambda name, function: self._compile(name, function, stages))
 
     def __call__(self, name: str, region: Region, /, every: int | None = None) -> Region:
-        """Returns a region that is compiled at its first call. With `every` the function is returned as it is."""
+        """Returns a region that is compiled at its first call, or whose stages are, if it has any.
+
+        With `every` the function is returned as it is.
+        """
         if every is not None:
             return region
-        compiled = Compiled(name, region, self.mode, self.fullgraph, self.notice)
+        if isinstance(region, Staged):
+            return cast("Region", region.on(self._stages))
+        return cast("Region", self._compile(name, region, self.mode))
+
+    def _compile(self, name: str, function: Callable[..., object], mode: str) -> Compiled:
+        compiled = Compiled(name, function, mode, self.fullgraph, self.notice)
         self.regions.append(compiled)
-        return cast("Region", compiled)
+        return compiled
 
     def graphs(self) -> dict[str, int]:
         """Counts the graphs compiled so far, by region."""

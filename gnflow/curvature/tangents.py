@@ -15,7 +15,7 @@ Differs:  the step is relative to each matrix, not to 1 + |point|, so that a lar
           lengthen it; if there are only vectors, the step is relative to them
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias, cast
 
 import torch
@@ -45,15 +45,22 @@ def push_exactly(function: Callable[[Params], Tensor], point: Params, displaceme
 def push_by_difference(function: Callable[[Params], Tensor], point: Params, displacement: Params) -> Pulled:
     """Takes the tangent by a difference of two values. The second one keeps no activations."""
     value, pullback, _ = push_nothing(function, point, displacement)
-    part, limits = trees.pick(point, displacement), torch.finfo(value.dtype)
-    h = after(2 * limits.eps**0.5 / _measure_relative(displacement, part).clamp(min=limits.tiny**0.5), [])
+    part = trees.pick(point, displacement)
+    h = after(choose_step(displacement, part), [])
     beside = function({**point, **trees.along(part, displacement, h)})
     return value, pullback, (beside - value) / h
 
 
-def _measure_relative(displacement: Params, part: Params) -> Tensor:
+def choose_step(displacement: Mapping[str, Tensor], point: Params) -> Tensor:
+    """Chooses h for a difference of values at `point`, which may have further parameters; 0-D."""
+    size = _measure_relative(displacement, point)
+    limits = torch.finfo(size.dtype)
+    return 2 * limits.eps**0.5 / size.clamp(min=limits.tiny**0.5)
+
+
+def _measure_relative(displacement: Mapping[str, Tensor], part: Params) -> Tensor:
     """Measures the displacement relative to each matrix, or to each vector if there are no matrices; 0-D."""
-    names = [name for name, d in displacement.items() if d.ndim > 1] or list(displacement)
+    names = [name for name in displacement if part[name].ndim > 1] or list(displacement)
     sizes = [part[name].square().sum() for name in names]
     shares = [
         displacement[name].square().sum() / torch.where(size > 0, size, 1.0)

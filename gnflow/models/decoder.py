@@ -2,7 +2,7 @@
 
 x <- embedding[tokens]
 x <- blocks(x)
-logits = head x
+logits = head rms_norm(x)
 """
 
 from torch import Tensor
@@ -36,7 +36,7 @@ def decoder(spec: Transformer, vocabulary: int, kernel: Kernel) -> Model:
         return functional.embedding(inputs, params["embedding.weight"])
 
     def head(params: Params, x: Tensor) -> Tensor:
-        return functional.linear(x, params[read])
+        return functional.linear(base.norm(params, x), params[read])
 
     layers = (Stage(frozenset({"embedding.weight"}), embed), *base.layers)
-    return Model(weights, blocks, base.hidden, layers, Stage(frozenset({read}), head))
+    return Model(weights, blocks, base.hidden, layers, Stage(frozenset({"norm.scale", read}), head))
