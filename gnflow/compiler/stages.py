@@ -20,8 +20,8 @@ Compile = Callable[[str, Callable[..., Any]], Callable[..., Any]]
 class CompiledStages:
     """An executor that compiles each operator once for every function and division of its arguments."""
 
-    def __init__(self, compile: Compile) -> None:
-        self._compile = compile
+    def __init__(self, jit: Compile) -> None:
+        self._compile = jit
         """(name, function) -> the function, compiled at its first call."""
         self._regions: dict[Hashable, Callable[..., Any]] = {}
 

@@ -75,7 +75,7 @@ class Eager:
         self, operator: Callable[..., tuple[Tensor, Tangents]], function: Function, moving: Params, *others: Any
     ) -> Pulled:
         """Keeps the activations of the stage for its reverse pass."""
-        x, pullback, tangents = torch.func.vjp(lambda part: operator(function, part, *others), moving, has_aux=True)
+        x, pullback, tangents = torch.func.vjp(lambda part: operator(function, part, *others), moving, has_aux=True)  # type: ignore[misc]  # torch types the form without
         return x, lambda cotangent: pullback(cotangent)[0], tangents
 
 

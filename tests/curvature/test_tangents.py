@@ -7,9 +7,9 @@ from multimodal import KINDS
 from problems import VARIANTS, noise, small
 
 from gnflow import trees
-from gnflow.curvature import pieces
+from gnflow.curvature import staged
 from gnflow.curvature.linearised import BENDS, SURROGATES, linearise
-from gnflow.curvature.pieces import Thrift
+from gnflow.curvature.staged import Thrift
 from gnflow.curvature.tangents import push_by_difference, push_exactly
 from gnflow.models.decoder import decoder
 from gnflow.spec.model import Decoder
@@ -62,8 +62,10 @@ def test_from_the_origin_it_goes_a_step_all_the_same():
 @pytest.mark.parametrize("name", ["default", *KINDS])
 def test_in_pieces_and_with_blocks_taken_again_it_is_as_close(name, thrift):
     model, anchor, tokens = problem_of(name)
-    exact = pieces.objective(model, thrift, SURROGATES["quadratic"], BENDS["quadratic"])
-    rough = pieces.objective(model, thrift, SURROGATES["quadratic"], BENDS["quadratic"], pull=push_by_difference)
+    exact, rough = (
+        staged.objective(model, SURROGATES["quadratic"], BENDS["quadratic"], thrift, tangent=tangent)
+        for tangent in ("exact", "difference")
+    )
     params = trees.along(trees.pick(anchor, model.moving), trees.pick(noise(anchor, 7), model.moving), 0.3)
     gradient, value = rough.curved(params, anchor, tokens)
     expected, at = exact.curved(params, anchor, tokens)

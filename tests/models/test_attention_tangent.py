@@ -9,10 +9,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gnflow import trees
-from gnflow.curvature import pieces
+from gnflow.curvature import staged
 from gnflow.curvature.hessian import hessian_product
 from gnflow.curvature.linearised import BENDS, SURROGATES, linearise
-from gnflow.curvature.pieces import Thrift
+from gnflow.curvature.staged import Thrift
 from gnflow.models import trunk
 from gnflow.models.attention import flash, plain
 from gnflow.models.attention_tangent import TILE, attention_tangent, compute_in_tiles
@@ -98,7 +98,7 @@ def test_blocks_that_are_taken_again_have_the_same_tangent():
     one, two = small(), small(kernel="flash")
     params = trees.along(one.params, noise(one.params, 7), 0.3)
     expected, found = (
-        pieces.objective(problem.model, Thrift(2, recomputed=True), SURROGATES["quadratic"], BENDS["quadratic"]).curved(
+        staged.objective(problem.model, SURROGATES["quadratic"], BENDS["quadratic"], Thrift(2, recomputed=True)).curved(
             params, problem.params, problem.tokens
         )
         for problem in (one, two)

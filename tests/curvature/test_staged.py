@@ -1,4 +1,4 @@
-"""Logits in pieces give what all of them at once do: values, gradients, models and products."""
+"""An objective computed a stage at a time is the loss of the whole model: values, gradients, models and products."""
 
 from itertools import accumulate
 
@@ -10,9 +10,10 @@ from problems import VARIANTS, noise, small
 from torch.profiler import ProfilerActivity, profile
 
 from gnflow import trees
-from gnflow.curvature import pieces
+from gnflow.compiler.regions import Compiler
+from gnflow.curvature import staged
 from gnflow.curvature.linearised import BENDS, SURROGATES, curvature_product, linearise
-from gnflow.curvature.pieces import Thrift
+from gnflow.curvature.staged import Thrift
 from gnflow.models.decoder import decoder
 from gnflow.models.loss import cross_entropy
 from gnflow.spec.model import Decoder
@@ -34,7 +35,7 @@ def close(found, expected):
 def test_value_and_gradient_are_those_of_the_loss(name, thrift):
     model, params, tokens = problem_of(name)
     inputs, targets = model.split(tokens)
-    found = pieces.objective(model, thrift, SURROGATES["quadratic"], BENDS["quadratic"])
+    found = staged.objective(model, SURROGATES["quadratic"], BENDS["quadratic"], thrift)
     moving = trees.pick(params, model.moving)
     expected, loss = torch.func.grad_and_value(
         lambda part: cross_entropy(model.logits({**params, **part}, inputs), targets)
@@ -50,7 +51,7 @@ def test_value_and_gradient_are_those_of_the_loss(name, thrift):
 @pytest.mark.parametrize("name", ["default", "tied", *KINDS])
 def test_models_and_products_are_those_of_all_logits_and_of_every_block(name, form, thrift):
     model, anchor, tokens = problem_of(name)
-    found = pieces.objective(model, thrift, SURROGATES[form], BENDS[form])
+    found = staged.objective(model, SURROGATES[form], BENDS[form], thrift)
     curved = linearise(model.logits, SURROGATES[form], model.split)
     product = curvature_product(model.logits, BENDS[form], model.split)
     direction = noise(anchor, 7)
@@ -63,11 +64,12 @@ def test_models_and_products_are_those_of_all_logits_and_of_every_block(name, fo
 
 
 @pytest.mark.parametrize("region", ["curved", pytest.param("gradient", marks=pytest.mark.slow)])
-def test_compiled_they_follow_one_another_and_no_buffer_has_all_logits(region):
+def test_compiled_no_buffer_has_all_logits(region):
     shape = Decoder.model_validate({"layers": 1, "width": 8, "heads": 2, "qk_norm": "none"})
     model, (rows, time), vocabulary = decoder(shape, 2048, "plain"), (4, 64), 2048
-    found = getattr(pieces.objective(model, Thrift(6), SURROGATES["quadratic"], BENDS["quadratic"]), region)
-    compiled, anchor = torch.compile(found, fullgraph=True, dynamic=False), model.init(0)
+    found = getattr(staged.objective(model, SURROGATES["quadratic"], BENDS["quadratic"], Thrift(8)), region)
+    compiler, anchor = Compiler("default", fullgraph=True), model.init(0)
+    compiled = compiler(region, found)
     for seed in (0, 1):
         tokens = torch.randint(vocabulary, (rows, time + 1), generator=torch.Generator().manual_seed(seed))
         params = trees.along(anchor, noise(anchor, seed), 0.1)
@@ -75,26 +77,28 @@ def test_compiled_they_follow_one_another_and_no_buffer_has_all_logits(region):
         torch.testing.assert_close(compiled(*arguments), found(*arguments), atol=1e-6, rtol=1e-4)
         assert highest(lambda arguments=arguments: compiled(*arguments)) < 4 * rows * time * vocabulary
         anchor = params
+    assert set(compiler.graphs().values()) == {1}
 
 
 @pytest.mark.parametrize("region", ["curved", pytest.param("gradient", marks=pytest.mark.slow)])
-def test_compiled_the_blocks_are_taken_again_and_their_activations_are_never_there_together(region):
-    shape = Decoder.model_validate({"layers": 3, "width": 16, "heads": 2, "qk_norm": "none"})
+def test_compiled_the_stages_are_computed_again_and_their_activations_are_never_there_together(region):
+    shape = Decoder.model_validate({"layers": 5, "width": 16, "heads": 2, "qk_norm": "none"})
     model, anchor = decoder(shape, 32, "plain"), None
     kept, again = (
-        getattr(pieces.objective(model, Thrift(1, recomputed), SURROGATES["quadratic"], BENDS["quadratic"]), region)
+        getattr(staged.objective(model, SURROGATES["quadratic"], BENDS["quadratic"], Thrift(1, recomputed)), region)
         for recomputed in (False, True)
     )
-    compiled = torch.compile(again, fullgraph=True, dynamic=False)
+    compiler = Compiler("default", fullgraph=True)
+    whole, compiled = compiler(region, kept), compiler(region, again)
     for seed in (0, 1):
         tokens = torch.randint(32, (4, 65), generator=torch.Generator().manual_seed(seed))
         params = trees.along(model.init(seed), noise(model.init(seed), seed), 0.1)
         anchor = anchor or model.init(5)
         arguments = (params, anchor, tokens) if region == "curved" else (params, tokens)
-        torch.testing.assert_close(compiled(*arguments), kept(*arguments), atol=1e-6, rtol=1e-4)
+        for each in (whole, compiled):
+            torch.testing.assert_close(each(*arguments), kept(*arguments), atol=1e-6, rtol=1e-4)
         anchor = params
-    whole = torch.compile(kept, fullgraph=True, dynamic=False)
-    whole(*arguments)
+    assert set(compiler.graphs().values()) == {1}, "one graph, whatever the number of layers"
     most, least = (highest(lambda function=function: function(*arguments)) for function in (whole, compiled))
     assert least < 0.7 * most, (least, most)
 
