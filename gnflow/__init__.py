@@ -1,7 +1,7 @@
 """Declarative experiments with second-order optimizers for LLM pretraining.
 
-`load` a spec, `plan` it, `compile` it, `run` it; `batches` has the data of a plan, and `Run` reads what a run left
-behind. Each is imported when first used.
+`load` reads a spec, `plan` plans it, `compile` makes its program and `run` runs it. `batches` has the data of a plan,
+and `Run` reads the directory of a run. Each name is imported when it is first used.
 """
 
 from importlib import import_module
@@ -30,7 +30,10 @@ _HOMES = {
 
 
 def load(path: "Path | str", sets: "Sequence[str]" = ()) -> "Experiment":
-    """The experiment that a spec file describes, with `key=value` overrides. Raises SpecError with every problem."""
+    """Return the experiment that a spec file describes, with `key=value` overrides.
+
+    Raises SpecError with every problem of the file.
+    """
     from gnflow.spec.load import load
 
     return load(path, sets).experiment

@@ -1,22 +1,22 @@
-"""What may go wrong, each with the exit code that scripts rely on."""
+"""Errors that users can act on, each with the exit code that scripts rely on."""
 
 from collections.abc import Iterator
 
 
 class GnflowError(Exception):
-    """Something the user can act on; shown as one message, without a traceback."""
+    """An error that the user can act on. It is shown as one message, without a traceback."""
 
     exit_code = 1
 
 
 class SpecError(GnflowError):
-    """The spec, or what it asks for, is not valid."""
+    """A spec, or a value that it asks for, is not valid."""
 
     exit_code = 3
 
 
 class DataError(GnflowError):
-    """A corpus, shard or tokenizer is missing, damaged or does not fit."""
+    """A corpus, shard or tokenizer is missing, is damaged or does not fit."""
 
     exit_code = 4
 
@@ -28,7 +28,7 @@ class Diverged(GnflowError):
 
 
 class Preempted(GnflowError):
-    """The run was told to stop, by SIGTERM or a scheduler; it can be resumed."""
+    """SIGTERM or a scheduler stopped the run, which can be resumed."""
 
     exit_code = 6
 
@@ -40,13 +40,13 @@ class EnvironmentProblem(GnflowError):
 
 
 class DiskProblem(GnflowError):
-    """Nothing more can be written, or what was written is damaged."""
+    """A file cannot be written, or a written file is damaged."""
 
     exit_code = 8
 
 
 class Interrupted(GnflowError):
-    """The run was interrupted (Ctrl-C); it can be resumed."""
+    """The user interrupted the run (Ctrl-C), which can be resumed."""
 
     exit_code = 130
 
@@ -55,8 +55,8 @@ _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory",
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, or what it was raised from, says that memory ran out: torch's, numpy's or Python's own."""
-    for cause in causes(error):
+    """Return whether an error or one of its causes says that memory ran out, be it torch's, numpy's or Python's."""
+    for cause in walk_causes(error):
         if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
             return True
         if isinstance(cause, RuntimeError) and any(words in str(cause).lower() for words in _OUT_OF_MEMORY):
@@ -64,8 +64,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return False
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, and then whatever it was raised from or while handling, each once."""
+def walk_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and then its causes, each once: the errors that it was raised from or while handling."""
     seen: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in seen:

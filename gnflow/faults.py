@@ -1,6 +1,7 @@
-"""Points in the write paths at which a test has the process killed: GNFLOW_FAULT=checkpoint.after_write:3.
+"""Points in the write paths at which a test can kill the process: GNFLOW_FAULT=checkpoint.after_write:3.
 
-SIGKILL comes at the third passing of that point; without `:3` at the first. Unset, a point costs one comparison.
+SIGKILL comes when that point is passed for the third time, or for the first time without `:3`. If the variable is not
+set, a point costs one comparison.
 """
 
 import os
@@ -9,7 +10,7 @@ from collections.abc import Callable
 
 VARIABLE = "GNFLOW_FAULT"
 
-# Files that are replaced in one move, each with every moment of it.
+# Every file that is replaced in one move has all of these moments.
 FILES = ("experiment", "plan", "provenance", "state", "manifest", "metrics", "summary")
 MOMENTS = ("before_write", "in_write", "after_write", "after_rename")
 POINTS = (
@@ -29,15 +30,18 @@ class _Armed:
 
 
 def arm(fault: str) -> None:
-    """Sets what the environment variable would say; nothing when empty. Raises ValueError, with the points."""
+    """Choose the point and the count, in the form of the environment variable; an empty `fault` chooses none.
+
+    Raises ValueError, with the names of all points, for an unknown point or count.
+    """
     point, _, count = fault.partition(":")
     if fault and (point not in POINTS or not (count or "1").isdecimal() or int(count or 1) < 1):
-        raise ValueError(f"{fault!r} is no POINT or POINT:COUNT; the points are\n  " + "\n  ".join(POINTS))
+        raise ValueError(f"expected POINT or POINT:COUNT, got {fault!r}; the points are\n  " + "\n  ".join(POINTS))
     _Armed.point, _Armed.left = point or None, int(count or 1)
 
 
-def at(point: str, last: Callable[[], object] | None = None) -> None:
-    """Passes a point; where the process is to be killed, after doing `last`: half of what would follow."""
+def pass_point(point: str, last: Callable[[], object] | None = None) -> None:
+    """Kill the process if this is the chosen point. Before that, call `last`, which does half of the next work."""
     if _Armed.point != point:
         return
     _Armed.left -= 1

@@ -1,4 +1,4 @@
-"""Which loss a token bears as a target: the task of its row, and its own modality."""
+"""Groups of target tokens by the task of their row and by their own modality."""
 
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -20,4 +20,4 @@ GROUPS = (
     Group("generation", "text"),
     Group("generation", "image"),
 )
-"""In a micro-batch a token carries 1 + its index here; 0 bears no loss."""
+"""The groups by number: a token in a micro-batch has 1 + the index of its group; a token with 0 has no loss."""

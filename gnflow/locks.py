@@ -1,4 +1,4 @@
-"""One process at a time, the others waiting, for what is made once and used by all."""
+"""Locks between processes: one process makes what all of them use, and the others wait."""
 
 import fcntl
 import os
@@ -9,8 +9,11 @@ from typing import BinaryIO
 
 
 @contextmanager
-def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold a lock that the kernel drops when the process ends, however it ends; remove its file afterwards."""
+def lock_file(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock at `path`, and remove its file afterwards. The kernel drops the lock when the process ends.
+
+    `waiting` is called once if another process holds the lock.
+    """
     while True:
         with path.open("ab") as file:
             try:
@@ -18,7 +21,7 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
             except BlockingIOError:
                 waiting()
                 fcntl.flock(file, fcntl.LOCK_EX)
-            if not _is_still(path, file):
+            if not _is_current(path, file):
                 continue
             try:
                 yield
@@ -27,8 +30,8 @@ def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[N
             return
 
 
-def _is_still(path: Path, file: BinaryIO) -> bool:
-    """Whether `file` is the one that `path` names: whoever held the lock before may have removed it."""
+def _is_current(path: Path, file: BinaryIO) -> bool:
+    """Return whether `path` still names `file`. The process that held the lock before may have removed it."""
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The questions that an optimizer may ask of a problem, and the types that the whole package shares.
+"""The functions of a problem that an optimizer may call, and the types that the whole package shares.
 
 This module does not import torch.
 """
@@ -17,8 +17,8 @@ Tokens: TypeAlias = "Tensor"  # (rows, time + 1) of one micro-batch: inputs and,
 Scalar: TypeAlias = "Tensor"  # 0-D
 
 
-def equal_weight(tokens: Tokens) -> Scalar:
-    """Returns 1: the weight of a micro-batch when all micro-batches weigh the same."""
+def weigh_equally(tokens: Tokens) -> Scalar:
+    """Return 1, the weight of a micro-batch if all micro-batches weigh the same."""
     import torch
 
     return torch.ones((), device=tokens.device)
@@ -37,8 +37,8 @@ class LocalModel(NamedTuple):
     """(params, tokens) -> (gradient, value) of the model."""
     product: Callable[[Params, Tokens], Params]
     """(direction, tokens) -> the curvature of the model at its anchor, times `direction`."""
-    weight: Callable[[Tokens], Scalar] = equal_weight
-    """tokens -> what the micro-batch counts for in a mean over several."""
+    weight: Callable[[Tokens], Scalar] = weigh_equally
+    """tokens -> the weight of the micro-batch in a mean over several."""
 
 
 class Objective(NamedTuple):
@@ -58,11 +58,11 @@ class Objective(NamedTuple):
 
     `direction` may name a part of the anchor's parameters, as `params` may in `curved`.
     """
-    weight: Callable[[Tokens], Scalar] = equal_weight
-    """tokens -> what the micro-batch counts for in a mean over several."""
+    weight: Callable[[Tokens], Scalar] = weigh_equally
+    """tokens -> the weight of the micro-batch in a mean over several."""
 
-    def around(self, anchor: Params) -> LocalModel:
-        """Returns the convex model around `anchor`."""
+    def build_model(self, anchor: Params) -> LocalModel:
+        """Return the convex model around `anchor`."""
         return LocalModel(
             lambda params, tokens: self.curved(params, anchor, tokens)[1],
             lambda params, tokens: self.curved(params, anchor, tokens),

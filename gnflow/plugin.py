@@ -1,7 +1,7 @@
-"""All that a plug-in needs, in one module that does not import torch. See docs/plugins.md.
+"""All names that a plug-in needs, in one module that does not import torch. See docs/plugins.md.
 
-A kind is a class derived from one of the four bases, and the function that its `factory` names. The classes and types
-below are those that gnflow's own kinds are made of.
+A kind is a class derived from one of the four bases, and the function that its `factory` names. gnflow's own
+kinds use the same classes and types.
 """
 
 from gnflow.data.sources.opened import Opened as Opened
@@ -38,5 +38,5 @@ from gnflow.spec.training import MetricKind as MetricKind
 from gnflow.transform import Fisher as Fisher
 from gnflow.transform import Schedule as Schedule
 from gnflow.transform import Transform as Transform
-from gnflow.transform import counter as counter
-from gnflow.transform import rate as rate
+from gnflow.transform import make_counter as make_counter
+from gnflow.transform import make_rate as make_rate

@@ -1,4 +1,4 @@
-"""What is neither shown nor stored: users and passwords in addresses, access tokens, secrets of the environment."""
+"""Hide secrets in shown and stored texts: users and passwords in addresses, access tokens, secret variables."""
 
 import os
 import re
@@ -14,28 +14,28 @@ _QUERY = re.compile(r"(?i)(?<=[?&])((?:access_?|auth_?|api_?)?(?:token|key|secre
 _NAME = re.compile(r"(?i)(?<![a-z])(?:token|secret|pass(?:word|wd)|credentials?|(?:api|access)_?key)(?![a-z])")
 
 
-def is_name(variable: str) -> bool:
-    """Whether an environment variable of that name holds a secret."""
+def is_secret_name(variable: str) -> bool:
+    """Return whether an environment variable of this name holds a secret."""
     return _NAME.search(variable) is not None
 
 
-def written_in(text: str) -> bool:
-    """Whether the text itself shows a secret, whatever the environment holds."""
+def has_secret(text: str) -> bool:
+    """Return whether the form of a part of the text shows that it is a secret."""
     return any(form.search(text) for form in (_USER, _TOKEN, _QUERY))
 
 
-def without_secrets(text: str) -> str:
-    """The text with every secret taken out."""
+def hide_secrets(text: str) -> str:
+    """Return the text without secrets."""
     text = _QUERY.sub(rf"\1={HIDDEN}", _TOKEN.sub(HIDDEN, _USER.sub("", text)))
-    for value in sorted(set(_known()), key=len, reverse=True):
+    for value in sorted(set(_list_secrets()), key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     return text
 
 
-def _known() -> Iterator[str]:
-    """Secrets of the environment: they may be shown apart from the name or the address that they belong to."""
+def _list_secrets() -> Iterator[str]:
+    """Yield the secrets of the environment, which may occur without the name or the address that they belong to."""
     for name, value in os.environ.items():
-        found = [value] if is_name(name) else []
+        found = [value] if is_secret_name(name) else []
         for user in _USER.findall(value):
             password = user.removesuffix("@").partition(":")[2]
             found += [password, unquote(password)]

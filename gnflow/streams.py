@@ -1,7 +1,7 @@
-"""Standard output and error: what becomes of a verb when nobody can be told anything any more.
+"""Standard output and error, and the end of a verb that can no longer write to them.
 
-A verb that leaves something behind (a run, shards, a report) goes on in silence. A verb that only reads ends: silently
-where the reader has left, as in `gnflow list | head -1`, and with exit code 8 where the output cannot be written.
+A verb that leaves files behind (a run, shards, a report) goes on in silence. A verb that only reads ends. It ends in
+silence if the reader has left, as in `gnflow list | head -1`, and with exit code 8 if the output cannot be written.
 """
 
 import errno
@@ -29,7 +29,10 @@ class Stream(io.FileIO):
         """Whether a failure ends the verb."""
 
     def write(self, content: "ReadableBuffer") -> int:
-        """Writes what fits. Raises BrokenPipeError or DiskProblem if the stream is needed."""
+        """Write as many bytes as fit and return their number.
+
+        Raises BrokenPipeError or DiskProblem if the stream is needed and cannot be written to.
+        """
         try:
             while (written := super().write(content)) is None:  # the other side has made the pipe non-blocking
                 select.select([], [self], [])
@@ -45,34 +48,34 @@ class Stream(io.FileIO):
 
 
 def settle() -> None:
-    """Replaces the standard streams, and opens the null device for those that the process was started without."""
+    """Replace the standard streams, and open the null device for those that the process was started without."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:  # closed: the next file to be opened, such as a journal, would be taken for this stream
             _discard(descriptor)
-    sys.stdout = _replaced(sys.stdout, 1, needed=True)
-    sys.stderr = _replaced(sys.stderr, 2, needed=False)
+    sys.stdout = _wrap(sys.stdout, 1, needed=True)
+    sys.stderr = _wrap(sys.stderr, 2, needed=False)
 
 
-def dispense() -> None:
-    """Lets the verb at work go on when its output cannot be written."""
+def tolerate_failures() -> None:
+    """Let the current verb go on when its output cannot be written."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(raw := _raw(stream), Stream):
+        if isinstance(raw := _find_raw(stream), Stream):
             raw.needed = False
 
 
 def flush() -> None:
-    """Writes what is buffered. Raises what writing raises."""
+    """Write all buffered output. Raises the errors of `Stream.write`."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
 
 
-def _replaced(stream: TextIO | None, descriptor: int, *, needed: bool) -> TextIO:
-    """A stream that fails as `Stream` does, and is otherwise as before; one that a program has put there stays."""
+def _wrap(stream: TextIO | None, descriptor: int, *, needed: bool) -> TextIO:
+    """Return a stream that fails like `Stream` and is otherwise as before. A stream that a program has set stays."""
     if stream is None:
         return io.TextIOWrapper(io.BufferedWriter(Stream(descriptor, needed)), errors="backslashreplace")
-    if not isinstance(stream, io.TextIOWrapper) or _descriptor(stream) != descriptor:
+    if not isinstance(stream, io.TextIOWrapper) or _find_descriptor(stream) != descriptor:
         return stream
     with suppress(OSError):
         stream.flush()
@@ -85,13 +88,13 @@ def _replaced(stream: TextIO | None, descriptor: int, *, needed: bool) -> TextIO
     )
 
 
-def _descriptor(stream: TextIO) -> int | None:
+def _find_descriptor(stream: TextIO) -> int | None:
     with suppress(OSError, ValueError):
         return stream.fileno()
     return None
 
 
-def _raw(stream: TextIO) -> object:
+def _find_raw(stream: TextIO) -> object:
     return getattr(getattr(stream, "buffer", None), "raw", None)
 
 

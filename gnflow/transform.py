@@ -75,15 +75,15 @@ class Transform(NamedTuple, Generic[State]):
 AnyTransform: TypeAlias = Transform[AnyState]
 
 
-def counter(params: Params) -> Tensor:
-    """Returns a 0-D count of updates. It is an input of the compiled update, so that a new value compiles nothing."""
+def make_counter(params: Params) -> Tensor:
+    """Return a 0-D count of updates. It is an input of the compiled update, so that a new value compiles nothing."""
     import torch
 
     return torch.zeros((), dtype=torch.int64, device=next(iter(params.values())).device)
 
 
-def rate(value: float, params: Params) -> Tensor:
-    """Returns a 0-D learning rate. It is an input of the compiled update, so that a new value compiles nothing."""
+def make_rate(value: float, params: Params) -> Tensor:
+    """Return a 0-D learning rate. It is an input of the compiled update, so that a new value compiles nothing."""
     import torch
 
     return torch.full((), value, dtype=torch.float64, device=next(iter(params.values())).device)

@@ -13,96 +13,96 @@ Tree = TypeVar("Tree")
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
-    """Applies `function` to every tensor of a nested state and keeps the nesting of tuples and dicts."""
+    """Apply `function` to every tensor of a nested state and keeps the nesting of tuples and dicts."""
     result: Tree = pytree.tree_map(function, tree)
     return result
 
 
 def add(a: Params, b: Params) -> Params:
-    """Returns a + b."""
+    """Return a + b."""
     return {name: a[name] + b[name] for name in a}
 
 
 def subtract(a: Params, b: Params) -> Params:
-    """Returns a - b."""
+    """Return a - b."""
     return {name: a[name] - b[name] for name in a}
 
 
 def scale(a: Params, factor: float | Tensor) -> Params:
-    """Returns factor a."""
+    """Return factor a."""
     return {name: factor * value for name, value in a.items()}
 
 
-def along(origin: Params, direction: Params, alpha: float | Tensor) -> Params:
-    """Returns origin + alpha direction."""
+def move_along(origin: Params, direction: Params, alpha: float | Tensor) -> Params:
+    """Return origin + alpha direction."""
     return {name: value + alpha * direction[name] for name, value in origin.items()}
 
 
-def towards(origin: Params, goal: Params, alpha: float | Tensor) -> Params:
-    """Returns origin + alpha (goal - origin). It never holds all of goal - origin in memory."""
+def move_towards(origin: Params, goal: Params, alpha: float | Tensor) -> Params:
+    """Return origin + alpha (goal - origin). The whole of goal - origin is never in memory."""
     return {name: value + alpha * (goal[name] - value) for name, value in origin.items()}
 
 
 def select(condition: Tensor, a: Params, b: Params) -> Params:
-    """Returns a if the 0-D `condition` holds, else b."""
+    """Return a if the 0-D `condition` holds, else b."""
     return {name: torch.where(condition, value, b[name]) for name, value in a.items()}
 
 
 def dot(a: Params, b: Params) -> Tensor:
-    """Returns <a, b>, 0-D."""
+    """Return <a, b>, 0-D."""
     return torch.stack([(a[name] * b[name]).sum() for name in a]).sum()
 
 
 def norm(a: Params) -> Tensor:
-    """Returns the Euclidean norm over all tensors, 0-D."""
+    """Return the Euclidean norm over all tensors, 0-D."""
     return dot(a, a).sqrt()
 
 
 def clone(tree: Tree) -> Tree:
-    """Copies every tensor of a nested state."""
+    """Copy every tensor of a nested state."""
     return map_tensors(torch.clone, tree)
 
 
 def zeros(a: Params) -> Params:
-    """Returns zeros in the shapes of `a`."""
+    """Return zeros in the shapes of `a`."""
     return {name: torch.zeros_like(value) for name, value in a.items()}
 
 
 def flatten(a: Params) -> Tensor:
-    """Joins all entries into one vector."""
+    """Join all entries into one vector."""
     return torch.cat([value.flatten() for value in a.values()])
 
 
 def unflatten(vector: Tensor, like: Params) -> Params:
-    """Undoes `flatten`: returns views of `vector` in the shapes of `like`."""
+    """Undo `flatten`: returns views of `vector` in the shapes of `like`."""
     parts = torch.split(vector, [value.numel() for value in like.values()])
     return {name: part.view(value.shape) for part, (name, value) in zip(parts, like.items(), strict=True)}
 
 
 def pick(a: Params, names: Iterable[str]) -> Params:
-    """Returns the part of `a` that has these names."""
+    """Return the part of `a` that has these names."""
     return {name: a[name] for name in names}
 
 
-def leaves(tree: object) -> list[tuple[tuple[str, ...], Tensor]]:
-    """Lists every tensor of a nested state with its path."""
+def list_leaves(tree: object) -> list[tuple[tuple[str, ...], Tensor]]:
+    """List every tensor of a nested state with its path."""
     paths, _ = pytree.tree_flatten_with_path(tree)
     return [(tuple(_label(key) for key in path), leaf) for path, leaf in paths]
 
 
 def map_named(function: Callable[[tuple[str, ...], Tensor], Tensor], tree: Tree) -> Tree:
-    """Applies `function` to every tensor of a nested state together with its path, and keeps the nesting."""
+    """Apply `function` to every tensor of a nested state together with its path, and keeps the nesting."""
     result: Tree = pytree.tree_map_with_path(lambda path, leaf: function(tuple(map(_label, path)), leaf), tree)
     return result
 
 
-def named_tensors(tree: object) -> dict[str, Tensor]:
-    """Maps the path of every tensor, for example `inner/momentum/blocks.0.attention.query`, to the tensor."""
-    return {"/".join(path): leaf for path, leaf in leaves(tree)}
+def name_tensors(tree: object) -> dict[str, Tensor]:
+    """Map the path of every tensor, for example `inner/momentum/blocks.0.attention.query`, to the tensor."""
+    return {"/".join(path): leaf for path, leaf in list_leaves(tree)}
 
 
-def with_tensors(template: Tree, tensors: dict[str, Tensor]) -> Tree:
-    """Fills the nesting of `template` with named tensors. Undoes `named_tensors`; raises KeyError for a missing one."""
+def fill_tensors(template: Tree, tensors: dict[str, Tensor]) -> Tree:
+    """Fill the nesting of `template` with named tensors. Undoes `name_tensors`; raises KeyError for a missing one."""
     paths, structure = pytree.tree_flatten_with_path(template)
     leaves = [tensors["/".join(_label(key) for key in path)] for path, _ in paths]
     result: Tree = pytree.tree_unflatten(leaves, structure)
@@ -118,4 +118,4 @@ def _label(key: object) -> str:
         case pytree.SequenceKey():
             return str(key.idx)
         case _:
-            raise TypeError(f"no name for {key!r}")
+            raise TypeError(f"expected a key of a mapping, a field or an index, got {key!r}")

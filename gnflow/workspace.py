@@ -1,4 +1,4 @@
-"""Where things live: the project root and the directories under it."""
+"""The project root and the directories under it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,10 @@ class Workspace:
     root: Path
 
     @classmethod
-    def around(cls, path: Path) -> "Workspace":
-        """The nearest ancestor of `path` with a `dvc.yaml` or `.git`, else the directory of `path`.
+    def find(cls, path: Path) -> "Workspace":
+        """Find the nearest ancestor of `path` with a `dvc.yaml` or `.git`, else the directory of `path`.
 
-        The `dvc.yaml` of a study is a pipeline of the project around it.
+        The `dvc.yaml` of a study does not count, since it is a pipeline of the project around the study.
         """
         start = path.resolve()
         start = start if start.is_dir() else start.parent
@@ -27,20 +27,20 @@ class Workspace:
         return cls(start)
 
     @classmethod
-    def holding(cls, run: Path) -> "Workspace":
-        """The project that a run directory lies in; that around here for one which was copied out of its own."""
-        found = cls.around(run)
-        return found if found.root != run.resolve() else cls.around(Path.cwd())
+    def find_for_run(cls, run: Path) -> "Workspace":
+        """Find the project that a run directory lies in, or the current one if the run was copied out of its own."""
+        found = cls.find(run)
+        return found if found.root != run.resolve() else cls.find(Path.cwd())
 
     @property
-    def marked(self) -> bool:
-        """Whether something says that the root is that of a project."""
+    def is_project(self) -> bool:
+        """Whether the root has a mark of a project."""
         return any((self.root / mark).exists() for mark in MARKS)
 
     @property
-    def reproducible(self) -> bool:
-        """Whether `dvc repro` works here: there is a Git and a DVC repository around the root."""
-        return all(within(self.root, name) for name in (".git", ".dvc"))
+    def can_reproduce(self) -> bool:
+        """Whether `dvc repro` works here, because a Git and a DVC repository are around the root."""
+        return all(find_ancestor(self.root, name) for name in (".git", ".dvc"))
 
     @property
     def runs(self) -> Path:
@@ -54,7 +54,7 @@ class Workspace:
 
     @property
     def cache(self) -> Path:
-        """The folder of what can be made again, such as starting weights and compiled graphs."""
+        """The folder of files that can be made again, such as starting weights and compiled graphs."""
         return self.root / ".gnflow"
 
     @property
@@ -63,6 +63,6 @@ class Workspace:
         return self.root / "mlflow"
 
 
-def within(folder: Path, name: str) -> Path | None:
-    """The nearest of the folder and its ancestors that has a file or directory of this name."""
+def find_ancestor(folder: Path, name: str) -> Path | None:
+    """Return the folder or its nearest ancestor that has a file or directory of this name; None if there is none."""
     return next((place for place in (folder, *folder.parents) if (place / name).exists()), None)

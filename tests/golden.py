@@ -75,7 +75,7 @@ def trajectory(name: str, root: Path) -> list[Moment]:
 
 def moment(params: Mapping[str, Tensor], optimizer: object) -> Moment:
     bits = hashlib.sha256()
-    for name, tensor in trees.named_tensors((params, optimizer)).items():
+    for name, tensor in trees.name_tensors((params, optimizer)).items():
         bits.update(name.encode() + tensor.contiguous().numpy().tobytes())
     return Moment({name: sketch(weight) for name, weight in params.items()}, bits.hexdigest()[:16])
 

@@ -44,7 +44,7 @@ def network(kind: str, kernel: Kernel = "plain", **fields: object):
 def small(kind: str, kernel: Kernel = "plain", **fields: object) -> Problem:
     """Two layers of width 8, every weight moved off its initial value, four rows of five tokens."""
     model = network(kind, kernel, **fields)
-    params = trees.along(model.init(0), noise(model.init(0), 1), 0.1)
+    params = trees.move_along(model.init(0), noise(model.init(0), 1), 0.1)
     return Problem(model, trees.map_tensors(lambda w: w.double(), params), tokens(kind, 4))
 
 

@@ -37,7 +37,7 @@ def small(variant: str = "default", kernel: Kernel = "plain", seed: int = 0) -> 
     """Two layers of width 8, every weight moved off its initial value, four rows of five tokens."""
     spec = Decoder.model_validate({"layers": 2, "width": 8, "heads": 2, "hidden": 10, **VARIANTS[variant]})
     model = decoder(spec, VOCABULARY, kernel)
-    params = trees.along(model.init(seed), noise(model.init(seed), seed + 1), 0.1)
+    params = trees.move_along(model.init(seed), noise(model.init(seed), seed + 1), 0.1)
     tokens = torch.randint(VOCABULARY, (4, 6), generator=torch.Generator().manual_seed(seed))
     return Problem(model, trees.map_tensors(lambda w: w.double(), params), tokens)
 

@@ -18,7 +18,7 @@ from gnflow.workspace import Workspace
 def main(*runs: str) -> int:
     import gnflow.track.logged_model  # noqa: F401
 
-    uri = location.tracking_uri(Workspace.around(Path.cwd()))
+    uri = location.tracking_uri(Workspace.find(Path.cwd()))
     together = Barrier(len(runs))
 
     def work(run: str) -> int:

@@ -77,9 +77,9 @@ COMPILED_HERE = (
 )  # others: tests/compiler/test_program.py
 # The least that the descents must reach: nats of text, and parts of a quadratic.
 LEAST = {
-    behaviour.descends_on_text: 0.3,
-    behaviour.descends_a_parabola: 0.02,
-    behaviour.descends_an_ill_conditioned_quadratic: 0.02,
+    behaviour.check_descent_on_text: 0.3,
+    behaviour.check_descent_on_parabola: 0.02,
+    behaviour.check_descent_on_ill_conditioned_quadratic: 0.02,
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gnflow import compile as compile_plan
-from gnflow.commands.new import new
+from gnflow.commands.new import write_spec
 from gnflow.compiler import methods
 from gnflow.compiler.plan import plan
 from gnflow.errors import EnvironmentProblem, SpecError
@@ -75,7 +75,7 @@ def test_the_schema_of_the_project_has_it_and_the_committed_one_has_not(project:
 
 def test_a_spec_is_scaffolded_for_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
-    assert new("idea", optimizer="lion") == 0
+    assert write_spec("idea", optimizer="lion") == 0
     text = (project / "idea.yaml").read_text()
     assert "# Weight of the old momentum in the new one." in text
     assert load(project / "idea.yaml").experiment.optimizer.kind == "lion"
@@ -129,9 +129,9 @@ def test_what_a_run_used_is_in_its_provenance_and_a_change_is_seen(project: Path
     assert (used["group"], used["kind"], used["file"]) == ("optimizers", "lion", str(project / "my_optimizers.py"))
     (project / "my_optimizers.py").write_text(LION + "\n# another line\n")
     again = run(Run.load(done.directory).experiment, Workspace(project), project / "runs" / "again")
-    from gnflow.study.circumstances import changes
+    from gnflow.study.circumstances import find_changes
 
-    assert "plug-in lion" in changes(done, again.directory)
+    assert "plug-in lion" in find_changes(done, again.directory)
 
 
 def test_a_file_can_be_tried_without_a_pyproject(project: Path) -> None:
@@ -183,9 +183,11 @@ BAD_WHEN_BUILT = {
         "returned nothing, expected Transform",
     ),
     "an update of another shape": (swapped(".sign() for", ".sign().sum() for"), "has shape (), expected (2, 257, 16)"),
-    "a state that is no tensors": (swapped("counter(params)", "3"), "its state holds 3 at `updates`"),
+    "a state that is no tensors": (swapped("make_counter(params)", "3"), "its state holds 3 at `updates`"),
     "a state with a plain dict": (
-        swapped("return LionState(counter(params), rate(learning_rate, params), {", "return dict(**{"),
+        swapped(
+            "return LionState(make_counter(params), make_rate(learning_rate, params), momentum)", "return momentum"
+        ),
         "its state is a dict, expected a NamedTuple",
     ),
     "a rate of another name": (
@@ -193,7 +195,7 @@ BAD_WHEN_BUILT = {
         "its state has no field `learning_rate`",
     ),
     "a rate of another type": (
-        swapped("rate(learning_rate, params)", "rate(1.0, params).float()"),
+        swapped("make_rate(learning_rate, params)", "make_rate(1.0, params).float()"),
         "expected 0-D float64",
     ),
     "an update that raises": (swapped("        old = state.momentum", "        old = state.past"), "AttributeError"),
@@ -332,7 +334,7 @@ arms: {lion: ../../own.yaml}
 """
     )
     design = load_study(study)
-    assert [0.5 <= trial.values["optimizer.beta"] <= 0.9 for trial in design.arm("lion").trials] == [True, True]  # type: ignore[operator]
+    assert [0.5 <= trial.values["optimizer.beta"] <= 0.9 for trial in design.find_arm("lion").trials] == [True, True]  # type: ignore[operator]
 
 
 def test_a_built_in_optimizer_is_one_file_and_one_row(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,7 +356,7 @@ def test_a_built_in_optimizer_is_one_file_and_one_row(project: Path, monkeypatch
 LARS = '''
 from typing import Literal, NamedTuple
 
-from gnflow.plugin import FirstOrder, Params, Rate, Scalar, Transform, counter, rate
+from gnflow.plugin import FirstOrder, Params, Rate, Scalar, Transform, make_counter, make_rate
 
 
 class Lars(FirstOrder):
@@ -377,7 +379,8 @@ SEEN = []
 
 def lars(learning_rate, schedule):
     def init(params):
-        return LarsState(counter(params), rate(learning_rate, params), {name: w.sum() for name, w in params.items()})
+        sums = {name: w.sum() for name, w in params.items()}
+        return LarsState(make_counter(params), make_rate(learning_rate, params), sums)
 
     def update(gradients, state, params):
         SEEN.append({name: tuple(g.shape) for name, g in gradients.items()})

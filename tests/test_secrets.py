@@ -6,7 +6,7 @@ import pytest
 
 from gnflow.cli import main
 from gnflow.errors import DataError
-from gnflow.secrets import is_name, without_secrets, written_in
+from gnflow.secrets import has_secret, hide_secrets, is_secret_name
 
 
 @pytest.mark.parametrize(
@@ -21,16 +21,16 @@ from gnflow.secrets import is_name, without_secrets, written_in
     ],
 )  # fmt: skip
 def test_addresses_and_tokens_are_shown_without_their_secret(text: str, left: str) -> None:
-    assert written_in(text)
-    assert without_secrets(text) == left
+    assert has_secret(text)
+    assert hide_secrets(text) == left
 
 
 @pytest.mark.parametrize(
     "text", ["/data/a@b.txt", "sqlite:////tmp/a@b.db", "a: b", "tokens=5", "https://host/tokens?page=2", "sk_small"]
 )
 def test_what_is_no_secret_stays(text: str) -> None:
-    assert not written_in(text)
-    assert without_secrets(text) == text
+    assert not has_secret(text)
+    assert hide_secrets(text) == text
 
 
 def test_secrets_of_the_environment_are_hidden_wherever_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +38,7 @@ def test_secrets_of_the_environment_are_hidden_wherever_they_stand(monkeypatch: 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:p%40ssword@host")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "forever")
     text = "opaque-value, p%40ssword, p@ssword, forever"
-    assert without_secrets(text) == "***, ***, ***, forever"
+    assert hide_secrets(text) == "***, ***, ***, forever"
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_secrets_of_the_environment_are_hidden_wherever_they_stand(monkeypatch: 
     ],
 )  # fmt: skip
 def test_a_secret_variable_is_known_by_its_name(name: str, secret: bool) -> None:
-    assert is_name(name) is secret
+    assert is_secret_name(name) is secret
 
 
 @pytest.mark.parametrize("error", [DataError, RuntimeError])
@@ -62,7 +62,7 @@ def test_neither_a_message_nor_a_traceback_shows_one(
 
     monkeypatch.setenv("HF_TOKEN", "opaque-value")
     monkeypatch.setenv("PYDANTIC_DISABLE_PLUGINS", "true")
-    monkeypatch.setattr("gnflow.commands.schema.schema", fail)
+    monkeypatch.setattr("gnflow.commands.schema.print_schema", fail)
     monkeypatch.setattr(sys, "argv", ["gnflow", "schema"])
     with pytest.raises(SystemExit):
         main()

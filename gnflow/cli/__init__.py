@@ -1,4 +1,4 @@
-"""`gnflow`: the verbs. Each imports its command only when it is called."""
+"""The verbs of `gnflow`. Each imports its command only when it is called."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ import traceback
 from gnflow import streams
 from gnflow.cli.app import app as app
 from gnflow.errors import EnvironmentProblem, GnflowError, is_out_of_memory
-from gnflow.secrets import without_secrets
+from gnflow.secrets import hide_secrets
 
 # In the order of `gnflow --help`.
 from gnflow.cli import specs as specs  # isort: skip
@@ -17,7 +17,7 @@ from gnflow.cli import machine as machine  # isort: skip
 
 
 def main() -> None:
-    """The entry point: exit codes as in the README, no traceback for what the user can act on."""
+    """Run the command line and exit with a code of the README. Errors that users can act on have no traceback."""
     # Looking for pydantic plug-ins in every installed distribution takes longer than checking a spec.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")
     streams.settle()
@@ -27,7 +27,7 @@ def main() -> None:
         finally:
             streams.flush()
     except GnflowError as error:
-        print(without_secrets(str(error)), file=sys.stderr)
+        print(hide_secrets(str(error)), file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader has left, as `head` does
         sys.exit(1)
@@ -35,9 +35,9 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         if is_out_of_memory(error):
-            print("This needs more memory than there is; `gnflow plan SPEC` says how much, and what would need less.",
+            print("There is not enough memory. `gnflow plan SPEC` says how much a run needs, and what would need less.",
                   file=sys.stderr)  # fmt: skip
             sys.exit(EnvironmentProblem.exit_code)
-        print(without_secrets(traceback.format_exc()), file=sys.stderr)
+        print(hide_secrets(traceback.format_exc()), file=sys.stderr)
         print("This is a fault in gnflow. Please report it, with the lines above and the spec.", file=sys.stderr)
         sys.exit(1)

@@ -18,36 +18,48 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="A spec file.", show_default=False)]
-Specs = Annotated[list[Path], typer.Argument(metavar="SPEC", help="Spec files.", show_default=False)]
+Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="The YAML file that describes the run.", show_default=False)]
+Specs = Annotated[
+    list[Path], typer.Argument(metavar="SPEC", help="The YAML files that describe the runs.", show_default=False)
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override one value, as in training.seed=3. Repeatable.", show_default=False
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override one value, such as training.seed=3. The option can be repeated.",
+        show_default=False,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or its name.", show_default=False)]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The directory or the name of a run.", show_default=False)]
 Targets = Annotated[
     list[float] | None,
     typer.Option(
         "--target",
-        help="Held-out loss to reach. Repeatable. Default: the one of the runs, or equal budgets.",
+        help="Compare the cost of reaching this held-out loss. The option can be repeated. Default: the target of the "
+        "runs; equal budgets if they have none in common.",
         show_default=False,
     ),
 ]
 Reference = Annotated[
     str | None,
     typer.Option(
-        metavar="ARM", help="The arm to compare to. Default: the fewest steps, or the lowest loss.", show_default=False
+        metavar="ARM",
+        help="Compare the other arms to this one. Default: the arm with the fewest steps or the lowest loss.",
+        show_default=False,
     ),
 ]
-RunDir = Annotated[Path | None, typer.Option(help="Where to put the run. Default: runs/<name>.", show_default=False)]
-Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories, or their names.", show_default=False)]
+RunDir = Annotated[
+    Path | None, typer.Option(help="Write the run to this directory. Default: runs/<name>.", show_default=False)
+]
+Runs = Annotated[
+    list[Path], typer.Argument(metavar="RUN", help="The directories or the names of runs.", show_default=False)
+]
 
 
-def _version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
@@ -56,13 +68,15 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def gnflow(
+def handle_options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
     plugin: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="Try the kinds of a Python file. Repeatable.", show_default=False),
+        typer.Option(
+            metavar="FILE", help="Load the kinds of this Python file. The option can be repeated.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Declarative experiments with second-order optimizers for LLM pretraining."""

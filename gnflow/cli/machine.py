@@ -8,30 +8,30 @@ from gnflow import streams
 from gnflow.cli.app import Json, app
 
 
-@app.command()
-def doctor(json: Json = False) -> None:
-    """Check this machine: packages, compiler, device, store."""
-    from gnflow.commands.doctor import doctor
+@app.command("doctor")
+def diagnose(json: Json = False) -> None:
+    """Check the packages, compiler, device and store of this machine."""
+    from gnflow.commands.doctor import diagnose
 
-    raise typer.Exit(doctor(json=json))
+    raise typer.Exit(diagnose(json=json))
 
 
-@app.command()
-def ui(
-    host: Annotated[str, typer.Option(help="Address to serve on; 0.0.0.0 is every address.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to serve on.")] = 5000,
+@app.command("ui")
+def serve_ui(
+    host: Annotated[str, typer.Option(help="Serve on this address; 0.0.0.0 means all addresses.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Serve on this port.")] = 5000,
     allowed: Annotated[
         list[str] | None,
         typer.Option(
             "--allow",
             metavar="NAME",
-            help="A name by which browsers ask for this machine, besides its own. Repeatable.",
+            help="Let browsers address this machine by this name as well. The option can be repeated.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
     """Open the MLflow UI on this project's store."""
-    from gnflow.commands.ui import ui
+    from gnflow.commands.ui import serve_ui
 
-    streams.dispense()
-    raise typer.Exit(ui(host=host, port=port, allowed=allowed or ()))
+    streams.tolerate_failures()
+    raise typer.Exit(serve_ui(host=host, port=port, allowed=allowed or ()))

@@ -11,13 +11,13 @@ from gnflow.cli.app import Json, Reference, Run, Runs, Targets, app
 
 @app.command()
 def show(run: Run, json: Json = False) -> None:
-    """Show one run."""
+    """Show the settings, the state and the results of one run."""
     from gnflow.commands.show import show
 
     raise typer.Exit(show(run, json=json))
 
 
-@app.command(name="list")
+@app.command("list")
 def list_runs(json: Json = False) -> None:
     """List the runs of this project."""
     from gnflow.commands.list import list_runs
@@ -32,7 +32,7 @@ def compare(
     reference: Reference = None,
     json: Json = False,
 ) -> None:
-    """Compare what runs needed to reach a target, or their losses at equal budgets."""
+    """Compare costs to a target, or losses at equal budgets."""
     from gnflow.commands.compare import compare
 
     raise typer.Exit(compare(runs, targets=targets or (), reference=reference, json=json))
@@ -41,17 +41,19 @@ def compare(
 @app.command()
 def report(
     runs: Runs,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML page to write.")] = Path("report.html"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="Write the HTML page to this file.")] = Path(
+        "report.html"
+    ),
     targets: Targets = None,
     reference: Reference = None,
     title: Annotated[
-        str | None, typer.Option(help="Of the page. Default: the arms and the target.", show_default=False)
+        str | None, typer.Option(help="Give the page this title. Default: the arms and the target.", show_default=False)
     ] = None,
 ) -> None:
-    """Write the comparison as one HTML page, its charts as PNG and SVG."""
+    """Write a comparison as an HTML page, and its charts as pictures."""
     from gnflow.commands.report import report
 
-    streams.dispense()
+    streams.tolerate_failures()
     raise typer.Exit(report(runs, output=output, targets=targets or (), reference=reference, title=title))
 
 
@@ -59,24 +61,25 @@ def report(
 def rerun(
     run: Run,
     keep: Annotated[
-        Path | None, typer.Option(help="Repeat it here, and leave it there.", metavar="DIR", show_default=False)
+        Path | None,
+        typer.Option(help="Repeat the run in this new directory, and keep it.", metavar="DIR", show_default=False),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Repeat a run from its own directory; say whether it agrees."""
+    """Repeat a run, and say whether the results agree."""
     from gnflow.commands.rerun import rerun
 
-    streams.dispense()
+    streams.tolerate_failures()
     raise typer.Exit(rerun(run, keep=keep, json=json))
 
 
 @app.command()
 def replay(
     run: Run,
-    step: Annotated[int, typer.Argument(metavar="STEP", help="The step, from 1.", show_default=False)],
+    step: Annotated[int, typer.Argument(metavar="STEP", help="The number of the step, from 1.", show_default=False)],
     json: Json = False,
 ) -> None:
-    """Take one step of a run again, eagerly; name the first tensor that is not finite."""
+    """Repeat one step, and name the first tensor that is not finite."""
     from gnflow.commands.replay import replay
 
     raise typer.Exit(replay(run, step, json=json))
@@ -84,8 +87,8 @@ def replay(
 
 @app.command()
 def track(runs: Runs) -> None:
-    """Mirror runs to MLflow, or all below a directory; refills it."""
+    """Send MLflow the records of runs, or of all runs in a directory."""
     from gnflow.commands.track import track
 
-    streams.dispense()
+    streams.tolerate_failures()
     raise typer.Exit(track(runs))

@@ -14,12 +14,15 @@ def run(
     spec: Spec,
     sets: Sets = None,
     run_dir: RunDir = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin again, even if there is a run to resume.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin again, even if a run can be resumed.")] = False,
     supersede: Annotated[
-        bool, typer.Option("--supersede", help="Move a run of another spec aside, to .superseded/; resume one of this.")
+        bool,
+        typer.Option(
+            "--supersede", help="Move a run of another spec aside to .superseded/, or resume a run of this spec."
+        ),
     ] = False,
     extend: Annotated[
-        bool, typer.Option("--extend", help="Let the run that is there go on to a later end of this spec.")
+        bool, typer.Option("--extend", help="Continue the existing run to the later end of this spec.")
     ] = False,
 ) -> None:
     """Plan, compile and run a spec, or resume its interrupted run."""
@@ -27,41 +30,44 @@ def run(
 
     if extend and (fresh or supersede):
         raise typer.BadParameter(
-            "it goes on from the run that --fresh or --supersede would replace", param_hint="--extend"
+            "it continues the run that --fresh or --supersede would replace; leave one of them out",
+            param_hint="--extend",
         )
-    streams.dispense()
+    streams.tolerate_failures()
     raise typer.Exit(run(spec, sets=sets or (), run_dir=run_dir, fresh=fresh, supersede=supersede, extend=extend))
 
 
-@app.command()
-def init() -> None:
-    """Make the folder around here a project: Git, DVC and .gitignore; what is there stays."""
-    from gnflow.commands.init import init
+@app.command("init")
+def make_project() -> None:
+    """Make a project here, with Git, DVC and .gitignore. Existing files stay as they are."""
+    from gnflow.commands.init import make_project
 
-    raise typer.Exit(init())
+    raise typer.Exit(make_project())
 
 
-@app.command()
-def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the spec and of its run.", show_default=False)],
+@app.command("new")
+def write_spec(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The name of the spec and of its run.", show_default=False)
+    ],
     optimizer: Annotated[
         str | None,
-        typer.Option(metavar="KIND", help="As in optimizer.kind. Default: gauss_newton.", show_default=False),
+        typer.Option(metavar="KIND", help="Use this kind of optimizer. Default: gauss_newton.", show_default=False),
     ] = None,
     base: Annotated[
-        Path | None, typer.Option("--from", metavar="SPEC", help="A spec to begin with.", show_default=False)
+        Path | None, typer.Option("--from", metavar="SPEC", help="Start from this spec.", show_default=False)
     ] = None,
 ) -> None:
-    """Write a spec to begin with, every value explained."""
-    from gnflow.commands.new import new
+    """Write a new spec that explains its values."""
+    from gnflow.commands.new import write_spec
 
-    streams.dispense()
-    raise typer.Exit(new(name, optimizer=optimizer, base=base))
+    streams.tolerate_failures()
+    raise typer.Exit(write_spec(name, optimizer=optimizer, base=base))
 
 
 @app.command()
 def check(specs: Specs, sets: Sets = None, json: Json = False) -> None:
-    """Validate specs; every problem at once, exit code 3."""
+    """Validate specs, and print all problems at once (exit code 3)."""
     from gnflow.commands.check import check
 
     raise typer.Exit(check(specs, sets=sets or (), json=json))
@@ -74,7 +80,7 @@ def plan(
     parameters: Annotated[bool, typer.Option("--parameters", help="List every tensor and its rule as well.")] = False,
     json: Json = False,
 ) -> None:
-    """Show what a run would do and cost; nothing is allocated."""
+    """Show the work and the cost of a run without allocating anything."""
     from gnflow.commands.plan import plan
 
     raise typer.Exit(plan(spec, sets=sets or (), json=json, parameters=parameters))
@@ -84,7 +90,10 @@ def plan(
 def explain(
     spec: Spec,
     key: Annotated[
-        str | None, typer.Argument(metavar="[KEY]", help="For example optimizer.inner.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[KEY]", help="The key to explain, such as optimizer.inner. Default: all keys.", show_default=False
+        ),
     ] = None,
     sets: Sets = None,
     json: Json = False,
@@ -97,30 +106,30 @@ def explain(
 
 @app.command()
 def verify(specs: Specs, sets: Sets = None, json: Json = False) -> None:
-    """Check derivatives and optimizers of specs, on small copies."""
+    """Check derivatives and optimizers of specs on small copies."""
     from gnflow.commands.verify import verify
 
     raise typer.Exit(verify(specs, sets=sets or (), json=json))
 
 
-@app.command()
-def schema(
+@app.command("schema")
+def print_schema(
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write to this file.", show_default=False)
+        Path | None, typer.Option("-o", "--output", help="Write the schema to this file.", show_default=False)
     ] = None,
 ) -> None:
     """Print the JSON Schema of a spec, for editors."""
-    from gnflow.commands.schema import schema
+    from gnflow.commands.schema import print_schema
 
     if output is not None:
-        streams.dispense()
-    raise typer.Exit(schema(output))
+        streams.tolerate_failures()
+    raise typer.Exit(print_schema(output))
 
 
 @app.command()
 def prepare(specs: Specs, sets: Sets = None) -> None:
-    """Fetch and tokenize the data of specs; `run` does it when needed."""
+    """Fetch and tokenize the data of specs. `run` does this when needed."""
     from gnflow.commands.prepare import prepare
 
-    streams.dispense()
+    streams.tolerate_failures()
     raise typer.Exit(prepare(specs, sets=sets or ()))

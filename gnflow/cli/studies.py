@@ -8,52 +8,53 @@ import typer
 from gnflow import streams
 from gnflow.cli.app import Json, RunDir, Sets, Spec, app
 
-study = typer.Typer(help="Comparisons of several methods: tuning, seeds, a DVC pipeline.", no_args_is_help=True)
+study = typer.Typer(help="Compare several methods, with tuning, seeds and a DVC pipeline.", no_args_is_help=True)
 app.add_typer(study, name="study")
-Study = Annotated[Path, typer.Argument(metavar="STUDY", help="A folder with a study.yaml.", show_default=False)]
+Study = Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of a study.yaml.", show_default=False)]
 
 
 @study.command("plan")
-def study_plan(folder: Study, json: Json = False) -> None:
+def plan_study(folder: Study, json: Json = False) -> None:
     """Show the runs of a study and what they cost at most."""
-    from gnflow.commands.study import plan
+    from gnflow.commands.study import plan_study
 
-    raise typer.Exit(plan(folder, json=json))
+    raise typer.Exit(plan_study(folder, json=json))
 
 
 @study.command("pipeline")
-def study_pipeline(
+def write_pipeline(
     folder: Study,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit 3 unless the file is up to date.")
+        bool, typer.Option("--check", help="Write nothing, and exit with code 3 unless the file is up to date.")
     ] = False,
 ) -> None:
-    """Write the study's dvc.yaml, one stage for each run."""
-    from gnflow.commands.study import pipeline
+    """Write the study's dvc.yaml, with one stage for each run."""
+    from gnflow.commands.study import write_pipeline
 
-    streams.dispense()
-    raise typer.Exit(pipeline(folder, check=check))
+    streams.tolerate_failures()
+    raise typer.Exit(write_pipeline(folder, check=check))
 
 
 @study.command("choose")
-def study_choose(
-    folder: Study, arm: Annotated[str, typer.Argument(metavar="ARM", help="An arm of it.", show_default=False)]
+def choose_values(
+    folder: Study,
+    arm: Annotated[str, typer.Argument(metavar="ARM", help="The name of an arm of the study.", show_default=False)],
 ) -> None:
     """Write the spec of an arm's best trial to tuned/."""
-    from gnflow.commands.study import choose
+    from gnflow.commands.study import choose_values
 
-    streams.dispense()
-    raise typer.Exit(choose(folder, arm))
+    streams.tolerate_failures()
+    raise typer.Exit(choose_values(folder, arm))
 
 
 @study.command("run")
-def study_run(
+def run_job(
     spec: Spec,
     sets: Sets = None,
     run_dir: RunDir = None,
 ) -> None:
-    """Run one run of a study: like `run --supersede`, but divergence counts as a result (exit 0)."""
-    from gnflow.commands.study import run
+    """Run one run of a study, like `run --supersede`. Divergence counts as a result (exit 0)."""
+    from gnflow.commands.study import run_job
 
-    streams.dispense()
-    raise typer.Exit(run(spec, sets=sets or (), run_dir=run_dir))
+    streams.tolerate_failures()
+    raise typer.Exit(run_job(spec, sets=sets or (), run_dir=run_dir))

@@ -1,23 +1,23 @@
-"""`gnflow check`: is this a valid spec, and what will a run of it lack here?"""
+"""`gnflow check`: validate specs, and list what is missing here for their runs."""
 
 import json as encoder
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from gnflow.commands.lacking import lacking
+from gnflow.commands.lacking import find_missing
 from gnflow.spec.load import load
 from gnflow.spec.problems import Problem, SpecProblems, shown
 
 
-class Checked(NamedTuple):
-    """What is wrong with a spec, and what a run of it will lack on this machine."""
+class CheckResult(NamedTuple):
+    """The problems of a spec, and a sentence for each thing that its run would lack on this machine."""
 
     problems: Sequence[Problem] = ()
     lacks: Sequence[str] = ()
 
     def to_json(self, spec: Path) -> dict[str, object]:
-        """The entry of one spec; `lacks` only where there is something."""
+        """Return the JSON entry of one spec; `lacks` is left out if it is empty."""
         problems = [problem.to_json() for problem in self.problems]
         return {"spec": shown(spec), "ok": not problems, "problems": problems} | (
             {"lacks": list(self.lacks)} if self.lacks else {}
@@ -25,8 +25,8 @@ class Checked(NamedTuple):
 
 
 def check(specs: Sequence[Path], *, sets: Sequence[str] = (), json: bool) -> int:
-    """Prints every problem of every spec, each once; 3 when there is one. What a run lacks leaves it at 0."""
-    found = {spec: _checked(spec, sets) for spec in specs}
+    """Print every problem of every spec once. Return 3 if there is one, else 0, even if a run lacks something."""
+    found = {spec: _check_spec(spec, sets) for spec in specs}
     bad = any(checked.problems for checked in found.values())
     if json:
         files = [checked.to_json(spec) for spec, checked in found.items()]
@@ -35,21 +35,21 @@ def check(specs: Sequence[Path], *, sets: Sequence[str] = (), json: bool) -> int
         for text in dict.fromkeys(str(problem) for checked in found.values() for problem in checked.problems):
             print(text, end="\n\n")
         for spec, checked in found.items():
-            print(f"{shown(spec)}: {_verdict(checked.problems)}")
+            print(f"{shown(spec)}: {_count_problems(checked.problems)}")
             for sentence in checked.lacks:
-                print(f"  a run needs what is not here: {sentence}")
+                print(f"  missing for a run: {sentence}")
     return SpecProblems.exit_code if bad else 0
 
 
-def _checked(spec: Path, sets: Sequence[str]) -> Checked:
+def _check_spec(spec: Path, sets: Sequence[str]) -> CheckResult:
     try:
         loaded = load(spec, sets)
     except SpecProblems as invalid:
-        return Checked(invalid.problems)
-    return Checked(lacks=lacking(loaded.experiment, loaded.workspace))
+        return CheckResult(invalid.problems)
+    return CheckResult(lacks=find_missing(loaded.experiment, loaded.workspace))
 
 
-def _verdict(problems: Sequence[Problem]) -> str:
+def _count_problems(problems: Sequence[Problem]) -> str:
     if not problems:
         return "ok"
     return "1 problem" if len(problems) == 1 else f"{len(problems)} problems"

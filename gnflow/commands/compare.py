@@ -7,10 +7,10 @@ from pathlib import Path
 
 from gnflow.study import figures, tables
 from gnflow.study.budget_verdict import COARSE
-from gnflow.study.budgets import Budget, Difference, Reached
+from gnflow.study.budgets import Budget, BudgetResult, Difference
 from gnflow.study.comparison import Comparison
 from gnflow.study.comparison import compare as compared
-from gnflow.study.find import exit_code, readable
+from gnflow.study.find import read_runs, report_unread
 from gnflow.study.intervals import Interval
 from gnflow.study.profile import Profile
 from gnflow.study.ratios import Estimate
@@ -23,110 +23,115 @@ TAUS = (1.0, 1.5, 2.0, 4.0)
 
 
 def compare(runs: Sequence[Path], *, targets: Sequence[float], reference: str | None, json: bool) -> int:
-    """Print the comparison as tables with a verdict in words, or as JSON. Returns 7 if a run had to be left out."""
-    found = readable(runs)
+    """Print the comparison as tables with a verdict in words, or as JSON. Return 7 if a run was left out, else 0."""
+    found = read_runs(runs)
     comparison = compared(found.runs, targets, reference)
     if json:
         print(json_text.dumps(comparison.to_json(), indent=2, allow_nan=False))
     else:
         _print(comparison)
-    return exit_code(found.unread)
+    return report_unread(found.unread)
 
 
 def _print(comparison: Comparison) -> None:
-    console = tables.console()
-    for table in _tables(comparison):
+    console = tables.make_console()
+    for table in _make_tables(comparison):
         console.print(table)
         console.print()
     for sentence in (*comparison.verdict, *(f"warning: {warning}" for warning in comparison.warnings)):
         console.print(sentence)
 
 
-def _tables(comparison: Comparison) -> Iterator[Table]:
-    yield _arms(comparison)
+def _make_tables(comparison: Comparison) -> Iterator[Table]:
+    yield _make_arm_table(comparison)
     for target in comparison.targets:
-        yield _results(target, comparison.at(target))
+        yield _make_result_table(target, comparison.select_results(target))
         if any(ratio.axes for ratio in comparison.ratios if ratio.target == target):
-            yield _ratios(comparison, target)
+            yield _make_ratio_table(comparison, target)
     if comparison.budgets:
-        yield _budgets(comparison.budgets)
+        yield _make_budget_table(comparison.budgets)
     if any(budget.differences for budget in comparison.budgets):
-        yield _differences(comparison)
+        yield _make_difference_table(comparison)
     if "steps" in comparison.profiles:
-        yield _profile(comparison.profiles["steps"])
+        yield _make_profile_table(comparison.profiles["steps"])
 
 
-def _arms(comparison: Comparison) -> Table:
+def _make_arm_table(comparison: Comparison) -> Table:
     columns = ("arm", "optimizer", "learning rates", "seeds", "trials", "update RMS", "start", "best")
     table = tables.Table(None, columns, 3)
     for arm in comparison.arms:
         rates = ", ".join(f"{path} {rate:g}".strip() for path, rate in arm.learning_rates.items())
         rms = figures.MISSING if arm.update_rms is None else f"{arm.update_rms:.2g}"
-        losses = figures.loss(arm.start), figures.loss(arm.best)
+        losses = figures.format_loss(arm.start), figures.format_loss(arm.best)
         table.add_row(arm.name, arm.kind, rates, ", ".join(map(str, arm.seeds)), str(arm.trials), rms, *losses)
     return table
 
 
-def _results(target: float, results: Sequence[Result]) -> Table:
-    title = f"to {METRIC} <= {figures.target(target)}" + (
+def _make_result_table(target: float, results: Sequence[Result]) -> Table:
+    title = f"to {METRIC} <= {figures.format_target(target)}" + (
         " (medians over seeds)" if any(len(result.scores) > 1 for result in results) else ""
     )
     columns = ("arm", "reached", "steps", "passes", "tokens", "solve", "search", "FLOPs", "time")
     table = tables.Table(title, columns, 1)
     for result in results:
-        table.add_row(result.arm, f"{result.reached} of {len(result.scores)}", *_costs(result))
+        table.add_row(result.arm, f"{result.reached} of {len(result.scores)}", *_format_costs(result))
     return table
 
 
-def _costs(result: Result) -> list[str]:
+def _format_costs(result: Result) -> list[str]:
     costs = result.median
     if costs["steps"] == inf:
         return ["missed"] + [figures.MISSING] * 6
-    return [f"{costs['steps']:g}", *(figures.count(costs[axis]) for axis in COUNTS), figures.duration(costs["seconds"])]
+    return [
+        f"{costs['steps']:g}",
+        *(figures.format_count(costs[axis]) for axis in COUNTS),
+        figures.format_duration(costs["seconds"]),
+    ]
 
 
-def _ratios(comparison: Comparison, target: float) -> Table:
+def _make_ratio_table(comparison: Comparison, target: float) -> Table:
     columns = ("arm", "needs", "ratio", "95 % interval", "bootstrap", "p", "p of sign flips", "seeds")
     title = f"times as many as {comparison.reference} needs (interval and p: Student's t on paired log ratios)"
     table = tables.Table(title, columns, words=2, keys=2)
     for ratio in comparison.ratios:
         for place, (axis, estimate) in enumerate(ratio.axes.items() if ratio.target == target else ()):
             name = "" if place else ratio.other
-            table.add_row(name, WORDS[axis], *_ratio(estimate), str(len(ratio.seeds)))
+            table.add_row(name, WORDS[axis], *_format_ratio(estimate), str(len(ratio.seeds)))
     return table
 
 
-def _ratio(estimate: Estimate) -> list[str]:
+def _format_ratio(estimate: Estimate) -> list[str]:
     """Format the factor, its interval, the bootstrap interval and the p-values."""
     sign = {"at least": ">= ", "at most": "<= "}.get(estimate.bound, "")
-    factor = figures.MISSING if estimate.factor is None else f"{sign}{figures.times(estimate.factor)}"
-    p_values = _p_values(estimate.p_value, estimate.p_sign_flip)
-    return [factor, _ends(estimate.interval), _ends(estimate.bootstrap), *p_values]
+    factor = figures.MISSING if estimate.factor is None else f"{sign}{figures.format_ratio(estimate.factor)}"
+    p_values = _format_p_values(estimate.p_value, estimate.p_sign_flip)
+    return [factor, _format_interval(estimate.interval), _format_interval(estimate.bootstrap), *p_values]
 
 
-def _ends(interval: Interval | None) -> str:
+def _format_interval(interval: Interval | None) -> str:
     if interval is None:
         return figures.MISSING
-    return f"{figures.times(interval.low)} to {figures.times(interval.high) if interval.high < inf else 'inf'}"
+    high = figures.format_ratio(interval.high) if interval.high < inf else "inf"
+    return f"{figures.format_ratio(interval.low)} to {high}"
 
 
-def _budgets(budgets: Sequence[Budget]) -> Table:
+def _make_budget_table(budgets: Sequence[Budget]) -> Table:
     several = any(len(reached.losses) > 1 for budget in budgets for reached in budget.arms)
     title = f"{METRIC} at equal budgets" + (" (medians over seeds)" if several else "")
     table = tables.Table(title, ("arm", *(WORDS[budget.axis] for budget in budgets)), 1)
-    table.add_row("budget", *map(figures.budget, [b.axis for b in budgets], [b.amount for b in budgets]))
+    table.add_row("budget", *map(figures.format_budget, [b.axis for b in budgets], [b.amount for b in budgets]))
     for place, reached in enumerate(budgets[0].arms):
-        table.add_row(reached.arm, *(_reached(budget.arms[place], budget.amount) for budget in budgets))
+        table.add_row(reached.arm, *(_format_loss(budget.arms[place], budget.amount) for budget in budgets))
     return table
 
 
-def _reached(reached: Reached, amount: float) -> str:
+def _format_loss(reached: BudgetResult, amount: float) -> str:
     """Format the loss, and how much of the budget was used if that is little."""
     used = min(reached.spent.values()) / amount
-    return figures.loss(reached.median) + (f" (after {used:.0%})" if used < COARSE else "")
+    return figures.format_loss(reached.median) + (f" (after {used:.0%})" if used < COARSE else "")
 
 
-def _differences(comparison: Comparison) -> Table:
+def _make_difference_table(comparison: Comparison) -> Table:
     columns = ("arm", "at equal", "difference", "95 % interval", "bootstrap", "p", "p of sign flips", "seeds")
     title = f"loss less that of {comparison.reference} (interval and p: Student's t on paired differences)"
     table = tables.Table(title, columns, words=2, keys=2)
@@ -134,25 +139,25 @@ def _differences(comparison: Comparison) -> Table:
         name = other
         for budget in comparison.budgets:
             for difference in [each for each in budget.differences if each.other == other]:
-                table.add_row(name, WORDS[budget.axis], *_difference(difference), str(len(difference.seeds)))
+                table.add_row(name, WORDS[budget.axis], *_format_difference(difference), str(len(difference.seeds)))
                 name = ""
     return table
 
 
-def _difference(difference: Difference) -> list[str]:
+def _format_difference(difference: Difference) -> list[str]:
     """Format the mean, its interval, the bootstrap interval and the p-values."""
     ends = [
         figures.MISSING if found is None else f"{found.low:+.4f} to {found.high:+.4f}"
         for found in (difference.interval, difference.bootstrap)
     ]
-    return [f"{difference.mean:+.4f}", *ends, *_p_values(difference.p_value, difference.p_sign_flip)]
+    return [f"{difference.mean:+.4f}", *ends, *_format_p_values(difference.p_value, difference.p_sign_flip)]
 
 
-def _p_values(*values: float | None) -> list[str]:
+def _format_p_values(*values: float | None) -> list[str]:
     return [figures.MISSING if value is None else f"{value:.2g}" for value in values]
 
 
-def _profile(profile: Profile) -> Table:
+def _make_profile_table(profile: Profile) -> Table:
     problems = f"{len(profile.problems)} problems (target, seed)"
     title = f"share of {problems} within a factor of the fewest {WORDS[profile.axis]}"
     table = tables.Table(title, ("arm", *(f"{tau:g}x" for tau in TAUS), "score"), 1)

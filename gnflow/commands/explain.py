@@ -1,4 +1,4 @@
-"""`gnflow explain`: a value, its meaning, and the line that set it."""
+"""`gnflow explain`: show a value, its meaning, and the line that set it."""
 
 import json as encoder
 import textwrap
@@ -13,28 +13,28 @@ from gnflow.spec.problems import excerpt
 
 
 def explain(spec: Path, key: str | None, *, sets: Sequence[str], json: bool) -> int:
-    """Print `key` and all keys inside it; without a key, print all keys."""
+    """Print `key` and all keys inside it, or all keys if `key` is None. Return 0."""
     loaded = load(spec, sets)
     with within(loaded.workspace):
-        return _printed(below(loaded, key) if key else explained(loaded), key, json)
+        return _print_rows(below(loaded, key) if key else explained(loaded), key, json)
 
 
-def _printed(rows: Sequence[Explanation], key: str | None, json: bool) -> int:
+def _print_rows(rows: Sequence[Explanation], key: str | None, json: bool) -> int:
     if json:
         found = rows[0].to_json() if key else [row.to_json() for row in rows if row.single]
         print(encoder.dumps(found, indent=2, ensure_ascii=False))
         return 0
     if key:
-        print(_full(rows[0]))
+        print(_format_entry(rows[0]))
         rows = rows[1:]
     if leaves := [row for row in rows if row.single]:
-        print(("\n" if key else "") + _table(leaves))
+        print(("\n" if key else "") + _format_table(leaves))
     return 0
 
 
-def _full(row: Explanation) -> str:
+def _format_entry(row: Explanation) -> str:
     unit = f" ({row.shape.unit})" if row.shape.unit else ""
-    lines = [f"{row.key} = {_value(row)}{unit}" if row.single else row.key]
+    lines = [f"{row.key} = {_format_value(row)}{unit}" if row.single else row.key]
     lines += textwrap.wrap(row.help, 100, initial_indent="  ", subsequent_indent="  ")
     lines.append(f"  allowed  {row.allowed}")
     where = excerpt(row.origin).replace("\n", "\n" + " " * 11)
@@ -42,11 +42,11 @@ def _full(row: Explanation) -> str:
     return "\n".join(lines)
 
 
-def _table(rows: Sequence[Explanation]) -> str:
-    cells = [(row.key, _value(row), str(row.origin)) for row in rows]
+def _format_table(rows: Sequence[Explanation]) -> str:
+    cells = [(row.key, _format_value(row), str(row.origin)) for row in rows]
     key, value = (max(len(cell[column]) for cell in cells) for column in (0, 1))
     return "\n".join(f"{name:<{key}}  {text:<{min(value, 40)}}  {origin}" for name, text, origin in cells)
 
 
-def _value(row: Explanation) -> str:
+def _format_value(row: Explanation) -> str:
     return "[]" if row.value == () else written(row.value)

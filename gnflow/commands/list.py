@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from gnflow.errors import GnflowError
 from gnflow.study import figures, state, tables
-from gnflow.study.find import exit_code, walk
-from gnflow.train.journal import JOURNAL, Step, read
+from gnflow.study.find import report_unread, walk
+from gnflow.train.journal import JOURNAL, read
 from gnflow.train.run import Run
 from gnflow.workspace import Workspace
 
@@ -35,11 +35,11 @@ class Row(NamedTuple):
 def list_runs(*, json: bool) -> int:
     """Print a line for each run under `runs/` of the current project, the latest first.
 
-    Returns 7 if one of them cannot be read.
+    Return 7 if one of them cannot be read.
     """
-    runs = Workspace.around(Path.cwd()).runs
+    runs = Workspace.find(Path.cwd()).runs
     found, unread = walk(runs)
-    rows = [row for path in found if (row := _row(path, path.relative_to(runs).as_posix(), unread))]
+    rows = [row for path in found if (row := _make_row(path, path.relative_to(runs).as_posix(), unread))]
     rows += [Row(os.path.relpath(path, runs), "?", UNREADABLE) for path in unread]
     rows.sort(key=lambda row: -(row.updated or 0))
     if json:
@@ -47,14 +47,14 @@ def list_runs(*, json: bool) -> int:
     elif rows:
         _print(rows)
     else:
-        print(f"No runs in {runs} yet.")
-    return exit_code(unread)
+        print(f"There are no runs in {runs} yet.")
+    return report_unread(unread)
 
 
-def _row(directory: Path, name: str, unread: dict[Path, str]) -> Row | None:
+def _make_row(directory: Path, name: str, unread: dict[Path, str]) -> Row | None:
     """Make the row of a run. If the run cannot be read, add it to `unread` and return None."""
     try:
-        return _readable_row(directory, name)
+        return _read_row(directory, name)
     except GnflowError as problem:
         unread[directory] = str(problem)
     except OSError as error:
@@ -62,45 +62,37 @@ def _row(directory: Path, name: str, unread: dict[Path, str]) -> Row | None:
     return None
 
 
-def _readable_row(directory: Path, name: str) -> Row:
+def _read_row(directory: Path, name: str) -> Row:
     run = Run.load(directory)
-    last = _last(run)
+    last = read(run.directory / JOURNAL).last
     planned = run.plan.get("steps")
     return Row(
         name,
         run.experiment.optimizer.kind,
-        state.status(run),
+        state.find_status(run),
         last.step,
         planned if isinstance(planned, int) else None,
         last.values.get("loss/held_out"),
         last.values.get("tokens/total"),
         last.values.get("time/seconds"),
-        state.last_heard(run),
+        state.find_last_record(run),
     )
-
-
-def _last(run: Run) -> Step:
-    """Return the last step, and the last value of every column."""
-    last = Step(0, 0.0, {})
-    for step in read(run.directory / JOURNAL).steps.values():
-        last = Step(step.step, step.time, {**last.values, **step.values})
-    return last
 
 
 def _print(rows: list[Row]) -> None:
     columns = ("run", "optimizer", "status", "steps", "loss/held_out", "tokens", "time", "recorded")
     table = tables.Table(None, columns, words=3)
     for row in rows:
-        steps = f"{row.steps}/{row.planned}" if row.planned else figures.count(row.steps)
+        steps = f"{row.steps}/{row.planned}" if row.planned else figures.format_count(row.steps)
         age = None if row.updated is None else max(0.0, time.time() - row.updated)
         table.add_row(
             row.name,
             row.kind,
             row.status,
             steps,
-            figures.loss(row.loss),
-            figures.count(row.tokens),
-            figures.duration(row.seconds),
-            figures.age(age),
+            figures.format_loss(row.loss),
+            figures.format_count(row.tokens),
+            figures.format_duration(row.seconds),
+            figures.format_age(age),
         )
-    tables.console().print(table)
+    tables.make_console().print(table)

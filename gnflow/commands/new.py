@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from gnflow.commands.lacking import lacking
+from gnflow.commands.lacking import find_missing
 from gnflow.data.sources import shakespeare
 from gnflow.errors import DiskProblem, EnvironmentProblem, GnflowError, SpecError
 from gnflow.spec.experiment import Experiment
@@ -25,7 +25,7 @@ from gnflow.workspace import Workspace
 DEFAULT = "gauss_newton"
 
 
-class Refused(GnflowError):
+class Refusal(GnflowError):
     """No spec can be made under this name or for this optimizer."""
 
     exit_code = 2
@@ -39,27 +39,27 @@ class Rival(NamedTuple):
     why: str = ""
 
 
-def new(name: str, *, optimizer: str | None = None, base: Path | None = None) -> int:
+def write_spec(name: str, *, optimizer: str | None = None, base: Path | None = None) -> int:
     """Write NAME.yaml, in specs/ if that folder exists, and print the next commands.
 
     Raises Refused for an invalid name or optimizer and for an existing file, and SpecError for a bad base.
     """
-    with within(Workspace.around(Path.cwd())):
-        return _made(name.removesuffix(".yaml"), optimizer, base)
+    with within(Workspace.find(Path.cwd())):
+        return _write(name.removesuffix(".yaml"), optimizer, base)
 
 
-def _made(name: str, optimizer: str | None, base: Path | None) -> int:
+def _write(name: str, optimizer: str | None, base: Path | None) -> int:
     if optimizer is not None and optimizer not in kinds():
         near = nearest(optimizer, kinds())
-        hint = f"; did you mean `{near}`?" if near else f"; there are {', '.join(kinds())}"
-        raise Refused(f"no optimizer `{optimizer}`{hint}")
-    file = _place(name)
-    experiment, text = _written(name, optimizer, base, file)
+        hint = f"; did you mean `{near}`?" if near else f"; the optimizers are {', '.join(kinds())}"
+        raise Refusal(f"there is no optimizer `{optimizer}`{hint}")
+    file = _choose_file(name)
+    experiment, text = _compose_spec(name, optimizer, base, file)
     try:
         with file.open("x", encoding="utf-8") as opened:
-            opened.write(_heading(name, file) + text)
+            opened.write(_compose_heading(name, file) + text)
     except FileExistsError:
-        raise Refused(f"{_shown(file)} is there already; choose another name") from None
+        raise Refusal(f"{_format_path(file)} exists already; choose another name") from None
     except OSError as error:
         raise DiskProblem(f"cannot write {file}: {error.strerror or error}") from error
     try:
@@ -67,22 +67,22 @@ def _made(name: str, optimizer: str | None, base: Path | None) -> int:
     except SpecError:
         file.unlink()
         raise
-    steps, lacks = experiment.training.steps, lacking(experiment, Workspace.around(file))
+    steps, lacks = experiment.training.steps, find_missing(experiment, Workspace.find(file))
     ready = "not ready to run yet" if lacks else "ready to run"
-    print(f"{_shown(file)}: {experiment.optimizer.kind}, {f'at most {steps} steps, ' if steps else ''}{ready}")
-    print("".join(f"  a run needs what is not here: {sentence}\n" for sentence in lacks), end="")
-    print("\n".join(_next(experiment, file, base, Workspace.around(Path.cwd()))))
+    print(f"{_format_path(file)}: {experiment.optimizer.kind}, {f'at most {steps} steps, ' if steps else ''}{ready}")
+    print("".join(f"  missing for a run: {sentence}\n" for sentence in lacks), end="")
+    print("\n".join(_list_commands(experiment, file, base, Workspace.find(Path.cwd()))))
     return 0
 
 
-def _written(name: str, optimizer: str | None, base: Path | None, file: Path) -> tuple[Experiment, str]:
+def _compose_spec(name: str, optimizer: str | None, base: Path | None, file: Path) -> tuple[Experiment, str]:
     """Return the experiment and the text of its spec."""
     try:
-        experiment = example(name, optimizer or DEFAULT, _source())
+        experiment = example(name, optimizer or DEFAULT, _choose_source())
     except ValidationError:
-        raise Refused(f"`{name}` cannot name a run: expected {shapes(Experiment)['name'].words}") from None
+        raise Refusal(f"`{name}` cannot name a run: expected {shapes(Experiment)['name'].words}") from None
     if base is None:
-        return experiment, whole(experiment) + _untracked()
+        return experiment, whole(experiment) + _compose_tracking()
     found = load(base).experiment
     kind = optimizer or found.optimizer.kind
     method = found.optimizer if kind == found.optimizer.kind else experiment.optimizer
@@ -92,18 +92,18 @@ def _written(name: str, optimizer: str | None, base: Path | None, file: Path) ->
     return experiment, derived(experiment, os.path.relpath(base, file.parent), other)
 
 
-def _heading(name: str, file: Path) -> str:
+def _compose_heading(name: str, file: Path) -> str:
     schema = next((path for path in (file.with_name("schema.json"), Path("schema.json")) if path.is_file()), None)
     line = f"# yaml-language-server: $schema={os.path.relpath(schema, file.parent)}\n" if schema else ""
     return (
-        f"{line}# {name}: say here what is tried, and why.\n"
-        "# Of the optimizer every value is written out; of the rest, what is most often changed. For all there is:\n"
-        f"# gnflow explain {_shown(file)}\n"
+        f"{line}# {name}: say here what you try, and why.\n"
+        "# All values of the optimizer are here; of the other sections, only those that often change. Show the rest:\n"
+        f"# gnflow explain {_format_path(file)}\n"
     )
 
 
-def _source() -> Mapping[str, Plain]:
-    """The plays of the shipped specs where they are installed, else the source code of NumPy, which gnflow needs."""
+def _choose_source() -> Mapping[str, Plain]:
+    """Return the plays of the shipped specs if they are installed, else the source code of NumPy, which is."""
     try:
         shakespeare.require_installed()
     except EnvironmentProblem:
@@ -117,72 +117,72 @@ def _source() -> Mapping[str, Plain]:
     return SHAKESPEARE
 
 
-def _untracked() -> str:
+def _compose_tracking() -> str:
     """Return the line that turns tracking off if MLflow is not installed, so that the run works at once."""
     try:
         check_available()
     except EnvironmentProblem:
         return (
-            "\n# MLflow is not installed here; `pip install 'gnflow[mlflow]'`, and remove this line.\ntracking: none\n"
+            "\n# MLflow is not installed here. Run `pip install 'gnflow[mlflow]'`, then remove this.\ntracking: none\n"
         )
     return ""
 
 
-def _next(experiment: Experiment, file: Path, base: Path | None, workspace: Workspace) -> Iterator[str]:
+def _list_commands(experiment: Experiment, file: Path, base: Path | None, workspace: Workspace) -> Iterator[str]:
     """Return three commands that lead from the spec to a comparison."""
-    rival = _rival(experiment, base, workspace)
-    ours, theirs = (_shown(workspace.runs / name) for name in (experiment.name, rival.name))
+    rival = _choose_rival(experiment, base, workspace)
+    ours, theirs = (_format_path(workspace.runs / name) for name in (experiment.name, rival.name))
     commands = [
-        (f"gnflow plan {_shown(file)}", "what it will do and cost"),
-        (f"gnflow run {_shown(file)}", "minutes; Ctrl-C stops it, the same again resumes"),
+        (f"gnflow plan {_format_path(file)}", "shows the work and the cost"),
+        (f"gnflow run {_format_path(file)}", "takes minutes; Ctrl-C stops it, the same command resumes it"),
         (rival.command or "", rival.why),
-        (f"gnflow compare {ours} {theirs}", "what each needed to get there"),
+        (f"gnflow compare {ours} {theirs}", "compares the costs of both"),
     ]
     commands = [(command, why) for command, why in commands if command][-3:]
     width = max(len(command) for command, _ in commands)
-    yield "Edit it, then"
+    yield "Edit the file, then run"
     yield from (f"  {command:<{width}}  # {why}" for command, why in commands)
-    if not workspace.marked:
-        yield f"No project around here: runs/ and data/ will be made in {workspace.root}; `gnflow init` makes it one."
+    if not workspace.is_project:
+        yield f"There is no project here; runs/ and data/ will be in {workspace.root}. `gnflow init` makes a project."
 
 
-def _rival(experiment: Experiment, base: Path | None, workspace: Workspace) -> Rival:
+def _choose_rival(experiment: Experiment, base: Path | None, workspace: Workspace) -> Rival:
     """Choose the latest finished run of the same task; else the spec that this one is based on; else a new baseline."""
     if base is not None:
         name = load(base).experiment.name
-        command = None if _finished(workspace.runs / name) else f"gnflow run {base}"
-        return Rival(name, command, "the spec that this one is based on")
-    for run in sorted(workspace.runs.glob("*"), key=_ended, reverse=True):
-        if run.name != experiment.name and _finished(run) and _same_task(run / "experiment.yaml", experiment):
+        command = None if _is_complete(workspace.runs / name) else f"gnflow run {base}"
+        return Rival(name, command, "runs the spec that this one is based on")
+    for run in sorted(workspace.runs.glob("*"), key=_find_end, reverse=True):
+        if run.name != experiment.name and _is_complete(run) and _has_same_task(run / "experiment.yaml", experiment):
             return Rival(run.name)
     kind = "adamw" if experiment.optimizer.kind == "muon" else "muon"
     name = f"{experiment.name}_{kind}"
     return Rival(
         name,
-        f"gnflow new {name} --optimizer {kind} && gnflow run {_shown(_place(name))}",
-        "something to compare it with",
+        f"gnflow new {name} --optimizer {kind} && gnflow run {_format_path(_choose_file(name))}",
+        "makes a run to compare with",
     )
 
 
-def _place(name: str) -> Path:
+def _choose_file(name: str) -> Path:
     """Return the file of a new spec: in specs/ if that folder exists, else in the current one."""
     specs = Path.cwd() / "specs"
     return (specs if specs.is_dir() else Path.cwd()) / f"{name}.yaml"
 
 
-def _finished(run: Path) -> bool:
+def _is_complete(run: Path) -> bool:
     return read_json(run / "summary.json").get("status") == "complete"
 
 
-def _ended(run: Path) -> float:
+def _find_end(run: Path) -> float:
     try:
         return (run / "summary.json").stat().st_mtime
     except OSError:
         return 0.0
 
 
-def _same_task(spec: Path, experiment: Experiment) -> bool:
-    """Whether a run has the model, data, start and target of this experiment."""
+def _has_same_task(spec: Path, experiment: Experiment) -> bool:
+    """Return whether a run has the model, data, start and target of this experiment."""
     try:
         there = load(spec).experiment
     except (GnflowError, OSError):
@@ -192,6 +192,6 @@ def _same_task(spec: Path, experiment: Experiment) -> bool:
     )
 
 
-def _shown(path: Path) -> str:
+def _format_path(path: Path) -> str:
     """Format a path as the user would type it in the current directory."""
     return os.path.relpath(path)

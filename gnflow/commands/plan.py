@@ -1,4 +1,4 @@
-"""`gnflow plan SPEC`: show what a run does and costs, without allocating anything."""
+"""`gnflow plan SPEC`: show the work and the cost of a run, without allocating anything."""
 
 import json as json_text
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gnflow.spec.load import load
 from gnflow.study import figures, tables
-from gnflow.study.speed import flops_per_second
+from gnflow.study.speed import find_pass_flops, measure_speed
 from gnflow.study.tables import Table
 from gnflow.workspace import Workspace
 
@@ -18,15 +18,18 @@ if TYPE_CHECKING:
 
 
 def plan(spec: Path, *, sets: Sequence[str], json: bool, parameters: bool = False) -> int:
-    """Print what a run of the spec does and costs (with every tensor if `parameters`), or the JSON of plan.json."""
+    """Print the work and the cost of a run, with every tensor if `parameters`; or print the JSON of plan.json.
+
+    Raises SpecError for a bad spec. Return 0.
+    """
     loaded = load(spec, sets)
-    # torch takes seconds to import: a bad spec is refused before.
+    # torch takes seconds to import, so a bad spec is refused before.
     from gnflow.compiler.fits import compare_with_memory
     from gnflow.compiler.plan import plan as make_plan
     from gnflow.compiler.rates import trace_rates
 
     planned = make_plan(loaded.experiment)
-    seconds = _predicted_seconds(planned, loaded.workspace)
+    seconds = _predict_seconds(planned, loaded.workspace)
     found = compare_with_memory(planned)
     courses = trace_rates(planned)
     if json:
@@ -35,25 +38,29 @@ def plan(spec: Path, *, sets: Sequence[str], json: bool, parameters: bool = Fals
         more = {"predicted_seconds": seconds, "fits": judged, "rates": rates}
         print(json_text.dumps({**planned.to_json(), **more}, indent=2))
         return 0
-    console = tables.console()
-    for line in _summary(planned, seconds):
+    console = tables.make_console()
+    for line in _describe_costs(planned, seconds):
         console.print(line)
     console.print("there is no GPU here to compare the memory with" if found is None else str(found), highlight=False)
-    for line in _rates(courses, console.encoding):
+    for line in _describe_rates(courses, console.encoding):
         console.print(line, soft_wrap=True)
-    details = [_costs(planned), _memory(planned), *([_parameters(planned)] if parameters else [])]
+    details = [
+        _make_region_table(planned),
+        _make_memory_table(planned),
+        *([_make_parameter_table(planned)] if parameters else []),
+    ]
     for table in details:
         console.print()
         console.print(table)
     console.print()
-    for line in _blocks(planned):
+    for line in _describe_blocks(planned):
         console.print(line)
     if not parameters:
         console.print("`--parameters` lists every tensor, its shape, block, rule, method and learning rate.")
     return 0
 
 
-def _parameters(planned: "Plan") -> Table:
+def _make_parameter_table(planned: "Plan") -> Table:
     table = tables.Table("parameters", ("name", "shape", "block", "rule", "method", "learning rate"), words=5)
     for row in planned.parameters:
         shape = " x ".join(str(size) for size in row.shape)
@@ -61,7 +68,7 @@ def _parameters(planned: "Plan") -> Table:
     return table
 
 
-def _costs(planned: "Plan") -> Table:
+def _make_region_table(planned: "Plan") -> Table:
     table = tables.Table("regions", ("region", "calls a step", "GFLOPs a call", "GFLOPs a step"), words=1)
     for name, cost in planned.regions.items():
         calls = planned.calls.get(name, 0)
@@ -69,7 +76,7 @@ def _costs(planned: "Plan") -> Table:
     return table
 
 
-def _blocks(planned: "Plan") -> Iterator[str]:
+def _describe_blocks(planned: "Plan") -> Iterator[str]:
     """Say why a block has a compiled region of its own or shares one."""
     for name, block in planned.blocks.items():
         need = f"{block.share:.0%} of the FLOPs of `curved`"
@@ -79,35 +86,35 @@ def _blocks(planned: "Plan") -> Iterator[str]:
             yield f"block {name}: solved for with `{block.region}`, which needs {need}"
 
 
-def _rates(courses: "Sequence[Course]", encoding: str) -> Iterator[str]:
-    """The learning rate of each part through the run, in one line."""
+def _describe_rates(courses: "Sequence[Course]", encoding: str) -> Iterator[str]:
+    """Draw the learning rate of each part over the run in one line."""
     names = [course.rule if course.rule == course.method else f"{course.rule} ({course.method})" for course in courses]
     width = max(map(len, names), default=0)
     for name, course in zip(names, courses, strict=True):
-        drawn = figures.skyline(course.means, encoding)
+        drawn = figures.draw_skyline(course.means, encoding)
         yield (
             f"rate {name:<{width}}  {drawn}  {course.schedule}: "
             f"first {course.first:.3g}, peak {course.peak:.3g}, last {course.last:.3g}"
         )
 
 
-def _memory(planned: "Plan") -> Table:
+def _make_memory_table(planned: "Plan") -> Table:
     table = tables.Table("memory (activations as if run eagerly)", ("class", "MB"), words=1)
     for name, size in planned.memory.items():
-        again = ", blocks taken again" if planned.recomputed and name == "activations" else ""
+        again = ", blocks recomputed" if planned.recomputed and name == "activations" else ""
         table.add_row(name + again, f"{size / 1e6:,.1f}")
     table.add_row("total", f"{sum(planned.memory.values()) / 1e6:,.1f}")
     return table
 
 
-def _summary(planned: "Plan", seconds: float | None) -> Iterator[str]:
+def _describe_costs(planned: "Plan", seconds: float | None) -> Iterator[str]:
     """Summarise the costs of the run, of a step and of evaluation."""
     tokens = planned.tokens_solve + planned.tokens_search
     count = sum(prod(row.shape) for row in planned.parameters)
     predicted = (
         "unknown until a run of about this size has finished here"
         if seconds is None
-        else f"about {figures.duration(seconds)}, evaluation included, at the rate of runs here"
+        else f"about {figures.format_duration(seconds)}, evaluation included, at the rate of runs here"
     )
     yield (
         f"{planned.experiment.name}: {count:,} parameters on {planned.device}, "
@@ -125,13 +132,14 @@ def _summary(planned: "Plan", seconds: float | None) -> Iterator[str]:
     found = planned.evaluation
     if found.times:
         yield (
-            f"evaluation: {figures.several(found.times, 'time')} at most, {found.passes:,} passes over a micro-batch, "
-            f"{found.flops / 1e12:,.2f} TFLOPs, {found.share:.0%} of all"
+            f"evaluation: at most {figures.format_plural(found.times, 'time')}, {found.passes:,} passes over a "
+            f"micro-batch, {found.flops / 1e12:,.2f} TFLOPs, {found.share:.0%} of all"
         )
     if found.remark:
         yield f"warning: {found.remark}"
 
 
-def _predicted_seconds(planned: "Plan", workspace: Workspace) -> float | None:
-    rate = flops_per_second(workspace.runs, planned.device, max(cost.flops for cost in planned.regions.values()))
+def _predict_seconds(planned: "Plan", workspace: Workspace) -> float | None:
+    size = find_pass_flops(cost.flops for cost in planned.regions.values())
+    rate = measure_speed(workspace.runs, planned.device, size)
     return (planned.steps * planned.flops + planned.evaluation.flops) / rate if rate else None

@@ -21,60 +21,61 @@ COLUMNS = ("weight", "gradient", "update", "output")
 def replay(run: Path, step: int, *, json: bool = False) -> int:
     """Print the size of every weight, gradient, update and output. Raises the errors of `gnflow.train.replay`."""
     found = find(run)
-    workspace = Workspace.holding(found.directory)
+    workspace = Workspace.find_for_run(found.directory)
     toolchain.settle(workspace)
     from gnflow.train.display import Display
     from gnflow.train.replay import replay as take
 
     taken = take(found, step, workspace, Display(Console(stderr=json)).say)
     if json:
-        print(encoder.dumps({"run": str(found.directory), **_content(taken)}, indent=2))
+        print(encoder.dumps({"run": str(found.directory), **_make_json(taken)}, indent=2))
         return 0
-    console = tables.console()
-    for line in _told(taken):
+    console = tables.make_console()
+    for line in _describe_step(taken):
         console.print(line)
     table = tables.Table(None, ("", "|weight|", "|gradient|", "|update|", "output rms"), words=1)
     for layer in taken.layers:
-        table.add_row(layer.name, *(_figure(getattr(layer, column)) for column in COLUMNS))
+        table.add_row(layer.name, *(_format_figure(getattr(layer, column)) for column in COLUMNS))
     console.print(table)
     return 0
 
 
-def _told(taken: "Replay") -> list[str]:
+def _describe_step(taken: "Replay") -> list[str]:
     here, recorded = taken.metrics.get("loss/train"), taken.recorded.get("loss/train")
-    spread = f"{_figure(min(taken.losses))} to {_figure(max(taken.losses))}"
+    spread = f"{_format_figure(min(taken.losses))} to {_format_figure(max(taken.losses))}"
     lines = [
-        f"step {taken.step}, eagerly on {taken.device}, {len(taken.losses)} micro-batches; losses before it {spread}",
-        f"loss/train {_figure(here)}, on record {_figure(recorded)}",
+        f"step {taken.step}, eagerly on {taken.device}, {len(taken.losses)} micro-batches; "
+        f"losses before the step {spread}",
+        f"loss/train {_format_figure(here)}, recorded {_format_figure(recorded)}",
         *taken.events,
     ]
     match taken.first:
         case None:
             return [*lines, "every tensor is finite"]
         case (kind, name, None):
-            return [*lines, f"first that is not finite: {kind} of `{name}`"]
+            return [*lines, f"the first tensor that is not finite is the {kind} of `{name}`"]
         case (kind, name, microbatch):
-            what = "the loss" if kind == "loss" else f"{kind} of `{name}`"
-            return [*lines, f"first that is not finite: {what}, in micro-batch {microbatch}"]
+            what = "the loss" if kind == "loss" else f"the {kind} of `{name}`"
+            return [*lines, f"the first tensor that is not finite is {what} in micro-batch {microbatch}"]
 
 
-def _content(taken: "Replay") -> dict[str, object]:
+def _make_json(taken: "Replay") -> dict[str, object]:
     return {
         **taken._asdict(),
-        "losses": [_plain(loss) for loss in taken.losses],
-        "metrics": {name: _plain(value) for name, value in taken.metrics.items()},
+        "losses": [_replace_infinity(loss) for loss in taken.losses],
+        "metrics": {name: _replace_infinity(value) for name, value in taken.metrics.items()},
         "layers": [
-            {"name": layer.name, **{column: _plain(getattr(layer, column)) for column in COLUMNS}}
+            {"name": layer.name, **{column: _replace_infinity(getattr(layer, column)) for column in COLUMNS}}
             for layer in taken.layers
         ],
         "first": None if taken.first is None else taken.first._asdict(),
     }
 
 
-def _plain(value: float | None) -> float | str | None:
-    """Replace infinities by words, since JSON has no infinity."""
+def _replace_infinity(value: float | None) -> float | str | None:
+    """Return a number as JSON can hold it: infinities and NaN become words."""
     return value if value is None or math.isfinite(value) else str(value)
 
 
-def _figure(value: float | None) -> str:
+def _format_figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"

@@ -4,22 +4,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gnflow.study.comparison import compare
-from gnflow.study.find import exit_code, readable
+from gnflow.study.find import read_runs, report_unread
 from gnflow.study.report import assets
 
 
 def report(
     runs: Sequence[Path], *, output: Path, targets: Sequence[float], reference: str | None, title: str | None
 ) -> int:
-    """Write the page. Returns 7 if a run had to be left out.
+    """Write the page. Return 7 if a run was left out, else 0.
 
     Raises EnvironmentProblem if the packages that draw charts are missing, and SpecError like `compare`.
     """
     assets.check_available()
     from gnflow.study.report.write import write
 
-    found = readable(runs)
+    found = read_runs(runs)
     written = write(compare(found.runs, targets, reference), output, title)
     size = written.page.stat().st_size / 1e6
     print(f"{written.page}: {size:.1f} MB, {len(written.charts)} charts; as PNG and SVG in {written.pictures}/")
-    return exit_code(found.unread)
+    return report_unread(found.unread)

@@ -43,7 +43,7 @@ class Repetition:
 
 
 def rerun(run: Path, *, keep: Path | None = None, json: bool = False) -> int:
-    """Print what has changed since the run, repeat it, and print the verdict. Returns 1 if the results disagree.
+    """Repeat a run, and print the changes since then and the verdict. Return 1 if the results disagree, else 0.
 
     A repetition that agrees is removed, unless `keep` names a directory for it. Raises the errors of `gnflow run`.
     """
@@ -51,18 +51,18 @@ def rerun(run: Path, *, keep: Path | None = None, json: bool = False) -> int:
     if not read(found.directory / JOURNAL).steps:
         raise SpecError(f"{found.directory} has recorded no step, so there is nothing to repeat")
     if keep is not None and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
-        raise SpecError(f"{keep} is there already; give --keep a new directory")
-    with _place(found.directory, keep) as place:
+        raise SpecError(f"{keep} exists already; give --keep a new directory")
+    with _open_place(found.directory, keep) as place:
         again, changed = _repeat(found, place, Console(stderr=json))
-        from gnflow.study.agreement import agreement
+        from gnflow.study.agreement import measure_agreement
 
-        agreed = agreement(found, again)
+        agreed = measure_agreement(found, again)
         agrees = agreed.verdict != "different"
         kept = None if agrees and keep is None else place
         if json:
-            print(encoder.dumps(_content(found, agreed, changed, kept), indent=2))
+            print(encoder.dumps(_make_json(found, agreed, changed, kept), indent=2))
         else:
-            print(f"{found.directory} {_verdict(agreed, changed)}")
+            print(f"{found.directory} {_describe_verdict(agreed, changed)}")
             if kept is not None:
                 print(f"the repetition is in {kept}")
         if agrees and keep is None:
@@ -71,7 +71,7 @@ def rerun(run: Path, *, keep: Path | None = None, json: bool = False) -> int:
 
 
 @contextmanager
-def _place(directory: Path, keep: Path | None) -> Iterator[Path]:
+def _open_place(directory: Path, keep: Path | None) -> Iterator[Path]:
     """Open the directory to repeat the run in. A temporary directory is removed after an error."""
     if keep is not None:
         yield keep
@@ -88,20 +88,20 @@ def _place(directory: Path, keep: Path | None) -> Iterator[Path]:
 
 
 def _repeat(found: Run, place: Path, console: Console) -> "tuple[Run, Changes]":
-    workspace = Workspace.holding(found.directory)
+    workspace = Workspace.find_for_run(found.directory)
     toolchain.settle(workspace)
     from gnflow.compiler.plan import Plan
-    from gnflow.study.circumstances import Changes, changes
+    from gnflow.study.circumstances import Changes, find_changes
     from gnflow.train.display import Display
     from gnflow.train.loop import run as train
 
     display = Display(console)
-    repetition = Repetition(_last(found))
+    repetition = Repetition(_find_last_step(found))
     changed: Changes = {}
 
     @contextmanager
     def watch(plan: Plan, directory: Path) -> Iterator[Repetition]:
-        changed.update(changes(found, directory))
+        changed.update(find_changes(found, directory))
         for name, (there, here) in changed.items():
             display.say(f"warning: {name} was {there}, is {here}")
         yield repetition
@@ -121,46 +121,46 @@ def _repeat(found: Run, place: Path, console: Console) -> "tuple[Run, Changes]":
     return Run.load(place), changed
 
 
-def _last(found: Run) -> int | None:
+def _find_last_step(found: Run) -> int | None:
     """Return the step to stop after; None if the run ended by itself."""
-    ended = state.status(found) in ("complete", "diverged")
+    ended = state.find_status(found) in ("complete", "diverged")
     return None if ended else max(read(found.directory / JOURNAL).steps)
 
 
-def _verdict(agreed: "Agreement", changed: "Changes") -> str:
+def _describe_verdict(agreed: "Agreement", changed: "Changes") -> str:
     over = f"over {agreed.steps} steps"
     match agreed.verdict:
         case "identical":
-            return f"agrees bit for bit {over}, {_weights(agreed)}"
+            return f"agrees bit for bit {over}, {_describe_weights(agreed)}"
         case "rounding":
             expected = (
-                f"the same bits were not to be expected ({', '.join(changed)} changed)"
+                f"identical bits were not expected ({', '.join(changed)} changed)"
                 if changed
-                else "the same bits were to be expected, since nothing that is recorded of code and machine has changed"
+                else "identical bits were expected, since no recorded property of code and machine has changed"
             )
-            largest = f"largest relative difference {_largest(agreed)}, {agreed.tolerance:g} allowed"
-            return f"agrees within rounding {over} ({largest}), {_weights(agreed)}; {expected}"
+            largest = f"largest relative difference {_describe_largest(agreed)}, {agreed.tolerance:g} allowed"
+            return f"agrees within rounding {over} ({largest}), {_describe_weights(agreed)}; {expected}"
         case "different":
             why = f" ({', '.join(changed)} changed)" if changed else ""
             if agreed.first is None:
-                return f"disagrees{why}: every record is the same, {_weights(agreed)}"
-            return f"disagrees from step {agreed.first.step} on{why}: {_told(agreed.first)}"
+                return f"disagrees{why}: every record is the same, {_describe_weights(agreed)}"
+            return f"disagrees from step {agreed.first.step} on{why}: {_describe_first(agreed.first)}"
 
 
-def _largest(agreed: "Agreement") -> str:
+def _describe_largest(agreed: "Agreement") -> str:
     if agreed.largest is None:
         return "0"
     return f"{agreed.largest.relative:.1e} at step {agreed.largest.step}, {agreed.largest.column}"
 
 
-def _told(first: "Difference") -> str:
+def _describe_first(first: "Difference") -> str:
     if first.column == "step":
-        return "it was not recorded" if first.there is None else "it is not reached"
+        return "the step was not recorded" if first.there is None else "the step is not reached"
     there, here = ("nothing" if value is None else repr(value) for value in (first.there, first.here))
     return f"{first.column} was {there}, is {here}"
 
 
-def _weights(agreed: "Agreement") -> str:
+def _describe_weights(agreed: "Agreement") -> str:
     match agreed.weights:
         case None:
             return "no weights are kept to compare"
@@ -170,21 +170,21 @@ def _weights(agreed: "Agreement") -> str:
             return f"weights of step {step} differ by {relative:.1e} of their norm"
 
 
-def _content(found: Run, agreed: "Agreement", changed: "Changes", kept: Path | None) -> dict[str, object]:
+def _make_json(found: Run, agreed: "Agreement", changed: "Changes", kept: Path | None) -> dict[str, object]:
     return {
         "run": str(found.directory),
         "verdict": agreed.verdict,
         "steps": agreed.steps,
         "tolerance": agreed.tolerance,
-        "largest": _plain(agreed.largest),
-        "first": _plain(agreed.first),
-        "weights": _plain(agreed.weights),
+        "largest": _replace_infinities(agreed.largest),
+        "first": _replace_infinities(agreed.first),
+        "weights": _replace_infinities(agreed.weights),
         "changed": {name: {"there": there, "here": here} for name, (there, here) in changed.items()},
         "directory": None if kept is None else str(kept),
     }
 
 
-def _plain(part: "NamedTuple | None") -> dict[str, object] | None:
+def _replace_infinities(part: "NamedTuple | None") -> dict[str, object] | None:
     """Replace infinities, since JSON has none."""
     if part is None:
         return None

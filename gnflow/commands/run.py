@@ -31,16 +31,16 @@ def run(
     supersede: bool = False,
     extend: bool = False,
 ) -> int:
-    """Run a spec to its end and print its summary. Raises the errors of `gnflow.train.loop.run`."""
+    """Run a spec to its end and print its summary. Return 0. Raises the errors of `gnflow.train.loop.run`."""
     loaded = load(spec, sets)
     toolchain.settle(loaded.workspace)
-    # After the spec is known to be good: torch takes seconds to import.
+    # torch takes seconds to import, so a bad spec is refused before.
     print(f"{loaded.experiment.name}: loading torch and planning the run", flush=True)
     from gnflow.train.display import Display
     from gnflow.train.loop import run as train
 
     display = Display()
-    watches = [display.watch, *mirrors(loaded.experiment, loaded.workspace, display.say)]
+    watches = [display.watch, *make_mirrors(loaded.experiment, loaded.workspace, display.say)]
     done = train(
         loaded.experiment,
         loaded.workspace,
@@ -51,11 +51,11 @@ def run(
         watches=watches,
         report=display.say,
     )
-    show(done, display.console)
+    print_summary(done, display.console)
     return 0
 
 
-def mirrors(experiment: Experiment, workspace: Workspace, report: "Report") -> "list[Watch]":
+def make_mirrors(experiment: Experiment, workspace: Workspace, report: "Report") -> "list[Watch]":
     """Return the mirrors that the spec asks for. Raises EnvironmentProblem if MLflow is not installed."""
     if not isinstance(experiment.tracking, Mlflow):
         return []
@@ -66,7 +66,7 @@ def mirrors(experiment: Experiment, workspace: Workspace, report: "Report") -> "
     return [lambda plan, directory: Mirror(directory, workspace, report=report)]
 
 
-def show(run: "Run", console: "Console") -> None:
+def print_summary(run: "Run", console: "Console") -> None:
     """Print the summary of a run as a table."""
     from rich.table import Table
     from rich.text import Text
@@ -78,11 +78,11 @@ def show(run: "Run", console: "Console") -> None:
     for name in ROWS:
         value = run.summary.get(name)
         if value is not None:
-            table.add_row(name, _words(name, value))
+            table.add_row(name, _format_value(name, value))
     console.print(table)
 
 
-def _words(name: str, value: object) -> str:
+def _format_value(name: str, value: object) -> str:
     match value:
         case int() | float() if name.endswith("seconds") or name == "time/compile":
             return f"{value:,.1f} s"

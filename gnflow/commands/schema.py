@@ -1,4 +1,4 @@
-"""`gnflow schema`: the JSON Schema of a spec, for editors."""
+"""`gnflow schema`: print the JSON Schema of a spec, for editors."""
 
 import json
 from pathlib import Path
@@ -8,9 +8,9 @@ from gnflow.spec.schema import schema as schema_of_specs
 from gnflow.workspace import Workspace
 
 
-def schema(output: Path | None) -> int:
+def print_schema(output: Path | None) -> int:
     """Print the schema, including the kinds of the current project, or write it to `output`."""
-    with within(Workspace.around(Path.cwd())):
+    with within(Workspace.find(Path.cwd())):
         text = json.dumps(schema_of_specs(), indent=2, ensure_ascii=False) + "\n"
     if output is None:
         print(text, end="")

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from gnflow.study import figures, state, tables
 from gnflow.study.find import find
-from gnflow.study.scores import METRIC, numbers, score
+from gnflow.study.scores import METRIC, score_run, select_numbers
 from gnflow.track.description import leaves, read_json
 from gnflow.train.journal import JOURNAL, Reading, read
 from gnflow.train.run import Run
@@ -20,8 +20,8 @@ SECTIONS = ("model", "data", "optimizer", "training")
 LAST_EVENTS = 5
 
 
-class Shown(NamedTuple):
-    """Everything that is shown about a run."""
+class RunState(NamedTuple):
+    """All parts of a run that are shown."""
 
     run: Run
     status: str
@@ -39,39 +39,37 @@ class Shown(NamedTuple):
     @property
     def last(self) -> dict[str, float]:
         """The last value of every column that was recorded."""
-        values: dict[str, float] = {}
-        for step in self.journal.steps.values():
-            values |= {"step": step.step, **step.values}
-        return values
+        last = self.journal.last
+        return {"step": last.step, **last.values} if self.journal.steps else {}
 
 
 def show(run: Path, *, json: bool) -> int:
     """Print where a run comes from, its status, and its results."""
-    found = _look(find(run))
+    found = _read_state(find(run))
     if json:
-        print(json_text.dumps(_content(found), indent=2))
+        print(json_text.dumps(_make_json(found), indent=2))
         return 0
-    console = tables.console()
-    for heading, lines in _blocks(found):
+    console = tables.make_console()
+    for heading, lines in _list_blocks(found):
         for line in lines:
             console.print(f"{heading:<14} {line}")
             heading = ""
     return 0
 
 
-def _look(run: Run) -> Shown:
+def _read_state(run: Run) -> RunState:
     sessions = read_json(run.directory / "provenance.json").get("sessions")
-    return Shown(
+    return RunState(
         run,
-        state.status(run),
-        state.last_heard(run),
+        state.find_status(run),
+        state.find_last_record(run),
         read(run.directory / JOURNAL),
         [session for session in sessions if isinstance(session, dict)] if isinstance(sessions, list) else [],
         [path.name for path in sorted((run.directory / "checkpoints").glob("step_*"))],
     )
 
 
-def _content(shown: Shown) -> dict[str, object]:
+def _make_json(shown: RunState) -> dict[str, object]:
     return {
         "directory": str(shown.run.directory),
         "status": shown.status,
@@ -87,26 +85,27 @@ def _content(shown: Shown) -> dict[str, object]:
     }
 
 
-def _blocks(shown: Shown) -> Iterator[tuple[str, list[str]]]:
+def _list_blocks(shown: RunState) -> Iterator[tuple[str, list[str]]]:
     """Return headings with their lines. A heading without lines is left out."""
     run, last = shown.run, shown.last
-    ago = "" if shown.updated is None else f", last recorded {figures.age(time.time() - shown.updated)}"
+    ago = "" if shown.updated is None else f", last recorded {figures.format_age(time.time() - shown.updated)}"
     yield "run", [f"{run.directory.resolve().name}: {shown.status}{ago}", str(run.directory)]
     for section in SECTIONS:
-        yield section, [_section(run, section)]
-    yield "plan", _plan(run)
+        yield section, [_describe_section(run, section)]
+    yield "plan", _describe_plan(run)
     if losses := shown.losses:
-        course = f"{figures.loss(losses[0])} -> {figures.loss(losses[-1])}, best {figures.loss(min(losses))}"
-        yield METRIC, [course, figures.sparkline(losses)]
-    yield "target", _target(run)
-    yield "so far", [f"{name} {_figure(name, value)}" for name, value in last.items()]
-    yield "sessions", [_session(session) for session in shown.sessions]
+        first, last_loss, best = map(figures.format_loss, (losses[0], losses[-1], min(losses)))
+        course = f"{first} -> {last_loss}, best {best}"
+        yield METRIC, [course, figures.draw_sparkline(losses)]
+    yield "target", _describe_target(run)
+    yield "so far", [f"{name} {_format_figure(name, value)}" for name, value in last.items()]
+    yield "sessions", [_describe_session(session) for session in shown.sessions]
     events = [f"step {event.step}: {event.name}: {event.message}" for event in shown.journal.events]
     yield "events", events[-LAST_EVENTS:]
     yield "checkpoints", [", ".join(shown.checkpoints) or "none"]
 
 
-def _section(run: Run, section: str) -> str:
+def _describe_section(run: Run, section: str) -> str:
     """List the keys of a section of the spec that differ from the defaults."""
     part: BaseModel = getattr(run.experiment, section)
     kind = getattr(part, "kind", None)
@@ -114,39 +113,39 @@ def _section(run: Run, section: str) -> str:
     return ", ".join(([kind] if kind else []) + [item for item in said if not item.startswith("kind ")])
 
 
-def _plan(run: Run) -> list[str]:
-    whole, step = numbers(run.plan), numbers(run.plan.get("step"))
+def _describe_plan(run: Run) -> list[str]:
+    whole, step = select_numbers(run.plan), select_numbers(run.plan.get("step"))
     if not step:
         return []
-    tokens, searched = (figures.count(step.get(column)) for column in ("tokens/solve", "tokens/search"))
-    passes, flops = (figures.count(step.get(column)) for column in ("passes/serial", "flops"))
-    parameters = figures.count(whole.get("parameters"))
+    tokens, searched = (figures.format_count(step.get(column)) for column in ("tokens/solve", "tokens/search"))
+    passes, flops = (figures.format_count(step.get(column)) for column in ("passes/serial", "flops"))
+    parameters = figures.format_count(whole.get("parameters"))
     return [
         f"{whole.get('steps', 0):.0f} steps on {run.plan.get('device')}, {parameters} parameters",
         f"a step: {tokens} tokens, {searched} more for the search, {passes} serial passes, {flops} FLOPs",
     ]
 
 
-def _target(run: Run) -> list[str]:
+def _describe_target(run: Run) -> list[str]:
     target = run.experiment.training.target
     if target is None:
         return []
-    found = score(run, run.directory.name, target.at_most).needed
+    found = score_run(run, run.directory.name, target.at_most).needed
     if found is None:
         return [f"{target.at_most:g} not reached"]
-    tokens, seconds = figures.count(found["tokens"]), figures.duration(found["seconds"])
+    tokens, seconds = figures.format_count(found["tokens"]), figures.format_duration(found["seconds"])
     return [f"{target.at_most:g} reached at step {found['steps']:.0f}, after {tokens} tokens and {seconds}"]
 
 
-def _figure(name: str, value: float) -> str:
+def _format_figure(name: str, value: float) -> str:
     if name.startswith("time/"):
-        return figures.duration(max(value, 0.0))  # `time/others` may be slightly below 0
+        return figures.format_duration(max(value, 0.0))  # `time/others` may be slightly below 0
     if name.startswith("loss/"):
-        return figures.loss(value)
-    return figures.count(value) if name.startswith(("tokens/", "flops/", "passes/")) else f"{value:.6g}"
+        return figures.format_loss(value)
+    return figures.format_count(value) if name.startswith(("tokens/", "flops/", "passes/")) else f"{value:.6g}"
 
 
-def _session(session: Mapping[str, object]) -> str:
+def _describe_session(session: Mapping[str, object]) -> str:
     started = session.get("started")
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(started)) if isinstance(started, int | float) else "?"
     resumed = session.get("resumed_from")

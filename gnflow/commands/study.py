@@ -8,15 +8,15 @@ from gnflow.errors import Diverged
 from gnflow.study.design.load import load
 
 
-def plan(folder: Path, *, json: bool) -> int:
+def plan_study(folder: Path, *, json: bool) -> int:
     """Print the cost of every arm, as a table or as JSON."""
     design = load(folder)
     # torch takes seconds to import, so a bad study is refused before.
     from gnflow.study import figures, tables
-    from gnflow.study.design.cost import costs, remarks, total
+    from gnflow.study.design.cost import add_costs, estimate_costs, list_remarks
 
-    rows = costs(design)
-    everything, said = total(rows), remarks(design)
+    rows = estimate_costs(design)
+    everything, said = add_costs(rows), list_remarks(design)
     if json:
         tree = {
             "study": design.study.name,
@@ -30,23 +30,21 @@ def plan(folder: Path, *, json: bool) -> int:
     table = tables.Table(f"{design.study.name}, at most", columns, words=1)
     for row in (*rows, everything):
         done = f"{row.done}/{row.trials + row.runs}"
-        counts = (figures.count(row.steps), figures.count(row.tokens), figures.count(row.flops))
-        table.add_row(row.arm, str(row.trials), str(row.runs), done, *counts, figures.duration(row.seconds))
-    console = tables.console()
+        counts = (figures.format_count(row.steps), figures.format_count(row.tokens), figures.format_count(row.flops))
+        table.add_row(row.arm, str(row.trials), str(row.runs), done, *counts, figures.format_duration(row.seconds))
+    console = tables.make_console()
     console.print(table)
     if everything.seconds is None:
         console.print("The time is unknown until a run of about this size has finished in this project.")
     for sentence in said:
         console.print(f"warning: {sentence}")
-    if not design.workspace.reproducible:
+    if not design.workspace.can_reproduce:
         root = design.workspace.root
-        console.print(
-            f"{root} is no Git and DVC repository yet, which its pipeline needs: `gnflow init` there makes it one."
-        )
+        console.print(f"The pipeline needs a Git and DVC repository, which {root} is not yet: run `gnflow init` there.")
     return 0
 
 
-def pipeline(folder: Path, *, check: bool) -> int:
+def write_pipeline(folder: Path, *, check: bool) -> int:
     """Write dvc.yaml beside the study, or check that it is up to date."""
     from gnflow.study.design import pipeline
 
@@ -55,23 +53,23 @@ def pipeline(folder: Path, *, check: bool) -> int:
     jobs = sum(len(arm.jobs) for arm in design.arms)
     print(f"{path}: {'up to date' if check else 'written'}, {jobs} runs")
     if not check:
-        print(f"next: {design.reproduce(design.relative(path))}")
+        print(f"next: {design.format_repro(design.make_relative(path))}")
     return 0
 
 
-def choose(folder: Path, arm: str) -> int:
+def choose_values(folder: Path, arm: str) -> int:
     """Write tuned/<arm>.yaml and print the trials."""
     from gnflow.study.design import choice
 
     design = load(folder)
-    chosen = choice.choose(design, design.arm(arm))
-    path = choice.write(design, design.arm(arm), chosen)
+    chosen = choice.choose(design, design.find_arm(arm))
+    path = choice.write(design, design.find_arm(arm), chosen)
     print("\n".join(line.removeprefix("# ") for line in path.read_text().splitlines() if line.startswith("#")))
     print(path)
     return 0
 
 
-def run(spec: Path, *, sets: Sequence[str], run_dir: Path | None) -> int:
+def run_job(spec: Path, *, sets: Sequence[str], run_dir: Path | None) -> int:
     """Take one run of a study. If it diverges, this is a result: it is printed, and the pipeline continues."""
     from gnflow.commands.run import run as train
 

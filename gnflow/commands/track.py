@@ -14,11 +14,10 @@ from gnflow.workspace import Workspace
 def track(runs: Sequence[Path]) -> int:
     """Print a line for each run, with its id in MLflow. A directory that is not a run stands for all runs inside it.
 
-    Raises EnvironmentProblem if MLflow is missing or does not answer; and at the end, naming all runs that were not
-    sent.
+    Raises EnvironmentProblem if MLflow is missing or does not answer, and at the end, with all runs that were not sent.
     """
     problems: dict[Path, str] = {}
-    meant = sorted(dict.fromkeys(found for name in runs for found in _meant(name, problems)), key=_began)
+    meant = sorted(dict.fromkeys(found for name in runs for found in _find_runs(name, problems)), key=_find_start)
     for number, run in enumerate(meant, start=1):
         try:
             print(f"{run} is run {replay(run)}", flush=True)
@@ -35,10 +34,10 @@ def track(runs: Sequence[Path]) -> int:
     return 0
 
 
-def _meant(name: Path, problems: dict[Path, str]) -> list[Path]:
-    for place in (name, Workspace.around(Path.cwd()).runs / name):
+def _find_runs(name: Path, problems: dict[Path, str]) -> list[Path]:
+    for place in (name, Workspace.find(Path.cwd()).runs / name):
         found, unread = walk(place)
-        inside = [run for run in found if _recorded(run)]
+        inside = [run for run in found if _has_records(run)]
         if not _is_run(place) and (inside or unread):
             problems.update({path: f"{path} is left out: {why}" for path, why in unread.items()})
             return inside
@@ -58,15 +57,15 @@ def _is_run(place: Path) -> bool:
         return False
 
 
-def _recorded(run: Path) -> bool:
-    """Whether there is anything to send. A journal that cannot be read counts, and is named when it is sent."""
+def _has_records(run: Path) -> bool:
+    """Return whether a run has records to send. A journal that cannot be read counts, and is named when it is sent."""
     try:
         return first_line(run / JOURNAL) is not None
     except OSError:
         return True
 
 
-def _began(run: Path) -> float:
+def _find_start(run: Path) -> float:
     """Return when the run began, so that a study begins with the first of its runs."""
     try:
         line = first_line(run / JOURNAL)

@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from gnflow.secrets import without_secrets
+from gnflow.secrets import hide_secrets
 from gnflow.track import hosts, location, server
 from gnflow.train.signals import stopping
 from gnflow.workspace import Workspace
 
 
-def ui(*, host: str = "127.0.0.1", port: int = 5000, allowed: Sequence[str] = ()) -> int:
-    """Serve until Ctrl-C; `allowed` are further names by which browsers may address this machine.
+def serve_ui(*, host: str = "127.0.0.1", port: int = 5000, allowed: Sequence[str] = ()) -> int:
+    """Serve the MLflow UI until Ctrl-C; browsers may address this machine by the names in `allowed` as well.
 
     Raises EnvironmentProblem if MLflow is missing or the port is taken.
     """
     location.check_available()
-    workspace = Workspace.around(Path.cwd())
+    workspace = Workspace.find(Path.cwd())
     uri = location.tracking_uri(workspace)
-    shown = without_secrets(uri)
+    shown = hide_secrets(uri)
     if uri.startswith(("http://", "https://")):
         print(f"Runs are mirrored to {shown} ({location.VARIABLE}): open it in a browser.")
         return 0

@@ -24,16 +24,16 @@ class Finding(NamedTuple):
 
 
 def verify(specs: Sequence[Path], *, sets: Sequence[str] = (), json: bool) -> int:
-    """Print one line for each check. Returns 1 if one fails. Raises SpecError for bad specs or rules without effect.
+    """Print one line for each check. Return 1 if one fails, else 0.
 
-    All specs are read and built before anything is checked. The JSON for several specs is a list with an entry for each
-    file.
+    Raises SpecError for bad specs and for rules without effect. All specs are read and built before the first
+    check. The JSON for several specs is a list with an entry for each file.
     """
     every = load_all(specs, sets)
     toolchain.settle(every[0].workspace)
     for loaded in every:
         _build(loaded.experiment)
-    found = [_verified(loaded.experiment, aloud=not json) for loaded in every]
+    found = [_verify(loaded.experiment, aloud=not json) for loaded in every]
     told = [{"ok": all(f.ok for f in findings), "checks": [f._asdict() for f in findings]} for findings in found]
     ok = all(one["ok"] for one in told)
     if json:
@@ -50,26 +50,26 @@ def _build(experiment: Experiment) -> None:
     build_parts(experiment, eager)
 
 
-def _verified(experiment: Experiment, *, aloud: bool) -> list[Finding]:
-    # After the specs are known to be good: torch takes seconds to import.
+def _verify(experiment: Experiment, *, aloud: bool) -> list[Finding]:
+    # torch takes seconds to import, so bad specs are refused before.
     from gnflow.verify.subject import choose_device
 
     problem = toolchain.problem(choose_device(experiment).type)
     compiling = not problem and experiment.compile.mode != "off"
     found = []
-    for finding in _findings(experiment, compiling):
+    for finding in _run_checks(experiment, compiling):
         found.append(finding)
         if aloud:
-            print(_line(finding), flush=True)
+            print(_format_finding(finding), flush=True)
     if aloud:
         failed = [finding for finding in found if not finding.ok]
         seconds = sum(finding.seconds for finding in found)
         verdict = f"{len(failed)} of {len(found)} checks failed" if failed else f"all {len(found)} checks hold"
-        print(f"{experiment.name}: {verdict}, {seconds:.0f} s{_left_out(experiment, problem)}", flush=True)
+        print(f"{experiment.name}: {verdict}, {seconds:.0f} s{_describe_omission(experiment, problem)}", flush=True)
     return found
 
 
-def _findings(experiment: Experiment, compiling: bool) -> Iterator[Finding]:
+def _run_checks(experiment: Experiment, compiling: bool) -> Iterator[Finding]:
     from gnflow.verify.checks import select_checks
     from gnflow.verify.subject import CheckFailed, shrink
 
@@ -85,11 +85,11 @@ def _findings(experiment: Experiment, compiling: bool) -> Iterator[Finding]:
         yield Finding(claim, not detail, detail, time.perf_counter() - start)
 
 
-def _line(finding: Finding) -> str:
+def _format_finding(finding: Finding) -> str:
     return f"ok      {finding.check}" if finding.ok else f"failed  {finding.check}: {finding.detail}"
 
 
-def _left_out(experiment: Experiment, problem: str | None) -> str:
+def _describe_omission(experiment: Experiment, problem: str | None) -> str:
     if experiment.compile.mode == "off":
         return "; nothing is compiled (compile.mode: off)"
     return f"; compiled regions not checked: {problem}" if problem else ""

@@ -19,7 +19,7 @@ from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.factory import built
 
-LOGITS, MOST_PIECES = 2**25, 32  # the logits take 128 MiB in float32; every further piece makes a graph longer
+LOGITS = 2**25  # the logits take 128 MiB in float32
 
 
 def choose_kernel(experiment: Experiment) -> Kernel:
@@ -91,10 +91,11 @@ def _reduce_precision(network: Model, dtype: torch.dtype) -> Model:
 
 
 def count_pieces(experiment: Experiment) -> int:
-    """Counts the pieces of a micro-batch that keep at most LOGITS logits in memory.
+    """Counts the pieces of a micro-batch that keep at most LOGITS logits in memory. All have equally many tokens.
 
     A tangent by a difference has the logits of two passes.
     """
     method, tokens = experiment.optimizer, experiment.training.rows * experiment.data.context
     passes = 2 if isinstance(method, spec.GaussNewton) and method.tangent == "difference" else 1
-    return min(ceil(passes * tokens * experiment.data.vocabulary / LOGITS), MOST_PIECES, tokens)
+    least = min(ceil(passes * tokens * experiment.data.vocabulary / LOGITS), tokens)
+    return next(count for count in range(least, tokens + 1) if tokens % count == 0)

@@ -47,7 +47,7 @@ def push_by_difference(function: Callable[[Params], Tensor], point: Params, disp
     value, pullback, _ = push_nothing(function, point, displacement)
     part = trees.pick(point, displacement)
     h = after(choose_step(displacement, part), [])
-    beside = function({**point, **trees.along(part, displacement, h)})
+    beside = function({**point, **trees.move_along(part, displacement, h)})
     return value, pullback, (beside - value) / h
 
 

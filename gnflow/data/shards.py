@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gnflow import faults
 from gnflow.data.sources.corpus import Json
-from gnflow.locks import locked
+from gnflow.locks import lock_file
 
 MANIFEST = "manifest.json"
 WRITTEN = ("|u1", "<u2", "<u4")
@@ -47,7 +47,7 @@ def growing(path: Path, dtype: str, tail: tuple[int, ...] = ()) -> Iterator[Appe
     def append(values: NDArray[np.integer]) -> None:
         nonlocal length
         content = values.astype(dtype).tobytes()
-        faults.at("shards.in_write", lambda: os.write(file.fileno(), content[: len(content) // 2]))
+        faults.pass_point("shards.in_write", lambda: os.write(file.fileno(), content[: len(content) // 2]))
         file.write(content)
         length += len(values)
 
@@ -58,7 +58,7 @@ def growing(path: Path, dtype: str, tail: tuple[int, ...] = ()) -> Iterator[Appe
         file.seek(0)
         _write_header(file, dtype, (length, *tail))
         _flush(file)
-    faults.at("shards.after_file")
+    faults.pass_point("shards.after_file")
 
 
 def mapped(path: Path, axes: int) -> NDArray[Any]:
@@ -84,22 +84,22 @@ def write_text(path: Path, text: str) -> None:
 def make(directory: Path, write: Callable[[Path], dict[str, Json]], waiting: Callable[[], None]) -> None:
     """Fill `directory` by `write`, which returns the manifest, unless another process has done so meanwhile."""
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with locked(directory.parent / f".{directory.name}.lock", waiting):
+    with lock_file(directory.parent / f".{directory.name}.lock", waiting):
         if directory.exists():
             return
         partial = directory.parent / f".{directory.name}.partial"
         if partial.exists():
             shutil.rmtree(partial)
         partial.mkdir()
-        faults.at("shards.before_write")
+        faults.pass_point("shards.before_write")
         try:
             manifest = write(partial)
             manifest["files"] = {path.name: _entry(path) for path in sorted(partial.iterdir())}
             write_text(partial / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
             _flush_names(partial)
-            faults.at("shards.after_write")
+            faults.pass_point("shards.after_write")
             partial.rename(directory)
-            faults.at("shards.after_rename")
+            faults.pass_point("shards.after_rename")
             _flush_names(directory.parent)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Measures whether text and images pull a matrix in the same direction, the conflict that ML-FOP-SOAP addresses.
+"""Measure whether text and images pull a matrix in the same direction, the conflict that ML-FOP-SOAP addresses.
 
     cosine      <G_text, G_image> / |G_text| |G_image|
     norm ratio  |G_image| / |G_text|
@@ -19,8 +19,8 @@ from gnflow.optim.means import mean_gradient
 from gnflow.spec import training
 
 
-def modality_conflict(spec: training.ModalityConflict, subject: Subject) -> Metric:
-    """Builds the metric, which compares the two mean gradients at every evaluation."""
+def build_modality_conflict(spec: training.ModalityConflict, subject: Subject) -> Metric:
+    """Build the metric, which compares the two mean gradients at every evaluation."""
 
     def measure(at: Moment) -> Metrics:
         text, _ = mean_gradient(at.objective, at.params, keep_modality(at.batch, "text"))
@@ -31,7 +31,7 @@ def modality_conflict(spec: training.ModalityConflict, subject: Subject) -> Metr
 
 
 def compare(network: Model, text: Params, image: Params) -> Metrics:
-    """Returns `conflict/cosine` and `conflict/norm_ratio`, over all hidden matrices and for each block."""
+    """Return `conflict/cosine` and `conflict/norm_ratio`, over all hidden matrices and for each block."""
     both = {name: _compare_matrices(text[name], image[name]) for name in text if text[name].ndim == 2}
     alive = {name: found for name, found in both.items() if found.isfinite().all()}
     names = {"": network.hidden, **{f"/{block}": frozenset(names) for block, names in network.blocks.items()}}
@@ -44,6 +44,6 @@ def compare(network: Model, text: Params, image: Params) -> Metrics:
 
 
 def _compare_matrices(text: Tensor, image: Tensor) -> Tensor:
-    """Returns (cosine, norm ratio), which are not finite if either gradient is 0."""
+    """Return (cosine, norm ratio), which are not finite if either gradient is 0."""
     one, two = torch.linalg.vector_norm(text), torch.linalg.vector_norm(image)
     return torch.stack(((text * image).sum() / (one * two), torch.where(two > 0, two / one, torch.nan)))

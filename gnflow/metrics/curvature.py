@@ -1,4 +1,4 @@
-"""Measures the curvature of the loss at the weights, and how the optimizer uses it, on a fixed batch with fixed probes.
+"""Measure the curvature of the loss at the weights, and how the optimizer uses it, on a fixed batch with fixed probes.
 
 curvature/eigenvalue/ggn_i, hessian_i  the i-th largest eigenvalue, by Lanczos; i = 1, 2, ..
 curvature/error/ggn, hessian           largest possible distance of one of these from an eigenvalue, apart from
@@ -50,8 +50,8 @@ FLOOR = 1e-8
 POWERS = {"none": 0.0, "root": 0.5, "second_moment": 1.0}
 
 
-def curvature(spec: training.Curvature, subject: Subject) -> Metric:
-    """Builds the metric. It measures eagerly and in full precision, since it is measured seldom."""
+def build_curvature(spec: training.Curvature, subject: Subject) -> Metric:
+    """Build the metric. It measures eagerly and in full precision, since it is measured seldom."""
     loss = subject.exact()
     second = loss._replace(product=hessian_product(loss.value))
     probe = CurvatureProbes(spec, loss, second, subject.network.moving_blocks, subject.experiment.training.seed)
@@ -69,34 +69,36 @@ class CurvatureProbes:
     seed: int
 
     def measure(self, at: Moment) -> Metrics:
-        """Measures all columns for which the moment has what is needed."""
+        """Measure all columns for which the moment has what is needed."""
         names = [name for names in self.blocks.values() for name in names]
         moving = trees.pick(at.params, [name for name in at.params if name in names])
         found: Metrics = {}
         for kind, objective in (("ggn", self.ggn), ("hessian", self.hessian)):
-            operator = _operator(objective, at.params, at.batch)
-            ritz = lanczos(operator, self._signs("start", moving), self.spec.iterations)
+            operator = _make_operator(objective, at.params, at.batch)
+            ritz = lanczos(operator, self._draw_signs("start", moving), self.spec.iterations)
             found |= _list_ends(kind, ritz, self.spec.eigenvalues)
-            sketch, probes = ([self._signs(f"{what}/{i}", moving) for i in range(self.spec.probes)] for what in "sg")
+            sketch, probes = (
+                [self._draw_signs(f"{what}/{i}", moving) for i in range(self.spec.probes)] for what in "sg"
+            )
             found[f"curvature/trace/{kind}"] = trace(operator, sketch, probes)
-        operator = _operator(self.ggn, at.params, at.batch)
+        operator = _make_operator(self.ggn, at.params, at.batch)
         within, whole = energies(
-            operator, self.blocks, (self._signs(f"g/{i}", moving) for i in range(self.spec.probes))
+            operator, self.blocks, (self._draw_signs(f"g/{i}", moving) for i in range(self.spec.probes))
         )
         found["curvature/block_share"] = within / keep_positive(whole)
         for name, power in POWERS.items():
             if conditioned := precondition(operator, find_diagonals(at.optimizer, at.params, at.state), power):
-                ritz = lanczos(conditioned.operator, self._signs("start", conditioned.like), self.spec.iterations)
-                found[f"curvature/condition/{name}"] = condition_number(ritz, next(iter(moving.values())).dtype)
-        return {**found, **(self._alignment(at, list(moving)) if at.before else {})}
+                ritz = lanczos(conditioned.operator, self._draw_signs("start", conditioned.like), self.spec.iterations)
+                found[f"curvature/condition/{name}"] = compute_condition_number(ritz, next(iter(moving.values())).dtype)
+        return {**found, **(self._measure_alignment(at, list(moving)) if at.before else {})}
 
-    def _alignment(self, at: Moment, names: list[str]) -> Metrics:
+    def _measure_alignment(self, at: Moment, names: list[str]) -> Metrics:
         before = at.before
         update = trees.subtract(trees.pick(at.params, names), trees.pick(before, names))
         gradient, _ = mean_gradient(self.ggn, before, at.batch)
         downhill = trees.scale(trees.pick(gradient, names), -1)
         step, residual = solve(
-            _operator(self.ggn, before, at.batch), downhill, self.spec.damping, self.spec.iterations
+            _make_operator(self.ggn, before, at.batch), downhill, self.spec.damping, self.spec.iterations
         )  # fmt: skip
         one, two = trees.norm(update), trees.norm(step)
         return {
@@ -105,22 +107,22 @@ class CurvatureProbes:
             "curvature/gn_residual": residual,
         }
 
-    def _signs(self, name: str, like: Params) -> Params:
-        """Draws -1 and 1 on the CPU, as a function of the run's seed and of the name."""
+    def _draw_signs(self, name: str, like: Params) -> Params:
+        """Draw -1 and 1 on the CPU, as a function of the run's seed and of the name."""
         generator = generator_for(f"curvature/{self.seed}/{name}")
         drawn = {n: torch.randint(2, w.shape, generator=generator) for n, w in like.items()}
         return {n: (2 * drawn[n] - 1).to(w) for n, w in like.items()}
 
 
-class Conditioned(NamedTuple):
+class PreconditionedOperator(NamedTuple):
     """The operator P^-1/2 A P^-1/2 in the optimizer's coordinates, and a vector of its shape."""
 
     operator: Operator
     like: Params
 
 
-def precondition(operator: Operator, parts: list[Diagonal], power: float) -> Conditioned | None:
-    """Preconditions A by P = V^power, on the rows of the parameters that have a V. Returns None if there are none."""
+def precondition(operator: Operator, parts: list[Diagonal], power: float) -> PreconditionedOperator | None:
+    """Precondition A by P = V^power on the rows of the parameters that have a V. Return None if none has one."""
     if not parts:
         return None
     diagonal = {f"{i}/{stack}": v for i, part in enumerate(parts) for stack, v in part.diagonal.items()}
@@ -139,17 +141,17 @@ def precondition(operator: Operator, parts: list[Diagonal], power: float) -> Con
             f"{i}/{stack}": x / root[f"{i}/{stack}"] for i, part in enumerate(turned) for stack, x in part.items()
         }  # fmt: skip
 
-    return Conditioned(apply, diagonal)
+    return PreconditionedOperator(apply, diagonal)
 
 
-def condition_number(ritz: Ritz, dtype: torch.dtype) -> Scalar:
-    """Returns the largest over the smallest Ritz value, at most 1 / eps of the type in which they were computed."""
+def compute_condition_number(ritz: Ritz, dtype: torch.dtype) -> Scalar:
+    """Return the largest over the smallest Ritz value, at most 1 / eps of the type in which they were computed."""
     largest, smallest = ritz.values[0], ritz.values[-1]
     return largest / torch.maximum(smallest, torch.finfo(dtype).eps * largest)
 
 
-def _operator(objective: Objective, params: Params, batch: Tensor) -> Operator:
-    model = objective.around(params)
+def _make_operator(objective: Objective, params: Params, batch: Tensor) -> Operator:
+    model = objective.build_model(params)
     return lambda direction: mean_product(model, direction, batch)
 
 

@@ -1,4 +1,4 @@
-"""Measures how far the diagonal dominates the Gram matrix of the momentum, as RMNP assumes.
+"""Measure how far the diagonal dominates the Gram matrix of the momentum, as RMNP assumes.
 
     A = V V',   r_i = |A_ii| / mean over j != i of |A_ij|         V is (m, n); a tall V is transposed first
 
@@ -17,14 +17,14 @@ from gnflow.objective import Metrics, Params
 from gnflow.spec import training
 
 
-def dominance(spec: training.Dominance, subject: Subject) -> Metric:
-    """Builds the metric, which measures the ratios at every update, on the momentum that the update follows."""
+def build_dominance(spec: training.Dominance, subject: Subject) -> Metric:
+    """Build the metric, which measures the ratios at every update, on the momentum that the update follows."""
     return Metric(probe=measure_dominance)
 
 
 def measure_dominance(momentum: Params) -> Metrics:
-    """Measures matrices (m, n) and stacks of them (k, m, n). Returns nothing if every matrix has a single row."""
-    ratios = [row_ratios(v) for v in momentum.values() if min(v.shape[-2:]) > 1]
+    """Measure matrices (m, n) and stacks of them (k, m, n). Return nothing if every matrix has a single row."""
+    ratios = [compute_row_ratios(v) for v in momentum.values() if min(v.shape[-2:]) > 1]
     if not ratios:
         return {}
     return {
@@ -34,8 +34,8 @@ def measure_dominance(momentum: Params) -> Metrics:
     }
 
 
-def row_ratios(v: Tensor) -> Tensor:
-    """Returns r_i of each matrix in float32: (k, m)."""
+def compute_row_ratios(v: Tensor) -> Tensor:
+    """Return r_i of each matrix in float32: (k, m)."""
     v = v.float().reshape(-1, *v.shape[-2:])
     gram = (v @ v.mT if v.shape[-2] <= v.shape[-1] else v.mT @ v).abs()
     rows = gram.shape[-1]

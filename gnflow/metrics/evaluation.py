@@ -24,21 +24,21 @@ LOSS, COUNT, WEIGHTED, WEIGHT, RIGHT = range(5)
 TASKS = {"text": "text_only", "understanding": "understanding", "generation": "generation"}
 
 
-def loss(spec: training.Loss, subject: Subject) -> Metric:
-    """Builds the metric. For multimodal data it also reports the loss of each modality and of each task."""
+def build_loss(spec: training.Loss, subject: Subject) -> Metric:
+    """Build the metric. For multimodal data it also reports the loss of each modality and of each task."""
     multimodal = isinstance(subject.experiment.data, Multimodal)
-    measure = measure_groups(subject.jit("tally", build_tally(subject.network))) if multimodal else measure_loss
+    measure = build_group_measure(subject.jit("tally", build_tally(subject.network))) if multimodal else measure_loss
     return Metric(measure, spec.microbatches, decides=True)
 
 
 def measure_loss(at: Moment) -> Metrics:
-    """Measures the mean loss of the micro-batches."""
+    """Measure the mean loss of the micro-batches."""
     losses = [at.objective.value(at.params, tokens) for tokens in at.batch]
     return {"loss/held_out": torch.stack(losses).mean()}
 
 
 def build_tally(network: Model) -> Callable[[Params, Tokens], Tensor]:
-    """Builds (params, tokens) -> (groups, 5): sums of losses, tokens, weighted losses, weights and hits by group."""
+    """Build (params, tokens) -> (groups, 5): sums of losses, tokens, weighted losses, weights and hits by group."""
 
     def tally(params: Params, tokens: Tokens) -> Tensor:
         inputs, targets = network.split(tokens)
@@ -56,12 +56,15 @@ def build_tally(network: Model) -> Callable[[Params, Tokens], Tensor]:
     return tally
 
 
-def measure_groups(tally: Callable[[Params, Tokens], Tensor]) -> Measure:
-    """Builds a measure of the loss over all groups and by group. A modality or task without targets has no column."""
+def build_group_measure(tally: Callable[[Params, Tokens], Tensor]) -> Measure:
+    """Build a function that measures the loss over all groups and by group.
+
+    A modality or task without targets has no column.
+    """
 
     def measure(at: Moment) -> Metrics:
         sums = torch.stack([tally(at.params, tokens) for tokens in at.batch]).sum(0)
-        return {"loss/held_out": _ratio(sums.sum(0), WEIGHTED, WEIGHT), **_split_losses(sums)}
+        return {"loss/held_out": _divide(sums.sum(0), WEIGHTED, WEIGHT), **_split_losses(sums)}
 
     return measure
 
@@ -75,8 +78,8 @@ def _split_losses(sums: Tensor) -> Metrics:
         **{f"loss/{name}": (add_up(task=task), WEIGHTED, WEIGHT) for task, name in TASKS.items()},
         "image_accuracy": (add_up(modality="image"), RIGHT, COUNT),
     }
-    return {name: _ratio(*ratio) for name, ratio in ratios.items() if ratio[0][ratio[2]] > 0}
+    return {name: _divide(*ratio) for name, ratio in ratios.items() if ratio[0][ratio[2]] > 0}
 
 
-def _ratio(sums: Tensor, over: int, under: int) -> Scalar:
+def _divide(sums: Tensor, over: int, under: int) -> Scalar:
     return sums[..., over] / sums[..., under].clamp(min=torch.finfo(sums.dtype).tiny)

@@ -46,7 +46,7 @@ class Subject(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """Everything that a metric may look at: the state after a step, and the parts of the run."""
+    """The state after a step, and the parts of the run that a metric may use."""
 
     step: int
     params: Params
@@ -70,7 +70,7 @@ Measure: TypeAlias = Callable[[Moment], Metrics]
 
 
 def measure_nothing(at: Moment) -> Metrics:
-    """Measures nothing: the metric's columns are recorded by the trainer or the optimizer."""
+    """Return no values, for a metric whose columns the trainer or the optimizer records."""
     return {}
 
 
@@ -92,6 +92,6 @@ class Metric(NamedTuple):
     probe: Probe | None = None
     """Measures the momentum of the matrices, {stack: (k, m, n)}, at every step. It is compiled with the update."""
 
-    def due(self, evaluation: int, last: bool) -> bool:
-        """Tells whether evaluation number `evaluation`, counted from 0, has a measurement."""
+    def is_due(self, evaluation: int, last: bool) -> bool:
+        """Return whether evaluation number `evaluation`, counted from 0, has a measurement."""
         return last or (self.every is not None and evaluation % self.every == 0)

@@ -1,4 +1,4 @@
-"""Measures whether a model draws the digits that it is asked for, and names the digits that it is shown.
+"""Measure whether a model draws the digits that it is asked for, and names the digits that it is shown.
 
 samples/recognised           part of the drawn images in which `recognise` sees the digit of their caption
 samples/captioned            part of the held-out images whose caption by the model names their digit and no other
@@ -19,9 +19,9 @@ from gnflow.spec.multimodal import Digits
 def measure_recognition(
     dataset: MultimodalDataset, prompts: Sequence[str], drawn: Pixels, captions: Sequence[str]
 ) -> Mapping[str, float]:
-    """Measures images `drawn` for `prompts`, and `captions` of the held-out images of these prompts.
+    """Measure images `drawn` for `prompts`, and `captions` of the held-out images of these prompts.
 
-    Returns nothing for data without labels.
+    Return nothing for data without labels.
     """
     if not isinstance(dataset.data.source, Digits):
         return {}
@@ -30,14 +30,14 @@ def measure_recognition(
     asked = [label_of(prompt) for prompt in prompts]
     named = [label_of(caption) for caption in captions]
     return {
-        "samples/recognised": _share_equal(recognise(train, drawn), asked),
-        "samples/captioned": _share_equal(named, asked),
-        "samples/classifier_accuracy": _share_equal(recognise(train, quantised), held_out.labels.tolist()),
+        "samples/recognised": _compute_share_equal(recognise(train, drawn), asked),
+        "samples/captioned": _compute_share_equal(named, asked),
+        "samples/classifier_accuracy": _compute_share_equal(recognise(train, quantised), held_out.labels.tolist()),
     }
 
 
 def recognise(train: Labelled, images: Pixels) -> list[int]:
-    """Returns for each image the label of the nearest training image, in pixels."""
+    """Return for each image the label of the nearest training image, in pixels."""
     points, known = (some.reshape(len(some), -1).astype(float) for some in (images, train.images))
     return [int(label) for label in train.labels[nearest(points, known)]]
 
@@ -47,6 +47,6 @@ def _load_labelled(source: Digits) -> tuple[Labelled, Labelled]:
     return labelled(source)
 
 
-def _share_equal(found: Sequence[int | None], wanted: Sequence[int | None]) -> float:
-    """Returns the part of the entries in which the two are equal."""
+def _compute_share_equal(found: Sequence[int | None], wanted: Sequence[int | None]) -> float:
+    """Return the part of the entries in which the two are equal."""
     return sum(one == other for one, other in zip(found, wanted, strict=True)) / len(wanted)

@@ -28,7 +28,7 @@ DARK, LIGHT = 64, 144
 def draw_images(
     network: Model, params: Params, dataset: MultimodalDataset, captions: Sequence[str], sampling: Sampling
 ) -> Pixels:
-    """Draws an image for each caption: [captions, height, width, colours]."""
+    """Draw an image for each caption: [captions, height, width, colours]."""
     device = next(iter(params.values())).device
     data, forms = dataset.data, dataset.sequences
     words = dataset.tokenizer.encode(list(captions))
@@ -40,7 +40,7 @@ def draw_images(
 
 
 def caption_images(network: Model, params: Params, dataset: MultimodalDataset, images: Pixels, most: int) -> list[str]:
-    """Writes a caption of at most `most` tokens for each image, [images, height, width, colours]."""
+    """Write a caption of at most `most` tokens for each image, [images, height, width, colours]."""
     device = next(iter(params.values())).device
     marks = len(dataset.sequences.marks)
     words = dataset.data.text_vocabulary - marks
@@ -54,12 +54,12 @@ def caption_images(network: Model, params: Params, dataset: MultimodalDataset, i
 
 
 def pair(above: Pixels, below: Pixels) -> Pixels:
-    """Sets each image over its counterpart with a dark line between: [images, 2 * height + 1, width, colours]."""
+    """Set each image over its counterpart with a dark line between: [images, 2 * height + 1, width, colours]."""
     return np.concatenate((above, np.full_like(above[:, :1], DARK), below), axis=1)
 
 
 def lay_out(images: Pixels, columns: int, scale: int = 8) -> bytes:
-    """Lays out images side by side, row by row, as a PNG. Each pixel becomes `scale` pixels wide."""
+    """Lay out images side by side, row by row, as a PNG. Each pixel becomes `scale` pixels wide."""
     count, height, width, colours = images.shape
     rows = -(-count // columns)
     cells = np.full((rows * columns, height + 1, width + 1, colours), LIGHT, np.uint8)
@@ -70,7 +70,7 @@ def lay_out(images: Pixels, columns: int, scale: int = 8) -> bytes:
 
 
 def encode_png(image: Pixels) -> bytes:
-    """Encodes [height, width, 1 or 3] as a PNG file (ISO/IEC 15948), without filters."""
+    """Encode [height, width, 1 or 3] as a PNG file (ISO/IEC 15948), without filters."""
     height, width, colours = image.shape
     lines = np.concatenate((np.zeros((height, 1), np.uint8), image.reshape(height, -1)), axis=1)
     header = struct.pack(">IIBBBBB", width, height, 8, 2 if colours == 3 else 0, 0, 0, 0)
@@ -87,13 +87,13 @@ def _write_prompt(dataset: MultimodalDataset, words: NDArray[np.integer]) -> Ids
 
 
 def _stack_prompts(prompts: Sequence[Ids]) -> Tensor:
-    """Pads prompts to one length and stacks them. Ids after a prompt do not matter."""
+    """Pad prompts to one length and stacks them. Ids after a prompt do not matter."""
     longest = max(map(len, prompts))
     return torch.from_numpy(np.stack([np.pad(prompt, (0, longest - len(prompt))) for prompt in prompts]))
 
 
 def _show_images(dataset: MultimodalDataset, images: Pixels) -> Tensor:
-    """Writes each image as a row, up to the mark that ends it: (images, time, channels)."""
+    """Write each image as a row, up to the mark that ends it: (images, time, channels)."""
     data, forms = dataset.data, dataset.sequences
     block = forms.template("understanding")
     ids = np.tile(np.concatenate(([forms.marks["BOS"]], block)), (len(images), 1))
@@ -109,6 +109,6 @@ def _show_images(dataset: MultimodalDataset, images: Pixels) -> Tensor:
 
 
 def _cut_at_end(dataset: MultimodalDataset, row: Ids) -> NDArray[np.uint32]:
-    """Cuts a row before the mark that ends its text."""
+    """Cut a row before the mark that ends its text."""
     ends = np.flatnonzero(row >= dataset.data.text_vocabulary - len(dataset.sequences.marks))
     return row[: ends[0] if len(ends) else None].astype(np.uint32)

@@ -22,8 +22,8 @@ SIDE = 64
 """Least height of an image in a sheet, in pixels."""
 
 
-def samples(spec: training.Samples, subject: Subject) -> Metric:
-    """Builds the metric. It uses the held-out images of the run's data, so there are no sheets outside a run."""
+def build_samples(spec: training.Samples, subject: Subject) -> Metric:
+    """Build the metric. It uses the held-out images of the run's data, so there are no sheets outside a run."""
     sampling = Sampling(spec.guidance, spec.temperature, subject.experiment.training.seed)
 
     def measure(at: Moment) -> Metrics:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from gnflow.models.targets import Split as Split
 from gnflow.models.targets import Targets as Targets
 from gnflow.models.targets import split as split
-from gnflow.objective import Scalar, equal_weight
+from gnflow.objective import Scalar, weigh_equally
 
 
 def mask_logits(logits: Tensor, targets: Targets) -> Tensor:
@@ -42,7 +42,7 @@ def total_weight(targets: Targets) -> Scalar:
 
     For text it is 1, since every micro-batch has the same number of targets.
     """
-    return equal_weight(targets.ids) if targets.weights is None else targets.weights.sum()
+    return weigh_equally(targets.ids) if targets.weights is None else targets.weights.sum()
 
 
 def cut(targets: Targets, count: int) -> list[Targets]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.objective import Params
 from gnflow.optim.arguments import described_by
-from gnflow.optim.protocol import Fisher, Transform, counter, rate
+from gnflow.optim.protocol import Fisher, Transform, make_counter, make_rate
 from gnflow.optim.schedules import Schedule, constant
 from gnflow.spec.rules import AdamWRule
 
@@ -43,7 +43,9 @@ def adamw(
     b1, b2 = betas
 
     def init(params: Params) -> AdamWState:
-        return AdamWState(counter(params), rate(learning_rate, params), trees.zeros(params), trees.zeros(params))
+        return AdamWState(
+            make_counter(params), make_rate(learning_rate, params), trees.zeros(params), trees.zeros(params)
+        )
 
     def update(gradients: Params, state: AdamWState, params: Params) -> tuple[Params, AdamWState]:
         return fed(gradients, gradients, gradients, state, params)

@@ -46,7 +46,7 @@ class Decrement:
         bend = trees.dot(direction, mean_product(model, direction, batch))
         kappa, nu = memory[KAPPA] if self.adaptive else self.kappa, bend.clamp(min=0).sqrt()
         alpha = 1 / (1 + kappa * nu)
-        candidate = trees.along(anchor, direction, alpha)
+        candidate = trees.move_along(anchor, direction, alpha)
         seen = Seen(batch, microbatch_weights(objective, batch))
         before, after = (mean_loss(objective, params, seen) for params in (anchor, candidate))
         found = measure_gains(objective, anchor, candidate, seen, before, after)

@@ -57,7 +57,7 @@ def build_stacks(transform: AnyTransform, params: Params) -> Stacks:
 def split_state(cohort: Cohort) -> dict[str, Own]:
     """Splits a cohort's state into views for each member. All members share counts and rates."""
     result: dict[str, Own] = {name: {} for name in cohort.names}
-    for path, leaf in trees.leaves(cohort.state):
+    for path, leaf in trees.list_leaves(cohort.state):
         stack = path[-1]
         if leaf.ndim and stack in cohort.stacks.members:
             parts = cohort.stacks.parts(stack, leaf)
@@ -102,7 +102,7 @@ def is_rate(path: str, leaf: Tensor) -> bool:
 
 def find_rates(state: AnyState) -> dict[str, float]:
     """Finds the learning rates by path, in the order of the transform's parts."""
-    return {path: leaf.item() for path, leaf in trees.named_tensors(state).items() if is_rate(path, leaf)}
+    return {path: leaf.item() for path, leaf in trees.name_tensors(state).items() if is_rate(path, leaf)}
 
 
 def find_first_rate(transform: AnyTransform, params: Params) -> float:

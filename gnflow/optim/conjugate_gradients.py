@@ -18,7 +18,7 @@ from gnflow.curvature.conjugate_gradients import Iterate, advance, begin
 from gnflow.objective import LocalModel, Metrics, Params, Scalar
 from gnflow.optim.means import mean_gradient, mean_product
 from gnflow.optim.preconditioner import Preconditioner, arrange
-from gnflow.optim.protocol import AnyState, Cost, Diagonal, Jit, Part, counter, eager
+from gnflow.optim.protocol import AnyState, Cost, Diagonal, Jit, Part, eager, make_counter
 from gnflow.optim.stacks import Stacks
 
 
@@ -71,7 +71,7 @@ class ConjugateGradients:
     def init(self, params: Params) -> ConjugateGradientsState:
         """Returns the state before the first solve."""
         kept = self.preconditioner.init(self.order(params).stack(params)) if self.preconditioner else {}
-        return ConjugateGradientsState(counter(params), kept)
+        return ConjugateGradientsState(make_counter(params), kept)
 
     def parts(self, params: Params, state: ConjugateGradientsState) -> Iterator[Part]:
         """Returns this solver alone."""

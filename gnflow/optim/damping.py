@@ -26,10 +26,10 @@ def add_damping(model: LocalModel, anchor: Params, damping: Scalar) -> LocalMode
     def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         slope, value = model.gradient(params, tokens)
         displacement = trees.subtract(params, trees.pick(anchor, params))
-        return trees.along(slope, displacement, damping), value + term(displacement)
+        return trees.move_along(slope, displacement, damping), value + term(displacement)
 
     def product(direction: Params, tokens: Tokens) -> Params:
-        return trees.along(model.product(direction, tokens), direction, damping)
+        return trees.move_along(model.product(direction, tokens), direction, damping)
 
     return model._replace(value=value, gradient=gradient, product=product)
 

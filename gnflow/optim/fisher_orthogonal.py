@@ -137,7 +137,7 @@ class FisherOrthogonal(Descent):
         for gradient, value, share in self._compute_leaves(objective, params, batch):
             stacked = self.stacks.stack(gradient)
             loss = loss + share * value
-            plain = trees.along(plain, stacked, share) if plain else trees.scale(stacked, share)
+            plain = trees.move_along(plain, stacked, share) if plain else trees.scale(stacked, share)
             node = Node(self.into(stacked, state), share, 0)
             while waiting and waiting[-1].level == node.level:
                 node = join(waiting.pop(), node)

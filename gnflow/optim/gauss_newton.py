@@ -25,7 +25,7 @@ from gnflow import trees
 from gnflow.objective import LocalModel, Metrics, Objective, Params
 from gnflow.optim.averages import Average, add_weighted, average_last
 from gnflow.optim.damping import adapt, add_damping
-from gnflow.optim.protocol import AnyState, Cost, Jit, Part, Solver, eager, jit_for_block, rate
+from gnflow.optim.protocol import AnyState, Cost, Jit, Part, Solver, eager, jit_for_block, make_rate
 from gnflow.optim.search import Search
 
 DAMPING = "gn/damping"
@@ -103,7 +103,7 @@ class GaussNewton:
         """Returns the state before the first step. The first solve starts from the params themselves."""
         inner = {name: block.inner.init(trees.pick(params, block.names)) for name, block in self.blocks.items()}
         memory = {**self.search.memory, **({DAMPING: self.damping} if self.damping else {})}
-        return GaussNewtonState(trees.clone(params), inner, {name: rate(n, params) for name, n in memory.items()})
+        return GaussNewtonState(trees.clone(params), inner, {name: make_rate(n, params) for name, n in memory.items()})
 
     def parts(self, params: Params, state: GaussNewtonState) -> Iterator[Part]:
         """Returns the parts of every block."""
@@ -116,7 +116,7 @@ class GaussNewton:
         """Takes one outer step. The batch has the micro-batches of the solve first, then those of the search."""
         # No copy is needed, since nothing that a step computes shares storage with the weights that it was given.
         anchor = params
-        model, solve = objective.around(anchor), torch.split(batch[: self.cost.solve], self.width)
+        model, solve = objective.build_model(anchor), torch.split(batch[: self.cost.solve], self.width)
         if self.damping:
             model = add_damping(model, anchor, state.memory[DAMPING])
         solved = {name: self._solve(name, model, anchor, state, solve) for name in self.blocks}
@@ -140,7 +140,7 @@ class GaussNewton:
             metrics[DAMPING] = memory[DAMPING]
             memory[DAMPING] = adapt(memory[DAMPING], found.metrics["gn/gain_ratio"])
         if self.carry is not None:
-            point = trees.along(found.params, trees.subtract(point, anchor), self.carry)
+            point = trees.move_along(found.params, trees.subtract(point, anchor), self.carry)
         inner = {name: block.inner for name, block in solved.items()}
         return found.params, GaussNewtonState(trees.select(found.accepted, point, anchor), inner, memory), metrics
 

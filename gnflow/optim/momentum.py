@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Params
-from gnflow.optim.protocol import Transform, counter, rate, unfit
+from gnflow.optim.protocol import Transform, make_counter, make_rate, unfit
 from gnflow.optim.schedules import Schedule, constant
 
 Scale: TypeAlias = Literal["original", "match_rms"]
@@ -50,7 +50,7 @@ def along_momentum(
                 raise unfit(method, "matrices and stacks of them", name, value)
             if value.shape[-2] % split:
                 raise ValueError(f"{method} cannot split the rows of `{name}`, of shape {shape}, into {split} matrices")
-        return MomentumState(counter(params), rate(learning_rate, params), trees.zeros(params))
+        return MomentumState(make_counter(params), make_rate(learning_rate, params), trees.zeros(params))
 
     def averaged(gradients: Params, state: MomentumState) -> Params:
         return {name: m + (1 - momentum) * (gradients[name] - m) for name, m in state.momentum.items()}

@@ -12,8 +12,8 @@ from gnflow.transform import AnyState as AnyState
 from gnflow.transform import AnyTransform as AnyTransform
 from gnflow.transform import Fisher as Fisher
 from gnflow.transform import Transform as Transform
-from gnflow.transform import counter as counter
-from gnflow.transform import rate as rate
+from gnflow.transform import make_counter as make_counter
+from gnflow.transform import make_rate as make_rate
 
 Region = TypeVar("Region", bound=Callable[..., object])
 

@@ -97,13 +97,13 @@ def choose_trial(objective: Objective, anchor: Params, goal: Params, batch: Tens
     seen = Seen(batch, microbatch_weights(objective, batch))
     before = mean_loss(objective, anchor, seen)
     alphas = alphas.to(before)
-    trials = [mean_loss(objective, trees.towards(anchor, goal, alpha), seen) for alpha in alphas]
+    trials = [mean_loss(objective, trees.move_towards(anchor, goal, alpha), seen) for alpha in alphas]
     losses = torch.stack(trials).nan_to_num(nan=torch.inf)
     # An index in brackets would be read by the host, which would have to wait for the device.
     best = losses.argmin()
     after, alpha = losses.take(best), alphas.take(best)
     accepted = after < before
-    candidate = trees.towards(anchor, goal, alpha)
+    candidate = trees.move_towards(anchor, goal, alpha)
     found = measure_gains(objective, anchor, candidate, seen, before, after)
     metrics = {"loss/train": before, "gn/alpha": torch.where(accepted, alpha, 0.0), **found}
     return Found(trees.select(accepted, candidate, anchor), accepted, metrics, {})
@@ -113,7 +113,7 @@ def measure_gains(
     objective: Objective, anchor: Params, candidate: Params, seen: Seen, before: Scalar, after: Scalar
 ) -> Metrics:
     """Compares the decrease that the model predicts for `candidate`, without damping, with that of the loss."""
-    model = objective.around(anchor)
+    model = objective.build_model(anchor)
     predicted = before - mean_value(lambda tokens: model.value(candidate, tokens), *seen)
     actual = before - after
     return {

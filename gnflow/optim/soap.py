@@ -23,7 +23,7 @@ from gnflow import trees
 from gnflow.objective import Params
 from gnflow.optim.arguments import described_by
 from gnflow.optim.eigenbasis import first_basis, next_basis
-from gnflow.optim.protocol import Fisher, Transform, counter, rate, unfit
+from gnflow.optim.protocol import Fisher, Transform, make_counter, make_rate, unfit
 from gnflow.optim.schedules import Schedule, constant
 from gnflow.spec.rules import SoapRule
 
@@ -68,7 +68,7 @@ def soap(
         right = {name: _square(w, -1) for name, w in matrices.items() if w.shape[-1] <= max_precondition_dim}
         moments = trees.zeros(params), trees.zeros(params)
         bases = trees.map_tensors(_identity, left), trees.map_tensors(_identity, right)
-        return SoapState(counter(params), rate(learning_rate, params), *moments, left, right, *bases)
+        return SoapState(make_counter(params), make_rate(learning_rate, params), *moments, left, right, *bases)
 
     def into(tree: Params, state: SoapState) -> Params:
         return {name: _turn(x, state.left_basis.get(name), state.right_basis.get(name)) for name, x in tree.items()}

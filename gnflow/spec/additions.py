@@ -17,7 +17,7 @@ def additions(path: Path, sets: Sequence[str]) -> dict[str, Plain]:
     Raises SpecProblems.
     """
     problems: list[Problem] = []
-    workspace = Workspace.around(path)
+    workspace = Workspace.find(path)
     with within(workspace):
         tree, _ = assembled(path, workspace.root, problems)
         tree = overridden(tree, sets, problems)

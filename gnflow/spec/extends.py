@@ -141,4 +141,4 @@ def _problem(origin: Origin, message: str, suggestion: str | None = None) -> Spe
 
 def _unmarked(root: Path) -> str:
     """What to do where there is no project, and the folder of the file is taken for one."""
-    return "" if Workspace(root).marked else "; run `gnflow init` in the folder that is to be the project"
+    return "" if Workspace(root).is_project else "; run `gnflow init` in the folder that is to be the project"

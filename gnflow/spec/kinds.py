@@ -92,7 +92,7 @@ def _known(project: Path | None, changed: int, tried: tuple[Named, ...]) -> Kind
 
 def _project_file(workspace: Workspace) -> Path | None:
     """`pyproject.toml` at the root; around a folder that no mark makes a project, the nearest one above."""
-    folders = (workspace.root,) if workspace.marked else (workspace.root, *workspace.root.parents)
+    folders = (workspace.root,) if workspace.is_project else (workspace.root, *workspace.root.parents)
     return next((file for folder in folders if (file := folder / "pyproject.toml").is_file()), None)
 
 

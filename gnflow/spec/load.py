@@ -35,7 +35,7 @@ def load(path: Path | str, sets: Sequence[str] = ()) -> Loaded:
     be used.
     """
     path = Path(path)
-    workspace = Workspace.around(path)
+    workspace = Workspace.find(path)
     with within(workspace):
         problems: list[Problem] = []
         try:

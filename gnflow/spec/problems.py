@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gnflow.errors import SpecError
-from gnflow.secrets import without_secrets
+from gnflow.secrets import hide_secrets
 from gnflow.spec.tree import Origin, Plain
 
 MOST = 100  # problems shown of one spec
@@ -82,7 +82,7 @@ def shown(path: Path) -> str:
 
 def printable(text: str) -> str:
     """The text with what a terminal would act upon replaced, and no secret in it."""
-    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", without_secrets(text))
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", hide_secrets(text))
 
 
 def _cells(letter: str) -> int:

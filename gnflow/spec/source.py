@@ -168,7 +168,7 @@ class _Builder:
             return self._broken(origin, str(refusal))
         if _SURROGATE.search(event.value):
             return self._broken(origin, "half of a character (a surrogate escape)")
-        if secrets.written_in(event.value):
+        if secrets.has_secret(event.value):
             return self._broken(origin, "a password or an access token; a spec is stored with its run and shown")
         return Scalar(value, event.value, origin)
 

@@ -185,7 +185,7 @@ class Loss(MetricKind):
     `loss/text` and `loss/image`, `loss/text_only`, `loss/understanding` and `loss/generation`, and `image_accuracy`.
     """
 
-    factory = "gnflow.metrics.evaluation:loss"
+    factory = "gnflow.metrics.evaluation:build_loss"
     columns = ("loss/held_out", "loss/text", "loss/image", "loss/understanding", "loss/generation", "image_accuracy")
     kind: Literal["loss"] = "loss"
     microbatches: Annotated[Count, Unit("micro-batches")] = 16
@@ -195,7 +195,7 @@ class Loss(MetricKind):
 class Cost(MetricKind):
     """Tokens, serial passes, FLOPs and seconds since the start of the run."""
 
-    factory = "gnflow.metrics.recorded:cost"
+    factory = "gnflow.metrics.recorded:build_cost"
     columns = ("tokens/", "passes/", "flops/")
     kind: Literal["cost"] = "cost"
 
@@ -203,7 +203,7 @@ class Cost(MetricKind):
 class UpdateNorms(MetricKind):
     """Global norms: `norm/update`, and `norm/gradient` if the method has one mean gradient."""
 
-    factory = "gnflow.metrics.recorded:update_norms"
+    factory = "gnflow.metrics.recorded:build_update_norms"
     columns = ("norm/",)
     kind: Literal["update_norms"] = "update_norms"
 
@@ -211,7 +211,7 @@ class UpdateNorms(MetricKind):
 class Dominance(MetricKind):
     """Diagonal dominance of the momentum's Gram matrix: `dominance/r_min`, `r_avg`, `r_max` (arXiv:2603.20527)."""
 
-    factory = "gnflow.metrics.dominance:dominance"
+    factory = "gnflow.metrics.dominance:build_dominance"
     of_momentum = True
     kind: Literal["dominance"] = "dominance"
 
@@ -219,7 +219,7 @@ class Dominance(MetricKind):
 class ModalityConflict(MetricKind):
     """`conflict/cosine` and `conflict/norm_ratio` between the gradients of the text loss and of the image loss."""
 
-    factory = "gnflow.metrics.conflict:modality_conflict"
+    factory = "gnflow.metrics.conflict:build_modality_conflict"
     not_of_text = "text has one modality"
     columns = ("conflict/",)
     kind: Literal["modality_conflict"] = "modality_conflict"
@@ -237,7 +237,7 @@ class Samples(MetricKind):
     Data of digits also has `samples/recognised`, `samples/captioned` and `samples/classifier_accuracy`.
     """
 
-    factory = "gnflow.metrics.sheets:samples"
+    factory = "gnflow.metrics.sheets:build_samples"
     not_of_text = "a model of text draws no images"
     kind: Literal["samples"] = "samples"
     captions: Annotated[Count, Unit("images")] = 64
@@ -257,7 +257,7 @@ class Curvature(MetricKind):
     optimizer's second moments if there are any, and the cosine between the last update and the Gauss-Newton step.
     """
 
-    factory = "gnflow.metrics.curvature:curvature"
+    factory = "gnflow.metrics.curvature:build_curvature"
     kind: Literal["curvature"] = "curvature"
     every: Annotated[Count, Unit("evaluations")] = 10
     """Number of evaluations from one measurement to the next. The last evaluation of the run is always measured."""

@@ -1,4 +1,4 @@
-"""Compare two runs of one spec: do they agree bit for bit, within rounding, or not?
+"""Compare two runs of one spec: they agree bit for bit, agree within rounding, or disagree.
 
 A difference is measured relative to the largest magnitude that its column has in the recorded run, so that a quantity
 near zero has no large relative difference. In small float32 runs of 30 steps, sums in another order (compiled or not,
@@ -56,7 +56,7 @@ class Agreement(NamedTuple):
 
     @property
     def verdict(self) -> Literal["identical", "rounding", "different"]:
-        """Summarise the comparison. Weights count only if nothing else differs.
+        """The summary of the comparison. Weights count only if nothing else differs.
 
         Weights may drift in directions that do not change the loss, so a difference in them alone proves little. But if
         only the weights differ, the steps computed something other than what they recorded.
@@ -70,14 +70,14 @@ class Agreement(NamedTuple):
         return "rounding" if self.weights.relative <= self.tolerance else "different"
 
 
-def agreement(there: Run, here: Run) -> Agreement:
+def measure_agreement(there: Run, here: Run) -> Agreement:
     """Compare the repetition `here` with the run `there`, up to the last step that `there` has recorded."""
     reading = read(there.directory / JOURNAL)
     recorded = reading.steps
     ends = {event.step for event in reading.events if event.name == EXTENDED}
     found = [
         each
-        for each in differences(recorded, read(here.directory / JOURNAL).steps)
+        for each in find_differences(recorded, read(here.directory / JOURNAL).steps)
         if not (each.here is None and each.step in ends)  # this was measured because the run first ended there
     ]
     tolerance = TOLERANCE[there.experiment.training.precision]
@@ -86,11 +86,11 @@ def agreement(there: Run, here: Run) -> Agreement:
         tolerance,
         max(found, key=lambda difference: difference.relative, default=None),
         next((difference for difference in found if difference.relative > tolerance), None),
-        _weights(there.directory, here.directory),
+        _compare_weights(there.directory, here.directory),
     )
 
 
-def differences(there: Mapping[int, Step], here: Mapping[int, Step]) -> Iterator[Difference]:
+def find_differences(there: Mapping[int, Step], here: Mapping[int, Step]) -> Iterator[Difference]:
     """Find every value that differs, in the order of steps; the largest difference of a step comes first."""
     sizes: dict[str, float] = {}
     for record in there.values():
@@ -104,21 +104,23 @@ def differences(there: Mapping[int, Step], here: Mapping[int, Step]) -> Iterator
         old, new = there[step].values, here[step].values
         columns = [column for column in {**old, **new} if not column.startswith(TIMINGS)]
         found = [
-            Difference(step, column, old.get(column), new.get(column), _relative(column, old, new, sizes))
+            Difference(step, column, old.get(column), new.get(column), _compute_relative(column, old, new, sizes))
             for column in columns
             if old.get(column) != new.get(column)
         ]
         yield from sorted(found, key=lambda difference: -difference.relative)
 
 
-def _relative(column: str, old: Mapping[str, float], new: Mapping[str, float], sizes: Mapping[str, float]) -> float:
+def _compute_relative(
+    column: str, old: Mapping[str, float], new: Mapping[str, float], sizes: Mapping[str, float]
+) -> float:
     if column not in old or column not in new or column.startswith(COUNTS) or not sizes[column]:
         return INFINITE
     return abs(new[column] - old[column]) / sizes[column]
 
 
-def _weights(there: Path, here: Path) -> Weights | None:
-    kept = _kept(there), _kept(here)
+def _compare_weights(there: Path, here: Path) -> Weights | None:
+    kept = _find_weights(there), _find_weights(here)
     common = kept[0].keys() & kept[1].keys()
     if not common:
         return None
@@ -130,7 +132,7 @@ def _weights(there: Path, here: Path) -> Weights | None:
     return Weights(step, all(new[name].equal(old[name]) for name in old), max(relative))
 
 
-def _kept(directory: Path) -> dict[int, Path]:
+def _find_weights(directory: Path) -> dict[int, Path]:
     """Find the undamaged weights that a run has kept, by step."""
     places = {checkpoint.step_of(path): path for path in checkpoint.all_in(directory / CHECKPOINTS)}
     steps = Run.load(directory).summary.get("steps")

@@ -10,7 +10,7 @@ from statistics import median
 from typing import NamedTuple
 
 from gnflow.errors import SpecError
-from gnflow.study.scores import METRIC, numbers
+from gnflow.study.scores import METRIC, select_numbers
 from gnflow.train.run import Run
 
 SEED = re.compile(r"seed_\d+")
@@ -46,74 +46,75 @@ class Arm(NamedTuple):
         return (self.name,) if len(self.runs) == 1 else tuple(f"{self.name} (seed {seed})" for seed in self.seeds)
 
 
-def arms(runs: Sequence[Run]) -> tuple[Arm, ...]:
+def group_runs(runs: Sequence[Run]) -> tuple[Arm, ...]:
     """Group runs whose specs differ only in seed, name and tracking. Raises SpecError if two of them share a seed."""
     groups: dict[str, dict[int, Run]] = {}
     for run in runs:
-        group, seed = groups.setdefault(_spec(run), {}), run.experiment.training.seed
+        group, seed = groups.setdefault(_serialise_spec(run), {}), run.experiment.training.seed
         if seed in group:
             both = f"{group[seed].directory} and {run.directory}"
             raise SpecError(f"{both} are runs of one spec with one seed ({seed}); leave one out")
         group[seed] = run
     members = [tuple(group[seed] for seed in sorted(group)) for group in groups.values()]
-    return tuple(_arm(name, runs) for name, runs in zip(_names(members), members, strict=True))
+    return tuple(_make_arm(name, runs) for name, runs in zip(_choose_names(members), members, strict=True))
 
 
-def held_out(run: Run) -> list[tuple[int, float]]:
+def list_held_out_losses(run: Run) -> list[tuple[int, float]]:
     """Return (step, held-out loss) of every evaluation."""
     if METRIC not in run.metrics.columns:
         return []
     return run.metrics.select("step", METRIC).drop_nulls().rows()
 
 
-def start(run: Run) -> float | None:
+def find_start_loss(run: Run) -> float | None:
     """Return the held-out loss of the starting weights."""
-    return next((loss for step, loss in held_out(run) if step == 0), None)
+    return next((loss for step, loss in list_held_out_losses(run) if step == 0), None)
 
 
-def _arm(name: str, runs: tuple[Run, ...]) -> Arm:
+def _make_arm(name: str, runs: tuple[Run, ...]) -> Arm:
     spec = runs[0].experiment
-    starts = [loss for run in runs if (loss := start(run)) is not None]
-    bests = [min(loss for _, loss in losses) for run in runs if (losses := held_out(run))]
-    updates = [value for run in runs for value in _update_rms(run)]
+    starts = [loss for run in runs if (loss := find_start_loss(run)) is not None]
+    bests = [min(loss for _, loss in losses) for run in runs if (losses := list_held_out_losses(run))]
+    updates = [value for run in runs for value in _list_update_rms(run)]
     return Arm(
         name,
         spec.optimizer.kind,
         runs,
         spec.tuning.trials,
-        dict(_learning_rates(spec.optimizer.model_dump(mode="json"))),
+        dict(_list_learning_rates(spec.optimizer.model_dump(mode="json"))),
         median(updates) if updates else None,
         median(starts) if starts else None,
         median(bests) if bests else None,
     )
 
 
-def _spec(run: Run) -> str:
-    """Return all of a spec but its seed, its name and its tracking."""
+def _serialise_spec(run: Run) -> str:
+    """Return the JSON text of a spec without its seed, its name and its tracking."""
     tree = run.experiment.model_dump(mode="json", exclude={"name": True, "tracking": True, "training": {"seed"}})
     return json.dumps(tree, sort_keys=True)
 
 
-def _learning_rates(tree: object, path: str = "") -> Iterator[tuple[str, float]]:
+def _list_learning_rates(tree: object, path: str = "") -> Iterator[tuple[str, float]]:
     children = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list) else ()
     for key, child in children:
         if key == "learning_rate" and isinstance(child, int | float):
             yield path, child
         else:
-            yield from _learning_rates(child, f"{path}.{key}" if path else str(key))
+            yield from _list_learning_rates(child, f"{path}.{key}" if path else str(key))
 
 
-def _update_rms(run: Run) -> list[float]:
-    parameters = numbers(run.plan).get("parameters")
+def _list_update_rms(run: Run) -> list[float]:
+    parameters = select_numbers(run.plan).get("parameters")
     if not parameters or "norm/update" not in run.metrics.columns:
         return []
     return [norm / sqrt(parameters) for norm in run.metrics["norm/update"].drop_nulls()]
 
 
-def _names(members: Sequence[tuple[Run, ...]]) -> list[str]:
+def _choose_names(members: Sequence[tuple[Run, ...]]) -> list[str]:
     """Choose the shortest name that no other arm has: the name of a directory, its path, or all paths."""
     candidates = [
-        (_common(runs), str(_home(runs[0])), " + ".join(str(run.directory) for run in runs)) for runs in members
+        (_find_common_name(runs), str(_find_home(runs[0])), " + ".join(str(run.directory) for run in runs))
+        for runs in members
     ]
     levels = list(zip(*candidates, strict=True))
     return [
@@ -121,9 +122,9 @@ def _names(members: Sequence[tuple[Run, ...]]) -> list[str]:
     ]
 
 
-def _common(runs: Sequence[Run]) -> str:
+def _find_common_name(runs: Sequence[Run]) -> str:
     """Find the common name: `full_gn` for `full_gn/seed_1` and `full_gn/seed_2`, or `full_gn_1` and `full_gn_2`."""
-    names = list(dict.fromkeys(_home(run).resolve().name for run in runs))
+    names = list(dict.fromkeys(_find_home(run).resolve().name for run in runs))
     if len(names) == 1:
         return names[0]
     words = [re.split(r"([_.-])", name) for name in names]
@@ -131,6 +132,6 @@ def _common(runs: Sequence[Run]) -> str:
     return re.sub(r"[_.-]+(seed[_.-]*)?$", "", "".join(alike)) or "+".join(names)
 
 
-def _home(run: Run) -> Path:
+def _find_home(run: Run) -> Path:
     """Return the directory that has the name of the arm."""
     return run.directory.parent if SEED.fullmatch(run.directory.resolve().name) else run.directory

@@ -10,22 +10,17 @@ from statistics import fmean, median
 from typing import NamedTuple
 
 from gnflow.study.arms import Arm
-from gnflow.study.intervals import Interval, bootstrap, sign_flip_test, t_interval, t_test
-from gnflow.study.scores import METRIC, costs
+from gnflow.study.intervals import Interval, bootstrap_mean, compute_t_interval, run_sign_flip_test, run_t_test
+from gnflow.study.scores import METRIC, read_costs
 from gnflow.train.run import Run
 
-FIRST = (
-    "tokens",
-    "flops",
-    "passes",
-    "seconds",
-    "steps",
-)  # the reference is chosen by the first of these that is recorded
+# The reference is chosen by the first of these axes that is recorded.
+FIRST = ("tokens", "flops", "passes", "seconds", "steps")
 Course = Sequence[tuple[Mapping[str, float], float]]  # (costs, held-out loss) of every evaluation of a run
 
 
-class Reached(NamedTuple):
-    """The results of one arm within one budget."""
+class BudgetResult(NamedTuple):
+    """The losses and costs of one arm within one budget."""
 
     arm: str
     losses: dict[int, float]
@@ -37,7 +32,7 @@ class Reached(NamedTuple):
 
     @property
     def median(self) -> float:
-        """Median of the losses."""
+        """The median of the losses."""
         return median(self.losses.values())
 
 
@@ -60,58 +55,60 @@ class Budget(NamedTuple):
 
     axis: str
     amount: float
-    arms: tuple[Reached, ...]
+    arms: tuple[BudgetResult, ...]
     differences: tuple[Difference, ...]
     """The difference of every other arm from the reference, if they have a seed in common."""
 
 
-def unusable(arms: Sequence[Arm]) -> tuple[str, ...]:
+def list_unusable(arms: Sequence[Arm]) -> tuple[str, ...]:
     """List the labels of runs that have no evaluation after their first step, and so have reached no budget."""
     return tuple(
         label
         for arm in arms
         for run, label in zip(arm.runs, arm.labels, strict=True)
-        if not any(spent["steps"] for spent, _ in _course(run))
+        if not any(spent["steps"] for spent, _ in _trace_course(run))
     )
 
 
-def budgets(arms: Sequence[Arm], axes: Sequence[str], reference: str | None) -> tuple[str | None, tuple[Budget, ...]]:
+def compare_at_budgets(
+    arms: Sequence[Arm], axes: Sequence[str], reference: str | None
+) -> tuple[str | None, tuple[Budget, ...]]:
     """Return the reference, and a budget for each axis that all runs record; no budgets if a run has not taken a step.
 
     Unless named, the reference is the arm with the lowest median loss at equal tokens.
     """
-    courses = {arm.name: {run.experiment.training.seed: _course(run) for run in arm.runs} for arm in arms}
+    courses = {arm.name: {run.experiment.training.seed: _trace_course(run) for run in arm.runs} for arm in arms}
     if not all(course for runs in courses.values() for course in runs.values()):
         return reference, ()
     amounts = {axis: min(course[-1][0][axis] for runs in courses.values() for course in runs.values()) for axis in axes}
     reached = {
-        axis: tuple(_reached(name, runs, axis, amount) for name, runs in courses.items())
+        axis: tuple(_measure_arm(name, runs, axis, amount) for name, runs in courses.items())
         for axis, amount in amounts.items()
         if amount > 0
     }
     if not reached:
         return reference, ()
-    first = reached[headline(reached)]
+    first = reached[choose_headline(reached)]
     chosen = reference or min(first, key=lambda arm: arm.median).arm
     return chosen, tuple(
-        Budget(axis, amounts[axis], found, _differences(found, chosen)) for axis, found in reached.items()
+        Budget(axis, amounts[axis], found, _compare_arms(found, chosen)) for axis, found in reached.items()
     )
 
 
-def headline(axes: Collection[str]) -> str:
+def choose_headline(axes: Collection[str]) -> str:
     """Choose the axis that the verdict speaks of first."""
     return next(axis for axis in FIRST if axis in axes)
 
 
-def _course(run: Run) -> Course:
+def _trace_course(run: Run) -> Course:
     rows = [row for row in run.metrics.to_dicts() if row.get(METRIC) is not None]
-    return [(costs(run, row), row[METRIC]) for row in rows]
+    return [(read_costs(run, row), row[METRIC]) for row in rows]
 
 
-def _reached(name: str, runs: Mapping[int, Course], axis: str, amount: float) -> Reached:
+def _measure_arm(name: str, runs: Mapping[int, Course], axis: str, amount: float) -> BudgetResult:
     """Return the results of an arm within a budget. Some exist, since the starting weights have cost nothing."""
     last = {seed: [each for each in course if each[0][axis] <= amount][-1] for seed, course in runs.items()}
-    return Reached(
+    return BudgetResult(
         name,
         {seed: loss for seed, (_, loss) in last.items()},
         {seed: spent[axis] for seed, (spent, _) in last.items()},
@@ -119,12 +116,12 @@ def _reached(name: str, runs: Mapping[int, Course], axis: str, amount: float) ->
     )
 
 
-def _differences(arms: Sequence[Reached], reference: str) -> tuple[Difference, ...]:
+def _compare_arms(arms: Sequence[BudgetResult], reference: str) -> tuple[Difference, ...]:
     mine = next(arm.losses for arm in arms if arm.arm == reference)
-    return tuple(_difference(arm, mine) for arm in arms if arm.arm != reference and mine.keys() & arm.losses.keys())
+    return tuple(_compare_arm(arm, mine) for arm in arms if arm.arm != reference and mine.keys() & arm.losses.keys())
 
 
-def _difference(other: Reached, mine: Mapping[int, float]) -> Difference:
+def _compare_arm(other: BudgetResult, mine: Mapping[int, float]) -> Difference:
     seeds = tuple(sorted(mine.keys() & other.losses.keys()))
     values = [other.losses[seed] - mine[seed] for seed in seeds]
     several = len(values) > 1
@@ -132,8 +129,8 @@ def _difference(other: Reached, mine: Mapping[int, float]) -> Difference:
         other.arm,
         seeds,
         fmean(values),
-        t_interval(values, values) if several else None,
-        bootstrap(values, values) if several else None,
-        t_test(values) if several else None,
-        sign_flip_test(values) if several else None,
+        compute_t_interval(values, values) if several else None,
+        bootstrap_mean(values, values) if several else None,
+        run_t_test(values) if several else None,
+        run_sign_flip_test(values) if several else None,
     )

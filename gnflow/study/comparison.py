@@ -6,21 +6,21 @@ from typing import NamedTuple
 
 from gnflow.errors import SpecError
 from gnflow.study import budget_verdict, figures
-from gnflow.study.arms import Arm, arms
-from gnflow.study.budgets import Budget, budgets
-from gnflow.study.fairness import warnings
+from gnflow.study.arms import Arm, group_runs
+from gnflow.study.budgets import Budget, compare_at_budgets
+from gnflow.study.fairness import warn_of_differences
 from gnflow.study.intervals import Interval
-from gnflow.study.load import load, objection
-from gnflow.study.profile import Profile, profile
-from gnflow.study.ratios import Estimate, Ratio, ratio
-from gnflow.study.results import Result, result
+from gnflow.study.load import find_objection, measure_load
+from gnflow.study.profile import Profile, make_profile
+from gnflow.study.ratios import Estimate, Ratio, estimate_ratio
+from gnflow.study.results import Result, summarise_arm
 from gnflow.study.scores import COLUMNS, METRIC, WORDS
-from gnflow.study.verdict import verdict
+from gnflow.study.verdict import describe_comparison
 from gnflow.train.run import Run
 
 
 class Comparison(NamedTuple):
-    """Everything that `gnflow compare` and `gnflow report` show."""
+    """All results that `gnflow compare` and `gnflow report` show."""
 
     targets: tuple[float, ...]
     """Targets from the highest to the lowest, which is the headline. Empty if arms are compared at equal budgets."""
@@ -43,10 +43,10 @@ class Comparison(NamedTuple):
 
     @property
     def headline(self) -> float | None:
-        """Return the target that the verdict is about."""
+        """The target that the verdict is about; None at equal budgets."""
         return self.targets[-1] if self.targets else None
 
-    def at(self, target: float) -> tuple[Result, ...]:
+    def select_results(self, target: float) -> tuple[Result, ...]:
         """Return the results at one target, in the order of `arms`."""
         return tuple(result for result in self.results if result.target == target)
 
@@ -56,21 +56,24 @@ class Comparison(NamedTuple):
             "metric": METRIC,
             "targets": list(self.targets),
             "reference": self.reference,
-            "arms": {arm.name: _arm(arm) for arm in self.arms},
+            "arms": {arm.name: _convert_arm(arm) for arm in self.arms},
             "results": {
-                figures.target(target): {result.arm: _result(result) for result in self.at(target)}
+                figures.format_target(target): {
+                    result.arm: _convert_result(result) for result in self.select_results(target)
+                }
                 for target in self.targets
             },
             "ratios": {
-                figures.target(target): {
-                    ratio.other: {"seeds": list(ratio.seeds)} | {axis: _estimate(e) for axis, e in ratio.axes.items()}
+                figures.format_target(target): {
+                    ratio.other: {"seeds": list(ratio.seeds)}
+                    | {axis: _convert_estimate(e) for axis, e in ratio.axes.items()}
                     for ratio in self.ratios
                     if ratio.target == target
                 }
                 for target in self.targets
             },
             "profiles": {axis: profile._asdict() for axis, profile in self.profiles.items()},
-            "budgets": {budget.axis: _budget(budget) for budget in self.budgets},
+            "budgets": {budget.axis: _convert_budget(budget) for budget in self.budgets},
             "verdict": list(self.verdict),
             "warnings": list(self.warnings),
         }
@@ -81,17 +84,17 @@ def compare(runs: Sequence[Run], targets: Sequence[float] = (), reference: str |
 
     Raises SpecError if two runs have the same arm and seed, or if the reference is unknown.
     """
-    compared = arms(runs)
-    named = None if reference is None else _named(reference, compared)
-    downwards = tuple(sorted(set(targets) or _common_targets(runs), reverse=True))
-    noise = objection(compared) if len(compared) > 1 else None
+    compared = group_runs(runs)
+    named = None if reference is None else _check_reference(reference, compared)
+    downwards = tuple(sorted(set(targets) or _find_common_targets(runs), reverse=True))
+    noise = find_objection(compared) if len(compared) > 1 else None
     axes = [axis for axis in WORDS if axis != "seconds" or noise is None]
     if not downwards:
-        return _at_budgets(compared, axes, named, noise)
-    results = tuple(result(arm, target) for target in downwards for arm in compared)
-    chosen = named or _fastest(results)
+        return _compare_at_budgets(compared, axes, named, noise)
+    results = tuple(summarise_arm(arm, target) for target in downwards for arm in compared)
+    chosen = named or _find_fastest(results)
     ratios = tuple(
-        ratio(mine, theirs, axes)
+        estimate_ratio(mine, theirs, axes)
         for target in downwards
         for mine in results
         if mine.arm == chosen and mine.target == target
@@ -99,7 +102,7 @@ def compare(runs: Sequence[Run], targets: Sequence[float] = (), reference: str |
         if theirs.target == target and theirs is not mine
     )
     several = len(downwards) > 1 and len(compared) > 1
-    profiles = {axis: made for axis in axes if several and (made := profile(results, axis))}
+    profiles = {axis: made for axis in axes if several and (made := make_profile(results, axis))}
     silent = [noise] if noise and any(ratio.axes for ratio in ratios) else []
     return Comparison(
         downwards,
@@ -109,33 +112,35 @@ def compare(runs: Sequence[Run], targets: Sequence[float] = (), reference: str |
         ratios,
         profiles,
         (),
-        (*verdict(compared, results, ratios), *silent),
-        tuple(warnings(compared, downwards)),
+        (*describe_comparison(compared, results, ratios), *silent),
+        tuple(warn_of_differences(compared, downwards)),
     )
 
 
-def _at_budgets(compared: tuple[Arm, ...], axes: Sequence[str], named: str | None, noise: str | None) -> Comparison:
-    chosen, found = budgets(compared, axes, named)
+def _compare_at_budgets(
+    compared: tuple[Arm, ...], axes: Sequence[str], named: str | None, noise: str | None
+) -> Comparison:
+    chosen, found = compare_at_budgets(compared, axes, named)
     silent = [noise] if noise and found else []
-    said = (*budget_verdict.verdict(compared, found, chosen), *silent)
-    against = (*warnings(compared), *budget_verdict.warnings(compared, found))
+    said = (*budget_verdict.describe_budgets(compared, found, chosen), *silent)
+    against = (*warn_of_differences(compared), *budget_verdict.warn_of_budgets(compared, found))
     return Comparison((), compared, (), chosen, (), {}, found, said, against)
 
 
-def _common_targets(runs: Sequence[Run]) -> set[float]:
+def _find_common_targets(runs: Sequence[Run]) -> set[float]:
     """Return the target of the runs if all that have a target have the same one."""
     targets = {run.experiment.training.target.at_most for run in runs if run.experiment.training.target}
     return targets if len(targets) == 1 else set()
 
 
-def _named(reference: str, arms: Sequence[Arm]) -> str:
+def _check_reference(reference: str, arms: Sequence[Arm]) -> str:
     names = [arm.name for arm in arms]
     if reference not in names:
-        raise SpecError(f"there is no arm `{reference}` to compare to; the arms are {figures.listed(names)}")
+        raise SpecError(f"there is no arm `{reference}` to compare to; the arms are {figures.join_words(names)}")
     return reference
 
 
-def _fastest(results: Sequence[Result]) -> str | None:
+def _find_fastest(results: Sequence[Result]) -> str | None:
     """Find the arm with the fewest median steps to the lowest target that was reached, else with most seeds there."""
     reached = [result for result in results if result.reached]
     last = [result for result in reached if result.target == reached[-1].target]
@@ -143,12 +148,12 @@ def _fastest(results: Sequence[Result]) -> str | None:
     return None if best is None else best.arm
 
 
-def _arm(arm: Arm) -> dict[str, object]:
+def _convert_arm(arm: Arm) -> dict[str, object]:
     return {
         "optimizer": arm.kind,
         "seeds": list(arm.seeds),
         "trials": arm.trials,
-        "load": [load(run) for run in arm.runs],
+        "load": [measure_load(run) for run in arm.runs],
         "learning_rates": {path or "optimizer": rate for path, rate in arm.learning_rates.items()},
         "update_rms": arm.update_rms,
         "start": arm.start,
@@ -156,45 +161,51 @@ def _arm(arm: Arm) -> dict[str, object]:
     }
 
 
-def _result(result: Result) -> dict[str, object]:
+def _convert_result(result: Result) -> dict[str, object]:
     seeds = [str(score.seed) for score in result.scores]
     spent = {axis: [score.spent[axis] for score in result.scores] for axis in COLUMNS}
-    return {"reached": result.reached, "missed": result.missed} | {
+    return {"reached": result.reached, "missed": result.misses} | {
         axis: {
-            "median": _finite(result.median[axis]),
-            "needed": dict(zip(seeds, map(_finite, result.needed[axis]), strict=True)),
+            "median": _replace_infinity(result.median[axis]),
+            "needed": dict(zip(seeds, map(_replace_infinity, result.needed[axis]), strict=True)),
             "spent": dict(zip(seeds, spent[axis], strict=True)),
         }
         for axis in COLUMNS
     }
 
 
-def _estimate(estimate: Estimate) -> dict[str, object]:
-    return estimate._asdict() | {"interval": _ends(estimate.interval), "bootstrap": _ends(estimate.bootstrap)}
+def _convert_estimate(estimate: Estimate) -> dict[str, object]:
+    return estimate._asdict() | {
+        "interval": _convert_interval(estimate.interval),
+        "bootstrap": _convert_interval(estimate.bootstrap),
+    }
 
 
-def _budget(budget: Budget) -> dict[str, object]:
+def _convert_budget(budget: Budget) -> dict[str, object]:
     return {
         "budget": budget.amount,
         "arms": {
             reached.arm: {"median": reached.median}
-            | {name: _by_seed(getattr(reached, name)) for name in ("losses", "spent", "steps")}
+            | {name: _convert_seeds(getattr(reached, name)) for name in ("losses", "spent", "steps")}
             for reached in budget.arms
         },
         "differences": {
-            each.other: each._asdict() | {"interval": _ends(each.interval), "bootstrap": _ends(each.bootstrap)}
+            each.other: each._asdict()
+            | {"interval": _convert_interval(each.interval), "bootstrap": _convert_interval(each.bootstrap)}
             for each in budget.differences
         },
     }
 
 
-def _by_seed(values: Mapping[int, float]) -> dict[str, float]:
+def _convert_seeds(values: Mapping[int, float]) -> dict[str, float]:
     return {str(seed): value for seed, value in values.items()}
 
 
-def _ends(interval: Interval | None) -> dict[str, float | None] | None:
-    return None if interval is None else {"low": _finite(interval.low), "high": _finite(interval.high)}
+def _convert_interval(interval: Interval | None) -> dict[str, float | None] | None:
+    return (
+        None if interval is None else {"low": _replace_infinity(interval.low), "high": _replace_infinity(interval.high)}
+    )
 
 
-def _finite(value: float) -> float | None:
+def _replace_infinity(value: float) -> float | None:
     return value if isfinite(value) else None

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 from gnflow.study import figures
-from gnflow.study.arms import Arm, held_out, start
-from gnflow.study.load import device
-from gnflow.study.state import status
+from gnflow.study.arms import Arm, find_start_loss, list_held_out_losses
+from gnflow.study.load import describe_device
+from gnflow.study.state import find_status
 from gnflow.track.description import leaves, origin
 from gnflow.train.run import Run
 
@@ -18,89 +18,89 @@ MOST = 6  # number of differences that are shown one by one
 NOISE = 1e-4  # relative difference that the same weights may have in starting loss on different machines
 
 
-def warnings(arms: Sequence[Arm], targets: Sequence[float] = ()) -> Iterator[str]:
+def warn_of_differences(arms: Sequence[Arm], targets: Sequence[float] = ()) -> Iterator[str]:
     """Write a sentence for each difference, with the values."""
     names = [arm.name for arm in arms]
-    yield from _specs(arms)
+    yield from _compare_specs(arms)
     if len({arm.seeds for arm in arms}) > 1:
-        yield _told("seeds", names, [", ".join(map(str, arm.seeds)) for arm in arms])
-    yield from _tuning(arms)
-    for fact, values in _facts([run for arm in arms for run in arm.runs]).items():
+        yield _describe_difference("seeds", names, [", ".join(map(str, arm.seeds)) for arm in arms])
+    yield from _compare_tuning(arms)
+    for fact, values in _collect_facts([run for arm in arms for run in arm.runs]).items():
         if len(set(values)) > 1:
-            yield _told(fact, *_by_arm(arms, values))
-    yield from _starts(arms)
-    yield from _stopped(arms, targets)
+            yield _describe_difference(fact, *_group_by_arm(arms, values))
+    yield from _compare_starts(arms)
+    yield from _find_early_stops(arms, targets)
     for arm in arms:
         for run, label in zip(arm.runs, arm.labels, strict=True):
-            if (found := status(run)) != "complete":
+            if (found := find_status(run)) != "complete":
                 yield f"{label} is {found}"
 
 
-def _specs(arms: Sequence[Arm]) -> Iterator[str]:
-    names, specs = [arm.name for arm in arms], [_shared(arm.runs[0]) for arm in arms]
+def _compare_specs(arms: Sequence[Arm]) -> Iterator[str]:
+    names, specs = [arm.name for arm in arms], [_select_shared(arm.runs[0]) for arm in arms]
     keys = list(dict.fromkeys(chain.from_iterable(specs)))
     differing = [key for key in keys if len({spec.get(key) for spec in specs}) > 1]
     for key in differing[:MOST]:
         seconds = SECONDS_ONLY if key == "compile.mode" else ""
-        yield _told(f"`{key}`", names, [spec.get(key, figures.MISSING) for spec in specs]) + seconds
+        yield _describe_difference(f"`{key}`", names, [spec.get(key, figures.MISSING) for spec in specs]) + seconds
     if differing[MOST:]:
         yield f"the runs differ in {len(differing) - MOST} further values: {', '.join(differing[MOST:])}"
 
 
-def _tuning(arms: Sequence[Arm]) -> Iterator[str]:
+def _compare_tuning(arms: Sequence[Arm]) -> Iterator[str]:
     trials = [arm.trials for arm in arms]
     if len(set(trials)) > 1:
-        yield _told("tuning trials", [arm.name for arm in arms], [str(number) for number in trials])
+        yield _describe_difference("tuning trials", [arm.name for arm in arms], [str(number) for number in trials])
     elif len(arms) > 1 and not any(trials):
         yield "no tuning is recorded for any arm (`tuning.trials` is 0): a difference may be one of tuning"
 
 
-def _starts(arms: Sequence[Arm]) -> Iterator[str]:
+def _compare_starts(arms: Sequence[Arm]) -> Iterator[str]:
     """Warn about the first seed for which the arms start with different losses."""
     for seed in sorted({seed for arm in arms for seed in arm.seeds}):
-        starts = {arm.name: start(arm.runs[arm.seeds.index(seed)]) for arm in arms if seed in arm.seeds}
+        starts = {arm.name: find_start_loss(arm.runs[arm.seeds.index(seed)]) for arm in arms if seed in arm.seeds}
         known = [loss for loss in starts.values() if loss is not None]
         if known and max(known) - min(known) > NOISE * abs(max(known)):
             fact = "the loss they start from" + (f" with seed {seed}" if any(len(arm.runs) > 1 for arm in arms) else "")
-            yield _told(fact, list(starts), [figures.loss(loss) for loss in starts.values()])
+            yield _describe_difference(fact, list(starts), [figures.format_loss(loss) for loss in starts.values()])
             return
 
 
-def _stopped(arms: Sequence[Arm], targets: Sequence[float]) -> Iterator[str]:
+def _find_early_stops(arms: Sequence[Arm], targets: Sequence[float]) -> Iterator[str]:
     """Warn about runs that stopped at their own target: they have not really missed a lower one."""
     for arm in arms:
         own = arm.runs[0].experiment.training.target
         lower = [target for target in targets if own and target < own.at_most]
-        bests = [min((loss for _, loss in held_out(run)), default=None) for run in arm.runs]
+        bests = [min((loss for _, loss in list_held_out_losses(run)), default=None) for run in arm.runs]
         for target in lower:
             if own and any(best is not None and target < best <= own.at_most for best in bests):
                 yield (
-                    f"{arm.name} stops on reaching {figures.target(own.at_most)}: "
-                    f"that it missed {figures.target(target)} says nothing"
+                    f"{arm.name} stops on reaching {figures.format_target(own.at_most)}, "
+                    f"so its miss of {figures.format_target(target)} says nothing"
                 )
 
 
-def _shared(run: Run) -> dict[str, str]:
+def _select_shared(run: Run) -> dict[str, str]:
     everything = dict(leaves(run.experiment.model_dump(mode="json")))
     wanted = (*SHARED, *(f"training.{key}" for key in SHARED_TRAINING))
     return {key: value for key, value in everything.items() if any(f"{key}.".startswith(f"{w}.") for w in wanted)}
 
 
-def _facts(runs: Sequence[Run]) -> dict[str, list[str]]:
+def _collect_facts(runs: Sequence[Run]) -> dict[str, list[str]]:
     """Return facts that only the plan and the machine tell."""
     return {
         "the tokens that one step solves on": [str(_dig(run.plan, "step", "tokens/solve")) for run in runs],
-        "the steps from one evaluation to the next, as planned": [_evaluated_every(run) for run in runs],
+        "the steps from one evaluation to the next, as planned": [_find_period(run) for run in runs],
         "the data that was prepared": [str(origin(run.directory, "digests", "data"))[:12] for run in runs],
-        f"the device{SECONDS_ONLY}": [device(run) for run in runs],
+        f"the device{SECONDS_ONLY}": [describe_device(run) for run in runs],
         f"the attention kernel{SECONDS_ONLY}": [str(run.plan.get("attention")) for run in runs],
-        "whether blocks are taken again to save memory (matters for seconds and FLOPs only)": [
+        "whether blocks are recomputed to save memory (matters for seconds and FLOPs only)": [
             "yes" if run.plan.get("recomputed") else "no" for run in runs
         ],
     }
 
 
-def _by_arm(arms: Sequence[Arm], values: Sequence[str]) -> tuple[list[str], list[str]]:
+def _group_by_arm(arms: Sequence[Arm], values: Sequence[str]) -> tuple[list[str], list[str]]:
     """Name values by arm if all runs of an arm agree, and by run otherwise."""
     names: list[str] = []
     found: list[str] = []
@@ -113,7 +113,7 @@ def _by_arm(arms: Sequence[Arm], values: Sequence[str]) -> tuple[list[str], list
     return names, found
 
 
-def _evaluated_every(run: Run) -> str:
+def _find_period(run: Run) -> str:
     """Return the number that `evaluate_every: null` stands for. Numbers are compared as part of the spec."""
     chosen = run.experiment.training.evaluate_every is None
     return str(_dig(run.plan, "evaluation", "every")) if chosen else "given"
@@ -126,7 +126,7 @@ def _dig(tree: Mapping[str, object], *path: str) -> object:
     return value
 
 
-def _told(fact: str, names: Sequence[str], values: Sequence[str]) -> str:
+def _describe_difference(fact: str, names: Sequence[str], values: Sequence[str]) -> str:
     groups: dict[str, list[str]] = {}
     for name, value in zip(names, values, strict=True):
         groups.setdefault(value, []).append(name)

@@ -5,11 +5,11 @@ from math import ceil
 
 BARS = "▁▂▃▄▅▆▇█"
 LETTERS = "_.:-=+*#"
-"""In the place of bars, for a terminal that has none."""
+"""The bars of a terminal that has no others."""
 MISSING = "-"
 
 
-def count(value: float | None) -> str:
+def format_count(value: float | None) -> str:
     """Format a count to three digits: `512`, `131k`, `1.44M`, and powers of ten for larger ones."""
     if value is None:
         return MISSING
@@ -20,7 +20,7 @@ def count(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """Format seconds: `9.4 s`, `3 min 20 s`, `2 h 05 min`, `4 days`."""
     if seconds is None:
         return MISSING
@@ -33,12 +33,12 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02} min" if hours < 48 else f"{hours // 24} days"
 
 
-def budget(axis: str, amount: float) -> str:
+def format_budget(axis: str, amount: float) -> str:
     """Format a cost on one axis: `3 min 20 s` for seconds, `1.44M` for the others."""
-    return duration(amount) if axis == "seconds" else count(amount)
+    return format_duration(amount) if axis == "seconds" else format_count(amount)
 
 
-def age(seconds: float | None) -> str:
+def format_age(seconds: float | None) -> str:
     """Format an age: `just now`, `12 min ago`, `3 h ago`, `5 days ago`."""
     if seconds is None:
         return MISSING
@@ -48,30 +48,30 @@ def age(seconds: float | None) -> str:
     return "just now"
 
 
-def factor(value: float) -> str:
+def format_factor(value: float) -> str:
     """Format a factor: `5.4x`, `65x`."""
     return f"{value:.1f}x" if value < 9.95 else f"{value:.0f}x"
 
 
-def times(value: float) -> str:
+def format_ratio(value: float) -> str:
     """Format a factor or an end of its interval: `0.083`, `0.83`, `1.02`, `5.1`, `16`; two decimals near 1."""
     if 0 < value < 0.0995:
         return f"{value:.2g}"
     return f"{value:.2f}" if value < 1.995 else f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
 
 
-def target(value: float) -> str:
+def format_target(value: float) -> str:
     """Format a target loss as it was given, with at least two decimals: `3.40`, `3.375`."""
     short = f"{value:.2f}"
     return short if float(short) == value else f"{value:g}"
 
 
-def loss(value: float | None) -> str:
+def format_loss(value: float | None) -> str:
     """Format a loss with four decimals."""
     return MISSING if value is None else f"{value:.4f}"
 
 
-def sparkline(values: Sequence[float], width: int = 60) -> str:
+def draw_sparkline(values: Sequence[float], width: int = 60) -> str:
     """Draw a bar for each value, or for the last value of each group if there are more than `width`."""
     group = ceil(len(values) / width)
     shown = values[::-1][::group][::-1] if group else ()
@@ -82,8 +82,8 @@ def sparkline(values: Sequence[float], width: int = 60) -> str:
     return "".join(BARS[round((value - low) * scale)] for value in shown)
 
 
-def skyline(values: Sequence[float], encoding: str = "utf-8") -> str:
-    """A bar for each value, from 0 up to the largest; of letters where the encoding has no bars."""
+def draw_skyline(values: Sequence[float], encoding: str = "utf-8") -> str:
+    """Draw a bar for each value, from 0 up to the largest, and with LETTERS if the encoding has no bars."""
     try:
         BARS.encode(encoding)
         bars = BARS
@@ -93,11 +93,11 @@ def skyline(values: Sequence[float], encoding: str = "utf-8") -> str:
     return "".join(bars[round(value / high * (len(bars) - 1)) if high > 0 else 0] for value in values)
 
 
-def listed(parts: Sequence[str]) -> str:
+def join_words(parts: Sequence[str]) -> str:
     """Join words: `a, b and c`."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def several(number: float, thing: str) -> str:
+def format_plural(number: float, thing: str) -> str:
     """Format a number with its noun: `1 step`, `12 steps`."""
     return f"{number:.0f} {thing}" if number == 1 else f"{number:.0f} {thing}s"

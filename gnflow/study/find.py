@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gnflow.errors import EnvironmentProblem, GnflowError, SpecError
-from gnflow.secrets import without_secrets
+from gnflow.secrets import hide_secrets
 from gnflow.spec.suggest import nearest
 from gnflow.train.run import Run, located
 from gnflow.workspace import Workspace
@@ -24,7 +24,7 @@ class Walk(NamedTuple):
     """Folders that could not be read, each with the reason."""
 
 
-class Readable(NamedTuple):
+class ReadRuns(NamedTuple):
     """The runs that can be read, and those that cannot."""
 
     runs: list[Run]
@@ -36,14 +36,14 @@ def find(run: Path) -> Run:
     """Find a run by its directory or its name under `runs/` of the project. Raises NoRun with the most similar name."""
     if (directory := located(run)) is not None:
         return Run.load(directory)
-    runs = Workspace.around(Path.cwd()).runs
-    names = [directory.relative_to(runs).as_posix() for directory in all_in(runs)]
+    runs = Workspace.find(Path.cwd()).runs
+    names = [directory.relative_to(runs).as_posix() for directory in list_runs(runs)]
     near = nearest(run.as_posix().removeprefix("runs/"), names)
-    hint = f"; did you mean `{near}`?" if near else f"; known: {', '.join(names) or 'none'}"
-    raise NoRun(f"no run `{run}`{hint}")
+    hint = f"; did you mean `{near}`?" if near else f"; the runs here: {', '.join(names) or 'none'}"
+    raise NoRun(f"there is no run `{run}`{hint}")
 
 
-def readable(names: Sequence[Path]) -> Readable:
+def read_runs(names: Sequence[Path]) -> ReadRuns:
     """Read the runs of these names. Raises NoRun for an unknown name, and EnvironmentProblem if no run can be read."""
     found, unread = [], {}
     for name in names:
@@ -57,22 +57,22 @@ def readable(names: Sequence[Path]) -> Readable:
         else:
             found.append(run)
     if unread and not found:
-        raise EnvironmentProblem("\n".join(_left_out(unread)))
-    return Readable(found, unread)
+        raise EnvironmentProblem("\n".join(_describe_unread(unread)))
+    return ReadRuns(found, unread)
 
 
-def exit_code(unread: Mapping[Path, str]) -> int:
-    """Name on standard error all runs that were left out. Returns 7 if there are any, else 0."""
-    for line in _left_out(unread):
-        print(without_secrets(line), file=sys.stderr)
+def report_unread(unread: Mapping[Path, str]) -> int:
+    """Print on standard error the runs that were left out. Return the exit code: 7 if there are any, else 0."""
+    for line in _describe_unread(unread):
+        print(hide_secrets(line), file=sys.stderr)
     return EnvironmentProblem.exit_code if unread else 0
 
 
-def _left_out(unread: Mapping[Path, str]) -> list[str]:
+def _describe_unread(unread: Mapping[Path, str]) -> list[str]:
     return [f"{path} is left out: {' '.join(why.split())}" for path, why in unread.items()]
 
 
-def all_in(runs: Path) -> list[Path]:
+def list_runs(runs: Path) -> list[Path]:
     """List run directories under `runs`, at any depth, by name, except in hidden folders or inside another run."""
     return walk(runs).runs
 
@@ -80,10 +80,10 @@ def all_in(runs: Path) -> list[Path]:
 def walk(runs: Path) -> Walk:
     """List run directories like `all_in`, and the folders that could not be read."""
     unread: dict[Path, str] = {}
-    return Walk(sorted(_below(runs, unread)), unread)
+    return Walk(sorted(_walk_folder(runs, unread)), unread)
 
 
-def _below(folder: Path, unread: dict[Path, str]) -> Iterator[Path]:
+def _walk_folder(folder: Path, unread: dict[Path, str]) -> Iterator[Path]:
     try:
         paths = sorted(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
@@ -100,4 +100,4 @@ def _below(folder: Path, unread: dict[Path, str]) -> Iterator[Path]:
         if is_run:
             yield path
         elif is_folder:
-            yield from _below(path, unread)
+            yield from _walk_folder(path, unread)

@@ -31,26 +31,26 @@ class Interval(NamedTuple):
     high: float
 
 
-def t_interval(lows: Sequence[float], highs: Sequence[float]) -> Interval:
+def compute_t_interval(lows: Sequence[float], highs: Sequence[float]) -> Interval:
     """Return the 95 % interval of the mean of at least two values; it has no width if they are equal."""
-    return Interval(_mean(lows) - _half_width(lows), _mean(highs) + _half_width(highs))
+    return Interval(_compute_mean(lows) - _compute_half_width(lows), _compute_mean(highs) + _compute_half_width(highs))
 
 
-def bootstrap(lows: Sequence[float], highs: Sequence[float]) -> Interval:
+def bootstrap_mean(lows: Sequence[float], highs: Sequence[float]) -> Interval:
     """Return the 95 % percentile interval of the mean, from all resamples (up to six values) or seeded draws."""
     low, high = (
-        np.quantile(np.asarray(values)[_resamples(len(values))].mean(axis=1), at, method="inverted_cdf")
+        np.quantile(np.asarray(values)[_draw_resamples(len(values))].mean(axis=1), at, method="inverted_cdf")
         for values, at in ((lows, (1 - LEVEL) / 2), (highs, (1 + LEVEL) / 2))
     )
     return Interval(float(low), float(high))
 
 
-def t_test(values: Sequence[float]) -> float | None:
+def run_t_test(values: Sequence[float]) -> float | None:
     """Return the two-sided p-value of the mean being 0; None if all values are equal."""
     return float(stats.ttest_1samp(values, 0.0).pvalue) if np.ptp(values) > ROUNDING else None
 
 
-def sign_flip_test(values: Sequence[float]) -> float:
+def run_sign_flip_test(values: Sequence[float]) -> float:
     """Return the two-sided p-value of symmetry about 0: exact for up to 14 values, from seeded draws for more."""
     flipped = stats.permutation_test(
         (np.asarray(values),), np.mean, permutation_type="samples", n_resamples=RESAMPLES, rng=np.random.default_rng(0)
@@ -58,11 +58,11 @@ def sign_flip_test(values: Sequence[float]) -> float:
     return float(flipped.pvalue)
 
 
-def _mean(values: Sequence[float]) -> float:
+def _compute_mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
 
 
-def _half_width(values: Sequence[float]) -> float:
+def _compute_half_width(values: Sequence[float]) -> float:
     if not np.isfinite(values).all():
         return np.inf
     if np.ptp(values) <= ROUNDING:
@@ -71,7 +71,7 @@ def _half_width(values: Sequence[float]) -> float:
 
 
 @lru_cache(maxsize=8)
-def _resamples(size: int) -> NDArray[np.int64]:
+def _draw_resamples(size: int) -> NDArray[np.int64]:
     """Return the indices of the draws, with shape (resample, draw)."""
     if size <= EXACT:
         return np.array(list(product(range(size), repeat=size)), dtype=np.int64)

@@ -13,7 +13,7 @@ QUIET = 0.1  # fraction of the processors of a run that others may use on a mach
 MOST_NAMED = 3  # largest number of runs named in a sentence
 
 
-def load(run: Run) -> float | None:
+def measure_load(run: Run) -> float | None:
     """Return the fraction of the run's processors that other processes used during steps; None if not recorded."""
     metrics = run.metrics
     if not {OTHERS, "time/seconds"} <= set(metrics.columns):
@@ -24,10 +24,10 @@ def load(run: Run) -> float | None:
         return None
     # Before the first known value come a step that compiles, and steps of a version that did not measure this.
     unknown = rows[first - 1][0] if first else 0.0
-    return share(run.directory, (rows[-1][1] or 0.0), (rows[-1][0] or 0.0) - (unknown or 0.0))
+    return compute_share(run.directory, (rows[-1][1] or 0.0), (rows[-1][0] or 0.0) - (unknown or 0.0))
 
 
-def share(directory: Path, others: float, seconds: float) -> float | None:
+def compute_share(directory: Path, others: float, seconds: float) -> float | None:
     """Return the CPU seconds of other processes as a fraction of the time of the processors that the run may use.
 
     It is not known whether others used the same processors. If the run may use only some of them, this assumes so.
@@ -39,7 +39,7 @@ def share(directory: Path, others: float, seconds: float) -> float | None:
             return None
 
 
-def device(run: Run) -> str:
+def describe_device(run: Run) -> str:
     """Describe the last device of a run, as far as its seconds depend on it."""
     match read_json(run.directory / "provenance.json").get("sessions"):
         case [*_, {"device": "cpu", "processor": processor, "threads": threads}]:
@@ -50,21 +50,21 @@ def device(run: Run) -> str:
             return str(run.plan.get("device"))
 
 
-def objection(arms: Sequence[Arm]) -> str | None:
-    """Say in a sentence why the seconds of these runs cannot be compared; None if they can."""
+def find_objection(arms: Sequence[Arm]) -> str | None:
+    """Return a sentence on why the seconds of these runs cannot be compared; None if they can."""
     runs = {label: run for arm in arms for run, label in zip(arm.runs, arm.labels, strict=True)}
-    if len({device(run) for run in runs.values()}) > 1:
+    if len({describe_device(run) for run in runs.values()}) > 1:
         return "Seconds are not compared: the runs were not all on the same kind of device."
-    loads = {label: load(run) for label, run in runs.items()}
+    loads = {label: measure_load(run) for label, run in runs.items()}
     busy = {label: f"{found:.0%} in {label}" for label, found in loads.items() if found is not None and found > QUIET}
     if busy:
-        return f"Seconds are not compared: other processes took a part of the processors, {_named(busy)}."
+        return f"Seconds are not compared: other processes took a part of the processors, {_join_named(busy)}."
     if unknown := {label: label for label, found in loads.items() if found is None}:
-        return f"Seconds are not compared: how busy the machine was is not recorded for {_named(unknown)}."
+        return f"Seconds are not compared: how busy the machine was is not recorded for {_join_named(unknown)}."
     return None
 
 
-def _named(told: Mapping[str, str]) -> str:
+def _join_named(told: Mapping[str, str]) -> str:
     names = list(told.values())
     more = len(names) - MOST_NAMED
-    return figures.listed(names if more <= 1 else [*names[:MOST_NAMED], f"{more} more runs"])
+    return figures.join_words(names if more <= 1 else [*names[:MOST_NAMED], f"{more} more runs"])

@@ -22,8 +22,11 @@ class Profile(NamedTuple):
     """For each arm, the mean of its curve over 1 <= tau <= 4, which is 1 for an arm that is best everywhere."""
 
 
-def profile(results: Sequence[Result], axis: str) -> Profile | None:
-    """Make the profile of all arms at all targets. None if the arms share no problem or costs on this axis are zero."""
+def make_profile(results: Sequence[Result], axis: str) -> Profile | None:
+    """Make the profile of all arms at all targets.
+
+    Return None if the arms share no problem or if costs on this axis are zero.
+    """
     costs: dict[tuple[float, int], dict[str, float]] = {}
     for result in results:
         for score, cost in zip(result.scores, result.needed[axis], strict=True):
@@ -32,16 +35,16 @@ def profile(results: Sequence[Result], axis: str) -> Profile | None:
     problems = {problem: tried for problem, tried in costs.items() if len(tried) == len(names) and all(tried.values())}
     if not problems:
         return None
-    ratios = {name: [_ratio(tried[name], min(tried.values())) for tried in problems.values()] for name in names}
-    curves = {name: _curve(values) for name, values in ratios.items()}
+    ratios = {name: [_divide(tried[name], min(tried.values())) for tried in problems.values()] for name in names}
+    curves = {name: _make_curve(values) for name, values in ratios.items()}
     scores = {name: fmean(max(FARTHEST - value, 0.0) / (FARTHEST - 1) for value in ratios[name]) for name in names}
     return Profile(axis, tuple(problems), curves, scores)
 
 
-def _ratio(cost: float, best: float) -> float:
+def _divide(cost: float, best: float) -> float:
     return inf if cost == inf else cost / best
 
 
-def _curve(ratios: Sequence[float]) -> tuple[tuple[float, float], ...]:
+def _make_curve(ratios: Sequence[float]) -> tuple[tuple[float, float], ...]:
     taus = sorted({1.0, *(value for value in ratios if value < inf)})
     return tuple((tau, sum(value <= tau for value in ratios) / len(ratios)) for tau in taus)

@@ -5,7 +5,7 @@ from math import exp, inf, log
 from statistics import fmean
 from typing import Literal, NamedTuple
 
-from gnflow.study.intervals import Interval, bootstrap, sign_flip_test, t_interval, t_test
+from gnflow.study.intervals import Interval, bootstrap_mean, compute_t_interval, run_sign_flip_test, run_t_test
 from gnflow.study.results import Result
 from gnflow.study.scores import WORDS, Score
 
@@ -47,53 +47,53 @@ class Ratio(NamedTuple):
     was not quiet."""
 
 
-def ratio(reference: Result, other: Result, axes: Sequence[str] = tuple(WORDS)) -> Ratio:
+def estimate_ratio(reference: Result, other: Result, axes: Sequence[str] = tuple(WORDS)) -> Ratio:
     """Pair the runs by seed, and compare them on these axes.
 
     A seed is left out if neither run reached the target, or if the starting weights did.
     """
     theirs = {score.seed: score for score in other.scores}
     paired = [(mine, theirs[mine.seed]) for mine in reference.scores if mine.seed in theirs]
-    pairs = [pair for pair in paired if _comparable(*pair)]
+    pairs = [pair for pair in paired if _is_comparable(*pair)]
     recorded = [axis for axis in axes if all(s.needed[axis] for pair in pairs for s in pair if s.needed)]
-    estimates = {axis: _estimate(pairs, axis) for axis in recorded if pairs}
+    estimates = {axis: _estimate_axis(pairs, axis) for axis in recorded if pairs}
     return Ratio(reference.target, reference.arm, other.arm, tuple(mine.seed for mine, _ in pairs), estimates)
 
 
-def _comparable(mine: Score, theirs: Score) -> bool:
+def _is_comparable(mine: Score, theirs: Score) -> bool:
     evaluated = mine.best is not None and theirs.best is not None
     at_start = any(score.needed is not None and not score.needed["steps"] for score in (mine, theirs))
     return evaluated and not at_start and (mine.needed is not None or theirs.needed is not None)
 
 
-def _log_cost(score: Score, axis: str) -> float:
+def _compute_log_cost(score: Score, axis: str) -> float:
     cost = (score.needed or score.spent)[axis]
     return log(cost) if cost else -inf
 
 
-def _estimate(pairs: Sequence[tuple[Score, Score]], axis: str) -> Estimate:
+def _estimate_axis(pairs: Sequence[tuple[Score, Score]], axis: str) -> Estimate:
     """Estimate the ratio. A miss leaves a log ratio open on one side; the cost so far bounds it on the other."""
-    logs = [_log_cost(theirs, axis) - _log_cost(mine, axis) for mine, theirs in pairs]
+    logs = [_compute_log_cost(theirs, axis) - _compute_log_cost(mine, axis) for mine, theirs in pairs]
     lows = [value if mine.needed else -inf for value, (mine, _) in zip(logs, pairs, strict=True)]
     highs = [value if theirs.needed else inf for value, (_, theirs) in zip(logs, pairs, strict=True)]
-    bound = _bound(-inf in lows, inf in highs)
+    bound = _find_bound(-inf in lows, inf in highs)
     several = len(pairs) > 1
     complete = several and bound == "exact"
     return Estimate(
         None if bound == "unknown" else exp(fmean(logs)),
         bound,
-        _exponential(t_interval(lows, highs)) if several else None,
-        _exponential(bootstrap(lows, highs)) if several else None,
-        t_test(logs) if complete else None,
-        sign_flip_test(logs) if complete else None,
+        _exponentiate(compute_t_interval(lows, highs)) if several else None,
+        _exponentiate(bootstrap_mean(lows, highs)) if several else None,
+        run_t_test(logs) if complete else None,
+        run_sign_flip_test(logs) if complete else None,
     )
 
 
-def _bound(mine_missed: bool, theirs_missed: bool) -> Bound:
+def _find_bound(mine_missed: bool, theirs_missed: bool) -> Bound:
     if mine_missed and theirs_missed:
         return "unknown"
     return "at most" if mine_missed else "at least" if theirs_missed else "exact"
 
 
-def _exponential(interval: Interval) -> Interval:
+def _exponentiate(interval: Interval) -> Interval:
     return Interval(exp(interval.low), exp(interval.high))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gnflow.study.arms import Arm
-from gnflow.study.scores import COLUMNS, Score, score
+from gnflow.study.scores import COLUMNS, Score, score_run
 
 
 class Result(NamedTuple):
@@ -24,14 +24,14 @@ class Result(NamedTuple):
     """Number of seeds that reached the target."""
 
     @property
-    def missed(self) -> int:
-        """Number of seeds that did not reach the target."""
+    def misses(self) -> int:
+        """The number of seeds that did not reach the target."""
         return len(self.scores) - self.reached
 
 
-def result(arm: Arm, target: float) -> Result:
+def summarise_arm(arm: Arm, target: float) -> Result:
     """Summarise the scores of the runs of an arm."""
-    scores = tuple(score(run, label, target) for run, label in zip(arm.runs, arm.labels, strict=True))
+    scores = tuple(score_run(run, label, target) for run, label in zip(arm.runs, arm.labels, strict=True))
     needed = {axis: tuple(s.needed[axis] if s.needed else inf for s in scores) for axis in COLUMNS}
     medians = {axis: float(np.median(costs)) for axis, costs in needed.items()}
     return Result(arm.name, target, scores, needed, medians, sum(s.needed is not None for s in scores))

@@ -36,7 +36,7 @@ class Score(NamedTuple):
     """Cost at the last evaluation of the run."""
 
 
-def score(run: Run, name: str, target: float) -> Score:
+def score_run(run: Run, name: str, target: float) -> Score:
     """Score one run at one target."""
     rows = run.metrics.to_dicts()
     evaluated = [row for row in rows if row.get(METRIC) is not None]
@@ -48,14 +48,14 @@ def score(run: Run, name: str, target: float) -> Score:
         run.experiment.training.seed,
         evaluated[0][METRIC] if evaluated and evaluated[0]["step"] == 0 else None,
         min(losses, default=None),
-        None if reached is None else costs(run, reached),
-        costs(run, evaluated[-1]) if evaluated else dict.fromkeys(COLUMNS, 0.0),
+        None if reached is None else read_costs(run, reached),
+        read_costs(run, evaluated[-1]) if evaluated else dict.fromkeys(COLUMNS, 0.0),
     )
 
 
-def costs(run: Run, row: Mapping[str, float | None]) -> Costs:
+def read_costs(run: Run, row: Mapping[str, float | None]) -> Costs:
     """Return the costs in a row of the metrics. If a run does not record them, the planned costs are used."""
-    planned = numbers(run.plan.get("step"))
+    planned = select_numbers(run.plan.get("step"))
     planned["flops/total"] = planned.get("flops", 0.0)
     steps = row["step"] or 0.0
     recorded = {axis: row.get(column) for axis, column in COLUMNS.items()}
@@ -64,7 +64,7 @@ def costs(run: Run, row: Mapping[str, float | None]) -> Costs:
     }
 
 
-def numbers(tree: object) -> dict[str, float]:
+def select_numbers(tree: object) -> dict[str, float]:
     """Return the numbers of a JSON object, without other values."""
     found = tree.items() if isinstance(tree, Mapping) else ()
     return {key: value for key, value in found if isinstance(value, int | float)}

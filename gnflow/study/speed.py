@@ -1,36 +1,37 @@
 """Measure how fast the finished runs of this project were, so that a plan can predict its time."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
-from gnflow.study.find import all_in
-from gnflow.study.load import QUIET, share
+from gnflow.study.find import list_runs
+from gnflow.study.load import QUIET, compute_share
 from gnflow.train.journal import OTHERS
 
-FARTHEST = (
-    16.0  # ratio of FLOPs per pass up to which speeds are comparable, since small products are slower than large ones
-)
+# Speeds are comparable up to this ratio of FLOPs per pass, since small products are slower than large ones.
+FARTHEST = 16.0
 
 
-def flops_per_second(runs: Path, device: str, one_pass: int) -> float | None:
+def measure_speed(runs: Path, device: str, one_pass: int) -> float | None:
     """Return the median FLOPs per second of finished runs on this kind of device whose passes are about as large.
 
-    None if there are none, since a tiny model does not predict the speed of a large one. Runs on a machine that was
-    busy with other work count only if there is no other run.
+    Return None if there are no such runs, since a tiny model does not predict the speed of a large one. Runs on a
+    machine that was busy with other work count only if there is no other run.
     """
-    found = [rate for run in all_in(runs) if (rate := _rate(run / "summary.json", device, one_pass)) is not None]
+    found = [
+        rate for run in list_runs(runs) if (rate := _measure_run(run / "summary.json", device, one_pass)) is not None
+    ]
     rates = [rate for rate, busy in found if not busy] or [rate for rate, _ in found]
     return median(rates) if rates else None
 
 
-def pass_flops(regions: Mapping[str, Mapping[str, object]]) -> int:
-    """Return the FLOPs of the largest region of a plan, which takes most of its time."""
-    return max((flops for region in regions.values() if isinstance(flops := region.get("flops"), int)), default=0)
+def find_pass_flops(flops: Iterable[object]) -> int:
+    """Return the largest of the FLOPs of the regions of a plan, since that region takes most of the time."""
+    return max((each for each in flops if isinstance(each, int)), default=0)
 
 
-def _rate(summary: Path, device: str, one_pass: int) -> tuple[float, bool] | None:
+def _measure_run(summary: Path, device: str, one_pass: int) -> tuple[float, bool] | None:
     """Return FLOPs per second, and whether the machine is known to have been busy."""
     try:
         figures = json.loads(summary.read_text())
@@ -40,10 +41,10 @@ def _rate(summary: Path, device: str, one_pass: int) -> tuple[float, bool] | Non
     if not isinstance(figures, dict) or not isinstance(plan, dict):
         return None
     seconds, flops = figures.get("time/seconds"), figures.get("flops/total")
-    theirs = pass_flops(plan.get("regions", {}))
+    theirs = find_pass_flops(region.get("flops") for region in plan.get("regions", {}).values())
     if not theirs or not one_pass or not 1 / FARTHEST <= one_pass / theirs <= FARTHEST:
         return None
     if not seconds or not flops or plan.get("device") != device:
         return None
-    load = share(summary.parent, figures.get(OTHERS, 0.0), seconds)
+    load = compute_share(summary.parent, figures.get(OTHERS, 0.0), seconds)
     return flops / seconds, load is not None and load > QUIET

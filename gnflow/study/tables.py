@@ -11,7 +11,7 @@ WIDE = 160  # width if the output is not a terminal
 GAPS = (3, 2)  # spaces between columns; the second number is used if the first makes the table too wide
 
 
-def console() -> Console:
+def make_console() -> Console:
     """Make a console as wide as the terminal; if there is no terminal, wide enough that nothing is folded."""
     made = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     if not made.is_terminal:
@@ -35,31 +35,31 @@ class Table:
         """Add a row with one cell for each column."""
         self.rows.append(cells)
 
-    def lines(self, width: int) -> Iterator[str]:
+    def format_lines(self, width: int) -> Iterator[str]:
         """Format the table in lines of at most this width, unless a single column is too wide."""
         if self.title:
             yield self.title
         sizes = [max(map(cell_len, cells)) for cells in zip(self.columns, *self.rows, strict=True)]
         gap = next((gap for gap in GAPS if sum(sizes) + gap * (len(sizes) - 1) <= width), GAPS[-1])
-        for number, block in enumerate(_blocks(sizes, self.keys, gap, width)):
+        for number, block in enumerate(_divide_columns(sizes, self.keys, gap, width)):
             if number:
                 yield ""
             for row in (self.columns, *self.rows):
-                cells = [self._cell(row[place], sizes[place], place < self.words) for place in block]
+                cells = [self._pad_cell(row[place], sizes[place], place < self.words) for place in block]
                 yield (" " * gap).join(cells).rstrip()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         """Return the lines that rich prints."""
-        for line in self.lines(options.max_width):
+        for line in self.format_lines(options.max_width):
             yield Text(line, no_wrap=True, overflow="ignore")
 
     @staticmethod
-    def _cell(text: str, size: int, word: bool) -> str:
+    def _pad_cell(text: str, size: int, word: bool) -> str:
         space = " " * (size - cell_len(text))
         return text + space if word else space + text
 
 
-def _blocks(sizes: Sequence[int], keys: int, gap: int, width: int) -> list[list[int]]:
+def _divide_columns(sizes: Sequence[int], keys: int, gap: int, width: int) -> list[list[int]]:
     """Divide the columns into blocks that fit beside the keys."""
     named = list(range(keys))
     blocks = [[*named]]

@@ -30,7 +30,7 @@ def entry(directory: Path) -> Entry | None:
         md5 = hashlib.md5(summary.read_bytes(), usedforsecurity=False).hexdigest()
     except FileNotFoundError:
         return None
-    root = Workspace.holding(directory).root
+    root = Workspace.find_for_run(directory).root
     for lock in (root / NAME, *sorted(root.glob(f"pipelines/*/{NAME}"))):
         for name, stage in _stages(lock):
             # Paths are relative to the folder of the lock, or to the root if the stage has a `wdir`.

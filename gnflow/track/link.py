@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from gnflow.secrets import without_secrets
+from gnflow.secrets import hide_secrets
 from gnflow.track import description, store, study, tail
 from gnflow.track.datasets import datasets
 from gnflow.train.journal import JOURNAL, Step, first_line, identity
@@ -145,7 +145,7 @@ class Link:
 
     def _remember(self) -> None:
         memory = {
-            "tracking_uri": without_secrets(self.uri),
+            "tracking_uri": hide_secrets(self.uri),
             "run_id": self.run_id,
             "identity": self.identity,
             "position": self.position,
@@ -165,7 +165,7 @@ def metrics(step: Step) -> list[Metric]:
 def _remembered(directory: Path, client: MlflowClient, uri: str, identity: str) -> tuple[Run | None, int]:
     memory = description.read_json(directory / MEMORY)
     position = memory.get("position")
-    ours = memory.get("identity") == identity and memory.get("tracking_uri") == without_secrets(uri)
+    ours = memory.get("identity") == identity and memory.get("tracking_uri") == hide_secrets(uri)
     if not ours or not isinstance(position, int):
         return None, 0
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from gnflow.errors import EnvironmentProblem
-from gnflow.secrets import without_secrets
+from gnflow.secrets import hide_secrets
 from gnflow.workspace import Workspace
 
 VARIABLE = "MLFLOW_TRACKING_URI"
@@ -97,7 +97,7 @@ def check_available() -> None:
     is_directory = bool(uri) and ("://" not in uri or uri.startswith("file:")) and not uri.startswith("databricks")
     if is_directory and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() not in ("1", "true"):
         raise EnvironmentProblem(
-            f"{VARIABLE}={without_secrets(uri)} names a directory of files, which MLflow no longer writes to.\n"
+            f"{VARIABLE}={hide_secrets(uri)} names a directory of files, which MLflow no longer writes to.\n"
             f"Unset it to use the database of the project, or set it to an address like `http://host:5000` "
             f"or `sqlite:////absolute/path/{DATABASE}`."
         )

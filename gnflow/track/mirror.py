@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from gnflow.errors import EnvironmentProblem, Interrupted, Preempted, causes
-from gnflow.secrets import without_secrets
+from gnflow.errors import EnvironmentProblem, Interrupted, Preempted, walk_causes
+from gnflow.secrets import hide_secrets
 from gnflow.track import description, location, tail
 from gnflow.train.journal import JOURNAL, Record, first_line
 from gnflow.workspace import Workspace
@@ -55,7 +55,7 @@ class Mirror:
         self.directory = directory
         self.problem: str | None = None
         self._uri = location.tracking_uri(workspace)
-        self._shown = f"MLflow at {without_secrets(self._uri)}"
+        self._shown = f"MLflow at {hide_secrets(self._uri)}"
         self._report = report
         self._heard = 0
         self._ended: str | None = None
@@ -193,7 +193,7 @@ def replay(directory: Path, workspace: Workspace | None = None) -> str:
     location.settle_environment()
     from gnflow.track.link import Link
 
-    uri = location.tracking_uri(workspace or Workspace.holding(directory))
+    uri = location.tracking_uri(workspace or Workspace.find_for_run(directory))
     try:
         link = Link.attach(directory, uri, running=False)
         while link and link.advance():
@@ -204,8 +204,8 @@ def replay(directory: Path, workspace: Workspace | None = None) -> str:
     except EnvironmentProblem as problem:
         raise EnvironmentProblem(f"{directory} cannot be mirrored: {problem}") from problem
     except Exception as error:
-        kind = StoreAway if any(isinstance(cause, AWAY) for cause in causes(error)) else EnvironmentProblem
-        raise kind(f"MLflow at {without_secrets(uri)} did not take {directory}: {_reason(error)}") from error
+        kind = StoreAway if any(isinstance(cause, AWAY) for cause in walk_causes(error)) else EnvironmentProblem
+        raise kind(f"MLflow at {hide_secrets(uri)} did not take {directory}: {_reason(error)}") from error
     if link is None:
         raise EnvironmentProblem(f"There is nothing to mirror: {directory / JOURNAL} has no record yet.")
     return link.run_id
@@ -228,8 +228,8 @@ def _is_hopeless(error: Exception) -> bool:
 def _reason(error: Exception) -> str:
     """Return the innermost error of the operating system or, if there is none, the first line of the error."""
     found = ""
-    for cause in causes(error):
+    for cause in walk_causes(error):
         if isinstance(cause, OSError):
             found = cause.strerror or str(cause)
     found = found or (str(error).strip() or type(error).__name__).splitlines()[0]
-    return without_secrets(found)[:LONGEST_REASON].rstrip(": .")
+    return hide_secrets(found)[:LONGEST_REASON].rstrip(": .")

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from gnflow.locks import locked
+from gnflow.locks import lock_file
 from gnflow.track import location
 
 # Every place in which MLflow's database says where artifacts are.
@@ -27,7 +27,7 @@ def settle(database: Path) -> bool:
     with closing(_opened(database)) as connection:
         if not _former(connection, here):
             return False
-    with locked(database.with_name(f".{database.name}.lock")), closing(_opened(database)) as connection:
+    with lock_file(database.with_name(f".{database.name}.lock")), closing(_opened(database)) as connection:
         former = _former(connection, here)
         for root in former:
             _rebase(connection, root, here.as_uri())

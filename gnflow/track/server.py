@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gnflow.errors import EnvironmentProblem
-from gnflow.secrets import without_secrets
+from gnflow.secrets import hide_secrets
 from gnflow.track import hosts, location, relocation
 
 PATIENCE = 180.0  # seconds until a server that does not answer counts as failed
@@ -110,7 +110,7 @@ def _await(process: subprocess.Popen[bytes], host: str, port: int, log: Path) ->
     give_up = time.monotonic() + PATIENCE
     while time.monotonic() < give_up:
         if process.poll() is not None:
-            last = without_secrets("\n".join(log.read_text(errors="replace").strip().splitlines()[-3:]))
+            last = hide_secrets("\n".join(log.read_text(errors="replace").strip().splitlines()[-3:]))
             raise EnvironmentProblem(f"MLflow's server stopped at once:\n{last}\nAll it said is in {log}.")
         with suppress(OSError), _direct.open(f"{address(host, port)}/health", timeout=5):
             return

@@ -12,8 +12,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service import utils
 
 from gnflow.errors import EnvironmentProblem
-from gnflow.locks import locked
-from gnflow.secrets import without_secrets
+from gnflow.locks import lock_file
+from gnflow.secrets import hide_secrets
 from gnflow.track import description, location, relocation
 
 PARENT = "mlflow.parentRunId"
@@ -44,7 +44,7 @@ def make(file: Path) -> None:
     if file.exists():
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    with locked(file.with_name(f".{file.name}.lock")):
+    with lock_file(file.with_name(f".{file.name}.lock")):
         if file.exists():
             return
         partial = file.with_name(f".{file.name}.partial")
@@ -62,7 +62,7 @@ def experiment(name: str, client: MlflowClient, uri: str) -> str:
     def get_or_create() -> str:
         found = client.get_experiment_by_name(name)
         if found and found.lifecycle_stage == "deleted":
-            where = shlex.quote(without_secrets(uri))
+            where = shlex.quote(hide_secrets(uri))
             raise EnvironmentProblem(
                 f"the experiment `{name}` was deleted in MLflow; restore it with `{location.VARIABLE}={where} "
                 f"mlflow experiments restore --experiment-id {found.experiment_id}`, "

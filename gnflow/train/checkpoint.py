@@ -61,7 +61,7 @@ def save(parent: Path, state: State) -> Path:
     """Write the checkpoint of `state.step`, or replace it. Raises DiskProblem; older checkpoints survive that."""
     path = path_of(parent, state.step)
     partial = path.with_name(PARTIAL + path.name)
-    tensors = {PARAMS: trees.named_tensors(state.params), OPTIMIZER: trees.named_tensors(state.optimizer)}
+    tensors = {PARAMS: trees.name_tensors(state.params), OPTIMIZER: trees.name_tensors(state.optimizer)}
     about = {"format": FORMAT, "step": state.step}
     if state.average is not None:
         tensors[AVERAGE], about["averaged"] = state.average.params, state.average.steps
@@ -71,24 +71,24 @@ def save(parent: Path, state: State) -> Path:
         _require_room(parent, sum(tensor.nbytes for named in tensors.values() for tensor in named.values()))
         try:
             partial.mkdir()
-            faults.at("checkpoint.before_write")
+            faults.pass_point("checkpoint.before_write")
             for name, named in tensors.items():
                 file = partial / name
                 save_file(_own_storage(named), file, metadata={"format": "pt"})
-                faults.at("checkpoint.in_file", lambda: os.truncate(file, file.stat().st_size // 2))  # noqa: B023
+                faults.pass_point("checkpoint.in_file", lambda: os.truncate(file, file.stat().st_size // 2))  # noqa: B023
                 file.chmod(0o644)  # safetensors makes files that only the owner may read
                 disk.sync(file)
-                faults.at("checkpoint.after_file")
+                faults.pass_point("checkpoint.after_file")
             disk.write_json(partial / STATE, about)
             seal(partial, *tensors, STATE)
-            faults.at("checkpoint.after_write")
+            faults.pass_point("checkpoint.after_write")
             if path.exists():
                 path.rename(partial.with_name(PARTIAL + "replaced"))
-                faults.at("checkpoint.after_removal")
+                faults.pass_point("checkpoint.after_removal")
             partial.rename(path)
-            faults.at("checkpoint.after_rename")
+            faults.pass_point("checkpoint.after_rename")
             disk.sync(parent)
-            faults.at("checkpoint.after_sync")
+            faults.pass_point("checkpoint.after_sync")
         finally:
             sweep(parent)
     return path
@@ -101,8 +101,8 @@ def load(path: Path, template: State, device: torch.device) -> State:
         about = json.loads((path / STATE).read_bytes())
         params = trees.clone(load_file(path / PARAMS, device=str(device)))
         optimizer = trees.clone(load_file(path / OPTIMIZER, device=str(device)))
-        _require_form(PARAMS, params, trees.named_tensors(template.params))
-        _require_form(OPTIMIZER, optimizer, trees.named_tensors(template.optimizer))
+        _require_form(PARAMS, params, trees.name_tensors(template.params))
+        _require_form(OPTIMIZER, optimizer, trees.name_tensors(template.optimizer))
         average = None
         if template.average is not None:
             found = trees.clone(load_file(path / AVERAGE, device=str(device)))
@@ -116,8 +116,8 @@ def load(path: Path, template: State, device: torch.device) -> State:
         ) from error
     return State(
         step,
-        trees.with_tensors(template.params, params),
-        trees.with_tensors(template.optimizer, optimizer),
+        trees.fill_tensors(template.params, params),
+        trees.fill_tensors(template.optimizer, optimizer),
         average,
     )
 
@@ -180,7 +180,7 @@ def prune(parent: Path, newest_step: int, kept: Callable[[int], bool]) -> None:
         if step_of(path) < newest_step and not kept(step_of(path)):
             doomed = path.with_name(PARTIAL + path.name)
             path.rename(doomed)
-            faults.at("checkpoint.in_prune")
+            faults.pass_point("checkpoint.in_prune")
             shutil.rmtree(doomed, ignore_errors=True)
 
 

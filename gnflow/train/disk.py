@@ -79,16 +79,16 @@ def write(path: Path, content: bytes) -> None:
     partial, name = path.with_name(f".{path.name}.partial"), path.stem
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        faults.at(f"{name}.before_write")
+        faults.pass_point(f"{name}.before_write")
         try:
             with partial.open("wb") as file:
-                faults.at(f"{name}.in_write", lambda: os.write(file.fileno(), content[: len(content) // 2]))
+                faults.pass_point(f"{name}.in_write", lambda: os.write(file.fileno(), content[: len(content) // 2]))
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            faults.at(f"{name}.after_write")
+            faults.pass_point(f"{name}.after_write")
             partial.replace(path)
-            faults.at(f"{name}.after_rename")
+            faults.pass_point(f"{name}.after_rename")
         except BaseException:
             partial.unlink(missing_ok=True)
             raise

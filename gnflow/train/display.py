@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gnflow.compiler.plan import Plan
-from gnflow.secrets import without_secrets
+from gnflow.secrets import hide_secrets
 from gnflow.train.journal import JOURNAL, Event, Record, Step, read
 from gnflow.train.recorder import AVERAGE_LOSS
 
@@ -129,7 +129,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print a line above the live display."""
-        self.console.print(escape(without_secrets(line)), highlight=False, soft_wrap=True)
+        self.console.print(escape(hide_secrets(line)), highlight=False, soft_wrap=True)
 
     @contextmanager
     def watch(self, plan: Plan, directory: Path) -> Iterator[Watcher]:

@@ -46,7 +46,7 @@ def batches(plan: Plan, workspace: Workspace | None = None, report: Callable[[st
 
     Raises DataError, EnvironmentProblem or DiskProblem.
     """
-    workspace = workspace or Workspace.around(Path.cwd())
+    workspace = workspace or Workspace.find(Path.cwd())
     dataset = prepare(plan.experiment.data, workspace, report)
     return Feed(plan, workspace, dataset, held_out(plan, dataset))
 

@@ -61,6 +61,14 @@ class Reading(NamedTuple):
         return dict(sorted(latest.items()))
 
     @property
+    def last(self) -> Step:
+        """The last step, with the last value of every column; step 0 without values if there is none."""
+        last = Step(0, 0.0, {})
+        for step in self.steps.values():
+            last = Step(step.step, step.time, {**last.values, **step.values})
+        return last
+
+    @property
     def events(self) -> list[Event]:
         """Every event, in the order written."""
         return [record for record in self.records if isinstance(record, Event)]
@@ -153,7 +161,7 @@ class Journal:
         """Wait until everything is on the disk itself. Raises DiskProblem."""
         with disk.writing(self.path):
             os.fsync(self._descriptor)
-        faults.at("journal.after_sync")
+        faults.pass_point("journal.after_sync")
 
     def close(self) -> None:
         """Sync and close the file."""
@@ -181,8 +189,8 @@ class Journal:
     def _append(self, content: bytes) -> None:
         with disk.writing(self.path):
             written = 0
-            faults.at("journal.before_write")
-            faults.at("journal.in_write", lambda: os.write(self._descriptor, content[: len(content) // 2]))
+            faults.pass_point("journal.before_write")
+            faults.pass_point("journal.in_write", lambda: os.write(self._descriptor, content[: len(content) // 2]))
             try:
                 while written < len(content):
                     written += os.write(self._descriptor, content[written:])
@@ -190,7 +198,7 @@ class Journal:
                 os.ftruncate(self._descriptor, self._length)
                 raise
             self._length += written
-        faults.at("journal.after_write")
+        faults.pass_point("journal.after_write")
 
 
 def _differences(old: Step, new: Step) -> str:

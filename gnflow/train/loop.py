@@ -65,7 +65,7 @@ def run(
     Raises SpecError, DataError, Diverged, Preempted, EnvironmentProblem, DiskProblem or Interrupted.
     """
     require_threads()
-    workspace = workspace or Workspace.around(Path.cwd())
+    workspace = workspace or Workspace.find(Path.cwd())
     directory = directory or workspace.runs / experiment.name
     known = is_run(directory) and begun(directory)
     other = supersede and known and refused(differences(directory, experiment), experiment, extend=False)

@@ -16,7 +16,7 @@ import torch
 
 from gnflow import secrets
 from gnflow.errors import DataError, DiskProblem
-from gnflow.secrets import without_secrets
+from gnflow.secrets import hide_secrets
 from gnflow.train import disk, repository
 from gnflow.train.plugins import Plugin
 
@@ -49,7 +49,7 @@ def record(
     before = known.get("sessions")
     session = {
         "started": time.time(),
-        "command": without_secrets(shlex.join(sys.orig_argv)),
+        "command": hide_secrets(shlex.join(sys.orig_argv)),
         "resumed_from": resumed_from,
         **(
             {"changed": {key: {"there": there, "now": now} for key, (there, now) in changed.items()}} if changed else {}
@@ -146,7 +146,7 @@ def _versions() -> dict[str, str]:
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     return {
-        name: secrets.HIDDEN if secrets.is_name(name) else without_secrets(value)
+        name: secrets.HIDDEN if secrets.is_secret_name(name) else hide_secrets(value)
         for name, value in sorted(variables.items())
         if VARIABLES.fullmatch(name)
     }

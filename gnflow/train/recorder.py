@@ -8,7 +8,7 @@ from typing import Protocol
 
 from gnflow.compiler.plan import Plan
 from gnflow.objective import Metrics
-from gnflow.secrets import without_secrets
+from gnflow.secrets import hide_secrets
 from gnflow.spec.classes import built_in
 from gnflow.spec.training import MetricKind
 from gnflow.train.clock import Taken
@@ -78,7 +78,7 @@ class Recorder:
             except Exception as error:
                 self._observers.remove(observer)
                 warnings.warn(
-                    f"{type(observer).__name__} failed and hears no more: {without_secrets(str(error))}", stacklevel=2
+                    f"{type(observer).__name__} failed and hears no more: {hide_secrets(str(error))}", stacklevel=2
                 )
         return bool(written)
 

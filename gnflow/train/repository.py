@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from gnflow.secrets import without_secrets
+from gnflow.secrets import hide_secrets
 from gnflow.train import disk
 
 DIFF = "dirty.diff"
@@ -52,12 +52,12 @@ def is_in_repository(root: Path) -> bool:
 
 def _remote(root: Path) -> str | None:
     with suppress(Unanswered):  # many repositories have none
-        return without_secrets(_ask(root, "remote", "get-url", "origin").strip()) or None
+        return hide_secrets(_ask(root, "remote", "get-url", "origin").strip()) or None
     return None
 
 
 def _diff(diff: str, directory: Path) -> dict[str, object]:
-    diff = without_secrets(diff)
+    diff = hide_secrets(diff)
     if len(diff) <= LONGEST_INLINE_DIFF:
         return {"diff": diff}
     rest = len(diff) - LONGEST_DIFF
@@ -76,5 +76,5 @@ def _ask(root: Path, *question: str) -> str:
         raise Unanswered(f"git cannot be run: {error.strerror or error}") from None
     if done.returncode:
         said = " ".join(done.stderr.decode(errors="replace").split())
-        raise Unanswered(without_secrets(said) or f"git {question[0]} ended with exit code {done.returncode}")
+        raise Unanswered(hide_secrets(said) or f"git {question[0]} ended with exit code {done.returncode}")
     return done.stdout.decode(errors="replace")

@@ -90,11 +90,11 @@ def write_model(directory: Path, source: Path) -> None:
             named += _fill(partial / AVERAGE, source / checkpoint.AVERAGE, directory / EXPERIMENT)
             checkpoint.seal(partial / AVERAGE, checkpoint.PARAMS, EXPERIMENT)
         checkpoint.seal(partial, *(str(file.relative_to(partial)) for file in named))
-        faults.at("model.after_write")
+        faults.pass_point("model.after_write")
         shutil.rmtree(path, ignore_errors=True)
-        faults.at("model.after_removal")
+        faults.pass_point("model.after_removal")
         partial.rename(path)
-        faults.at("model.after_rename")
+        faults.pass_point("model.after_rename")
         disk.sync(directory)
 
 
@@ -105,7 +105,7 @@ def _fill(folder: Path, weights: Path, experiment: Path) -> list[Path]:
     for file, copy in zip((weights, experiment), copies, strict=True):
         shutil.copyfile(file, copy)
         disk.sync(copy)
-        faults.at("model.after_file")
+        faults.pass_point("model.after_file")
     disk.sync(folder)
     return copies
 

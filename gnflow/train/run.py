@@ -51,7 +51,7 @@ def located(run: Path) -> Path | None:
 
     Raises DiskProblem if it cannot be read.
     """
-    for place in (run, Workspace.around(Path.cwd()).runs / run):
+    for place in (run, Workspace.find(Path.cwd()).runs / run):
         try:
             if (place / "experiment.yaml").is_file():
                 return place

@@ -142,7 +142,7 @@ class Session:
             return values
         number = state.step // self.plan.evaluation.every
         last = results.finished(self.plan, Step(state.step, 0.0, values))
-        others = self.program.evaluate(at, lambda metric: not metric.decides and metric.due(number, last))
+        others = self.program.evaluate(at, lambda metric: not metric.decides and metric.is_due(number, last))
         return {**values, **numbers(others)}
 
     def _write(self, name: str, content: bytes) -> None:

@@ -78,7 +78,7 @@ def _warmed(program: Program, warmup: Warmup, dataset: Prepared, workspace: Work
             kept = {name: w.cpu().contiguous() for name, w in _train(experiment, dataset, network, report).items()}
         content = tensor_bytes(kept)
         disk.write(path, content)
-        faults.at("start.after_weights")
+        faults.pass_point("start.after_weights")
         disk.write(_digest_of(path), hashlib.sha256(content).hexdigest().encode())
     return {name: kept[name].to(device) for name in kept}
 

@@ -1,4 +1,4 @@
-"""All checks, by the claim that each of them checks."""
+"""Tables of all checks by their claims, and the choice of the checks of an experiment."""
 
 from collections.abc import Iterator, Mapping
 from typing import Protocol
@@ -10,49 +10,49 @@ from gnflow.verify.subject import Make, build_parts
 
 
 class Check(Protocol):
-    """A check raises CheckFailed if its claim does not hold for a small experiment and what `make` builds from it."""
+    """A function that checks a claim about a small experiment and the parts that `make` builds from it."""
 
     def __call__(self, experiment: Experiment, make: Make = build_parts) -> None:
-        """Checks the claim and returns nothing if it holds."""
+        """Check the claim. Raises CheckFailed if it does not hold."""
 
 
 SCHEDULE = "honours its schedule"
 POSITIVE = "the product is positive semi-definite"
 OPTIMIZER: Mapping[str, Check] = {
-    "descends on text": behaviour.descends_on_text,
-    "descends a parabola": behaviour.descends_a_parabola,
-    "descends an ill-conditioned quadratic": behaviour.descends_an_ill_conditioned_quadratic,
-    "zero gradients leave finite weights": behaviour.zero_gradients_leave_finite_weights,
-    "rank-deficient gradients leave finite weights": behaviour.rank_deficient_gradients_leave_finite_weights,
-    "missing gradients disturb nothing": behaviour.missing_gradients_disturb_nothing,
-    "is deterministic": state.is_deterministic,
-    "resumes bit for bit": state.resumes_bit_for_bit,
-    "keeps types and shapes": state.keeps_types_and_shapes,
-    SCHEDULE: schedules.honours_its_schedule,
-    "counts its micro-batches": state.counts_its_microbatches,
+    "descends on text": behaviour.check_descent_on_text,
+    "descends a parabola": behaviour.check_descent_on_parabola,
+    "descends an ill-conditioned quadratic": behaviour.check_descent_on_ill_conditioned_quadratic,
+    "zero gradients leave finite weights": behaviour.check_zero_gradients,
+    "rank-deficient gradients leave finite weights": behaviour.check_rank_deficient_gradients,
+    "missing gradients disturb nothing": behaviour.check_missing_gradients,
+    "is deterministic": state.check_determinism,
+    "resumes bit for bit": state.check_resumption,
+    "keeps types and shapes": state.check_types_and_shapes,
+    SCHEDULE: schedules.check_schedule,
+    "counts its micro-batches": state.check_microbatch_count,
 }
 GRADIENT: Mapping[str, Check] = {
-    "the gradient is the slope of the loss": derivatives.the_gradient_is_the_slope_of_the_loss,
+    "the gradient is the slope of the loss": derivatives.check_gradient_of_loss,
 }
 CURVATURE: Mapping[str, Check] = {
-    "the model touches the loss at its anchor": derivatives.the_model_touches_the_loss_at_its_anchor,
-    "the model's gradient is the slope of its value": derivatives.the_models_gradient_is_the_slope_of_its_value,
-    "the product is that of finite differences": derivatives.the_product_is_that_of_finite_differences,
-    "the product equals the dense matrix": derivatives.the_product_equals_the_dense_matrix,
-    "the product is the bend of the model": derivatives.the_product_is_the_bend_of_the_model,
-    "the product is symmetric": derivatives.the_product_is_symmetric,
-    POSITIVE: derivatives.the_product_is_positive_semidefinite,
+    "the model touches the loss at its anchor": derivatives.check_model_at_anchor,
+    "the model's gradient is the slope of its value": derivatives.check_gradient_of_model,
+    "the product is that of finite differences": derivatives.check_model_against_finite_differences,
+    "the product equals the dense matrix": derivatives.check_model_against_dense_matrix,
+    "the product is the bend of the model": derivatives.check_product_against_gradients,
+    "the product is symmetric": derivatives.check_symmetry,
+    POSITIVE: derivatives.check_positive_semidefiniteness,
 }
 DIFFERENCE: Mapping[str, Check] = {
-    "the difference stands for the tangent": derivatives.the_difference_stands_for_the_tangent,
+    "the difference stands for the tangent": derivatives.check_difference_tangent,
 }
 COMPILED: Mapping[str, Check] = {
-    "compiled regions equal eager ones, one graph each": compiled.compiled_regions_equal_eager_ones,
+    "compiled regions equal eager ones, one graph each": compiled.check_compiled_regions,
 }
 
 
 def select_checks(experiment: Experiment, *, compiling: bool) -> Iterator[tuple[str, Check]]:
-    """Selects the checks that concern the experiment: those of curvature only if the optimizer uses it, and those of
+    """Select the checks that concern the experiment: those of curvature only if the optimizer uses it, and those of
     compiled regions only if there are any.
     """
     yield from GRADIENT.items()

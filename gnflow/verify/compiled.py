@@ -1,4 +1,4 @@
-"""Checks that compiled regions equal their eager twins for any weights and are compiled once."""
+"""Check that compiled regions equal their eager twins for any weights and are compiled once."""
 
 from collections.abc import Callable
 
@@ -16,8 +16,8 @@ ROUGH = 1e-2  # for regions `curved` whose tangent is a difference, which enlarg
 SMALLEST = 1e-3  # tensors with smaller entries are compared as if their largest entry had this size
 
 
-def compiled_regions_equal_eager_ones(experiment: Experiment, make: Make = build_parts) -> None:
-    """Compares each region with its eager twin on the same arguments, from two sets of weights.
+def check_compiled_regions(experiment: Experiment, make: Make = build_parts) -> None:
+    """Compare each region with its eager twin on the same arguments, from two sets of weights.
 
     Each region must be a single graph that is compiled once.
     """
@@ -44,7 +44,7 @@ def compiled_regions_equal_eager_ones(experiment: Experiment, make: Make = build
 
     made = make(experiment, pair)
     first = draw_start(experiment, made.network)
-    for start, steps in ((first, count_steps(experiment)), (trees.along(first, draw_noise(first, 6), 0.3), 2)):
+    for start, steps in ((first, count_steps(experiment)), (trees.move_along(first, draw_noise(first, 6), 0.3), 2)):
         reached = None
         for step in range(steps):
             before = (start, None) if reached is None else (reached.params, reached.state)
@@ -64,8 +64,8 @@ def _call_unbroken(name: str, compiled: Callable[..., object], arguments: tuple[
 
 
 def _require_close(name: str, found: object, expected: object, allowed: float) -> None:
-    ours = trees.named_tensors(found)
-    for key, tensor in trees.named_tensors(expected).items():
+    ours = trees.name_tensors(found)
+    for key, tensor in trees.name_tensors(expected).items():
         if not tensor.numel():
             continue
         scale = max(tensor.double().abs().max().item(), SMALLEST)

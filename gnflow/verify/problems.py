@@ -12,8 +12,8 @@ from gnflow.spec.experiment import Experiment
 from gnflow.verify.subject import Make, Parts, draw_noise, draw_start
 
 
-def bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> Objective:
-    """Builds <d, A d> / 2 + s <n, d>, where d = params - target.
+def build_bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> Objective:
+    """Build <d, A d> / 2 + s <n, d>, where d = params - target.
 
     A multiplies matrices from the left. Its eigenvalues go from 1 down to 1 / condition, and its eigenvectors are
     random. s, of size `spread`, differs from micro-batch to micro-batch.
@@ -21,45 +21,45 @@ def bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> Objecti
     sides = {name: _draw_bend(w, condition) for name, w in target.items()}
     tilt = draw_noise(target, 2)
 
-    def share(tokens: Tokens) -> Scalar:
+    def draw_tilt(tokens: Tokens) -> Scalar:
         return spread * (tokens.sum() % 7 - 3) / 3
 
-    def slope(params: Params, tokens: Tokens) -> Params:
+    def differentiate(params: Params, tokens: Tokens) -> Params:
         displacement = trees.subtract(params, target)
         bent = {name: sides[name] * d if d.ndim == 1 else sides[name] @ d for name, d in displacement.items()}
-        return {name: x + share(tokens).to(x) * tilt[name] for name, x in bent.items()}
+        return {name: x + draw_tilt(tokens).to(x) * tilt[name] for name, x in bent.items()}
 
-    def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
+    def multiply(direction: Params, anchor: Params, tokens: Tokens) -> Params:
         return {name: sides[name] * d if d.ndim == 1 else sides[name] @ d for name, d in direction.items()}
 
-    def value(params: Params, tokens: Tokens) -> Scalar:
+    def evaluate(params: Params, tokens: Tokens) -> Scalar:
         displacement = trees.subtract(params, target)
-        tilted = share(tokens).to(next(iter(tilt.values()))) * trees.dot(tilt, displacement)
-        return (trees.dot(slope(params, tokens), displacement) + tilted) / 2
+        tilted = draw_tilt(tokens).to(next(iter(tilt.values()))) * trees.dot(tilt, displacement)
+        return (trees.dot(differentiate(params, tokens), displacement) + tilted) / 2
 
-    return _model_itself(value, slope, product)
+    return _build_objective(evaluate, differentiate, multiply)
 
 
 def build_on_bowl(experiment: Experiment, make: Make, dtype: torch.dtype = torch.float32) -> tuple[Parts, Params]:
-    """Builds the parts on a quadratic whose slope differs by micro-batch, and the weights to start from."""
+    """Build the parts on a quadratic whose slope differs by micro-batch, and the weights to start from."""
     made = make(experiment, eager)
     start = trees.map_tensors(lambda w: w.to(dtype), draw_start(experiment, made.network))
-    return made._replace(objective=bowl(trees.add(start, draw_noise(start, 5)), 10.0, spread=0.5)), start
+    return made._replace(objective=build_bowl(trees.add(start, draw_noise(start, 5)), 10.0, spread=0.5)), start
 
 
-def ramp(like: Params) -> Objective:
-    """Builds <a b', params>: the gradient of a matrix is always the same matrix of rank one."""
+def build_ramp(like: Params) -> Objective:
+    """Build <a b', params>: the gradient of a matrix is always the same matrix of rank one."""
     rows, columns = draw_noise(like, 3), draw_noise(like, 4)
     rank_one = {name: w if w.ndim == 1 else torch.outer(w[:, 0], columns[name][0]) for name, w in rows.items()}
-    return _model_itself(
+    return _build_objective(
         lambda params, tokens: trees.dot(rank_one, params),
         lambda params, tokens: trees.clone(rank_one),
         lambda direction, anchor, tokens: trees.zeros(direction),
     )
 
 
-def blind(objective: Objective, fixed: Params) -> Objective:
-    """Makes an objective that ignores the parameters in `fixed`: it uses those values, and their gradients are 0."""
+def hide_parameters(objective: Objective, fixed: Params) -> Objective:
+    """Make an objective that ignores the parameters in `fixed`: it uses those values, and their gradients are 0."""
 
     def fix(params: Params) -> Params:
         return {name: fixed.get(name, value) for name, value in params.items()}
@@ -78,19 +78,19 @@ def blind(objective: Objective, fixed: Params) -> Objective:
     )
 
 
-def _model_itself(
+def _build_objective(
     value: Callable[[Params, Tokens], Scalar],
     slope: Callable[[Params, Tokens], Params],
     product: Callable[[Params, Params, Tokens], Params],
 ) -> Objective:
-    def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
+    def evaluate_model(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         whole = {**anchor, **params}
         return trees.pick(slope(whole, tokens), params), value(whole, tokens)
 
     return Objective(
         value,
         lambda params, tokens: (slope(params, tokens), value(params, tokens)),
-        curved,
+        evaluate_model,
         product,
     )
 

@@ -1,4 +1,4 @@
-"""Schedules reach the updates: that of the method its own weights, and those of parts theirs."""
+"""Check that the schedules of a method and of its parts reach the updates of their weights."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -16,12 +16,12 @@ Change: TypeAlias = Callable[[AnySchedule], RunSchedule]
 STEPS = 3
 
 
-def honours_its_schedule(experiment: Experiment, make: Make = build_parts) -> None:
-    """After a decay to 0 nothing moves, nor is a rate recorded; a constant rate leads elsewhere; parts have their own.
+def check_schedule(experiment: Experiment, make: Make = build_parts) -> None:
+    """Check that nothing moves after a decay to 0, that a constant rate ends elsewhere, and that parts have their own.
 
-    The decay has the kind and shape of the spec's schedule where that has any, and else is a cosine.
+    The decay has the kind and shape of the spec's schedule if that decays; else it is a cosine.
     """
-    ending, level = (_scheduled(experiment, end) for end in (_ending, _level))
+    ending, level = (_replace_schedules(experiment, end) for end in (_make_decay, _make_constant))
     made, start = build_on_bowl(ending, make)
     ended = advance(ending, made, start, STEPS)
     whole = trees.norm(trees.subtract(ended.params, start)).item()
@@ -37,11 +37,11 @@ def honours_its_schedule(experiment: Experiment, make: Make = build_parts) -> No
     constant = advance(level, *build_on_bowl(level, make), STEPS)
     apart = trees.norm(trees.subtract(constant.params, ended.params)).item()
     require(apart > 1e-3 * whole, f"a decay and a constant rate end {apart:.3g} apart after a way of {whole:.3g}")
-    _parts_follow_their_own(_scheduled(experiment, _level, lambda schedule: Linear()), make)
+    _check_parts(_replace_schedules(experiment, _make_constant, lambda schedule: Linear()), make)
 
 
-def _parts_follow_their_own(experiment: Experiment, make: Make) -> None:
-    """Checks that parts whose own schedules have ended stand still while the method's own weights move.
+def _check_parts(experiment: Experiment, make: Make) -> None:
+    """Check that parts whose own schedules have ended stand still while the method's own weights move.
 
     There is nothing to check for a method without parts, or for one whose parts own all weights.
     """
@@ -57,16 +57,16 @@ def _parts_follow_their_own(experiment: Experiment, make: Make) -> None:
     for name, label in routes.items():
         moved, way = ((further.params[name] - at).norm().item() for at in (ended.params[name], start[name]))
         if label == method.kind:
-            require(moved > 0, f"`{name}` follows `{method.kind}` at a constant rate, and does not move")
+            require(moved > 0, f"`{name}` follows `{method.kind}` at a constant rate, but does not move")
         else:
             require(
                 moved <= 1e-6 * way,
-                f"`{name}` follows `{label}`, whose own schedule has ended at 0, and still moves by {moved:.3g}",
+                f"`{name}` follows `{label}`, whose own schedule has ended at 0, but still moves by {moved:.3g}",
             )
 
 
-def _ending(schedule: AnySchedule) -> RunSchedule:
-    """A decay to 0 over the whole run, in the manner of the schedule."""
+def _make_decay(schedule: AnySchedule) -> RunSchedule:
+    """Make a decay to 0 over the whole run, of the kind of the schedule."""
     match schedule:
         case Wsd():
             return schedule.model_copy(update={"warmup": 0, "decay": 0.999, "final": 0.0})
@@ -76,33 +76,33 @@ def _ending(schedule: AnySchedule) -> RunSchedule:
             return Cosine()
 
 
-def _level(schedule: AnySchedule) -> RunSchedule:
+def _make_constant(schedule: AnySchedule) -> RunSchedule:
     return Constant()
 
 
-def _scheduled(experiment: Experiment, change: Change, change_part: Change | None = None) -> Experiment:
-    """The experiment over a few steps with other schedules. Gauss-Newton takes full steps.
+def _replace_schedules(experiment: Experiment, change: Change, change_part: Change | None = None) -> Experiment:
+    """Return the experiment over a few steps with other schedules. Gauss-Newton takes full steps.
 
-    Every part gets a schedule by `change_part`; without that, those that have one get it by `change`.
+    `change_part` makes the schedules of all parts; without it, `change` makes those of the parts that have one.
     """
     method = experiment.optimizer
 
-    def part(old: Part) -> Part:
+    def replace_part(old: Part) -> Part:
         if change_part is None and old.schedule is None:
             return old
         return old.model_copy(update={"schedule": (change_part or change)(old.schedule or Constant())})
 
-    def with_parts(of: spec.Method, **changed: object) -> spec.Method:
-        rules = tuple(rule.model_copy(update={"use": part(rule.use)}) for rule in of.rules)
-        others = {"others": part(of.others)} if isinstance(of, spec.MethodOfMatrices) else {}
+    def replace_parts(of: spec.Method, **changed: object) -> spec.Method:
+        rules = tuple(rule.model_copy(update={"use": replace_part(rule.use)}) for rule in of.rules)
+        others = {"others": replace_part(of.others)} if isinstance(of, spec.MethodOfMatrices) else {}
         return of.model_copy(update={"rules": rules, **others, **changed})
 
     schedule = change(method.schedule)
     if isinstance(method, spec.GaussNewton):
-        inner = method.inner if isinstance(method.inner, spec.ConjugateGradients) else with_parts(method.inner)
+        inner = method.inner if isinstance(method.inner, spec.ConjugateGradients) else replace_parts(method.inner)
         full = {"search": spec.NoSearch(), "warm_start": False, "average": 0.0, "inner_state": "kept"}
         changed: spec.Optimizer = method.model_copy(update={"schedule": schedule, "inner": inner, **full})
     else:
-        changed = with_parts(method, schedule=schedule)
+        changed = replace_parts(method, schedule=schedule)
     training = experiment.training.model_copy(update={"steps": STEPS})
     return experiment.model_copy(update={"optimizer": changed, "training": training})

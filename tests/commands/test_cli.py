@@ -185,14 +185,14 @@ def test_what_the_user_can_act_on_is_one_message_and_a_code(
     def fail(output: Path | None) -> int:
         raise error("do this")
 
-    monkeypatch.setattr("gnflow.commands.schema.schema", fail)
+    monkeypatch.setattr("gnflow.commands.schema.print_schema", fail)
     assert call("schema") == (code, "", "do this\n")
 
 
 def test_a_fault_of_gnflow_shows_its_traceback_and_asks_for_a_report(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gnflow.commands.schema.schema", lambda output: 1 / 0)
+    monkeypatch.setattr("gnflow.commands.schema.print_schema", lambda output: 1 / 0)
     done = call("schema")
     assert done.code == 1
     assert done.err.startswith("Traceback (most recent call last):\n")
@@ -201,7 +201,7 @@ def test_a_fault_of_gnflow_shows_its_traceback_and_asks_for_a_report(
 
 
 def test_ctrl_c_is_130_without_a_traceback(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gnflow.commands.schema.schema", lambda output: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("gnflow.commands.schema.print_schema", lambda output: signal.raise_signal(signal.SIGINT))
     assert call("schema") == (130, "", "")
 
 

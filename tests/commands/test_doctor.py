@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gnflow.commands import doctor as module
-from gnflow.commands.doctor import doctor, findings
+from gnflow.commands.doctor import diagnose, run_checks
 from gnflow.workspace import Workspace
 
 
@@ -18,12 +18,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def finding(name: str) -> module.Finding:
-    [found] = [finding for finding in findings(Workspace.around(Path.cwd())) if finding.name == name]
+    [found] = [finding for finding in run_checks(Workspace.find(Path.cwd())) if finding.name == name]
     return found
 
 
 def test_a_machine_with_everything_can_train(capsys: pytest.CaptureFixture[str], project: Path) -> None:
-    assert doctor(json=False) == 0
+    assert diagnose(json=False) == 0
     out = capsys.readouterr().out
     assert "This machine can train." in out
     assert "[odd] name" in out
@@ -31,7 +31,7 @@ def test_a_machine_with_everything_can_train(capsys: pytest.CaptureFixture[str],
 
 
 def test_json_holds_every_finding(capsys: pytest.CaptureFixture[str]) -> None:
-    assert doctor(json=True) == 0
+    assert diagnose(json=True) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["ok"] is True
     by_name = {found["name"]: found for found in report["findings"]}
@@ -44,7 +44,7 @@ def test_a_needed_package_that_is_absent_is_exit_7(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "NEEDED", (*module.NEEDED, ("surely-no-such-package", "1")))
-    assert doctor(json=False) == 7
+    assert diagnose(json=False) == 7
     out = capsys.readouterr().out
     assert "pip install 'surely-no-such-package>=1'" in out
     assert "Training needs: surely-no-such-package" in out
@@ -52,18 +52,18 @@ def test_a_needed_package_that_is_absent_is_exit_7(
 
 def test_a_needed_package_that_is_too_old_is_exit_7(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "NEEDED", (("torch", "99"),))
-    assert doctor(json=True) == 7
+    assert diagnose(json=True) == 7
 
 
 def test_an_extra_that_is_absent_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EXTRAS", (("surely-no-such-package", "1", "do without"),))
-    assert doctor(json=True) == 0
+    assert diagnose(json=True) == 0
     assert finding("surely-no-such-package").status == "missing"
 
 
 @pytest.mark.parametrize(("version", "release"), [("2.13.0+cpu", (2, 13, 0)), ("3.17rc1", (3,)), ("0.18", (0, 18))])
 def test_versions_compare_by_their_numbers(version: str, release: tuple[int, ...]) -> None:
-    assert module._release(version) == release
+    assert module._parse_release(version) == release
 
 
 def test_plain_attention_is_the_one_with_a_forward_mode_of_torchs_own() -> None:
@@ -89,7 +89,7 @@ def test_a_compiler_that_cannot_compile_is_no_compiler(monkeypatch: pytest.Monke
 def test_a_run_directory_that_cannot_be_written_is_exit_7(project: Path) -> None:
     (project / "runs").write_text("a file where the directory should be")
     assert finding("run directory").status == "missing"
-    assert doctor(json=True) == 7
+    assert diagnose(json=True) == 7
 
 
 def test_a_store_that_answers_is_ok_and_one_that_does_not_is_no_obstacle(
@@ -101,7 +101,7 @@ def test_a_store_that_answers_is_ok_and_one_that_does_not_is_no_obstacle(
         assert finding("MLflow store").status == "ok"
     found = finding("MLflow store")
     assert found.status == "note"
-    assert doctor(json=True) == 0
+    assert diagnose(json=True) == 0
     assert "secret" not in capsys.readouterr().out
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from studies import project
 
-from gnflow.commands.init import init
-from gnflow.commands.study import pipeline, plan
+from gnflow.commands.init import make_project
+from gnflow.commands.study import plan_study, write_pipeline
 from gnflow.errors import EnvironmentProblem, SpecError
 
 
@@ -34,19 +34,19 @@ def test_a_study_outside_git_names_the_command_that_makes_its_project(
     with pytest.raises(
         SpecError, match=r"outside the project.*run `gnflow init` in the folder that is to be the project"
     ):
-        plan(folder, json=False)
+        plan_study(folder, json=False)
     (root / "dvc.yaml").write_text("stages: {}\n")  # a project, and no repository
-    plan(folder, json=False)
-    assert f"{root} is no Git and DVC repository yet" in capsys.readouterr().out
-    pipeline(folder, check=False)
+    plan_study(folder, json=False)
+    assert f"needs a Git and DVC repository, which {root} is not yet" in capsys.readouterr().out
+    write_pipeline(folder, check=False)
     assert "next: gnflow init && dvc repro pipelines/tiny/dvc.yaml" in capsys.readouterr().out
 
     monkeypatch.chdir(root)
-    assert init() == 0
+    assert make_project() == 0
     capsys.readouterr()
-    plan(folder, json=False)
+    plan_study(folder, json=False)
     assert "gnflow init" not in capsys.readouterr().out
-    pipeline(folder, check=False)
+    write_pipeline(folder, check=False)
     assert "next: dvc repro pipelines/tiny/dvc.yaml" in capsys.readouterr().out
 
 
@@ -84,7 +84,7 @@ def test_what_is_there_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / ".gitignore").write_text("secrets\ndata\n/runs/")
     (tmp_path / "specs").mkdir()
     monkeypatch.chdir(tmp_path / "specs")
-    assert init() == 0
+    assert make_project() == 0
     assert (tmp_path / ".gitignore").read_text() == "secrets\ndata\n/runs/\n/mlflow/\n/.gnflow/\n"
     assert (tmp_path / ".dvc").is_dir()
     assert not list((tmp_path / "specs").iterdir())
@@ -96,7 +96,7 @@ def test_a_project_below_a_repository_gets_a_dvc_of_its_own(tmp_path: Path, monk
     below.mkdir()
     (below / "dvc.yaml").write_text("stages: {}\n")
     monkeypatch.chdir(below)
-    assert init() == 0
+    assert make_project() == 0
     assert (below / ".dvc").is_dir()
     assert not (below / ".git").exists()
 

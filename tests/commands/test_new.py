@@ -10,7 +10,7 @@ import tiny
 
 from gnflow.commands.check import check
 from gnflow.commands.compare import compare
-from gnflow.commands.new import Refused, new
+from gnflow.commands.new import Refusal, write_spec
 from gnflow.commands.plan import plan
 from gnflow.commands.run import run
 from gnflow.data.sources import shakespeare
@@ -36,7 +36,7 @@ def commands(out: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("kind", kinds())
 def test_every_optimizer_has_a_spec_that_says_everything_about_it(project: Path, kind: str, capsys) -> None:
-    assert new("my_idea", optimizer=kind) == 0
+    assert write_spec("my_idea", optimizer=kind) == 0
     assert check([Path("my_idea.yaml")], sets=(), json=False) == 0
     assert plan(Path("my_idea.yaml"), sets=(), json=True) == 0
     loaded = load("my_idea.yaml")
@@ -51,7 +51,7 @@ def test_every_optimizer_has_a_spec_that_says_everything_about_it(project: Path,
 
 
 def test_it_sets_the_task_of_the_shipped_specs(project: Path) -> None:
-    new("my_idea")
+    write_spec("my_idea")
     ours, theirs = load("my_idea.yaml").experiment, load(ROOT / "specs" / "full_gn.yaml").experiment
     assert (ours.model, ours.data, ours.optimizer.kind) == (theirs.model, theirs.data, theirs.optimizer.kind)
     for part in ("rows", "start", "target"):
@@ -59,7 +59,7 @@ def test_it_sets_the_task_of_the_shipped_specs(project: Path) -> None:
 
 
 def test_what_it_wrote_runs(project: Path) -> None:
-    new("my_idea", optimizer="soap")
+    write_spec("my_idea", optimizer="soap")
     small = [*SMALL, "data.source={kind: files, paths: [text.txt]}", "data.tokenizer=bytes", "tracking=none"]
     assert run(Path("my_idea.yaml"), sets=[*small, "data.context=16", "training.start=scratch"]) == 0
     assert Run.load(project / "runs" / "my_idea").summary["steps"] == 2
@@ -69,14 +69,14 @@ def test_the_next_commands_lead_to_a_comparison(project: Path, capsys) -> None:
     """Every one of them is carried out, on a smaller task."""
     (project / "specs").mkdir()
     shutil.copy(ROOT / "specs" / "schema.json", project / "specs")
-    new("my_idea", optimizer="muon")
+    write_spec("my_idea", optimizer="muon")
     own, other, last = commands(capsys.readouterr().out)
     assert own == ["gnflow", "run", "specs/my_idea.yaml"]
     assert other == [
         "gnflow", "new", "my_idea_adamw", "--optimizer", "adamw", "&&", "gnflow", "run", "specs/my_idea_adamw.yaml",
     ]  # fmt: skip
     assert last == ["gnflow", "compare", "runs/my_idea", "runs/my_idea_adamw"]
-    new(other[2], optimizer=other[4])
+    write_spec(other[2], optimizer=other[4])
     small = [*SMALL, "data.source={kind: files, paths: [text.txt]}", "data.tokenizer=bytes", "data.context=16"]
     for spec in (own[2], other[8]):
         run(Path(spec), sets=[*small, "tracking=none", "training.target.at_most=5.9"])
@@ -87,7 +87,7 @@ def test_the_next_commands_lead_to_a_comparison(project: Path, capsys) -> None:
 
 
 def test_a_finished_run_of_the_same_task_is_what_to_compare_with(project: Path, capsys) -> None:
-    new("full_gn")
+    write_spec("full_gn")
     for name, sets in (("full_gn", ""), ("elsewhere", "model:\n  layers: 2\n"), ("killed", "")):
         (project / "runs" / name).mkdir(parents=True)
         (project / "runs" / name / "experiment.yaml").write_text(f"extends: ../../full_gn.yaml\n{sets}")
@@ -95,56 +95,56 @@ def test_a_finished_run_of_the_same_task_is_what_to_compare_with(project: Path, 
             json.dumps({"status": "preempted" if name == "killed" else "complete"})
         )
     capsys.readouterr()
-    new("my_idea")
+    write_spec("my_idea")
     assert [command[1:] for command in commands(capsys.readouterr().out)] == [
         ["plan", "my_idea.yaml"], ["run", "my_idea.yaml"], ["compare", "runs/my_idea", "runs/full_gn"],
     ]  # fmt: skip
 
 
 def test_another_spec_is_the_base(project: Path, capsys) -> None:
-    new("first", optimizer="muon")
+    write_spec("first", optimizer="muon")
     (project / "first.yaml").write_text((project / "first.yaml").read_text().replace("momentum: 0.95", "momentum: 0.5"))
     (project / "specs").mkdir()
     capsys.readouterr()
-    new("second", base=Path("first.yaml"))
+    write_spec("second", base=Path("first.yaml"))
     first, second = (load(path).experiment for path in ("first.yaml", "specs/second.yaml"))
     assert second == first.model_copy(update={"name": "second"})
     assert [command[1:] for command in commands(capsys.readouterr().out)] == [
         ["run", "specs/second.yaml"], ["run", "first.yaml"], ["compare", "runs/second", "runs/first"],
     ]  # fmt: skip
-    new("third", optimizer="gauss_newton", base=Path("first.yaml"))
+    write_spec("third", optimizer="gauss_newton", base=Path("first.yaml"))
     third = load("specs/third.yaml").experiment
     assert (third.optimizer.kind, third.training.steps, third.model) == ("gauss_newton", 14, first.model)
 
 
 def test_what_cannot_be_made_is_refused_and_nothing_is_overwritten(project: Path, tmp_path_factory) -> None:
     (project / "mine.yaml").write_text("mine")
-    with pytest.raises(Refused, match=r"mine\.yaml is there already"):
-        new("mine.yaml")
+    with pytest.raises(Refusal, match=r"mine\.yaml exists already"):
+        write_spec("mine.yaml")
     assert (project / "mine.yaml").read_text() == "mine"
-    with pytest.raises(Refused, match="no optimizer `moun`; did you mean `muon`"):
-        new("x", optimizer="moun")
-    with pytest.raises(Refused, match=r"`\.\./x` cannot name a run: expected at most 100 letters"):
-        new("../x")
+    with pytest.raises(Refusal, match="no optimizer `moun`; did you mean `muon`"):
+        write_spec("x", optimizer="moun")
+    with pytest.raises(Refusal, match=r"`\.\./x` cannot name a run: expected at most 100 letters"):
+        write_spec("../x")
     outside = shutil.copy(ROOT / "specs" / "common" / "shakespeare.yaml", tmp_path_factory.mktemp("elsewhere"))
     Path(outside).write_text(Path(outside).read_text() + "  steps: 3\nname: outside\noptimizer: adamw\n")
     for base in (Path("mine.yaml"), Path(outside)):
         with pytest.raises(SpecError):
-            new("x", base=base)
+            write_spec("x", base=base)
     assert sorted(path.name for path in project.iterdir()) == ["dvc.yaml", "mine.yaml", "text.txt"]
 
 
 def test_outside_a_project_it_says_where_runs_will_be(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    new("my_idea")
-    assert f"runs/ and data/ will be made in {tmp_path}; `gnflow init` makes it one" in capsys.readouterr().out
+    write_spec("my_idea")
+    assert f"runs/ and data/ will be in {tmp_path}. `gnflow init` makes a project" in capsys.readouterr().out
 
 
 def test_without_the_plays_it_offers_text_that_is_here_and_that_runs(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(shakespeare, "VERSION", "0")  # no wheel of this version is installed
-    assert new("my_idea", optimizer="adamw") == 0
+    assert write_spec("my_idea", optimizer="adamw") == 0
     assert "ready to run\n" in capsys.readouterr().out
     assert load("my_idea.yaml").experiment.data.source.kind == "package"
     assert check([Path("my_idea.yaml")], json=False) == 0
@@ -158,6 +158,6 @@ def test_what_is_not_ready_to_run_is_not_called_so(project: Path, capsys: pytest
     (project / "base.yaml").write_text(
         "name: base\ndata: {source: {kind: files, paths: [gone.txt]}}\noptimizer: adamw\ntraining: {steps: 3}\n"
     )
-    assert new("my_idea", base=Path("base.yaml")) == 0
+    assert write_spec("my_idea", base=Path("base.yaml")) == 0
     out = capsys.readouterr().out
-    assert "not ready to run yet\n  a run needs what is not here: data.source.paths: there is no file `gone.txt`" in out
+    assert "not ready to run yet\n  missing for a run: data.source.paths: there is no file `gone.txt`" in out

@@ -19,7 +19,7 @@ def test_the_answer_comes_first_and_every_tensor_when_asked_for(capsys):
     assert lines[0] == "full_gn: 214,208 parameters on cpu, plain attention, 14 steps"
     assert "72 micro-batches, 131,072 tokens to solve on + 16,384 to search on, 65 serial passes" in lines[1]
     assert lines[2].startswith("the run: 2,064,384 tokens, 910 serial passes")
-    assert lines[3].startswith("evaluation: 15 times at most, 240 passes over a micro-batch")
+    assert lines[3].startswith("evaluation: at most 15 times, 240 passes over a micro-batch")
     assert "blocks.2.feedforward.down.weight" not in short
     assert "`--parameters` lists every tensor" in lines[-1]
     assert re.search(r"rate muon {12}█{48}  constant: first 0.01, peak 0.01, last 0.01\n", short)

@@ -157,7 +157,7 @@ def test_list_without_runs_says_so(tmp_path: Path, monkeypatch, capsys: pytest.C
     monkeypatch.chdir(tmp_path)
     assert list_runs(json=as_json) == 0
     out = capsys.readouterr().out
-    assert json.loads(out) == [] if as_json else out.startswith("No runs in ")
+    assert json.loads(out) == [] if as_json else out.startswith("There are no runs in ")
 
 
 @pytest.fixture

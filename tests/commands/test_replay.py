@@ -102,7 +102,7 @@ def test_a_step_that_made_an_update_non_finite_is_told_as_that(
     assert command(Path("broken"), 1) == 0
     out = capsys.readouterr().out
     assert "diverged: step 1: norm/update is nan" in out
-    assert "first that is not finite: update of `embedding.weight`" in out
+    assert "the first tensor that is not finite is the update of `embedding.weight`" in out
     assert command(Path("broken"), 1, json=True) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["first"] == {"kind": "update", "name": "embedding.weight", "microbatch": None}

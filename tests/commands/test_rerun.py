@@ -70,7 +70,7 @@ def test_a_difference_as_small_as_rounding_is_told_and_accepted(directory: Path,
     verdict = capsys.readouterr().out.splitlines()[-1]
     assert "agrees within rounding over 6 steps (largest relative difference " in verdict
     assert "e-06 at step 3, loss/train, 0.001 allowed" in verdict
-    assert "the same bits were to be expected" in verdict
+    assert "identical bits were expected" in verdict
 
 
 def test_a_larger_one_is_a_disagreement_from_that_step_on(directory: Path, capsys) -> None:
@@ -121,7 +121,7 @@ def test_what_has_changed_since_is_said_before_and_in_the_verdict(directory: Pat
     lines = capsys.readouterr().out.splitlines()
     warned = [line.removeprefix("warning: ").split(" was ")[0] for line in lines if line.startswith("warning: ")]
     assert warned == ["torch", "threads", "commit", "data", "spec"]
-    assert f"not to be expected ({', '.join(warned)} changed)" in lines[-1]
+    assert f"identical bits were not expected ({', '.join(warned)} changed)" in lines[-1]
     changed = as_json(directory, capsys)["changed"]
     assert changed["threads"]["there"] == "64"
     assert changed["data"]["there"] == "f" * 12
@@ -158,7 +158,7 @@ def test_a_run_copied_out_of_its_project_is_repeated_in_this_one(directory: Path
 
 
 def test_what_cannot_be_repeated_is_refused_and_leaves_nothing(directory: Path) -> None:
-    with pytest.raises(SpecError, match="is there already; give --keep a new directory"):
+    with pytest.raises(SpecError, match="exists already; give --keep a new directory"):
         rerun(directory, keep=directory)
     root = directory.parents[1]
     (root / "text.txt").unlink()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mirroring import free_port
 
-from gnflow.commands.ui import ui
+from gnflow.commands.ui import serve_ui
 from gnflow.errors import EnvironmentProblem
 from gnflow.track import hosts, server
 
@@ -30,14 +30,14 @@ def test_a_taken_port_is_an_error_that_says_what_to_do(project: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(EnvironmentProblem, match=f"127.0.0.1:{port}.*--port {port + 1}") as caught:
-            ui(port=port)
+            serve_ui(port=port)
     assert caught.value.exit_code == 7
     assert not (project / "mlflow").exists()
 
 
 def test_a_remote_store_has_its_own_ui(project: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@host:5000")
-    assert ui() == 0
+    assert serve_ui() == 0
     out = capsys.readouterr().out
     assert "https://host:5000" in out
     assert "secret" not in out
@@ -46,7 +46,7 @@ def test_a_remote_store_has_its_own_ui(project: Path, monkeypatch, capsys: pytes
 def test_without_mlflow_it_says_how_to_install_it(project: Path) -> None:
     code = (
         f"import sys; sys.path.append({str(Path(server.__file__).parents[2])!r})\n"
-        "from gnflow.commands.ui import ui\nui()"
+        "from gnflow.commands.ui import serve_ui\nserve_ui()"
     )
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=False)
     assert "EnvironmentProblem: MLflow is not installed" in done.stderr

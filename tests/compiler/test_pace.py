@@ -11,8 +11,8 @@ from gnflow.errors import SpecError
 from gnflow.optim.protocol import eager
 from gnflow.spec.horizon import schedules_of
 from gnflow.spec.schedules import AnySchedule, Constant, Linear, Wsd
-from gnflow.verify.problems import bowl
-from gnflow.verify.subject import Reached, advance, build_parts
+from gnflow.verify.problems import build_bowl
+from gnflow.verify.subject import Outcome, advance, build_parts
 
 MUON = {"kind": "muon", "learning_rate": 0.02}
 WSD = {"kind": "wsd", "warmup": 1, "decay": 0.5, "shape": "sqrt"}
@@ -62,7 +62,7 @@ def test_inside_gauss_newton_all_inner_updates_are_counted() -> None:
 def test_a_run_with_two_schedules_is_two_runs_with_one_each(method: str) -> None:
     """On a bowl, where no weight heeds another: the matrices are those of the one run, all else that of the other."""
 
-    def ended(schedule: object, own: dict[str, object]) -> tuple[Reached, frozenset[str]]:
+    def ended(schedule: object, own: dict[str, object]) -> tuple[Outcome, frozenset[str]]:
         inner = {**MUON, "others": {"learning_rate": 0.01, **own}}
         optimizer: dict[str, object] = {**inner, "schedule": schedule}
         if method == "gauss_newton":
@@ -70,7 +70,7 @@ def test_a_run_with_two_schedules_is_two_runs_with_one_each(method: str) -> None
         small = experiment(optimizer)
         made = build_parts(small, eager)
         start = made.network.init(0)
-        slopes = made._replace(objective=bowl(trees.zeros(start), 10.0, spread=0.5))
+        slopes = made._replace(objective=build_bowl(trees.zeros(start), 10.0, spread=0.5))
         return advance(small, slopes, start, STEPS), made.network.hidden
 
     (mixed, hidden), (one, _), (other, _) = ended(WSD, {"schedule": LINEAR}), ended(WSD, {}), ended(LINEAR, {})

@@ -58,7 +58,7 @@ def test_ten_steps_compiled_equal_ten_steps_eager_with_one_graph_for_each_region
     assert state.step == expected.step == 10
     for ours, theirs in zip(history, eager_history, strict=True):
         assert ours == pytest.approx(theirs, rel=2e-3, abs=2e-3)
-    for key, tensor in trees.named_tensors(expected.params).items():
+    for key, tensor in trees.name_tensors(expected.params).items():
         torch.testing.assert_close(state.params[key], tensor, rtol=5e-2, atol=5e-3)
 
 
@@ -69,7 +69,7 @@ def test_a_compiled_region_follows_its_parameters(region):
     compiled, eager = build(planned).objective, build(planned, compiled=False).objective
     program = build(planned, compiled=False)
     first = program.initial()
-    second = trees.along(first, noise(first, 5), 0.3)
+    second = trees.move_along(first, noise(first, 5), 0.3)
     anchors = {"curved": [(trees.clone(second),), (trees.clone(first),)]}.get(region, [(), ()])
     tokens = token_batch(1)[0]
     results = []
@@ -86,7 +86,7 @@ def test_the_regions_of_blocks_follow_their_parameters_and_the_anchor(model):
     planned = plan(experiment(OPTIMIZERS["layerwise"], model=model))
     compiled, plain = build(planned), build(planned, compiled=False)
     first = plain.initial()
-    second = trees.along(first, noise(first, 5), 0.3)
+    second = trees.move_along(first, noise(first, 5), 0.3)
     for block in planned.blocks.values():
         values = []
         for params, anchor in ((first, trees.clone(second)), (second, trees.clone(first))) * 2:
@@ -139,7 +139,7 @@ def test_the_template_has_the_form_of_a_state():
     for optimizer in OPTIMIZERS.values():
         program = build(plan(experiment(optimizer)), compiled=False)
         state, template = program.init(program.initial()), program.template()
-        form = [{n: (t.shape, t.dtype) for n, t in trees.named_tensors(s.optimizer).items()} for s in (state, template)]
+        form = [{n: (t.shape, t.dtype) for n, t in trees.name_tensors(s.optimizer).items()} for s in (state, template)]
         assert form[0] == form[1]
         assert set(state.params) == set(template.params)
 
@@ -152,7 +152,7 @@ def test_bfloat16_is_for_gradients_only(logits, monkeypatch):
         for p in ("float32", "bfloat16")
     )
     params = full.initial()
-    moved, tokens = trees.along(params, noise(params, 1), 0.01), token_batch(1)[0]
+    moved, tokens = trees.move_along(params, noise(params, 1), 0.01), token_batch(1)[0]
     (slope, _), (rounded, _) = full.objective.gradient(params, tokens), reduced.objective.gradient(params, tokens)
     assert 0 < trees.norm(trees.subtract(slope, rounded)) < 0.05 * trees.norm(slope)
     assert torch.equal(full.objective.value(params, tokens), reduced.objective.value(params, tokens))

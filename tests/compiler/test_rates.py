@@ -5,7 +5,7 @@ import re
 import pytest
 from problems import experiment
 
-from gnflow.commands.plan import _rates
+from gnflow.commands.plan import _describe_rates
 from gnflow.compiler.plan import plan
 from gnflow.compiler.rates import trace_rates
 
@@ -16,11 +16,11 @@ WSD = {"kind": "wsd", "warmup": 10, "decay": 0.5}
 
 def test_every_part_is_drawn_in_one_line_with_its_first_peak_and_last_rate() -> None:
     courses = trace_rates(plan(experiment({**MUON, "schedule": WSD}, training={"steps": 100})))
-    others, muon = _rates(courses, "utf-8")
+    others, muon = _describe_rates(courses, "utf-8")
     assert re.fullmatch(r"rate others \(adamw\)  █[▁-█]{46}▂  linear: first 0.01, peak 0.01, last 0.00109", others)
     assert re.fullmatch(r"rate muon            ▂[▁-█]{46}▁  wsd: first 0.002, peak 0.02, last 0.0004", muon)
     assert "█" * 15 in muon
-    _, letters = _rates(courses, "ascii")
+    _, letters = _describe_rates(courses, "ascii")
     assert re.fullmatch(r"rate muon            \.[_.:\-=+*#]{46}_  wsd: first 0.002, peak 0.02, last 0.0004", letters)
 
 

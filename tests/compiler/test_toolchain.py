@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gnflow.commands.doctor import findings
+from gnflow.commands.doctor import run_checks
 from gnflow.compiler import toolchain
 from gnflow.compiler.regions import Compiler
 from gnflow.errors import EnvironmentProblem
@@ -37,7 +37,7 @@ def only(folder: Path, *names: str) -> str:
 
 def said(workspace: Workspace) -> str:
     """What doctor says of the compiler."""
-    [found] = [finding for finding in findings(workspace) if finding.name == "C++ compiler"]
+    [found] = [finding for finding in run_checks(workspace) if finding.name == "C++ compiler"]
     return "" if found.status == "ok" else found.detail
 
 
@@ -116,7 +116,7 @@ def test_a_directory_that_cannot_be_written_to_is_told_once_and_is_not_used(
         f"compiled graphs cannot be kept in {workspace.cache / 'inductor'}"
     ]
     assert toolchain.CACHE not in os.environ
-    [found] = [finding for finding in findings(workspace) if finding.name == "compiled graphs"]
+    [found] = [finding for finding in run_checks(workspace) if finding.name == "compiled graphs"]
     assert found.status == "note"
     monkeypatch.setenv(toolchain.CACHE, "/proc/nowhere")
     assert "cannot be kept in /proc/nowhere" in toolchain.cache(workspace).problem

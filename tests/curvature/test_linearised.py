@@ -12,7 +12,7 @@ from gnflow.models.loss import cross_entropy, split
 @pytest.mark.parametrize("objective", SURROGATES)
 def test_gradient_and_value_equal_the_dense_model(objective, variant):
     problem = small(variant)
-    params = trees.along(problem.params, noise(problem.params, 7), 0.3)
+    params = trees.move_along(problem.params, noise(problem.params, 7), 0.3)
     gradient, value = linearise(problem.model.logits, SURROGATES[objective])(params, problem.params, problem.tokens)
     dense = Dense(problem)
     expected_gradient, expected_value = getattr(dense, objective)(params)
@@ -23,7 +23,7 @@ def test_gradient_and_value_equal_the_dense_model(objective, variant):
 @pytest.mark.parametrize("seed", [1, 2])
 def test_whitened_it_is_least_squares_between_the_tangent_and_so_many_times_the_error_as_there_are_words(seed):
     problem = small(seed=seed)
-    params, tokens = trees.along(problem.params, noise(problem.params, seed), 0.3), problem.tokens
+    params, tokens = trees.move_along(problem.params, noise(problem.params, seed), 0.3), problem.tokens
     curved = linearise(problem.model.logits, SURROGATES["whitened"])
     gradient, value = curved(params, problem.params, tokens)
     _, touching = curved(trees.clone(problem.params), problem.params, tokens)
@@ -42,7 +42,7 @@ def test_whitened_it_is_least_squares_between_the_tangent_and_so_many_times_the_
 def test_of_a_block_it_is_the_dense_model_with_all_else_at_the_anchor(objective, variant):
     problem = small(variant)
     curved, dense = linearise(problem.model.logits, SURROGATES[objective]), Dense(problem)
-    moved = trees.along(problem.params, noise(problem.params, 7), 0.3)
+    moved = trees.move_along(problem.params, noise(problem.params, 7), 0.3)
     for names in problem.model.blocks.values():
         block = trees.pick(moved, names)
         gradient, value = curved(block, problem.params, problem.tokens)
@@ -88,6 +88,9 @@ def test_the_prox_linear_model_is_convex_along_a_line():
     curved = linearise(problem.model.logits, SURROGATES["prox_linear"])
     direction = noise(problem.params, 3)
     values = torch.stack(
-        [curved(trees.along(problem.params, direction, t), problem.params, problem.tokens)[1] for t in (-1.0, 0.0, 1.0)]
+        [
+            curved(trees.move_along(problem.params, direction, t), problem.params, problem.tokens)[1]
+            for t in (-1.0, 0.0, 1.0)
+        ]
     )
     assert values[0] + values[2] > 2 * values[1]

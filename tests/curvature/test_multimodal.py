@@ -22,7 +22,7 @@ def setting(kind, objective, tokens=None):
 @pytest.mark.parametrize("objective", SURROGATES)
 def test_gradient_and_value_equal_the_dense_model_with_its_weights_and_mask(objective, kind):
     problem, curved, dense = setting(kind, objective)
-    params = trees.along(problem.params, noise(problem.params, 7), 0.3)
+    params = trees.move_along(problem.params, noise(problem.params, 7), 0.3)
     gradient, value = curved(params, problem.params, problem.tokens)
     expected_gradient, expected_value = getattr(dense, objective)(params)
     torch.testing.assert_close(dense.flat(gradient), expected_gradient, atol=1e-10, rtol=1e-10)
@@ -33,7 +33,7 @@ def test_gradient_and_value_equal_the_dense_model_with_its_weights_and_mask(obje
 @pytest.mark.parametrize("objective", SURROGATES)
 def test_of_a_block_it_is_the_dense_model_with_all_else_at_the_anchor(objective, kind):
     problem, curved, dense = setting(kind, objective)
-    moved = trees.along(problem.params, noise(problem.params, 7), 0.3)
+    moved = trees.move_along(problem.params, noise(problem.params, 7), 0.3)
     for names in problem.model.blocks.values():
         block = trees.pick(moved, names)
         gradient, value = curved(block, problem.params, problem.tokens)
@@ -49,7 +49,7 @@ def test_of_a_block_it_is_the_dense_model_with_all_else_at_the_anchor(objective,
 def test_the_model_of_one_modality_is_the_dense_one_of_its_targets(modality, kind):
     tokens = keep_modality(multimodal.tokens(kind, 4), modality)
     problem, curved, dense = setting(kind, "quadratic", tokens)
-    params = trees.along(problem.params, noise(problem.params, 7), 0.3)
+    params = trees.move_along(problem.params, noise(problem.params, 7), 0.3)
     gradient, value = curved(params, problem.params, problem.tokens)
     expected_gradient, expected_value = dense.quadratic(params)
     torch.testing.assert_close(dense.flat(gradient), expected_gradient, atol=1e-10, rtol=1e-10)

@@ -18,7 +18,7 @@ def tiny(variant="default", seed=0):
     """Two layers of width 4 in float64, every weight moved off its initial value."""
     shape = {"layers": 2, "width": 4, "heads": 2, "hidden": 5, **VARIANTS[variant]}
     model = decoder(Decoder.model_validate(shape), 5, "plain")
-    params = trees.along(model.init(seed), noise(model.init(seed), seed + 1), 0.3)
+    params = trees.move_along(model.init(seed), noise(model.init(seed), seed + 1), 0.3)
     tokens = torch.randint(5, (3, 5), generator=torch.Generator().manual_seed(seed))
     return Problem(model, trees.map_tensors(lambda w: w.double(), params), tokens)
 
@@ -44,7 +44,7 @@ def second_derivatives(problem, dense):
 @pytest.mark.parametrize("variant", ["default", "tied", "swiglu"])
 def test_gradient_value_and_product_are_those_of_the_hessian(variant):
     problem = tiny(variant)
-    dense, params = Dense(problem), trees.along(problem.params, noise(problem.params, 7), 0.3)
+    dense, params = Dense(problem), trees.move_along(problem.params, noise(problem.params, 7), 0.3)
     value, slope, matrix = second_derivatives(problem, dense)
     d = dense.flat(params) - dense.anchor
     found, at = expand(loss_of(problem.model))(params, problem.params, problem.tokens)

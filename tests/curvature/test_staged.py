@@ -55,7 +55,7 @@ def test_models_and_products_are_those_of_all_logits_and_of_every_block(name, fo
     curved = linearise(model.logits, SURROGATES[form], model.split)
     product = curvature_product(model.logits, BENDS[form], model.split)
     direction = noise(anchor, 7)
-    params = trees.along(anchor, direction, 0.3)
+    params = trees.move_along(anchor, direction, 0.3)
     for names in (model.moving, *model.blocks.values()):
         part = trees.pick(params, names)
         close(found.curved(part, anchor, tokens), curved(part, anchor, tokens))
@@ -72,7 +72,7 @@ def test_compiled_no_buffer_has_all_logits(region):
     compiled = compiler(region, found)
     for seed in (0, 1):
         tokens = torch.randint(vocabulary, (rows, time + 1), generator=torch.Generator().manual_seed(seed))
-        params = trees.along(anchor, noise(anchor, seed), 0.1)
+        params = trees.move_along(anchor, noise(anchor, seed), 0.1)
         arguments = (params, anchor, tokens) if region == "curved" else (params, tokens)
         torch.testing.assert_close(compiled(*arguments), found(*arguments), atol=1e-6, rtol=1e-4)
         assert highest(lambda arguments=arguments: compiled(*arguments)) < 4 * rows * time * vocabulary
@@ -92,7 +92,7 @@ def test_compiled_the_stages_are_computed_again_and_their_activations_are_never_
     whole, compiled = compiler(region, kept), compiler(region, again)
     for seed in (0, 1):
         tokens = torch.randint(32, (4, 65), generator=torch.Generator().manual_seed(seed))
-        params = trees.along(model.init(seed), noise(model.init(seed), seed), 0.1)
+        params = trees.move_along(model.init(seed), noise(model.init(seed), seed), 0.1)
         anchor = anchor or model.init(5)
         arguments = (params, anchor, tokens) if region == "curved" else (params, tokens)
         for each in (whole, compiled):

@@ -66,7 +66,7 @@ def test_in_pieces_and_with_blocks_taken_again_it_is_as_close(name, thrift):
         staged.objective(model, SURROGATES["quadratic"], BENDS["quadratic"], thrift, tangent=tangent)
         for tangent in ("exact", "difference")
     )
-    params = trees.along(trees.pick(anchor, model.moving), trees.pick(noise(anchor, 7), model.moving), 0.3)
+    params = trees.move_along(trees.pick(anchor, model.moving), trees.pick(noise(anchor, 7), model.moving), 0.3)
     gradient, value = rough.curved(params, anchor, tokens)
     expected, at = exact.curved(params, anchor, tokens)
     torch.testing.assert_close(value, at, rtol=1e-6, atol=0)
@@ -80,7 +80,7 @@ def test_compiled_it_is_what_it_is_eagerly_with_fused_attention():
     compiled, anchor = torch.compile(curved, fullgraph=True, dynamic=False), model.init(0)
     for seed in (0, 1):
         tokens = torch.randint(32, (2, 17), generator=torch.Generator().manual_seed(seed))
-        params = trees.along(anchor, noise(anchor, seed), 0.1)
+        params = trees.move_along(anchor, noise(anchor, seed), 0.1)
         (found, value), (expected, at) = compiled(params, anchor, tokens), curved(params, anchor, tokens)
         torch.testing.assert_close(value, at, rtol=1e-3, atol=0)
         assert trees.norm(trees.subtract(found, expected)) < 5e-3 * trees.norm(expected)

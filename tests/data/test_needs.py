@@ -67,7 +67,7 @@ def test_a_plugin_says_what_it_needs_and_its_factory_is_left_alone(tmp_path: Pat
     (tmp_path / "pyproject.toml").write_text('[tool.gnflow.sources]\nletters = "my_sources:Letters"\n')
     (tmp_path / "my_sources.py").write_text(LETTERS)
     (tmp_path / "a.yaml").write_text(SPEC)
-    expected = "a.yaml: ok\n  a run needs what is not here: there are no letters; write some\n"
+    expected = "a.yaml: ok\n  missing for a run: there are no letters; write some\n"
     assert checked(tmp_path) == (expected, "[]")
     (tmp_path / "letters").mkdir()
     assert checked(tmp_path)[0] == "a.yaml: ok\n"

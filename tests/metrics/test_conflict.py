@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from gnflow import trees
 from gnflow.groups import GROUPS
-from gnflow.metrics.conflict import compare, modality_conflict
+from gnflow.metrics.conflict import build_modality_conflict, compare
 from gnflow.metrics.protocol import Subject
 from gnflow.models.loss import cross_entropy, total_weight
 from gnflow.objective import Objective
@@ -26,7 +26,7 @@ def objective(model):
 
 
 def measured(problem, batch):
-    metric = modality_conflict(ModalityConflict(), Subject(None, problem.model, None, None))
+    metric = build_modality_conflict(ModalityConflict(), Subject(None, problem.model, None, None))
     return metric.measure(moment(problem.params, batch, objective(problem.model)))
 
 

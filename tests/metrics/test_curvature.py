@@ -177,7 +177,7 @@ def test_a_condition_is_that_of_the_method_of_the_matrices(kind, share):
 
 def test_the_last_update_is_compared_with_the_gauss_newton_step_where_it_started():
     optimizer = descent(GGN.shapes)
-    before = trees.along(PARAMS, noise(PARAMS, 9), 0.3)
+    before = trees.move_along(PARAMS, noise(PARAMS, 9), 0.3)
     found = measured(optimizer, optimizer.init(PARAMS), before)
     update = flat(PARAMS) - flat(before)
     damped = GGN.matrix + 0.5 * torch.eye(25, dtype=torch.float64)
@@ -208,7 +208,7 @@ def test_what_is_measured_is_the_loss_itself_whatever_model_gauss_newton_takes(f
     params = trees.map_tensors(torch.Tensor.double, program.initial())
     tokens, loss = token_batch(1)[0], build.exact(build.model(program.plan.experiment, "plain"))
     direction, h = noise(params, 1), 1e-5
-    slopes = [loss.gradient(trees.along(params, direction, t), tokens)[0] for t in (-h, h)]
+    slopes = [loss.gradient(trees.move_along(params, direction, t), tokens)[0] for t in (-h, h)]
     difference = trees.scale(trees.subtract(slopes[1], slopes[0]), 0.5 / h)
     torch.testing.assert_close(hessian_product(loss.value)(direction, params, tokens), difference, rtol=1e-4, atol=1e-7)
     ggn = loss.product(direction, params, tokens)

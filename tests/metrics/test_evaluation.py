@@ -5,7 +5,7 @@ from multimodal import KINDS, weights_and_choice
 from problems import moment
 
 from gnflow.groups import GROUPS
-from gnflow.metrics.evaluation import build_tally, measure_groups
+from gnflow.metrics.evaluation import build_group_measure, build_tally
 
 
 def by_token(problem, kind, micro):
@@ -32,7 +32,7 @@ def mean(pairs):
 def test_losses_by_modality_and_task_are_those_of_the_definition(kind):
     problem = multimodal.small(kind)
     batch = multimodal.tokens(kind, 3, 4)
-    found = measure_groups(build_tally(problem.model))(moment(problem.params, batch))
+    found = build_group_measure(build_tally(problem.model))(moment(problem.params, batch))
     every = [each for micro in batch for each in by_token(problem, kind, micro)]
     expected = {"loss/held_out": mean((loss, w) for loss, w, _, _ in every)}
     for modality in ("text", "image"):
@@ -48,6 +48,6 @@ def test_what_has_no_target_has_no_column():
     problem = multimodal.small("emu3")
     batch = multimodal.tokens("emu3", 1, 4)
     batch[..., 1] = torch.where(batch[..., 1] == 1, 1, 0)
-    found = measure_groups(build_tally(problem.model))(moment(problem.params, batch))
+    found = build_group_measure(build_tally(problem.model))(moment(problem.params, batch))
     assert set(found) == {"loss/held_out", "loss/text", "loss/text_only"}
     assert found["loss/held_out"].item() == pytest.approx(found["loss/text"].item())

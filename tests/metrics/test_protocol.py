@@ -45,4 +45,4 @@ def test_a_strangers_metric_is_measured_recorded_and_part_of_the_table(
 )
 def test_a_metric_is_due_every_so_many_evaluations_and_at_the_last(every: int | None, due: list[int]) -> None:
     metric = Metric(every=every)
-    assert [number for number in range(6) if metric.due(number, last=number == 5)] == due
+    assert [number for number in range(6) if metric.is_due(number, last=number == 5)] == due

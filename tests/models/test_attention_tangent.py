@@ -84,7 +84,7 @@ def test_what_has_no_tangent_stands_still(moving):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_gauss_newtons_model_is_that_of_plain_attention(variant):
     one, two = small(variant), small(variant, "flash")
-    params = trees.along(one.params, noise(one.params, 7), 0.3)
+    params = trees.move_along(one.params, noise(one.params, 7), 0.3)
     for objective, names in product(SURROGATES, (tuple(params), *one.model.blocks.values())):
         part = trees.pick(params, names)
         expected, found = (
@@ -96,7 +96,7 @@ def test_gauss_newtons_model_is_that_of_plain_attention(variant):
 
 def test_blocks_that_are_taken_again_have_the_same_tangent():
     one, two = small(), small(kernel="flash")
-    params = trees.along(one.params, noise(one.params, 7), 0.3)
+    params = trees.move_along(one.params, noise(one.params, 7), 0.3)
     expected, found = (
         staged.objective(problem.model, SURROGATES["quadratic"], BENDS["quadratic"], Thrift(2, recomputed=True)).curved(
             params, problem.params, problem.tokens
@@ -112,7 +112,7 @@ def test_compiled_it_is_one_graph_for_all_weights():
     eager = linearise(model.logits, SURROGATES["quadratic"])
     compiled = torch.compile(eager, fullgraph=True)
     for distance in (0.1, 0.3):
-        params = trees.along(anchor, noise(anchor, 7), distance)
+        params = trees.move_along(anchor, noise(anchor, 7), distance)
         with torch.compiler.set_stance("default" if distance == 0.1 else "fail_on_recompile"):
             found = compiled(params, anchor, tokens)
         torch.testing.assert_close(found, eager(params, anchor, tokens), rtol=1e-3, atol=1e-6)

@@ -42,7 +42,7 @@ def test_the_decrement_is_that_of_the_damped_system(kappa, damping):
     slope = SCALES.square() * ANCHOR["w"]
     goal = {"w": ANCHOR["w"] - torch.linalg.solve(matrix, slope)}
     loss = bowl()
-    model = loss.around(ANCHOR)
+    model = loss.build_model(ANCHOR)
     model = add_damping(model, ANCHOR, number(damping)) if damping else model
     found = Decrement(kappa)(loss, model, ANCHOR, goal, BATCH, {})
     nu = (slope @ torch.linalg.solve(matrix, slope)).sqrt()
@@ -57,7 +57,7 @@ def test_the_decrement_is_that_of_the_damped_system(kappa, damping):
 def test_an_adaptive_kappa_follows_the_gain_ratio(true, factor):
     loss = bowl(true)
     found = Decrement(1.0, adaptive=True)(
-        loss, loss.around(ANCHOR), ANCHOR, {"w": 0 * ANCHOR["w"]}, BATCH, {KAPPA: number(0.6)}
+        loss, loss.build_model(ANCHOR), ANCHOR, {"w": 0 * ANCHOR["w"]}, BATCH, {KAPPA: number(0.6)}
     )
     assert found.metrics["gn/gain_ratio"].item() == pytest.approx(true)
     assert found.memory[KAPPA].item() == pytest.approx(0.6 * factor)
@@ -66,7 +66,7 @@ def test_an_adaptive_kappa_follows_the_gain_ratio(true, factor):
 @pytest.mark.parametrize(("best", "taken"), [(0.5, 0.5 / sqrt(0.5)), (1.0, 1.0), (3.0, sqrt(2.0))])
 def test_a_bracket_goes_to_the_best_of_three_lengths_and_is_there_the_next_time(best, taken):
     goal = {"w": ANCHOR["w"] * (1 - 1 / best)}  # the minimum is at `best` of the way
-    found = BracketSearch(2)(bowl(), bowl().around(ANCHOR), ANCHOR, goal, BATCH, {LENGTH: number(1.0)})
+    found = BracketSearch(2)(bowl(), bowl().build_model(ANCHOR), ANCHOR, goal, BATCH, {LENGTH: number(1.0)})
     assert found.metrics["gn/alpha"].item() == pytest.approx(taken)
     assert found.memory[LENGTH].item() == pytest.approx(taken)
 
@@ -74,7 +74,7 @@ def test_a_bracket_goes_to_the_best_of_three_lengths_and_is_there_the_next_time(
 @pytest.mark.parametrize("bad", [10.0, torch.inf, torch.nan])
 def test_a_refused_bracket_is_halved(bad):
     goal = {"w": ANCHOR["w"] * bad}
-    found = BracketSearch(2)(bowl(), bowl().around(ANCHOR), ANCHOR, goal, BATCH, {LENGTH: number(0.8)})
+    found = BracketSearch(2)(bowl(), bowl().build_model(ANCHOR), ANCHOR, goal, BATCH, {LENGTH: number(0.8)})
     assert not found.accepted
     assert torch.equal(found.params["w"], ANCHOR["w"])
     assert found.memory[LENGTH].item() == pytest.approx(0.4)

@@ -25,7 +25,7 @@ DAMPING = 0.3
 def tiny(seed=0):
     """A layer of width 4 in float64, every weight moved off its initial value."""
     model = decoder(Decoder(layers=1, width=4, heads=2, hidden=5), 5, "plain")
-    params = trees.along(model.init(seed), noise(model.init(seed), seed + 1), 0.1)
+    params = trees.move_along(model.init(seed), noise(model.init(seed), seed + 1), 0.1)
     tokens = torch.randint(5, (3, 4), generator=torch.Generator().manual_seed(seed))
     return Problem(model, trees.map_tensors(lambda w: w.double(), params), tokens)
 
@@ -134,7 +134,7 @@ def test_the_model_loss_is_that_of_the_damped_model_at_the_solution():
     torch.testing.assert_close(metrics["gn/model_loss"], expected, rtol=1e-10, atol=1e-10)
     assert metrics["gn/cg_iterations"].item() == 5
     gradient = [whole.curved(params, problem.params, microbatch)[0] for microbatch in tokens]
-    left = trees.flatten(trees.along(trees.scale(trees.add(*gradient), 0.5), step, DAMPING))
+    left = trees.flatten(trees.move_along(trees.scale(trees.add(*gradient), 0.5), step, DAMPING))
     first = trees.flatten(trees.scale(trees.add(*(whole.gradient(problem.params, t)[0] for t in tokens)), 0.5))
     torch.testing.assert_close(metrics["gn/residual"], left.norm() / first.norm(), rtol=1e-8, atol=0)
 
@@ -163,7 +163,7 @@ def test_a_carried_start_is_a_part_of_the_last_solution_from_the_new_anchor():
     goal, _, _ = gauss_newton(names, iterations=4).step(
         whole, problem.params, optimizer.init(problem.params), tokens[:2]
     )
-    expected = trees.along(params, trees.subtract(goal, problem.params), 0.9)
+    expected = trees.move_along(params, trees.subtract(goal, problem.params), 0.9)
     torch.testing.assert_close(state.point, expected, rtol=1e-9, atol=1e-10)
 
 
@@ -173,7 +173,7 @@ def test_a_better_start_reaches_the_same_solution():
     optimizer = gauss_newton({"all": tuple(problem.params)})
     state = optimizer.init(problem.params)
     cold, _, _ = optimizer.step(whole, problem.params, state, tokens)
-    near = state._replace(point=trees.along(cold, noise(cold, 3), 1e-2))
+    near = state._replace(point=trees.move_along(cold, noise(cold, 3), 1e-2))
     warm, _, _ = optimizer.step(whole, problem.params, near, tokens)
     torch.testing.assert_close(warm, cold, rtol=1e-6, atol=1e-8)
 

@@ -58,6 +58,6 @@ def test_what_moves_takes_the_steps_of_a_smaller_problem():
 def test_the_optimizer_keeps_no_state_of_frozen_weights():
     _, _, program = stepped(OPTIMIZERS["adamw"], STAGE, 0)
     template = program.template()
-    kept = sum(tensor.numel() for tensor in trees.named_tensors(template.optimizer).values())
+    kept = sum(tensor.numel() for tensor in trees.name_tensors(template.optimizer).values())
     moving = sum(template.params[row.name].numel() for row in program.plan.parameters if row.rule != "frozen")
     assert 2 * moving <= kept <= 2 * moving + 10  # both moments, and a few numbers

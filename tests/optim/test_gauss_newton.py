@@ -69,7 +69,9 @@ def test_every_microbatch_is_used_once_by_the_solve_or_by_the_search_alone():
 def test_the_search_takes_the_best_trial():
     optimizer = solver(GeometricSearch(trials=5, microbatches=1), inner_steps=1)
     params = {"w": torch.tensor([1.0, 0.0, 0.0])}
-    found = optimizer.search(bowl(), bowl().around(params), params, {"w": torch.tensor([-1.0, 0.0, 0.0])}, batch(1), {})
+    found = optimizer.search(
+        bowl(), bowl().build_model(params), params, {"w": torch.tensor([-1.0, 0.0, 0.0])}, batch(1), {}
+    )
     assert found.metrics["gn/alpha"].item() == pytest.approx(0.5)
     torch.testing.assert_close(found.params["w"], torch.zeros(3), atol=1e-6, rtol=0)
     assert found.metrics["gn/gain_ratio"].item() == pytest.approx(1.0)
@@ -78,7 +80,7 @@ def test_the_search_takes_the_best_trial():
 @pytest.mark.parametrize("bad", [2.0, torch.inf, torch.nan])
 def test_a_direction_that_does_not_help_is_refused_and_the_next_solve_starts_at_the_anchor(bad):
     anchor, point = {"w": torch.zeros(3)}, {"w": torch.full((3,), bad)}
-    found = GeometricSearch(trials=5, microbatches=2)(bowl(), bowl().around(anchor), anchor, point, batch(2), {})
+    found = GeometricSearch(trials=5, microbatches=2)(bowl(), bowl().build_model(anchor), anchor, point, batch(2), {})
     assert found.metrics["gn/alpha"].item() == 0
     assert torch.equal(found.params["w"], anchor["w"])
     assert not found.accepted
@@ -172,7 +174,7 @@ def test_without_warm_start_the_solve_starts_from_the_iterate():
 def test_the_gain_ratio_compares_the_loss_with_its_model():
     loss, anchor = bowl(barrier=-5.0), {"w": torch.ones(3)}
     found = GeometricSearch(trials=1, microbatches=1)(
-        loss, loss.around(anchor), anchor, {"w": torch.zeros(3)}, batch(1), {}
+        loss, loss.build_model(anchor), anchor, {"w": torch.zeros(3)}, batch(1), {}
     )
     model_decrease = 0.5 * SCALES.square().sum() - 15.0
     assert found.metrics["gn/actual_decrease"].item() == pytest.approx(model_decrease.item())

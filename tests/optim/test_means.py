@@ -34,8 +34,8 @@ def test_a_mean_gradient_is_that_of_all_rows_together(given):
 
 def test_so_is_that_of_the_gauss_newton_model(given):
     objective, params, batch, rows = given
-    moved = trees.along(params, noise(params, 7), 0.3)
-    found = mean_gradient(objective.around(params), moved, batch)
+    moved = trees.move_along(params, noise(params, 7), 0.3)
+    found = mean_gradient(objective.build_model(params), moved, batch)
     torch.testing.assert_close(found, objective.curved(moved, params, rows))
 
 
@@ -44,7 +44,7 @@ def test_a_search_decides_on_all_rows_together(given):
     loss = mean_value(lambda tokens: objective.value(params, tokens), batch, microbatch_weights(objective, batch))
     torch.testing.assert_close(loss, objective.value(params, rows))
     downhill = trees.subtract(params, objective.gradient(params, rows)[0])
-    model = objective.around(params)
+    model = objective.build_model(params)
     apart, together = (GeometricSearch(3)(objective, model, params, downhill, each, {}) for each in (batch, rows[None]))
     assert apart.accepted
     torch.testing.assert_close(apart.metrics, together.metrics)
@@ -58,7 +58,7 @@ def test_the_leaves_of_a_projection_weigh_what_their_targets_do(given, leaves):
     grown = list(FisherOrthogonal(soap(), stacks, 3, leaves=leaves)._compute_leaves(objective, params, batch))
     mean = trees.add(*[trees.scale(leaf.gradient, leaf.share) for leaf in grown[:2]])
     for leaf in grown[2:]:
-        mean = trees.along(mean, leaf.gradient, leaf.share)
+        mean = trees.move_along(mean, leaf.gradient, leaf.share)
     torch.testing.assert_close(mean, objective.gradient(params, rows)[0])
 
 

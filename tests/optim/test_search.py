@@ -74,7 +74,7 @@ def quartic():
 
 def test_the_value_of_a_model_is_that_of_which_its_gradient_is_the_slope():
     anchor, at, tokens = {"w": torch.tensor(1.0)}, {"w": torch.tensor(2.0)}, torch.zeros(1, 2)
-    model = quartic().around(anchor)
+    model = quartic().build_model(anchor)
     assert (model.value(at, tokens), model.gradient(at, tokens)) == (4, ({"w": 4}, 4))
     # w^2 + (w - 1)^2 / 2
     with_damping = add_damping(model, anchor, torch.tensor(1.0))
@@ -84,7 +84,7 @@ def test_the_value_of_a_model_is_that_of_which_its_gradient_is_the_slope():
 
 def test_a_promise_is_that_of_the_model_without_its_damping():
     anchor, goal, batch = {"w": torch.tensor(2.0)}, {"w": torch.tensor(1.0)}, torch.zeros(1, 1, 2)
-    model = add_damping(quartic().around(anchor), anchor, torch.tensor(100.0))
+    model = add_damping(quartic().build_model(anchor), anchor, torch.tensor(100.0))
     found = GeometricSearch(1, 1)(quartic(), model, anchor, goal, batch, {}).metrics
     assert found["gn/predicted_decrease"] == 16 - 1
     assert found["gn/actual_decrease"] == 16 - 1

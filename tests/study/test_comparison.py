@@ -20,8 +20,8 @@ def runs(tmp_path: Path) -> list[Run]:
 
 def test_an_arm_is_summed_up_by_its_median_with_misses_as_infinity(runs: list[Run]) -> None:
     full_gn, muon = compare(runs).results
-    assert (full_gn.needed["steps"], full_gn.median["steps"], full_gn.reached, full_gn.missed) == ((4, 6, 5), 5, 3, 0)
-    assert (muon.needed["steps"], muon.median["steps"], muon.reached, muon.missed) == ((8, 12, inf), 12, 2, 1)
+    assert (full_gn.needed["steps"], full_gn.median["steps"], full_gn.reached, full_gn.misses) == ((4, 6, 5), 5, 3, 0)
+    assert (muon.needed["steps"], muon.median["steps"], muon.reached, muon.misses) == ((8, 12, inf), 12, 2, 1)
     assert muon.needed["seconds"] == (100.0, 150.0, inf)
 
 
@@ -40,7 +40,7 @@ def test_targets_are_those_of_the_specs_unless_given_and_go_down(runs: list[Run]
         ("full_gn", 3.4),
         ("muon", 3.4),
     ]
-    assert [result.median["steps"] for result in comparison.at(3.9)] == [3, 6]
+    assert [result.median["steps"] for result in comparison.select_results(3.9)] == [3, 6]
 
 
 def test_runs_without_a_common_target_are_compared_at_equal_budgets(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from arms import arm
 from run_directories import end, experiment, finished, steps
 
 from gnflow.spec.experiment import Experiment
-from gnflow.study.arms import arms
-from gnflow.study.fairness import warnings
+from gnflow.study.arms import group_runs
+from gnflow.study.fairness import warn_of_differences
 from gnflow.train.run import Run
 
 LOSSES = [4.9, 4.0, 3.3]
@@ -24,7 +24,7 @@ def run(directory: Path, losses=LOSSES, plan: dict | None = None, trials: int = 
 
 
 def told(*runs: Run) -> list[str]:
-    return list(warnings(arms(runs)))
+    return list(warn_of_differences(group_runs(runs)))
 
 
 def test_runs_that_differ_in_the_optimizer_alone_can_be_compared(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_many_differences_are_summed_up(tmp_path: Path) -> None:
         ({"attention": "flash"}, "the attention kernel (matters for seconds only): plain in one; flash in two"),
         (
             {"recomputed": True},
-            "whether blocks are taken again to save memory (matters for seconds and FLOPs only): no in one; yes in two",
+            "whether blocks are recomputed to save memory (matters for seconds and FLOPs only): no in one; yes in two",
         ),
     ],
 )
@@ -174,6 +174,6 @@ def test_unequal_tuning_is_told_with_its_numbers_and_none_at_all_too(tmp_path: P
 
 def test_a_run_that_ended_on_its_own_target_has_not_missed_a_lower_one(tmp_path: Path) -> None:
     reached, missed = run(tmp_path / "one", [4.9, 3.39]), run(tmp_path / "two", [4.9, 3.6])
-    assert list(warnings(arms([reached, missed]), [3.4, 3.2])) == [
-        "one stops on reaching 3.40: that it missed 3.20 says nothing"
+    assert list(warn_of_differences(group_runs([reached, missed]), [3.4, 3.2])) == [
+        "one stops on reaching 3.40, so its miss of 3.20 says nothing"
     ]

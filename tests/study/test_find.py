@@ -29,5 +29,5 @@ def test_a_run_is_found_by_directory(project: Path, tmp_path: Path) -> None:
 def test_an_unknown_name_is_answered_with_the_nearest(project: Path) -> None:
     with pytest.raises(SpecError, match="no run `muno`; did you mean `muon`"):
         find(Path("muno"))
-    with pytest.raises(SpecError, match="known: full_gn, muon"):
+    with pytest.raises(SpecError, match="the runs here: full_gn, muon"):
         find(Path("something/else"))

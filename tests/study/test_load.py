@@ -5,10 +5,10 @@ import pytest
 from arms import arm
 from run_directories import PROVENANCE, experiment, finished, steps
 
-from gnflow.study.arms import arms
+from gnflow.study.arms import group_runs
 from gnflow.study.comparison import compare
-from gnflow.study.load import load, objection
-from gnflow.study.speed import flops_per_second
+from gnflow.study.load import find_objection, measure_load
+from gnflow.study.speed import measure_speed
 from gnflow.train.run import Run
 
 
@@ -18,9 +18,9 @@ def run(directory: Path, optimizer: str = "muon", seconds: float = 10.0, **costs
 
 
 def test_load_is_the_part_of_all_processors_that_others_took(tmp_path: Path) -> None:
-    assert load(run(tmp_path / "quiet")) == 0
-    assert load(run(tmp_path / "busy", others=8.0)) == pytest.approx(8 / (4 * 10))  # four processors
-    assert load(run(tmp_path / "old", others=None)) is None
+    assert measure_load(run(tmp_path / "quiet")) == 0
+    assert measure_load(run(tmp_path / "busy", others=8.0)) == pytest.approx(8 / (4 * 10))  # four processors
+    assert measure_load(run(tmp_path / "old", others=None)) is None
 
 
 def test_steps_before_the_first_that_looked_do_not_count(tmp_path: Path) -> None:
@@ -29,11 +29,11 @@ def test_steps_before_the_first_that_looked_do_not_count(tmp_path: Path) -> None
         del record.values["time/others"]  # type: ignore[attr-defined]
     later[2].values["time/others"], later[3].values["time/others"] = 8.0, 16.0  # type: ignore[index]
     found = Run.load(finished(tmp_path / "resumed", experiment("muon"), later))
-    assert load(found) == pytest.approx(8 / (4 * 10))
+    assert measure_load(found) == pytest.approx(8 / (4 * 10))
 
 
 def test_a_run_that_may_use_few_of_many_busy_processors_is_not_said_to_have_been_alone(tmp_path: Path) -> None:
-    assert load(run(tmp_path / "container", others=400.0)) == 1.0
+    assert measure_load(run(tmp_path / "container", others=400.0)) == 1.0
 
 
 def test_seconds_of_a_busy_machine_are_not_compared_and_the_reason_is_told(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_little_load_is_quiet_enough(tmp_path: Path) -> None:
 
 def test_runs_that_did_not_look_make_no_claim_of_seconds(tmp_path: Path) -> None:
     runs = arm(tmp_path / "gn", [4, 5, 6, 5, 4], "gauss_newton", others=None) + arm(tmp_path / "muon", [9] * 5)
-    told = objection(arms(runs))
+    told = find_objection(group_runs(runs))
     assert told == (
         "Seconds are not compared: how busy the machine was is not recorded for "
         "gn (seed 0), gn (seed 1), gn (seed 2) and 2 more runs."
@@ -79,6 +79,6 @@ def test_a_plan_is_not_priced_by_runs_on_a_busy_machine_where_there_are_others(t
         (directory / "plan.json").write_text(json.dumps(plan))
 
     sized("busy", 100.0, 80.0)
-    assert flops_per_second(tmp_path, "cpu", 10**9) == pytest.approx(1.5e12 / 100)
+    assert measure_speed(tmp_path, "cpu", 10**9) == pytest.approx(1.5e12 / 100)
     sized("quiet", 10.0)
-    assert flops_per_second(tmp_path, "cpu", 10**9) == pytest.approx(1.5e12 / 10)
+    assert measure_speed(tmp_path, "cpu", 10**9) == pytest.approx(1.5e12 / 10)

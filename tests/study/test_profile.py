@@ -3,14 +3,14 @@ from pathlib import Path
 import pytest
 from arms import arm
 
-from gnflow.study.arms import arms
-from gnflow.study.profile import profile
-from gnflow.study.results import result
+from gnflow.study.arms import group_runs
+from gnflow.study.profile import make_profile
+from gnflow.study.results import summarise_arm
 from gnflow.train.run import Run
 
 
 def made(runs: list[Run], targets: tuple[float, ...], axis: str = "steps"):
-    return profile([result(found, target) for target in targets for found in arms(runs)], axis)
+    return make_profile([summarise_arm(found, target) for target in targets for found in group_runs(runs)], axis)
 
 
 def test_a_profile_by_hand(tmp_path: Path) -> None:

@@ -4,15 +4,15 @@ from pathlib import Path
 import pytest
 from arms import TARGET, arm, run
 
-from gnflow.study.arms import arms
-from gnflow.study.ratios import Ratio, ratio
-from gnflow.study.results import result
+from gnflow.study.arms import group_runs
+from gnflow.study.ratios import Ratio, estimate_ratio
+from gnflow.study.results import summarise_arm
 from gnflow.train.run import Run
 
 
 def of(reference: list[Run], other: list[Run]) -> Ratio:
-    mine, theirs = arms([*reference, *other])
-    return ratio(result(mine, TARGET), result(theirs, TARGET))
+    mine, theirs = group_runs([*reference, *other])
+    return estimate_ratio(summarise_arm(mine, TARGET), summarise_arm(theirs, TARGET))
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from gnflow.commands.report import report
 from gnflow.errors import EnvironmentProblem, SpecError
 from gnflow.study.comparison import compare
 from gnflow.study.report import assets, data
-from gnflow.study.report.charts.every import NAMES, every
-from gnflow.study.report.html import embedded, tag, text
+from gnflow.study.report.charts.every import NAMES, make_charts
+from gnflow.study.report.html import embed_json, escape, make_tag
 from gnflow.study.report.write import write
 from gnflow.train.journal import Step
 from gnflow.train.run import Run
@@ -41,7 +41,7 @@ class Made(NamedTuple):
     @property
     def own(self) -> str:
         """The page without Vega."""
-        return self.html.replace(assets.vega(), "")
+        return self.html.replace(assets.bundle_vega(), "")
 
     @property
     def content(self) -> Mapping[str, Mapping[str, Mapping[str, object]]]:
@@ -80,11 +80,11 @@ def test_pictures_show_something_and_have_text(made: Made) -> None:
 
 def test_each_table_and_the_script_are_there_once(made: Made) -> None:
     html, content = made.html, made.content
-    assert html.count(assets.vega()) == 1
+    assert html.count(assets.bundle_vega()) == 1
     used = [name for chart in content["charts"].values() for name in chart["tables"]]  # type: ignore[attr-defined]
     assert sorted(used) == sorted(content["tables"])
     assert not [view for chart in content["charts"].values() if "datasets" in json.dumps(chart) for view in chart]
-    assert len(html) - len(assets.vega()) < 600_000
+    assert len(html) - len(assets.bundle_vega()) < 600_000
 
 
 def test_nothing_refers_to_the_network_or_to_this_machine(made: Made) -> None:
@@ -110,15 +110,15 @@ def test_the_same_runs_give_the_same_bytes(made: Made) -> None:
 
 def test_what_users_wrote_is_text_and_not_markup(made: Made) -> None:
     assert "<script>document.title" not in made.html
-    assert f"<h1>{text(HOSTILE)}</h1>" in made.html
-    assert made.html.count("<script") - assets.vega().count("<script") == 3
+    assert f"<h1>{escape(HOSTILE)}</h1>" in made.html
+    assert made.html.count("<script") - assets.bundle_vega().count("<script") == 3
 
 
 def test_json_on_the_page_cannot_end_its_script() -> None:
-    script = embedded({"a": HOSTILE, "b": "<!--"}, "charts")
+    script = embed_json({"a": HOSTILE, "b": "<!--"}, "charts")
     assert script.count("<") == 2
     assert json.loads(script.partition(">")[2].rpartition("<")[0]) == {"a": HOSTILE, "b": "<!--"}
-    assert tag("a", text("<x>"), href='" onclick="') == '<a href="&quot; onclick=&quot;">&lt;x&gt;</a>'
+    assert make_tag("a", escape("<x>"), href='" onclick="') == '<a href="&quot; onclick=&quot;">&lt;x&gt;</a>'
 
 
 class Elements(HTMLParser):
@@ -134,7 +134,7 @@ class Elements(HTMLParser):
 
 
 def test_a_hostile_name_or_spec_adds_no_element_to_the_page(tmp_path: Path) -> None:
-    page = hostile.page(tmp_path).read_text().replace(assets.vega(), "")
+    page = hostile.page(tmp_path).read_text().replace(assets.bundle_vega(), "")
     found = Elements(page).found
     assert not [name for _, attributes in found for name in attributes if name.startswith("on")]
     assert [attributes for tag, attributes in found if tag == "script"] == [
@@ -143,16 +143,16 @@ def test_a_hostile_name_or_spec_adds_no_element_to_the_page(tmp_path: Path) -> N
     assert {attributes.get("class") for tag, attributes in found if tag == "img"} == {"still"}
     assert not {"b", "svg", "iframe"} & {tag for tag, _ in found}
     for name in hostile.NAMES:
-        assert text(name) in page
-    assert text(hostile.COMMENT) in page
+        assert escape(name) in page
+    assert escape(hostile.COMMENT) in page
 
 
 def test_tables_say_what_the_comparison_says(made: Made, tmp_path: Path) -> None:
     found = comparison(tmp_path)
     own = made.own
-    assert all(text(sentence) in own for sentence in found.verdict)
+    assert all(escape(sentence) in own for sentence in found.verdict)
     for warning in found.warnings:
-        assert text(warning) in own
+        assert escape(warning) in own
     assert own.index('class="warnings"') < own.index("<nav>")
     for heading in ("Arms", "Ratios", "Loss curves", "Costs", "Provenance"):
         assert f"<h2>{heading}</h2>" in own
@@ -217,7 +217,7 @@ def test_a_run_that_measured_no_loss_still_has_a_page(tmp_path: Path) -> None:
 
 def test_curves_that_rise_far_are_cut_and_it_is_said(tmp_path: Path) -> None:
     wild = arm(tmp_path, "wild", "muon", [4.9, 9.0, 1e6, 5.0, 3.4])
-    [chart] = [chart for chart in every(compare([wild], [3.5])) if chart.name == "losses"]
+    [chart] = [chart for chart in make_charts(compare([wild], [3.5])) if chart.name == "losses"]
     assert "cut off" in chart.note
     assert '"domainMax": 4.998' in json.dumps(chart.still)
 
@@ -227,7 +227,7 @@ def test_the_ideal_scaling_halves_steps_for_twice_the_tokens(tmp_path: Path) -> 
     large = arm(
         tmp_path, "large", {"kind": "muon", "microbatches": 4, "learning_rate": 0.04}, course(0.3, 30, 0), batch=4000
     )
-    [chart] = [chart for chart in every(compare([small, large], [3.5])) if chart.name == "batch_size"]
+    [chart] = [chart for chart in make_charts(compare([small, large], [3.5])) if chart.name == "batch_size"]
     medians = {row["arm"]: row["steps"] for row in chart.tables["batch_medians"].to_dicts()}
     assert set(chart.tables["batch_medians"]["method"]) == {"small"}
     assert [(row["batch"], row["steps"]) for row in chart.tables["batch_ideal"].to_dicts()] == [
@@ -238,7 +238,7 @@ def test_the_ideal_scaling_halves_steps_for_twice_the_tokens(tmp_path: Path) -> 
 
 def test_a_miss_is_an_arrow_and_not_a_number(tmp_path: Path) -> None:
     fast, slow = arm(tmp_path, "fast", "muon", course(0.4, 9, 0)), arm(tmp_path, "slow", "soap", course(0.1, 9, 0))
-    [chart] = [chart for chart in every(compare([fast, slow], [3.5])) if chart.name == "ratios"]
+    [chart] = [chart for chart in make_charts(compare([fast, slow], [3.5])) if chart.name == "ratios"]
     [row] = chart.tables["ratios"].filter(polars.col("axis") == "steps").to_dicts()
     assert row["bound"] == "at least"
     assert row["right"] == row["high"] > row["factor"]
@@ -247,13 +247,13 @@ def test_a_miss_is_an_arrow_and_not_a_number(tmp_path: Path) -> None:
 
 def test_long_curves_are_thinned_with_their_ends_and_it_is_said(tmp_path: Path) -> None:
     rows = polars.DataFrame({"run": ["a"] * 1000 + ["b"] * 10, "step": [*range(1000), *range(10)]})
-    kept = data.thinned(rows)
+    kept = data.thin(rows)
     a = kept.filter(polars.col("run") == "a")["step"].to_list()
     assert len(a) <= data.MOST + 1
     assert (a[0], a[-1]) == (0, 999)
     assert kept.filter(polars.col("run") == "b").height == 10
-    assert "thinned" in data.thinning(rows)
-    assert data.thinning(kept.head(100)) == ""
+    assert "thinned" in data.describe_thinning(rows)
+    assert data.describe_thinning(kept.head(100)) == ""
 
 
 def test_the_median_ends_where_the_first_seed_does() -> None:
@@ -265,18 +265,18 @@ def test_the_median_ends_where_the_first_seed_does() -> None:
             "loss": [5.0, 4.0, 3.0, 5.0, 4.5],
         }
     )
-    assert data.medians(rows, ["loss"]).rows() == [("x", 0, 5.0), ("x", 1, 4.25)]
+    assert data.compute_medians(rows, ["loss"]).rows() == [("x", 0, 5.0), ("x", 1, 4.25)]
 
 
 def test_numbers_are_short_and_finite() -> None:
-    table = data.plain(polars.DataFrame({"a": [1 / 3, float("inf"), None, 2.0], "b": ["x"] * 4}))
+    table = data.convert_table(polars.DataFrame({"a": [1 / 3, float("inf"), None, 2.0], "b": ["x"] * 4}))
     assert table.rows == [[0.333333, "x"], [None, "x"], [None, "x"], [2, "x"]]
 
 
 def test_a_failed_report_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "report.html"
     page.write_text("old")
-    monkeypatch.setattr(assets, "script", lambda: 1 / 0)
+    monkeypatch.setattr(assets, "read_script", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write(compare([arm(tmp_path, "muon", "muon", course(0.2, 3, 0))]), page)
     assert page.read_text() == "old"

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from gnflow.study.speed import flops_per_second
+from gnflow.study.speed import measure_speed
 
 
 def finished(runs: Path, name: str, one_pass: int, seconds: float, device: str = "cpu") -> None:
@@ -17,14 +17,14 @@ def finished(runs: Path, name: str, one_pass: int, seconds: float, device: str =
 
 def test_the_rate_of_a_toy_is_not_that_of_a_large_model(tmp_path: Path) -> None:
     finished(tmp_path, "toy", one_pass=10**7, seconds=1.0)
-    assert flops_per_second(tmp_path, "cpu", 10**7) == 1e9
-    assert flops_per_second(tmp_path, "cpu", 10**8) == 1e9
-    assert flops_per_second(tmp_path, "cpu", 10**9) is None
-    assert flops_per_second(tmp_path, "cpu", 10**5) is None
-    assert flops_per_second(tmp_path, "cuda", 10**7) is None
+    assert measure_speed(tmp_path, "cpu", 10**7) == 1e9
+    assert measure_speed(tmp_path, "cpu", 10**8) == 1e9
+    assert measure_speed(tmp_path, "cpu", 10**9) is None
+    assert measure_speed(tmp_path, "cpu", 10**5) is None
+    assert measure_speed(tmp_path, "cuda", 10**7) is None
 
 
 def test_the_nearest_runs_alone_count(tmp_path: Path) -> None:
     finished(tmp_path, "toy", one_pass=10**7, seconds=10.0)
     finished(tmp_path, "large", one_pass=10**10, seconds=1.0)
-    assert flops_per_second(tmp_path, "cpu", 5 * 10**9) == 1e9
+    assert measure_speed(tmp_path, "cpu", 5 * 10**9) == 1e9

@@ -19,7 +19,7 @@ def unfinished(tmp_path: Path) -> Path:
 
 
 def status(directory: Path) -> str:
-    return state.status(Run.load(directory))
+    return state.find_status(Run.load(directory))
 
 
 @pytest.mark.parametrize("word", ["complete", "preempted", "diverged"])
@@ -68,6 +68,6 @@ def test_a_process_on_another_machine_is_not_asked_after(unfinished: Path) -> No
 def test_the_journal_tells_when_it_was_last_heard_of(tmp_path: Path) -> None:
     run = Run.load(finished(tmp_path / "run", experiment(), steps([4.9])))
     os.utime(run.directory / "journal.jsonl", (1000.0, 1000.0))
-    assert state.last_heard(run) == 1000.0
+    assert state.find_last_record(run) == 1000.0
     (run.directory / "journal.jsonl").unlink()
-    assert state.last_heard(run) is None
+    assert state.find_last_record(run) is None

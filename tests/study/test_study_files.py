@@ -9,7 +9,7 @@ from gnflow.study.design.load import load
 
 
 def values(design: Design, arm: str) -> list[object]:
-    return [trial.values["optimizer.learning_rate"] for trial in design.arm(arm).trials]
+    return [trial.values["optimizer.learning_rate"] for trial in design.find_arm(arm).trials]
 
 
 def wrong(tmp_path: Path, old: str, new: str) -> str:
@@ -28,7 +28,7 @@ def test_every_run_is_worked_out(tmp_path: Path) -> None:
     assert [job.experiment.training.seed for job in muon.runs] == [1, 2]
     assert [job.experiment.training.steps for job in muon.jobs] == [1, 1, 1, 1]
     assert {job.experiment.training.target.at_most for arm in design.arms for job in arm.jobs} == {5.0}
-    assert design.directory(muon, muon.runs[0]) == tmp_path / "runs" / "tiny" / "muon" / "seed_1"
+    assert design.locate_run(muon, muon.runs[0]) == tmp_path / "runs" / "tiny" / "muon" / "seed_1"
 
 
 @pytest.mark.parametrize("method", ["sobol", "random"])
@@ -56,7 +56,7 @@ def test_a_grid_is_every_combination(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("name: tiny", "name: other", ["study.yaml:2:", "named as its folder, `tiny`"]),
+        ("name: tiny", "name: other", ["study.yaml:2:", "expected the name of the folder of the study, `tiny`"]),
         ("training.steps: 1", "training.stepz: 1", ["study.yaml:7:", "did you mean `steps`"]),
         ("training.steps: 1", "training.seed: 1", ["study.yaml:7:", "given by `seeds`"]),
         ("low: 0.001", "low: -1", ["study.yaml:13:", "scale `log` needs a `low` greater than 0"]),

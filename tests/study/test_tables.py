@@ -22,14 +22,14 @@ def made():
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 160])
 def test_no_figure_is_cut_and_no_line_is_too_long_at_any_width(width: int) -> None:
-    lines = list(made().lines(width))
+    lines = list(made().format_lines(width))
     assert all(cell_len(line) <= width for line in lines)
     words = " ".join(lines)
     assert all(cell in words for cell in (*COLUMNS, *ROWS[0]))
 
 
 def test_where_there_is_room_a_row_is_one_line() -> None:
-    title, header, first, second = made().lines(160)
+    title, header, first, second = made().format_lines(160)
     assert title == "to loss/held_out <= 3.40"
     assert header.split() == list(COLUMNS)
     assert re.split(r"  +", first) == list(ROWS[0])
@@ -37,7 +37,7 @@ def test_where_there_is_room_a_row_is_one_line() -> None:
 
 
 def test_what_does_not_fit_follows_below_beside_the_first_column_again() -> None:
-    blocks = "\n".join(made().lines(80)).split("\n\n")
+    blocks = "\n".join(made().format_lines(80)).split("\n\n")
     assert len(blocks) == 2
     assert [line.split()[0] for line in blocks[1].splitlines()] == ["arm", ROWS[0][0], "muon"]
 
@@ -54,5 +54,5 @@ def test_every_part_of_a_folded_table_says_what_its_rows_are_about() -> None:
     found = Table(None, ("arm", "needs", "ratio", "95 % interval"), 2, keys=2)
     found.add_row("muon", "steps", "5.5", "4.9 to 6.2")
     found.add_row("", "tokens", "4.9", "4.4 to 5.5")
-    _, part = "\n".join(found.lines(30)).split("\n\n")
+    _, part = "\n".join(found.format_lines(30)).split("\n\n")
     assert [line.split()[:2] for line in part.splitlines()] == [["arm", "needs"], ["muon", "steps"], ["tokens", "4.4"]]

@@ -51,7 +51,7 @@ def test_stores_that_mlflow_takes_are_let_through(uri: str, monkeypatch: pytest.
 
 
 def test_passwords_are_not_shown() -> None:
-    assert location.without_secrets("at https://me:secret@host/x failed") == "at https://host/x failed"
+    assert location.hide_secrets("at https://me:secret@host/x failed") == "at https://host/x failed"
 
 
 def test_asking_imports_nothing_heavy() -> None:

@@ -275,7 +275,7 @@ from gnflow.track.mirror import Mirror
 from gnflow.workspace import Workspace
 mirroring.FLUSH = 120
 run = Path(sys.argv[1])
-with Mirror(run, Workspace.around(run)) as mirror:
+with Mirror(run, Workspace.find(run)) as mirror:
     for record in steps([4.9, 4.5]):
         mirror.recorded(record)
 """

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from gnflow.commands.run import run
 from gnflow.study.comparison import compare
-from gnflow.study.report.provenance import provenance
+from gnflow.study.report.provenance import make_provenance
 from gnflow.train.run import Run
 
 pytestmark = mlflow_warnings
@@ -51,7 +51,7 @@ def test_nothing_that_a_run_leaves_or_says_holds_a_secret(
     assert run(spec) == 0
     root = spec.parent
     directory = root / "runs" / "tiny"
-    shown = "".join(provenance(compare([Run.load(directory)], [100.0])))
+    shown = "".join(make_provenance(compare([Run.load(directory)], [100.0])))
 
     stores = list(tmp_path_factory.getbasetemp().glob("served*"))
     files = [path for place in (root, *stores) for path in place.rglob("*") if path.is_file()]

@@ -36,7 +36,11 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         replay(finished(tmp_path / "runs" / name, experiment(optimizer), records))
     (tmp_path / "deeper").mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-c", f"from gnflow.commands.ui import ui; raise SystemExit(ui(port={free_port()}))"],
+        [
+            sys.executable,
+            "-c",
+            f"from gnflow.commands.ui import serve_ui; raise SystemExit(serve_ui(port={free_port()}))",
+        ],
         cwd=tmp_path / "deeper",
         stdout=subprocess.PIPE,
         text=True,

@@ -48,7 +48,7 @@ def template(like: State) -> State:
 
 def assert_same(a: State, b: State) -> None:
     assert a.step == b.step
-    one, other = trees.named_tensors((a.params, a.optimizer)), trees.named_tensors((b.params, b.optimizer))
+    one, other = trees.name_tensors((a.params, a.optimizer)), trees.name_tensors((b.params, b.optimizer))
     assert list(one) == list(other)
     for name, tensor in one.items():
         assert tensor.dtype == other[name].dtype, name
@@ -91,7 +91,7 @@ def test_loaded_tensors_are_contiguous_aligned_and_free_of_the_file(tmp_path: Pa
     path = checkpoint.save(tmp_path, state(1))
     after = checkpoint.load(path, template(state(1)), CPU)
     shutil.rmtree(path)
-    for name, tensor in trees.named_tensors((after.params, after.optimizer)).items():
+    for name, tensor in trees.name_tensors((after.params, after.optimizer)).items():
         assert tensor.is_contiguous(), name
         assert tensor.data_ptr() % 64 == 0, name
         tensor.mul_(2) if tensor.is_floating_point() else tensor.logical_not_()

@@ -211,7 +211,7 @@ def test_the_weights_before_a_divergence_are_saved_and_finite(tmp_path: Path) ->
     program = Quadratic()
     assert saved_steps(tmp_path) == [5, 7]
     state = checkpoint.load(tmp_path / "checkpoints/step_00000007", program.template(), program.device)
-    assert all(tensor.isfinite().all() for tensor in trees.named_tensors((state.params, state.optimizer)).values())
+    assert all(tensor.isfinite().all() for tensor in trees.name_tensors((state.params, state.optimizer)).values())
     with pytest.raises(Diverged):
         trained(tmp_path, quadratic_plan(), program=program, train=train)
     assert program.steps_taken == 1

@@ -64,8 +64,8 @@ def test_poisoned_steps_are_undone_as_the_policy_says(tmp_path: Path, policy: st
     plan = quadratic_plan(checkpoint_every=EVERY, on_nonfinite=policy)
     state = trained(tmp_path, plan, train=train)
     expected = by_hand(train, policy, *undone)
-    for name, tensor in trees.named_tensors((expected.params, expected.optimizer)).items():
-        assert torch.equal(trees.named_tensors((state.params, state.optimizer))[name], tensor), name
+    for name, tensor in trees.name_tensors((expected.params, expected.optimizer)).items():
+        assert torch.equal(trees.name_tensors((state.params, state.optimizer))[name], tensor), name
     assert [event.step for event in events(tmp_path)] == list(undone)
     steps = read(tmp_path / "journal.jsonl").steps
     assert list(steps) == list(range(13))

@@ -134,7 +134,7 @@ BROKEN_OPTIMIZERS = [
     ("missing gradients disturb nothing", following(drifting), r"has no gradient, but moved by .* beyond a decay"),
     ("missing gradients disturb nothing", following(scaled_by_all_weights), "when parameters that the loss does not"),
     ("missing gradients disturb nothing", following(uphill), "with gradients missing the value went from"),
-    ("is deterministic", following(random), "two runs from the same start differ: .* by .*, expected not a bit"),
+    ("is deterministic", following(random), "two runs from the same start differ: .*, expected identical bits"),
     ("resumes bit for bit", following(hidden_count), "resumed after 6 differs from a whole one: .* by"),
     ("keeps types and shapes", following(widened), r"a step in torch.float32 .* is float64 .*, expected float32"),
     ("keeps types and shapes", without_a_rate, "metrics lack learning_rate"),
@@ -157,7 +157,7 @@ def test_a_micro_batch_that_is_not_used_is_found():
         made.optimizer.step = lambda objective, params, state, batch: step(objective, params, state, batch[:1])
         return made
 
-    with pytest.raises(CheckFailed, match="1 of 2 micro-batches were used"):
+    with pytest.raises(CheckFailed, match="a step used 1 of 2 given micro-batches"):
         ALL["counts its micro-batches"](ADAMW, make)
 
 
@@ -210,7 +210,7 @@ def bent_the_wrong_way(right):
 def slightly_too_bent(right):
     def curved(params, anchor, tokens):
         displacement = trees.subtract(params, anchor)
-        return right.curved(trees.along(anchor, displacement, 1.001), anchor, tokens)
+        return right.curved(trees.move_along(anchor, displacement, 1.001), anchor, tokens)
 
     return curved
 
@@ -231,7 +231,7 @@ def asymmetric(right):
     def curved(params, anchor, tokens):
         slope, value = right.curved(params, anchor, tokens)
         turned = trees.map_tensors(lambda d: d.roll(1, 0), trees.subtract(params, anchor))
-        return trees.along(slope, turned, 1e-3), value
+        return trees.move_along(slope, turned, 1e-3), value
 
     return curved
 

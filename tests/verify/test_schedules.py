@@ -5,7 +5,7 @@ from problems import experiment
 
 from gnflow.compiler import methods
 from gnflow.optim.schedules import constant
-from gnflow.verify.schedules import honours_its_schedule
+from gnflow.verify.schedules import check_schedule
 from gnflow.verify.subject import CheckFailed, build_parts, shrink
 
 OTHERS = {"learning_rate": 0.01, "schedule": {"kind": "linear", "warmup": 0.25}}
@@ -24,18 +24,18 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_it_is_honoured(name: str) -> None:
-    honours_its_schedule(shrink(experiment(OPTIMIZERS[name])))
+    check_schedule(shrink(experiment(OPTIMIZERS[name])))
 
 
 def test_a_part_that_does_not_follow_its_own_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """All parts follow the method's, as they did before they could have one."""
     set_pace = methods.set_pace
     monkeypatch.setattr(methods, "set_pace", lambda method, steps: lambda rule: set_pace(method, steps)(method))
-    with pytest.raises(CheckFailed, match="follows `others`, whose own schedule has ended at 0, and still moves"):
-        honours_its_schedule(shrink(experiment({**MUON, "others": {}})))
+    with pytest.raises(CheckFailed, match="follows `others`, whose own schedule has ended at 0, but still moves"):
+        check_schedule(shrink(experiment({**MUON, "others": {}})))
 
 
 def test_a_method_that_follows_none_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(methods, "set_pace", lambda method, steps: lambda rule: constant())
     with pytest.raises(CheckFailed, match="after a schedule that ends at 0 a step still moves the weights"):
-        honours_its_schedule(shrink(experiment(OPTIMIZERS["wsd"])), build_parts)
+        check_schedule(shrink(experiment(OPTIMIZERS["wsd"])), build_parts)

@@ -14,14 +14,23 @@ from gnflow.spec.tree import Entry, Node, Origin, Scalar, Table, plain
 from gnflow.spec.validate import validated
 from gnflow.study.design.design import ArmDesign, Job, Trial
 from gnflow.study.design.draws import Axis, Draw
-from gnflow.study.design.overrides import Overrides, assignments, entries_at, fixed, joined, misplaced, node_at, texts
-from gnflow.study.design.space import axes, draws, ends
+from gnflow.study.design.overrides import (
+    Overrides,
+    find_entries,
+    find_misplaced,
+    find_node,
+    format_overrides,
+    make_assignments,
+    make_override,
+    merge_overrides,
+)
+from gnflow.study.design.space import draw_trials, list_ends, make_axes
 from gnflow.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Works out one arm after another. Problems are appended to `problems`."""
+    """A reader of a study file that works out one arm after another. Problems are appended to `problems`."""
 
     study: Study
     tree: Table
@@ -29,98 +38,106 @@ class Reader:
     workspace: Workspace
     problems: list[Problem]
 
-    def arm(self, name: str) -> ArmDesign | None:
-        """Work out the arm of this name; None if there is a problem in it."""
+    def work_out_arm(self, name: str) -> ArmDesign | None:
+        """Work out the arm of this name. Return None if there is a problem in it."""
         before = len(self.problems)
-        base = referred(node_at(self.tree, "arms", name, "spec"), self.path, self.workspace.root, self.problems)
-        own = joined(self._overrides("set"), self._overrides("arms", name, "set"))
-        extra = joined(self._overrides("tuning", "set"), self._overrides("arms", name, "tuning", "set"))
-        shared, of_arm = self._overrides("tuning", "space"), self._overrides("arms", name, "tuning", "space")
+        base = referred(find_node(self.tree, "arms", name, "spec"), self.path, self.workspace.root, self.problems)
+        own = merge_overrides(self._read_overrides("set"), self._read_overrides("arms", name, "set"))
+        extra = merge_overrides(
+            self._read_overrides("tuning", "set"), self._read_overrides("arms", name, "tuning", "set")
+        )
+        shared, of_arm = self._read_overrides("tuning", "space"), self._read_overrides("arms", name, "tuning", "space")
         if base.tree is None:
             return None
-        aim = fixed("training.target.at_most", self.study.target, self._origin("targets"))
-        called = fixed("name", name, self._origin("arms", name))
-        common = joined({} if _says(base.tree, "name", name) else called, own, aim)
-        self._experiment(base, common)
-        tuning = self._tuning(name)
-        space, trials = self._search(name, tuning, base, joined(common, extra), joined(shared, of_arm))
+        aim = make_override("training.target.at_most", self.study.target, self._find_origin("targets"))
+        called = make_override("name", name, self._find_origin("arms", name))
+        common = merge_overrides({} if _has_value(base.tree, "name", name) else called, own, aim)
+        self._load_experiment(base, common)
+        tuning = self._merge_tuning(name)
+        space, trials = self._make_space(
+            name, tuning, base, merge_overrides(common, extra), merge_overrides(shared, of_arm)
+        )
         spec = (self.path.parent / self.study.arms[name].spec).resolve()
         tuned = self.path.parent / "tuned" / f"{name}.yaml" if trials else None
-        tried = self._trials(base, spec, joined(common, extra), trials, tuning.seed if tuning else 0)
-        runs = self._runs(base, spec, common, tuned)
+        tried = self._make_trials(base, spec, merge_overrides(common, extra), trials, tuning.seed if tuning else 0)
+        runs = self._make_runs(base, spec, common, tuned)
         if len(self.problems) > before:
             return None
-        return ArmDesign(name, spec, base.files, texts(common), tuning, space, tuple(tried), tuple(runs))
+        return ArmDesign(name, spec, base.files, format_overrides(common), tuning, space, tuple(tried), tuple(runs))
 
-    def _origin(self, *path: str) -> Origin:
-        return node_at(self.tree, *path).origin
+    def _find_origin(self, *path: str) -> Origin:
+        return find_node(self.tree, *path).origin
 
-    def _overrides(self, *path: str) -> Overrides:
-        entries = entries_at(self.tree, *path)
-        wrong = misplaced(entries)
+    def _read_overrides(self, *path: str) -> Overrides:
+        entries = find_entries(self.tree, *path)
+        wrong = find_misplaced(entries)
         self.problems.extend(wrong.values())
         return {key: entry for key, entry in entries.items() if key not in wrong}
 
-    def _experiment(self, base: Assembled, overrides: Overrides) -> Experiment | None:
-        """Load the spec with these overrides; None, with problems, if they do not fit."""
+    def _load_experiment(self, base: Assembled, overrides: Overrides) -> Experiment | None:
+        """Load the spec with these overrides. Return None, and add problems, if they do not fit."""
         assert base.tree is not None
         before = len(self.problems)
-        tree = assigned(base.tree, assignments(overrides), self.problems)
+        tree = assigned(base.tree, make_assignments(overrides), self.problems)
         experiment = validated(tree, self.problems, base.complete)
         return None if len(self.problems) > before else experiment
 
-    def _tuning(self, name: str) -> Tuning | None:
+    def _merge_tuning(self, name: str) -> Tuning | None:
         own = self.study.arms[name].tuning
         tuning = own.over(self.study.tuning) if own else self.study.tuning
         return None if tuning is None or tuning.trials == 0 else tuning
 
-    def _search(
+    def _make_space(
         self, name: str, tuning: Tuning | None, base: Assembled, common: Overrides, entries: Overrides
     ) -> tuple[dict[str, Axis], list[Draw]]:
-        """Return the space and the draws; None, with problems, if a value or an end of a range does not fit."""
+        """Return the space and the draws. Return no draws, and add problems, if a value or an end is wrong."""
         if tuning is None or base.tree is None:
             return {}, []
         before = len(self.problems)
         for key, entry in entries.items():
-            for node in ends(entry.node):
-                self._experiment(base, joined(common, {key: Entry(entry.origin, node)}))
-        space = axes(tuning.space, entries, base.tree)
+            for node in list_ends(entry.node):
+                self._load_experiment(base, merge_overrides(common, {key: Entry(entry.origin, node)}))
+        space = make_axes(tuning.space, entries, base.tree)
         if len(self.problems) > before:
             return space, []
-        at = self._origin("arms", name, "tuning") if self.study.arms[name].tuning else self._origin("tuning")
+        at = self._find_origin("arms", name, "tuning") if self.study.arms[name].tuning else self._find_origin("tuning")
         try:
-            return space, draws(name, tuning, space, entries, at)
+            return space, draw_trials(name, tuning, space, entries, at)
         except SpecProblems as found:
             self.problems.extend(found.problems)
             return space, []
 
-    def _trials(self, base: Assembled, spec: Path, common: Overrides, found: Sequence[Draw], seed: int) -> list[Trial]:
-        seeded = fixed("training.seed", seed, self._origin("tuning"))
+    def _make_trials(
+        self, base: Assembled, spec: Path, common: Overrides, found: Sequence[Draw], seed: int
+    ) -> list[Trial]:
+        seeded = make_override("training.seed", seed, self._find_origin("tuning"))
         trials = []
         for number, draw in enumerate(found, 1):
             values = {key: Entry(node.origin, node) for key, node in draw.items()}
-            if job := self._job(base, f"trial_{number}", spec, {}, joined(common, values, seeded)):
-                trials.append(Trial(job, {key: plain(node) for key, node in draw.items()}, texts(values)))
+            if job := self._make_job(base, f"trial_{number}", spec, {}, merge_overrides(common, values, seeded)):
+                trials.append(Trial(job, {key: plain(node) for key, node in draw.items()}, format_overrides(values)))
         return trials
 
-    def _runs(self, base: Assembled, spec: Path, common: Overrides, tuned: Path | None) -> list[Job]:
+    def _make_runs(self, base: Assembled, spec: Path, common: Overrides, tuned: Path | None) -> list[Job]:
         """Make a run for each seed, of the spec or of the tuned spec, which includes the common overrides."""
         jobs = []
         for seed in self.study.seeds:
-            seeded = fixed("training.seed", seed, self._origin("seeds"))
-            in_file, on_line = (common, seeded) if tuned else ({}, joined(common, seeded))
-            jobs.append(self._job(base, f"seed_{seed}", tuned or spec, in_file, on_line))
+            seeded = make_override("training.seed", seed, self._find_origin("seeds"))
+            in_file, on_line = (common, seeded) if tuned else ({}, merge_overrides(common, seeded))
+            jobs.append(self._make_job(base, f"seed_{seed}", tuned or spec, in_file, on_line))
         return [job for job in jobs if job]
 
-    def _job(self, base: Assembled, label: str, spec: Path, in_file: Overrides, on_line: Overrides) -> Job | None:
+    def _make_job(self, base: Assembled, label: str, spec: Path, in_file: Overrides, on_line: Overrides) -> Job | None:
         """Make a run of `spec`, which already contains `in_file`, with the other overrides on the command line."""
-        experiment = self._experiment(base, joined(in_file, on_line))
+        experiment = self._load_experiment(base, merge_overrides(in_file, on_line))
         if experiment is not None and isinstance(experiment.tracking, Mlflow):
-            on_line = joined(on_line, fixed("tracking.study", self.study.name, self._origin("name")))
-            experiment = self._experiment(base, joined(in_file, on_line))
-        return None if experiment is None else Job(label, spec, texts(on_line), experiment)
+            on_line = merge_overrides(
+                on_line, make_override("tracking.study", self.study.name, self._find_origin("name"))
+            )
+            experiment = self._load_experiment(base, merge_overrides(in_file, on_line))
+        return None if experiment is None else Job(label, spec, format_overrides(on_line), experiment)
 
 
-def _says(spec: Node, key: str, value: str) -> bool:
-    node = node_at(spec, key)
+def _has_value(spec: Node, key: str, value: str) -> bool:
+    node = find_node(spec, key)
     return isinstance(node, Scalar) and node.value == value

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from gnflow.compiler.plan import Plan, plan
 from gnflow.errors import GnflowError
 from gnflow.study.design.design import ArmDesign, Design, Job
-from gnflow.study.speed import flops_per_second
+from gnflow.study.speed import find_pass_flops, measure_speed
 from gnflow.train.directory import differences, is_run
 from gnflow.train.results import COMPLETE, DIVERGED
 from gnflow.train.run import Run
@@ -31,12 +31,12 @@ class Cost(NamedTuple):
     None if no such run has ended."""
 
 
-def costs(design: Design) -> list[Cost]:
+def estimate_costs(design: Design) -> list[Cost]:
     """Estimate the cost of each arm."""
-    return [_cost(design, arm) for arm in design.arms]
+    return [_estimate_cost(design, arm) for arm in design.arms]
 
 
-def total(rows: list[Cost]) -> Cost:
+def add_costs(rows: list[Cost]) -> Cost:
     """Sum up the costs of all arms."""
     seconds = [row.seconds for row in rows if row.seconds is not None]
     return Cost(
@@ -51,7 +51,7 @@ def total(rows: list[Cost]) -> Cost:
     )
 
 
-def remarks(design: Design) -> list[str]:
+def list_remarks(design: Design) -> list[str]:
     """Point out weaknesses of the comparison that can be seen from the study file."""
     said = []
     trials = {arm.name: len(arm.trials) for arm in design.arms}
@@ -66,11 +66,11 @@ def remarks(design: Design) -> list[str]:
     return said
 
 
-def _cost(design: Design, arm: ArmDesign) -> Cost:
+def _estimate_cost(design: Design, arm: ArmDesign) -> Cost:
     planned: dict[str, Plan] = {}
     steps = tokens = flops = evaluation = 0.0
     for job in arm.jobs:
-        shape = json.dumps(_counts(job.experiment.model_dump(mode="json")))
+        shape = json.dumps(_strip_spec(job.experiment.model_dump(mode="json")))
         if shape not in planned:
             planned[shape] = plan(job.experiment)
         one = planned[shape]
@@ -79,9 +79,9 @@ def _cost(design: Design, arm: ArmDesign) -> Cost:
         flops += one.steps * one.flops
         evaluation += one.evaluation.flops
     largest = max(planned.values(), key=lambda one: one.flops)
-    size = max(cost.flops for cost in largest.regions.values())
-    rate = flops_per_second(design.workspace.runs, largest.device, size)
-    done = sum(_ended(design, arm, job) for job in arm.jobs)
+    size = find_pass_flops(cost.flops for cost in largest.regions.values())
+    rate = measure_speed(design.workspace.runs, largest.device, size)
+    done = sum(_has_ended(design, arm, job) for job in arm.jobs)
     return Cost(
         arm.name,
         len(arm.trials),
@@ -94,19 +94,21 @@ def _cost(design: Design, arm: ArmDesign) -> Cost:
     )
 
 
-def _counts(tree: object) -> object:
+def _strip_spec(tree: object) -> object:
     """Return the part of a spec that its cost depends on, without learning rates, other fractions and the seed."""
     if isinstance(tree, Mapping):
-        return {key: _counts(value) for key, value in tree.items() if key != "seed" and not isinstance(value, float)}
-    return [_counts(value) for value in tree] if isinstance(tree, list) else tree
+        return {
+            key: _strip_spec(value) for key, value in tree.items() if key != "seed" and not isinstance(value, float)
+        }
+    return [_strip_spec(value) for value in tree] if isinstance(tree, list) else tree
 
 
-def _ended(design: Design, arm: ArmDesign, job: Job) -> bool:
-    directory = design.directory(arm, job)
+def _has_ended(design: Design, arm: ArmDesign, job: Job) -> bool:
+    directory = design.locate_run(arm, job)
     try:
         if not is_run(directory):
             return False
-        expected = design.expected(job)
+        expected = design.load_expected(job)
         if expected is None or differences(directory, expected):
             return False
         return Run.load(directory).summary.get("status") in (COMPLETE, DIVERGED)

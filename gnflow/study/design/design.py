@@ -1,4 +1,4 @@
-"""A study that is worked out: the runs of every arm, and the places of their files and results."""
+"""The design of a study: the runs of every arm, and the places of their files and results."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +53,7 @@ class ArmDesign:
 
     @property
     def jobs(self) -> tuple[Job, ...]:
-        """All trials and runs."""
+        """The jobs of all trials and all runs."""
         return (*(trial.job for trial in self.trials), *self.runs)
 
 
@@ -72,7 +72,7 @@ class Design:
         """The folder of the study file, its pipeline and its results."""
         return self.path.parent
 
-    def arm(self, name: str) -> ArmDesign:
+    def find_arm(self, name: str) -> ArmDesign:
         """Return the arm of this name. Raises SpecError with the most similar name."""
         names = [arm.name for arm in self.arms]
         if name not in names:
@@ -81,24 +81,27 @@ class Design:
             raise SpecError(f"study `{self.study.name}` has no arm `{name}`; {hint}")
         return self.arms[names.index(name)]
 
-    def directory(self, arm: ArmDesign, job: Job) -> Path:
+    def locate_run(self, arm: ArmDesign, job: Job) -> Path:
         """Return the run directory of a job."""
         return self.workspace.runs / self.study.name / arm.name / job.label
 
-    def tuned(self, arm: ArmDesign) -> Path:
+    def locate_tuned(self, arm: ArmDesign) -> Path:
         """Return the path of the spec that holds the chosen values of an arm with trials."""
         return self.folder / "tuned" / f"{arm.name}.yaml"
 
-    def expected(self, job: Job) -> Experiment | None:
-        """Return the experiment of a job; None before the values of its arm are chosen. Raises SpecProblems."""
+    def load_expected(self, job: Job) -> Experiment | None:
+        """Return the experiment of a job; None before the values of its arm are chosen.
+
+        Raises SpecProblems for a bad tuned spec.
+        """
         if job.spec.parent != self.folder / "tuned":
             return job.experiment
         return load(job.spec, job.sets).experiment if job.spec.is_file() else None
 
-    def reproduce(self, *targets: str) -> str:
+    def format_repro(self, *targets: str) -> str:
         """Return the command that brings pipelines or stages up to date, to be run in the project root."""
-        return f"{'' if self.workspace.reproducible else 'gnflow init && '}dvc repro {' '.join(targets)}"
+        return f"{'' if self.workspace.can_reproduce else 'gnflow init && '}dvc repro {' '.join(targets)}"
 
-    def relative(self, path: Path) -> str:
+    def make_relative(self, path: Path) -> str:
         """Return a path relative to the project root, as commands there name it."""
         return path.relative_to(self.workspace.root).as_posix()

@@ -22,7 +22,7 @@ class Range(NamedTuple):
     whole: bool
     origin: Origin
 
-    def at(self, share: float) -> Scalar:
+    def choose(self, share: float) -> Scalar:
         """Return the number below which `share` (0 to 1) of the range lies, rounded to three digits."""
         if self.logarithmic:
             value = exp(log(self.low) + share * (log(self.high) - log(self.low)))
@@ -38,7 +38,7 @@ class Choice(NamedTuple):
 
     values: Sequence[Node]
 
-    def at(self, share: float) -> Node:
+    def choose(self, share: float) -> Node:
         """Return the value before which `share` (0 to 1) of the list lies."""
         return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
 
@@ -47,21 +47,21 @@ Axis = Range | Choice
 Draw = Mapping[str, Node]
 
 
-def grid(space: Mapping[str, Choice]) -> list[Draw]:
+def list_grid(space: Mapping[str, Choice]) -> list[Draw]:
     """List every combination; the last key varies fastest."""
     return [dict(zip(space, values, strict=True)) for values in product(*(axis.values for axis in space.values()))]
 
 
-def drawn(space: Mapping[str, Axis], method: Literal["random", "sobol"], count: int, seed: int) -> list[Draw]:
+def draw_points(space: Mapping[str, Axis], method: Literal["random", "sobol"], count: int, seed: int) -> list[Draw]:
     """Draw at most `count` distinct points, the same for the same arguments; fewer if the space has no more."""
     found: dict[str, Draw] = {}
-    for point in _points(method, len(space), count * SPARE, seed):
-        draw = {key: axis.at(share) for (key, axis), share in zip(space.items(), point, strict=True)}
+    for point in _draw_unit_points(method, len(space), count * SPARE, seed):
+        draw = {key: axis.choose(share) for (key, axis), share in zip(space.items(), point, strict=True)}
         found.setdefault(repr([plain(node) for node in draw.values()]), draw)
     return list(found.values())[:count]
 
 
-def _points(method: Literal["random", "sobol"], dimensions: int, count: int, seed: int) -> list[list[float]]:
+def _draw_unit_points(method: Literal["random", "sobol"], dimensions: int, count: int, seed: int) -> list[list[float]]:
     if method == "random":
         points = np.random.Generator(np.random.Philox(key=seed)).random((count, dimensions))
         return [[float(share) for share in point] for point in points]

@@ -13,7 +13,7 @@ from gnflow.spec.tree import Entry, Items, Node, Scalar, Table
 from gnflow.spec.validate import validated_as
 from gnflow.study.design.arms import Reader
 from gnflow.study.design.design import Design
-from gnflow.study.design.overrides import entries_at, node_at
+from gnflow.study.design.overrides import find_entries, find_node
 from gnflow.workspace import STUDY, Workspace
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
@@ -22,57 +22,59 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
 def load(path: Path) -> Design:
     """Load the study in a folder or a file. Raises SpecProblems, a SpecError that holds every problem found."""
     path = path / STUDY if path.is_dir() else path
-    workspace = Workspace.around(path)
+    workspace = Workspace.find(path)
     with within(workspace):
-        return _loaded(path, workspace)
+        return _load(path, workspace)
 
 
-def _loaded(path: Path, workspace: Workspace) -> Design:
+def _load(path: Path, workspace: Workspace) -> Design:
     problems: list[Problem] = []
     try:
-        tree = _written_out(mapping(path, problems))
+        tree = _expand(mapping(path, problems))
     except SpecProblems as fatal:
         raise SpecProblems([*problems, *fatal.problems]) from None
     study = validated_as(Study, tree, problems)
     if study is None:
         raise SpecProblems(problems)
-    problems += _misnamed(study, tree, path)
+    problems += _find_wrong_names(study, tree, path)
     reader = Reader(study, tree, path.resolve(), workspace, problems)
-    arms = [reader.arm(name) for name in study.arms]
+    arms = [reader.work_out_arm(name) for name in study.arms]
     if problems:
         raise SpecProblems(problems)
     return Design(study, path.resolve(), workspace, tuple(arm for arm in arms if arm))
 
 
-def _written_out(tree: Table) -> Table:
+def _expand(tree: Table) -> Table:
     """Expand short forms: `muon: muon.yaml` to `muon: {spec: muon.yaml}`, and a list in a space to `{values: [..]}`."""
-    for name, entry in entries_at(tree, "arms").items():
+    for name, entry in find_entries(tree, "arms").items():
         if isinstance(entry.node, Scalar) and isinstance(entry.node.value, str):
-            tree = _replaced(tree, ("arms", name), Table({"spec": entry}, entry.node.origin))
-    for path in (("tuning", "space"), *(("arms", name, "tuning", "space") for name in entries_at(tree, "arms"))):
-        for key, entry in entries_at(tree, *path).items():
+            tree = _replace_node(tree, ("arms", name), Table({"spec": entry}, entry.node.origin))
+    for path in (("tuning", "space"), *(("arms", name, "tuning", "space") for name in find_entries(tree, "arms"))):
+        for key, entry in find_entries(tree, *path).items():
             if isinstance(entry.node, Items):
-                tree = _replaced(tree, (*path, key), Table({"values": entry}, entry.node.origin))
+                tree = _replace_node(tree, (*path, key), Table({"values": entry}, entry.node.origin))
     return tree
 
 
-def _replaced(tree: Table, path: tuple[str, ...], node: Node) -> Table:
+def _replace_node(tree: Table, path: tuple[str, ...], node: Node) -> Table:
     key, *rest = path
     entry = tree.entries[key]
     if rest:
         assert isinstance(entry.node, Table)
-        node = _replaced(entry.node, tuple(rest), node)
+        node = _replace_node(entry.node, tuple(rest), node)
     return tree.having(key, Entry(entry.origin, node))
 
 
-def _misnamed(study: Study, tree: Table, path: Path) -> Iterator[Problem]:
+def _find_wrong_names(study: Study, tree: Table, path: Path) -> Iterator[Problem]:
     folder = path.resolve().parent.name
     if study.name != folder:
-        yield Problem(node_at(tree, "name").origin, f"a study is named as its folder, `{folder}`", "name")
-    for name, entry in entries_at(tree, "arms").items():
+        yield Problem(
+            find_node(tree, "name").origin, f"expected the name of the folder of the study, `{folder}`", "name"
+        )
+    for name, entry in find_entries(tree, "arms").items():
         if not _NAME.fullmatch(name):
             rule = "at most 60 letters, digits, `_` and `-`, a letter or digit first"
             yield Problem(entry.origin, f"`{name}` cannot name an arm; expected {rule}", f"arms.{name}")
     if study.reference is not None and study.reference not in study.arms:
-        origin, near = node_at(tree, "reference").origin, nearest(study.reference, study.arms)
+        origin, near = find_node(tree, "reference").origin, nearest(study.reference, study.arms)
         yield Problem(origin, f"there is no arm `{study.reference}`", "reference", near)

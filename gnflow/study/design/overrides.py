@@ -20,25 +20,25 @@ RESERVED = {
 }
 
 
-def node_at(tree: Node, *path: str) -> Node:
+def find_node(tree: Node, *path: str) -> Node:
     """Return the node at `path`, or the last node on the way if the tree ends before."""
     *_, (_, node) = along(tree, path)
     return node
 
 
-def entries_at(tree: Node, *path: str) -> Mapping[str, Entry]:
+def find_entries(tree: Node, *path: str) -> Mapping[str, Entry]:
     """Return the entries of the mapping at `path`; empty if there is no mapping."""
     steps = list(along(tree, path))
     node = steps[-1][1]
     return node.entries if len(steps) > len(path) and isinstance(node, Table) else {}
 
 
-def fixed(key: str, value: Value, origin: Origin) -> Overrides:
+def make_override(key: str, value: Value, origin: Origin) -> Overrides:
     """Make an override that follows from the study file at `origin`."""
     return {key: Entry(origin, Scalar(value, written(value), origin))}
 
 
-def joined(*layers: Overrides) -> Overrides:
+def merge_overrides(*layers: Overrides) -> Overrides:
     """Merge layers of overrides; a later layer replaces the same key of an earlier one."""
     together: dict[str, Entry] = {}
     for layer in layers:
@@ -48,17 +48,17 @@ def joined(*layers: Overrides) -> Overrides:
     return together
 
 
-def assignments(overrides: Overrides) -> list[Assignment]:
+def make_assignments(overrides: Overrides) -> list[Assignment]:
     """Convert overrides for the loader; each part of a key keeps its own place."""
-    return [Assignment(list(_steps(key, entry.origin)), entry.node) for key, entry in overrides.items()]
+    return [Assignment(list(_locate_steps(key, entry.origin)), entry.node) for key, entry in overrides.items()]
 
 
-def texts(overrides: Overrides) -> tuple[str, ...]:
+def format_overrides(overrides: Overrides) -> tuple[str, ...]:
     """Format each override as `key=value`."""
-    return tuple(f"{key}={_text(entry.node)}" for key, entry in overrides.items())
+    return tuple(f"{key}={_format_node(entry.node)}" for key, entry in overrides.items())
 
 
-def misplaced(overrides: Overrides) -> dict[str, Problem]:
+def find_misplaced(overrides: Overrides) -> dict[str, Problem]:
     """Report keys that are not keys of a spec, or that the study itself sets."""
     problems = {}
     for key, entry in overrides.items():
@@ -70,12 +70,12 @@ def misplaced(overrides: Overrides) -> dict[str, Problem]:
     return problems
 
 
-def path_of(key: str) -> KeyPath:
+def split_key(key: str) -> KeyPath:
     """Split a dotted key, such as `optimizer.rules.0.use`, into the steps of a path."""
     return tuple(int(part) if part.isdigit() else part for part in key.split("."))
 
 
-def _steps(key: str, origin: Origin) -> Iterator[tuple[str, Origin]]:
+def _locate_steps(key: str, origin: Origin) -> Iterator[tuple[str, Origin]]:
     if origin.line == 0 or origin.width < len(key):  # it does not stand there as such
         yield from ((name, origin) for name in key.split("."))
         return
@@ -85,6 +85,6 @@ def _steps(key: str, origin: Origin) -> Iterator[tuple[str, Origin]]:
         column += len(name) + 1
 
 
-def _text(node: Node) -> str:
+def _format_node(node: Node) -> str:
     value = plain(node)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else written(value)

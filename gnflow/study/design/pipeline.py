@@ -26,14 +26,14 @@ FOUND = (
 )
 
 
-def text(design: Design) -> str:
+def compose(design: Design) -> str:
     """Return the text of the pipeline, which is always the same for the same study."""
-    body = "\n".join(chain.from_iterable(_stages(design))) + "\n"
-    folder = design.relative(design.folder)
+    body = "\n".join(chain.from_iterable(_list_stages(design))) + "\n"
+    folder = design.make_relative(design.folder)
     return (
         f"# Written by `gnflow study pipeline {folder}` from study.yaml; change that one, and write this again.\n"
         f"vars:\n  - found: >-\n      {FOUND}\n"
-        f"{CONTENT}{_digest(body)}\n"
+        f"{CONTENT}{_compute_digest(body)}\n"
         f"stages:\n{body}"
     )
 
@@ -41,90 +41,90 @@ def text(design: Design) -> str:
 def write(design: Design) -> Path:
     """Write the pipeline beside the study. Raises SpecError if the file was edited by hand, and DiskProblem."""
     path = design.folder / FILE
-    if path.exists() and not _as_written(path.read_text()):
+    if path.exists() and not _is_as_written(path.read_text()):
         raise SpecError(
-            f"{path} was edited by hand, or is not gnflow's: writing it would lose that\n"
-            "move what you changed to study.yaml and delete the file, then write it again"
+            f"{path} was edited by hand or was not written by gnflow, so it is not overwritten\n"
+            "move your changes to study.yaml, delete the file, and write it again"
         )
-    disk.write(path, text(design).encode())
+    disk.write(path, compose(design).encode())
     return path
 
 
 def check(design: Design) -> Path:
     """Raise SpecError, with the first line that differs, unless the file is up to date with the study."""
-    path, wanted = design.folder / FILE, text(design)
+    path, wanted = design.folder / FILE, compose(design)
     there = path.read_text() if path.exists() else ""
     if there == wanted:
         return path
-    write_it = f"run: gnflow study pipeline {design.relative(design.folder)}"
+    write_it = f"run: gnflow study pipeline {design.make_relative(design.folder)}"
     if not there:
         raise SpecError(f"{path} is missing\n{write_it}")
     lines = unified_diff(there.splitlines(), wanted.splitlines(), lineterm="", n=0)
     changed = [line for line in lines if re.match(r"[-+](?![-+])", line) and CONTENT not in line]
-    why = "is not what study.yaml says" if _as_written(there) else "was edited by hand"
+    why = "is not what study.yaml says" if _is_as_written(there) else "was edited by hand"
     shown = "\n".join(f"  {line}" for line in changed[:2])
     raise SpecError(f"{path} {why}; first difference (- there, + expected):\n{shown}\n{write_it}")
 
 
-def _as_written(content: str) -> bool:
-    """Whether gnflow wrote the file, from any study, and nobody has edited it."""
+def _is_as_written(content: str) -> bool:
+    """Return whether gnflow wrote the file, from any study, and nobody has edited it."""
     _, mark, rest = content.partition(CONTENT)
     digest, _, after = rest.partition("\n")
-    return bool(mark) and after.startswith("stages:\n") and digest == _digest(after.removeprefix("stages:\n"))
+    return bool(mark) and after.startswith("stages:\n") and digest == _compute_digest(after.removeprefix("stages:\n"))
 
 
-def _digest(body: str) -> str:
+def _compute_digest(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()[:16]
 
 
-def _stages(design: Design) -> Iterator[Sequence[str]]:
+def _list_stages(design: Design) -> Iterator[Sequence[str]]:
     for arm in design.arms:
         for trial in arm.trials:
-            yield _run(design, arm, trial.job, f"trial_{arm.name}_{trial.job.label.removeprefix('trial_')}")
+            yield _make_run_stage(design, arm, trial.job, f"trial_{arm.name}_{trial.job.label.removeprefix('trial_')}")
         if arm.trials:
-            yield _choose(design, arm)
+            yield _make_choice_stage(design, arm)
         for job in arm.runs:
-            yield _run(design, arm, job, f"run_{arm.name}_{job.label}")
-    summaries = [_summary(design, arm, job) for arm in design.arms for job in arm.runs]
-    folder = design.relative(design.folder)
-    runs = [design.relative(design.directory(arm, job)) for arm in design.arms for job in arm.runs]
+            yield _make_run_stage(design, arm, job, f"run_{arm.name}_{job.label}")
+    summaries = [_locate_summary(design, arm, job) for arm in design.arms for job in arm.runs]
+    folder = design.make_relative(design.folder)
+    runs = [design.make_relative(design.locate_run(arm, job)) for arm in design.arms for job in arm.runs]
     options = [f"--target {target!r}" for target in design.study.targets]
     options += [f"--reference {design.study.reference}"] if design.study.reference else []
-    yield _stage(
+    yield _make_stage(
         design, "compare", ["gnflow compare", *runs, *options, f"--json > {folder}/{COMPARISON}"],
         deps=summaries, metrics=[f"{folder}/{COMPARISON}"], keep="cache: false",
     )  # fmt: skip
-    yield _stage(
+    yield _make_stage(
         design, "report", ["gnflow report", *runs, *options, f"--title {design.study.name} -o {folder}/{REPORT}"],
         deps=summaries, outs=[f"{folder}/{REPORT}"], plots=[f"{folder}/{CHARTS}"], keep="cache: false",
     )  # fmt: skip
 
 
-def _run(design: Design, arm: ArmDesign, job: Job, name: str) -> list[str]:
-    directory = design.relative(design.directory(arm, job))
+def _make_run_stage(design: Design, arm: ArmDesign, job: Job, name: str) -> list[str]:
+    directory = design.make_relative(design.locate_run(arm, job))
     sets = [f"--set {quote(text)}" for text in job.sets]
-    tuned = job.spec == design.tuned(arm)
-    return _stage(
-        design, name, [f"gnflow study run {design.relative(job.spec)}", *sets, f"--run-dir {directory}"],
-        params=[*([design.relative(job.spec)] if tuned else []), *map(design.relative, arm.files)],
+    tuned = job.spec == design.locate_tuned(arm)
+    return _make_stage(
+        design, name, [f"gnflow study run {design.make_relative(job.spec)}", *sets, f"--run-dir {directory}"],
+        params=[*([design.make_relative(job.spec)] if tuned else []), *map(design.make_relative, arm.files)],
         metrics=[f"{directory}/summary.json"], keep="persist: true",
     )  # fmt: skip
 
 
-def _choose(design: Design, arm: ArmDesign) -> list[str]:
-    return _stage(
-        design, f"choose_{arm.name}", [f"gnflow study choose {design.relative(design.folder)} {arm.name}"],
-        deps=[_summary(design, arm, trial.job) for trial in arm.trials],
-        params=[*map(design.relative, arm.files)],  # tuned/<arm>.yaml extends the spec by its name
-        outs=[design.relative(design.tuned(arm))], keep="cache: false",
+def _make_choice_stage(design: Design, arm: ArmDesign) -> list[str]:
+    return _make_stage(
+        design, f"choose_{arm.name}", [f"gnflow study choose {design.make_relative(design.folder)} {arm.name}"],
+        deps=[_locate_summary(design, arm, trial.job) for trial in arm.trials],
+        params=[*map(design.make_relative, arm.files)],  # tuned/<arm>.yaml extends the spec by its name
+        outs=[design.make_relative(design.locate_tuned(arm))], keep="cache: false",
     )  # fmt: skip
 
 
-def _summary(design: Design, arm: ArmDesign, job: Job) -> str:
-    return f"{design.relative(design.directory(arm, job))}/summary.json"
+def _locate_summary(design: Design, arm: ArmDesign, job: Job) -> str:
+    return f"{design.make_relative(design.locate_run(arm, job))}/summary.json"
 
 
-def _stage(
+def _make_stage(
     design: Design,
     name: str,
     command: Sequence[str],
@@ -144,7 +144,7 @@ def _stage(
         "      ${found} &&",
         *(f"      {part}" for part in command),
     ]
-    for key, paths, after in (("deps", deps, ""), ("params", params, ":"), *_kept(outs, metrics, plots)):
+    for key, paths, after in (("deps", deps, ""), ("params", params, ":"), *_list_outputs(outs, metrics, plots)):
         if paths:
             lines.append(f"    {key}:")
         for path in paths:
@@ -154,7 +154,7 @@ def _stage(
     return lines
 
 
-def _kept(
+def _list_outputs(
     outs: Sequence[str], metrics: Sequence[str], plots: Sequence[str]
 ) -> tuple[tuple[str, Sequence[str], str], ...]:
     return ("outs", outs, ":"), ("metrics", metrics, ":"), ("plots", plots, ":")

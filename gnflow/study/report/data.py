@@ -10,17 +10,19 @@ from gnflow.study.arms import Arm
 MOST = 300  # largest number of rows of one run in one chart
 
 
-def recorded(arms: Sequence[Arm], columns: Mapping[str, str]) -> polars.DataFrame:
+def select_recorded(arms: Sequence[Arm], columns: Mapping[str, str]) -> polars.DataFrame:
     """Return arm, run, seed, step and `columns` (new name -> name in the metrics) for steps that have all of them.
 
     The table is empty and has no columns if no run has such steps.
     """
-    frames = [_rows(arm.name, run.experiment.training.seed, run.metrics, columns) for arm in arms for run in arm.runs]
+    frames = [
+        _select_rows(arm.name, run.experiment.training.seed, run.metrics, columns) for arm in arms for run in arm.runs
+    ]
     there = [frame for frame in frames if frame.height]
     return polars.concat(there) if there else polars.DataFrame()
 
 
-def _rows(arm: str, seed: int, metrics: polars.DataFrame, columns: Mapping[str, str]) -> polars.DataFrame:
+def _select_rows(arm: str, seed: int, metrics: polars.DataFrame, columns: Mapping[str, str]) -> polars.DataFrame:
     if not set(columns.values()) <= set(metrics.columns):
         return polars.DataFrame()
     return metrics.select(
@@ -32,19 +34,19 @@ def _rows(arm: str, seed: int, metrics: polars.DataFrame, columns: Mapping[str, 
     ).drop_nulls()
 
 
-def names(arms: Sequence[Arm], prefix: str) -> list[str]:
+def list_columns(arms: Sequence[Arm], prefix: str) -> list[str]:
     """List the columns of the metrics of all runs that begin with `prefix`."""
     return sorted({name for arm in arms for run in arm.runs for name in run.metrics.columns if name.startswith(prefix)})
 
 
-def thinned(rows: polars.DataFrame, by: str = "run") -> polars.DataFrame:
+def thin(rows: polars.DataFrame, by: str = "run") -> polars.DataFrame:
     """Keep at most about MOST rows for each value of `by`: every k-th, and the first and the last."""
     index, last = polars.int_range(polars.len()).over(by), polars.len().over(by) - 1
     every = (last + MOST) // MOST
     return rows.filter((index % every == 0) | (index == last))
 
 
-def thinning(rows: polars.DataFrame) -> str:
+def describe_thinning(rows: polars.DataFrame) -> str:
     """Say in a sentence what `thinned` leaves out; empty if it leaves out nothing."""
     longest = rows.group_by("run").len()["len"].max() if rows.height else 0
     return (
@@ -52,7 +54,7 @@ def thinning(rows: polars.DataFrame) -> str:
     )
 
 
-def medians(rows: polars.DataFrame, columns: Sequence[str]) -> polars.DataFrame:
+def compute_medians(rows: polars.DataFrame, columns: Sequence[str]) -> polars.DataFrame:
     """Return arm, step and the medians of `columns` over the seeds, for steps that every seed of the arm has."""
     ends = (
         rows.group_by("arm", "run")
@@ -75,18 +77,18 @@ class Table(NamedTuple):
     rows: list[list[object]]
 
 
-def plain(rows: polars.DataFrame) -> Table:
+def convert_table(rows: polars.DataFrame) -> Table:
     """Convert a table to the form in the page, without repeating names for every row."""
-    return Table(rows.columns, [[_plain(value) for value in row] for row in rows.iter_rows()])
+    return Table(rows.columns, [[_convert_value(value) for value in row] for row in rows.iter_rows()])
 
 
-def records(rows: polars.DataFrame) -> list[dict[str, object]]:
+def make_records(rows: polars.DataFrame) -> list[dict[str, object]]:
     """Convert such a table to the records that Vega-Lite reads."""
-    names, values = plain(rows)
+    names, values = convert_table(rows)
     return [dict(zip(names, row, strict=True)) for row in values]
 
 
-def _plain(value: object) -> object:
+def _convert_value(value: object) -> object:
     if not isinstance(value, float):
         return value
     short = float(f"{value:.6g}")

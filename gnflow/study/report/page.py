@@ -5,113 +5,117 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from gnflow.study import figures
 from gnflow.study.comparison import Comparison
 from gnflow.study.report import assets, data, results
-from gnflow.study.report.budgets import budgets
+from gnflow.study.report.budgets import make_budget_tables
 from gnflow.study.report.charts.chart import Chart
-from gnflow.study.report.html import NOTHING, Markup, embedded, listing, paragraph, tag, text
-from gnflow.study.report.provenance import provenance
-from gnflow.study.report.samples import samples
+from gnflow.study.report.html import NOTHING, Markup, embed_json, escape, make_list, make_paragraph, make_tag
+from gnflow.study.report.provenance import make_provenance
+from gnflow.study.report.samples import make_samples
 
 MOST_NAMES = 4  # largest number of arms named in a title
 
 
-def page(comparison: Comparison, charts: Sequence[Chart], stills: Mapping[str, str], title: str | None) -> str:
+def make_page(comparison: Comparison, charts: Sequence[Chart], stills: Mapping[str, str], title: str | None) -> str:
     """Make the page; `stills` holds an SVG for each chart, by its name."""
-    heading = title or default_title(comparison)
-    drawn = {chart.name: _figure(chart, stills[chart.name]) for chart in charts}
+    heading = title or make_title(comparison)
+    drawn = {chart.name: _make_figure(chart, stills[chart.name]) for chart in charts}
     sections = [
-        ("results", "Arms", tag("div", *results.arms(comparison))),
-        *_section("ratios", "Ratios", drawn, ("ratios",), results.ratios(comparison)),
-        *_section("budgets", "Equal budgets", drawn, (), budgets(comparison)),
-        *_section("loss", "Loss curves", drawn, ("losses",)),
-        *_section("batch", "Batch size", drawn, ("batch_size",)),
-        *_section("profile", "Profile", drawn, ("profiles",)),
-        *_section("gauss-newton", "Gauss-Newton", drawn, ("step_lengths", "gain_ratios", "decreases")),
-        *_section("probes", "Probes", drawn, ("dominance", "curvature", "conflict", "modalities")),
-        *_section("samples", "Samples", drawn, (), samples(comparison)),
-        ("costs", "Costs", tag("div", *results.costs(comparison))),
-        ("provenance", "Provenance", tag("div", *provenance(comparison))),
+        ("results", "Arms", make_tag("div", *results.make_arm_tables(comparison))),
+        *_make_section("ratios", "Ratios", drawn, ("ratios",), results.make_ratio_tables(comparison)),
+        *_make_section("budgets", "Equal budgets", drawn, (), make_budget_tables(comparison)),
+        *_make_section("loss", "Loss curves", drawn, ("losses",)),
+        *_make_section("batch", "Batch size", drawn, ("batch_size",)),
+        *_make_section("profile", "Profile", drawn, ("profiles",)),
+        *_make_section("gauss-newton", "Gauss-Newton", drawn, ("step_lengths", "gain_ratios", "decreases")),
+        *_make_section("probes", "Probes", drawn, ("dominance", "curvature", "conflict", "modalities")),
+        *_make_section("samples", "Samples", drawn, (), make_samples(comparison)),
+        ("costs", "Costs", make_tag("div", *results.make_cost_tables(comparison))),
+        ("provenance", "Provenance", make_tag("div", *make_provenance(comparison))),
     ]
     body = [
-        tag("h1", text(heading)),
-        *(paragraph(sentence, "verdict") for sentence in comparison.verdict),
-        _warnings(comparison.warnings),
-        tag("nav", *(tag("a", text(name), href=f"#{anchor}") for anchor, name, _ in sections)),
-        *(tag("section", tag("h2", text(name)), content, id=anchor) for anchor, name, content in sections),
-        _data(charts),
+        make_tag("h1", escape(heading)),
+        *(make_paragraph(sentence, "verdict") for sentence in comparison.verdict),
+        _make_warnings(comparison.warnings),
+        make_tag("nav", *(make_tag("a", escape(name), href=f"#{anchor}") for anchor, name, _ in sections)),
+        *(make_tag("section", make_tag("h2", escape(name)), content, id=anchor) for anchor, name, content in sections),
+        _embed_data(charts),
     ]
-    return _document(heading, body)
+    return _make_document(heading, body)
 
 
-def default_title(comparison: Comparison) -> str:
+def make_title(comparison: Comparison) -> str:
     """Name the arms and the targets or budgets of the comparison."""
     names = [arm.name for arm in comparison.arms]
     shown = names if len(names) <= MOST_NAMES else [*names[: MOST_NAMES - 1], f"{len(names) - MOST_NAMES + 1} more"]
     aim = "at equal budgets" if comparison.headline is None else f"to a held-out loss of {comparison.headline:g}"
-    return f"{figures.listed(shown)}: {aim}"
+    return f"{figures.join_words(shown)}: {aim}"
 
 
-def _section(
+def _make_section(
     anchor: str, name: str, drawn: Mapping[str, Markup], charts: Sequence[str], tables: Iterable[Markup] = ()
 ) -> Iterator[tuple[str, str, Markup]]:
     """Make a section; nothing if it would be empty."""
     content = [*(drawn[chart] for chart in charts if chart in drawn), *tables]
     if content:
-        yield anchor, name, tag("div", *content)
+        yield anchor, name, make_tag("div", *content)
 
 
-def _figure(chart: Chart, still: str) -> Markup:
-    return tag(
+def _make_figure(chart: Chart, still: str) -> Markup:
+    return make_tag(
         "figure",
-        tag("figcaption", tag("h3", text(chart.title)), paragraph(chart.note)),
-        _choices(chart),
-        tag("div", class_="live"),
-        Markup(f'<img class="still" alt="{text(chart.title)}" src="{assets.data_uri(still)}">'),
+        make_tag("figcaption", make_tag("h3", escape(chart.title)), make_paragraph(chart.note)),
+        _make_choices(chart),
+        make_tag("div", class_="live"),
+        Markup(f'<img class="still" alt="{escape(chart.title)}" src="{assets.encode_data_uri(still)}">'),
         id=f"chart-{chart.name}",
     )
 
 
-def _choices(chart: Chart) -> Markup:
+def _make_choices(chart: Chart) -> Markup:
     if not chart.choices:
         return NOTHING
     rows = []
     for choice in chart.choices:
         buttons = [
-            tag(
-                "label", _button(f"{chart.name} {choice.name}", option, first=option == choice.options[0]), text(option)
+            make_tag(
+                "label",
+                _make_button(f"{chart.name} {choice.name}", option, first=option == choice.options[0]),
+                escape(option),
             )
             for option in choice.options
         ]
-        rows.append(tag("fieldset", tag("legend", text(choice.name)), *buttons))
-    return tag("div", *rows, class_="choices")
+        rows.append(make_tag("fieldset", make_tag("legend", escape(choice.name)), *buttons))
+    return make_tag("div", *rows, class_="choices")
 
 
-def _button(group: str, option: str, *, first: bool) -> Markup:
-    return Markup(f'<input type="radio" name="{text(group)}" value="{text(option)}"{" checked" if first else ""}> ')
+def _make_button(group: str, option: str, *, first: bool) -> Markup:
+    return Markup(f'<input type="radio" name="{escape(group)}" value="{escape(option)}"{" checked" if first else ""}> ')
 
 
-def _warnings(warnings: Sequence[str]) -> Markup:
+def _make_warnings(warnings: Sequence[str]) -> Markup:
     if not warnings:
         return NOTHING
-    return tag("div", tag("strong", text("Before believing this")), listing(warnings), class_="warnings", role="note")
+    return make_tag(
+        "div", make_tag("strong", escape("Before believing this")), make_list(warnings), class_="warnings", role="note"
+    )
 
 
-def _data(charts: Sequence[Chart]) -> Markup:
+def _embed_data(charts: Sequence[Chart]) -> Markup:
     """Embed every table once, and the specifications that draw it."""
     content = {
         "charts": {chart.name: {"tables": list(chart.tables), "views": chart.views} for chart in charts},
-        "tables": {name: data.plain(rows)._asdict() for chart in charts for name, rows in chart.tables.items()},
+        "tables": {name: data.convert_table(rows)._asdict() for chart in charts for name, rows in chart.tables.items()},
     }
-    return embedded(content, "charts")
+    return embed_json(content, "charts")
 
 
-def _document(heading: str, body: Sequence[Markup]) -> str:
-    scripts = (assets.vega(), assets.script())
+def _make_document(heading: str, body: Sequence[Markup]) -> str:
+    scripts = (assets.bundle_vega(), assets.read_script())
     head = [
         '<meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{text(assets.policy(*scripts))}">',
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(assets.make_policy(*scripts))}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        tag("title", text(heading)),
-        tag("style", Markup(assets.style())),
+        make_tag("title", escape(heading)),
+        make_tag("style", Markup(assets.read_style())),
     ]
-    run = [tag("script", Markup(script)) for script in scripts]
+    run = [make_tag("script", Markup(script)) for script in scripts]
     return "\n".join(["<!DOCTYPE html>", '<html lang="en">', *head, *body, *run, "</html>", ""])

@@ -5,54 +5,57 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gnflow.study.comparison import Comparison
-from gnflow.study.report.html import Markup, paragraph, tag, text
-from gnflow.study.report.provenance import directory
-from gnflow.study.report.results import swatches
+from gnflow.study.report.html import Markup, escape, make_paragraph, make_tag
+from gnflow.study.report.provenance import shorten_directory
+from gnflow.study.report.results import make_swatches
 from gnflow.track.description import SAMPLES, read_json
 from gnflow.train.run import Run
 
 LARGEST = 1 << 20  # largest number of bytes of a picture in the page
 
 
-def samples(comparison: Comparison) -> Iterator[Markup]:
+def make_samples(comparison: Comparison) -> Iterator[Markup]:
     """Make a figure for each run that has a sheet; nothing if none has."""
-    dots = swatches(comparison)
+    dots = make_swatches(comparison)
     for arm in comparison.arms:
         for run in arm.runs:
-            if sheet := _last_sheet(run):
-                yield _figure(sheet, Markup(dots[arm.name] + text(f", seed {run.experiment.training.seed}")))
+            if sheet := _find_last_sheet(run):
+                yield _make_figure(sheet, Markup(dots[arm.name] + escape(f", seed {run.experiment.training.seed}")))
 
 
-def _last_sheet(run: Run) -> Path | None:
+def _find_last_sheet(run: Run) -> Path | None:
     """Find the last sheet of a run. Its text is in a file of the same name."""
     whole = [path for path in (run.directory / SAMPLES).glob("step_*.png") if path.with_suffix(".json").is_file()]
     return max(whole, default=None)
 
 
-def _figure(sheet: Path, name: Markup) -> Markup:
+def _make_figure(sheet: Path, name: Markup) -> Markup:
     about = read_json(sheet.with_suffix(".json"))
-    prompts = [str(sample["prompt"]) for sample in _mappings(about.get("samples"))]
+    prompts = [str(sample["prompt"]) for sample in _select_mappings(about.get("samples"))]
     said = (
         f"Step {about.get('step')}, guidance {about.get('guidance')}, temperature {about.get('temperature')}. "
-        f"{len(prompts)} held-out images in codes and, below each, what was drawn for its caption.{_shares(about)}"
+        f"{len(prompts)} held-out images in codes and, below each, the image drawn for its caption."
+        f"{_describe_shares(about)}"
     )
-    return tag(
+    return make_tag(
         "figure",
-        tag("figcaption", tag("h3", name), paragraph(said)),
-        _picture(sheet),
-        paragraph(f"Captions, row by row: {'; '.join(prompts)}.", "prompts"),
+        make_tag("figcaption", make_tag("h3", name), make_paragraph(said)),
+        _make_picture(sheet),
+        make_paragraph(f"Captions, row by row: {'; '.join(prompts)}.", "prompts"),
     )
 
 
-def _picture(sheet: Path) -> Markup:
+def _make_picture(sheet: Path) -> Markup:
     content = sheet.read_bytes()
     if len(content) > LARGEST:
-        return paragraph(f"The sheet, {len(content) / 1e6:.1f} MB, is in {directory(sheet.parents[1])}/{SAMPLES}.")
+        return make_paragraph(
+            f"The sheet, {len(content) / 1e6:.1f} MB, is in {shorten_directory(sheet.parents[1])}/{SAMPLES}."
+        )
     address = f"data:image/png;base64,{base64.b64encode(content).decode()}"
     return Markup(f'<img class="sheet" alt="held-out images over those drawn" src="{address}">')
 
 
-def _shares(about: Mapping[str, object]) -> str:
+def _describe_shares(about: Mapping[str, object]) -> str:
     """Say how many images are right, if the images have labels."""
     match about.get("figures"):
         case {
@@ -67,5 +70,5 @@ def _shares(about: Mapping[str, object]) -> str:
             return ""
 
 
-def _mappings(value: object) -> list[Mapping[str, object]]:
+def _select_mappings(value: object) -> list[Mapping[str, object]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

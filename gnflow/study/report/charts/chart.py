@@ -28,7 +28,7 @@ class Chart(NamedTuple):
     """The name of its files and of its place on the page, which never changes."""
     title: str
     note: str
-    """How to read the chart, and what it leaves out."""
+    """A note on how to read the chart, and on the values that it leaves out."""
     tables: dict[str, polars.DataFrame]
     """The tables that the specifications draw, by name."""
     views: dict[str, Spec]
@@ -37,21 +37,21 @@ class Chart(NamedTuple):
     choices: tuple[Choice, ...] = ()
 
 
-def spec(drawing: Drawing) -> Spec:
+def make_spec(drawing: Drawing) -> Spec:
     """Return the specification of a drawing with the shared look, on the background of the page."""
     return {**drawing.to_dict(), "config": THEME | {"background": "transparent"}}
 
 
-def still(drawing: Drawing) -> Spec:
+def make_still(drawing: Drawing) -> Spec:
     """Return the specification on a white background, for a picture."""
     return {**drawing.to_dict(), "config": THEME | {"background": "white", "aria": False}}
 
 
-def both(drawing: alt.LayerChart) -> tuple[dict[str, Spec], Spec]:
+def make_both(drawing: alt.LayerChart) -> tuple[dict[str, Spec], Spec]:
     """Return a view as wide as the page, and one of fixed width."""
-    return {"": spec(sized(drawing))}, still(sized(drawing, WIDTH))
+    return {"": make_spec(set_size(drawing))}, make_still(set_size(drawing, WIDTH))
 
 
-def sized(drawing: alt.LayerChart, width: int | None = None, height: int = HEIGHT) -> alt.LayerChart:
+def set_size(drawing: alt.LayerChart, width: int | None = None, height: int = HEIGHT) -> alt.LayerChart:
     """Set the size in pixels; without a width, the view is as wide as the page."""
     return drawing.properties(width="container" if width is None else width, height=height)

@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterator
 
 from gnflow.study.comparison import Comparison
 from gnflow.study.report.charts.chart import Chart
-from gnflow.study.report.charts.gauss_newton import gauss_newton
-from gnflow.study.report.charts.losses import losses
-from gnflow.study.report.charts.probes import probes
-from gnflow.study.report.charts.profiles import profiles
-from gnflow.study.report.charts.ratios import ratios
-from gnflow.study.report.charts.scaling import batch_size
+from gnflow.study.report.charts.gauss_newton import draw_gauss_newton
+from gnflow.study.report.charts.losses import draw_losses
+from gnflow.study.report.charts.probes import draw_probes
+from gnflow.study.report.charts.profiles import draw_profiles
+from gnflow.study.report.charts.ratios import draw_ratios
+from gnflow.study.report.charts.scaling import draw_batch_sizes
 
 FAMILIES: tuple[Callable[[Comparison], Iterator[Chart]], ...] = (
-    ratios, losses, batch_size, profiles, gauss_newton, probes,
+    draw_ratios, draw_losses, draw_batch_sizes, draw_profiles, draw_gauss_newton, draw_probes,
 )  # fmt: skip
 NAMES = (
     "ratios", "losses", "batch_size", "profiles",
@@ -20,6 +20,6 @@ NAMES = (
 )  # fmt: skip
 
 
-def every(comparison: Comparison) -> tuple[Chart, ...]:
+def make_charts(comparison: Comparison) -> tuple[Chart, ...]:
     """Make all charts except those that would be empty."""
     return tuple(chart for family in FAMILIES for chart in family(comparison))

@@ -8,34 +8,36 @@ import polars
 from gnflow.study.comparison import Comparison
 from gnflow.study.report import data
 from gnflow.study.report.charts import look
-from gnflow.study.report.charts.chart import Chart, both
+from gnflow.study.report.charts.chart import Chart, make_both
 
 
-def gauss_newton(comparison: Comparison) -> Iterator[Chart]:
+def draw_gauss_newton(comparison: Comparison) -> Iterator[Chart]:
     """Draw step lengths, gain ratios, and predicted against actual decrease, as far as they are recorded."""
     everyone = [arm.name for arm in comparison.arms]
-    lengths = data.recorded(comparison.arms, {"alpha": "gn/alpha"})
+    lengths = data.select_recorded(comparison.arms, {"alpha": "gn/alpha"})
     if lengths.height:
-        yield _over_steps(
+        yield _draw_over_steps(
             "step_lengths", "Line search: length of the step", "alpha", "alpha", None, lengths, everyone,
             "The part of the inner solution that the search settled on; 0 is a refused step.",
         )  # fmt: skip
-    gains = data.recorded(comparison.arms, {"gain": "gn/gain_ratio"})
+    gains = data.select_recorded(comparison.arms, {"gain": "gn/gain_ratio"})
     if gains.height:
         low, high = (gains["gain"].quantile(q, "nearest") or 0.0 for q in (0.01, 0.99))
         outside = gains.filter((polars.col("gain") < low - 1) | (polars.col("gain") > high + 1))
-        yield _over_steps(
+        yield _draw_over_steps(
             "gain_ratios", "Gain ratio", "gain", "actual / predicted decrease", 1.0,
             gains.join(outside, on=["run", "step"], how="anti", maintain_order="left"), everyone,
             "1: the model predicted the decrease exactly. Below 1 it promised too much."
             + (f" {outside.height} of {gains.height} far outside the others are not shown." if outside.height else ""),
         )  # fmt: skip
-    decreases = data.recorded(comparison.arms, {"predicted": "gn/predicted_decrease", "actual": "gn/actual_decrease"})
+    decreases = data.select_recorded(
+        comparison.arms, {"predicted": "gn/predicted_decrease", "actual": "gn/actual_decrease"}
+    )
     if decreases.height:
-        yield _decreases(decreases, everyone)
+        yield _draw_decreases(decreases, everyone)
 
 
-def _over_steps(
+def _draw_over_steps(
     name: str,
     title: str,
     column: str,
@@ -45,48 +47,50 @@ def _over_steps(
     everyone: list[str],
     note: str,
 ) -> Chart:
-    arms = look.present(rows, everyone)
-    pick = look.picked()
-    base = alt.Chart(look.table(name)).encode(look.steps(), alt.Y(f"{column}:Q", title=label), detail="run:N")
-    joined = base.mark_line(strokeWidth=1).encode(**look.lines(everyone, arms), opacity=look.faded(pick, 0.4))
+    arms = look.list_present(rows, everyone)
+    pick = look.make_selection()
+    base = alt.Chart(look.name_table(name)).encode(
+        look.make_step_axis(), alt.Y(f"{column}:Q", title=label), detail="run:N"
+    )
+    joined = base.mark_line(strokeWidth=1).encode(**look.style_lines(everyone, arms), opacity=look.fade(pick, 0.4))
     dots = base.mark_circle(size=30).encode(
-        look.colour(everyone, arms, "stroke"),
-        opacity=look.faded(pick, 0.8),
-        tooltip=look.tooltip("seed", "step", column),
+        look.encode_colour(everyone, arms, "stroke"),
+        opacity=look.fade(pick, 0.8),
+        tooltip=look.make_tooltip("seed", "step", column),
     )
     layers: list[alt.Chart] = [joined, dots.add_params(pick)]
     if ideal is not None:
-        layers.insert(0, look.rule(name, y=ideal))
-    views, still = both(look.layered(*layers))
-    return Chart(name, title, f"{note} {data.thinning(rows)}".strip(), {name: data.thinned(rows)}, views, still)
+        layers.insert(0, look.draw_rule(name, y=ideal))
+    views, still = make_both(look.layer(*layers))
+    return Chart(name, title, f"{note} {data.describe_thinning(rows)}".strip(), {name: data.thin(rows)}, views, still)
 
 
-def _decreases(rows: polars.DataFrame, everyone: list[str]) -> Chart:
-    arms = look.present(rows, everyone)
-    pick = look.picked()
+def _draw_decreases(rows: polars.DataFrame, everyone: list[str]) -> Chart:
+    arms = look.list_present(rows, everyone)
+    pick = look.make_selection()
     values = [*rows["predicted"].to_list(), *rows["actual"].to_list()]
     smallest, largest = min(values), max(values)
     scale = alt.Scale(type="log", nice=False) if smallest > 0 else alt.Scale(type="symlog", constant=0.01)
     dots = (
-        alt.Chart(look.table("decreases"))
+        alt.Chart(look.name_table("decreases"))
         .mark_point(filled=True, size=36)
         .encode(
             alt.X("predicted:Q", title="predicted decrease", scale=scale),
             alt.Y("actual:Q", title="actual decrease", scale=scale),
-            opacity=look.faded(pick, 0.75),
-            **look.points(everyone, arms),
-            tooltip=look.tooltip("seed", "step", "predicted", "actual"),
+            opacity=look.fade(pick, 0.75),
+            **look.style_points(everyone, arms),
+            tooltip=look.make_tooltip("seed", "step", "predicted", "actual"),
         )
         .add_params(pick)
     )
     ends = (
-        alt.Chart(look.table("decreases_ideal"))
+        alt.Chart(look.name_table("decreases_ideal"))
         .mark_line(color="#888", strokeDash=[5, 4], strokeWidth=1)
         .encode(alt.X("predicted:Q", scale=scale), alt.Y("actual:Q", scale=scale))
     )
-    views, still = both(look.layered(ends, dots))
+    views, still = make_both(look.layer(ends, dots))
     ideal = polars.DataFrame({"predicted": [smallest, largest], "actual": [smallest, largest]})
     return Chart(
         "decreases", "Predicted and actual decrease", "Dashed: equal. Points below it got less than was promised.",
-        {"decreases": data.thinned(rows), "decreases_ideal": ideal}, views, still,
+        {"decreases": data.thin(rows), "decreases_ideal": ideal}, views, still,
     )  # fmt: skip

@@ -32,109 +32,117 @@ THEME = {
 T = TypeVar("T")
 
 
-def table(name: str) -> alt.NamedData:
+def name_table(name: str) -> alt.NamedData:
     """Refer to a table of the chart by its name."""
     return alt.NamedData(name)
 
 
-def layered(*charts: alt.Chart) -> alt.LayerChart:
+def layer(*charts: alt.Chart) -> alt.LayerChart:
     """Draw layers on top of each other."""
     return alt.LayerChart(layer=list(charts))
 
 
-def picked() -> alt.Parameter:
+def make_selection() -> alt.Parameter:
     """Make the selection of the arm that is clicked in the legend, with a fixed name, unlike those of Altair."""
     return alt.selection_point(name="picked", fields=["arm"], bind="legend", toggle="true")
 
 
-def faded(pick: alt.Parameter | None, opacity: float) -> alt.OpacityValue:
+def fade(pick: alt.Parameter | None, opacity: float) -> alt.OpacityValue:
     """Return `opacity`, and almost 0 while another arm is selected."""
     if pick is None:
         return alt.OpacityValue(opacity)
     return alt.OpacityValue(0.06, condition={"param": pick.name, "value": opacity})
 
 
-def colour(arms: Sequence[str], shown: Sequence[str] | None = None, symbol: str | None = "circle") -> alt.Color:
+def encode_colour(arms: Sequence[str], shown: Sequence[str] | None = None, symbol: str | None = "circle") -> alt.Color:
     """Give each arm the same colour in every chart; the legend names the arms that are `shown` in this one."""
-    scale = alt.Scale(domain=list(arms), range=colours(arms))
-    return alt.Color("arm:N", scale=scale, legend=_legend(arms if shown is None else shown, symbol))
+    scale = alt.Scale(domain=list(arms), range=list_colours(arms))
+    return alt.Color("arm:N", scale=scale, legend=_make_legend(arms if shown is None else shown, symbol))
 
 
-def lines(arms: Sequence[str], shown: Sequence[str] | None = None) -> dict[str, alt.Color | alt.StrokeDash]:
+def style_lines(arms: Sequence[str], shown: Sequence[str] | None = None) -> dict[str, alt.Color | alt.StrokeDash]:
     """Style lines by colour, and by dashes if there are more arms than colours."""
     if len(arms) <= len(COLOURS):
-        return {"color": colour(arms, shown, "stroke")}
-    scale, legend = alt.Scale(domain=list(arms), range=_rounds(arms, DASHES)), _legend(shown or arms, "stroke")
-    return {"color": colour(arms, shown, "stroke"), "strokeDash": alt.StrokeDash("arm:N", scale=scale, legend=legend)}
+        return {"color": encode_colour(arms, shown, "stroke")}
+    scale, legend = (
+        alt.Scale(domain=list(arms), range=_repeat_kinds(arms, DASHES)),
+        _make_legend(shown or arms, "stroke"),
+    )
+    return {
+        "color": encode_colour(arms, shown, "stroke"),
+        "strokeDash": alt.StrokeDash("arm:N", scale=scale, legend=legend),
+    }
 
 
-def points(arms: Sequence[str], shown: Sequence[str] | None = None) -> dict[str, alt.Color | alt.Shape]:
+def style_points(arms: Sequence[str], shown: Sequence[str] | None = None) -> dict[str, alt.Color | alt.Shape]:
     """Style points by colour, and by shape if there are more arms than colours."""
     if len(arms) <= len(COLOURS):
-        return {"color": colour(arms, shown)}
-    scale, legend = alt.Scale(domain=list(arms), range=_rounds(arms, SHAPES)), _legend(shown or arms, None)
-    return {"color": colour(arms, shown, None), "shape": alt.Shape("arm:N", scale=scale, legend=legend)}
+        return {"color": encode_colour(arms, shown)}
+    scale, legend = alt.Scale(domain=list(arms), range=_repeat_kinds(arms, SHAPES)), _make_legend(shown or arms, None)
+    return {"color": encode_colour(arms, shown, None), "shape": alt.Shape("arm:N", scale=scale, legend=legend)}
 
 
-def dashes(column: str) -> alt.StrokeDash:
+def style_dashes(column: str) -> alt.StrokeDash:
     """Distinguish lines of the same arm."""
     return alt.StrokeDash(f"{column}:N", legend=alt.Legend(symbolType="stroke"))
 
 
-def colours(arms: Sequence[str]) -> list[str]:
+def list_colours(arms: Sequence[str]) -> list[str]:
     """Return the colour of each arm; they repeat from the eighth on."""
     return [COLOURS[index % len(COLOURS)] for index in range(len(arms))]
 
 
-def _rounds(arms: Sequence[str], kinds: Sequence[T]) -> list[T]:
+def _repeat_kinds(arms: Sequence[str], kinds: Sequence[T]) -> list[T]:
     """Use the first kind for as many arms as there are colours, then the second, and so on."""
     return [kinds[index // len(COLOURS) % len(kinds)] for index in range(len(arms))]
 
 
-def _legend(shown: Sequence[str], symbol: str | None) -> alt.Legend:
+def _make_legend(shown: Sequence[str], symbol: str | None) -> alt.Legend:
     columns = max(1, min(len(shown), LEGEND_CHARACTERS // (max(map(len, shown), default=0) + 5)))
     return alt.Legend(
         values=list(shown), columns=columns, symbolType=alt.Undefined if symbol is None else symbol, symbolOpacity=1
     )
 
 
-def large(ticks: int = 8) -> alt.Axis:
+def make_large_axis(ticks: int = 8) -> alt.Axis:
     """Make an axis for large numbers: `0`, `500k`, `1M`."""
     return alt.Axis(tickCount=ticks, labelExpr="format(datum.value, '~s')")
 
 
-def steps() -> alt.X:
+def make_step_axis() -> alt.X:
     """Make a horizontal axis of training steps."""
     return alt.X(
         "step:Q", title="step", axis=alt.Axis(tickMinStep=1, tickCount=10, labelExpr="format(datum.value, '~s')")
     )
 
 
-def rule(name: str, *, x: float | None = None, y: float | None = None) -> alt.Chart:
+def draw_rule(name: str, *, x: float | None = None, y: float | None = None) -> alt.Chart:
     """Draw a dashed line at a value, in a chart of the table of this name."""
     where = {"x": alt.XDatum(x)} if x is not None else {"y": alt.YDatum(y)}
     mark = alt.MarkDef(type="rule", color="#888", strokeDash=[5, 4])
-    return alt.Chart(table(name), mark=mark, encoding=alt.FacetedEncoding(**where)).transform_aggregate(rows="count()")
+    return alt.Chart(name_table(name), mark=mark, encoding=alt.FacetedEncoding(**where)).transform_aggregate(
+        rows="count()"
+    )
 
 
-def present(rows: polars.DataFrame, arms: Sequence[str]) -> list[str]:
+def list_present(rows: polars.DataFrame, arms: Sequence[str]) -> list[str]:
     """List the arms that a table contains, in their order."""
     found = set(rows["arm"])
     return [arm for arm in arms if arm in found]
 
 
-def tooltip(*fields: str) -> list[alt.Tooltip]:
+def make_tooltip(*fields: str) -> list[alt.Tooltip]:
     """Make the tooltip of quantities, each given as `loss` or `loss=held-out loss`."""
     shown = [alt.Tooltip("arm:N", title="arm")]
     for field in fields:
         name, _, title = field.partition("=")
         exact = name in ("seed", "step")
         shown.append(
-            alt.Tooltip(f"{name}:Q", title=title or name, format="," if exact else ".4s" if big(name) else ".4g")
+            alt.Tooltip(f"{name}:Q", title=title or name, format="," if exact else ".4s" if is_large(name) else ".4g")
         )
     return shown
 
 
-def big(name: str) -> bool:
-    """Whether a quantity should be written with k, M and G."""
+def is_large(name: str) -> bool:
+    """Return whether a quantity should be written with k, M and G."""
     return name in ("passes", "tokens", "flops", "batch")

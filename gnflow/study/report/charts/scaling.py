@@ -11,8 +11,8 @@ from gnflow.study import figures
 from gnflow.study.arms import Arm
 from gnflow.study.comparison import Comparison
 from gnflow.study.report.charts import look
-from gnflow.study.report.charts.chart import Chart, both
-from gnflow.study.scores import numbers
+from gnflow.study.report.charts.chart import Chart, make_both
+from gnflow.study.scores import select_numbers
 from gnflow.track.description import leaves
 
 # Keys of `optimizer:` that set the size of a step, or that are tuned again for another size.
@@ -30,14 +30,14 @@ class Point(NamedTuple):
     """Median number of steps to the target, over the seeds."""
 
 
-def batch_size(comparison: Comparison) -> Iterator[Chart]:
+def draw_batch_sizes(comparison: Comparison) -> Iterator[Chart]:
     """Draw steps against batch size on log axes, with the line of perfect scaling, if batch sizes differ."""
     if comparison.headline is None:
         return
     arms = [arm.name for arm in comparison.arms]
-    results = {result.arm: result for result in comparison.at(comparison.headline)}
+    results = {result.arm: result for result in comparison.select_results(comparison.headline)}
     medians = sorted(
-        _points(comparison.arms, {arm: results[arm].median["steps"] for arm in arms}),
+        _make_points(comparison.arms, {arm: results[arm].median["steps"] for arm in arms}),
         key=lambda point: (point.method, point.batch),
     )
     if len({point.batch for point in medians}) < 2:
@@ -50,80 +50,88 @@ def batch_size(comparison: Comparison) -> Iterator[Chart]:
         if math.isfinite(steps)
     ]
     missing = [arm for arm in arms if arm not in sizes]
-    views, still = both(_drawing(arms))
+    views, still = make_both(_draw_points(arms))
     yield Chart(
         "batch_size",
         "Steps to target against batch size",
         f"To {comparison.headline:g}. Large: the median over seeds; lines join arms of one method. Dashed: perfect "
         "scaling from the smallest batch of each method, where twice the tokens halve the steps."
-        + (f" Not shown, since most of its seeds missed: {figures.listed(missing)}." if missing else ""),
+        + (f" Not shown, since most of its seeds missed: {figures.join_words(missing)}." if missing else ""),
         {
             "batches": polars.DataFrame(seeds),
             "batch_medians": polars.DataFrame(medians),
-            "batch_ideal": polars.DataFrame(list(_ideal(medians))),
+            "batch_ideal": polars.DataFrame(list(_make_ideal(medians))),
         },
         views,
         still,
     )
 
 
-def _drawing(arms: list[str]) -> alt.LayerChart:
-    pick = look.picked()
+def _draw_points(arms: list[str]) -> alt.LayerChart:
+    pick = look.make_selection()
     x = alt.X(
-        "batch:Q", title="tokens of one step", scale=alt.Scale(type="log", nice=False, padding=20), axis=look.large()
+        "batch:Q",
+        title="tokens of one step",
+        scale=alt.Scale(type="log", nice=False, padding=20),
+        axis=look.make_large_axis(),
     )
     y = alt.Y(
-        "steps:Q", title="steps to target", scale=alt.Scale(type="log", nice=False, padding=20), axis=look.large(6)
+        "steps:Q",
+        title="steps to target",
+        scale=alt.Scale(type="log", nice=False, padding=20),
+        axis=look.make_large_axis(6),
     )
     ideal = (
-        alt.Chart(look.table("batch_ideal"))
+        alt.Chart(look.name_table("batch_ideal"))
         .mark_line(strokeDash=[5, 4], strokeWidth=1, color="#888")
         .encode(x, y, detail="method:N")
     )
     joined = (
-        alt.Chart(look.table("batch_medians")).mark_line(strokeWidth=1.5, color="#888").encode(x, y, detail="method:N")
+        alt.Chart(look.name_table("batch_medians"))
+        .mark_line(strokeWidth=1.5, color="#888")
+        .encode(x, y, detail="method:N")
     )
     middle = (
-        alt.Chart(look.table("batch_medians"))
+        alt.Chart(look.name_table("batch_medians"))
         .mark_point(filled=True, size=110)
         .encode(
             x,
             y,
-            **look.points(arms),
-            opacity=look.faded(pick, 1.0),
-            tooltip=[*look.tooltip("batch=tokens of one step", "steps=median steps"), alt.Tooltip("method:N")],
+            **look.style_points(arms),
+            opacity=look.fade(pick, 1.0),
+            tooltip=[*look.make_tooltip("batch=tokens of one step", "steps=median steps"), alt.Tooltip("method:N")],
         )
     )
     seeds = (
-        alt.Chart(look.table("batches"))
+        alt.Chart(look.name_table("batches"))
         .mark_point(filled=True, size=30)
         .encode(
             x,
             y,
-            **look.points(arms),
-            opacity=look.faded(pick, 0.5),
-            tooltip=look.tooltip("seed", "batch=tokens of one step", "steps"),
+            **look.style_points(arms),
+            opacity=look.fade(pick, 0.5),
+            tooltip=look.make_tooltip("seed", "batch=tokens of one step", "steps"),
         )
     )
-    return look.layered(ideal, joined, seeds, middle.add_params(pick))
+    return look.layer(ideal, joined, seeds, middle.add_params(pick))
 
 
-def _points(arms: Sequence[Arm], steps: Mapping[str, float]) -> Iterator[Point]:
+def _make_points(arms: Sequence[Arm], steps: Mapping[str, float]) -> Iterator[Point]:
     """Group arms that differ only in batch size and learning rates into methods, named by their first arm."""
     first: dict[tuple[tuple[str, str], ...], str] = {}
     for arm in arms:
-        method = first.setdefault(_method(arm), arm.name)
-        batch = numbers(arm.runs[0].plan.get("step")).get("tokens/solve")
+        method = first.setdefault(_identify_method(arm), arm.name)
+        batch = select_numbers(arm.runs[0].plan.get("step")).get("tokens/solve")
         if batch and math.isfinite(steps[arm.name]) and steps[arm.name] > 0:
             yield Point(arm.name, method, batch, steps[arm.name])
 
 
-def _method(arm: Arm) -> tuple[tuple[str, str], ...]:
+def _identify_method(arm: Arm) -> tuple[tuple[str, str], ...]:
     spec = arm.runs[0].experiment.optimizer.model_dump(mode="json")
     return tuple((key, value) for key, value in leaves(spec) if key.rpartition(".")[2] not in OF_THE_BATCH)
 
 
-def _ideal(points: Sequence[Point]) -> Iterator[Point]:
+def _make_ideal(points: Sequence[Point]) -> Iterator[Point]:
     """Draw steps * batch = constant from the smallest batch of each method to the largest batch of all."""
     largest = max(point.batch for point in points)
     for method in dict.fromkeys(point.method for point in points):
