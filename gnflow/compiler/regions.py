@@ -41,6 +41,8 @@ class Compiled:
             if toolchain.compiler() not in config.cpp.cxx:
                 patches["cpp.cxx"] = (None, toolchain.compiler())
             self.graphs.append(len(graph.graph.nodes))
+            if place := _find_break(graph):
+                self.breaks.append(place)
             return cast("Callable[..., object]", compile_fx(graph, inputs, config_patches=patches))
 
         self.name, self.fullgraph = name, fullgraph
@@ -49,6 +51,10 @@ class Compiled:
         """Number of nodes of each graph compiled so far."""
         self.compilations: list[int] = []
         """Number of graphs from each call that compiled: a second graph is a break, a second call a recompilation."""
+        self.breaks: list[str] = []
+        """For each break between two graphs: its reason, and the line of source where it is."""
+        self.kernels = 0
+        """Number of kernels that were generated for the graphs, those of their reverse passes included."""
         self.seconds = 0.0
         """Seconds of all calls that compiled."""
         self._function = torch.compile(copy_code(function), backend=backend, fullgraph=fullgraph, dynamic=False)
@@ -58,7 +64,7 @@ class Compiled:
         if self._notice is not None:
             self._notice(self.name)
             self._notice = None
-        known, start = len(self.graphs), time.perf_counter()
+        known, kernels, start = len(self.graphs), _count_kernels(), time.perf_counter()
         try:
             result = self._function(*arguments)
         except (RuntimeError, OSError) as error:
@@ -67,6 +73,7 @@ class Compiled:
             raise
         if len(self.graphs) > known:
             self.seconds += time.perf_counter() - start
+            self.kernels += _count_kernels() - kernels
             if self.fullgraph:
                 # Inductor may have Dynamo trace a function twice before it accepts the graph.
                 del self.graphs[known:-1]
@@ -88,6 +95,22 @@ class Compiled:
             f"region `{self.name}` cannot be compiled on this machine: {said}\n"
             "`gnflow doctor` tells more; --set compile.mode=off runs without compiling"
         )
+
+
+def _count_kernels() -> int:
+    """Counts the kernels that this process has generated so far."""
+    from torch._inductor import metrics
+
+    return metrics.generated_kernel_count
+
+
+def _find_break(graph: torch.fx.GraphModule) -> str | None:
+    """Says why a graph ends before its function does, and where; None if it does not."""
+    reason = getattr(graph, "compile_subgraph_reason", None)
+    if reason is None or not reason.graph_break:
+        return None
+    where = f" at {reason.user_stack[-1].filename}:{reason.user_stack[-1].lineno}" if reason.user_stack else ""
+    return f"{str(reason.reason).splitlines()[0]}{where}"
 
 
 class Compiler:

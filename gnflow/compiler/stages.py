@@ -4,6 +4,7 @@ Inside a graph are an operator and, where activations are kept for the reverse p
 makes of it. Ordinary autograd outside joins the two, one stage at a time.
 """
 
+from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar, cast
 
@@ -24,6 +25,7 @@ class CompiledStages:
         self._compile = jit
         """(name, function) -> the function, compiled at its first call."""
         self._regions: dict[Hashable, Callable[..., Any]] = {}
+        self._names: Counter[str] = Counter()
 
     def call(self, operator: Callable[..., R], function: Function, *arguments: object) -> R:
         """Returns operator(function, *arguments)."""
@@ -64,6 +66,6 @@ class CompiledStages:
         key = (kept, operator, function, division)
         if key not in self._regions:
             name = f"{function.__name__}.{operator.__name__}"
-            alike = sum(operator is known[1] and function is known[2] for known in cast("Any", self._regions))
-            self._regions[key] = self._compile(f"{name}.{alike + 1}" if alike else name, run)
+            self._names[name] += 1
+            self._regions[key] = self._compile(f"{name}.{n}" if (n := self._names[name]) > 1 else name, run)
         return self._regions[key]

@@ -77,19 +77,19 @@ def test_blocks_of_one_structure_share_the_regions_of_their_inner_optimizer():
     assert set(planned.regions) == set(calls)
 
 
-def test_a_region_of_its_own_is_for_blocks_that_it_saves_a_tenth():
+def test_every_block_has_a_region_with_its_own_share_of_the_work():
     layerwise = {**GAUSS_NEWTON, "blocks": "layer"}
     planned = plan(experiment(layerwise, model={"layers": 1, "width": 128, "heads": 2}))
     assert {name: block.region for name, block in planned.blocks.items()} == {
         "embedding": "curved.embedding",
-        "blocks.0": "curved",
+        "blocks.0": "curved.blocks.0",
         "head": "curved.head",
     }
-    assert planned.blocks["blocks.0"].share > 0.9 >= planned.blocks["embedding"].share > planned.blocks["head"].share
-    assert planned.calls["curved"] == 6 + 5
+    assert 1 > planned.blocks["blocks.0"].share > planned.blocks["embedding"].share > planned.blocks["head"].share
+    assert planned.calls["curved"] == 5
     assert set(planned.regions) == set(planned.calls)
     written = planned.to_json()["blocks"]
-    assert written["blocks.0"] == {"region": "curved", "share": planned.blocks["blocks.0"].share}
+    assert written["blocks.0"] == {"region": "curved.blocks.0", "share": planned.blocks["blocks.0"].share}
     assert plan(experiment(GAUSS_NEWTON)).blocks == {}
 
 
@@ -244,5 +244,5 @@ def test_within_a_budget_of_activations_the_blocks_are_taken_again(optimizer):
     region = "gradient" if optimizer["kind"] == "adamw" else "curved"
     more, body = tight.regions[region].flops - free.regions[region].flops, free.regions["value"].flops
     assert 0.5 * body < more < body, "one more pass through the blocks, and none through the head"
-    with pytest.raises(SpecError, match=rf"compile.activations is 1 MiB; `{region}.*` needs at least \d+\. Allow"):
+    with pytest.raises(SpecError, match=r"compile.activations is 1 MiB; `\w+` needs at least \d+\. Allow"):
         planned(activations=1)
