@@ -28,6 +28,10 @@ def _refuse_product(direction: Params, anchor: Params, tokens: Tokens) -> Params
     raise NotImplementedError("this objective has no `product`: give it one to use its curvature")
 
 
+def _refuse_diagonal(params: Params, noise: Tensor, tokens: Tokens) -> Params:
+    raise NotImplementedError("this objective has no `diagonal`: give it one for a method that estimates curvature")
+
+
 class LocalModel(NamedTuple):
     """A convex model of a loss around one anchor. Like an `Objective`, it is evaluated one micro-batch at a time."""
 
@@ -60,6 +64,11 @@ class Objective(NamedTuple):
     """
     weight: Callable[[Tokens], Scalar] = weigh_equally
     """tokens -> the weight of the micro-batch in a mean over several."""
+    diagonal: Callable[[Params, Tensor, Tokens], Params] = _refuse_diagonal
+    """(params, noise, tokens) -> an unbiased estimate of the diagonal of the Gauss-Newton matrix at `params`.
+
+    It uses labels that the model draws. `noise` chooses them: it is uniform in [0, 1), with a number for each target.
+    """
 
     def build_model(self, anchor: Params) -> LocalModel:
         """Return the convex model around `anchor`."""

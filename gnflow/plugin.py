@@ -19,6 +19,7 @@ from gnflow.objective import Objective as Objective
 from gnflow.objective import Params as Params
 from gnflow.objective import Scalar as Scalar
 from gnflow.objective import Tokens as Tokens
+from gnflow.optim.decay import find_decay as find_decay
 from gnflow.spec.base import Count as Count
 from gnflow.spec.base import Fraction as Fraction
 from gnflow.spec.base import Listed as Listed
@@ -31,10 +32,13 @@ from gnflow.spec.base import refuse as refuse
 from gnflow.spec.data import SourceKind as SourceKind
 from gnflow.spec.model import ModelKind as ModelKind
 from gnflow.spec.rules import Beta as Beta
+from gnflow.spec.rules import Cautious as Cautious
 from gnflow.spec.rules import Decay as Decay
 from gnflow.spec.rules import FirstOrder as FirstOrder
 from gnflow.spec.rules import MatrixMethod as MatrixMethod
+from gnflow.spec.rules import WeightDecay as WeightDecay
 from gnflow.spec.training import MetricKind as MetricKind
+from gnflow.transform import Curvature as Curvature
 from gnflow.transform import Fisher as Fisher
 from gnflow.transform import Schedule as Schedule
 from gnflow.transform import Transform as Transform

@@ -44,6 +44,20 @@ class Fisher(NamedTuple, Generic[State]):
     coordinates accumulate the gradients `factors`, and the diagonal accumulates `second`."""
 
 
+class Curvature(NamedTuple, Generic[State]):
+    """The estimates of curvature that a transform takes now and then, before an update.
+
+    Only a loss has them, not the model of a loss that Gauss-Newton minimises.
+    """
+
+    observe: Callable[[Params, State], State]
+    """(estimate of the diagonal of the Gauss-Newton matrix, state) -> state."""
+    due: Callable[[State], int | None]
+    """state -> the number of updates made so far if an estimate is due before the next one; None if not."""
+    period: int
+    """Number of updates from one estimate to the next."""
+
+
 class Transform(NamedTuple, Generic[State]):
     """Turns a gradient into an update, which includes its sign and learning rate: params_new = params + updates.
 
@@ -70,6 +84,8 @@ class Transform(NamedTuple, Generic[State]):
 
     Otherwise matrices of one shape come as a stack (k, m, n) and vectors as one long vector, which is faster.
     """
+    curvature: Curvature[State] | None = None
+    """The estimates of curvature that the transform takes; None if gradients are enough for it."""
 
 
 AnyTransform: TypeAlias = Transform[AnyState]

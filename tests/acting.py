@@ -23,7 +23,7 @@ class Acting:
     def __init__(self, step: int, act: Callable[[], object]) -> None:
         self.step, self.act = step, act
 
-    def recorded(self, record: Record) -> None:
+    def hear(self, record: Record) -> None:
         if isinstance(record, Step) and record.step == self.step:
             self.act()
 

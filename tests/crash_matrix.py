@@ -31,7 +31,7 @@ def whole_run(directory: Path) -> None:
     checkpoint.sweep(directory / "checkpoints")
     state = trained(directory, PLAN, train=TRAIN)
     steps = read(directory / "journal.jsonl").steps
-    results.write_all(directory, PLAN, steps, checkpoint.path_of(directory / "checkpoints", state.step))
+    results.write_all(directory, PLAN, steps, checkpoint.make_path(directory / "checkpoints", state.step))
 
 
 def forked(work: Callable[[], None], kill_at: int | None = None, directory: Path | None = None) -> int:

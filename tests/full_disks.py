@@ -42,9 +42,11 @@ def main(spec: Path, disk: Path, out: Path, *rooms: str) -> None:
         said.write_text("")
         ballast.write_bytes(bytes(max(shutil.disk_usage(disk).free - 1024 * int(room), 0)))
         code = forked(spec, directory, said)
-        good = [path for path in checkpoint.all_in(directory / "checkpoints") if not checkpoint.damage_of(path)]
+        good = [
+            path for path in checkpoint.list_checkpoints(directory / "checkpoints") if not checkpoint.find_damage(path)
+        ]
         assert sorted((directory / "checkpoints").glob("*")) == good, "rubbish"
-        print(json.dumps([int(room), code, [checkpoint.step_of(path) for path in good], said.read_text()]))
+        print(json.dumps([int(room), code, [checkpoint.read_step(path) for path in good], said.read_text()]))
         ballast.unlink()
         assert forked(spec, directory, said) == 0
         shutil.copytree(directory, out / room)

@@ -22,8 +22,8 @@ from gnflow.compiler.plan import plan
 from gnflow.compiler.program import compile as make_program
 from gnflow.data.prepare import prepare
 from gnflow.spec.experiment import Experiment
-from gnflow.train.provenance import processor
-from gnflow.train.reproducible import reproducible
+from gnflow.train.provenance import find_processor
+from gnflow.train.reproducible import make_reproducible
 from gnflow.workspace import Workspace
 
 FILE = Path(__file__).with_suffix(".json")
@@ -40,6 +40,11 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "muon": {"kind": "muon", "learning_rate": 0.01, **OTHERS},
     "rmnp": {"kind": "rmnp", "learning_rate": 0.01, **OTHERS},
     "soap": {"kind": "soap", **BASIS, **OTHERS},
+    "lion": {"kind": "lion", "learning_rate": 0.001, "microbatches": 4},
+    "normuon": {"kind": "normuon", "learning_rate": 0.01, **OTHERS},
+    "kl_soap": {"kind": "kl_soap", **BASIS, **OTHERS},
+    "soap_muon": {"kind": "soap_muon", **BASIS, **OTHERS},
+    "sophia": {"kind": "sophia", "learning_rate": 0.003, "estimate_every": 2, "microbatches": 2},
     "fop_soap": {"kind": "fop_soap", **BASIS, **OTHERS},
     "ml_fop_soap": {"kind": "ml_fop_soap", "leaves": 4, **BASIS, **OTHERS},
     "gauss_newton": {"kind": "gauss_newton", "inner": "muon", "inner_steps": 3, "search": SEARCH},
@@ -62,9 +67,9 @@ def trajectory(name: str, root: Path) -> list[Moment]:
     """The states after 0, 1, ... STEPS steps."""
     tree = tiny.tiny(steps=STEPS) | {"optimizer": OPTIMIZERS[name]}
     workspace, planned = Workspace(tiny.write_project(root)), plan(Experiment.model_validate(tree))
-    with reproducible(workspace):
+    with make_reproducible(workspace):
         program = make_program(planned)
-        batches = prepare(planned.experiment.data, workspace).microbatches(4, seed=0)
+        batches = prepare(planned.experiment.data, workspace).make_microbatches(4, seed=0)
         state = program.init(program.initial())
         moments = [moment(state.params, state.optimizer)]
         for step in range(STEPS):
@@ -104,7 +109,7 @@ def drift(name: str, found: list[Moment], golden: Mapping[str, object]) -> str |
 
 def machine() -> str:
     """What the bits depend on besides the code."""
-    return f"torch {torch.__version__.partition('+')[0]}, {torch.backends.cpu.get_cpu_capability()}, {processor()}"
+    return f"torch {torch.__version__.partition('+')[0]}, {torch.backends.cpu.get_cpu_capability()}, {find_processor()}"
 
 
 def load() -> dict[str, object]:

@@ -23,7 +23,7 @@ def train(mirror: Mirror, records: Sequence[Step], pause: float = 0.0) -> list[f
     for record in records:
         append(mirror.directory, [record])
         before = time.perf_counter()
-        mirror.recorded(record)
+        mirror.hear(record)
         took.append(time.perf_counter() - before)
         time.sleep(pause)
     return took

@@ -7,8 +7,8 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.groups import GROUPS
 from gnflow.models.attention import Kernel
-from gnflow.models.emu3 import emu3
-from gnflow.models.janus import janus
+from gnflow.models.emu3 import build_emu3
+from gnflow.models.janus import build_janus
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.model import Emu3, Janus
 
@@ -36,9 +36,9 @@ def tokens(kind: str, *leading: int, time: int = 6, seed: int = 0) -> Tensor:
 
 def network(kind: str, kernel: Kernel = "plain", **fields: object):
     if kind == "emu3":
-        return emu3(Emu3.model_validate({**SHAPE, **fields}), VOCABULARY, kernel)
+        return build_emu3(Emu3.model_validate({**SHAPE, **fields}), VOCABULARY, kernel)
     spec = Janus.model_validate({**SHAPE, "code_width": 3, **fields})
-    return janus(spec, TEXT, CODES, PATCH, PLACEHOLDER, kernel)
+    return build_janus(spec, TEXT, CODES, PATCH, PLACEHOLDER, kernel)
 
 
 def small(kind: str, kernel: Kernel = "plain", **fields: object) -> Problem:

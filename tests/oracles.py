@@ -24,7 +24,7 @@ class Dense:
         self.anchor = self.flat(problem.params)
 
         def logits(flat: Tensor) -> Tensor:
-            return problem.model.logits(self.tree(flat), problem.tokens[:, :-1]).flatten()
+            return problem.model.compute_logits(self.tree(flat), problem.tokens[:, :-1]).flatten()
 
         self.logits = logits(self.anchor)
         self.jacobian = torch.func.jacrev(logits)(self.anchor)
@@ -79,7 +79,7 @@ class Dense:
         """Of the loss itself, (weights) x (weights)."""
 
         def loss(flat: Tensor) -> Tensor:
-            return self.loss(problem.model.logits(self.tree(flat), problem.tokens[:, :-1]).flatten())
+            return self.loss(problem.model.compute_logits(self.tree(flat), problem.tokens[:, :-1]).flatten())
 
         return torch.func.hessian(loss)(self.anchor)
 

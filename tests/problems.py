@@ -8,7 +8,7 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.metrics.protocol import Moment
 from gnflow.models.attention import Kernel
-from gnflow.models.decoder import decoder
+from gnflow.models.decoder import build_decoder
 from gnflow.models.model import Model
 from gnflow.objective import Objective, Params
 from gnflow.spec.experiment import Experiment
@@ -36,7 +36,7 @@ class Problem(NamedTuple):
 def small(variant: str = "default", kernel: Kernel = "plain", seed: int = 0) -> Problem:
     """Two layers of width 8, every weight moved off its initial value, four rows of five tokens."""
     spec = Decoder.model_validate({"layers": 2, "width": 8, "heads": 2, "hidden": 10, **VARIANTS[variant]})
-    model = decoder(spec, VOCABULARY, kernel)
+    model = build_decoder(spec, VOCABULARY, kernel)
     params = trees.move_along(model.init(seed), noise(model.init(seed), seed + 1), 0.1)
     tokens = torch.randint(VOCABULARY, (4, 6), generator=torch.Generator().manual_seed(seed))
     return Problem(model, trees.map_tensors(lambda w: w.double(), params), tokens)

@@ -13,7 +13,7 @@ from torch import Tensor
 from gnflow.compiler.average import begin_average, follow
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import State
-from gnflow.data.batches import Batches, held_out
+from gnflow.data.batches import Batches, take_held_out
 from gnflow.metrics.protocol import Metric, Moment
 from gnflow.objective import Metrics, Objective, Params, Tokens
 from gnflow.spec.experiment import Experiment
@@ -76,7 +76,7 @@ class Quadratic:
         average = begin_average(self.average, params)
         return State(0, params, Momentum(torch.zeros((), dtype=torch.int64), momentum), average)
 
-    def template(self) -> State:
+    def make_template(self) -> State:
         return self.init({"weight": torch.empty(VOCABULARY, device="meta")})._replace(
             optimizer=Momentum(
                 torch.empty((), dtype=torch.int64, device="meta"), {"weight": torch.empty(VOCABULARY, device="meta")}
@@ -95,7 +95,7 @@ class Quadratic:
         average = follow(state.average, self.average, state.params, state.step + 1, self.steps)
         return state._replace(step=state.step + 1, average=average), metrics
 
-    def moment(self, state: State, batch: Tensor, before: Params) -> Moment:
+    def make_moment(self, state: State, batch: Tensor, before: Params) -> Moment:
         return Moment(state.step, state.params, before, self, state.optimizer, self.objective, batch)
 
     def evaluate(self, at: Moment, due: Callable[[Metric], bool]) -> Metrics:
@@ -103,7 +103,7 @@ class Quadratic:
             return {}
         return {"loss/held_out": torch.stack([self.objective.value(at.params, tokens) for tokens in at.batch]).mean()}
 
-    def compile_seconds(self) -> float:
+    def sum_compile_seconds(self) -> float:
         return 0.0
 
 
@@ -115,7 +115,7 @@ def poisoned(*steps: int, row: int = 2) -> np.ndarray:
     """A text with one poisoned token in this row of the second micro-batch of each of these steps."""
     train, order = tokens(), Batches(tokens(), 4, 8, seed=0)
     for step in steps:
-        train[int(order.row_numbers((step - 1) * MICROBATCHES + 1, 1)[0][row]) * 8 + 4] = POISON
+        train[int(order.find_rows((step - 1) * MICROBATCHES + 1, 1)[0][row]) * 8 + 4] = POISON
     return train
 
 
@@ -133,14 +133,14 @@ def trained(
             plan,
             program,
             Batches(tokens() if train is None else train, 4, 8, seed=0),
-            held_out(tokens(2_000), 4, 8, 2),
+            take_held_out(tokens(2_000), 4, 8, 2),
             directory,
             directory / "checkpoints",
             Recorder(journal, plan, observers),
             stop,
         )
         stop.patient = True
-        newest = checkpoint.newest(directory / "checkpoints", journal.reaches).path
+        newest = checkpoint.find_newest(directory / "checkpoints", journal.reaches).path
         return session.train(session.resume(newest) if newest else session.begin(program.first()))
 
 

@@ -18,11 +18,11 @@ from gnflow.workspace import Workspace
 def main(*runs: str) -> int:
     import gnflow.track.logged_model  # noqa: F401
 
-    uri = location.tracking_uri(Workspace.find(Path.cwd()))
+    uri = location.find_tracking_uri(Workspace.find(Path.cwd()))
     together = Barrier(len(runs))
 
     def work(run: str) -> int:
-        store.opened(uri).search_experiments(max_results=1)  # a first look takes as long as all the rest
+        store.open_client(uri).search_experiments(max_results=1)  # a first look takes as long as all the rest
         together.wait()
         return track([Path(run)])
 

@@ -34,7 +34,7 @@ class Watcher:
         self.period = period
         self.seen: list[tuple[int, int, int, int]] = []
 
-    def recorded(self, record: Record) -> None:
+    def hear(self, record: Record) -> None:
         if isinstance(record, Step) and record.step % self.period == 0:
             gc.collect()
             ctypes.CDLL(None).malloc_trim(0)

@@ -18,7 +18,7 @@ from tiny import tiny, write_project
 from typer.core import TyperGroup
 
 from gnflow.cli import app
-from gnflow.spec.canonical import written
+from gnflow.spec.canonical import format_value
 from gnflow.spec.load import load
 
 LANGUAGES = {"python", "yaml", "toml", "json", "sh", "text"}
@@ -43,7 +43,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     spec = {**tiny("gauss_newton", "full_gn"), "tracking": "mlflow"}
     (root / "specs").mkdir()
     for name in ("specs/full_gn.yaml", "my_run.yaml"):
-        (root / name).write_text("\n".join(f"{key}: {written(value)}" for key, value in spec.items()) + "\n")
+        (root / name).write_text("\n".join(f"{key}: {format_value(value)}" for key, value in spec.items()) + "\n")
     monkeypatch.chdir(root)
     return root
 
@@ -69,11 +69,11 @@ def _logged_model(project: Path) -> str:
     from mlflow import MlflowClient, set_tracking_uri
 
     from gnflow.commands.run import run
-    from gnflow.track.location import tracking_uri
+    from gnflow.track.location import find_tracking_uri
     from gnflow.workspace import Workspace
 
     assert run(Path("my_run.yaml")) == 0
-    uri = tracking_uri(Workspace(project))
+    uri = find_tracking_uri(Workspace(project))
     set_tracking_uri(uri)
     client = MlflowClient(uri)
     [model] = client.search_logged_models([each.experiment_id for each in client.search_experiments()])

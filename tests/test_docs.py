@@ -1,16 +1,18 @@
-"""What docs/as_library.md and docs/api.md show is what happens."""
+"""What docs/as_library.md, docs/api.md and docs/methods.md show is what happens."""
 
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 import torch
 
 import gnflow
+from gnflow.spec.built_in import BUILT_IN
 
 ROOT = Path(__file__).parents[1]
 LOOP, _, SPAWN = re.findall(
@@ -45,6 +47,22 @@ def test_every_example_of_the_api_runs_one_after_the_other(tmp_path: Path, monke
     for name in re.findall(r"^\| `gnflow\.(\w+)", page, flags=re.MULTILINE):
         assert name in gnflow.__all__
     assert set(re.findall(r"gnflow\.(\w+)", page)) >= set(gnflow.__all__)
+
+
+def test_the_page_of_methods_names_every_built_in_rule_and_its_examples_run() -> None:
+    page = (ROOT / "docs" / "methods.md").read_text()
+    assert not [kind for kind in BUILT_IN["optimizers"] if f"| `{kind}` |" not in page]
+    scope: dict[str, Any] = {}
+    for block in re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL):
+        exec(compile(block, "methods.md", "exec"), scope)
+    params, gradients = {"w": torch.ones(4, 3)}, {"w": torch.randn(4, 3)}
+    for name in ("on_a_sphere", "decaying"):
+        transform = scope[name]
+        updates, _ = transform.update(gradients, transform.init(params), params)
+        assert 0 < updates["w"].norm() < 0.1
+        if name == "on_a_sphere":
+            torch.testing.assert_close((params["w"] + updates["w"]).norm(), params["w"].norm())
+    assert scope["optimizer"].state[scope["model"].weight]["diagonal"].gt(0).all()
 
 
 def test_a_process_is_started_as_it_shows(tmp_path: Path) -> None:

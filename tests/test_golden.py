@@ -6,13 +6,13 @@ import golden
 import pytest
 
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.grammar import shapes
+from gnflow.spec.grammar import list_shapes
 
 STORED = golden.load()
 
 
 def test_every_kind_of_optimizer_has_a_trajectory() -> None:
-    kinds = set(shapes(Experiment)["optimizer"].kinds)
+    kinds = set(list_shapes(Experiment)["optimizer"].kinds)
     assert {optimizer["kind"] for optimizer in golden.OPTIMIZERS.values()} == kinds
     assert STORED.keys() == golden.OPTIMIZERS.keys()
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 import gnflow
 from gnflow.compiler.program import Program
-from gnflow.models.attention import Attention, flash, plain
+from gnflow.models.attention import Attention, attend_flash, attend_plain
 from gnflow.objective import Params, Tokens
-from gnflow.train.reproducible import reproducible
+from gnflow.train.reproducible import make_reproducible
 from gnflow.workspace import Workspace
 
 SPEC = """
@@ -71,13 +71,13 @@ def test_a_run_on_the_gpu_follows_the_one_on_the_cpu(optimizer: str, tmp_path: P
 def test_compiled_equals_eager_on_the_gpu_without_recompiling(optimizer: str, tmp_path: Path) -> None:
     compiled = program(tmp_path, optimizer)
     _, losses = trained(compiled)
-    assert set(compiled.graphs().values()) == {1}
+    assert set(compiled.count_graphs().values()) == {1}
     assert losses == pytest.approx(trained(program(tmp_path, optimizer, mode="off"))[1], rel=2e-3)
 
 
 @each_optimizer
 def test_the_same_steps_give_the_same_bits_on_the_gpu(optimizer: str, tmp_path: Path) -> None:
-    with reproducible(Workspace(tmp_path)):
+    with make_reproducible(Workspace(tmp_path)):
         first, _ = trained(program(tmp_path, optimizer))
         second, _ = trained(program(tmp_path, optimizer))
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
@@ -110,12 +110,14 @@ def pushed(attention: Attention, parts: list[Tensor]) -> Tensor:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_tangent_of_flash_attention_on_the_gpu_is_that_of_plain(shape: tuple[int, ...]) -> None:
     parts = [torch.randn(shape, device="cuda") for _ in range(6)]
-    expected = pushed(plain, [part.double() for part in parts])
-    torch.testing.assert_close(pushed(flash, parts).double(), expected, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(pushed(flash, [part.double() for part in parts]), expected, rtol=1e-10, atol=1e-12)
+    expected = pushed(attend_plain, [part.double() for part in parts])
+    torch.testing.assert_close(pushed(attend_flash, parts).double(), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        pushed(attend_flash, [part.double() for part in parts]), expected, rtol=1e-10, atol=1e-12
+    )
     rounded = [part.bfloat16() for part in parts]
-    expected = pushed(plain, [part.double() for part in rounded])
-    torch.testing.assert_close(pushed(flash, rounded).double(), expected, rtol=3e-2, atol=4e-2)
+    expected = pushed(attend_plain, [part.double() for part in rounded])
+    torch.testing.assert_close(pushed(attend_flash, rounded).double(), expected, rtol=3e-2, atol=4e-2)
 
 
 def test_the_curved_gradient_with_flash_attention_on_the_gpu_is_that_with_plain(tmp_path: Path) -> None:
@@ -131,7 +133,7 @@ def test_the_curved_gradient_with_flash_attention_on_the_gpu_is_that_with_plain(
             found, at = other.objective.curved(point, anchor, tokens)
             torch.testing.assert_close(at, value, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(found, gradient, rtol=1e-3, atol=1e-4)
-    assert set(compiled.graphs().values()) == {1}
+    assert set(compiled.count_graphs().values()) == {1}
 
 
 def test_flash_attention_and_its_tangent_take_no_memory_of_time_times_time_on_the_gpu() -> None:
@@ -145,6 +147,6 @@ def test_flash_attention_and_its_tangent_take_no_memory_of_time_times_time_on_th
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
 
-    assert peak(flash, 4096) < 3 * peak(flash, 2048)
-    assert peak(plain, 4096) > 3 * peak(plain, 2048)
-    assert peak(flash, 4096) < peak(plain, 4096) / 4
+    assert peak(attend_flash, 4096) < 3 * peak(attend_flash, 2048)
+    assert peak(attend_plain, 4096) > 3 * peak(attend_plain, 2048)
+    assert peak(attend_flash, 4096) < peak(attend_plain, 4096) / 4

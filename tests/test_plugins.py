@@ -16,12 +16,14 @@ from gnflow.compiler import methods
 from gnflow.compiler.plan import plan
 from gnflow.errors import EnvironmentProblem, SpecError
 from gnflow.optim import as_torch
-from gnflow.spec.explain import below
-from gnflow.spec.kinds import within
+from gnflow.spec.explain import explain_below
+from gnflow.spec.kinds import Kinds, use_kinds_of
 from gnflow.spec.load import load
-from gnflow.spec.schema import schema
+from gnflow.spec.named import Named
+from gnflow.spec.schema import make_schema
 from gnflow.study.design.load import load as load_study
 from gnflow.train.loop import run
+from gnflow.train.plugins import list_plugins
 from gnflow.train.run import Run
 from gnflow.verify.checks import select_checks
 from gnflow.verify.subject import shrink
@@ -61,16 +63,19 @@ def test_its_kind_and_its_keys_are_suggested_where_they_are_misspelt(project: Pa
 
 def test_explain_says_what_its_class_says(project: Path) -> None:
     loaded = load(plugged.write_spec(project))
-    with within(loaded.workspace):
-        [row] = below(loaded, "optimizer.memory")
+    with use_kinds_of(loaded.workspace):
+        [row] = explain_below(loaded, "optimizer.memory")
         assert row.help == "Weight of the old momentum in the new one."
-        assert "`lion`" in str(below(loaded, "optimizer")[0].allowed) or "lion" in below(loaded, "optimizer")[0].allowed
+        assert (
+            "`lion`" in str(explain_below(loaded, "optimizer")[0].allowed)
+            or "lion" in explain_below(loaded, "optimizer")[0].allowed
+        )
 
 
 def test_the_schema_of_the_project_has_it_and_the_committed_one_has_not(project: Path) -> None:
-    with within(Workspace(project)):
-        assert "memory" in schema()["$defs"]["LionMethod"]["properties"]
-    assert "LionMethod" not in schema()["$defs"]
+    with use_kinds_of(Workspace(project)):
+        assert "memory" in make_schema()["$defs"]["LionMethod"]["properties"]
+    assert "LionMethod" not in make_schema()["$defs"]
 
 
 def test_a_spec_is_scaffolded_for_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +132,7 @@ def test_what_a_run_used_is_in_its_provenance_and_a_change_is_seen(project: Path
     [session] = json.loads((done.directory / "provenance.json").read_text())["sessions"]
     [used] = session["plugins"]
     assert (used["group"], used["kind"], used["file"]) == ("optimizers", "lion", str(project / "my_optimizers.py"))
+    assert used["replaces"] == "gnflow.optim.lion:LionRule"
     (project / "my_optimizers.py").write_text(LION + "\n# another line\n")
     again = run(Run.load(done.directory).experiment, Workspace(project), project / "runs" / "again")
     from gnflow.study.circumstances import find_changes
@@ -136,14 +142,14 @@ def test_what_a_run_used_is_in_its_provenance_and_a_change_is_seen(project: Path
 
 def test_a_file_can_be_tried_without_a_pyproject(project: Path) -> None:
     (project / "pyproject.toml").unlink()
-    spec = plugged.write_spec(project)
+    spec = plugged.write_spec(project, "{kind: lion, memory: 0.5}")
     command = [sys.executable, "-m", "gnflow", "--plugin", project / "my_optimizers.py", "check", spec]
     assert subprocess.run(command, check=False).returncode == 0
-    assert "unknown kind `lion`" in problem(spec)
+    assert "unknown key `memory` in `optimizer` (lion)" in problem(spec)
 
 
 def test_the_transform_serves_a_loop_of_ones_own(project: Path) -> None:
-    with within(Workspace(project)):
+    with use_kinds_of(Workspace(project)):
         rule = load(plugged.write_spec(project)).experiment.optimizer
     transform = methods.build_transform(rule, lambda count: 1.0)
     weight = torch.nn.Parameter(torch.ones(3, 2))
@@ -170,7 +176,7 @@ BAD = {
     "another kind": (swapped('["lion"] = "lion"', '["tiger"] = "tiger"'), "the class calls itself `tiger`"),
     "a field that every optimizer has": (
         swapped("    beta: Fraction = 0.9", "    clip: Fraction = 0.5\n    beta: Fraction = 0.9"),
-        "`clip` means something to every optimizer already",
+        "`clip` is already an attribute of every optimizer",
     ),
     "no factory": (swapped('    factory = "my_optimizers:lion"\n', ""), "the class has no `factory`"),
 }
@@ -182,7 +188,7 @@ BAD_WHEN_BUILT = {
         swapped("    return Transform(init, update)", ""),
         "returned nothing, expected Transform",
     ),
-    "an update of another shape": (swapped(".sign() for", ".sign().sum() for"), "has shape (), expected (2, 257, 16)"),
+    "an update of another shape": (swapped(".sign() for", ".sign().sum() for"), "has shape (); expected (2, 257, 16)"),
     "a state that is no tensors": (swapped("make_counter(params)", "3"), "its state holds 3 at `updates`"),
     "a state with a plain dict": (
         swapped(
@@ -244,6 +250,23 @@ def test_a_name_that_is_taken_is_an_error_that_names_both_places(project: Path) 
     assert "pyproject.toml:3 (my_optimizers:Lion)" in str(caught.value)
 
 
+def test_a_built_in_kind_that_came_later_gives_way_to_that_of_a_project(project: Path) -> None:
+    spec = plugged.write_spec(project)
+    with use_kinds_of(Workspace(project)):
+        assert load(spec).experiment.optimizer.factory == "my_optimizers:lion"
+    (project / "pyproject.toml").unlink()
+    built_in = load(spec).experiment
+    assert built_in.optimizer.factory == "gnflow.optim.lion:lion"
+    assert list_plugins(built_in) == []
+
+
+def test_two_kinds_from_outside_do_not_give_way_to_each_other(project: Path) -> None:
+    twice = [Named("optimizers", "lion", f"{name}:Lion", name) for name in ("one", "two")]
+    assert Kinds(None, (twice[0],)).find("optimizers", "lion").replaces == "gnflow.optim.lion:LionRule"  # type: ignore[union-attr]
+    with pytest.raises(EnvironmentProblem, match=r"named twice: by one \(one:Lion\) and by two \(two:Lion\)"):
+        Kinds(None, tuple(twice))
+
+
 def test_what_a_spec_gets_wrong_is_told_at_its_place(project: Path) -> None:
     text = LION.replace("import FirstOrder,", "import FirstOrder, refuse,").replace(
         "class LionState",
@@ -292,12 +315,13 @@ def test_an_installed_distribution_brings_kinds_by_entry_point(tmp_path: Path) -
 import sys
 sys.path.append({str(site)!r})
 from gnflow.spec.load import load
+from gnflow.spec.named import Named
 experiment = load({str(plugged.write_spec(root))!r}).experiment
-from gnflow.train.plugins import plugins_of
-print(plugins_of(experiment)[0].version)
+from gnflow.train.plugins import list_plugins
+print(list_plugins(experiment)[0].version, list_plugins(experiment)[0].replaces)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "lions 1.2"
+    assert done.stdout.strip() == "lions 1.2 gnflow.optim.lion:LionRule"
 
 
 def test_its_model_trains_under_muon(project: Path) -> None:
@@ -340,17 +364,18 @@ arms: {lion: ../../own.yaml}
 def test_a_built_in_optimizer_is_one_file_and_one_row(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gnflow.optim
     from gnflow.spec.built_in import BUILT_IN
-    from gnflow.spec.kinds import Kinds
 
-    (project / "in_house.py").write_text(LION.replace("my_optimizers:lion", "in_house:lion"))
+    (project / "in_house.py").write_text(
+        LION.replace("my_optimizers:lion", "in_house:lion").replace('["lion"] = "lion"', '["tiger"] = "tiger"')
+    )
     (project / "pyproject.toml").unlink()
     monkeypatch.syspath_prepend(str(project))
-    monkeypatch.setitem(BUILT_IN["optimizers"], "lion", "in_house:Lion")  # type: ignore[arg-type]
-    monkeypatch.setattr("gnflow.spec.kinds._known", lambda project, changed, tried: Kinds(project, tried))
-    experiment = load(plugged.write_spec(project, "{kind: gauss_newton, inner: lion, inner_steps: 2}")).experiment
+    monkeypatch.setitem(BUILT_IN["optimizers"], "tiger", "in_house:Lion")  # type: ignore[arg-type]
+    monkeypatch.setattr("gnflow.spec.kinds._read_kinds", lambda project, changed, tried: Kinds(project, tried))
+    experiment = load(plugged.write_spec(project, "{kind: gauss_newton, inner: tiger, inner_steps: 2}")).experiment
     assert run(experiment, Workspace(project)).summary["status"] == "complete"
-    assert gnflow.optim.lion.__module__ == "in_house"  # type: ignore[attr-defined]
-    monkeypatch.delattr("gnflow.optim.lion")
+    assert gnflow.optim.tiger.__module__ == "in_house"  # type: ignore[attr-defined]
+    monkeypatch.delattr("gnflow.optim.tiger")
 
 
 LARS = '''

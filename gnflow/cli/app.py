@@ -43,6 +43,22 @@ Targets = Annotated[
         show_default=False,
     ),
 ]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        metavar="TOKENS",
+        help="Compare losses at the end of schedules that all spend so many tokens.",
+        show_default=False,
+    ),
+]
+Sigma = Annotated[
+    float | None,
+    typer.Option(
+        min=1e-9,
+        help="With --budget: the known standard deviation of the loss over seeds, for z-tests.",
+        show_default=False,
+    ),
+]
 Reference = Annotated[
     str | None,
     typer.Option(

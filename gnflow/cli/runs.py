@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gnflow import streams
-from gnflow.cli.app import Json, Reference, Run, Runs, Targets, app
+from gnflow.cli.app import Budget, Json, Reference, Run, Runs, Sigma, Targets, app
 
 
 @app.command()
@@ -30,12 +30,26 @@ def compare(
     runs: Runs,
     targets: Targets = None,
     reference: Reference = None,
+    budget: Budget = None,
+    sigma: Sigma = None,
+    everything: Annotated[bool, typer.Option("--all", help="Print all tables.")] = False,
     json: Json = False,
 ) -> None:
     """Compare costs to a target, or losses at equal budgets."""
     from gnflow.commands.compare import compare
 
-    raise typer.Exit(compare(runs, targets=targets or (), reference=reference, json=json))
+    aims = targets or ()
+    raise typer.Exit(
+        compare(
+            runs,
+            targets=aims,
+            reference=reference,
+            budget=budget,
+            sigma=sigma,
+            everything=everything,
+            json=json,
+        )
+    )
 
 
 @app.command()
@@ -46,6 +60,8 @@ def report(
     ),
     targets: Targets = None,
     reference: Reference = None,
+    budget: Budget = None,
+    sigma: Sigma = None,
     title: Annotated[
         str | None, typer.Option(help="Give the page this title. Default: the arms and the target.", show_default=False)
     ] = None,
@@ -54,7 +70,10 @@ def report(
     from gnflow.commands.report import report
 
     streams.tolerate_failures()
-    raise typer.Exit(report(runs, output=output, targets=targets or (), reference=reference, title=title))
+    aims = targets or ()
+    raise typer.Exit(
+        report(runs, output=output, targets=aims, reference=reference, title=title, budget=budget, sigma=sigma)
+    )
 
 
 @app.command()

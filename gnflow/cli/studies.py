@@ -1,7 +1,7 @@
 """The verbs of a study."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,7 +10,8 @@ from gnflow.cli.app import Json, RunDir, Sets, Spec, app
 
 study = typer.Typer(help="Compare several methods, with tuning, seeds and a DVC pipeline.", no_args_is_help=True)
 app.add_typer(study, name="study")
-Study = Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of a study.yaml.", show_default=False)]
+Measure = Literal["parameters", "tokens", "flops"]
+Study = Annotated[Path, typer.Argument(metavar="STUDY", help="A folder with a study.yaml.", show_default=False)]
 
 
 @study.command("plan")
@@ -45,6 +46,41 @@ def choose_values(
 
     streams.tolerate_failures()
     raise typer.Exit(choose_values(folder, arm))
+
+
+@study.command("widen")
+def widen_space(
+    folder: Study,
+    arms: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARM]...", help="Default: all with trials.", show_default=False)
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="To add to an arm. Default: half as many as it has.", show_default=False)
+    ] = None,
+) -> None:
+    """Add trials beyond the ranges whose best value lies at an edge."""
+    from gnflow.commands.study import widen
+
+    streams.tolerate_failures()
+    raise typer.Exit(widen(folder, arms or (), trials=trials))
+
+
+@study.command("scaling")
+def fit_scales(
+    folder: Study,
+    against: Annotated[
+        Measure | None, typer.Option(help="Size of a scale. Default: the one that differs.", show_default=False)
+    ] = None,
+    at: Annotated[
+        list[float] | None, typer.Option(metavar="SIZE", help="Predict losses there.", show_default=False)
+    ] = None,
+    chart: Annotated[Path | None, typer.Option(help="Draw to this .svg or .png file.", show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """Fit one scaling law to the methods of a study over its scales."""
+    from gnflow.commands.scaling import scaling
+
+    raise typer.Exit(scaling(folder, against=against, at=at or (), chart=chart, json=json))
 
 
 @study.command("run")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from gnflow.commands.lacking import find_missing
 from gnflow.spec.load import load
-from gnflow.spec.problems import Problem, SpecProblems, shown
+from gnflow.spec.problems import Problem, SpecProblems, shorten_path
 
 
 class CheckResult(NamedTuple):
@@ -19,7 +19,7 @@ class CheckResult(NamedTuple):
     def to_json(self, spec: Path) -> dict[str, object]:
         """Return the JSON entry of one spec; `lacks` is left out if it is empty."""
         problems = [problem.to_json() for problem in self.problems]
-        return {"spec": shown(spec), "ok": not problems, "problems": problems} | (
+        return {"spec": shorten_path(spec), "ok": not problems, "problems": problems} | (
             {"lacks": list(self.lacks)} if self.lacks else {}
         )
 
@@ -35,7 +35,7 @@ def check(specs: Sequence[Path], *, sets: Sequence[str] = (), json: bool) -> int
         for text in dict.fromkeys(str(problem) for checked in found.values() for problem in checked.problems):
             print(text, end="\n\n")
         for spec, checked in found.items():
-            print(f"{shown(spec)}: {_count_problems(checked.problems)}")
+            print(f"{shorten_path(spec)}: {_count_problems(checked.problems)}")
             for sentence in checked.lacks:
                 print(f"  missing for a run: {sentence}")
     return SpecProblems.exit_code if bad else 0

@@ -12,6 +12,8 @@ from gnflow.study.comparison import Comparison
 from gnflow.study.comparison import compare as compared
 from gnflow.study.find import read_runs, report_unread
 from gnflow.study.intervals import Interval
+from gnflow.study.lead import tell_answer
+from gnflow.study.matrix import Matrix, make_matrix
 from gnflow.study.profile import Profile
 from gnflow.study.ratios import Estimate
 from gnflow.study.results import Result
@@ -19,27 +21,66 @@ from gnflow.study.scores import METRIC, WORDS
 from gnflow.study.tables import Table
 
 COUNTS = ("passes", "tokens", "tokens/solve", "tokens/search", "flops")
+FEW = 4  # number of arms up to which the verdict on each is printed
 TAUS = (1.0, 1.5, 2.0, 4.0)
 
 
-def compare(runs: Sequence[Path], *, targets: Sequence[float], reference: str | None, json: bool) -> int:
-    """Print the comparison as tables with a verdict in words, or as JSON. Return 7 if a run was left out, else 0."""
+def compare(
+    runs: Sequence[Path],
+    *,
+    targets: Sequence[float],
+    reference: str | None,
+    json: bool,
+    budget: float | None = None,
+    sigma: float | None = None,
+    everything: bool = False,
+) -> int:
+    """Print the comparison as tables with a verdict in words, or as JSON. Returns 7 if a run had to be left out."""
     found = read_runs(runs)
-    comparison = compared(found.runs, targets, reference)
+    comparison = compared(found.runs, targets, reference, budget=budget, sigma=sigma)
     if json:
         print(json_text.dumps(comparison.to_json(), indent=2, allow_nan=False))
     else:
-        _print(comparison)
+        _print(comparison, everything)
     return report_unread(found.unread)
 
 
-def _print(comparison: Comparison) -> None:
+def _print(comparison: Comparison, everything: bool) -> None:
+    """Print the answer in one sentence and the matrix; all tables and sentences if there are few arms or if asked."""
     console = tables.make_console()
-    for table in _make_tables(comparison):
-        console.print(table)
+    console.print(tell_answer(comparison))
+    console.print()
+    if matrix := make_matrix(comparison):
+        console.print(_make_matrix_table(matrix))
+        console.print("\n".join(matrix.notes))
         console.print()
-    for sentence in (*comparison.verdict, *(f"warning: {warning}" for warning in comparison.warnings)):
-        console.print(sentence)
+    if everything:
+        for table in _make_tables(comparison):
+            console.print(table)
+            console.print()
+    several = len(comparison.verdict) > 1 or comparison.verdict[:1] != (tell_answer(comparison),)
+    if several and (everything or len(comparison.arms) <= FEW):
+        for sentence in comparison.verdict:
+            console.print(sentence)
+    for warning in comparison.warnings:
+        console.print(f"warning: {warning}")
+    if not everything:
+        console.print("`--all` prints every target, interval, p-value and the settings of the arms.")
+
+
+def _make_matrix_table(matrix: Matrix) -> Table:
+    reached = any(row.reached for row in matrix.rows)
+    beside = [any(row.cells[place].beside for row in matrix.rows) for place in range(len(matrix.columns))]
+    columns = ["arm", *(["reached"] if reached else [])]
+    for name, shown in zip(matrix.columns, beside, strict=True):
+        columns += [name, *(["x" if reached else "diff"] if shown else [])]
+    table = tables.Table(matrix.title, columns, 1)
+    for row in matrix.rows:
+        cells = [row.arm, *([row.reached] if reached else [])]
+        for cell, shown in zip(row.cells, beside, strict=True):
+            cells += [cell.value, *([cell.beside or figures.MISSING] if shown else [])]
+        table.add_row(*cells)
+    return table
 
 
 def _make_tables(comparison: Comparison) -> Iterator[Table]:

@@ -181,10 +181,10 @@ def _find_kernels(device: str) -> str:
 
 def _check_compiler(workspace: Workspace) -> Iterator[Finding]:
     """Check whether Inductor can build CPU code, as a run does before it compiles."""
-    kept, later = toolchain.cache(workspace), "until then runs are eager and slower"
-    problem = toolchain.problem("cpu", kept.directory)
+    kept, later = toolchain.find_cache(workspace), "until then runs are eager and slower"
+    problem = toolchain.find_problem("cpu", kept.directory)
     if problem is None:
-        yield Finding("C++ compiler", "ok", f"{toolchain.compiler()}, with OpenMP and Python's headers")
+        yield Finding("C++ compiler", "ok", f"{toolchain.find_compiler()}, with OpenMP and Python's headers")
     elif os.environ.get("CXX"):
         yield Finding("C++ compiler", "missing", problem, f"correct CXX, or unset it; {later}")
     else:
@@ -196,7 +196,7 @@ def _check_compiler(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _check_run_directory(workspace: Workspace) -> Finding:
-    place = toolchain.nearest(workspace.runs)
+    place = toolchain.find_nearest(workspace.runs)
     try:
         with tempfile.NamedTemporaryFile(dir=place):
             pass
@@ -207,7 +207,7 @@ def _check_run_directory(workspace: Workspace) -> Finding:
 
 
 def _check_disk(workspace: Workspace) -> Finding:
-    free = shutil.disk_usage(toolchain.nearest(workspace.runs)).free
+    free = shutil.disk_usage(toolchain.find_nearest(workspace.runs)).free
     detail = f"{free / 2**30:.1f} GiB free"
     if free < SPACE_NEEDED:
         return Finding("disk", "note", detail, "a run stops with exit code 8 when the disk is full; make room")
@@ -224,7 +224,7 @@ def _check_sqlite() -> Finding:
 
 
 def _check_store(workspace: Workspace) -> Finding:
-    name, address = "MLflow store", location.tracking_uri(workspace)
+    name, address = "MLflow store", location.find_tracking_uri(workspace)
     shown = hide_secrets(address)
     try:
         location.check_available()

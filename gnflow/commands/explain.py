@@ -5,18 +5,18 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from gnflow.spec.canonical import written
-from gnflow.spec.explain import Explanation, below, explained
-from gnflow.spec.kinds import within
+from gnflow.spec.canonical import format_value
+from gnflow.spec.explain import Explanation, explain_all, explain_below
+from gnflow.spec.kinds import use_kinds_of
 from gnflow.spec.load import load
-from gnflow.spec.problems import excerpt
+from gnflow.spec.problems import quote_origin
 
 
 def explain(spec: Path, key: str | None, *, sets: Sequence[str], json: bool) -> int:
     """Print `key` and all keys inside it, or all keys if `key` is None. Return 0."""
     loaded = load(spec, sets)
-    with within(loaded.workspace):
-        return _print_rows(below(loaded, key) if key else explained(loaded), key, json)
+    with use_kinds_of(loaded.workspace):
+        return _print_rows(explain_below(loaded, key) if key else explain_all(loaded), key, json)
 
 
 def _print_rows(rows: Sequence[Explanation], key: str | None, json: bool) -> int:
@@ -37,7 +37,7 @@ def _format_entry(row: Explanation) -> str:
     lines = [f"{row.key} = {_format_value(row)}{unit}" if row.single else row.key]
     lines += textwrap.wrap(row.help, 100, initial_indent="  ", subsequent_indent="  ")
     lines.append(f"  allowed  {row.allowed}")
-    where = excerpt(row.origin).replace("\n", "\n" + " " * 11)
+    where = quote_origin(row.origin).replace("\n", "\n" + " " * 11)
     lines.append(f"  from     {row.origin}{where}")
     return "\n".join(lines)
 
@@ -49,4 +49,4 @@ def _format_table(rows: Sequence[Explanation]) -> str:
 
 
 def _format_value(row: Explanation) -> str:
-    return "[]" if row.value == () else written(row.value)
+    return "[]" if row.value == () else format_value(row.value)

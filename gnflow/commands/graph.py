@@ -34,7 +34,8 @@ def graph(spec: Path, *, sets: Sequence[str] = (), json: bool) -> int:
     short = _shorten(experiment)
     program = make_program(plan(short))
     if program.compiler is None:
-        raise EnvironmentProblem(f"{experiment.name} compiles nothing here: {toolchain.problem(program.plan.device)}")
+        lack = toolchain.find_problem(program.plan.device)
+        raise EnvironmentProblem(f"{experiment.name} compiles nothing on this machine: {lack}")
     program.compiler.fullgraph = False  # a break is shown, not refused
     with fresh_cache():
         state = program.init()
@@ -45,7 +46,7 @@ def graph(spec: Path, *, sets: Sequence[str] = (), json: bool) -> int:
             {"region": r.name, "nodes": r.graphs, "kernels": r.kernels, "seconds": r.seconds, "breaks": r.breaks}
             for r in regions
         ]
-        print(encoder.dumps({"seconds": program.compile_seconds(), "regions": rows}, indent=2))
+        print(encoder.dumps({"seconds": program.sum_compile_seconds(), "regions": rows}, indent=2))
         return 0
     console = tables.make_console()
     columns = ("region", "graphs", "nodes", "kernels", "seconds of compilation")
@@ -54,7 +55,7 @@ def graph(spec: Path, *, sets: Sequence[str] = (), json: bool) -> int:
         figures = (len(region.graphs), sum(region.graphs), region.kernels)
         table.add_row(region.name, *(f"{figure:,}" for figure in figures), f"{region.seconds:.1f}")
     console.print(table)
-    console.print(f"{program.compile_seconds():.1f} seconds in all, with nothing cached")
+    console.print(f"{program.sum_compile_seconds():.1f} seconds in all, with nothing cached")
     for region in regions:
         for place in region.breaks:
             console.print(f"`{region.name}` breaks: {place}", soft_wrap=True)
@@ -62,7 +63,7 @@ def graph(spec: Path, *, sets: Sequence[str] = (), json: bool) -> int:
 
 
 def _shorten(experiment: Experiment) -> Experiment:
-    """Gives a step as few calls of each region as there can be, and the regions their own shapes."""
+    """Give a step as few calls of each region as there can be, and the regions their own shapes."""
     method = experiment.optimizer
     if not isinstance(method, GaussNewton):
         return experiment

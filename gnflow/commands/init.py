@@ -39,7 +39,7 @@ def _make_git_repository(root: Path) -> str:
 def _ignore_files(root: Path) -> str:
     """Ignore runs, prepared data, the tracking store and the cache in Git; DVC keeps the important parts of them."""
     file = root / ".gitignore"
-    with disk.writing(file):
+    with disk.guard_write(file):
         before = file.read_text() if file.exists() else ""
     missing = [name for name in IGNORED if not {name, name.strip("/"), name[1:], name[:-1]} & set(before.splitlines())]
     if not missing:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gnflow.data.sources.needs import require
-from gnflow.data.sources.paths import existing
+from gnflow.data.sources.paths import find_existing
 from gnflow.errors import DataError, EnvironmentProblem
 from gnflow.spec.data import BPE, Bytes, PretrainedTokenizer, SourceKind
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.factory import imported, running
+from gnflow.spec.factory import guard_plugin, import_function
 from gnflow.spec.multimodal import ImageKind, Multimodal, PretrainedVQ
 from gnflow.spec.training import Checkpoint, Mlflow
 from gnflow.track.location import check_available
@@ -40,7 +40,7 @@ def _list_checks(experiment: Experiment, workspace: Workspace) -> Iterator[Calla
             yield lambda: _check_source(text, root)
         if isinstance(images, PretrainedVQ):
             yield lambda: require("transformers", "hf", "a pretrained image tokenizer")
-            yield lambda: existing(f"{images.path}/config.json", root, "data.image_tokenizer.path")
+            yield lambda: find_existing(f"{images.path}/config.json", root, "data.image_tokenizer.path")
     if isinstance(start := experiment.training.start, Checkpoint):
         yield lambda: _require_file(root / start.path, WEIGHTS, "training.start.path")
     if isinstance(experiment.tracking, Mlflow):
@@ -49,8 +49,8 @@ def _list_checks(experiment: Experiment, workspace: Workspace) -> Iterator[Calla
 
 def _check_source(source: SourceKind | ImageKind, root: Path) -> None:
     if source.needs:
-        needs = imported(source, "needs")
-        with running(source, f"`{source.needs}`"):
+        needs = import_function(source, "needs")
+        with guard_plugin(source, f"`{source.needs}`"):
             needs(source, root)
 
 

@@ -12,11 +12,11 @@ from gnflow.commands.lacking import find_missing
 from gnflow.data.sources import shakespeare
 from gnflow.errors import DiskProblem, EnvironmentProblem, GnflowError, SpecError
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.grammar import shapes
-from gnflow.spec.kinds import within
+from gnflow.spec.grammar import list_shapes
+from gnflow.spec.kinds import use_kinds_of
 from gnflow.spec.load import load
-from gnflow.spec.scaffold import BUDGET, BUDGETS, SHAKESPEARE, derived, example, kinds, whole
-from gnflow.spec.suggest import nearest
+from gnflow.spec.scaffold import BUDGET, BUDGETS, SHAKESPEARE, list_kinds, make_example, write_derived, write_whole
+from gnflow.spec.suggest import find_nearest
 from gnflow.spec.tree import Plain
 from gnflow.track.description import read_json
 from gnflow.track.location import check_available
@@ -44,14 +44,14 @@ def write_spec(name: str, *, optimizer: str | None = None, base: Path | None = N
 
     Raises Refused for an invalid name or optimizer and for an existing file, and SpecError for a bad base.
     """
-    with within(Workspace.find(Path.cwd())):
+    with use_kinds_of(Workspace.find(Path.cwd())):
         return _write(name.removesuffix(".yaml"), optimizer, base)
 
 
 def _write(name: str, optimizer: str | None, base: Path | None) -> int:
-    if optimizer is not None and optimizer not in kinds():
-        near = nearest(optimizer, kinds())
-        hint = f"; did you mean `{near}`?" if near else f"; the optimizers are {', '.join(kinds())}"
+    if optimizer is not None and optimizer not in list_kinds():
+        near = find_nearest(optimizer, list_kinds())
+        hint = f"; did you mean `{near}`?" if near else f"; the optimizers are {', '.join(list_kinds())}"
         raise Refusal(f"there is no optimizer `{optimizer}`{hint}")
     file = _choose_file(name)
     experiment, text = _compose_spec(name, optimizer, base, file)
@@ -78,18 +78,18 @@ def _write(name: str, optimizer: str | None, base: Path | None) -> int:
 def _compose_spec(name: str, optimizer: str | None, base: Path | None, file: Path) -> tuple[Experiment, str]:
     """Return the experiment and the text of its spec."""
     try:
-        experiment = example(name, optimizer or DEFAULT, _choose_source())
+        experiment = make_example(name, optimizer or DEFAULT, _choose_source())
     except ValidationError:
-        raise Refusal(f"`{name}` cannot name a run: expected {shapes(Experiment)['name'].words}") from None
+        raise Refusal(f"`{name}` cannot name a run: expected {list_shapes(Experiment)['name'].words}") from None
     if base is None:
-        return experiment, whole(experiment) + _compose_tracking()
+        return experiment, write_whole(experiment) + _compose_tracking()
     found = load(base).experiment
     kind = optimizer or found.optimizer.kind
     method = found.optimizer if kind == found.optimizer.kind else experiment.optimizer
     other = {} if kind == found.optimizer.kind else {"tokens": None, **BUDGETS.get(kind, BUDGET)}
     training = found.training.model_copy(update=other)
     experiment = found.model_copy(update={"name": name, "optimizer": method, "training": training})
-    return experiment, derived(experiment, os.path.relpath(base, file.parent), other)
+    return experiment, write_derived(experiment, os.path.relpath(base, file.parent), other)
 
 
 def _compose_heading(name: str, file: Path) -> str:

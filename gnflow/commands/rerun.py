@@ -35,7 +35,7 @@ class Repetition:
         self.last = last
         self.reached = False
 
-    def recorded(self, record: Record) -> None:
+    def hear(self, record: Record) -> None:
         """Stop the run if this was the last step to repeat."""
         if isinstance(record, Step) and record.step == self.last and not self.reached:
             self.reached = True
@@ -77,7 +77,7 @@ def _open_place(directory: Path, keep: Path | None) -> Iterator[Path]:
         yield keep
         return
     beside = directory.resolve().parent
-    with disk.writing(beside):
+    with disk.guard_write(beside):
         place = Path(tempfile.mkdtemp(prefix=f".rerun_{directory.resolve().name}_", dir=beside))
         place.chmod(0o755)  # a directory that is kept is a run like any other
     try:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from gnflow.study import figures, state, tables
 from gnflow.study.find import find
 from gnflow.study.scores import METRIC, score_run, select_numbers
-from gnflow.track.description import leaves, read_json
+from gnflow.track.description import flatten, read_json
 from gnflow.train.journal import JOURNAL, Reading, read
 from gnflow.train.run import Run
 
@@ -109,7 +109,7 @@ def _describe_section(run: Run, section: str) -> str:
     """List the keys of a section of the spec that differ from the defaults."""
     part: BaseModel = getattr(run.experiment, section)
     kind = getattr(part, "kind", None)
-    said = [f"{key} {value}" for key, value in leaves(part.model_dump(mode="json", exclude_defaults=True))]
+    said = [f"{key} {value}" for key, value in flatten(part.model_dump(mode="json", exclude_defaults=True))]
     return ", ".join(([kind] if kind else []) + [item for item in said if not item.startswith("kind ")])
 
 

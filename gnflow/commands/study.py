@@ -69,6 +69,25 @@ def choose_values(folder: Path, arm: str) -> int:
     return 0
 
 
+def widen(folder: Path, arms: Sequence[str], *, trials: int | None) -> int:
+    """Add trials beyond every range whose best value lies at its edge, record them, and write the pipeline."""
+    from gnflow.study.design import pipeline, widening
+
+    design = load(folder)
+    found = [
+        widening.widen(design, design.find_arm(name), trials)
+        for name in arms or [a.name for a in design.arms if a.trials]
+    ]
+    for outcome in found:
+        for sentence in outcome.sentences:
+            print(sentence)
+    if not any(outcome.added for outcome in found):
+        return 0
+    path = pipeline.write(load(folder))
+    print(f"next: {design.format_repro(design.make_relative(path))}")
+    return 0
+
+
 def run_job(spec: Path, *, sets: Sequence[str], run_dir: Path | None) -> int:
     """Take one run of a study. If it diverges, this is a result: it is printed, and the pipeline continues."""
     from gnflow.commands.run import run as train

@@ -7,7 +7,7 @@ from pathlib import Path
 from gnflow.errors import EnvironmentProblem, GnflowError
 from gnflow.study.find import find, walk
 from gnflow.track.mirror import StoreAway, replay
-from gnflow.train.journal import JOURNAL, first_line
+from gnflow.train.journal import JOURNAL, read_first_line
 from gnflow.workspace import Workspace
 
 
@@ -60,7 +60,7 @@ def _is_run(place: Path) -> bool:
 def _has_records(run: Path) -> bool:
     """Return whether a run has records to send. A journal that cannot be read counts, and is named when it is sent."""
     try:
-        return first_line(run / JOURNAL) is not None
+        return read_first_line(run / JOURNAL) is not None
     except OSError:
         return True
 
@@ -68,7 +68,7 @@ def _has_records(run: Path) -> bool:
 def _find_start(run: Path) -> float:
     """Return when the run began, so that a study begins with the first of its runs."""
     try:
-        line = first_line(run / JOURNAL)
+        line = read_first_line(run / JOURNAL)
         return float(json.loads(line)["time"]) if line else 0.0
     except (OSError, ValueError, LookupError, TypeError):
         return 0.0

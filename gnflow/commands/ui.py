@@ -8,7 +8,7 @@ from types import FrameType
 
 from gnflow.secrets import hide_secrets
 from gnflow.track import hosts, location, server
-from gnflow.train.signals import stopping
+from gnflow.train.signals import list_signals
 from gnflow.workspace import Workspace
 
 
@@ -19,19 +19,19 @@ def serve_ui(*, host: str = "127.0.0.1", port: int = 5000, allowed: Sequence[str
     """
     location.check_available()
     workspace = Workspace.find(Path.cwd())
-    uri = location.tracking_uri(workspace)
+    uri = location.find_tracking_uri(workspace)
     shown = hide_secrets(uri)
     if uri.startswith(("http://", "https://")):
         print(f"Runs are mirrored to {shown} ({location.VARIABLE}): open it in a browser.")
         return 0
     print(f"Starting MLflow on {shown} ...", flush=True)
-    previous = {number: signal.signal(number, _leave) for number in stopping()}
+    previous = {number: signal.signal(number, _leave) for number in list_signals()}
     try:
-        with server.serving(uri, host, port, workspace.mlflow / "ui.log", allowed) as process:
-            print(f"MLflow UI: {server.address(host, port)}  (Ctrl-C stops it)")
+        with server.serve(uri, host, port, workspace.mlflow / "ui.log", allowed) as process:
+            print(f"MLflow UI: {server.make_address(host, port)}  (Ctrl-C stops it)")
             if not hosts.is_loopback(host):
-                print(f"  It answers to {', '.join(hosts.names(host, allowed))}; --allow NAME adds a name.")
-            for name, page in server.charts(host, port).items():
+                print(f"  It answers to {', '.join(hosts.list_names(host, allowed))}; --allow NAME adds a name.")
+            for name, page in server.find_charts(host, port).items():
                 print(f"  charts of {name}: {page}")
             sys.stdout.flush()
             return process.wait()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from gnflow.compiler import toolchain
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load_all
-from gnflow.spec.problems import shown
+from gnflow.spec.problems import shorten_path
 
 FAILED = 1  # the exit code for faults of gnflow or a plug-in, as opposed to the spec or the machine
 
@@ -37,7 +37,10 @@ def verify(specs: Sequence[Path], *, sets: Sequence[str] = (), json: bool) -> in
     told = [{"ok": all(f.ok for f in findings), "checks": [f._asdict() for f in findings]} for findings in found]
     ok = all(one["ok"] for one in told)
     if json:
-        several = {"ok": ok, "specs": [{"spec": shown(spec), **one} for spec, one in zip(specs, told, strict=True)]}
+        several = {
+            "ok": ok,
+            "specs": [{"spec": shorten_path(spec), **one} for spec, one in zip(specs, told, strict=True)],
+        }
         print(encoder.dumps(told[0] if len(told) == 1 else several, indent=2))
     return 0 if ok else FAILED
 
@@ -54,7 +57,7 @@ def _verify(experiment: Experiment, *, aloud: bool) -> list[Finding]:
     # torch takes seconds to import, so bad specs are refused before.
     from gnflow.verify.subject import choose_device
 
-    problem = toolchain.problem(choose_device(experiment).type)
+    problem = toolchain.find_problem(choose_device(experiment).type)
     compiling = not problem and experiment.compile.mode != "off"
     found = []
     for finding in _run_checks(experiment, compiling):

@@ -25,14 +25,14 @@ class Average(NamedTuple):
 
 
 def begin_average(rule: WeightAverage | None, params: Params) -> Average | None:
-    """Returns an average over no steps in the shapes of `params`, or None if the spec asks for none."""
+    """Return an average over no steps in the shapes of `params`, or None if the spec asks for none."""
     return None if rule is None else Average(trees.clone(params), 0)
 
 
 def follow(
     average: Average | None, rule: WeightAverage | None, params: Params, step: int, steps: int
 ) -> Average | None:
-    """Returns the average that includes the weights after step `step` of `steps`."""
+    """Return the average that includes the weights after step `step` of `steps`."""
     if average is None or rule is None:
         return average
     count = average.steps + 1

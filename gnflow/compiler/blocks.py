@@ -25,7 +25,7 @@ class BlockRegion(NamedTuple):
 def price_blocks(
     network: Model, problem: Objective, params: Params, tokens: Tensor, meter: Meter
 ) -> dict[str, BlockRegion]:
-    """Prices the region of each block of the model. `params` and `tokens` are on the meta device."""
+    """Price the region of each block of the model. `params` and `tokens` are on the meta device."""
     meter.price("curved", problem.curved, trees.pick(params, network.moving), params, tokens)
     whole, found = meter.regions["curved"].flops, {}
     for block, names in network.moving_blocks.items():
@@ -36,7 +36,7 @@ def price_blocks(
 
 
 def divide_by_block(problem: Objective, blocks: Mapping[str, tuple[str, ...]], jit: Jit) -> Objective:
-    """Passes the regions of an objective through `jit`, and once more for each block: block -> its parameters."""
+    """Pass the regions of an objective through `jit`, and once more for each block: block -> its parameters."""
     regions = compile_regions(problem, jit)
     curved = {frozenset(names): jit_for_block(jit, block)("curved", problem.curved) for block, names in blocks.items()}
     product = {
@@ -46,7 +46,7 @@ def divide_by_block(problem: Objective, blocks: Mapping[str, tuple[str, ...]], j
 
 
 def _dispatch(whole: Callable[..., R], parts: Mapping[frozenset[str], Callable[..., R]]) -> Callable[..., R]:
-    """Makes a function that uses the region in `parts` for exactly the parameters of a block, or else `whole`."""
+    """Make a function that uses the region in `parts` for exactly the parameters of a block, or else `whole`."""
 
     def call(asked: Params, anchor: Params, tokens: Tensor) -> R:
         return parts.get(frozenset(asked), whole)(asked, anchor, tokens)

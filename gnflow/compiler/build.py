@@ -1,4 +1,4 @@
-"""Builds models and objectives from a spec."""
+"""Build models and objectives from a spec."""
 
 from functools import cache
 from math import ceil
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gnflow.curvature import staged
 from gnflow.curvature.executor import Function
-from gnflow.curvature.hessian import hessian_product
+from gnflow.curvature.hessian import make_hessian_product
 from gnflow.curvature.linearised import BENDS, SURROGATES
 from gnflow.curvature.newton import expand
 from gnflow.curvature.staged import Thrift
@@ -17,13 +17,13 @@ from gnflow.models.model import Model
 from gnflow.objective import Objective, Params
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.factory import built
+from gnflow.spec.factory import call_factory
 
 LOGITS = 2**25  # the logits take 128 MiB in float32
 
 
 def choose_kernel(experiment: Experiment) -> Kernel:
-    """Chooses the attention that the spec asks for, or else one that has the derivatives which its optimizer takes."""
+    """Choose the attention that the spec asks for, or else one that has the derivatives which its optimizer takes."""
     method = experiment.optimizer
     forward_mode = isinstance(method, spec.GaussNewton) and (
         method.tangent == "exact" or isinstance(method.search, spec.Decrement)
@@ -31,18 +31,18 @@ def choose_kernel(experiment: Experiment) -> Kernel:
     return experiment.compile.attention or ("plain" if forward_mode else "flash")
 
 
-def model(experiment: Experiment, attention: Kernel) -> Model:
-    """Builds the network that the spec declares."""
-    return built(experiment.model, Model, experiment.model, experiment.data, attention)
+def build_model(experiment: Experiment, attention: Kernel) -> Model:
+    """Build the network that the spec declares."""
+    return call_factory(experiment.model, Model, experiment.model, experiment.data, attention)
 
 
-def microbatch_shape(experiment: Experiment) -> tuple[int, ...]:
-    """Returns (rows, context + 1) for text, and (rows, context + 1, channels) for images and text."""
+def find_microbatch_shape(experiment: Experiment) -> tuple[int, ...]:
+    """Return (rows, context + 1) for text, and (rows, context + 1, channels) for images and text."""
     return (experiment.training.rows, experiment.data.context + 1, *experiment.data.token_shape)
 
 
-def objective(network: Model, experiment: Experiment, recomputed: bool = False) -> Objective:
-    """Builds the next-token cross-entropy, weighted as the model says. Frozen weights have no gradient.
+def build_objective(network: Model, experiment: Experiment, recomputed: bool = False) -> Objective:
+    """Build the next-token cross-entropy, weighted as the model says. Frozen weights have no gradient.
 
     If a micro-batch has more than LOGITS logits, they are computed in pieces; if blocks are `recomputed`, the
     activations of one block at a time are in memory.
@@ -57,22 +57,23 @@ def objective(network: Model, experiment: Experiment, recomputed: bool = False) 
     lower = None if reduced is None else _reduce_precision(network, reduced)
     thrift = Thrift(count_pieces(experiment), recomputed)
     if form == "newton":
-        plain = exact(network)
+        plain = build_exact(network)
         # A Hessian is no chain of stages: these two are compiled as one graph each.
-        return exact(network, lower)._replace(curved=expand(plain.value), product=hessian_product(plain.value))
-    return staged.objective(network, SURROGATES[form], BENDS[form], thrift, lower, tangent)
+        curved, product = expand(plain.value), make_hessian_product(plain.value)
+        return build_exact(network, lower)._replace(curved=curved, product=product)
+    return staged.build_objective(network, SURROGATES[form], BENDS[form], thrift, lower, tangent)
 
 
-def exact(network: Model, reduced: Model | None = None) -> Objective:
-    """Builds the loss in full precision and in one piece. Its curvature is the cross-entropy's Gauss-Newton matrix.
+def build_exact(network: Model, reduced: Model | None = None) -> Objective:
+    """Build the loss in full precision and in one piece. Its curvature is the cross-entropy's Gauss-Newton matrix.
 
     Gradients use the network `reduced`, if there is one.
     """
-    return staged.objective(network, SURROGATES["quadratic"], BENDS["quadratic"], reduced=reduced)
+    return staged.build_objective(network, SURROGATES["quadratic"], BENDS["quadratic"], reduced=reduced)
 
 
 def _reduce_precision(network: Model, dtype: torch.dtype) -> Model:
-    """Makes the network compute in a type of fewer bits, except for its logits."""
+    """Make the network compute in a type of fewer bits, except for its logits."""
 
     @cache
     def reduce(function: Function) -> Function:
@@ -82,16 +83,18 @@ def _reduce_precision(network: Model, dtype: torch.dtype) -> Model:
         run.__name__ = function.__name__
         return run
 
-    def above(weights: Params, x: Tensor) -> Tensor:
-        return reduce(network.head.function)(weights, x).float()
+    below = reduce(network.head.function)
 
-    above.__name__ = network.head.function.__name__
+    def run_exactly(weights: Params, x: Tensor) -> Tensor:
+        return below(weights, x).float()
+
+    run_exactly.__name__ = network.head.function.__name__
     layers = tuple(stage._replace(function=reduce(stage.function)) for stage in network.layers)
-    return network._replace(layers=layers, head=network.head._replace(function=above))
+    return network._replace(layers=layers, head=network.head._replace(function=run_exactly))
 
 
 def count_pieces(experiment: Experiment) -> int:
-    """Counts the pieces of a micro-batch that keep at most LOGITS logits in memory. All have equally many tokens.
+    """Count the pieces of a micro-batch that keep at most LOGITS logits in memory. All have equally many tokens.
 
     A tangent by a difference has the logits of two passes.
     """

@@ -1,4 +1,4 @@
-"""Checks a plug-in's transform while a run is planned.
+"""Check a plug-in's transform while a run is planned.
 
 The plan runs every function of a transform on the meta device, where nothing is computed. So a wrong shape or state is
 found before a byte is allocated. On a real device the functions are called without checks.
@@ -13,14 +13,14 @@ from torch.utils import _pytree as pytree
 from gnflow.errors import EnvironmentProblem, GnflowError
 from gnflow.objective import Params
 from gnflow.optim.protocol import AnyState, AnyTransform
-from gnflow.optim.states import problem_with
-from gnflow.spec.imports import told
+from gnflow.optim.states import find_problem
+from gnflow.spec.imports import describe_error
 
 Result = TypeVar("Result")
 
 
 def check_transform(transform: AnyTransform, who: str) -> AnyTransform:
-    """Wraps a transform in checks. The message of an error begins with `who`.
+    """Wrap a transform in checks. The message of an error begins with `who`.
 
     On the meta device `init`, `update` and `refresh` raise EnvironmentProblem if the transform's function raises or if
     its result does not fit.
@@ -32,13 +32,13 @@ def check_transform(transform: AnyTransform, who: str) -> AnyTransform:
         except GnflowError:
             raise
         except Exception as error:
-            raise EnvironmentProblem(f"{who}: `{name}` raised {told(error)}") from None
+            raise EnvironmentProblem(f"{who}: `{name}` raised {describe_error(error)}") from None
 
     def init(params: Params) -> AnyState:
         if not _is_planned(params):
             return transform.init(params)
         state = ask("init", transform.init, params)
-        if problem := problem_with(state):
+        if problem := find_problem(state):
             raise EnvironmentProblem(f"{who}: {problem}")
         return state
 
@@ -47,7 +47,7 @@ def check_transform(transform: AnyTransform, who: str) -> AnyTransform:
             return transform.update(gradients, state, params)
         found: object = ask("update", transform.update, gradients, state, params)
         if not isinstance(found, tuple) or len(found) != 2:
-            raise EnvironmentProblem(f"{who}: `update` returned a {type(found).__name__}, expected (updates, state)")
+            raise EnvironmentProblem(f"{who}: `update` returned a {type(found).__name__}; expected (updates, state)")
         updates, after = found
         _require_like(who, "update", updates, params)
         _require_form(who, "update", after, state)
@@ -71,17 +71,17 @@ def _is_planned(params: Params) -> bool:
 def _require_like(who: str, name: str, updates: object, params: Params) -> None:
     if not isinstance(updates, dict) or set(updates) != set(params):
         given = ", ".join(updates) if isinstance(updates, dict) else type(updates).__name__
-        raise EnvironmentProblem(f"{who}: `{name}` returned updates of {given}, expected those of {', '.join(params)}")
+        raise EnvironmentProblem(f"{who}: `{name}` returned updates of {given}; expected those of {', '.join(params)}")
     for parameter, value in params.items():
         shape = tuple(updates[parameter].shape) if isinstance(updates[parameter], Tensor) else updates[parameter]
         if shape != tuple(value.shape):
             raise EnvironmentProblem(
-                f"{who}: the update of `{parameter}` has shape {shape}, expected {tuple(value.shape)}"
+                f"{who}: the update of `{parameter}` has shape {shape}; expected {tuple(value.shape)}"
             )
 
 
 def _require_form(who: str, name: str, after: AnyState, before: AnyState) -> None:
-    if problem := problem_with(after):
+    if problem := find_problem(after):
         raise EnvironmentProblem(f"{who}: after `{name}` {problem}")
     (new, form), (old, expected) = pytree.tree_flatten_with_path(after), pytree.tree_flatten_with_path(before)
     if form != expected:

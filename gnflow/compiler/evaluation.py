@@ -46,9 +46,9 @@ class Evaluation(NamedTuple):
 def price_evaluations(
     experiment: Experiment, steps: int, step_flops: int, regions: Mapping[str, RegionCost], blocks: int
 ) -> Evaluation:
-    """Prices the evaluations of `steps` steps. With `training.evaluate_every: null` they take a tenth of the work."""
+    """Price the evaluations of `steps` steps. With `training.evaluate_every: null` they take a tenth of the work."""
     forward = regions["value"].flops
-    works = [work for metric in experiment.metrics if (work := metric.work(blocks)).passes]
+    works = [work for metric in experiment.metrics if (work := metric.estimate_work(blocks)).passes]
     each = forward * sum(work.forwards / work.every for work in works)
     enough = max(1, ceil(each * (1 - MOST) / MOST / max(step_flops, 1)))
     every = experiment.training.evaluate_every or enough

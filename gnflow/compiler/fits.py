@@ -1,4 +1,4 @@
-"""Compares a plan with the memory of this machine and says what would fit, before a byte is allocated.
+"""Compare a plan with the memory of this machine and say what would fit, before a byte is allocated.
 
 The plan counts activations as if regions ran eagerly. Compiled regions fuse operations and need less, though hardly
 ever less than half. So a plan that exceeds the memory even with half is refused, and for one that exceeds it only as
@@ -41,16 +41,18 @@ class Fit(NamedTuple):
     advice: str
 
     def __str__(self) -> str:
-        there = f"{self.room.place} has {gigabytes(self.room.total)}, {gigabytes(self.room.free)} of it free"
+        there = (
+            f"{self.room.place} has {format_gigabytes(self.room.total)}, {format_gigabytes(self.room.free)} of it free"
+        )
         if self.verdict == "fits":
-            return f"it fits: it needs about {gigabytes(self.needed)} of memory; {there}"
+            return f"it fits: it needs about {format_gigabytes(self.needed)} of memory; {there}"
         about = "at least" if self.verdict == "does not fit" else "up to"
         size = self.least if self.verdict == "does not fit" else self.needed
-        return f"it {self.verdict}: it needs {about} {gigabytes(size)} of memory; {there}. {self.advice}"
+        return f"it {self.verdict}: it needs {about} {format_gigabytes(size)} of memory; {there}. {self.advice}"
 
 
 def compare_with_memory(plan: Plan, room: Room | None = None) -> Fit | None:
-    """Compares the plan with a memory. Returns None if the memory is not known, such as that of an absent GPU."""
+    """Compare the plan with a memory. Return None if the memory is not known, such as that of an absent GPU."""
     room = room or find_room(plan.device)
     if room is None:
         return None
@@ -67,7 +69,7 @@ def compare_with_memory(plan: Plan, room: Room | None = None) -> Fit | None:
 
 
 def require_fit(plan: Plan) -> Fit | None:
-    """Compares the plan with the memory of its device and raises EnvironmentProblem if it does not fit."""
+    """Compare the plan with the memory of its device and raise EnvironmentProblem if it does not fit."""
     found = compare_with_memory(plan)
     if found is not None and found.verdict == "does not fit":
         raise EnvironmentProblem(f"{plan.experiment.name}: {found}")
@@ -76,15 +78,15 @@ def require_fit(plan: Plan) -> Fit | None:
 
 @contextmanager
 def explain_out_of_memory(plan: Plan) -> Iterator[None]:
-    """Turns an out-of-memory error into one line with the plan's figures and advice."""
+    """Turn an out-of-memory error into one line with the plan's figures and advice."""
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         room = find_room(plan.device)
-        needed = gigabytes(sum(plan.memory.values()))
-        there = "" if room is None else f"; {room.place} has {gigabytes(room.total)}"
+        needed = format_gigabytes(sum(plan.memory.values()))
+        there = "" if room is None else f"; {room.place} has {format_gigabytes(room.total)}"
         usable = USABLE * room.total if room else 0.0
         raise EnvironmentProblem(
             f"{plan.experiment.name}: out of memory. The plan needs up to {needed}{there}. {_advise(plan, usable)}"
@@ -92,7 +94,7 @@ def explain_out_of_memory(plan: Plan) -> Iterator[None]:
 
 
 def find_room(device: str) -> Room | None:
-    """Finds the memory that a run on this device has."""
+    """Find the memory that a run on this device has."""
     if device == "cuda":
         if not torch.cuda.is_available():
             return None
@@ -108,13 +110,13 @@ def find_room(device: str) -> Room | None:
     return Room("this machine", min(total, limit), min(free, limit))
 
 
-def gigabytes(size: float) -> str:
-    """Writes a size like `1.5 GB`."""
+def format_gigabytes(size: float) -> str:
+    """Write a size like `1.5 GB`."""
     return f"{size / 1e9:,.1f} GB" if size < 1e11 else f"{size / 1e9:,.0f} GB"
 
 
 def _read_limit(path: Path) -> int | None:
-    """Reads the limit of a control group. Returns None if it has none."""
+    """Read the limit of a control group. Return None if it has none."""
     try:
         text = path.read_text().strip()
     except OSError:
@@ -123,19 +125,19 @@ def _read_limit(path: Path) -> int | None:
 
 
 def _advise(plan: Plan, usable: float) -> str:
-    """Says what to change so that the plan fits."""
+    """Say what to change so that the plan fits."""
     rows, batch = plan.experiment.training.rows, plan.memory["batch"]
     others = sum(plan.memory.values()) - plan.memory["activations"] - batch
     count = sum(prod(row.shape) for row in plan.parameters)
-    if 0 < usable < (least := _needed(plan, 1)):
+    if 0 < usable < (least := _estimate_bytes(plan, 1)):
         others = max(others, least)
         largest = _round_down(count * usable / others / 2)
         return (
-            f"The weights, their gradients and the optimizer alone take {gigabytes(others)}: take a model of at most "
-            f"about {largest:,} parameters in place of {count:,} (fewer `model.layers`, a smaller `model.width`), "
-            "or a machine with more memory"
+            f"The weights, their gradients and the optimizer alone take {format_gigabytes(others)}. Choose a model of "
+            f"at most about {largest:,} parameters in place of {count:,} (fewer `model.layers`, a smaller "
+            "`model.width`), or a machine with more memory"
         )
-    fitting = _fitting_rows(plan, usable)
+    fitting = _count_fitting_rows(plan, usable)
     less = [f"`training.rows: {fitting}`"] if 1 <= fitting < rows else []
     less += [] if fitting >= 1 else ["a smaller `data.context` with `training.rows: 1`"]
     if not plan.recomputed and plan.experiment.compile.activations is None:
@@ -144,22 +146,22 @@ def _advise(plan: Plan, usable: float) -> str:
     return f"It would need less with {' or '.join(less) or 'fewer `training.rows`'} (more micro-batches keep the batch)"
 
 
-def _fitting_rows(plan: Plan, usable: float) -> int:
-    """The most rows of a micro-batch that fit: what a step needs grows evenly with them."""
+def _count_fitting_rows(plan: Plan, usable: float) -> int:
+    """Count the rows of a micro-batch that fit at most. The memory of a step grows linearly with them."""
     rows, needed = plan.experiment.training.rows, sum(plan.memory.values())
     fewer = max(rows // 2, 1)
-    each = (needed - _needed(plan, fewer)) / (rows - fewer) if rows > 1 else 0.0
+    each = (needed - _estimate_bytes(plan, fewer)) / (rows - fewer) if rows > 1 else 0.0
     return int(rows - (needed - usable) / each) if each > 0 else rows
 
 
-def _needed(plan: Plan, rows: int) -> int:
-    """Bytes of the same run with so many rows in a micro-batch."""
+def _estimate_bytes(plan: Plan, rows: int) -> int:
+    """Estimate the bytes of the same run with `rows` rows in a micro-batch."""
     training = plan.experiment.training.model_copy(update={"rows": rows})
     other = make_plan(plan.experiment.model_copy(update={"training": training}), plan.attention)
     return sum(other.memory.values())
 
 
 def _round_down(number: float) -> int:
-    """Rounds down to two digits."""
+    """Round down to two digits."""
     digits = max(len(str(int(number))) - 2, 0)
     return int(number / 10.0**digits) * int(10.0**digits)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.compiler.storages import storage_of, tensors
+from gnflow.compiler.storages import find_storage, list_tensors
 
 
 class _Place(NamedTuple):
@@ -24,14 +24,14 @@ class Form:
     """The form of a region's result. Empty results repeat which tensors share a storage."""
 
     def __init__(self, result: object, arguments: Sequence[object]) -> None:
-        given = {storage_of(tensor): i for i, tensor in enumerate(tensors(arguments))}
+        given = {find_storage(tensor): i for i, tensor in enumerate(list_tensors(arguments))}
         made: dict[int, int] = {}
         self.storages: list[tuple[int, torch.dtype]] = []
         """For each storage that the region made: how many numbers it holds, and their type."""
         self.places: list[_Place] = []
 
-        def place(tensor: Tensor) -> int:
-            key = storage_of(tensor)
+        def find_place(tensor: Tensor) -> int:
+            key = find_storage(tensor)
             if key not in given and key not in made:
                 made[key] = len(self.storages)
                 self.storages.append((tensor.untyped_storage().nbytes() // tensor.element_size(), tensor.dtype))
@@ -39,12 +39,12 @@ class Form:
             self.places.append(_Place(None if key in given else made[key], given.get(key, 0), *where))
             return len(self.places) - 1
 
-        self.nesting: object = trees.map_tensors(place, result)  # type: ignore[arg-type]  # numbers stand for tensors
+        self.nesting: object = trees.map_tensors(find_place, result)  # type: ignore[arg-type]  # numbers stand for tensors
         self.asks = any(place.made is None for place in self.places)
 
-    def empty(self, arguments: Sequence[object]) -> tuple[object, list[Tensor]]:
-        """Returns (an empty result, its tensors whose storages are new)."""
-        given = list(tensors(arguments)) if self.asks else []
+    def make_empty(self, arguments: Sequence[object]) -> tuple[object, list[Tensor]]:
+        """Return (an empty result, its tensors whose storages are new)."""
+        given = list(list_tensors(arguments)) if self.asks else []
         made = [torch.empty_strided((count,), (1,), dtype=dtype, device="meta") for count, dtype in self.storages]
         leaves = [
             (given[argument] if storage is None else made[storage]).as_strided(size, stride, offset)

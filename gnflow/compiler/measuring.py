@@ -1,4 +1,4 @@
-"""Builds and measures the metrics of a spec. The factory of each kind makes its metric, built in or not."""
+"""Build and measure the metrics of a spec. The factory of each kind makes its metric, built in or not."""
 
 from collections.abc import Iterable, Mapping
 
@@ -13,25 +13,25 @@ from gnflow.objective import Metrics, Objective, Params
 from gnflow.optim.descent import Probe
 from gnflow.optim.protocol import Jit
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.factory import built, fault, running
+from gnflow.spec.factory import call_factory, guard_plugin, make_fault
 from gnflow.spec.training import MetricKind
 
 
 def build_metrics(experiment: Experiment, network: Model, attention: Kernel, jit: Jit) -> tuple[Metric, ...]:
-    """Builds the metric of each kind that the spec declares, in the spec's order. Raises EnvironmentProblem.
+    """Build the metric of each kind that the spec declares, in the spec's order. Raises EnvironmentProblem.
 
     `attention` is the kernel that the `network` uses.
     """
 
-    def exact() -> Objective:
-        return build.exact(network if attention == "plain" else build.model(experiment, "plain"))
+    def build_exact() -> Objective:
+        return build.build_exact(network if attention == "plain" else build.build_model(experiment, "plain"))
 
-    subject = Subject(experiment, network, exact, jit)
-    return tuple(built(declared, Metric, declared, subject) for declared in experiment.metrics)
+    subject = Subject(experiment, network, build_exact, jit)
+    return tuple(call_factory(declared, Metric, declared, subject) for declared in experiment.metrics)
 
 
 def join_probes(metrics: Iterable[Metric]) -> Probe | None:
-    """Joins the probes of all metrics into one. Returns None if no metric has a probe."""
+    """Join the probes of all metrics into one. Return None if no metric has a probe."""
     probes = [metric.probe for metric in metrics if metric.probe is not None]
     if len(probes) < 2:
         return probes[0] if probes else None
@@ -61,28 +61,30 @@ class NotedProbe:
         return self._joined(momentum)
 
     def require_called(self) -> None:
-        """Raises SpecError for metrics that would never be measured."""
+        """Raise SpecError for metrics that would never be measured."""
         if self._joined and not self._called:
             raise SpecError(
-                f"metrics: `{'` and `'.join(self._kinds)}` measure a momentum, and the optimizer keeps none; "
+                f"metrics: `{'` and `'.join(self._kinds)}` measure a momentum, but the optimizer keeps none; "
                 "use `muon` or `rmnp`, in a rule at least, or remove what measures it"
             )
 
 
 def measure(declared: MetricKind, metric: Metric, at: Moment) -> Metrics:
-    """Measures one metric on as many held-out micro-batches as it asked for.
+    """Measure one metric on as many held-out micro-batches as it asked for.
 
     Raises EnvironmentProblem for columns that its kind does not declare, and for values that are not 0-D tensors.
     """
-    with running(declared, "`measure`"):
+    with guard_plugin(declared, "`measure`"):
         found: object = metric.measure(at._replace(batch=at.batch[: metric.microbatches]))
     if not isinstance(found, Mapping):
-        raise fault(declared, f"`measure` returned a {type(found).__name__}; expected columns and their values")
+        raise make_fault(declared, f"`measure` returned a {type(found).__name__}; expected columns and their values")
     for name, value in found.items():
         if not str(name).startswith(declared.columns):
             own = ", ".join(f"`{prefix}`" for prefix in declared.columns)
-            raise fault(declared, f"it measured `{name}`, and its columns begin with {own}; rename it or add a prefix")
+            raise make_fault(
+                declared, f"it measured `{name}`, and its columns begin with {own}; rename it or add a prefix"
+            )
         if not isinstance(value, Tensor) or value.ndim:
             what = f"has {value.ndim} axes" if isinstance(value, Tensor) else f"is a {type(value).__name__}"
-            raise fault(declared, f"`{name}` {what}; expected a 0-D tensor")
+            raise make_fault(declared, f"`{name}` {what}; expected a 0-D tensor")
     return dict(found)

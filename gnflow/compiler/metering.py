@@ -1,4 +1,4 @@
-"""Counts the cost of a step by running it once on the meta device, which allocates and computes nothing.
+"""Count the cost of a step by running it once on the meta device, which allocates and computes nothing.
 
 The step is the real one. Its regions go through the `Meter`, which runs a region at its first call and returns empty
 tensors of the same form at every later call, so that many inner steps are counted in little time. Python code around
@@ -38,7 +38,7 @@ class Meter:
         self._every: dict[str, int] = {}
 
     def __call__(self, name: str, region: Region, /, every: int | None = None) -> Region:
-        """Returns the region with its calls counted."""
+        """Return the region with its calls counted."""
         self._every[name] = 1 if every is None else every
 
         def meter(*arguments: object) -> object:
@@ -47,12 +47,13 @@ class Meter:
                 self.counts.update(known.calls)
                 self.storages.add_peak(known.most)
                 return known.stand_in(arguments, self.storages)
-            return self._run_around(name, region, *arguments) if every == 0 else self.price(name, region, *arguments)
+            around = self._every[name] <= 0
+            return self._run_around(name, region, *arguments) if around else self.price(name, region, *arguments)
 
         return cast("Region", meter)
 
     def price(self, name: str, region: Callable[..., object], *arguments: object) -> object:
-        """Runs the region to learn its cost and returns its result. This does not count as a call."""
+        """Run the region to learn its cost and return its result. This does not count as a call."""
         with FlopCounterMode(display=False) as flops:
             result, most = self.storages.measure(lambda: region(*arguments), region=True)
         self.regions[name] = RegionCost(flops.get_total_flops(), most.total)
@@ -60,19 +61,25 @@ class Meter:
         return result
 
     def _run_around(self, name: str, work: Callable[..., object], *arguments: object) -> object:
-        """Runs code around regions, counts their calls, and returns its result."""
+        """Run code around regions, count its calls, and return its result.
+
+        If the code is due once in several calls, so are the regions inside.
+        """
         before = self.counts.copy()
         result, most = self.storages.measure(lambda: work(*arguments), region=False)
         parts = _split_result(result)
         forms, last = [Form(part, arguments) for part in parts], [id(part) for part in parts]
-        self._known[name] = _Known(forms, type(result), most, self.counts - before, last)
+        inside = self.counts - before
+        self._known[name] = _Known(forms, type(result), most, inside, last)
+        if self._every[name] < 0:
+            self._every |= dict.fromkeys(inside, -self._every[name])
         return result
 
     @property
     def calls(self) -> dict[str, float]:
         """Region -> number of calls. A region that works only in some calls has only those counted, on average."""
         counted = ((name, n, self._every[name]) for name, n in self.counts.items())
-        return {name: n if every == 1 else n / every for name, n, every in counted if every}
+        return {name: n if every == 1 else n / every for name, n, every in counted if every > 0}
 
 
 @dataclass
@@ -89,7 +96,7 @@ class _Known:
     """The ids of the parts of the last result, for code around regions."""
 
     def stand_in(self, arguments: Sequence[object], storages: Storages) -> object:
-        """Returns an empty result.
+        """Return an empty result.
 
         An inner step gets what it returned the time before. It is returned again, since its successor has the same
         size.
@@ -99,7 +106,7 @@ class _Known:
         for i, form in enumerate(self.forms):
             if parts[i] is None:
                 with torch._C._DisableTorchDispatch():
-                    parts[i], made = form.empty(arguments)
+                    parts[i], made = form.make_empty(arguments)
                 storages.hold(made)
         self.last = [id(part) for part in parts] if self.last else ()
         return tuple(parts) if self.kind is tuple else parts[0]

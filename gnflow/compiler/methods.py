@@ -1,4 +1,4 @@
-"""Builds optimizers, and the transforms inside them, from a spec."""
+"""Build optimizers, and the transforms inside them, from a spec."""
 
 from collections.abc import Hashable, Iterable, Mapping
 from typing import assert_never
@@ -17,25 +17,31 @@ from gnflow.optim.descent import Descent, Probe
 from gnflow.optim.fisher_orthogonal import FisherOrthogonal, Projection
 from gnflow.optim.frozen import Frozen
 from gnflow.optim.gauss_newton import Block, GaussNewton
+from gnflow.optim.hyperball import hyperball
 from gnflow.optim.preconditioner import Preconditioner, arrange
 from gnflow.optim.protocol import AnyState, AnyTransform, Jit, Optimizer, Transform, jit_for_block
 from gnflow.optim.search import FullStep, GeometricSearch, Search
 from gnflow.optim.stacks import Stacks
 from gnflow.spec import optimizer as spec
 from gnflow.spec import rules
-from gnflow.spec.classes import origin_of
-from gnflow.spec.factory import built, parameters, who
+from gnflow.spec.classes import find_origin
+from gnflow.spec.factory import call_factory, collect_parameters, describe
 
 
 def build_optimizer(
-    method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None = None
+    method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None = None, seed: int = 0
 ) -> Optimizer:
-    """Builds the optimizer of a run of `steps` steps, for the weights that are not frozen."""
-    inner = _build_moving(method, network, steps, jit, probe)
+    """Build the optimizer of a run of `steps` steps, for the weights that are not frozen.
+
+    `seed` chooses the labels that a method draws from the model, if it draws any.
+    """
+    inner = _build_moving(method, network, steps, jit, probe, seed)
     return Frozen(inner, network.moving) if network.frozen else inner
 
 
-def _build_moving(method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None) -> Optimizer:
+def _build_moving(
+    method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None, seed: int
+) -> Optimizer:
     if isinstance(method, spec.GaussNewton):
         blocks = _build_blocks(method, network, set_pace(method, steps), jit, probe)
         inner, damping, carry = method.inner, method.damping, None
@@ -52,20 +58,20 @@ def _build_moving(method: spec.Optimizer, network: Model, steps: int, jit: Jit, 
             reset=method.inner_state == "reset",
             jit=jit,
         )
-    return _build_descent(method, network, set_pace(method, steps), jit, probe)
+    return _build_descent(method, network, set_pace(method, steps), jit, probe, seed=seed)
 
 
 def _build_blocks(
     method: spec.GaussNewton, network: Model, schedule: Pace, jit: Jit, probe: Probe | None
 ) -> dict[str, Block]:
-    """Builds one block, or those of the model. Blocks of one structure share the regions of the first of them."""
+    """Build one block, or those of the model. Blocks of one structure share the regions of the first of them."""
     if method.blocks == "full":
         return {"all": Block(network.moving, _build_inner(method.inner, network, schedule, jit, probe, network.moving))}
     blocks: dict[str, Block] = {}
     lenders: dict[Hashable, Descent | ConjugateGradients] = {}
     for name, names in network.moving_blocks.items():
         stacks = _build_stacks(method.inner, network, names)
-        structure = tuple(stacks.sizes().items())
+        structure = tuple(stacks.count_numbers().items())
         if structure not in lenders:
             lenders[structure] = _build_inner(method.inner, network, schedule, jit_for_block(jit, name), probe, names)
         lent = lenders[structure]
@@ -88,12 +94,12 @@ def _build_inner(
 
 
 def _choose_turned(method: spec.ConjugateGradients, network: Model) -> frozenset[str]:
-    """Chooses the matrices that are preconditioned in eigenbases of their own."""
+    """Choose the matrices that are preconditioned in eigenbases of their own."""
     return network.hidden if method.preconditioner == "soap" else frozenset()
 
 
 def _build_stacks(method: spec.InnerMethod, network: Model, names: Iterable[str]) -> Stacks:
-    """Builds the stacks of a block. Blocks whose stacks have equal names and sizes can share regions."""
+    """Build the stacks of a block. Blocks whose stacks have equal names and sizes can share regions."""
     if isinstance(method, spec.ConjugateGradients):
         return arrange({name: network.weights[name].shape for name in names}, _choose_turned(method, network))
     labels, routes = route_parameters(method, network)
@@ -113,8 +119,9 @@ def _build_descent(
     jit: Jit,
     probe: Probe | None,
     names: Iterable[str] | None = None,
+    seed: int = 0,
 ) -> Descent:
-    """Builds a first-order method for all parameters, or for those named."""
+    """Build a first-order method for all parameters, or for those named."""
     labels, routes = route_parameters(method, network)
     transforms = {label: build_transform(rule, schedule(rule)) for label, rule in labels.items()}
     owned = routes if names is None else {name: routes[name] for name in names}
@@ -130,12 +137,12 @@ def _build_descent(
 
     factor = schedule(labels[main])
 
-    def main_rate(state: AnyState) -> Scalar:
-        """Returns the learning rate of the method's own rule at this update."""
+    def find_main_rate(state: AnyState) -> Scalar:
+        """Return the learning rate of the method's own rule at this update."""
         part = (state if method.clip is None else state[-1])[main]
         return part.learning_rate * factor(part.updates)  # type: ignore[no-any-return]  # each rule has its own state
 
-    rate = main_rate if main in stacks.rules.values() else None
+    rate = find_main_rate if main in stacks.rules.values() else None
     # A block without matrices has no gradient to project.
     if isinstance(method, spec.Projected) and (names is None or clipped.metric is not None):
         return FisherOrthogonal(
@@ -151,14 +158,16 @@ def _build_descent(
             second_moment=method.second_moment,
             layer_step=method.layer_step,
             parts=split_by_modality if method.by_modality else None,
+            seed=seed,
         )
-    return Descent(clipped, stacks, method.microbatches, jit, rate, probe)
+    return Descent(clipped, stacks, method.microbatches, jit, rate, probe, seed=seed)
 
 
 def build_transform(rule: rules.FirstOrder, schedule: schedules.Schedule) -> AnyTransform:
-    """Builds the transform of one rule. Raises EnvironmentProblem for a plug-in whose factory does not make one."""
-    made = built(rule, Transform, **parameters(rule), schedule=schedule)
-    return check_transform(made, who(rule)) if origin_of(type(rule)) else made
+    """Build the transform of one rule. Raises EnvironmentProblem for a plug-in whose factory does not make one."""
+    made = call_factory(rule, Transform, **collect_parameters(rule), schedule=schedule)
+    found = check_transform(made, describe(rule)) if find_origin(type(rule)) else made
+    return hyperball(found, schedule) if isinstance(rule, rules.MatrixMethod) and rule.hyperball else found
 
 
 def _build_average(average: float | spec.Ema) -> averages.Average:

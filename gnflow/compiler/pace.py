@@ -1,4 +1,4 @@
-"""Makes the factors on learning rates from a spec: each rule follows its own schedule, or else that of its method."""
+"""Make the factors on learning rates from a spec: each rule follows its own schedule, or else that of its method."""
 
 from collections.abc import Callable
 from typing import TypeAlias, assert_never
@@ -11,40 +11,40 @@ from gnflow.spec.optimizer import GaussNewton, Optimizer
 from gnflow.spec.parts import Part
 from gnflow.spec.rules import FirstOrder
 from gnflow.spec.span import measure
-from gnflow.spec.tree import dotted
+from gnflow.spec.tree import join_path
 
 Pace: TypeAlias = Callable[[FirstOrder], schedules.Schedule]
 """A function from a rule to the factors on its learning rate."""
 
 
 def set_pace(method: Optimizer, steps: int) -> Pace:
-    """Returns the pace of an optimizer in a run of so many steps. Inside Gauss-Newton all inner updates are counted."""
+    """Return the pace of an optimizer in a run of so many steps. Inside Gauss-Newton all inner updates are counted."""
     updates = count_updates(method, steps)
     inner_steps = method.inner_steps if isinstance(method, GaussNewton) else 1
 
-    def pace(rule: FirstOrder) -> schedules.Schedule:
-        return make_schedule(schedule_of(method, rule), updates, inner_steps)
+    def make_rule_schedule(rule: FirstOrder) -> schedules.Schedule:
+        return make_schedule(find_schedule(method, rule), updates, inner_steps)
 
-    return pace
+    return make_rule_schedule
 
 
-def schedule_of(method: Optimizer, rule: FirstOrder) -> spec.AnySchedule:
-    """Returns the schedule that a rule follows: its own, or else that of the method."""
+def find_schedule(method: Optimizer, rule: FirstOrder) -> spec.AnySchedule:
+    """Return the schedule that a rule follows: its own, or else that of the method."""
     own = rule.schedule if isinstance(rule, Part) else None
     return own or method.schedule
 
 
 def require_fit(method: Optimizer, steps: int) -> None:
-    """Raises SpecError for a warm-up or a decay that is longer than a run of so many steps.
+    """Raise SpecError for a warm-up or a decay that is longer than a run of so many steps.
 
     A spec that names its steps is refused when it is checked; the steps of one that names its tokens are known here.
     """
     for path, why in find_misfits(method, steps):
-        raise SpecError(f"optimizer.{dotted(path)}: {why}")
+        raise SpecError(f"optimizer.{join_path(path)}: {why}")
 
 
 def make_schedule(schedule: spec.AnySchedule, updates: int, inner_steps: int = 1) -> schedules.Schedule:
-    """Returns the factors of one schedule over so many updates, `inner_steps` of them in one step of the run."""
+    """Return the factors of one schedule over so many updates, `inner_steps` of them in one step of the run."""
     match schedule:
         case spec.Constant(warmup=warmup):
             return schedules.constant(measure(warmup, updates))

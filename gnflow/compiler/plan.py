@@ -1,4 +1,4 @@
-"""Plans an experiment: computes every size and cost of a run before a byte is allocated."""
+"""Plan an experiment: compute every size and cost of a run before a byte is allocated."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from gnflow.compiler.measuring import NotedProbe, build_metrics
 from gnflow.compiler.metering import Meter, RegionCost
 from gnflow.compiler.pace import require_fit
 from gnflow.compiler.routing import route_parameters
-from gnflow.compiler.storages import nbytes
+from gnflow.compiler.storages import count_bytes
 from gnflow.errors import SpecError
 from gnflow.models.attention import Kernel
 from gnflow.models.model import Model
@@ -59,7 +59,7 @@ class Plan:
     `activations` were made by the region that runs at the peak, `copies` by the rest of the step.
     """
     recomputed: bool
-    """Whether the reverse pass computes the blocks of the model again, to keep within `compile.activations`."""
+    """Return whether the reverse pass computes the blocks of the model again, to keep within `compile.activations`."""
     held_out: int
     """Number of held-out micro-batches of an evaluation: the most that any metric asks for."""
 
@@ -67,6 +67,10 @@ class Plan:
     def microbatches(self) -> int:
         """Number of micro-batches that one step consumes."""
         return self.cost.microbatches
+
+    def find_first_microbatch(self, step: int) -> int:
+        """Return the number of the first micro-batch that `step` (counted from 1) consumes."""
+        return (step - 1) * self.microbatches
 
     @property
     def tokens_microbatch(self) -> int:
@@ -95,12 +99,12 @@ class Plan:
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        """How often the run evaluates on held-out data, and the cost of that relative to the steps."""
+        """The schedule of evaluations on held-out data, and their cost relative to the steps."""
         blocks = len({row.block for row in self.parameters})
         return price_evaluations(self.experiment, self.steps, self.flops, self.regions, blocks)
 
     def to_json(self) -> dict[str, object]:
-        """Returns the content of plan.json."""
+        """Return the content of plan.json."""
         return {
             "name": self.experiment.name,
             "device": self.device,
@@ -137,21 +141,21 @@ class Plan:
 
 
 def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
-    """Plans an experiment. It only looks whether there is a GPU and imports the kinds that the spec names.
+    """Plan an experiment. It only looks whether there is a GPU and imports the kinds that the spec names.
 
     Raises SpecError for rules that do not fit the model, for schedules that do not fit into the run and for metrics
     that would never be measured, and EnvironmentProblem for a metric that cannot be built.
     """
     attention = attention or build.choose_kernel(experiment)
-    network = build.model(experiment, attention)
+    network = build.build_model(experiment, attention)
     metrics = build_metrics(experiment, network, attention, eager)
     noted = NotedProbe(experiment, metrics)
     found = _measure_step(experiment, network, noted.probe, recomputed=False)
-    recomputed = not _fits(experiment, found)
+    recomputed = not _is_within_budget(experiment, found)
     if recomputed:
         found = _measure_step(experiment, network, noted.probe, recomputed=True)
-        if not _fits(experiment, found):
-            raise _too_large(experiment, found)
+        if not _is_within_budget(experiment, found):
+            raise _explain_too_large(experiment, found)
     noted.require_called()
     steps = _count_steps(experiment, found.cost)
     require_fit(experiment.optimizer, steps)
@@ -185,10 +189,10 @@ def _measure_step(experiment: Experiment, network: Model, probe: Probe | None, r
     meter = Meter()
     # The number of steps matters to the schedule alone and changes no cost.
     optimizer = methods.build_optimizer(experiment.optimizer, network, 1, meter, probe)
-    problem = build.objective(network, experiment, recomputed)
+    problem = build.build_objective(network, experiment, recomputed)
     params = network.init(experiment.training.seed, "meta")
     state = optimizer.init(params)
-    tokens = torch.empty(build.microbatch_shape(experiment), dtype=torch.int64, device="meta")
+    tokens = torch.empty(build.find_microbatch_shape(experiment), dtype=torch.int64, device="meta")
     meter.storages.hold((params, state))
     with meter.storages:
         several = len(list(optimizer.parts(params, state))) > 1
@@ -202,27 +206,27 @@ def _measure_step(experiment: Experiment, network: Model, probe: Probe | None, r
     # A micro-batch moves to the device when the objective is evaluated on it.
     there = optimizer.microbatches if choose_device(experiment) == "cpu" else 1
     memory = {
-        "parameters": nbytes(params),
-        **({"average": nbytes(params)} if experiment.training.average else {}),
-        "optimizer": nbytes(state),
-        "batch": there * nbytes(tokens),
+        "parameters": count_bytes(params),
+        **({"average": count_bytes(params)} if experiment.training.average else {}),
+        "optimizer": count_bytes(state),
+        "batch": there * count_bytes(tokens),
         "activations": peak.inside,
-        "copies": peak.total - peak.inside - nbytes((params, state)),
+        "copies": peak.total - peak.inside - count_bytes((params, state)),
     }
     regions = {name: cost for name, cost in meter.regions.items() if name in {"value", *meter.calls}}
     return _Measured(optimizer.cost, meter.calls, regions, blocks, memory)
 
 
-def _fits(experiment: Experiment, found: _Measured) -> bool:
+def _is_within_budget(experiment: Experiment, found: _Measured) -> bool:
     most = experiment.compile.activations
     return most is None or max(cost.peak_bytes for cost in found.regions.values()) <= most * MIB
 
 
-def _too_large(experiment: Experiment, found: _Measured) -> SpecError:
+def _explain_too_large(experiment: Experiment, found: _Measured) -> SpecError:
     region, cost = max(found.regions.items(), key=lambda each: each[1].peak_bytes)
     return SpecError(
         f"compile.activations is {experiment.compile.activations} MiB; `{region}` needs at least "
-        f"{ceil(cost.peak_bytes / MIB)}. Allow that, or take fewer `training.rows` and more micro-batches"
+        f"{ceil(cost.peak_bytes / MIB)} MiB. Raise it to that, or take fewer `training.rows` and more micro-batches"
     )
 
 
@@ -234,7 +238,7 @@ def _count_steps(experiment: Experiment, cost: Cost) -> int:
 
 
 def choose_device(experiment: Experiment) -> str:
-    """Returns the device that the spec asks for; `auto` is a GPU if there is one."""
+    """Return the device that the spec asks for; `auto` is a GPU if there is one."""
     wanted = experiment.training.device
     return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
 
@@ -246,7 +250,7 @@ def _list_parameters(experiment: Experiment, network: Model) -> tuple[Parameter,
     rules, routes = ({}, {}) if isinstance(follows, spec.ConjugateGradients) else route_parameters(follows, network)
     block = {name: block for block, names in network.blocks.items() for name in names}
 
-    def row(name: str) -> Parameter:
+    def make_row(name: str) -> Parameter:
         shape = network.weights[name].shape
         if name in network.frozen:
             return Parameter(name, shape, block[name], "frozen", "none", 0.0)
@@ -255,4 +259,4 @@ def _list_parameters(experiment: Experiment, network: Model) -> tuple[Parameter,
         rule = rules[routes[name]]
         return Parameter(name, shape, block[name], routes[name], rule.kind, rule.shown_rate or 0.0)
 
-    return tuple(row(name) for name in network.weights)
+    return tuple(make_row(name) for name in network.weights)

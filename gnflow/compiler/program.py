@@ -1,4 +1,4 @@
-"""Makes a Program of a Plan: regions are compiled, and the step around them stays plain Python."""
+"""Make a Program of a Plan: regions are compiled, and the step around them stays plain Python."""
 
 import warnings
 from collections.abc import Callable
@@ -51,47 +51,47 @@ class Program:
         return self.plan.experiment.training.average
 
     def init(self, params: Params | None = None) -> State:
-        """Returns the state before the first step, with these weights or else with the model's initial ones."""
+        """Return the state before the first step, with these weights or else with the model's initial ones."""
         params = self.initial() if params is None else params
         return State(0, params, self.optimizer.init(params), begin_average(self._rule, params))
 
-    def template(self) -> State:
-        """Returns a state on the meta device. It has the shapes and types that a checkpoint must have."""
+    def make_template(self) -> State:
+        """Return a state on the meta device. It has the shapes and types that a checkpoint must have."""
         shapes = {row.name: torch.empty(row.shape, device="meta") for row in self.plan.parameters}
         return State(0, shapes, self.optimizer.init(shapes), begin_average(self._rule, shapes))
 
     def step(self, state: State, batch: Tensor) -> tuple[State, Metrics]:
-        """Takes one step on (microbatches, rows, time + 1) tokens from any device. It consumes the state."""
+        """Take one step on (microbatches, rows, time + 1) tokens from any device. It consumes the state."""
         params, optimizer, metrics = self.optimizer.step(self.objective, state.params, state.optimizer, batch)
         self._hold_to_budget(state.step)
         average = follow(state.average, self._rule, params, state.step + 1, self.plan.steps)
         return State(state.step + 1, params, optimizer, average), metrics
 
-    def moment(self, state: State, batch: Tensor, before: Params | None = None) -> Moment:
-        """Returns the moment for metrics to look at. `before` are the weights that the last step started from."""
+    def make_moment(self, state: State, batch: Tensor, before: Params | None = None) -> Moment:
+        """Return the moment for metrics to look at. `before` are the weights that the last step started from."""
         held_out = batch.to(self.device)
         return Moment(
             state.step, state.params, before or {}, self.optimizer, state.optimizer, self.objective, held_out
         )  # fmt: skip
 
     def evaluate(self, at: Moment, due: Callable[[Metric], bool] = lambda metric: True) -> Metrics:
-        """Measures the metrics that are `due`. Raises EnvironmentProblem for a metric that breaks its protocol."""
+        """Measure the metrics that are `due`. Raises EnvironmentProblem for a metric that breaks its protocol."""
         found: Metrics = {}
         for declared, metric in zip(self.plan.experiment.metrics, self.metrics, strict=True):
             if due(metric):
                 found |= measure(declared, metric, at)
         return found
 
-    def graphs(self) -> dict[str, int]:
-        """Counts the compiled graphs of each region."""
-        return self.compiler.graphs() if self.compiler else {}
+    def count_graphs(self) -> dict[str, int]:
+        """Count the compiled graphs of each region."""
+        return self.compiler.count_graphs() if self.compiler else {}
 
-    def compile_seconds(self) -> float:
-        """Returns the seconds of compilation so far."""
-        return self.compiler.seconds() if self.compiler else 0.0
+    def sum_compile_seconds(self) -> float:
+        """Return the seconds of compilation so far."""
+        return self.compiler.sum_seconds() if self.compiler else 0.0
 
     def _hold_to_budget(self, step: int) -> None:
-        """Raises EnvironmentProblem if a region was compiled more often than the spec allows."""
+        """Raise EnvironmentProblem if a region was compiled more often than the spec allows."""
         budget = self.plan.experiment.compile
         for region in self.compiler.regions if self.compiler else ():
             recompiles = len(region.compilations) - 1
@@ -110,7 +110,7 @@ class Program:
 def compile(  # noqa: A001  # the verb of the design
     plan: Plan, compiled: bool = True, network: Model | None = None, notice: Notice = ignore_notice
 ) -> Program:
-    """Builds the functions of a plan and sets torch's float32 precision. A graph is compiled at its first call.
+    """Build the functions of a plan and set torch's float32 precision. A graph is compiled at its first call.
 
     `network` is the network of the plan, if it has been built already. `notice` is called with the name of each region
     before its first call. Raises EnvironmentProblem for a missing GPU and for a metric that cannot be built.
@@ -120,18 +120,19 @@ def compile(  # noqa: A001  # the verb of the design
         raise EnvironmentProblem("training.device is `cuda`, but torch sees no GPU; use `auto` or `cpu`")
     mode = experiment.compile.mode
     torch.set_float32_matmul_precision("high" if experiment.training.precision == "tf32" else "highest")
-    if compiled and mode != "off" and (lack := toolchain.problem(plan.device)):
+    if compiled and mode != "off" and (lack := toolchain.find_problem(plan.device)):
         warnings.warn(f"running eagerly, which is slower: {lack}", stacklevel=2)
         compiled = False
     compiler = (
         None if mode == "off" or not compiled else Compiler(mode, experiment.compile.max_graph_breaks == 0, notice)
     )
     jit: Jit = compiler or eager
-    network = network or build.model(experiment, plan.attention)
+    network = network or build.build_model(experiment, plan.attention)
     metrics = build_metrics(experiment, network, plan.attention, jit)
     blocks = {name: block.names for name, block in plan.blocks.items()}
-    problem = divide_by_block(build.objective(network, experiment, plan.recomputed), blocks, jit)
-    optimizer = methods.build_optimizer(experiment.optimizer, network, plan.steps, jit, join_probes(metrics))
+    problem = divide_by_block(build.build_objective(network, experiment, plan.recomputed), blocks, jit)
+    probe, seed = join_probes(metrics), experiment.training.seed
+    optimizer = methods.build_optimizer(experiment.optimizer, network, plan.steps, jit, probe, seed)
     device = torch.device(plan.device)
     return Program(
         plan,
@@ -146,15 +147,16 @@ def compile(  # noqa: A001  # the verb of the design
 
 
 def place(objective: Objective, device: torch.device) -> Objective:
-    """Makes an objective for micro-batches on any device. Each moves to `device` only when it is needed."""
+    """Make an objective for micro-batches on any device. Each moves to `device` only when it is needed."""
 
-    def to_device(tokens: Tokens) -> Tokens:
+    def move_to_device(tokens: Tokens) -> Tokens:
         return tokens.to(device, non_blocking=True)
 
     return Objective(
-        lambda params, tokens: objective.value(params, to_device(tokens)),
-        lambda params, tokens: objective.gradient(params, to_device(tokens)),
-        lambda params, anchor, tokens: objective.curved(params, anchor, to_device(tokens)),
-        lambda direction, anchor, tokens: objective.product(direction, anchor, to_device(tokens)),
-        lambda tokens: objective.weight(to_device(tokens)),
+        lambda params, tokens: objective.value(params, move_to_device(tokens)),
+        lambda params, tokens: objective.gradient(params, move_to_device(tokens)),
+        lambda params, anchor, tokens: objective.curved(params, anchor, move_to_device(tokens)),
+        lambda direction, anchor, tokens: objective.product(direction, anchor, move_to_device(tokens)),
+        lambda tokens: objective.weight(move_to_device(tokens)),
+        lambda params, noise, tokens: objective.diagonal(params, noise.to(device), move_to_device(tokens)),
     )

@@ -1,10 +1,10 @@
-"""Traces the learning rates of a plan, update by update, for each part that has one."""
+"""Trace the learning rates of a plan, update by update, for each part that has one."""
 
 from typing import NamedTuple
 
 import torch
 
-from gnflow.compiler.pace import schedule_of, set_pace
+from gnflow.compiler.pace import find_schedule, set_pace
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.routing import label_rules
 from gnflow.spec.horizon import count_updates
@@ -30,7 +30,7 @@ class Course(NamedTuple):
 
 
 def trace_rates(planned: Plan) -> list[Course]:
-    """Returns the courses of all parts that own parameters, in the order of the table.
+    """Return the courses of all parts that own parameters, in the order of the table.
 
     A rule without a rate has none.
     """
@@ -48,7 +48,7 @@ def trace_rates(planned: Plan) -> list[Course]:
             continue
         rates = rule.shown_rate * pace(rule)(counts)
         means = tuple(part.mean().item() for part in rates.tensor_split(min(STRETCHES, len(rates))))
-        kind = schedule_of(optimizer, rule).kind
+        kind = find_schedule(optimizer, rule).kind
         courses.append(
             Course(label, rule.kind, kind, rates[0].item(), rates.max().item(), rates[-1].item(), means)
         )  # fmt: skip

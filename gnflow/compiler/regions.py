@@ -1,4 +1,4 @@
-"""Compiles regions, the pure functions of a step. The step around them stays plain Python.
+"""Compile regions, the pure functions of a step. The step around them stays plain Python.
 
 Each region counts its graphs, so that a recompilation is never silent, and its seconds of compilation, so that they can
 be left out of a run's time.
@@ -22,7 +22,7 @@ Notice: TypeAlias = Callable[[str], None]
 
 
 def ignore_notice(name: str) -> None:
-    """Ignores that a region is about to be compiled."""
+    """Ignore that a region is about to be compiled."""
 
 
 class Compiled:
@@ -33,13 +33,14 @@ class Compiled:
     ) -> None:
         patches = {} if mode == "default" else torch._inductor.list_mode_options(mode)
 
-        def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
+        def compile_graph(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
             # This takes seconds to import, and a finished run never compiles.
             from torch._inductor import config
             from torch._inductor.compile_fx import compile_fx
 
-            if toolchain.compiler() not in config.cpp.cxx:
-                patches["cpp.cxx"] = (None, toolchain.compiler())
+            patches["deterministic"] = torch.are_deterministic_algorithms_enabled()
+            if toolchain.find_compiler() not in config.cpp.cxx:
+                patches["cpp.cxx"] = (None, toolchain.find_compiler())
             self.graphs.append(len(graph.graph.nodes))
             if place := _find_break(graph):
                 self.breaks.append(place)
@@ -57,10 +58,10 @@ class Compiled:
         """Number of kernels that were generated for the graphs, those of their reverse passes included."""
         self.seconds = 0.0
         """Seconds of all calls that compiled."""
-        self._function = torch.compile(copy_code(function), backend=backend, fullgraph=fullgraph, dynamic=False)
+        self._function = torch.compile(copy_code(function), backend=compile_graph, fullgraph=fullgraph, dynamic=False)
 
     def __call__(self, *arguments: object) -> object:
-        """Returns the result of the function."""
+        """Return the result of the function."""
         if self._notice is not None:
             self._notice(self.name)
             self._notice = None
@@ -68,7 +69,7 @@ class Compiled:
         try:
             result = self._function(*arguments)
         except (RuntimeError, OSError) as error:
-            if problem := self._problem(error):
+            if problem := self._find_problem(error):
                 raise problem from error
             raise
         if len(self.graphs) > known:
@@ -80,8 +81,8 @@ class Compiled:
             self.compilations.append(len(self.graphs) - known)
         return result
 
-    def _problem(self, error: Exception) -> EnvironmentProblem | None:
-        """Returns the problem of this machine that kept a region from being compiled.
+    def _find_problem(self, error: Exception) -> EnvironmentProblem | None:
+        """Return the problem of this machine that kept a region from being compiled.
 
         It is None if the region itself is at fault.
         """
@@ -90,22 +91,22 @@ class Compiled:
         cause = getattr(error, "inner_exception", error)  # of a BackendCompilerFailed
         if not isinstance(cause, OSError | CppCompileError | InvalidCxxCompiler | subprocess.SubprocessError):
             return None
-        said = toolchain.first_error(cause.output if isinstance(cause, CppCompileError) else str(cause))
+        said = toolchain.find_first_error(cause.output if isinstance(cause, CppCompileError) else str(cause))
         return EnvironmentProblem(
             f"region `{self.name}` cannot be compiled on this machine: {said}\n"
-            "`gnflow doctor` tells more; --set compile.mode=off runs without compiling"
+            "`gnflow doctor` says more; --set compile.mode=off runs without compiling"
         )
 
 
 def _count_kernels() -> int:
-    """Counts the kernels that this process has generated so far."""
+    """Count the kernels that this process has generated so far."""
     from torch._inductor import metrics
 
     return metrics.generated_kernel_count
 
 
 def _find_break(graph: torch.fx.GraphModule) -> str | None:
-    """Says why a graph ends before its function does, and where; None if it does not."""
+    """Say why a graph ends before its function does, and where; None if it does not."""
     reason = getattr(graph, "compile_subgraph_reason", None)
     if reason is None or not reason.graph_break:
         return None
@@ -126,7 +127,7 @@ class Compiler:
         self._stages = CompiledStages(lambda name, function: self._compile(name, function, stages))
 
     def __call__(self, name: str, region: Region, /, every: int | None = None) -> Region:
-        """Returns a region that is compiled at its first call, or whose stages are, if it has any.
+        """Return a region that is compiled at its first call, or whose stages are, if it has any.
 
         With `every` the function is returned as it is.
         """
@@ -141,10 +142,10 @@ class Compiler:
         self.regions.append(compiled)
         return compiled
 
-    def graphs(self) -> dict[str, int]:
-        """Counts the graphs compiled so far, by region."""
+    def count_graphs(self) -> dict[str, int]:
+        """Count the graphs compiled so far, by region."""
         return {region.name: len(region.graphs) for region in self.regions if region.graphs}
 
-    def seconds(self) -> float:
-        """Returns the seconds of compilation so far."""
+    def sum_seconds(self) -> float:
+        """Return the seconds of compilation so far."""
         return sum(region.seconds for region in self.regions)

@@ -1,4 +1,4 @@
-"""Assigns each parameter to a method: by the rules of the spec first, then by the method's own choice."""
+"""Assign each parameter to a method: by the rules of the spec first, then by the method's own choice."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ class Routing(NamedTuple):
 
 
 def route_parameters(method: spec.Method, network: Model) -> Routing:
-    """Assigns each parameter to the first rule that matches.
+    """Assign each parameter to the first rule that matches.
 
     Raises SpecError for a method of matrices that is left without any, and for a rule that owns nothing, that has
     vectors under a method of matrices, that catches embedding or head along with matrices inside the blocks, or that
@@ -29,14 +29,14 @@ def route_parameters(method: spec.Method, network: Model) -> Routing:
     """
     labels = label_rules(method)
 
-    def owner(name: str) -> str:
+    def find_owner(name: str) -> str:
         for i, rule in enumerate(method.rules):
             if re.search(rule.match, name):
                 return f"rules.{i}"
         inside, shape = name in network.hidden, network.weights[name].shape
         return method.kind if method.takes(shape, inside) else "others"
 
-    routes = {name: owner(name) for name in network.moving}
+    routes = {name: find_owner(name) for name in network.moving}
     for i, rule in enumerate(method.rules):
         _require_sense(i, rule, [name for name, label in routes.items() if label == f"rules.{i}"], network)
     _require_matrices(method, [labels[label] for label in routes.values()], network)
@@ -45,7 +45,7 @@ def route_parameters(method: spec.Method, network: Model) -> Routing:
 
 
 def label_rules(method: spec.Method) -> dict[str, rules.FirstOrder]:
-    """Returns the rules of a method by label, in order of precedence."""
+    """Return the rules of a method by label, in order of precedence."""
     labels: dict[str, rules.FirstOrder] = {f"rules.{i}": rule.use for i, rule in enumerate(method.rules)}
     labels[method.kind] = method
     if isinstance(method, spec.MethodOfMatrices):
@@ -61,7 +61,7 @@ def _require_sense(index: int, rule: Rule, owned: list[str], network: Model) -> 
         return
     vectors = [name for name in owned if len(network.weights[name].shape) != 2]
     if vectors:
-        raise SpecError(f"{where} sends vectors to {rule.use.kind}: {', '.join(vectors)}")
+        raise SpecError(f"{where} sends vectors to {rule.use.kind}, which takes matrices only: {', '.join(vectors)}")
     outside = [name for name in owned if name not in network.hidden]
     if outside and len(outside) < len(owned):
         raise SpecError(
@@ -79,5 +79,5 @@ def _require_matrices(method: spec.Method, used: Sequence[rules.FirstOrder], net
 
 def _require_fit(labels: Mapping[str, rules.FirstOrder], routes: Mapping[str, str], network: Model) -> None:
     for name, label in routes.items():
-        if problem := labels[label].problem_with(network.weights[name].shape):
+        if problem := labels[label].find_problem(network.weights[name].shape):
             raise SpecError(f"{problem} of {name}; give such weights a rule of their own")

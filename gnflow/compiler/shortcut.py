@@ -1,4 +1,4 @@
-"""Remembers the results of operations on the meta device, so that each runs once for every form of its arguments.
+"""Remember the results of operations on the meta device, so that each runs once for every form of its arguments.
 
 torch takes a tenth of a millisecond to find the shape of a sum on the meta device, and a step has many thousand equal
 ones.
@@ -15,30 +15,30 @@ _Form: TypeAlias = tuple[torch.Size, tuple[int, ...], torch.dtype]
 
 
 class Shortcut:
-    """Remembers operations that return one new tensor, and returns an empty tensor of its form the next time."""
+    """A memory of operations that return one new tensor. It gives an empty tensor of that form the next time."""
 
     def __init__(self) -> None:
         self._forms: dict[object, _Form] = {}
         self._makes_one: dict[Operation, bool] = {}
-        """Whether an operation returns one tensor, in a storage of its own."""
+        """Return whether an operation returns one tensor, in a storage of its own."""
 
-    def only_writes(self, operation: Operation) -> bool:
-        """Tells whether an operation returns nothing and only writes into arguments, which have no content here."""
+    def is_write(self, operation: Operation) -> bool:
+        """Tell whether an operation returns nothing and only writes into arguments, which have no content here."""
         return not operation._schema.returns  # type: ignore[attr-defined]  # torch types no operators
 
-    def only_views(self, operation: Operation) -> bool:
-        """Tells whether the result of an operation lies in the storage of its argument."""
+    def is_view(self, operation: Operation) -> bool:
+        """Tell whether the result of an operation lies in the storage of its argument."""
         return bool(getattr(operation, "is_view", False))
 
     def __call__(self, operation: Operation, args: Sequence[object], kwargs: Mapping[str, object]) -> Tensor | None:
-        """Returns an empty tensor in place of the result, or None for an unknown call."""
+        """Return an empty tensor in place of the result, or None for an unknown call."""
         form = self._forms.get(_describe_call(operation, args, kwargs)) if self._makes_one.get(operation) else None
         return None if form is None else torch.empty_strided(form[0], form[1], dtype=form[2], device="meta")
 
     def learn(
         self, operation: Operation, args: Sequence[object], kwargs: Mapping[str, object], result: object, new: bool
     ) -> None:
-        """Remembers a result. `new` says that its storage is not one of the arguments' storages."""
+        """Remember a result. `new` says that its storage is not one of the arguments' storages."""
         alone = isinstance(result, Tensor) and result.is_meta and new
         self._makes_one[operation] = alone and self._makes_one.get(operation, True)
         if isinstance(result, Tensor) and alone:

@@ -28,7 +28,7 @@ class CompiledStages:
         self._names: Counter[str] = Counter()
 
     def call(self, operator: Callable[..., R], function: Function, *arguments: object) -> R:
-        """Returns operator(function, *arguments)."""
+        """Return operator(function, *arguments)."""
 
         def run(*given: object) -> R:
             return operator(function, *given)
@@ -39,7 +39,7 @@ class CompiledStages:
     def pull(
         self, operator: Callable[..., tuple[Tensor, Tangents]], function: Function, moving: Params, *others: Any
     ) -> Pulled:
-        """Keeps the activations of the stage for its reverse pass."""
+        """Keep the activations of the stage for its reverse pass."""
 
         def run(*given: Any) -> tuple[Tensor, Tangents]:
             x, tangents = operator(function, *given)
@@ -61,7 +61,7 @@ class CompiledStages:
         self, kept: bool, operator: Callable[..., object], function: Function, arguments: tuple[object, ...],
         run: Callable[..., object],
     ) -> Callable[..., Any]:  # fmt: skip
-        """Finds the region of this operator, or makes one of `run`."""
+        """Find the region of this operator, or makes one of `run`."""
         division = tuple(tuple(argument) if isinstance(argument, dict) else () for argument in arguments)
         key = (kept, operator, function, division)
         if key not in self._regions:

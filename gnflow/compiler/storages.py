@@ -1,4 +1,4 @@
-"""Counts the bytes that are alive during a computation on any device: every storage from its creation to its end.
+"""Count the bytes that are alive during a computation on any device: every storage from its creation to its end.
 
 On the meta device nothing is allocated, but the same bytes are counted.
 """
@@ -33,17 +33,17 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         self._seen: dict[int, weakref.ref[object]] = {}
 
     def hold(self, tree: object) -> None:
-        """Counts the storages of existing tensors, for as long as they exist."""
-        for tensor in tensors(tree):
+        """Count the storages of existing tensors, for as long as they exist."""
+        for tensor in list_tensors(tree):
             self._count(tensor)
         self._mark()
 
     def begin(self) -> None:
-        """Forgets the peak so far."""
+        """Forget the peak so far."""
         self.peak = Peak(self.alive)
 
     def measure(self, work: Callable[[], object], region: bool) -> tuple[object, Peak]:
-        """Runs `work` and returns (its result, its own peak beyond what was alive before)."""
+        """Run `work` and return (its result, its own peak beyond what was alive before)."""
         before, floor, start = self.peak, self._floor, self.alive
         self.peak, self._floor = Peak(start), start if region else floor
         try:
@@ -55,12 +55,12 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         return result, most
 
     def add_peak(self, most: Peak) -> None:
-        """Counts the peak of work that is not run again."""
+        """Count the peak of work that is not run again."""
         self.peak = max(self.peak, Peak(self.alive + most.total, most.inside))
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Returns False. Else torch would wrap every operation to keep Dynamo out, which compiles nothing here."""
+        """Return False. Else torch would wrap every operation to keep Dynamo out, which compiles nothing here."""
         return False
 
     def __torch_dispatch__(
@@ -72,17 +72,17 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
     ) -> object:
         kwargs = kwargs or {}
         if self.shortcut is not None:
-            if self.shortcut.only_writes(func):
+            if self.shortcut.is_write(func):
                 return None
-            if self.shortcut.only_views(func):
+            if self.shortcut.is_view(func):
                 return func(*args, **kwargs)
             if (known := self.shortcut(func, args, kwargs)) is not None:
                 self._count(known)
                 self._mark()
                 return known
-        result, given = func(*args, **kwargs), _storages_of((args, kwargs))
+        result, given = func(*args, **kwargs), _find_storages((args, kwargs))
         new = [
-            leaf for leaf in tensors(result) if storage_of(leaf) not in given
+            leaf for leaf in list_tensors(result) if find_storage(leaf) not in given
         ]  # others are views, or were written into
         for leaf in new:
             self._count(leaf)
@@ -109,27 +109,27 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
             self.peak = Peak(self.alive, 0 if self._floor is None else self.alive - self._floor)
 
 
-def storage_of(tensor: Tensor) -> int:
-    """Returns a number that identifies a storage while it exists."""
+def find_storage(tensor: Tensor) -> int:
+    """Return a number that identifies a storage while it exists."""
     return int(tensor.untyped_storage()._cdata)
 
 
-def _storages_of(tree: object) -> set[int]:
-    return {storage_of(tensor) for tensor in tensors(tree)}
+def _find_storages(tree: object) -> set[int]:
+    return {find_storage(tensor) for tensor in list_tensors(tree)}
 
 
-def nbytes(tree: object) -> int:
-    """Counts the bytes of all tensors in a nested state."""
-    return sum(leaf.numel() * leaf.element_size() for leaf in tensors(tree))
+def count_bytes(tree: object) -> int:
+    """Count the bytes of all tensors in a nested state."""
+    return sum(leaf.numel() * leaf.element_size() for leaf in list_tensors(tree))
 
 
-def tensors(tree: object) -> Iterator[Tensor]:
-    """Lists the tensors in nested tuples, lists and dicts."""
+def list_tensors(tree: object) -> Iterator[Tensor]:
+    """List the tensors in nested tuples, lists and dicts."""
     if isinstance(tree, Tensor):
         yield tree
     elif isinstance(tree, tuple | list):
         for part in tree:
-            yield from tensors(part)
+            yield from list_tensors(part)
     elif isinstance(tree, dict):
         for part in tree.values():
-            yield from tensors(part)
+            yield from list_tensors(part)

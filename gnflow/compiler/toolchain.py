@@ -1,4 +1,4 @@
-"""Finds out whether Inductor can build code for the CPU on this machine, by building something tiny in the same way."""
+"""Find out whether Inductor can build code for the CPU on this machine, by building something tiny in the same way."""
 
 import ctypes
 import os
@@ -28,22 +28,22 @@ class Kept(NamedTuple):
     """The reason why graphs are not kept in the intended directory; empty if they are."""
 
 
-def cache(workspace: Workspace) -> Kept:
-    """Returns the directory that the environment names, or else one in the workspace.
+def find_cache(workspace: Workspace) -> Kept:
+    """Return the directory that the environment names, or else one in the workspace.
 
     There is none if it cannot be written to.
     """
     directory = Path(os.environ.get(CACHE) or workspace.cache / "inductor")
     try:
-        with tempfile.TemporaryDirectory(prefix=".gnflow_", dir=nearest(directory.absolute())):
+        with tempfile.TemporaryDirectory(prefix=".gnflow_", dir=find_nearest(directory.absolute())):
             return Kept(directory)
     except OSError as error:
         return Kept(None, f"compiled graphs cannot be kept in {directory}: {error.strerror or error}")
 
 
 def settle(workspace: Workspace) -> None:
-    """Tells torch where to keep compiled graphs. Call it before `torch._dynamo` is imported, which fixes a place."""
-    kept = cache(workspace)
+    """Tell torch where to keep compiled graphs. Call it before `torch._dynamo` is imported, which fixes a place."""
+    kept = find_cache(workspace)
     if kept.directory:
         os.environ[CACHE] = str(kept.directory)
     else:
@@ -53,26 +53,26 @@ def settle(workspace: Workspace) -> None:
 
 @lru_cache
 def _warn(message: str) -> None:
-    """Gives each warning once a process."""
+    """Give each warning once a process."""
     warnings.warn(message, stacklevel=1)
 
 
-def compiler() -> str:
-    """Returns the C++ compiler for Inductor: `CXX`, or else the first one that is found."""
+def find_compiler() -> str:
+    """Return the C++ compiler for Inductor: `CXX`, or else the first one that is found."""
     return os.environ.get("CXX") or next((name for name in COMPILERS if shutil.which(name)), COMPILERS[0])
 
 
-def problem(device: str, kept: Path | None = None) -> str | None:
-    """Returns in one line what keeps regions from being compiled for this device and kept there, or None."""
+def find_problem(device: str, kept: Path | None = None) -> str | None:
+    """Return in one line what keeps regions from being compiled for this device and kept there, or None."""
     if device != "cpu" or sys.platform == "win32":
         return None
     directory = kept or Path(os.environ.get(CACHE) or tempfile.gettempdir())
-    return _problem(compiler(), nearest(directory.absolute()), os.environ.get("PATH", ""))
+    return _try_build(find_compiler(), find_nearest(directory.absolute()), os.environ.get("PATH", ""))
 
 
 @lru_cache
-def _problem(command: str, directory: Path, path: str) -> str | None:
-    """Builds once a process for each compiler, directory and search path; nothing is left in the directory."""
+def _try_build(command: str, directory: Path, path: str) -> str | None:
+    """Build once a process for each compiler, directory and search path; nothing is left in the directory."""
     if not shutil.which(command):
         if os.environ.get("CXX"):
             return f"CXX names the C++ compiler `{command}`, and there is no such program"
@@ -87,9 +87,8 @@ def _problem(command: str, directory: Path, path: str) -> str | None:
                 capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False,
             )  # fmt: skip
             if done.returncode:
-                return (
-                    f"the C++ compiler `{command}` fails: {first_error(done.stderr) or f'exit code {done.returncode}'}"
-                )
+                reason = find_first_error(done.stderr) or f"exit code {done.returncode}"
+                return f"the C++ compiler `{command}` fails: {reason}"
             ctypes.CDLL(str(library)).threads()
     except subprocess.TimeoutExpired:
         return f"the C++ compiler `{command}` needs more than {SECONDS} s for a line of code"
@@ -100,12 +99,12 @@ def _problem(command: str, directory: Path, path: str) -> str | None:
     return None
 
 
-def first_error(said: str) -> str:
-    """Returns the line of a compiler's output that says what is wrong."""
+def find_first_error(said: str) -> str:
+    """Return the line of a compiler's output that says what is wrong."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     return next((line for line in lines if "error" in line), lines[0] if lines else "")
 
 
-def nearest(path: Path) -> Path:
-    """Returns the path itself if it exists, or else its closest ancestor that does."""
+def find_nearest(path: Path) -> Path:
+    """Return the path itself if it exists, or else its closest ancestor that does."""
     return next(candidate for candidate in (path, *path.parents) if os.path.lexists(candidate))

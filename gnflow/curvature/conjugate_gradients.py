@@ -44,7 +44,7 @@ class Iterate(NamedTuple):
 
 
 def begin(b: Tensor, inverse: Inverse) -> Iterate:
-    """Returns the iterate at x = 0."""
+    """Return the iterate at x = 0."""
     direction = inverse(b)
     size = torch.linalg.vector_norm(b)
     return Iterate(
@@ -53,7 +53,7 @@ def begin(b: Tensor, inverse: Inverse) -> Iterate:
 
 
 def advance(at: Iterate, image: Tensor, inverse: Inverse, tolerance: float) -> Iterate:
-    """Does one iteration. `image` is A times the direction."""
+    """Do one iteration. `image` is A times the direction."""
     bend = at.direction @ image
     steepest = torch.linalg.vector_norm(at.direction) * torch.linalg.vector_norm(image)
     going = at.going & ((bend > 0) | (bend < 0) & (at.iterations == 0)) & steepest.isfinite()
@@ -73,7 +73,7 @@ def advance(at: Iterate, image: Tensor, inverse: Inverse, tolerance: float) -> I
 
 
 def solve(operator: Operator, b: Params, damping: float, iterations: int) -> tuple[Params, Scalar]:
-    """Returns (x, |r| / |b|) for (A + damping) x = b. Each iteration takes one product; the residual stops none."""
+    """Return (x, |r| / |b|) for (A + damping) x = b. Each iteration takes one product; the residual stops none."""
     right = trees.flatten(b)
     at = begin(right, _keep)
     for _ in range(iterations):

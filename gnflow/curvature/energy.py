@@ -16,10 +16,10 @@ from gnflow.curvature.lanczos import Operator
 from gnflow.objective import Params, Scalar
 
 
-def energies(
+def estimate_energies(
     operator: Operator, blocks: Mapping[str, Sequence[str]], probes: Iterable[Params]
 ) -> tuple[Scalar, Scalar]:
-    """Returns the energies (in the diagonal blocks, in all of A), averaged over the probes.
+    """Return the energies (in the diagonal blocks, in all of A), averaged over the probes.
 
     Each probe takes one product for each block.
     """

@@ -25,17 +25,17 @@ R = TypeVar("R")
 
 
 def apply(function: Function, point: Params) -> Tensor:
-    """Returns the value of a stage."""
+    """Return the value of a stage."""
     return function({name: weight for name, weight in point.items() if name != X}, point[X])
 
 
 def keep(function: Function, moving: Params, rest: Params) -> tuple[Tensor, Tangents]:
-    """Returns the value of a stage and no tangent."""
+    """Return the value of a stage and no tangent."""
     return apply(function, {**rest, **moving}), ()
 
 
 def push(function: Function, moving: Params, rest: Params, displacement: Params) -> tuple[Tensor, Tangents]:
-    """Returns the value of a stage and its tangent J displacement, by forward mode."""
+    """Return the value of a stage and its tangent J displacement, by forward mode."""
     pushforward = torch.func.jvp(lambda part: apply(function, {**rest, **part}), (moving,), (displacement,))
     # torch does not type the transform by its arguments.
     x, tangent = cast("tuple[Tensor, Tensor]", pushforward)
@@ -43,7 +43,7 @@ def push(function: Function, moving: Params, rest: Params, displacement: Params)
 
 
 def reverse(function: Function, moving: Params, rest: Params, cotangent: Tensor) -> Params:
-    """Returns J' cotangent in `moving`. It computes the stage again."""
+    """Return J' cotangent in `moving`. It computes the stage again."""
     _, pullback = torch.func.vjp(lambda part: apply(function, {**rest, **part}), moving)  # type: ignore[misc]  # torch types the form with an auxiliary output
     slope: Params = pullback(cotangent)[0]
     return slope
@@ -53,12 +53,12 @@ class Executor(Protocol):
     """Evaluates operators."""
 
     def call(self, operator: Callable[..., R], function: Function, *arguments: object) -> R:
-        """Returns operator(function, *arguments)."""
+        """Return operator(function, *arguments)."""
 
     def pull(
         self, operator: Callable[..., tuple[Tensor, Tangents]], function: Function, moving: Params, *others: Any
     ) -> Pulled:
-        """Evaluates operator(function, moving, *others) = (x, tangents).
+        """Evaluate operator(function, moving, *others) = (x, tangents).
 
         Returns (x, cotangent of x -> gradient in `moving`, tangents). The reverse pass does not go through the tangent.
         """
@@ -68,14 +68,14 @@ class Eager:
     """Evaluates operators as they are, so that every transform of torch.func may go around them."""
 
     def call(self, operator: Callable[..., R], function: Function, *arguments: object) -> R:
-        """Returns operator(function, *arguments)."""
+        """Return operator(function, *arguments)."""
         return operator(function, *arguments)
 
     def pull(
         self, operator: Callable[..., tuple[Tensor, Tangents]], function: Function, moving: Params, *others: Any
     ) -> Pulled:
-        """Keeps the activations of the stage for its reverse pass."""
-        x, pullback, tangents = torch.func.vjp(lambda part: operator(function, part, *others), moving, has_aux=True)  # type: ignore[misc]  # torch types the form without
+        """Keep the activations of the stage for its reverse pass."""
+        x, pullback, tangents = torch.func.vjp(lambda part: operator(function, part, *others), moving, has_aux=True)  # type: ignore[misc]  # torch types the form without an auxiliary output
         return x, lambda cotangent: pullback(cotangent)[0], tangents
 
 
@@ -95,12 +95,12 @@ class Recompute:
         self._executor = executor
 
     def call(self, operator: Callable[..., R], function: Function, *arguments: object) -> R:
-        """Returns operator(function, *arguments)."""
+        """Return operator(function, *arguments)."""
         return self._executor.call(operator, function, *arguments)
 
     def pull(
         self, operator: Callable[..., tuple[Tensor, Tangents]], function: Function, moving: Params, *others: Any
     ) -> Pulled:
-        """Keeps the inputs of the stage alone."""
+        """Keep the inputs of the stage alone."""
         x, tangents = self._executor.call(operator, function, moving, *others)
         return x, lambda cotangent: self._executor.call(reverse, function, moving, others[0], cotangent), tangents

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gnflow.curvature.executor import Function, apply, push
 from gnflow.curvature.linearised import Bend, Surrogate
-from gnflow.models.loss import Targets, cross_entropy, probabilities
+from gnflow.models.loss import Targets, compute_cross_entropy, compute_probabilities
 from gnflow.objective import Params, Scalar
 
 Sloped: TypeAlias = tuple[Scalar, Params]
@@ -20,23 +20,23 @@ Operator: TypeAlias = Callable[..., Sloped]
 
 
 def value(function: Function, point: Params, targets: Targets) -> Scalar:
-    """Returns the loss."""
-    return cross_entropy(apply(function, point), targets)
+    """Return the loss."""
+    return compute_cross_entropy(apply(function, point), targets)
 
 
 def gradient(function: Function, moving: Params, rest: Params, targets: Targets) -> Sloped:
-    """Returns (loss, its gradient)."""
+    """Return (loss, its gradient)."""
     slope, loss = torch.func.grad_and_value(lambda part: value(function, {**rest, **part}, targets))(moving)
     return loss, slope
 
 
 def expand(surrogate: Surrogate) -> Operator:
-    """Makes the operator of a convex model from the tangent in the arguments."""
+    """Make the operator of a convex model from the tangent in the arguments."""
 
     def curved(function: Function, moving: Params, rest: Params, displacement: Params, targets: Targets) -> Sloped:
         logits, pullback, (tangent,) = torch.func.vjp(
             lambda part: push(function, part, rest, displacement), moving, has_aux=True
-        )
+        )  # type: ignore[misc]  # torch types the form without an auxiliary output
         loss, cotangent = surrogate(logits, tangent, targets)
         return loss, pullback(cotangent)[0]
 
@@ -44,7 +44,7 @@ def expand(surrogate: Surrogate) -> Operator:
 
 
 def expand_by_difference(surrogate: Surrogate) -> Operator:
-    """Makes the same operator for a tangent by a difference: (head(beside) - head) / h."""
+    """Make the same operator for a tangent by a difference: (head(beside) - head) / h."""
 
     def curved(function: Function, moving: Params, rest: Params, beside: Params, h: Tensor, targets: Targets) -> Sloped:
         logits, pullback = torch.func.vjp(lambda part: apply(function, {**rest, **part}), moving)  # type: ignore[misc]  # torch types the form with an auxiliary output
@@ -55,10 +55,10 @@ def expand_by_difference(surrogate: Surrogate) -> Operator:
 
 
 def multiply(bend: Bend) -> Operator:
-    """Makes the operator of a product with the curvature `bend` in the logits. Its value is 0."""
+    """Make the operator of a product with the curvature `bend` in the logits. Its value is 0."""
 
     def bend_alone(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-        return logits.new_zeros(()), bend(probabilities(logits, targets), tangent, targets)
+        return logits.new_zeros(()), bend(compute_probabilities(logits, targets), tangent, targets)
 
     expanded = expand(bend_alone)
 

@@ -9,8 +9,8 @@ from gnflow import trees
 from gnflow.objective import Params, Scalar, Tokens
 
 
-def hessian_product(value: Callable[[Params, Tokens], Scalar]) -> Callable[[Params, Params, Tokens], Params]:
-    """Returns (direction, anchor, tokens) -> H direction, which can serve as `Objective.product`.
+def make_hessian_product(value: Callable[[Params, Tokens], Scalar]) -> Callable[[Params, Params, Tokens], Params]:
+    """Return (direction, anchor, tokens) -> H direction, which can serve as `Objective.product`.
 
     `direction` may name a part of the anchor's parameters.
     """

@@ -34,8 +34,8 @@ class Ritz(NamedTuple):
     """The largest possible distance to the nearest eigenvalue."""
 
 
-def lanczos(operator: Operator, start: Params, iterations: int) -> Ritz:
-    """Runs Lanczos from `start`. Each iteration takes one product and keeps one vector."""
+def run_lanczos(operator: Operator, start: Params, iterations: int) -> Ritz:
+    """Run Lanczos from `start`. Each iteration takes one product and keeps one vector."""
     first = trees.flatten(start)
     basis = first.new_empty((iterations, len(first)))
     basis[0] = first / torch.linalg.vector_norm(first)

@@ -13,28 +13,28 @@ differentiated in reverse; the tangent is an auxiliary output.
 
 Source:   Abreu et al. 2025, arXiv:2510.09378, sections 3-4
 Code:     github.com/natalieabreu/full-gauss-newton llama_train_gn.py @ 0c14e7e
-Differs:  closed forms of l' and H for cross-entropy; the reference's penalty on the displacement, which has no effect
-          there, is left out
+Differs:  closed forms of l' and H for cross-entropy; the reference's penalty on the displacement is left out: it has no
+          effect on the gradient of the quadratic model, and the wrong sign in the prox-linear one
 
 Source:   McKay et al. 2026, arXiv:2605.11316 (whitened: the update (J'J)^-1 J' l' of a loss that is no square)
 """
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
+import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.curvature.tangents import Pull, push_exactly
 from gnflow.models.loss import (
     Split,
     Targets,
-    cross_entropy,
-    logit_gradient,
-    logit_hessian_product,
-    probabilities,
+    compute_cross_entropy,
+    compute_logit_gradient,
+    compute_logit_hessian_product,
+    compute_probabilities,
+    compute_whitened_product,
     split,
-    whitened_product,
 )
 from gnflow.objective import Params, Scalar, Tokens
 
@@ -44,47 +44,51 @@ Bend: TypeAlias = Callable[[Tensor, Tensor, Targets], Tensor]
 Form: TypeAlias = Literal["quadratic", "prox_linear", "whitened"]
 
 
-def quadratic(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-    """Returns (value, cotangent) of L(z) + <l', v> + <v, H v> / 2."""
-    return _expand(logits, tangent, targets, logit_hessian_product)
+def expand_quadratic(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
+    """Return (value, cotangent) of L(z) + <l', v> + <v, H v> / 2."""
+    return _expand(logits, tangent, targets, compute_logit_hessian_product)
 
 
-def whitened(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-    """Returns (value, cotangent) of L(z) + <l', v> + <v, S v> / 2."""
-    return _expand(logits, tangent, targets, whitened_product)
+def expand_whitened(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
+    """Return (value, cotangent) of L(z) + <l', v> + <v, S v> / 2."""
+    return _expand(logits, tangent, targets, compute_whitened_product)
 
 
 def _expand(logits: Tensor, tangent: Tensor, targets: Targets, bent: Bend) -> tuple[Scalar, Tensor]:
-    p = probabilities(logits, targets)
-    slope, bend = logit_gradient(p, targets), bent(p, tangent, targets)
-    value = cross_entropy(logits, targets) + (tangent * (slope + 0.5 * bend)).sum()
+    p = compute_probabilities(logits, targets)
+    slope, bend = compute_logit_gradient(p, targets), bent(p, tangent, targets)
+    value = compute_cross_entropy(logits, targets) + (tangent * (slope + 0.5 * bend)).sum()
     return value, slope + bend
 
 
-def prox_linear(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-    """Returns (value, cotangent) of L(z + v)."""
+def expand_prox_linear(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
+    """Return (value, cotangent) of L(z + v)."""
     moved = logits + tangent
-    return cross_entropy(moved, targets), logit_gradient(probabilities(moved, targets), targets)
+    return compute_cross_entropy(moved, targets), compute_logit_gradient(compute_probabilities(moved, targets), targets)
 
 
-SURROGATES: dict[Form, Surrogate] = {"quadratic": quadratic, "prox_linear": prox_linear, "whitened": whitened}
+SURROGATES: dict[Form, Surrogate] = {
+    "quadratic": expand_quadratic,
+    "prox_linear": expand_prox_linear,
+    "whitened": expand_whitened,
+}
 BENDS: dict[Form, Bend] = {
-    "quadratic": logit_hessian_product,
-    "prox_linear": logit_hessian_product,
-    "whitened": whitened_product,
+    "quadratic": compute_logit_hessian_product,
+    "prox_linear": compute_logit_hessian_product,
+    "whitened": compute_whitened_product,
 }
 """The second derivative of each form in v, at v = 0."""
 
 
 def linearise(
-    logits: Logits, surrogate: Surrogate, read: Split = split, pull: Pull = push_exactly
+    logits: Logits, surrogate: Surrogate, read: Split = split
 ) -> Callable[[Params, Params, Tokens], tuple[Params, Scalar]]:
-    """Makes the `Objective.curved` of a surrogate loss on linearised logits. `read` splits a micro-batch."""
+    """Make the `Objective.curved` of a surrogate loss on linearised logits. `read` splits a micro-batch."""
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         inputs, targets = read(tokens)
         displacement = trees.subtract(params, trees.pick(anchor, params))
-        primal, pullback, tangent = pull(lambda p: logits(p, inputs), anchor, displacement)
+        primal, pullback, tangent = _push(lambda p: logits(p, inputs), anchor, displacement)
         value, cotangent = surrogate(primal, tangent, targets)
         (gradient,) = pullback(cotangent)
         return gradient, value
@@ -92,13 +96,29 @@ def linearise(
     return curved
 
 
-def curvature_product(logits: Logits, bend: Bend, read: Split = split) -> Callable[[Params, Params, Tokens], Params]:
-    """Makes the `Objective.product` J' B J direction, where B is the second derivative `bend` in the logits."""
+def make_curvature_product(
+    logits: Logits, bend: Bend, read: Split = split
+) -> Callable[[Params, Params, Tokens], Params]:
+    """Make the `Objective.product` J' B J direction, where B is the second derivative `bend` in the logits."""
 
     def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
         inputs, targets = read(tokens)
-        primal, pullback, tangent = push_exactly(lambda p: logits(p, inputs), anchor, direction)
-        (image,) = pullback(bend(probabilities(primal, targets), tangent, targets))
+        primal, pullback, tangent = _push(lambda p: logits(p, inputs), anchor, direction)
+        (image,) = pullback(bend(compute_probabilities(primal, targets), tangent, targets))
         return image
 
     return product
+
+
+def _push(
+    function: Callable[[Params], Tensor], anchor: Params, displacement: Params
+) -> tuple[Tensor, Callable[[Tensor], tuple[Params]], Tensor]:
+    """Return (value, pullback, tangent). The reverse pass does not go through the tangent."""
+
+    def push_forward(part: Params) -> tuple[Tensor, Tensor]:
+        pushforward = torch.func.jvp(lambda p: function({**anchor, **p}), (part,), (displacement,))
+        return cast("tuple[Tensor, Tensor]", pushforward)
+
+    # torch types neither transform by its arguments.
+    found = torch.func.vjp(push_forward, trees.pick(anchor, displacement), has_aux=True)
+    return cast("tuple[Tensor, Callable[[Tensor], tuple[Params]], Tensor]", found)

@@ -22,7 +22,7 @@ Sloped: TypeAlias = tuple[Params, Scalar]
 
 
 def expand(loss: Callable[[Params, Tokens], Scalar]) -> Callable[[Params, Params, Tokens], Sloped]:
-    """Makes the `Objective.curved` of Newton's model. `curvature.hessian` makes the `product` that belongs to it."""
+    """Make the `Objective.curved` of Newton's model. `curvature.hessian` makes the `product` that belongs to it."""
 
     def curved(params: Params, anchor: Params, tokens: Tokens) -> Sloped:
         displacement = trees.subtract(params, trees.pick(anchor, params))

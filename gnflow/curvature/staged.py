@@ -21,15 +21,18 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.curvature import heads
+from gnflow.curvature.diagonal import add_noise
+from gnflow.curvature.diagonal import diagonal as draw
 from gnflow.curvature.executor import EAGER, Executor, Recompute, Tangents, X, apply, keep, push
 from gnflow.curvature.heads import Operator
 from gnflow.curvature.linearised import Bend, Surrogate
 from gnflow.curvature.tangents import Tangent, choose_step
-from gnflow.models.loss import Targets, cut, total_weight
+from gnflow.models.loss import Targets, compute_total_weight, cut
 from gnflow.models.model import Model, Stage
 from gnflow.objective import Objective, Params, Scalar, Tokens
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Thrift(NamedTuple):
@@ -52,11 +55,11 @@ class Staged(Generic[P, R]):
         """executor -> the same function, with its stages evaluated by that executor."""
 
     def __call__(self, *arguments: P.args, **named: P.kwargs) -> R:
-        """Evaluates all stages eagerly."""
+        """Evaluate all stages eagerly."""
         return self.on(EAGER)(*arguments, **named)
 
 
-def objective(
+def build_objective(
     network: Model,
     surrogate: Surrogate,
     bend: Bend,
@@ -64,12 +67,13 @@ def objective(
     reduced: Model | None = None,
     tangent: Tangent = "exact",
 ) -> Objective:
-    """Builds the objective of `network` with these measures. Its four derivatives are `Staged`.
+    """Build the objective of `network` with these measures. All its functions but `weight` are `Staged`.
 
-    Plain gradients use the network `reduced`, if there is one. Convex models take their tangents as `tangent` says.
+    Gradients and the estimate of the diagonal use the network `reduced`, if there is one. `tangent` says how convex
+    models take their tangents.
     """
     expand = heads.expand_by_difference(surrogate) if tangent == "difference" else heads.expand(surrogate)
-    multiply = heads.multiply(bend)
+    multiply, of_gradients = heads.multiply(bend), reduced or network
 
     def value(executor: Executor, params: Params, tokens: Tokens) -> Scalar:
         inputs, targets = network.split(tokens)
@@ -84,7 +88,7 @@ def objective(
         )
 
     def gradient(executor: Executor, params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        return _derive(_Case(reduced or network, thrift, executor, params, network.moving), heads.gradient, tokens)
+        return _derive(_Case(of_gradients, thrift, executor, params, network.moving), heads.gradient, tokens)
 
     def curved(executor: Executor, params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         displacement = _Each(params, lambda name: params[name] - anchor[name])
@@ -98,12 +102,18 @@ def objective(
     def product(executor: Executor, direction: Params, anchor: Params, tokens: Tokens) -> Params:
         return _derive(_Case(network, thrift, executor, anchor, direction, direction), multiply, tokens)[0]
 
+    def diagonal(executor: Executor, params: Params, noise: Tensor, tokens: Tokens) -> Params:
+        drawn = of_gradients._replace(split=add_noise(network.split, noise))
+        slope, _ = _derive(_Case(drawn, thrift, executor, params, network.moving), draw, tokens)
+        return trees.map_tensors(torch.square, slope)
+
     return Objective(
         Staged(lambda executor: partial(value, executor)),
         Staged(lambda executor: partial(gradient, executor)),
         Staged(lambda executor: partial(curved, executor)),
         Staged(lambda executor: partial(product, executor)),
-        lambda tokens: total_weight(network.split(tokens)[1]),
+        lambda tokens: compute_total_weight(network.split(tokens)[1]),
+        Staged(lambda executor: partial(diagonal, executor)),
     )
 
 
@@ -152,7 +162,7 @@ class _Below(NamedTuple):
 
 
 def _derive(case: _Case, judge: Operator, tokens: Tokens) -> tuple[Params, Scalar]:
-    """Returns (gradient, value) of what `judge` computes from the head."""
+    """Return (gradient, value) of what `judge` computes from the head."""
     inputs, targets = case.network.split(tokens)
     below = _push_through(case, inputs)
     value, gradient, cotangent = _turn(case, judge, below, targets)
@@ -167,11 +177,11 @@ def _derive(case: _Case, judge: Operator, tokens: Tokens) -> tuple[Params, Scala
 
 
 def _push_through(case: _Case, inputs: Tensor) -> _Below:
-    """Takes the inputs through all stages below the head."""
+    """Take the inputs through all stages below the head."""
     keeping = Recompute(case.executor) if case.thrift.recomputed else case.executor
     below = _Below(inputs, (), [])
     for stage in case.network.layers:
-        names = [*stage.names(case.moving), *([X] if below.pullbacks else [])]
+        names = [*stage.list_names(case.moving), *([X] if below.pullbacks else [])]
         own, rest = _divide({**stage.pick(case.anchor), X: below.x}, names)
         if not own:
             below = below._replace(x=case.executor.call(apply, stage.function, rest))
@@ -188,9 +198,9 @@ def _push_through(case: _Case, inputs: Tensor) -> _Below:
 
 
 def _turn(case: _Case, judge: Operator, below: _Below, targets: Targets) -> tuple[Scalar, Params, Tensor]:
-    """Returns (value, gradient in the weights of the head, cotangent of the features)."""
+    """Return (value, gradient in the weights of the head, cotangent of the features)."""
     head, point, count = case.network.head, case.network.head.pick(case.anchor), case.thrift.pieces
-    names = [*head.names(case.moving), *([X] if below.pullbacks else [])]
+    names = [*head.list_names(case.moving), *([X] if below.pullbacks else [])]
     other = case.displacement if case.beside is None else case.beside
     companion = None if other is None else head.pick(other)
     pieces = zip(*(_split(each, count) for each in (below.x, *below.tangents)), strict=True)
@@ -209,19 +219,19 @@ def _turn(case: _Case, judge: Operator, below: _Below, targets: Targets) -> tupl
 
 
 def _run(network: Model, executor: Executor, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """Returns the features that the head reads."""
+    """Return the features that the head reads."""
     for stage in network.layers:
         x = executor.call(apply, stage.function, {**stage.pick(params), X: x})
     return x
 
 
 def _divide(point: Params, names: Collection[str]) -> tuple[Params, Params]:
-    """Divides the arguments of a stage into those named and the rest."""
+    """Divide the arguments of a stage into those named and the rest."""
     return trees.pick(point, names), {name: value for name, value in point.items() if name not in names}
 
 
 def _split(x: Tensor, count: int) -> Sequence[Tensor]:
-    """Splits (rows, time, width) into pieces (tokens, width)."""
+    """Split (rows, time, width) into pieces (tokens, width)."""
     return [x] if count == 1 else x.flatten(0, -2).tensor_split(count)
 
 

@@ -18,18 +18,18 @@ from gnflow.curvature.lanczos import Operator
 from gnflow.objective import Params, Scalar
 
 
-def trace(operator: Operator, sketch: Sequence[Params], probes: Sequence[Params]) -> Scalar:
-    """Estimates the trace. Each s of `sketch` takes two products, each g of `probes` one. All and Q stay in memory."""
+def estimate_trace(operator: Operator, sketch: Sequence[Params], probes: Sequence[Params]) -> Scalar:
+    """Estimate the trace. Each s of `sketch` takes two products, each g of `probes` one. All and Q stay in memory."""
     like = sketch[0]
 
-    def image(vector: Tensor) -> Tensor:
+    def apply(vector: Tensor) -> Tensor:
         return trees.flatten(trees.pick(operator(trees.unflatten(vector, like)), like))
 
-    basis, _ = torch.linalg.qr(torch.stack([image(trees.flatten(s)) for s in sketch], dim=1))
-    inside = torch.stack([q @ image(q) for q in basis.T.contiguous()]).sum()
+    basis, _ = torch.linalg.qr(torch.stack([apply(trees.flatten(s)) for s in sketch], dim=1))
+    inside = torch.stack([q @ apply(q) for q in basis.T.contiguous()]).sum()
     outside = []
     for probe in probes:
         g = trees.flatten(probe)
         rest = g - basis @ (g @ basis)
-        outside.append(rest @ image(rest))
+        outside.append(rest @ apply(rest))
     return inside + torch.stack(outside).mean()

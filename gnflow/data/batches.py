@@ -36,53 +36,55 @@ class Batches:
     @property
     def rows_per_epoch(self) -> int:
         """Rows in the text. Raises DataError when there is none."""
-        return _some_rows(len(self.tokens), self.context)
+        return _require_rows(len(self.tokens), self.context)
 
-    def row_numbers(self, first: int, count: int) -> NDArray[np.int64]:
-        """The row of the text behind each row of micro-batches first ... first + count - 1: [count, rows]."""
+    def find_rows(self, first: int, count: int) -> NDArray[np.int64]:
+        """Return the row of the text behind each row of micro-batches first ... first + count - 1: [count, rows]."""
         positions = np.arange(first * self.rows, (first + count) * self.rows, dtype=np.uint64)
         size = self.rows_per_epoch
         epochs, places = np.divmod(positions, np.uint64(size))
-        numbers = shuffled(places, epochs, size, self.seed, self.stream)
+        numbers = shuffle(places, epochs, size, self.seed, self.stream)
         return numbers.astype(np.int64).reshape(count, self.rows)
 
     def take(self, first: int, count: int) -> torch.Tensor:
-        """Micro-batches first ... first + count - 1 as int64 [count, rows, context + 1]."""
-        return _gather(self.tokens, self.row_numbers(first, count), self.context)
+        """Return micro-batches first ... first + count - 1 as int64 [count, rows, context + 1]."""
+        return _gather(self.tokens, self.find_rows(first, count), self.context)
 
 
-def held_out(tokens: Tokens, rows: int, context: int, count: int) -> torch.Tensor:
-    """The first count * rows rows in order, int64 [count, rows, context + 1]; a shorter text begins again."""
-    numbers = np.arange(count * rows, dtype=np.int64) % _some_rows(len(tokens), context)
+def take_held_out(tokens: Tokens, rows: int, context: int, count: int) -> torch.Tensor:
+    """Return the first count * rows rows in order, int64 [count, rows, context + 1]; a shorter text begins again."""
+    numbers = np.arange(count * rows, dtype=np.int64) % _require_rows(len(tokens), context)
     return _gather(tokens, numbers.reshape(count, rows), context)
 
 
-def row_count(tokens: int, context: int) -> int:
-    """Rows of `context + 1` tokens, `context` apart, in a text of so many tokens."""
+def count_rows(tokens: int, context: int) -> int:
+    """Count the rows of `context + 1` tokens, `context` apart, in a text of `tokens` tokens."""
     return max(tokens - 1, 0) // context
 
 
-def _some_rows(tokens: int, context: int) -> int:
-    rows = row_count(tokens, context)
+def _require_rows(tokens: int, context: int) -> int:
+    rows = count_rows(tokens, context)
     if not rows:
-        raise DataError(f"one row takes context + 1 = {context + 1} tokens, and there are {tokens}")
+        raise DataError(
+            f"one row takes context + 1 = {context + 1} tokens, but there are only {tokens}; give more text"
+        )
     return rows
 
 
-def shuffled(places: Words, epochs: Words, size: int, seed: int, stream: str) -> Words:
-    """Where the permutation of 0 ... size - 1 that belongs to (seed, stream, epoch) sends each place."""
+def shuffle(places: Words, epochs: Words, size: int, seed: int, stream: str) -> Words:
+    """Return where the permutation of 0 ... size - 1 that belongs to (seed, stream, epoch) sends each place."""
     half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
     base = np.frombuffer(hashlib.sha256(f"{stream}:{seed}".encode()).digest()[:8], dtype="<u8").astype(np.uint64)
     keys = _mix(base + (epochs + np.uint64(1)) * GOLDEN)
-    numbers = _feistel(places, keys, half)
+    numbers = _permute(places, keys, half)
     outside = np.flatnonzero(numbers >= size)
     while len(outside):
-        numbers[outside] = _feistel(numbers[outside], keys[outside], half)
+        numbers[outside] = _permute(numbers[outside], keys[outside], half)
         outside = outside[numbers[outside] >= size]
     return numbers
 
 
-def _feistel(numbers: Words, keys: Words, half: np.uint64) -> Words:
+def _permute(numbers: Words, keys: Words, half: np.uint64) -> Words:
     mask = (np.uint64(1) << half) - np.uint64(1)
     left, right = numbers >> half, numbers & mask
     for step in range(1, ROUNDS + 1):
@@ -102,6 +104,6 @@ def _gather(tokens: Tokens, numbers: NDArray[np.int64], context: int) -> torch.T
     plain = np.asarray(tokens).view(np.ndarray)
     (stride,) = plain.strides
     windows = as_strided(
-        plain, (row_count(len(plain), context), context + 1), (context * stride, stride), writeable=False
+        plain, (count_rows(len(plain), context), context + 1), (context * stride, stride), writeable=False
     )
     return torch.from_numpy(windows[numbers].astype(np.int64))

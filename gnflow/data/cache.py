@@ -1,4 +1,4 @@
-"""Prepared directories, known by what they were made from."""
+"""Make prepared directories once, each identified by a digest of its inputs."""
 
 import hashlib
 import json
@@ -16,19 +16,19 @@ Report = Callable[[str], None]
 
 
 class Made(NamedTuple):
-    """A directory, and the digest of what it was made from."""
+    """A directory, and the digest of the inputs it was made from."""
 
     directory: Path
     key: str
 
 
-def made(
+def make_once(
     label: Path,
     identity: Callable[[], dict[str, Json]],
     write: Callable[[Path], dict[str, Json]],
     report: Report,
 ) -> Made:
-    """The directory for this identity, filled by `write` when there is none; its name begins with `label`.
+    """Return the directory for this identity. If there is none, `write` fills it. Its name begins with `label`.
 
     Raises DiskProblem when nothing can be written, DataError when the sources change meanwhile.
     """
@@ -37,7 +37,7 @@ def made(
     name = re.sub(r"[^A-Za-z0-9]+", "-", label.name).strip("-")
     directory = label.parent / f"{name}-{key[:12]}"
 
-    def whole(partial: Path) -> dict[str, Json]:
+    def write_whole(partial: Path) -> dict[str, Json]:
         manifest = write(partial)
         if identity() != before:
             raise DataError("the files of data.source changed while they were read\nrun it again")
@@ -46,18 +46,20 @@ def made(
     if not directory.exists():
         report(f"preparing {directory}")
         try:
-            shards.make(directory, whole, lambda: report(f"waiting for another process that prepares {directory}"))
+            shards.make(
+                directory, write_whole, lambda: report(f"waiting for another process that prepares {directory}")
+            )
         except OSError as error:
-            raise DiskProblem(f"cannot write {directory}: {error.strerror or error}") from error
+            raise DiskProblem(f"{directory} cannot be written: {error.strerror or error}") from error
     return Made(directory, key)
 
 
-def versions(*packages: str) -> dict[str, Json]:
-    """The installed versions, for the manifest."""
-    return {package: _version(package) for package in packages}
+def list_versions(*packages: str) -> dict[str, Json]:
+    """List the installed versions of packages, for the manifest."""
+    return {package: _find_version(package) for package in packages}
 
 
-def _version(package: str) -> str | None:
+def _find_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:

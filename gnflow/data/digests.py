@@ -7,14 +7,20 @@ import os
 import time
 from pathlib import Path
 
-from gnflow.data.sources.paths import reading
+from gnflow.data.sources.paths import guard_read
 
 # A file written this recently may be written again without its modification time telling.
 SETTLED = 2_000_000_000
 
 
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 digest of a file's content in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 class Digests:
-    """Remembers digests in one JSON file, by path, and forgets them when modification time, size or inode differ."""
+    """A memory of digests by path in one JSON file. It forgets a digest when time, size or inode change."""
 
     def __init__(self, memory: Path):
         self.memory = memory
@@ -25,22 +31,22 @@ class Digests:
             self.known = known if isinstance(known, dict) else {}
 
     def sha256(self, path: Path, remember_from: int = 0) -> str:
-        """Hex digest; a file of fewer than `remember_from` bytes is always read. Raises DataError."""
-        with reading(path), path.open("rb") as file:
+        """Return the digest of a file. One of fewer than `remember_from` bytes is always read. Raises DataError."""
+        with guard_read(path), path.open("rb") as file:
             found = os.fstat(file.fileno())
             mark = [found.st_mtime_ns, found.st_size, found.st_ino]
             name = str(path.absolute())
             *known, digest = self.known.get(name, [""])
             if known == mark and found.st_size >= remember_from:
                 return str(digest)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hash_file(path)
         if found.st_size >= remember_from and time.time_ns() - found.st_mtime_ns > SETTLED:
             self.known[name] = [*mark, digest]
             self.learned = True
         return digest
 
     def save(self) -> None:
-        """Keep what is known; a project that cannot be written to does without."""
+        """Save the digests. If the project cannot be written to, nothing is saved."""
         if not self.learned:
             return
         temporary = self.memory.with_suffix(f".{os.getpid()}")

@@ -1,4 +1,4 @@
-"""What training asks of data, whatever its kind: micro-batches by number, held-out ones, and the text of a row."""
+"""The interface of data of every kind: micro-batches by number, held-out ones, and the text of a row."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 class Microbatches(Protocol):
     """An endless stream of shuffled micro-batches. Each is a function of seed, stream and number alone."""
 
-    def row_numbers(self, first: int, count: int) -> NDArray[np.int64]:
-        """The row of the data behind each row of micro-batches first ... first + count - 1: [count, rows]."""
+    def find_rows(self, first: int, count: int) -> NDArray[np.int64]:
+        """Return the row of the data behind each row of micro-batches first ... first + count - 1: [count, rows]."""
         ...
 
     def take(self, first: int, count: int) -> Tensor:
-        """Micro-batches first ... first + count - 1 as int64 [count, rows, context + 1, *token_shape]."""
+        """Return micro-batches first ... first + count - 1 as int64 [count, rows, context + 1, *token_shape]."""
         ...
 
 
@@ -36,22 +36,22 @@ class Prepared(Protocol):
 
     @property
     def digest(self) -> str:
-        """Return the SHA-256 digest over all files of the prepared directory."""
+        """The SHA-256 digest over all files of the prepared directory."""
         ...
 
-    def microbatches(self, rows: int, seed: int, stream: str = "train") -> Microbatches:
-        """The training data in micro-batches of so many rows."""
+    def make_microbatches(self, rows: int, seed: int, stream: str = "train") -> Microbatches:
+        """Make the endless sequence of micro-batches of training data, each of `rows` rows."""
         ...
 
-    def evaluation(self, rows: int, most: int) -> Tensor:
-        """At most so many held-out micro-batches, in which no row comes twice.
+    def take_held_out(self, rows: int, most: int) -> Tensor:
+        """Return at most `most` held-out micro-batches, in which no row comes twice.
 
         One is filled even from fewer rows, for its shape must be that of the others.
         """
         ...
 
-    def text_of(self, row: Tensor) -> str:
-        """The text of a row, or its ids where these stand for nothing that is known.
+    def decode_row(self, row: Tensor) -> str:
+        """Return the text of a row, or its ids if no text is known for them.
 
         Raises DataError or EnvironmentProblem where that takes a file or a package that is not there.
         """
@@ -67,23 +67,23 @@ class Prepared(Protocol):
         ...
 
 
-def ids_of(row: Tensor) -> str:
-    """A row of tokens as the numbers that they are."""
-    return " ".join(map(str, plain_ids(row).tolist()))
+def format_ids(row: Tensor) -> str:
+    """Format the ids of a row of tokens as numbers."""
+    return " ".join(map(str, select_ids(row).tolist()))
 
 
-def plain_ids(row: Tensor) -> Tensor:
-    """The ids of a row; what else a token has comes after its id."""
+def select_ids(row: Tensor) -> Tensor:
+    """Return the ids of a row, without the further channels of its tokens."""
     return row if row.ndim == 1 else row[:, 0]
 
 
-def reader(dataset: Prepared) -> Callable[[Tensor], str]:
+def make_reader(dataset: Prepared) -> Callable[[Tensor], str]:
     """Return a function from a row of tokens to its text, or to its ids if the text cannot be had here."""
 
     def read(row: Tensor) -> str:
         try:
-            return dataset.text_of(row)
+            return dataset.decode_row(row)
         except (DataError, EnvironmentProblem):
-            return ids_of(row)  # what went wrong is told all the same
+            return format_ids(row)  # what went wrong is told all the same
 
     return read

@@ -1,6 +1,5 @@
 """Tokens on disk: `.npy` files and a manifest of their SHA-256, in a directory that is whole or absent."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnflow import faults
+from gnflow.data.digests import hash_file
 from gnflow.data.sources.corpus import Json
 from gnflow.locks import lock_file
 
@@ -24,9 +24,9 @@ Append = Callable[[NDArray[np.integer]], None]
 
 
 def write_ids(path: Path, vocabulary: int, parts: Iterable[tuple[NDArray[np.uint32], int]]) -> tuple[int, int]:
-    """Write ids as they come, in the narrowest type that holds the vocabulary; the numbers of ids and of text bytes."""
+    """Write ids in the narrowest type that holds the vocabulary. Return the numbers of ids and of text bytes."""
     tokens = size = 0
-    with growing(path, narrowest(vocabulary)) as append:
+    with grow(path, choose_dtype(vocabulary)) as append:
         for ids, text in parts:
             append(ids)
             tokens += len(ids)
@@ -34,14 +34,14 @@ def write_ids(path: Path, vocabulary: int, parts: Iterable[tuple[NDArray[np.uint
     return tokens, size
 
 
-def narrowest(vocabulary: int) -> str:
-    """The narrowest type that holds ids below `vocabulary`."""
+def choose_dtype(vocabulary: int) -> str:
+    """Return the narrowest type that holds ids below `vocabulary`."""
     return "<u2" if vocabulary <= 1 << 16 else "<u4"
 
 
 @contextmanager
-def growing(path: Path, dtype: str, tail: tuple[int, ...] = ()) -> Iterator[Append]:
-    """A `.npy` file of shape [as much as is appended, *tail]."""
+def grow(path: Path, dtype: str, tail: tuple[int, ...] = ()) -> Iterator[Append]:
+    """Write a `.npy` file of shape [number of appended rows, *tail]."""
     length = 0
 
     def append(values: NDArray[np.integer]) -> None:
@@ -61,8 +61,8 @@ def growing(path: Path, dtype: str, tail: tuple[int, ...] = ()) -> Iterator[Appe
     faults.pass_point("shards.after_file")
 
 
-def mapped(path: Path, axes: int) -> NDArray[Any]:
-    """What `growing` has written, memory-mapped. Raises OSError, and ValueError for another file."""
+def map_shard(path: Path, axes: int) -> NDArray[Any]:
+    """Map a file that `grow` has written into memory. Raises OSError, and ValueError for another file."""
     try:
         found = np.lib.format.open_memmap(path, mode="r")
     except OSError:
@@ -94,7 +94,7 @@ def make(directory: Path, write: Callable[[Path], dict[str, Json]], waiting: Cal
         faults.pass_point("shards.before_write")
         try:
             manifest = write(partial)
-            manifest["files"] = {path.name: _entry(path) for path in sorted(partial.iterdir())}
+            manifest["files"] = {path.name: _describe_file(path) for path in sorted(partial.iterdir())}
             write_text(partial / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
             _flush_names(partial)
             faults.pass_point("shards.after_write")
@@ -111,10 +111,8 @@ def _write_header(file: BinaryIO, descr: str, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _entry(path: Path) -> Json:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
+def _describe_file(path: Path) -> Json:
+    return {"bytes": path.stat().st_size, "sha256": hash_file(path)}
 
 
 def _flush(file: IO[bytes] | IO[str]) -> None:

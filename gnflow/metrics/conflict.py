@@ -15,7 +15,7 @@ from gnflow.metrics.protocol import Metric, Moment, Subject
 from gnflow.models.modality import keep_modality
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Params
-from gnflow.optim.means import mean_gradient
+from gnflow.optim.means import average_gradient
 from gnflow.spec import training
 
 
@@ -23,8 +23,8 @@ def build_modality_conflict(spec: training.ModalityConflict, subject: Subject) -
     """Build the metric, which compares the two mean gradients at every evaluation."""
 
     def measure(at: Moment) -> Metrics:
-        text, _ = mean_gradient(at.objective, at.params, keep_modality(at.batch, "text"))
-        image, _ = mean_gradient(at.objective, at.params, keep_modality(at.batch, "image"))
+        text, _ = average_gradient(at.objective, at.params, keep_modality(at.batch, "text"))
+        image, _ = average_gradient(at.objective, at.params, keep_modality(at.batch, "image"))
         return compare(subject.network, text, image)
 
     return Metric(measure, spec.microbatches)

@@ -33,14 +33,14 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.curvature.conjugate_gradients import solve
-from gnflow.curvature.energy import energies
-from gnflow.curvature.hessian import hessian_product
-from gnflow.curvature.lanczos import Operator, Ritz, lanczos
-from gnflow.curvature.trace import trace
+from gnflow.curvature.energy import estimate_energies
+from gnflow.curvature.hessian import make_hessian_product
+from gnflow.curvature.lanczos import Operator, Ritz, run_lanczos
+from gnflow.curvature.trace import estimate_trace
 from gnflow.metrics.protocol import Metric, Moment, Subject
-from gnflow.models.initial import generator_for
+from gnflow.models.initial import make_generator
 from gnflow.objective import Metrics, Objective, Params, Scalar
-from gnflow.optim.means import keep_positive, mean_gradient, mean_product
+from gnflow.optim.means import average_gradient, average_product, keep_positive
 from gnflow.optim.protocol import Diagonal
 from gnflow.optim.statistics import find_diagonals
 from gnflow.spec import training
@@ -53,7 +53,7 @@ POWERS = {"none": 0.0, "root": 0.5, "second_moment": 1.0}
 def build_curvature(spec: training.Curvature, subject: Subject) -> Metric:
     """Build the metric. It measures eagerly and in full precision, since it is measured seldom."""
     loss = subject.exact()
-    second = loss._replace(product=hessian_product(loss.value))
+    second = loss._replace(product=make_hessian_product(loss.value))
     probe = CurvatureProbes(spec, loss, second, subject.network.moving_blocks, subject.experiment.training.seed)
     return Metric(probe.measure, spec.microbatches, spec.every, needs_before=True)
 
@@ -75,27 +75,29 @@ class CurvatureProbes:
         found: Metrics = {}
         for kind, objective in (("ggn", self.ggn), ("hessian", self.hessian)):
             operator = _make_operator(objective, at.params, at.batch)
-            ritz = lanczos(operator, self._draw_signs("start", moving), self.spec.iterations)
+            ritz = run_lanczos(operator, self._draw_signs("start", moving), self.spec.iterations)
             found |= _list_ends(kind, ritz, self.spec.eigenvalues)
             sketch, probes = (
                 [self._draw_signs(f"{what}/{i}", moving) for i in range(self.spec.probes)] for what in "sg"
             )
-            found[f"curvature/trace/{kind}"] = trace(operator, sketch, probes)
+            found[f"curvature/trace/{kind}"] = estimate_trace(operator, sketch, probes)
         operator = _make_operator(self.ggn, at.params, at.batch)
-        within, whole = energies(
+        within, whole = estimate_energies(
             operator, self.blocks, (self._draw_signs(f"g/{i}", moving) for i in range(self.spec.probes))
         )
         found["curvature/block_share"] = within / keep_positive(whole)
         for name, power in POWERS.items():
             if conditioned := precondition(operator, find_diagonals(at.optimizer, at.params, at.state), power):
-                ritz = lanczos(conditioned.operator, self._draw_signs("start", conditioned.like), self.spec.iterations)
+                ritz = run_lanczos(
+                    conditioned.operator, self._draw_signs("start", conditioned.like), self.spec.iterations
+                )
                 found[f"curvature/condition/{name}"] = compute_condition_number(ritz, next(iter(moving.values())).dtype)
         return {**found, **(self._measure_alignment(at, list(moving)) if at.before else {})}
 
     def _measure_alignment(self, at: Moment, names: list[str]) -> Metrics:
         before = at.before
         update = trees.subtract(trees.pick(at.params, names), trees.pick(before, names))
-        gradient, _ = mean_gradient(self.ggn, before, at.batch)
+        gradient, _ = average_gradient(self.ggn, before, at.batch)
         downhill = trees.scale(trees.pick(gradient, names), -1)
         step, residual = solve(
             _make_operator(self.ggn, before, at.batch), downhill, self.spec.damping, self.spec.iterations
@@ -109,7 +111,7 @@ class CurvatureProbes:
 
     def _draw_signs(self, name: str, like: Params) -> Params:
         """Draw -1 and 1 on the CPU, as a function of the run's seed and of the name."""
-        generator = generator_for(f"curvature/{self.seed}/{name}")
+        generator = make_generator(f"curvature/{self.seed}/{name}")
         drawn = {n: torch.randint(2, w.shape, generator=generator) for n, w in like.items()}
         return {n: (2 * drawn[n] - 1).to(w) for n, w in like.items()}
 
@@ -152,7 +154,7 @@ def compute_condition_number(ritz: Ritz, dtype: torch.dtype) -> Scalar:
 
 def _make_operator(objective: Objective, params: Params, batch: Tensor) -> Operator:
     model = objective.build_model(params)
-    return lambda direction: mean_product(model, direction, batch)
+    return lambda direction: average_product(model, direction, batch)
 
 
 def _list_ends(kind: str, ritz: Ritz, count: int) -> Metrics:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gnflow.groups import GROUPS
 from gnflow.metrics.protocol import Measure, Metric, Moment, Subject
-from gnflow.models.loss import mask_logits, token_losses
+from gnflow.models.loss import compute_token_losses, mask_logits
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Params, Scalar, Tokens
 from gnflow.spec import training
@@ -44,8 +44,8 @@ def build_tally(network: Model) -> Callable[[Params, Tokens], Tensor]:
         inputs, targets = network.split(tokens)
         assert targets.weights is not None
         assert targets.groups is not None
-        logits = network.logits(params, inputs)
-        losses = token_losses(logits, targets)
+        logits = network.compute_logits(params, inputs)
+        losses = compute_token_losses(logits, targets)
         weights = targets.weights.to(losses.dtype)
         right = (mask_logits(logits, targets).argmax(-1) == targets.ids).to(losses.dtype)
         each = torch.stack((losses, torch.ones_like(losses), weights * losses, weights, right), dim=-1)

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 from gnflow.data.multimodal.dataset import MultimodalDataset
-from gnflow.data.multimodal.digits import Labelled, label_of, labelled
+from gnflow.data.multimodal.digits import Labelled, find_label, read_labelled
 from gnflow.data.multimodal.samples import Pixels
-from gnflow.data.multimodal.vq import nearest
+from gnflow.data.multimodal.vq import find_nearest
 from gnflow.spec.multimodal import Digits
 
 
@@ -27,8 +27,8 @@ def measure_recognition(
         return {}
     train, held_out = _load_labelled(dataset.data.source)
     quantised = dataset.codec.decode(dataset.codec.encode(held_out.images))
-    asked = [label_of(prompt) for prompt in prompts]
-    named = [label_of(caption) for caption in captions]
+    asked = [find_label(prompt) for prompt in prompts]
+    named = [find_label(caption) for caption in captions]
     return {
         "samples/recognised": _compute_share_equal(recognise(train, drawn), asked),
         "samples/captioned": _compute_share_equal(named, asked),
@@ -39,12 +39,12 @@ def measure_recognition(
 def recognise(train: Labelled, images: Pixels) -> list[int]:
     """Return for each image the label of the nearest training image, in pixels."""
     points, known = (some.reshape(len(some), -1).astype(float) for some in (images, train.images))
-    return [int(label) for label in train.labels[nearest(points, known)]]
+    return [int(label) for label in train.labels[find_nearest(points, known)]]
 
 
 @cache
 def _load_labelled(source: Digits) -> tuple[Labelled, Labelled]:
-    return labelled(source)
+    return read_labelled(source)
 
 
 def _compute_share_equal(found: Sequence[int | None], wanted: Sequence[int | None]) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 from gnflow.data.multimodal.dataset import MultimodalDataset
 from gnflow.data.multimodal.samples import Pixels
 from gnflow.data.multimodal.sequences import CODE
-from gnflow.data.multimodal.vq import patches
+from gnflow.data.multimodal.vq import cut_patches
 from gnflow.models.generation import UNKNOWN, Sampling, continue_rows, paint
 from gnflow.models.modality import IDS, PIXELS
 from gnflow.models.model import Model
@@ -33,7 +33,7 @@ def draw_images(
     data, forms = dataset.data, dataset.sequences
     words = dataset.tokenizer.encode(list(captions))
     prompts = _stack_prompts([_write_prompt(dataset, each) for each in words]).to(device)
-    dropped = _stack_prompts([_write_prompt(dataset, forms.dropped(each)) for each in words]).to(device)
+    dropped = _stack_prompts([_write_prompt(dataset, forms.drop_prompt(each)) for each in words]).to(device)
     codes = range(data.text_vocabulary, data.vocabulary)
     found = paint(network, params, prompts, dropped, codes, data.channels, sampling)
     return dataset.codec.decode(found.cpu().numpy())
@@ -82,7 +82,7 @@ def encode_png(image: Pixels) -> bytes:
 
 def _write_prompt(dataset: MultimodalDataset, words: NDArray[np.integer]) -> Ids:
     forms = dataset.sequences
-    image = forms.template("generation")
+    image = forms.make_template("generation")
     return np.concatenate(([forms.marks["BOS"]], words.astype(np.int64), np.where(image == CODE, UNKNOWN, image)))
 
 
@@ -95,7 +95,7 @@ def _stack_prompts(prompts: Sequence[Ids]) -> Tensor:
 def _show_images(dataset: MultimodalDataset, images: Pixels) -> Tensor:
     """Write each image as a row, up to the mark that ends it: (images, time, channels)."""
     data, forms = dataset.data, dataset.sequences
-    block = forms.template("understanding")
+    block = forms.make_template("understanding")
     ids = np.tile(np.concatenate(([forms.marks["BOS"]], block)), (len(images), 1))
     if (ids == CODE).any():
         ids[ids == CODE] = (dataset.codec.encode(images) + data.text_vocabulary).reshape(-1)
@@ -103,7 +103,7 @@ def _show_images(dataset: MultimodalDataset, images: Pixels) -> Tensor:
     rows[..., IDS] = torch.from_numpy(ids)
     if data.patch_values:
         rows[:, ids[0] == forms.marks["PLACEHOLDER"], PIXELS:] = torch.from_numpy(
-            patches(images, data.patch_side).astype(np.int64)
+            cut_patches(images, data.patch_side).astype(np.int64)
         )
     return rows
 

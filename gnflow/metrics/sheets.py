@@ -30,7 +30,7 @@ def build_samples(spec: training.Samples, subject: Subject) -> Metric:
         dataset = at.dataset
         if not isinstance(dataset, MultimodalDataset) or at.write is None:
             return {}
-        examples = dataset.examples(spec.captions)
+        examples = dataset.list_examples(spec.captions)
         images = np.stack([example.image for example in examples])
         prompts = [example.caption for example in examples]
         longest = max(map(len, dataset.tokenizer.encode(prompts)))

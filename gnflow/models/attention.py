@@ -16,37 +16,37 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional
 
-from gnflow.models.attention_tangent import attention_tangent
+from gnflow.models.attention_tangent import compute_attention_tangent
 
 Kernel: TypeAlias = Literal["plain", "flash"]
 Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Maps query, key and value, each (rows, heads, time, size), to an output of the same shape."""
+def attend_plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Map query, key and value, each (rows, heads, time, size), to an output of the same shape."""
     time, size = query.shape[-2:]
     future = torch.ones(time, time, dtype=torch.bool, device=query.device).triu(1)
     scores = (query @ key.transpose(-2, -1)) * size**-0.5
     return torch.softmax(scores.masked_fill(future, float("-inf")), dim=-1) @ value
 
 
-def flash(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Does the same as `plain`. The output has a tangent if one of the inputs has."""
+def attend_flash(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Do the same as `plain`. The output has a tangent if one of the inputs has."""
     duals = [forward_ad.unpack_dual(part) for part in (query, key, value)]  # type: ignore[no-untyped-call]  # torch leaves it untyped
     if all(dual.tangent is None for dual in duals):
         return functional.scaled_dot_product_attention(query, key, value, is_causal=True)
     query, key, value = (dual.primal for dual in duals)
     dquery, dkey, dvalue = (torch.zeros_like(d.primal) if d.tangent is None else d.tangent for d in duals)
     out = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-    tangent = attention_tangent(query, key, value, dquery, dkey, dvalue, out)
+    tangent = compute_attention_tangent(query, key, value, dquery, dkey, dvalue, out)
     return forward_ad.make_dual(out, tangent)  # type: ignore[no-untyped-call, no-any-return]  # torch leaves it untyped
 
 
-KERNELS: dict[Kernel, Attention] = {"plain": plain, "flash": flash}
+KERNELS: dict[Kernel, Attention] = {"plain": attend_plain, "flash": attend_flash}
 
 
 def rotate(x: Tensor, theta: float) -> Tensor:
-    """Applies rotary positions (arXiv:2104.09864) to (rows, heads, time, size): feature i pairs with i + size/2."""
+    """Apply rotary positions (arXiv:2104.09864) to (rows, heads, time, size): feature i pairs with i + size/2."""
     time, size = x.shape[-2:]
     frequency = theta ** (-torch.arange(0, size, 2, device=x.device, dtype=torch.float32) / size)
     angle = torch.outer(torch.arange(time, device=x.device, dtype=torch.float32), frequency)

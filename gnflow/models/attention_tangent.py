@@ -23,7 +23,7 @@ TILE = 64
 def compute_in_tiles(
     query: Tensor, key: Tensor, value: Tensor, dquery: Tensor, dkey: Tensor, dvalue: Tensor, out: Tensor
 ) -> Tensor:
-    """Computes the tangent of `out`, in its memory layout, tile by tile.
+    """Compute the tangent of `out`, in its memory layout, tile by tile.
 
     Every argument is (rows, heads, time, size); the name of a tangent begins with d.
     """
@@ -71,15 +71,15 @@ def _(query: Tensor, key: Tensor, value: Tensor, dquery: Tensor, dkey: Tensor, d
 
 @register_flop_formula(torch.ops.gnflow.attention_tangent)
 def _count_flops(query: torch.Size, *_: object, **__: object) -> int:
-    """Counts five products over all of time x time, as torch does for attention: p again, two for s., two for out."""
+    """Count five products over all of time x time, as torch does for attention: p again, two for s., two for out."""
     rows, heads, time, size = query
     return 5 * 2 * rows * heads * time * time * size
 
 
-def attention_tangent(
+def compute_attention_tangent(
     query: Tensor, key: Tensor, value: Tensor, dquery: Tensor, dkey: Tensor, dvalue: Tensor, out: Tensor
 ) -> Tensor:
-    """Computes the tangent of `out` on any device. Taking a derivative of it raises RuntimeError."""
+    """Compute the tangent of `out` on any device. Taking a derivative of it raises RuntimeError."""
     tangent: Tensor = torch.ops.gnflow.attention_tangent(query, key, value, dquery, dkey, dvalue, out)
     # heaviside returns the same bits, and torch refuses to differentiate it. Autograd would take the bare operator for
     # a constant, with nothing but a warning.

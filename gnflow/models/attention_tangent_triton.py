@@ -22,7 +22,7 @@ class Launch(NamedTuple):
 
 
 def choose_launch(size: int, exact: bool) -> Launch:
-    """Chooses sizes that fit the shared memory and the registers of an A100 and an H100. `size` is a power of two.
+    """Choose sizes that fit the shared memory and the registers of an A100 and an H100. `size` is a power of two.
 
     `exact` products are in float32 without tensor cores, and their operands are in registers.
     """
@@ -34,7 +34,7 @@ def choose_launch(size: int, exact: bool) -> Launch:
 
 
 @triton.jit
-def kernel(
+def compute_tile(
     query: tl.tensor,
     key: tl.tensor,
     value: tl.tensor,
@@ -51,7 +51,7 @@ def kernel(
     SIZE: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """Computes one tile of queries of one row and head. All tensors are contiguous (rows and heads, time, size)."""
+    """Compute one tile of queries of one row and head. All tensors are contiguous (rows and heads, time, size)."""
     start = tl.program_id(1) * QUERIES
     at, feature = start + tl.arange(0, QUERIES), tl.arange(0, SIZE)
     first = tl.program_id(0).to(tl.int64) * time * size
@@ -86,7 +86,7 @@ def kernel(
 def compute_in_one_pass(
     query: Tensor, key: Tensor, value: Tensor, dquery: Tensor, dkey: Tensor, dvalue: Tensor, out: Tensor
 ) -> Tensor:
-    """Does the same as `attention_tangent.compute_in_tiles` in float32 or bfloat16, with sums in float32."""
+    """Do the same as `attention_tangent.compute_in_tiles` in float32 or bfloat16, with sums in float32."""
     rows, heads, time, size = query.shape
     exact = query.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
     padded = max(triton.next_power_of_2(size), 16)  # the least that tl.dot takes
@@ -94,7 +94,7 @@ def compute_in_one_pass(
     inputs = [part.contiguous() for part in (query, key, value, dquery, dkey, dvalue, out)]
     tangent = torch.empty_like(inputs[-1])
     with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        kernel[rows * heads, triton.cdiv(time, tile.queries)](
+        compute_tile[rows * heads, triton.cdiv(time, tile.queries)](
             *inputs, tangent, time, size, size**-0.5,
             QUERIES=tile.queries, KEYS=tile.keys, SIZE=padded, PRECISION="ieee" if exact else "tf32",
             num_warps=tile.warps, num_stages=tile.stages,

@@ -10,20 +10,20 @@ from torch.nn import functional
 
 from gnflow.models.attention import Kernel
 from gnflow.models.model import Model, Stage
-from gnflow.models.trunk import declare, declare_embedding, trunk
+from gnflow.models.trunk import build_trunk, declare, declare_embedding
 from gnflow.objective import Params
 from gnflow.spec.model import Transformer
 from gnflow.spec.multimodal import Data
 
 
-def for_data(spec: Transformer, data: Data, attention: Kernel) -> Model:
-    """Builds the model for the vocabulary of a `data:` section."""
-    return decoder(spec, data.vocabulary, attention)
+def build_for_data(spec: Transformer, data: Data, attention: Kernel) -> Model:
+    """Build the model for the vocabulary of a `data:` section."""
+    return build_decoder(spec, data.vocabulary, attention)
 
 
-def decoder(spec: Transformer, vocabulary: int, kernel: Kernel) -> Model:
-    """Builds the model for `vocabulary` tokens with the given attention kernel."""
-    base = trunk(spec, kernel)
+def build_decoder(spec: Transformer, vocabulary: int, kernel: Kernel) -> Model:
+    """Build the model for `vocabulary` tokens with the given attention kernel."""
+    base = build_trunk(spec, kernel)
     weights = {"embedding.weight": declare_embedding(vocabulary, spec.width, spec.tie_embeddings), **base.weights}
     blocks: dict[str, tuple[str, ...]] = {"embedding": ("embedding.weight",), **base.blocks}
     if not spec.tie_embeddings:
@@ -35,8 +35,8 @@ def decoder(spec: Transformer, vocabulary: int, kernel: Kernel) -> Model:
     def embed(params: Params, inputs: Tensor) -> Tensor:
         return functional.embedding(inputs, params["embedding.weight"])
 
-    def head(params: Params, x: Tensor) -> Tensor:
-        return functional.linear(base.norm(params, x), params[read])
+    def apply_head(params: Params, x: Tensor) -> Tensor:
+        return functional.linear(base.normalize(params, x), params[read])
 
     layers = (Stage(frozenset({"embedding.weight"}), embed), *base.layers)
-    return Model(weights, blocks, base.hidden, layers, Stage(frozenset({"norm.scale", read}), head))
+    return Model(weights, blocks, base.hidden, layers, Stage(frozenset({"norm.scale", read}), apply_head))

@@ -7,7 +7,7 @@ Differs:  there is no dropout; the blocks are those of the decoder here
 from torch import Tensor
 
 from gnflow.models.attention import Kernel
-from gnflow.models.decoder import decoder
+from gnflow.models.decoder import build_decoder
 from gnflow.models.modality import IDS, weigh
 from gnflow.models.model import Model
 from gnflow.objective import Params
@@ -15,14 +15,14 @@ from gnflow.spec.model import Emu3
 from gnflow.spec.multimodal import Data
 
 
-def for_data(spec: Emu3, data: Data, attention: Kernel) -> Model:
-    """Builds the model for the ids of a `data:` section."""
-    return emu3(spec, data.vocabulary, attention)
+def build_for_data(spec: Emu3, data: Data, attention: Kernel) -> Model:
+    """Build the model for the ids of a `data:` section."""
+    return build_emu3(spec, data.vocabulary, attention)
 
 
-def emu3(spec: Emu3, vocabulary: int, kernel: Kernel) -> Model:
-    """Builds the model for `vocabulary` tokens, which include the image codes."""
-    base = decoder(spec, vocabulary, kernel)
+def build_emu3(spec: Emu3, vocabulary: int, kernel: Kernel) -> Model:
+    """Build the model for `vocabulary` tokens, which include the image codes."""
+    base = build_decoder(spec, vocabulary, kernel)
 
     embedding, *others = base.layers
 

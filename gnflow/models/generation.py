@@ -43,7 +43,7 @@ def paint(
     channels: int,
     sampling: Sampling = Sampling(),
 ) -> Tensor:
-    """Draws the codes of one image for each row: (rows, unknowns), counted from 0.
+    """Draw the codes of one image for each row: (rows, unknowns), counted from 0.
 
     `prompts` and `dropped` are (rows, time) ids with the same number of UNKNOWN in every row; ids after the last
     UNKNOWN do not matter. `codes` are the ids of image codes.
@@ -54,7 +54,7 @@ def paint(
     found = []
     for i in range(places[0].shape[1]):
         told, untold = (
-            _logits_at(network, params, draft, channels, place[:, i] - 1)[:, codes.start : codes.stop]
+            _compute_logits(network, params, draft, channels, place[:, i] - 1)[:, codes.start : codes.stop]
             for draft, place in zip(drafts, places, strict=True)
         )
         code = _draw(untold + sampling.guidance * (told - untold), sampling.temperature, generator)
@@ -65,7 +65,7 @@ def paint(
 
 
 def continue_rows(network: Model, params: Params, rows: Tensor, words: int, marks: int, most: int) -> Tensor:
-    """Continues each row of (rows, time, channels) by its `most` likeliest next ids of text, one by one: (rows, most).
+    """Continue each row of (rows, time, channels) by its `most` likeliest next ids of text, one by one: (rows, most).
 
     The ids of text lie below `words`; the next ones are the `marks` that may end it. The first id is never a mark, so
     that no caption is empty.
@@ -73,23 +73,23 @@ def continue_rows(network: Model, params: Params, rows: Tensor, words: int, mark
     start = rows.shape[1]
     for i in range(most):
         with torch.no_grad():
-            last = network.logits(params, rows)[:, -1, : words + (marks if i else 0)]
+            last = network.compute_logits(params, rows)[:, -1, : words + (marks if i else 0)]
         following = torch.zeros_like(rows[:, :1])
         following[:, 0, IDS] = last.argmax(-1)
         rows = torch.cat((rows, following), dim=1)
     return rows[:, start:, IDS]
 
 
-def _logits_at(network: Model, params: Params, ids: Tensor, channels: int, places: Tensor) -> Tensor:
-    """Returns the logits at one place of each row: (rows, vocabulary)."""
+def _compute_logits(network: Model, params: Params, ids: Tensor, channels: int, places: Tensor) -> Tensor:
+    """Return the logits at one place of each row: (rows, vocabulary)."""
     inputs = torch.zeros((*ids.shape, channels), dtype=ids.dtype, device=ids.device)
     inputs[..., IDS] = ids.clamp(min=0)
     with torch.no_grad():
-        return network.logits(params, inputs)[torch.arange(len(ids), device=ids.device), places]
+        return network.compute_logits(params, inputs)[torch.arange(len(ids), device=ids.device), places]
 
 
 def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-    """Draws one code for each row: (rows, 1)."""
+    """Draw one code for each row: (rows, 1)."""
     if temperature == 0:
         return logits.argmax(-1, keepdim=True)
     # The draw is done on the host, so that it does not depend on the device.

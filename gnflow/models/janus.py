@@ -21,11 +21,11 @@ from torch.nn import functional
 from gnflow.models.attention import Kernel
 from gnflow.models.modality import IDS, PIXELS, weigh
 from gnflow.models.model import Model, Stage, Weight
-from gnflow.models.trunk import declare, declare_embedding, trunk
+from gnflow.models.trunk import build_trunk, declare, declare_embedding
 from gnflow.objective import Params
 from gnflow.spec.model import Janus, Part
 from gnflow.spec.multimodal import Multimodal
-from gnflow.spec.specials import specials
+from gnflow.spec.specials import number_specials
 
 PARTS: dict[Part, tuple[str, ...]] = {
     "decoder": ("blocks.", "norm."),
@@ -37,23 +37,23 @@ PARTS: dict[Part, tuple[str, ...]] = {
 """Part of the model -> the prefixes of its weights' names."""
 
 
-def for_data(spec: Janus, data: Multimodal, attention: Kernel) -> Model:
-    """Builds the model for the ids and the patches of a `data:` section."""
-    placeholder = specials(data.style, data.text_vocabulary)["PLACEHOLDER"]
-    return janus(spec, data.text_vocabulary, data.codebook, data.patch_values, placeholder, attention)
+def build_for_data(spec: Janus, data: Multimodal, attention: Kernel) -> Model:
+    """Build the model for the ids and the patches of a `data:` section."""
+    placeholder = number_specials(data.style, data.text_vocabulary)["PLACEHOLDER"]
+    return build_janus(spec, data.text_vocabulary, data.codebook, data.patch_values, placeholder, attention)
 
 
-def janus(
+def build_janus(
     spec: Janus, text_vocabulary: int, codebook: int, patch_values: int, placeholder: int, kernel: Kernel
 ) -> Model:
-    """Builds the model. Ids below `text_vocabulary` are text, the placeholder included; those above are image codes."""
-    base = trunk(spec, kernel)
-    paths = _weights(spec, codebook, patch_values)
+    """Build the model. Ids below `text_vocabulary` are text, the placeholder included; those above are image codes."""
+    base = build_trunk(spec, kernel)
+    paths = _declare_weights(spec, codebook, patch_values)
     vectors = declare_embedding(text_vocabulary, spec.width, spec.tie_embeddings)
     weights = {"embedding.weight": vectors, **paths, **base.weights}
     if not spec.tie_embeddings:
         weights["head.weight"] = declare("head.weight", (text_vocabulary, spec.width))
-    weights |= _mlp_weights("image_head", spec.width, codebook, spec.width)
+    weights |= _declare_mlp("image_head", spec.width, codebook, spec.width)
 
     def find_names(*parts: Part) -> tuple[str, ...]:
         return tuple(name for name in weights if name.startswith(tuple(p for part in parts for p in PARTS[part])))
@@ -63,16 +63,16 @@ def janus(
     def embed(params: Params, inputs: Tensor) -> Tensor:
         ids, pixels = inputs[..., IDS], inputs[..., PIXELS:]
         text = functional.embedding(ids.clamp(max=text_vocabulary - 1), params["embedding.weight"])
-        table = _mlp(params, "generation.adaptor", params["generation.codes.weight"])
+        table = _apply_mlp(params, "generation.adaptor", params["generation.codes.weight"])
         written = functional.embedding((ids - text_vocabulary).clamp(min=0), table)
         patches = pixels.to(text.dtype) / 127.5 - 1
-        read = _mlp(params, "understanding.adaptor", _linear(params, "understanding.encoder", patches))
+        read = _apply_mlp(params, "understanding.adaptor", _apply_linear(params, "understanding.encoder", patches))
         kind = ids.unsqueeze(-1)
         return torch.where(kind >= text_vocabulary, written, torch.where(kind == placeholder, read, text))
 
-    def head(params: Params, x: Tensor) -> Tensor:
-        x = base.norm(params, x)
-        return torch.cat((functional.linear(x, params[read]), _mlp(params, "image_head", x)), dim=-1)
+    def apply_head(params: Params, x: Tensor) -> Tensor:
+        x = base.normalize(params, x)
+        return torch.cat((functional.linear(x, params[read]), _apply_mlp(params, "image_head", x)), dim=-1)
 
     blocks = {
         "embedding": ("embedding.weight",),
@@ -86,23 +86,23 @@ def janus(
     inner = {"understanding.adaptor.first.weight", "understanding.adaptor.second.weight",
              "generation.adaptor.second.weight", "image_head.first.weight"}  # fmt: skip
     frozen = frozenset(find_names(*spec.freeze)) if spec.freeze else frozenset()
-    above = Stage(frozenset({"norm.scale", read, *find_names("image_head")}), head)
+    above = Stage(frozenset({"norm.scale", read, *find_names("image_head")}), apply_head)
     paths_in = Stage(frozenset(find_names("understanding", "generation")) | {"embedding.weight"}, embed)
     layers = (paths_in, *base.layers)
     return Model(weights, blocks, base.hidden | inner, layers, above, weigh(1.0, apart=text_vocabulary), frozen)
 
 
-def _weights(spec: Janus, codebook: int, patch_values: int) -> dict[str, Weight]:
+def _declare_weights(spec: Janus, codebook: int, patch_values: int) -> dict[str, Weight]:
     return {
         "understanding.encoder.weight": declare("weight", (spec.width, patch_values)),
         "understanding.encoder.bias": declare("bias", (spec.width,)),
-        **_mlp_weights("understanding.adaptor", spec.width, spec.width, spec.width),
+        **_declare_mlp("understanding.adaptor", spec.width, spec.width, spec.width),
         "generation.codes.weight": Weight((codebook, spec.code_width), std=1.0),
-        **_mlp_weights("generation.adaptor", spec.code_width, spec.width, spec.width),
+        **_declare_mlp("generation.adaptor", spec.code_width, spec.width, spec.width),
     }
 
 
-def _mlp_weights(name: str, inputs: int, outputs: int, width: int) -> dict[str, Weight]:
+def _declare_mlp(name: str, inputs: int, outputs: int, width: int) -> dict[str, Weight]:
     return {
         f"{name}.first.weight": declare("weight", (width, inputs)),
         f"{name}.first.bias": declare("bias", (width,)),
@@ -111,9 +111,9 @@ def _mlp_weights(name: str, inputs: int, outputs: int, width: int) -> dict[str, 
     }
 
 
-def _mlp(params: Params, name: str, x: Tensor) -> Tensor:
-    return _linear(params, f"{name}.second", functional.gelu(_linear(params, f"{name}.first", x)))
+def _apply_mlp(params: Params, name: str, x: Tensor) -> Tensor:
+    return _apply_linear(params, f"{name}.second", functional.gelu(_apply_linear(params, f"{name}.first", x)))
 
 
-def _linear(params: Params, name: str, x: Tensor) -> Tensor:
+def _apply_linear(params: Params, name: str, x: Tensor) -> Tensor:
     return functional.linear(x, params[f"{name}.weight"], params[f"{name}.bias"])

@@ -20,25 +20,25 @@ from gnflow.objective import Scalar, weigh_equally
 
 
 def mask_logits(logits: Tensor, targets: Targets) -> Tensor:
-    """Sets the logits outside the softmax to -inf: those of the other modality, if each has a softmax of its own."""
+    """Set the logits outside the softmax to -inf: those of the other modality, if each has a softmax of its own."""
     return _fill_outside(logits, targets, float("-inf"))
 
 
-def token_losses(logits: Tensor, targets: Targets) -> Tensor:
-    """Returns the loss of each position in nats, without weights: (rows, time)."""
+def compute_token_losses(logits: Tensor, targets: Targets) -> Tensor:
+    """Return the loss of each position in nats, without weights: (rows, time)."""
     chosen = mask_logits(logits, targets)
     return functional.cross_entropy(chosen.flatten(0, -2), targets.ids.flatten(), reduction="none").view_as(targets.ids)
 
 
-def cross_entropy(logits: Tensor, targets: Targets) -> Scalar:
-    """Returns the weighted mean loss over all tokens in nats, or 0 if no token has a weight."""
+def compute_cross_entropy(logits: Tensor, targets: Targets) -> Scalar:
+    """Return the weighted mean loss over all tokens in nats, or 0 if no token has a weight."""
     if targets.weights is None:
         return functional.cross_entropy(mask_logits(logits, targets).flatten(0, -2), targets.ids.flatten())
-    return (_shares(targets.weights, targets.total, logits) * token_losses(logits, targets)).sum()
+    return (_compute_shares(targets.weights, targets.total, logits) * compute_token_losses(logits, targets)).sum()
 
 
-def total_weight(targets: Targets) -> Scalar:
-    """Returns the weight of a micro-batch in a mean over several: the sum of the weights of its targets.
+def compute_total_weight(targets: Targets) -> Scalar:
+    """Return the weight of a micro-batch in a mean over several: the sum of the weights of its targets.
 
     For text it is 1, since every micro-batch has the same number of targets.
     """
@@ -46,32 +46,60 @@ def total_weight(targets: Targets) -> Scalar:
 
 
 def cut(targets: Targets, count: int) -> list[Targets]:
-    """Cuts targets into `count` parts, (tokens,) each. Their losses and derivatives add up to those of the whole."""
+    """Cut targets into `count` parts, (tokens,) each. Their losses and derivatives add up to those of the whole."""
     ids, weights = targets.ids, targets.weights
     weights = torch.ones(ids.shape, device=ids.device) if weights is None else weights
-    parts = (each.flatten().tensor_split(count) for each in (ids, weights))
-    return [Targets(i, w, apart=targets.apart, total=weights.sum()) for i, w in zip(*parts, strict=True)]
+    parts = [each.flatten().tensor_split(count) for each in (ids, weights)]
+    whole = [Targets(i, w, apart=targets.apart, total=weights.sum()) for i, w in zip(*parts, strict=True)]
+    if targets.noise is None:
+        return whole
+    noise = targets.noise.flatten().tensor_split(count)
+    return [part._replace(noise=own) for part, own in zip(whole, noise, strict=True)]
 
 
-def probabilities(logits: Tensor, targets: Targets) -> Tensor:
-    """Returns p, shaped like the logits."""
+def compute_probabilities(logits: Tensor, targets: Targets) -> Tensor:
+    """Return p, shaped like the logits."""
     return torch.softmax(mask_logits(logits, targets), dim=-1)
 
 
-def logit_gradient(p: Tensor, targets: Targets) -> Tensor:
-    """Returns w (p - y) / W, shaped like the logits."""
+def compute_logit_gradient(p: Tensor, targets: Targets) -> Tensor:
+    """Return w (p - y) / W, shaped like the logits."""
     onehot = torch.arange(p.shape[-1], device=p.device) == targets.ids.unsqueeze(-1)
     return _average(p - onehot.to(p.dtype), targets)
 
 
-def logit_hessian_product(p: Tensor, tangent: Tensor, targets: Targets) -> Tensor:
-    """Returns w (p v - p <p, v>) / W, shaped like the logits."""
+def draw_labels(p: Tensor, noise: Tensor) -> Tensor:
+    """Draw a label for each position from p, by inversion of its cumulative sum: (rows, time)."""
+    cumulative = p.cumsum(dim=-1)
+    # 1 - noise is in (0, 1], so no label without probability is drawn, whatever the rounding of the sum.
+    height = (1 - noise).to(p.dtype).unsqueeze(-1) * cumulative[..., -1:]
+    return (cumulative < height).sum(-1)
+
+
+def draw_logit_gradient(p: Tensor, targets: Targets) -> Tensor:
+    """Return sqrt(w / W) (p - y) for labels y drawn from p, shaped like the logits.
+
+    Its mean is 0 and its covariance the Hessian of the loss in the logits.
+    """
+    assert targets.noise is not None
+    labels = draw_labels(p, targets.noise)
+    onehot = torch.arange(p.shape[-1], device=p.device) == labels.unsqueeze(-1)
+    share = (
+        torch.full_like(p[..., :1], 1 / targets.ids.numel())
+        if targets.weights is None
+        else _compute_shares(targets.weights, targets.total, p).unsqueeze(-1)
+    )
+    return share.sqrt() * (p - onehot.to(p.dtype))
+
+
+def compute_logit_hessian_product(p: Tensor, tangent: Tensor, targets: Targets) -> Tensor:
+    """Return w (p v - p <p, v>) / W, shaped like the logits."""
     weighted = p * tangent
     return _average(weighted - p * weighted.sum(-1, keepdim=True), targets)
 
 
-def whitened_product(p: Tensor, tangent: Tensor, targets: Targets) -> Tensor:
-    """Returns w v / (V W), shaped like the logits and 0 outside the softmax. It does not depend on p.
+def compute_whitened_product(p: Tensor, tangent: Tensor, targets: Targets) -> Tensor:
+    """Return w v / (V W), shaped like the logits and 0 outside the softmax. It does not depend on p.
 
     1 / V is the curvature if all words are equally likely. This factor gives steps, damping and learning rates the
     size that they have with the Hessian itself.
@@ -80,7 +108,7 @@ def whitened_product(p: Tensor, tangent: Tensor, targets: Targets) -> Tensor:
 
 
 def _fill_outside(each: Tensor, targets: Targets, value: float) -> Tensor:
-    """Replaces the entries of ids outside the softmax by `value`."""
+    """Replace the entries of ids outside the softmax by `value`."""
     if targets.apart is None:
         return each
     codes = torch.arange(each.shape[-1], device=each.device) >= targets.apart
@@ -90,11 +118,11 @@ def _fill_outside(each: Tensor, targets: Targets, value: float) -> Tensor:
 def _average(each: Tensor, targets: Targets) -> Tensor:
     if targets.weights is None:
         return each / targets.ids.numel()
-    return each * _shares(targets.weights, targets.total, each).unsqueeze(-1)
+    return each * _compute_shares(targets.weights, targets.total, each).unsqueeze(-1)
 
 
-def _shares(weights: Tensor, total: Tensor | None, like: Tensor) -> Tensor:
-    """Returns w / W."""
+def _compute_shares(weights: Tensor, total: Tensor | None, like: Tensor) -> Tensor:
+    """Return w / W."""
     weights = weights.to(like.dtype)
     total = weights.sum() if total is None else total.to(like.dtype)
     return weights / total.clamp(min=torch.finfo(like.dtype).tiny)

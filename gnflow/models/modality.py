@@ -16,33 +16,33 @@ from gnflow.objective import Tokens
 IDS, GROUP, PIXELS = 0, 1, 2  # channels; all further ones are pixels
 
 
-def groups_of(modality: Modality) -> tuple[int, ...]:
-    """Returns the groups of a modality, numbered as in channel 1."""
+def find_groups(modality: Modality) -> tuple[int, ...]:
+    """Return the groups of a modality, numbered as in channel 1."""
     return tuple(number for number, group in enumerate(GROUPS, 1) if group.modality == modality)
 
 
 def weigh(image_weight: float, apart: int | None = None) -> Split:
-    """Makes the `split` of multimodal micro-batches: text weighs 1, an image code `image_weight`, other tokens 0.
+    """Make the `split` of multimodal micro-batches: text weighs 1, an image code `image_weight`, other tokens 0.
 
     With `apart`, ids from that number on are image codes, and each modality has a softmax of its own.
     """
 
     def split(tokens: Tokens) -> tuple[Tensor, Targets]:
         ids, groups = tokens[:, 1:, IDS], tokens[:, 1:, GROUP]
-        weights = torch.where(_is_among(groups, groups_of("image")), image_weight, (groups > 0).float())
+        weights = torch.where(_is_among(groups, find_groups("image")), image_weight, (groups > 0).float())
         return tokens[:, :-1], Targets(ids, weights, groups, apart)
 
     return split
 
 
 def keep_modality(tokens: Tokens, modality: Modality) -> Tokens:
-    """Removes the loss on targets of the other modality from micro-batches."""
+    """Remove the loss on targets of the other modality from micro-batches."""
     ids, groups, pixels = torch.split(tokens, [1, 1, tokens.shape[-1] - PIXELS], dim=-1)
-    return torch.cat((ids, torch.where(_is_among(groups, groups_of(modality)), groups, 0), pixels), dim=-1)
+    return torch.cat((ids, torch.where(_is_among(groups, find_groups(modality)), groups, 0), pixels), dim=-1)
 
 
 def split_by_modality(tokens: Tokens) -> tuple[Tokens, Tokens]:
-    """Returns the micro-batches twice: with their image loss alone, and with their text loss alone."""
+    """Return the micro-batches twice: with their image loss alone, and with their text loss alone."""
     return keep_modality(tokens, "image"), keep_modality(tokens, "text")
 
 

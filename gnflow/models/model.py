@@ -36,16 +36,16 @@ class Stage(NamedTuple):
     prefix: str = ""
     """The beginning that the names of all its weights share, such as `blocks.3.`."""
 
-    def names(self, among: Container[str]) -> list[str]:
-        """Lists the weights that the stage reads and that are `among` these, by the names that its function uses."""
+    def list_names(self, among: Container[str]) -> list[str]:
+        """List the weights that the stage reads and that are `among` these, by the names that its function uses."""
         return [name.removeprefix(self.prefix) for name in sorted(self.reads) if name in among]
 
     def pick(self, params: Mapping[str, Tensor]) -> Params:
-        """Returns the parameters that the stage reads and `params` has, by the names that its function uses."""
-        return {name: params[self.prefix + name] for name in self.names(params)}
+        """Return the parameters that the stage reads and `params` has, by the names that its function uses."""
+        return {name: params[self.prefix + name] for name in self.list_names(params)}
 
     def run(self, params: Params, x: Tensor) -> Tensor:
-        """Applies the function to its part of all parameters."""
+        """Apply the function to its part of all parameters."""
         return self.function(self.pick(params), x)
 
 
@@ -67,8 +67,8 @@ class Model(NamedTuple):
     frozen: frozenset[str] = frozenset()
     """Weights that take no update."""
 
-    def logits(self, params: Params, inputs: Tensor) -> Tensor:
-        """Returns the logits (rows, time, vocabulary) of `inputs`."""
+    def compute_logits(self, params: Params, inputs: Tensor) -> Tensor:
+        """Return the logits (rows, time, vocabulary) of `inputs`."""
         x = inputs
         for stage in (*self.layers, self.head):
             x = stage.run(params, x)
@@ -86,7 +86,7 @@ class Model(NamedTuple):
         return {block: names for block, names in parts.items() if names}
 
     def init(self, seed: int, device: torch.device | str = "cpu") -> Params:
-        """Draws initial weights, each a function of (seed, name) alone; on the device `meta` they have shapes alone."""
+        """Draw initial weights, each a function of (seed, name) alone; on the device `meta` they have shapes alone."""
         from gnflow.models.initial import draw
 
         return {name: draw(weight, seed, name, device) for name, weight in self.weights.items()}

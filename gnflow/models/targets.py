@@ -24,11 +24,13 @@ class Targets(NamedTuple):
     """The first id of image codes, if the softmax is over the ids of the target's modality alone."""
     total: Tensor | None = None
     """W, if these targets are a part of a micro-batch; None if W is the sum of the weights here."""
+    noise: Tensor | None = None
+    """Numbers in [0, 1) that choose the labels which the model draws (rows, time); None if it draws none."""
 
 
 Split: TypeAlias = Callable[[Tokens], tuple["Tensor", Targets]]
 
 
 def split(tokens: Tokens) -> tuple[Tensor, Targets]:
-    """Splits text (rows, time + 1) into inputs and targets, (rows, time) each."""
+    """Split text (rows, time + 1) into inputs and targets, (rows, time) each."""
     return tokens[:, :-1], Targets(tokens[:, 1:])

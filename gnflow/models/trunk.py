@@ -6,7 +6,8 @@
 
 Source:   Abreu et al. 2025, arXiv:2510.09378
 Code:     github.com/natalieabreu/full-gauss-newton llama_model.py @ 0c14e7e
-Differs:  rotary pairs are (i, i + size/2), not neighbours; grouped heads, SwiGLU and per-head QK norm are options
+Differs:  rotary pairs are (i, i + size/2), not neighbours; grouped heads, SwiGLU and per-head QK norm are options;
+          GELU is exact unless `feedforward: gelu_tanh` asks for the approximation that the code uses
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -27,18 +28,18 @@ class Trunk(NamedTuple):
 
     weights: Mapping[str, Weight]
     blocks: Mapping[str, tuple[str, ...]]
-    """Block -> names of its weights. The last block has the weight of `norm`."""
+    """Block -> names of its weights. The last block has the weight of `normalize`."""
     hidden: frozenset[str]
     """The names of the matrices."""
     layers: tuple[Stage, ...]
     """One stage for each block, from (rows, time, width) to the same shape. All have one function."""
-    norm: Callable[[Params, Tensor], Tensor]
+    normalize: Callable[[Params, Tensor], Tensor]
     """The norm of the features (..., width) that a head begins with. It reads `norm.scale`."""
 
 
-def trunk(spec: Transformer, kernel: Kernel) -> Trunk:
-    """Builds the blocks of `spec` with the given attention kernel."""
-    weights = dict(_weights(spec))
+def build_trunk(spec: Transformer, kernel: Kernel) -> Trunk:
+    """Build the blocks of `spec` with the given attention kernel."""
+    weights = dict(_declare_weights(spec))
     blocks = {
         f"blocks.{layer}": tuple(name for name in weights if name.startswith(f"blocks.{layer}."))
         for layer in range(spec.layers)
@@ -46,16 +47,20 @@ def trunk(spec: Transformer, kernel: Kernel) -> Trunk:
     hidden = frozenset(name for name, weight in weights.items() if len(weight.shape) > 1)
     attend = KERNELS[kernel]
 
-    def block(weights: Params, x: Tensor) -> Tensor:
-        x = x + _attention(spec, attend, weights, _rms_norm(x, weights["attention.norm.scale"], spec.norm_epsilon))
-        return x + _feedforward(weights, _rms_norm(x, weights["feedforward.norm.scale"], spec.norm_epsilon))
+    def apply_block(weights: Params, x: Tensor) -> Tensor:
+        x = x + _apply_attention(
+            spec, attend, weights, _normalize(x, weights["attention.norm.scale"], spec.norm_epsilon)
+        )
+        return x + _apply_feedforward(
+            spec, weights, _normalize(x, weights["feedforward.norm.scale"], spec.norm_epsilon)
+        )
 
-    def norm(weights: Params, x: Tensor) -> Tensor:
-        return _rms_norm(x, weights["norm.scale"], spec.norm_epsilon)
+    def normalize(weights: Params, x: Tensor) -> Tensor:
+        return _normalize(x, weights["norm.scale"], spec.norm_epsilon)
 
-    layers = tuple(Stage(frozenset(names), block, f"{prefix}.") for prefix, names in blocks.items())
+    layers = tuple(Stage(frozenset(names), apply_block, f"{prefix}.") for prefix, names in blocks.items())
     blocks[f"blocks.{spec.layers - 1}"] += ("norm.scale",)
-    return Trunk(weights, blocks, hidden, layers, norm)
+    return Trunk(weights, blocks, hidden, layers, normalize)
 
 
 _BLOCK = (
@@ -75,7 +80,7 @@ _BLOCK = (
 )
 
 
-def _weights(spec: Transformer) -> Iterator[tuple[str, Weight]]:
+def _declare_weights(spec: Transformer) -> Iterator[tuple[str, Weight]]:
     width, hidden = spec.width, spec.hidden or 4 * spec.width
     size = width // spec.heads
     narrow = size * (spec.key_value_heads or spec.heads)
@@ -103,14 +108,14 @@ def _weights(spec: Transformer) -> Iterator[tuple[str, Weight]]:
 
 
 def declare(name: str, shape: tuple[int, ...]) -> Weight:
-    """Declares a matrix as N(0, 1/fan_in), like the reference's `initializer_range=1.0`, a scale as 1, a bias as 0."""
+    """Declare a matrix as N(0, 1/fan_in), like the reference's `initializer_range=1.0`, a scale as 1, a bias as 0."""
     if len(shape) == 2:
         return Weight(shape, std=shape[1] ** -0.5)
     return Weight(shape, value=1.0 if name.endswith("scale") else 0.0)
 
 
 def declare_embedding(vocabulary: int, width: int, tied: bool) -> Weight:
-    """Declares the table of token vectors: N(0, 1), or smaller if the table is also the output head (`tied`).
+    """Declare the table of token vectors: N(0, 1), or smaller if the table is also the output head (`tied`).
 
     Features reach the head with norm sqrt(width). So the logits of a tied table have the deviation of its entries times
     sqrt(width), and with deviation 1 the loss starts at about sqrt(width) nats. With 0.5 / sqrt(width) it starts about
@@ -120,18 +125,18 @@ def declare_embedding(vocabulary: int, width: int, tied: bool) -> Weight:
     return Weight((vocabulary, width), std=0.5 * width**-0.5 if tied else 1.0)
 
 
-def _rms_norm(x: Tensor, scale: Tensor, epsilon: float) -> Tensor:
+def _normalize(x: Tensor, scale: Tensor, epsilon: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon) * scale
 
 
-def _attention(spec: Transformer, attend: Attention, block: Params, x: Tensor) -> Tensor:
+def _apply_attention(spec: Transformer, attend: Attention, block: Params, x: Tensor) -> Tensor:
     rows, time, width = x.shape
     query, key, value = (functional.linear(x, block[f"attention.{side}.weight"]) for side in ("query", "key", "value"))
     if spec.qk_norm == "full":
-        query, key = _qk_norm(spec, block, "query", query), _qk_norm(spec, block, "key", key)
+        query, key = _normalize_head(spec, block, "query", query), _normalize_head(spec, block, "key", key)
     query, key, value = (part.view(rows, time, -1, width // spec.heads) for part in (query, key, value))
     if spec.qk_norm == "head":
-        query, key = _qk_norm(spec, block, "query", query), _qk_norm(spec, block, "key", key)
+        query, key = _normalize_head(spec, block, "query", query), _normalize_head(spec, block, "key", key)
     query, key, value = (part.transpose(1, 2) for part in (query, key, value))
     query, key = rotate(query, spec.rope_theta), rotate(key, spec.rope_theta)
     if key.shape[1] != spec.heads:
@@ -140,16 +145,16 @@ def _attention(spec: Transformer, attend: Attention, block: Params, x: Tensor) -
     return functional.linear(merged, block["attention.output.weight"])
 
 
-def _qk_norm(spec: Transformer, block: Params, side: str, x: Tensor) -> Tensor:
+def _normalize_head(spec: Transformer, block: Params, side: str, x: Tensor) -> Tensor:
     scale, bias = block[f"attention.{side}_norm.scale"], block[f"attention.{side}_norm.bias"]
     # torch 2.13 does not compile the forward derivative of layer_norm in `x` alone, with `scale` inside it.
     return functional.layer_norm(x, scale.shape, eps=spec.norm_epsilon) * scale + bias
 
 
-def _feedforward(block: Params, x: Tensor) -> Tensor:
+def _apply_feedforward(spec: Transformer, block: Params, x: Tensor) -> Tensor:
     up = functional.linear(x, block["feedforward.up.weight"])
     if "feedforward.gate.weight" in block:
         up = functional.silu(functional.linear(x, block["feedforward.gate.weight"])) * up
     else:
-        up = functional.gelu(up)
+        up = functional.gelu(up, approximate="tanh" if spec.feedforward == "gelu_tanh" else "none")
     return functional.linear(up, block["feedforward.down.weight"])

@@ -17,14 +17,23 @@ if TYPE_CHECKING:
     from gnflow.optim.combine import clip_by_global_norm as clip_by_global_norm
     from gnflow.optim.combine import partition as partition
     from gnflow.optim.combine import route as route
+    from gnflow.optim.hyperball import hyperball as hyperball
+    from gnflow.optim.kl_soap import kl_soap as kl_soap
+    from gnflow.optim.lion import lion as lion
     from gnflow.optim.muon import muon as muon
+    from gnflow.optim.normuon import normuon as normuon
     from gnflow.optim.rmnp import rmnp as rmnp
     from gnflow.optim.soap import soap as soap
+    from gnflow.optim.soap_muon import soap_muon as soap_muon
+    from gnflow.optim.sophia import sophia as sophia
+    from gnflow.spec.rules import Cautious as Cautious
 
 _HOMES = {
+    "Cautious": "gnflow.spec.rules",
     "as_torch": "gnflow.optim.as_torch",
     "chain": "gnflow.optim.combine",
     "clip_by_global_norm": "gnflow.optim.combine",
+    "hyperball": "gnflow.optim.hyperball",
     "partition": "gnflow.optim.combine",
     "route": "gnflow.optim.combine",
 }
@@ -45,11 +54,11 @@ def __getattr__(name: str) -> object:
     if name in _HOMES:
         found: object = getattr(import_module(_HOMES[name]), name)
     elif name in BUILT_IN["optimizers"]:
-        from gnflow.spec.classes import class_of
-        from gnflow.spec.factory import imported
-        from gnflow.spec.named import built_in_kinds
+        from gnflow.spec.classes import find_class
+        from gnflow.spec.factory import import_function
+        from gnflow.spec.named import list_built_in
 
-        found = imported(class_of(built_in_kinds("optimizers")[name])())
+        found = import_function(find_class(list_built_in("optimizers")[name])())
     else:
         raise AttributeError(f"module `gnflow.optim` has no `{name}`")
     globals()[name] = found

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Params
-from gnflow.optim.arguments import described_by
+from gnflow.optim.arguments import add_help_of
+from gnflow.optim.decay import find_decay
 from gnflow.optim.protocol import Fisher, Transform, make_counter, make_rate
 from gnflow.optim.schedules import Schedule, constant
-from gnflow.spec.rules import AdamWRule
+from gnflow.spec.rules import AdamWRule, Cautious
 
 
 class AdamWState(NamedTuple):
@@ -30,15 +31,15 @@ class AdamWState(NamedTuple):
     second: Params
 
 
-@described_by(AdamWRule)
+@add_help_of(AdamWRule)
 def adamw(
     learning_rate: float = 3e-3,
     betas: tuple[float, float] = (0.9, 0.95),
     eps: float = 1e-8,
-    weight_decay: float = 0.0,
+    weight_decay: float | Cautious = 0.0,
     schedule: Schedule | None = None,
 ) -> Transform[AdamWState]:
-    """AdamW for any dict of tensors."""
+    """Makes AdamW for any dict of tensors."""
     factor = schedule or constant()
     b1, b2 = betas
 
@@ -48,9 +49,9 @@ def adamw(
         )
 
     def update(gradients: Params, state: AdamWState, params: Params) -> tuple[Params, AdamWState]:
-        return fed(gradients, gradients, gradients, state, params)
+        return feed(gradients, gradients, gradients, state, params)
 
-    def fed(
+    def feed(
         direction: Params, factors: Params, second: Params, state: AdamWState, params: Params
     ) -> tuple[Params, AdamWState]:
         count = state.updates + 1
@@ -61,14 +62,15 @@ def adamw(
         updates = {}
         for name, w in params.items():
             root = (square[name] / correction2).sqrt() + eps
-            updates[name] = -lr * (first[name] / correction1 / root + weight_decay * w)
+            u = first[name] / correction1 / root
+            updates[name] = -lr * (u + find_decay(weight_decay, u, w) * w)
         return updates, AdamWState(count, state.learning_rate, first, square)
 
     def diagonal(state: AdamWState) -> Params:
         correction = 1 - b2 ** state.updates.clamp(min=1).double()
         return {name: v / correction for name, v in state.second.items()}
 
-    def same(tree: Params, state: AdamWState) -> Params:
+    def keep(tree: Params, state: AdamWState) -> Params:
         return tree
 
-    return Transform(init, update, metric=Fisher(same, same, diagonal, fed))
+    return Transform(init, update, metric=Fisher(keep, keep, diagonal, feed))

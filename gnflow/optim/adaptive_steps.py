@@ -23,8 +23,8 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.objective import LocalModel, Metrics, Objective, Params
 from gnflow.optim.damping import adapt
-from gnflow.optim.means import mean_product, microbatch_weights
-from gnflow.optim.search import Found, Seen, choose_trial, mean_loss, measure_gains
+from gnflow.optim.means import average_product, weigh_microbatches
+from gnflow.optim.search import Found, Seen, average_loss, choose_trial, measure_gains
 
 KAPPA, LENGTH = "gn/kappa", "length"
 
@@ -43,12 +43,12 @@ class Decrement:
     ) -> Found:
         """Takes the step, which is always accepted."""
         direction = trees.subtract(goal, anchor)
-        bend = trees.dot(direction, mean_product(model, direction, batch))
+        bend = trees.dot(direction, average_product(model, direction, batch))
         kappa, nu = memory[KAPPA] if self.adaptive else self.kappa, bend.clamp(min=0).sqrt()
         alpha = 1 / (1 + kappa * nu)
         candidate = trees.move_along(anchor, direction, alpha)
-        seen = Seen(batch, microbatch_weights(objective, batch))
-        before, after = (mean_loss(objective, params, seen) for params in (anchor, candidate))
+        seen = Seen(batch, weigh_microbatches(objective, batch))
+        before, after = (average_loss(objective, params, seen) for params in (anchor, candidate))
         found = measure_gains(objective, anchor, candidate, seen, before, after)
         metrics = {"loss/train": before, "gn/alpha": alpha, "gn/decrement": nu, **found}
         if self.adaptive:

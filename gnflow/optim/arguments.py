@@ -6,31 +6,31 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from gnflow.spec.base import Kind
-from gnflow.spec.grammar import help_of, shapes
+from gnflow.spec.grammar import find_help, list_shapes
 
 Factory = TypeVar("Factory", bound=Callable[..., object])
 
 SCHEDULE = "Updates made so far (0-D) -> factor on the learning rate (0-D). Default: 1 throughout."
 
 
-def described_by(kind: type[Kind]) -> Callable[[Factory], Factory]:
-    """Adds the fields of `kind`, with their help and allowed values, to the docstring of a factory."""
+def add_help_of(kind: type[Kind]) -> Callable[[Factory], Factory]:
+    """Adds the fields of `kind` that a factory takes, with their help and allowed values, to its docstring."""
 
     def describe(factory: Factory) -> Factory:
         lines = [
-            _write_line(name, f"{help_of(kind, name)} {_describe_allowed(kind, name)}")
-            for name in shapes(kind)
-            if name != "kind"
+            _write_line(name, f"{find_help(kind, name)} {_describe_allowed(kind, name)}")
+            for name in list_shapes(kind)
+            if name != "kind" and name not in kind.around
         ]
-        told = "\n".join([*lines, _write_line("schedule", SCHEDULE)])
-        factory.__doc__ = f"{inspect.cleandoc(factory.__doc__ or '')}\n\nArguments:\n{told}"
+        listed = "\n".join([*lines, _write_line("schedule", SCHEDULE)])
+        factory.__doc__ = f"{inspect.cleandoc(factory.__doc__ or '')}\n\nArguments:\n{listed}"
         return factory
 
     return describe
 
 
 def _describe_allowed(kind: type[Kind], name: str) -> str:
-    shape, default = shapes(kind)[name], kind.model_fields[name].default
+    shape, default = list_shapes(kind)[name], kind.model_fields[name].default
     unit = f", in {shape.unit}" if shape.unit else ""
     allowed = shape.allowed.replace("`null`", "`None`")
     return f"({allowed}{unit}; default {default})"

@@ -109,6 +109,27 @@ class TransformOptimizer(torch.optim.Optimizer):
             ]
         return loss
 
+    @torch.no_grad()
+    def observe(self, targets: int) -> None:
+        """Shows the transform its curvature, as estimated from labels that were drawn from the model's predictions.
+
+        The gradients of the parameters must be those of the mean loss over `targets` such labels. Raises ValueError for
+        a transform that takes no estimates.
+        """
+        curvature = self.transform.curvature
+        if curvature is None:
+            raise ValueError("this transform takes no estimates of curvature; `sophia` does")
+        for i, group in enumerate(self.param_groups):
+            params = self._map_names(group)
+            gradients = {name: p.grad for name, p in params.items() if p.grad is not None}
+            squares = {name: targets * gradient.square() for name, gradient in gradients.items()}
+            self.cohorts[i] = [
+                cohort._replace(state=curvature.observe(cohort.stacks.stack(squares), cohort.state))
+                if cohort.names[0] in gradients
+                else cohort
+                for cohort in self._regroup(i, params, gradients)
+            ]
+
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """Restores what `state_dict` returned, bit for bit. Raises ValueError for that of another transform."""
         own_names = [group["param_names"] for group in self.param_groups]

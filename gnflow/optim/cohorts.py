@@ -13,8 +13,8 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.objective import Params
 from gnflow.optim.protocol import AnyState, AnyTransform
-from gnflow.optim.stacks import Stacks, stacked_shape
-from gnflow.optim.states import problem_within
+from gnflow.optim.stacks import Stacks, find_stacked_shape
+from gnflow.optim.states import find_problem_within
 
 Update: TypeAlias = Callable[[Params, AnyState, Params], tuple[Params, AnyState]]
 Own: TypeAlias = dict[str, Tensor]
@@ -60,7 +60,7 @@ def split_state(cohort: Cohort) -> dict[str, Own]:
     for path, leaf in trees.list_leaves(cohort.state):
         stack = path[-1]
         if leaf.ndim and stack in cohort.stacks.members:
-            parts = cohort.stacks.parts(stack, leaf)
+            parts = cohort.stacks.split_members(stack, leaf)
             for name, part in zip(cohort.stacks.members[stack], parts, strict=True):
                 alone = part.ndim > 1 and len(part) == 1 and stack not in cohort.stacks.apart
                 result[name]["/".join(path[:-1])] = part.squeeze(0) if alone else part
@@ -76,7 +76,7 @@ def join_states(template: AnyState, stacks: Stacks, states: Mapping[str, Own]) -
     Raises ValueError for a state of another transform.
     """
 
-    def part(name: str, key: str, form: Tensor) -> Tensor:
+    def find_part(name: str, key: str, form: Tensor) -> Tensor:
         if key not in states[name]:
             raise ValueError(f"the state of `{name}` has no `{key}`: it is of another optimizer")
         if states[name][key].numel() != form.numel():
@@ -88,9 +88,9 @@ def join_states(template: AnyState, stacks: Stacks, states: Mapping[str, Own]) -
     def fill(path: tuple[str, ...], leaf: Tensor) -> Tensor:
         stack = path[-1]
         if leaf.ndim and stack in stacks.members:
-            names = zip(stacks.members[stack], stacks.parts(stack, leaf), strict=True)
-            return torch.cat([part(name, "/".join(path[:-1]), form) for name, form in names])
-        return part(next(iter(stacks.shapes)), "/".join(path), leaf).clone()
+            names = zip(stacks.members[stack], stacks.split_members(stack, leaf), strict=True)
+            return torch.cat([find_part(name, "/".join(path[:-1]), form) for name, form in names])
+        return find_part(next(iter(stacks.shapes)), "/".join(path), leaf).clone()
 
     return trees.map_named(fill, template)
 
@@ -110,11 +110,13 @@ def find_first_rate(transform: AnyTransform, params: Params) -> float:
 
     Raises what the transform's `init` raises for such shapes, and ValueError for a state without a count or a rate.
     """
-    shapes = {name: tuple(w.shape) if transform.each else stacked_shape(tuple(w.shape)) for name, w in params.items()}
+    shapes = {
+        name: tuple(w.shape) if transform.each else find_stacked_shape(tuple(w.shape)) for name, w in params.items()
+    }
     if not shapes:
         return 0.0
     state = transform.init({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
-    if problem := problem_within(state):
+    if problem := find_problem_within(state):
         raise ValueError(f"as_torch cannot use this transform: {problem}")
     # A stack of no matrices takes no memory, but its state still has the rates.
     none = transform.init({name: torch.zeros((0, *shape[1:])) for name, shape in shapes.items()})

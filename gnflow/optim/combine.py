@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Params
-from gnflow.optim.protocol import AnyState, AnyTransform, Fisher, Transform
+from gnflow.optim.protocol import AnyState, AnyTransform, Curvature, Fisher, Transform
 
 Chained: TypeAlias = tuple[AnyState, ...]
 Parts: TypeAlias = dict[str, AnyState]
@@ -21,13 +21,13 @@ class Empty(NamedTuple):
 
 
 def chain(*transforms: AnyTransform) -> Transform[Chained]:
-    """Each transform works on the updates of the one before; metric and momentum are those of the last."""
+    """Makes each transform work on the updates of the one before; metric and momentum are those of the last."""
     *before, last = transforms
 
     def init(params: Params) -> Chained:
         return tuple(transform.init(params) for transform in transforms)
 
-    def passed(gradients: Params, state: Chained, params: Params) -> tuple[Params, Chained]:
+    def pass_on(gradients: Params, state: Chained, params: Params) -> tuple[Params, Chained]:
         """Passes gradients through all transforms but the last."""
         states = []
         for transform, inner in zip(before, state, strict=False):
@@ -36,7 +36,7 @@ def chain(*transforms: AnyTransform) -> Transform[Chained]:
         return gradients, tuple(states)
 
     def update(gradients: Params, state: Chained, params: Params) -> tuple[Params, Chained]:
-        gradients, states = passed(gradients, state, params)
+        gradients, states = pass_on(gradients, state, params)
         updates, inner = last.update(gradients, state[-1], params)
         return updates, (*states, inner)
 
@@ -44,12 +44,12 @@ def chain(*transforms: AnyTransform) -> Transform[Chained]:
         pairs = zip(transforms, state, strict=True)
         return tuple(inner if each.refresh is None else each.refresh(gradients, inner) for each, inner in pairs)
 
-    def of_last(metric: Fisher[AnyState]) -> Fisher[Chained]:
-        def fed(
+    def wrap_last(metric: Fisher[AnyState]) -> Fisher[Chained]:
+        def feed(
             direction: Params, factors: Params, second: Params, state: Chained, params: Params
         ) -> tuple[Params, Chained]:
-            direction, states = passed(direction, state, params)
-            (factors, _), (second, _) = passed(factors, state, params), passed(second, state, params)
+            direction, states = pass_on(direction, state, params)
+            (factors, _), (second, _) = pass_on(factors, state, params), pass_on(second, state, params)
             updates, inner = metric.update(direction, factors, second, state[-1], params)
             return updates, (*states, inner)
 
@@ -57,7 +57,7 @@ def chain(*transforms: AnyTransform) -> Transform[Chained]:
             lambda tree, state: metric.into(tree, state[-1]),
             lambda tree, state: metric.back(tree, state[-1]),
             lambda state: metric.diagonal(state[-1]),
-            fed,
+            feed,
         )
 
     def rule(name: str) -> str:
@@ -65,24 +65,25 @@ def chain(*transforms: AnyTransform) -> Transform[Chained]:
 
     momentum = last.momentum
 
-    def ahead(gradients: Params, state: Chained) -> Params:
+    def look_ahead(gradients: Params, state: Chained) -> Params:
         # What comes before a momentum, clipping, looks at gradients alone: they stand in for the parameters.
-        return momentum(passed(gradients, state, gradients)[0], state[-1]) if momentum is not None else {}
+        return momentum(pass_on(gradients, state, gradients)[0], state[-1]) if momentum is not None else {}
 
     return Transform(
         init,
         update,
         refresh if any(each.refresh for each in transforms) else None,
-        _period(transforms),
-        None if last.metric is None else of_last(last.metric),
-        None if momentum is None else ahead,
+        _find_period(transforms),
+        None if last.metric is None else wrap_last(last.metric),
+        None if momentum is None else look_ahead,
         rule if any(each.rule for each in transforms) else None,
         any(transform.each for transform in transforms),
+        _chain_curvature(transforms),
     )
 
 
 def partition(transforms: Mapping[str, AnyTransform], routes: Mapping[str, str]) -> Transform[Parts]:
-    """Each parameter goes to the transform that `routes` names for it. Raises KeyError for one without a route.
+    """Sends each parameter to the transform that `routes` names for it. Raises KeyError for one without a route.
 
     Raises ValueError for a route to none of the transforms. `route` makes routes out of regular expressions.
     """
@@ -90,52 +91,62 @@ def partition(transforms: Mapping[str, AnyTransform], routes: Mapping[str, str])
         raise ValueError(f"routes lead to {', '.join(strange)}; the transforms are {', '.join(transforms)}")
     used = {rule: transforms[rule] for rule in transforms if rule in set(routes.values())}
     fisher = {rule: each.metric for rule, each in used.items() if each.metric is not None}
+    curved = {rule: each.curvature for rule, each in used.items() if each.curvature is not None}
     moving = {rule: each.momentum for rule, each in used.items() if each.momentum is not None}
 
-    def owner(name: str) -> str:
+    def find_owner(name: str) -> str:
         if name not in routes:
             raise KeyError(f"partition has no route for `{name}`")
         return routes[name]
 
-    def part(rule: str, tree: Params) -> Params:
-        return trees.pick(tree, [name for name in tree if owner(name) == rule])
+    def pick_part(rule: str, tree: Params) -> Params:
+        return trees.pick(tree, [name for name in tree if find_owner(name) == rule])
 
     def init(params: Params) -> Parts:
-        return {rule: used[rule].init(own) for rule in used if (own := part(rule, params))}
+        return {rule: used[rule].init(own) for rule in used if (own := pick_part(rule, params))}
 
-    def merged(done: Mapping[str, tuple[Params, AnyState]], params: Params) -> tuple[Params, Parts]:
+    def merge(done: Mapping[str, tuple[Params, AnyState]], params: Params) -> tuple[Params, Parts]:
         updates = {name: value for part, _ in done.values() for name, value in part.items()}
         return trees.pick(updates, params), {rule: state for rule, (_, state) in done.items()}
 
     def update(gradients: Params, state: Parts, params: Params) -> tuple[Params, Parts]:
         done = {
-            rule: used[rule].update(part(rule, gradients), before, part(rule, params)) for rule, before in state.items()
-        }  # fmt: skip
-        return merged(done, params)
+            rule: used[rule].update(pick_part(rule, gradients), before, pick_part(rule, params))
+            for rule, before in state.items()
+        }
+        return merge(done, params)
 
     def refresh(gradients: Params, state: Parts) -> Parts:
         return {
-            rule: inner if (work := used[rule].refresh) is None else work(part(rule, gradients), inner)
+            rule: inner if (work := used[rule].refresh) is None else work(pick_part(rule, gradients), inner)
             for rule, inner in state.items()
         }
 
-    def fed(direction: Params, factors: Params, second: Params, state: Parts, params: Params) -> tuple[Params, Parts]:
+    def observe(diagonal: Params, state: Parts) -> Parts:
+        seen = {rule: curved[rule].observe(pick_part(rule, diagonal), state[rule]) for rule in curved if rule in state}
+        return {**state, **seen}
+
+    def find_due(state: Parts) -> int | None:
+        found = [each.due(state[rule]) for rule, each in curved.items() if rule in state]
+        return next((updates for updates in found if updates is not None), None)
+
+    def feed(direction: Params, factors: Params, second: Params, state: Parts, params: Params) -> tuple[Params, Parts]:
         done = {}
         for rule, before in state.items():
-            own, weights = part(rule, direction), part(rule, params)
+            own, weights = pick_part(rule, direction), pick_part(rule, params)
             if rule in fisher:
-                statistics = part(rule, factors), part(rule, second)
+                statistics = pick_part(rule, factors), pick_part(rule, second)
                 done[rule] = fisher[rule].update(own, *statistics, before, weights)
             else:
                 done[rule] = used[rule].update(own, before, weights)
-        return merged(done, params)
+        return merge(done, params)
 
     def into(tree: Params, state: Parts) -> Params:
-        turned = [metric.into(part(rule, tree), state[rule]) for rule, metric in fisher.items() if rule in state]
+        turned = [metric.into(pick_part(rule, tree), state[rule]) for rule, metric in fisher.items() if rule in state]
         return {**tree, **{name: value for each in turned for name, value in each.items()}}
 
     def back(tree: Params, state: Parts) -> Params:
-        turned = [metric.back(part(rule, tree), state[rule]) for rule, metric in fisher.items() if rule in state]
+        turned = [metric.back(pick_part(rule, tree), state[rule]) for rule, metric in fisher.items() if rule in state]
         return {**tree, **{name: value for each in turned for name, value in each.items()}}
 
     def diagonal(state: Parts) -> Params:
@@ -143,27 +154,28 @@ def partition(transforms: Mapping[str, AnyTransform], routes: Mapping[str, str])
         return {name: value for each in parts for name, value in each.items()}
 
     def rule(name: str) -> str:
-        inner = used[owner(name)].rule
-        return owner(name) if inner is None else f"{owner(name)}/{inner(name)}"
+        inner = used[find_owner(name)].rule
+        return find_owner(name) if inner is None else f"{find_owner(name)}/{inner(name)}"
 
     def momentum(gradients: Params, state: Parts) -> Params:
-        parts = [ahead(part(rule, gradients), state[rule]) for rule, ahead in moving.items() if rule in state]
+        parts = [ahead(pick_part(rule, gradients), state[rule]) for rule, ahead in moving.items() if rule in state]
         return {name: value for each in parts for name, value in each.items()}
 
     return Transform(
         init,
         update,
         refresh if any(each.refresh for each in used.values()) else None,
-        _period(used.values()),
-        Fisher(into, back, diagonal, fed) if fisher else None,
+        _find_period(used.values()),
+        Fisher(into, back, diagonal, feed) if fisher else None,
         momentum if moving else None,
         rule,
         any(transform.each for transform in used.values()),
+        Curvature(observe, find_due, gcd(*(each.period for each in curved.values()))) if curved else None,
     )
 
 
 def route(params: Iterable[str] | Iterable[tuple[str, Tensor]], labels: Mapping[str, str]) -> dict[str, str]:
-    """Routes for `partition`: the label of the first regular expression that is found in a name.
+    """Returns the routes for `partition`: the label of the first regular expression that is found in a name.
 
     `params` is `model.named_parameters()` or names. Raises ValueError for parameters that no pattern matches and for
     patterns that own no parameter.
@@ -177,12 +189,25 @@ def route(params: Iterable[str] | Iterable[tuple[str, Tensor]], labels: Mapping[
     return {name: labels[owner] for name, owner in owners.items() if owner is not None}
 
 
-def _period(transforms: Iterable[AnyTransform]) -> int:
+def _find_period(transforms: Iterable[AnyTransform]) -> int:
     return gcd(*(each.period for each in transforms if each.refresh is not None)) or 1
 
 
+def _chain_curvature(transforms: tuple[AnyTransform, ...]) -> Curvature[Chained] | None:
+    curved = {i: each.curvature for i, each in enumerate(transforms) if each.curvature is not None}
+
+    def observe(diagonal: Params, state: Chained) -> Chained:
+        return tuple(curved[i].observe(diagonal, inner) if i in curved else inner for i, inner in enumerate(state))
+
+    def find_due(state: Chained) -> int | None:
+        found = [each.due(state[i]) for i, each in curved.items()]
+        return next((updates for updates in found if updates is not None), None)
+
+    return Curvature(observe, find_due, gcd(*(each.period for each in curved.values()))) if curved else None
+
+
 def clip_by_global_norm(largest: float) -> Transform[Empty]:
-    """G <- G min(1, largest / |G|) over all parameters together."""
+    """Makes G <- G min(1, largest / |G|), with the norm over all parameters together."""
 
     def update(gradients: Params, state: Empty, params: Params) -> tuple[Params, Empty]:
         shrink: Tensor = (largest / trees.norm(gradients).clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.curvature.conjugate_gradients import Iterate, advance, begin
 from gnflow.objective import LocalModel, Metrics, Params, Scalar
-from gnflow.optim.means import mean_gradient, mean_product
+from gnflow.optim.means import average_gradient, average_product
 from gnflow.optim.preconditioner import Preconditioner, arrange
 from gnflow.optim.protocol import AnyState, Cost, Diagonal, Jit, Part, eager, make_counter
 from gnflow.optim.stacks import Stacks
@@ -43,10 +43,10 @@ class ConjugateGradients:
         def inverse(roots: Params, statistics: AnyState) -> Callable[[Tensor], Tensor]:
             if preconditioner is None:
                 return lambda residual: residual
-            return lambda r: trees.flatten(preconditioner.inverse(trees.unflatten(r, roots), roots, statistics))
+            return lambda r: trees.flatten(preconditioner.apply_inverse(trees.unflatten(r, roots), roots, statistics))
 
         def start(gradient: Tensor, statistics: AnyState) -> tuple[Iterate, Params]:
-            roots = {} if preconditioner is None else preconditioner.roots(statistics)
+            roots = {} if preconditioner is None else preconditioner.take_roots(statistics)
             return begin(-gradient, inverse(roots, statistics)), roots
 
         def move(at: Iterate, image: Tensor, roots: Params, statistics: AnyState) -> Iterate:
@@ -101,7 +101,7 @@ class ConjugateGradients:
         def unflatten(vector: Tensor) -> Params:
             return trees.pick(trees.unflatten(vector, trees.pick(params, names)), params)
 
-        gradient, value = mean_gradient(objective, params, batch)
+        gradient, value = average_gradient(objective, params, batch)
         state = self.refresh(gradient, state)
         right = flatten(gradient)
         del gradient
@@ -112,7 +112,7 @@ class ConjugateGradients:
         at = at._replace(direction=at.direction.clone())
         first, curve = at.residual, {}
         for count in range(1, self.iterations + 1):
-            image = flatten(mean_product(objective, unflatten(at.direction), batch))
+            image = flatten(average_product(objective, unflatten(at.direction), batch))
             at = self.update(at, image, roots, state.statistics)
             del image
             if count & (count - 1) == 0:

@@ -17,16 +17,16 @@ LEAST = 1e-8
 def add_damping(model: LocalModel, anchor: Params, damping: Scalar) -> LocalModel:
     """Adds the damping term to the value, the gradient and the product of the model around `anchor`."""
 
-    def term(displacement: Params) -> Scalar:
+    def compute_term(displacement: Params) -> Scalar:
         return 0.5 * damping * trees.dot(displacement, displacement)
 
     def value(params: Params, tokens: Tokens) -> Scalar:
-        return model.value(params, tokens) + term(trees.subtract(params, trees.pick(anchor, params)))
+        return model.value(params, tokens) + compute_term(trees.subtract(params, trees.pick(anchor, params)))
 
     def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
         slope, value = model.gradient(params, tokens)
         displacement = trees.subtract(params, trees.pick(anchor, params))
-        return trees.move_along(slope, displacement, damping), value + term(displacement)
+        return trees.move_along(slope, displacement, damping), value + compute_term(displacement)
 
     def product(direction: Params, tokens: Tokens) -> Params:
         return trees.move_along(model.product(direction, tokens), direction, damping)

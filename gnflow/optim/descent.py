@@ -8,7 +8,8 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Metrics, Params, Scalar, Slopes
-from gnflow.optim.means import mean_gradient
+from gnflow.optim.means import average_gradient
+from gnflow.optim.observation import Observe, observe_with
 from gnflow.optim.protocol import AnyState, AnyTransform, Cost, Diagonal, Jit, Part, eager
 from gnflow.optim.stacks import Stacks
 from gnflow.optim.statistics import find_diagonal
@@ -32,7 +33,8 @@ class Descent:
     """Takes steps params <- params + transform(mean gradient), where the transform works on stacks.
 
     `rate` reads the learning rate from a state; `probe` measures the matrices of `Transform.momentum`; `apply` replaces
-    `transform.update` for methods whose direction is not the mean gradient.
+    `transform.update` for methods whose direction is not the mean gradient; `seed` chooses the labels that are drawn
+    for a transform which takes estimates of curvature.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Descent:
         rate: Rate | None = None,
         probe: Probe | None = None,
         apply: Apply | None = None,
+        seed: int = 0,
     ) -> None:
         apply = apply or (lambda slope, state, params: transform.update(slope.direction, state, params))
 
@@ -62,6 +65,10 @@ class Descent:
         if transform.refresh is not None:
             # The work of a refresh depends on its data and would not gain from being compiled.
             self.refresh = jit("refresh", transform.refresh, every=transform.period)
+        self.observe: Observe = lambda objective, stacks, params, state, batch: state
+        if transform.curvature is not None:
+            # An estimate takes passes of its own. They need not follow those of the gradient.
+            self.observe = jit("observe", observe_with(transform.curvature, seed), every=-transform.curvature.period)
         self.cost = Cost(solve=microbatches, search=0, passes=1)
 
     @property
@@ -91,14 +98,17 @@ class Descent:
         self, objective: Slopes, params: Params, state: AnyState, batch: Tensor
     ) -> tuple[Params, AnyState, Metrics]:
         """Takes one update on the gradients of all micro-batches of `batch`."""
-        slope, loss, seen = self.slope(objective, params, state, batch)
+        slope, loss, seen = self.find_slope(objective, params, state, batch)
+        state = self.observe(objective, self.stacks, params, state, batch)
         state = self.refresh(slope.factors, state)
         updates, state, metrics = self.update(slope, state, self.stacks.stack(params))
         moved = trees.add(params, self.stacks.unstack(updates))
         return moved, state, {"loss/train": loss, **metrics, **seen}
 
-    def slope(self, objective: Slopes, params: Params, state: AnyState, batch: Tensor) -> tuple[Slope, Scalar, Metrics]:
+    def find_slope(
+        self, objective: Slopes, params: Params, state: AnyState, batch: Tensor
+    ) -> tuple[Slope, Scalar, Metrics]:
         """Returns (slope, mean loss, metrics). All parts of the slope are the mean gradient."""
-        gradient, loss = mean_gradient(objective, params, batch)
+        gradient, loss = average_gradient(objective, params, batch)
         stacked = self.stacks.stack(gradient)
         return Slope(stacked, stacked, stacked), loss, {}

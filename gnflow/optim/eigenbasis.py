@@ -19,7 +19,7 @@ LARGEST_ERROR = 1e-5
 SMALLEST_NORM = 1e-30
 
 
-def first_basis(factors: Tensor) -> Tensor:
+def find_basis(factors: Tensor) -> Tensor:
     """Computes the eigenvectors of (..., m, m), by falling eigenvalue, in at least float32."""
     wide = torch.float64 if factors.dtype == torch.float64 else torch.float32
     shift = SMALLEST_NORM * torch.eye(factors.shape[-1], dtype=wide, device=factors.device)
@@ -28,7 +28,7 @@ def first_basis(factors: Tensor) -> Tensor:
     return vectors.flip(-1).to(factors.dtype).contiguous()
 
 
-def next_basis(factors: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+def advance_basis(factors: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the basis after one more power iteration, and the order in which it took the old columns.
 
     Both arguments are (..., m, m).
@@ -43,17 +43,17 @@ def orthonormalise(columns: Tensor) -> Tensor:
     """Orthonormalises the columns of (..., m, m), in at least float32."""
     wide = torch.float64 if columns.dtype == torch.float64 else torch.float32
     columns, dtype = columns.to(wide), columns.dtype
-    decompose = by_cholesky if columns.is_cuda else by_householder
+    decompose = decompose_by_cholesky if columns.is_cuda else decompose_by_householder
     return decompose(columns).to(dtype).contiguous()
 
 
-def by_householder(columns: Tensor) -> Tensor:
+def decompose_by_householder(columns: Tensor) -> Tensor:
     """Decomposes by reflections, one matrix after another. This is stable for any matrix."""
     q: Tensor = torch.linalg.qr(columns).Q
     return q
 
 
-def by_cholesky(columns: Tensor) -> Tensor:
+def decompose_by_cholesky(columns: Tensor) -> Tensor:
     """Decomposes the whole batch by CholeskyQR2. Matrices whose result is not orthonormal go to Householder."""
     batch = columns.reshape(-1, *columns.shape[-2:])
     q = batch / batch.norm(dim=-2, keepdim=True).clamp(min=SMALLEST_NORM)
@@ -64,6 +64,6 @@ def by_cholesky(columns: Tensor) -> Tensor:
     error = (q.mT @ q - eye).abs().amax((-2, -1))
     failed = ~(error < LARGEST_ERROR)  # NaN fails too
     if failed.any():
-        q[failed] = by_householder(batch[failed])
+        q[failed] = decompose_by_householder(batch[failed])
     basis: Tensor = q.view(columns.shape)
     return basis

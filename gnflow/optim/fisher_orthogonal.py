@@ -26,7 +26,7 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.objective import Metrics, Params, Scalar, Slopes
 from gnflow.optim.descent import Descent, Probe, Rate, Slope
-from gnflow.optim.means import keep_positive, mean_gradient, microbatch_weights
+from gnflow.optim.means import average_gradient, keep_positive, weigh_microbatches
 from gnflow.optim.protocol import AnyState, AnyTransform, Jit, eager
 from gnflow.optim.stacks import Stacks
 
@@ -91,6 +91,7 @@ class FisherOrthogonal(Descent):
         second_moment: Literal["plain", "folded"] = "folded",
         layer_step: bool = False,
         parts: Callable[[Tensor], Sequence[Tensor]] | None = None,
+        seed: int = 0,
     ) -> None:
         metric = transform.metric
         if metric is None:
@@ -110,17 +111,19 @@ class FisherOrthogonal(Descent):
             return direction, {"fop/norm_ratio": ratio}
 
         super().__init__(
-            transform, stacks, microbatches, jit, rate, probe, lambda slope, *rest: metric.update(*slope, *rest)
+            transform, stacks, microbatches, jit, rate, probe, lambda slope, *rest: metric.update(*slope, *rest), seed
         )  # fmt: skip
         self.beta, self.divide = projection.beta, parts or (lambda batch: torch.tensor_split(batch, leaves))
         self.statistics, self.second_moment = statistics, second_moment
         self.into: Callable[[Params, AnyState], Params] = jit("rotate", metric.into)
         self.merge, self.unfold = jit("merge", merge), jit("unfold", unfold)
 
-    def slope(self, objective: Slopes, params: Params, state: AnyState, batch: Tensor) -> tuple[Slope, Scalar, Metrics]:
+    def find_slope(
+        self, objective: Slopes, params: Params, state: AnyState, batch: Tensor
+    ) -> tuple[Slope, Scalar, Metrics]:
         """Returns the merged gradient as direction, and the plain mean or the merged gradient for the statistics."""
         if not self.beta:
-            return super().slope(objective, params, state, batch)
+            return super().find_slope(objective, params, state, batch)
         waiting: list[Node] = []
         seen: dict[str, list[Scalar]] = defaultdict(list)
 
@@ -153,9 +156,9 @@ class FisherOrthogonal(Descent):
     def _compute_leaves(self, objective: Slopes, params: Params, batch: Tensor) -> Iterator[Leaf]:
         """Computes the leaves one at a time."""
         parts = self.divide(batch)
-        counts = torch.stack([microbatch_weights(objective, part).sum() for part in parts])
+        counts = torch.stack([weigh_microbatches(objective, part).sum() for part in parts])
         for part, share in zip(parts, counts / keep_positive(counts.sum()), strict=True):
-            yield Leaf(*mean_gradient(objective, params, part), share)
+            yield Leaf(*average_gradient(objective, params, part), share)
 
 
 def merge_pair(one: Params, two: Params, share: Tensor, fisher: Params, projection: Projection) -> Merged:
@@ -167,23 +170,25 @@ def merge_pair(one: Params, two: Params, share: Tensor, fisher: Params, projecti
     betas, growths = [], []
     for name, f in fisher.items():
         mean, difference = result[name], one[name] - two[name]
-        overlap = _inner(difference, f * mean) / keep_positive(_inner(mean, f * mean))
+        overlap = _multiply(difference, f * mean) / keep_positive(_multiply(mean, f * mean))
         orthogonal = difference - overlap * mean
-        size = _inner(orthogonal, orthogonal / f)
+        size = _multiply(orthogonal, orthogonal / f)
         # For parallel gradients only rounding errors are left, and b would be arbitrary.
-        rounding = (64 * torch.finfo(f.dtype).eps) ** 2 * (_inner(mean, mean / f) + _inner(difference, difference / f))
-        best = torch.where(size > rounding, _inner(mean, orthogonal / f) / keep_positive(size), 0.0)
+        rounding = (64 * torch.finfo(f.dtype).eps) ** 2 * (
+            _multiply(mean, mean / f) + _multiply(difference, difference / f)
+        )
+        best = torch.where(size > rounding, _multiply(mean, orthogonal / f) / keep_positive(size), 0.0)
         beta = (projection.beta * best).clamp(-projection.beta_bound, projection.beta_bound)
         result[name] = mean + beta * orthogonal
         betas.append(beta.flatten())
-        growths.append((_inner(result[name], result[name]) / keep_positive(_inner(mean, mean))).sqrt().flatten())
+        growths.append((_multiply(result[name], result[name]) / keep_positive(_multiply(mean, mean))).sqrt().flatten())
     return Merged(result, torch.cat(betas).mean(), torch.cat(growths).mean())
 
 
 def shorten(folded: Params, plain: Params, fisher: Params) -> Params:
     """Scales x to eta x, matrix by matrix: the best length under the quadratic model with this Fisher matrix."""
     lengths = {
-        name: _inner(plain[name], folded[name] / f) / keep_positive(_inner(folded[name], folded[name] / f))
+        name: _multiply(plain[name], folded[name] / f) / keep_positive(_multiply(folded[name], folded[name] / f))
         for name, f in fisher.items()
     }  # fmt: skip
     return {**folded, **{name: length * folded[name] for name, length in lengths.items()}}
@@ -193,13 +198,14 @@ def damp_diagonal(diagonal: Params, projection: Projection) -> Params:
     """Returns f over its mean in each matrix, plus the damping. Before the first update it is constant."""
     chosen = diagonal if projection.fisher == "second_moment" else {name: v.sqrt() for name, v in diagonal.items()}
     return {
-        name: f / keep_positive(f.mean(_axes(f), keepdim=True)) + projection.damping for name, f in chosen.items()
-    }  # fmt: skip
+        name: f / keep_positive(f.mean(_choose_axes(f), keepdim=True)) + projection.damping
+        for name, f in chosen.items()
+    }
 
 
-def _axes(x: Tensor) -> tuple[int, ...]:
+def _choose_axes(x: Tensor) -> tuple[int, ...]:
     return (-2, -1) if x.ndim > 1 else (-1,)
 
 
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(_axes(a), keepdim=True)
+def _multiply(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(_choose_axes(a), keepdim=True)

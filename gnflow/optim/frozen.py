@@ -54,6 +54,7 @@ def fix_others(objective: Objective, params: Params) -> Objective:
         gradient=lambda part, tokens: _pick_gradient(part, objective.gradient({**params, **part}, tokens)),
         curved=lambda part, anchor, tokens: objective.curved(part, {**params, **anchor}, tokens),
         product=lambda part, anchor, tokens: objective.product(part, {**params, **anchor}, tokens),
+        diagonal=lambda part, noise, tokens: trees.pick(objective.diagonal({**params, **part}, noise, tokens), part),
     )
 
 

@@ -8,41 +8,52 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from gnflow.objective import LocalModel, Params, Scalar, Slopes, Tokens
+from gnflow.objective import LocalModel, Objective, Params, Scalar, Slopes, Tokens
 
 
-def microbatch_weights(objective: Slopes, batch: Tensor) -> Tensor:
+def weigh_microbatches(objective: Slopes, batch: Tensor) -> Tensor:
     """Returns W, (micro-batches,)."""
     return torch.stack([objective.weight(tokens) for tokens in batch])
 
 
-def mean_value(value: Callable[[Tokens], Scalar], batch: Tensor, counts: Tensor) -> Scalar:
-    """Returns the mean of `value` over micro-batches. `counts` are the `microbatch_weights` of the batch."""
-    return _mean(torch.stack([value(tokens) for tokens in batch]), counts)
+def average_value(value: Callable[[Tokens], Scalar], batch: Tensor, counts: Tensor) -> Scalar:
+    """Returns the mean of `value` over micro-batches. `counts` are the `weigh_microbatches` of the batch."""
+    return _average(torch.stack([value(tokens) for tokens in batch]), counts)
 
 
-def mean_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Params, Scalar]:
+def average_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Params, Scalar]:
     """Returns the mean gradient and loss. It holds a running sum and the current gradient."""
     if len(batch) == 1:
         return objective.gradient(params, batch[0])
     losses = []
 
-    def gradients() -> Iterator[Params]:
+    def yield_gradients() -> Iterator[Params]:
         for tokens in batch:
             gradient, loss = objective.gradient(params, tokens)
             losses.append(loss)
             yield gradient
 
-    counts = microbatch_weights(objective, batch)
-    return _mean_tree(gradients(), counts), _mean(torch.stack(losses), counts)
+    counts = weigh_microbatches(objective, batch)
+    return _average_tree(yield_gradients(), counts), _average(torch.stack(losses), counts)
 
 
-def mean_product(model: LocalModel, direction: Params, batch: Tensor) -> Params:
+def average_product(model: LocalModel, direction: Params, batch: Tensor) -> Params:
     """Returns the mean curvature times `direction`. It holds a running sum and the current product."""
     if len(batch) == 1:
         return model.product(direction, batch[0])
     products = (model.product(direction, tokens) for tokens in batch)
-    return _mean_tree(products, microbatch_weights(model, batch))
+    return _average_tree(products, weigh_microbatches(model, batch))
+
+
+def average_diagonal(objective: Objective, params: Params, batch: Tensor, draw: Callable[[int], Tensor]) -> Params:
+    """Returns the mean of the estimates of curvature. `draw` makes the noise of the micro-batch of this index.
+
+    It holds a running sum and the current estimate.
+    """
+    if len(batch) == 1:
+        return objective.diagonal(params, draw(0), batch[0])
+    estimates = (objective.diagonal(params, draw(i), tokens) for i, tokens in enumerate(batch))
+    return _average_tree(estimates, weigh_microbatches(objective, batch))
 
 
 def keep_positive(x: Tensor) -> Tensor:
@@ -50,7 +61,7 @@ def keep_positive(x: Tensor) -> Tensor:
     return x.clamp(min=torch.finfo(x.dtype).tiny)
 
 
-def _mean_tree(trees: Iterable[Params], counts: Tensor) -> Params:
+def _average_tree(trees: Iterable[Params], counts: Tensor) -> Params:
     """Returns the weighted mean of trees, and consumes them."""
     total: Params = {}
     for tree, count in zip(trees, counts, strict=True):
@@ -62,5 +73,5 @@ def _mean_tree(trees: Iterable[Params], counts: Tensor) -> Params:
     return total
 
 
-def _mean(values: Tensor, counts: Tensor) -> Scalar:
+def _average(values: Tensor, counts: Tensor) -> Scalar:
     return (counts * values).sum() / keep_positive(counts.sum())

@@ -1,4 +1,4 @@
-"""What methods of momentum share: gradients are averaged, and each update is a function of the average.
+"""The part that methods of momentum share: gradients are averaged, and each update is a function of the average.
 
 M <- M + (1 - b)(G - M)
 U <- direction of  G + b (M - G)  (Nesterov)  or of M
@@ -7,80 +7,116 @@ W <- W - lr (U + decay W)
 
 from collections.abc import Callable
 from math import prod
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Params
-from gnflow.optim.protocol import Transform, make_counter, make_rate, unfit
+from gnflow.optim.decay import find_decay
+from gnflow.optim.protocol import Transform, make_counter, make_rate, refuse_shape
 from gnflow.optim.schedules import Schedule, constant
-
-Scale: TypeAlias = Literal["original", "match_rms"]
+from gnflow.spec.base import join_with_or
+from gnflow.spec.rules import Cautious
 
 
 class MomentumState(NamedTuple):
-    """Updates made, learning rate, momentum."""
+    """Updates made, learning rate, momentum, and the second moment of methods that keep one."""
 
     updates: Tensor
     learning_rate: Tensor
     momentum: Params
+    second: Params
 
 
-def along_momentum(
+class Direction(NamedTuple):
+    """The function that turns a momentum into what is subtracted at learning rate 1. All trees are of matrices."""
+
+    turn: Callable[[Params, Params, Params], tuple[Params, Params]]
+    """(momentum, gradients, second) -> (direction, second)"""
+    second: Callable[[Tensor], Tensor] | None = None
+    """A weight -> its second moment before the first update; None if the method keeps none."""
+
+
+def turn_alone(turn: Callable[[Params], Params]) -> Direction:
+    """Makes a direction that depends on the momentum alone."""
+    return Direction(lambda followed, gradients, second: (turn(followed), second))
+
+
+def follow_momentum(
     method: str,
-    direction: Callable[[Params], Params],
+    direction: Direction,
     learning_rate: float,
     momentum: float,
     nesterov: bool,
-    weight_decay: float,
+    weight_decay: float | Cautious,
     schedule: Schedule | None,
     split: int = 1,
 ) -> Transform[MomentumState]:
-    """`direction` maps momentum matrices to what is subtracted at learning rate 1.
+    """Makes a transform that moves along `direction`. Errors begin with `method`.
 
-    It sees each weight as `split` matrices of equal size, stacked. `method` names who refuses what is no matrix.
+    `direction` sees each weight as `split` matrices of equal size, stacked.
     """
     factor = schedule or constant()
 
     def init(params: Params) -> MomentumState:
+        require_matrices(method, params)
         for name, value in params.items():
-            shape = tuple(value.shape)
-            if value.ndim not in (2, 3):
-                raise unfit(method, "matrices and stacks of them", name, value)
             if value.shape[-2] % split:
+                shape = tuple(value.shape)
                 raise ValueError(f"{method} cannot split the rows of `{name}`, of shape {shape}, into {split} matrices")
-        return MomentumState(make_counter(params), make_rate(learning_rate, params), trees.zeros(params))
+        second = {} if direction.second is None else {name: direction.second(w) for name, w in params.items()}
+        return MomentumState(make_counter(params), make_rate(learning_rate, params), trees.zeros(params), second)
 
-    def averaged(gradients: Params, state: MomentumState) -> Params:
-        return {name: m + (1 - momentum) * (gradients[name] - m) for name, m in state.momentum.items()}
+    def average(gradients: Params, state: MomentumState) -> Params:
+        return average_gradients(gradients, state.momentum, momentum)
 
-    def ahead(gradients: Params, average: Params) -> Params:
-        followed = average
-        if nesterov:
-            followed = {name: g + momentum * (average[name] - g) for name, g in gradients.items()}
-        return followed if split == 1 else {name: _parts(x, split) for name, x in followed.items()}
+    def look_ahead(gradients: Params, average: Params) -> Params:
+        return split_rows(choose_followed(gradients, average, momentum, nesterov))
+
+    def split_rows(tree: Params) -> Params:
+        return tree if split == 1 else {name: _split_rows(x, split) for name, x in tree.items()}
 
     def update(gradients: Params, state: MomentumState, params: Params) -> tuple[Params, MomentumState]:
         lr = state.learning_rate * factor(state.updates)
-        average = averaged(gradients, state)
-        followed = ahead(gradients, average)
-        empty = {name: x for name, x in followed.items() if not x.numel()}  # these have no direction and need none
-        towards = {**direction({name: x for name, x in followed.items() if name not in empty}), **empty}
-        updates = {
-            name: -lr * (u.reshape(params[name].shape) + weight_decay * params[name]) for name, u in towards.items()
-        }
-        return updates, MomentumState(state.updates + 1, state.learning_rate, average)
+        mean = average(gradients, state)
+        followed = look_ahead(gradients, mean)
+        turned, second = direction.turn(followed, split_rows(gradients), split_rows(state.second))
+        updates = {}
+        for name, towards in turned.items():
+            w = params[name]
+            u = towards.reshape(w.shape)
+            updates[name] = -lr * (u + find_decay(weight_decay, u, w) * w)
+        kept = {name: v.reshape(state.second[name].shape) for name, v in second.items()}
+        return updates, MomentumState(state.updates + 1, state.learning_rate, mean, kept)
 
-    return Transform(init, update, momentum=lambda gradients, state: ahead(gradients, averaged(gradients, state)))
-
-
-def require_scale(method: str, scale: str) -> None:
-    """Raises ValueError if `scale` is not the name of a scale."""
-    if scale not in ("original", "match_rms"):
-        raise ValueError(f"{method}'s scale is `original` or `match_rms`, not `{scale}`")
+    return Transform(init, update, momentum=lambda gradients, state: look_ahead(gradients, average(gradients, state)))
 
 
-def _parts(x: Tensor, split: int) -> Tensor:
-    """(k, split m, n) -> (k split, m, n), as a view."""
+def average_gradients(gradients: Params, before: Params, momentum: float) -> Params:
+    """Returns M + (1 - b)(G - M)."""
+    return {name: m + (1 - momentum) * (gradients[name] - m) for name, m in before.items()}
+
+
+def choose_followed(gradients: Params, average: Params, momentum: float, nesterov: bool) -> Params:
+    """Returns G + b (M - G) with Nesterov's momentum, or else M."""
+    return {name: g + momentum * (average[name] - g) for name, g in gradients.items()} if nesterov else average
+
+
+def require_matrices(method: str, params: Params) -> None:
+    """Raises ValueError, in the name of `method`, for a parameter that is neither a matrix nor a stack of them."""
+    for name, value in params.items():
+        if value.ndim not in (2, 3):
+            raise refuse_shape(method, "matrices and stacks of them", name, value)
+
+
+def require_choice(method: str, option: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises ValueError if `value` is none of the choices."""
+    if value not in choices:
+        expected = join_with_or([f"`{choice}`" for choice in choices])
+        raise ValueError(f"{method}'s {option} is {expected}, not `{value}`")
+
+
+def _split_rows(x: Tensor, split: int) -> Tensor:
+    """Returns a view: (k, split m, n) -> (k split, m, n)."""
     return x.reshape(prod(x.shape[:-2]) * split, x.shape[-2] // split, x.shape[-1])

@@ -4,18 +4,22 @@
     X <- p_k(X) = (a I + b R + c R R) X,   R = X X'                        for each polynomial (a, b, c) of the set
 
 Where one side is more than twice the other, the iteration runs on the small Gram matrix R instead. All Z below are
-polynomials in R and commute with it; X is met once for each of the segments {first two steps}, {the others}:
+polynomials in R and commute with it. X is multiplied once for each segment of two steps (five steps are two and three):
 
     Z = a I + b R + c R R,   Q <- Z Q,   R <- Z R Z;   at the end of the segment X <- Q X
 
-The first steps raise singular values tenfold and more, and with them the rounding error of R: a second segment begins
-with R = X X' anew. Without it the iteration explodes in bfloat16.
+The first steps raise singular values tenfold and more, and with them the rounding error of R, so each segment begins
+with R = X X' anew. Without that the iteration explodes in bfloat16, and so do three steps in one segment if more
+follow.
 
-Source:   Jordan et al. 2024, kellerjordan.github.io/posts/muon; Amsel et al. 2025, arXiv:2505.16932; Gram form:
-          dao-lab.ai/blog/2026/gram-newton-schulz
+Source:   Jordan et al. 2024, kellerjordan.github.io/posts/muon; Amsel et al. 2025, arXiv:2505.16932; CANS: Grishina et
+          al. 2025, arXiv:2506.10935; Gram form: dao-lab.ai/blog/2026/gram-newton-schulz
 Code:     github.com/KellerJordan/Muon muon.py @ 857d1ad; github.com/KellerJordan/modded-nanogpt train_gpt.py (Polar
-          Express); github.com/Dao-AILab/gram-newton-schulz @ f08f25e
-Differs:  float32 on CPU, bfloat16 on GPU in the Gram form too; a tall X takes R = X' X and X Q, and is never transposed
+          Express), train_gpt_medium.py (You Jiacheng); github.com/NVIDIA-NeMo/Emerging-Optimizers muon_utils.py @
+          fd77292 (CANS, DeepSeek-V4); github.com/Dao-AILab/gram-newton-schulz @ f08f25e
+Differs:  float32 on a CPU and bfloat16 on a GPU, in the Gram form too, unless a type is asked for; a tall X takes
+          R = X' X and X Q, and is never transposed; of a set that is too short the last polynomial repeats; CANS
+          has a margin against rounding errors
 """
 
 from collections import defaultdict
@@ -26,10 +30,14 @@ import torch
 from torch import Tensor
 
 from gnflow.objective import Params
+from gnflow.spec.rules import Coefficients as Coefficients
+from gnflow.spec.rules import IterationType as IterationType
 
-Coefficients: TypeAlias = Literal["jordan", "polar_express"]
 Polynomial: TypeAlias = tuple[float, float, float]
 SMALLEST_NORM = 1e-7
+JORDAN = (3.4445, -4.7750, 2.0315)
+# p(1) = 1 and p'(1) = 0, so singular values near 1 converge to it.
+CONVERGENT = (2.0, -1.5, 0.5)
 
 
 class Iteration(NamedTuple):
@@ -39,10 +47,16 @@ class Iteration(NamedTuple):
     safety: float = 1.0
 
 
+def _leave_margin(polynomial: Polynomial, margin: float) -> Polynomial:
+    """Returns the coefficients of p(x / margin)."""
+    a, b, c = polynomial
+    return a / margin, b / margin**3, c / margin**5
+
+
 ITERATIONS: dict[Coefficients, Iteration] = {
-    # github.com/KellerJordan/Muon/blob/857d1ad/muon.py#L15; singular values end in [0.68, 1.14]
-    "jordan": Iteration(((3.4445, -4.7750, 2.0315),)),
-    # Five optimal polynomials for singular values down to 1e-3; they end in [0.85, 1.15]
+    # Singular values end in [0.68, 1.14].
+    "jordan": Iteration((JORDAN,)),
+    # Five optimal polynomials for singular values down to 1e-3; they end in [0.85, 1.15].
     "polar_express": Iteration(
         (
             (8.156554524902461, -22.48329292557795, 15.878769915207462),
@@ -53,47 +67,82 @@ ITERATIONS: dict[Coefficients, Iteration] = {
         ),
         safety=1.02,
     ),
+    # Singular values down to 3e-3 end in [0.97, 1.15].
+    "you_jiacheng": Iteration(
+        (
+            (4.0848, -6.8946, 2.9270),
+            (3.9505, -6.3029, 2.6377),
+            (3.7418, -5.5913, 2.3037),
+            (2.8769, -3.1427, 1.2046),
+            (2.8366, -3.0525, 1.2012),
+        )
+    ),
+    # As published they explode in bfloat16, so all but the last leave a margin of 2 %, as those of Polar Express do.
+    # Singular values down to 1e-3 end in [0.84, 1.12].
+    "cans": Iteration(
+        (
+            *(
+                _leave_margin(polynomial, 1.02)
+                for polynomial in (
+                    (8.4703, -25.1081, 18.6293),
+                    (4.1828, -3.1087, 0.5806),
+                    (3.9619, -2.9541, 0.5630),
+                    (3.2866, -2.4647, 0.5074),
+                )
+            ),
+            (2.2737, -1.6447, 0.4162),
+        )
+    ),
+    # Made for ten steps, after which singular values down to 1e-3 are 1 to within 1e-3.
+    "deepseek_v4": Iteration((JORDAN,) * 8 + (CONVERGENT,)),
+    # After twelve steps singular values down to 1e-3 are 1.
+    "convergent": Iteration((CONVERGENT,)),
 }
 
 
-def orthogonalised(matrices: Params, steps: int = 5, coefficients: Coefficients = "jordan") -> Params:
-    """The polar factor of each matrix (m, n) and of each in a stack (k, m, n), those of one shape in one batch.
+def orthogonalise(
+    matrices: Params, steps: int = 5, coefficients: Coefficients = "jordan", dtype: IterationType = "auto"
+) -> Params:
+    """Returns the polar factor of each matrix (m, n) and of each in a stack (k, m, n), those of one shape in one batch.
 
-    Of a set shorter than `steps` the last polynomial repeats; of a longer one the first are used.
+    If a set has fewer than `steps` polynomials, its last one repeats; if it has more, the first are used. The products
+    are computed in `dtype`: `auto` is bfloat16 on a GPU, and the type of the matrices elsewhere.
     """
     polynomials, safety = ITERATIONS[coefficients]
     chosen = (polynomials + polynomials[-1:] * (steps - len(polynomials)))[:steps]
     shapes: dict[tuple[int, ...], list[str]] = defaultdict(list)
     for name, x in matrices.items():
-        shapes[tuple(x.shape[-2:])].append(name)
+        if x.numel():
+            shapes[tuple(x.shape[-2:])].append(name)
     # A shape and its transpose share the products of their Gram matrices.
     pairs: dict[tuple[int, ...], list[tuple[int, ...]]] = defaultdict(list)
     for shape in shapes:
         pairs[tuple(sorted(shape))].append(shape)
-    result: Params = {}
+    result: Params = {name: x for name, x in matrices.items() if not x.numel()}
     for pair in pairs.values():
-        batches = [_joined([matrices[name].reshape(-1, *shape) for name in shapes[shape]]) for shape in pair]
-        for shape, factors in zip(pair, newton_schulz(batches, chosen, safety), strict=True):
+        batches = [_join([matrices[name].reshape(-1, *shape) for name in shapes[shape]]) for shape in pair]
+        for shape, factors in zip(pair, iterate(batches, chosen, safety, dtype), strict=True):
             parts = torch.split(factors, [matrices[name].shape[:-2].numel() for name in shapes[shape]])
             result |= {name: u.reshape(matrices[name].shape) for name, u in zip(shapes[shape], parts, strict=True)}
     return {name: result[name] for name in matrices}
 
 
-def newton_schulz(batches: Sequence[Tensor], polynomials: Sequence[Polynomial], safety: float = 1.0) -> list[Tensor]:
-    """Polar factors of batches (k, m, n), each of one shape or its transpose."""
+def iterate(
+    batches: Sequence[Tensor], polynomials: Sequence[Polynomial], safety: float = 1.0, dtype: IterationType = "auto"
+) -> list[Tensor]:
+    """Returns the polar factors of batches (k, m, n), each of one shape or its transpose."""
     *_, m, n = batches[0].shape
-    segments = [polynomials[:2], polynomials[2:]] if max(m, n) > 2 * min(m, n) else [[each] for each in polynomials]
-    xs = [_normalised(x, safety) for x in batches]
+    segments = _divide(polynomials) if max(m, n) > 2 * min(m, n) else [[each] for each in polynomials]
+    xs = [_normalise(x, safety, dtype) for x in batches]
     for segment in segments:
-        if segment:
-            gram = _joined([x @ x.mT if _wide(x) else x.mT @ x for x in xs])
-            factors = torch.split(accumulated(gram, segment), [len(x) for x in xs])
-            xs = [q @ x if _wide(x) else x @ q for x, q in zip(xs, factors, strict=True)]
+        gram = _join([x @ x.mT if _is_wide(x) else x.mT @ x for x in xs])
+        factors = torch.split(multiply_out(gram, segment), [len(x) for x in xs])
+        xs = [q @ x if _is_wide(x) else x @ q for x, q in zip(xs, factors, strict=True)]
     return [x.to(batch.dtype) for x, batch in zip(xs, batches, strict=True)]
 
 
-def accumulated(gram: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
-    """Q with Q X = p_k( ... p_1(X)) for X X' = `gram`."""
+def multiply_out(gram: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
+    """Returns Q with Q X = p_k( ... p_1(X)) for X X' = `gram`."""
     identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     product: Tensor | None = None
     for i, (a, b, c) in enumerate(polynomials):
@@ -104,15 +153,27 @@ def accumulated(gram: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
     return identity.expand_as(gram) if product is None else product
 
 
-def _normalised(x: Tensor, safety: float) -> Tensor:
+def _divide(polynomials: Sequence[Polynomial]) -> list[Sequence[Polynomial]]:
+    """Divides the polynomials into segments of two, and up to five of them into the first two and all others."""
+    if 2 < len(polynomials) <= 5:
+        return [polynomials[:2], polynomials[2:]]
+    return [polynomials[at : at + 2] for at in range(0, len(polynomials), 2)]
+
+
+def _normalise(x: Tensor, safety: float, dtype: IterationType) -> Tensor:
     norm = x.square().sum((-2, -1), keepdim=True).sqrt()
     x = x / (safety * norm).clamp(min=SMALLEST_NORM)
-    return x.bfloat16() if x.is_cuda else x
+    if dtype == "auto":
+        return x.bfloat16() if x.is_cuda else x
+    return x.to(TYPES[dtype])
 
 
-def _wide(x: Tensor) -> bool:
+TYPES: dict[Literal["float32", "bfloat16"], torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def _is_wide(x: Tensor) -> bool:
     return x.shape[-2] <= x.shape[-1]
 
 
-def _joined(batches: list[Tensor]) -> Tensor:
+def _join(batches: list[Tensor]) -> Tensor:
     return batches[0] if len(batches) == 1 else torch.cat(batches)

@@ -47,14 +47,14 @@ class Preconditioner:
             _, state = self.fisher.update(gradient, gradient, gradient, turned, gradient)
         return state
 
-    def roots(self, state: SoapState) -> Params:
+    def take_roots(self, state: SoapState) -> Params:
         """Returns sqrt(v) + floor."""
         root = trees.map_tensors(torch.sqrt, self.fisher.diagonal(state))
         every = trees.flatten(root)
         floor = FLOOR * every.square().mean().sqrt() + torch.finfo(every.dtype).tiny
         return {name: value + floor for name, value in root.items()}
 
-    def inverse(self, residual: Params, roots: Params, state: SoapState) -> Params:
+    def apply_inverse(self, residual: Params, roots: Params, state: SoapState) -> Params:
         """Returns P^-1 residual."""
         turned = self.fisher.into(residual, state)
         return self.fisher.back({name: x / roots[name] for name, x in turned.items()}, state)

@@ -10,6 +10,7 @@ from torch import Tensor
 from gnflow.objective import LocalModel, Metrics, Objective, Params
 from gnflow.transform import AnyState as AnyState
 from gnflow.transform import AnyTransform as AnyTransform
+from gnflow.transform import Curvature as Curvature
 from gnflow.transform import Fisher as Fisher
 from gnflow.transform import Transform as Transform
 from gnflow.transform import make_counter as make_counter
@@ -25,7 +26,7 @@ class Jit(Protocol):
         """Returns the same function, compiled.
 
         With `every` it is not compiled: it is work that is due once in `every` calls and depends on its data. 0 marks
-        plain Python around other regions, which is no region itself.
+        plain Python around other regions, which is no region itself; -k marks such code that is due once in k calls.
         """
 
 
@@ -55,6 +56,7 @@ def compile_regions(objective: Objective, jit: Jit) -> Objective:
         gradient=jit("gradient", objective.gradient),
         curved=jit("curved", objective.curved),
         product=jit("product", objective.product),
+        diagonal=jit("diagonal", objective.diagonal),
     )
 
 
@@ -153,7 +155,7 @@ class Part(NamedTuple):
     state: AnyState
 
 
-def unfit(method: str, takes: str, name: str, value: Tensor) -> ValueError:
+def refuse_shape(method: str, takes: str, name: str, value: Tensor) -> ValueError:
     """Makes the error for a parameter whose shape a method does not take. It names the parameter and a remedy."""
     return ValueError(
         f"{method} takes {takes}; `{name}` has shape {tuple(value.shape)}. Give it to another transform, such as "

@@ -18,39 +18,39 @@ import torch
 from torch import Tensor
 
 from gnflow.objective import Params
-from gnflow.optim.arguments import described_by
-from gnflow.optim.momentum import MomentumState, Scale, along_momentum, require_scale
+from gnflow.optim.arguments import add_help_of
+from gnflow.optim.momentum import MomentumState, follow_momentum, require_choice, turn_alone
 from gnflow.optim.protocol import Transform
 from gnflow.optim.schedules import Schedule
-from gnflow.spec.rules import RmnpRule
+from gnflow.spec.rules import Cautious, RmnpRule, Scale
 
 SMALLEST_NORM = 1e-12
 
 
-@described_by(RmnpRule)
+@add_help_of(RmnpRule)
 def rmnp(
     learning_rate: float = 0.02,
     momentum: float = 0.95,
     nesterov: bool = True,
-    weight_decay: float = 0.0,
+    weight_decay: float | Cautious = 0.0,
     scale: Scale = "original",
     schedule: Schedule | None = None,
 ) -> Transform[MomentumState]:
-    """RMNP for matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else."""
-    require_scale("rmnp", scale)
+    """Makes RMNP for matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else."""
+    require_choice("rmnp", "scale", scale, ("original", "match_rms"))
 
-    def direction(followed: Params) -> Params:
-        return {name: _size(u, scale) * rows_to_one(u) for name, u in followed.items()}
+    def turn(followed: Params) -> Params:
+        return {name: _choose_size(u, scale) * normalise_rows(u) for name, u in followed.items()}
 
-    return along_momentum("rmnp", direction, learning_rate, momentum, nesterov, weight_decay, schedule)
+    return follow_momentum("rmnp", turn_alone(turn), learning_rate, momentum, nesterov, weight_decay, schedule)
 
 
-def rows_to_one(x: Tensor) -> Tensor:
+def normalise_rows(x: Tensor) -> Tensor:
     """Divides each row by its norm; a row of zeros stays."""
     norms: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / norms.clamp(min=SMALLEST_NORM)
 
 
-def _size(direction: Tensor, scale: Scale) -> float:
+def _choose_size(direction: Tensor, scale: Scale) -> float:
     m, n = direction.shape[-2:]
-    return sqrt(max(1.0, m / n)) if scale == "original" else 0.2 * sqrt(n)
+    return sqrt(max(1.0, m / max(n, 1))) if scale == "original" else 0.2 * sqrt(n)

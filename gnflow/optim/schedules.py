@@ -8,7 +8,8 @@ linear  the same with d = N - w and s(t) = t
 The inner schedules of Gauss-Newton are functions of the same count: outer step = count // inner_steps.
 
 Code:     github.com/natalieabreu/full-gauss-newton `lr_sched` @ 0c14e7e
-Differs:  `inner_cosine` is not shifted by one outer step, as the reference's `cosine_with_global_schedule` is
+Differs:  `inner_cosine` is not shifted by one outer step, as the reference's `cosine_with_global_schedule` is;
+          a warm-up starts at 1/warmup, where the reference starts at 0.1
 """
 
 from collections.abc import Callable
@@ -29,61 +30,61 @@ SHAPES: dict[str, Callable[[Tensor, float], Tensor]] = {
 """s(t, p): from 1 at t = 1 to 0 at t = 0."""
 
 
-def _cosine(progress: Tensor, final: float) -> Tensor:
-    """1 at progress 0, `final` at 1 and after."""
+def _fall_along_cosine(progress: Tensor, final: float) -> Tensor:
+    """Returns 1 at progress 0, and `final` at 1 and after."""
     return final + (1 - final) * 0.5 * (1 + torch.cos(torch.pi * progress.clamp(0, 1)))
 
 
 def constant(warmup: int = 0) -> Schedule:
-    """Linear from 1/warmup to 1, then 1."""
+    """Rises linearly from 1/warmup to 1, then stays at 1."""
     return lambda count: ((count + 1) / max(warmup, 1)).double().clamp(max=1)
 
 
 def cosine(updates: int, warmup: int = 0, final: float = 0.0) -> Schedule:
-    """Linear warm-up, then half a cosine that ends at `final` after `updates`."""
+    """Warms up linearly, then follows half a cosine that ends at `final` after `updates`."""
     rising = constant(warmup)
 
-    def factor(count: Tensor) -> Tensor:
+    def find_factor(count: Tensor) -> Tensor:
         progress = (count - warmup).double() / max(updates - warmup, 1)
-        return rising(count) * _cosine(progress, final)
+        return rising(count) * _fall_along_cosine(progress, final)
 
-    return factor
+    return find_factor
 
 
 def wsd(
     updates: int, warmup: int = 0, decay: int = 0, shape: Shape = "linear", power: float = 1.0, final: float = 0.0
 ) -> Schedule:
-    """Linear warm-up, the full rate, then over the last `decay` of all `updates` a fall towards `final`.
+    """Warms up linearly, keeps the full rate, then falls towards `final` over the last `decay` of all `updates`.
 
     `power` is the exponent of the shape of that name. A decay that reaches into the warm-up begins after it.
     """
     length, fall = max(min(decay, updates - warmup), 1), SHAPES[shape]
 
-    def factor(count: Tensor) -> Tensor:
+    def find_factor(count: Tensor) -> Tensor:
         rising = ((count + 1).double() / max(warmup, 1)).clamp(max=1)
         left = ((updates - count).double() / length).clamp(0, 1)
         # In this form it is exactly 1 before the decay: until there the bits are those of a constant rate.
         return rising * (1 - (1 - final) * (1 - fall(left, power)))
 
-    return factor
+    return find_factor
 
 
 def linear(updates: int, warmup: int = 0, final: float = 0.0) -> Schedule:
-    """Linear warm-up, then a straight line towards `final` over all other updates."""
+    """Warms up linearly, then follows a straight line towards `final` over all other updates."""
     return wsd(updates, warmup, updates, "linear", final=final)
 
 
 def constant_with_inner_cosine(inner_steps: int, final: float = 0.0) -> Schedule:
-    """Half a cosine inside each outer step, always from 1."""
-    return lambda count: _cosine((count % inner_steps).double() / inner_steps, final)
+    """Follows half a cosine inside each outer step, always from 1."""
+    return lambda count: _fall_along_cosine((count % inner_steps).double() / inner_steps, final)
 
 
 def inner_cosine(inner_steps: int, outer_steps: int, final: float = 0.0) -> Schedule:
-    """Half a cosine inside each outer step, from a peak on half a cosine over the outer steps."""
+    """Follows half a cosine inside each outer step, from a peak on half a cosine over the outer steps."""
     inner = constant_with_inner_cosine(inner_steps, final)
 
-    def factor(count: Tensor) -> Tensor:
+    def find_factor(count: Tensor) -> Tensor:
         outer = torch.div(count, inner_steps, rounding_mode="floor").double() / outer_steps
-        return inner(count) * _cosine(outer, final)
+        return inner(count) * _fall_along_cosine(outer, final)
 
-    return factor
+    return find_factor

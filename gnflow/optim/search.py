@@ -20,11 +20,11 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import LocalModel, Metrics, Objective, Params, Scalar
-from gnflow.optim.means import mean_value, microbatch_weights
+from gnflow.optim.means import average_value, weigh_microbatches
 
 
 class Seen(NamedTuple):
-    """The micro-batches that a search decides on, and their `microbatch_weights`."""
+    """The micro-batches that a search decides on, and their `weigh_microbatches`."""
 
     batch: Tensor
     counts: Tensor
@@ -68,8 +68,8 @@ class FullStep:
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
         """Returns the goal itself. It records losses on `batch` and does not use them."""
-        seen = Seen(batch, microbatch_weights(objective, batch))
-        before, after = (mean_loss(objective, params, seen) for params in (anchor, goal))
+        seen = Seen(batch, weigh_microbatches(objective, batch))
+        before, after = (average_loss(objective, params, seen) for params in (anchor, goal))
         found = measure_gains(objective, anchor, goal, seen, before, after)
         metrics = {"loss/train": before, "gn/alpha": torch.ones_like(before), **found}
         return Found(goal, torch.ones_like(before, dtype=torch.bool), metrics, {})
@@ -94,10 +94,10 @@ class GeometricSearch:
 
 def choose_trial(objective: Objective, anchor: Params, goal: Params, batch: Tensor, alphas: Tensor) -> Found:
     """Takes the step length, out of these and 0, that has the smallest finite loss."""
-    seen = Seen(batch, microbatch_weights(objective, batch))
-    before = mean_loss(objective, anchor, seen)
+    seen = Seen(batch, weigh_microbatches(objective, batch))
+    before = average_loss(objective, anchor, seen)
     alphas = alphas.to(before)
-    trials = [mean_loss(objective, trees.move_towards(anchor, goal, alpha), seen) for alpha in alphas]
+    trials = [average_loss(objective, trees.move_towards(anchor, goal, alpha), seen) for alpha in alphas]
     losses = torch.stack(trials).nan_to_num(nan=torch.inf)
     # An index in brackets would be read by the host, which would have to wait for the device.
     best = losses.argmin()
@@ -114,7 +114,7 @@ def measure_gains(
 ) -> Metrics:
     """Compares the decrease that the model predicts for `candidate`, without damping, with that of the loss."""
     model = objective.build_model(anchor)
-    predicted = before - mean_value(lambda tokens: model.value(candidate, tokens), *seen)
+    predicted = before - average_value(lambda tokens: model.value(candidate, tokens), *seen)
     actual = before - after
     return {
         "gn/predicted_decrease": predicted,
@@ -123,6 +123,6 @@ def measure_gains(
     }
 
 
-def mean_loss(objective: Objective, params: Params, seen: Seen) -> Scalar:
+def average_loss(objective: Objective, params: Params, seen: Seen) -> Scalar:
     """Returns the mean loss over micro-batches."""
-    return mean_value(lambda tokens: objective.value(params, tokens), *seen)
+    return average_value(lambda tokens: objective.value(params, tokens), *seen)

@@ -38,7 +38,7 @@ class Stacks(NamedTuple):
         members: dict[str, list[str]] = defaultdict(list)
         rules: dict[str, str] = {}
         for name, rule in routes.items():
-            form = "x".join(str(size) for size in stacked_shape(shapes[name])[1:]) or "vectors"
+            form = "x".join(str(size) for size in find_stacked_shape(shapes[name])[1:]) or "vectors"
             stack = f"{rule}:{name if rule in each else form}"
             members[stack].append(name)
             rules[stack] = rule
@@ -46,13 +46,13 @@ class Stacks(NamedTuple):
         apart = frozenset(stack for stack, rule in rules.items() if rule in each)
         return cls({stack: tuple(names) for stack, names in members.items()}, named, rules, apart)
 
-    def only(self, stacks: Collection[str]) -> "Stacks":
+    def pick(self, stacks: Collection[str]) -> "Stacks":
         """Returns a part of the stacks."""
         members = {stack: self.members[stack] for stack in stacks}
         rules = {stack: self.rules[stack] for stack in stacks}
         return self._replace(members=members, rules=rules, apart=self.apart & frozenset(stacks))
 
-    def sizes(self) -> dict[str, int]:
+    def count_numbers(self) -> dict[str, int]:
         """Returns how many numbers each stack holds. Stacks with equal sizes can share a compiled update."""
         return {stack: sum(prod(self.shapes[name]) for name in names) for stack, names in self.members.items()}
 
@@ -61,7 +61,7 @@ class Stacks(NamedTuple):
         return {
             stack: tree[names[0]].clone()
             if stack in self.apart
-            else torch.cat([tree[name].reshape(stacked_shape(self.shapes[name])) for name in names])
+            else torch.cat([tree[name].reshape(find_stacked_shape(self.shapes[name])) for name in names])
             for stack, names in self.members.items()
         }
 
@@ -70,17 +70,17 @@ class Stacks(NamedTuple):
         return {
             name: part.view(self.shapes[name])
             for stack, names in self.members.items()
-            for name, part in zip(names, self.parts(stack, stacked[stack]), strict=True)
+            for name, part in zip(names, self.split_members(stack, stacked[stack]), strict=True)
         }
 
-    def parts(self, stack: str, tensor: Tensor) -> tuple[Tensor, ...]:
+    def split_members(self, stack: str, tensor: Tensor) -> tuple[Tensor, ...]:
         """Splits a tensor that has the first axis of a stack into views, one for each member."""
         if stack in self.apart:
             return (tensor,)
-        return torch.split(tensor, [stacked_shape(self.shapes[name])[0] for name in self.members[stack]])
+        return torch.split(tensor, [find_stacked_shape(self.shapes[name])[0] for name in self.members[stack]])
 
 
-def stacked_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+def find_stacked_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Returns a parameter's shape in its stack: (k, m, n) for a matrix or stack, (k,) for a vector."""
     match shape:
         case () | (_,):

@@ -11,7 +11,7 @@ from gnflow.optim.protocol import AnyState
 FIELDS = {"updates": torch.int64, "learning_rate": torch.float64}
 
 
-def problem_with(state: AnyState) -> str | None:
+def find_problem(state: AnyState) -> str | None:
     """Says why this is not the state of a rule. Returns None if it is one."""
     if not isinstance(state, tuple) or not hasattr(state, "_fields"):
         return f"its state is a {type(state).__name__}, expected a NamedTuple with {_list_fields()}"
@@ -28,14 +28,14 @@ def problem_with(state: AnyState) -> str | None:
     return None
 
 
-def problem_within(state: AnyState) -> str | None:
+def find_problem_within(state: AnyState) -> str | None:
     """Says why a state is not one of rules: each part of a `partition` must be one, and one part of a `chain`."""
     if isinstance(state, Mapping):
-        return next((problem for part in state.values() if (problem := problem_within(part))), None)
+        return next((problem for part in state.values() if (problem := find_problem_within(part))), None)
     if type(state) is tuple:
-        problems = [problem_within(part) for part in state]
+        problems = [find_problem_within(part) for part in state]
         return None if None in problems else problems[-1]
-    return problem_with(state)
+    return find_problem(state)
 
 
 def _list_fields() -> str:

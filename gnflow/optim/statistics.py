@@ -21,7 +21,7 @@ def find_diagonal(transform: AnyTransform, stacks: Stacks, state: AnyState) -> D
     values = metric.diagonal(state)
     if not any(bool(each.any()) for each in values.values()):
         return None
-    own = stacks.only(values)
+    own = stacks.pick(values)
     return Diagonal(
         tuple(name for names in own.members.values() for name in names),
         values,

@@ -1,4 +1,4 @@
-"""What every part of a spec shares: frozen, strict, no unknown key, and `kind` alone meaning its defaults."""
+"""The base classes of specs: frozen, strict, without unknown keys; a `kind` alone means its defaults."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,74 +33,76 @@ class Spec(BaseModel):
 
 
 class Kind(Spec):
-    """A mapping that its `kind` selects among others, and that says what makes an object of it."""
+    """A mapping that is selected by its `kind` and names the factory of its object."""
 
     factory: ClassVar[str] = ""
     """`module:function`. It is imported when the object is built, not when a spec is checked."""
+    around: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say what is done to the object once it is made. The factory is not given them."""
 
     if TYPE_CHECKING:
 
         @property
         def kind(self) -> str:
-            """The name that selects this class. Every class below has it as a field."""
+            """The name that selects this class. Every derived class has it as a field."""
 
 
-def kind_of(model: type[Spec]) -> str:
-    """The `kind` that selects `model`; empty where it has none."""
+def find_kind(model: type[Spec]) -> str:
+    """Return the `kind` that selects `model`, or an empty text if it has none."""
     field = model.model_fields.get("kind")
     return field.default if field is not None and isinstance(field.default, str) else ""
 
 
-def expanded(value: object) -> object:
-    """The mapping that the name of a kind alone stands for; anything else as it is."""
+def expand(value: object) -> object:
+    """Return `{"kind": value}` for a text, which names a kind alone; return any other value as it is."""
     return {"kind": value} if isinstance(value, str) else value
 
 
 # `inner: muon` reads as `inner: {kind: muon}`.
-Shorthand = BeforeValidator(expanded)
+Shorthand = BeforeValidator(expand)
 
 
 @dataclass(frozen=True)
 class DefaultKind:
-    """The shorthand for a union whose mappings may leave their `kind` out: it is this one then."""
+    """The shorthand for a union in which a mapping without `kind` is of this kind."""
 
     kind: str
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self._told, handler(source))
+        return core_schema.no_info_before_validator_function(self._add_kind, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {**handler(schema), "defaultKind": self.kind}
 
-    def _told(self, value: object) -> object:
-        told = expanded(value)
+    def _add_kind(self, value: object) -> object:
+        told = expand(value)
         return {"kind": self.kind, **told} if isinstance(told, Mapping) else told
 
 
 PLAIN = "plain"
-"""The tag of a plain value where a mapping may stand as well."""
+"""The tag of a plain value in a union that also has mappings."""
 
 
 @dataclass(frozen=True)
 class OrPlain:
-    """The shorthand for a union of mappings, each tagged with its kind, and of a plain value, tagged `PLAIN`."""
+    """The shorthand for a union of mappings (tagged with their kinds) and a plain value (tagged `PLAIN`)."""
 
     kinds: tuple[str, ...]
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        tagged = handler.generate_schema(Annotated[source, Discriminator(self._tag)])
-        return core_schema.no_info_before_validator_function(self._told, tagged)
+        tagged = handler.generate_schema(Annotated[source, Discriminator(self._find_tag)])
+        return core_schema.no_info_before_validator_function(self._expand_named, tagged)
 
-    def _told(self, value: object) -> object:
-        return expanded(value) if value in self.kinds else value
+    def _expand_named(self, value: object) -> object:
+        return expand(value) if value in self.kinds else value
 
-    def _tag(self, value: object) -> str | None:
+    def _find_tag(self, value: object) -> str | None:
         kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", PLAIN)
         return kind if isinstance(kind, str) else None
 
 
-def later(default: object) -> FieldInfo:
-    """Marks a key that came after the first specs had been digested: at its default it is in no digest."""
+def mark_later(default: object) -> FieldInfo:
+    """Mark a key that was added after specs had been digested: digests leave it out while it has its default."""
     return FieldInfo(exclude_if=lambda value: value == default)
 
 
@@ -117,28 +119,28 @@ LONGEST_NAME = 255  # bytes, of a file or a directory
 
 @dataclass(frozen=True)
 class Unit:
-    """What a number counts or measures, for `gnflow explain`."""
+    """The unit of a number, which `gnflow explain` shows."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Expects:
-    """In words, what a pattern asks for."""
+    """A description in words of the values that a pattern allows."""
 
     words: str
 
 
 def refuse(message: str, *at: str | int | tuple[str | int, ...]) -> PydanticCustomError:
-    """An error of our own, for checks that span fields; the loader adds file, line and excerpt.
+    """Return an error for a check that spans fields; the loader adds file, line and excerpt.
 
-    `at` names keys beside the one that is checked; the first that is written in the spec is pointed at. A tuple is the
-    whole path of another place, from the root.
+    `at` names keys beside the one that is checked. The error points at the first of them that is written in the spec.
+    A tuple is the whole path of another place, from the root.
     """
     return PydanticCustomError("gnflow", "{message}", {"message": message, "at": at})
 
 
-def _inside(name: str) -> str:
+def _require_inside(name: str) -> str:
     path = PurePath(name)
     if path.is_absolute() or ".." in path.parts:
         raise refuse(
@@ -146,15 +148,15 @@ def _inside(name: str) -> str:
             "and link or copy what lies elsewhere into it"
         )
     if "\0" in name or any(len(part.encode()) > LONGEST_NAME for part in path.parts):
-        raise refuse("no file can have such a name")
+        raise refuse("a file cannot have such a name")
     return name
 
 
 Name = Annotated[str, Field(min_length=1)]
 # Of a file in the project. A symbolic link may lead elsewhere (DVC links to its cache); a name may not.
-Path = Annotated[str, Field(min_length=1), AfterValidator(_inside)]
+Path = Annotated[str, Field(min_length=1), AfterValidator(_require_inside)]
 
 
-def listed(names: Sequence[str]) -> str:
-    """`a, b or c`."""
+def join_with_or(names: Sequence[str]) -> str:
+    """Join names as in `a, b or c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"

@@ -1,6 +1,7 @@
-"""The built-in kinds of the groups that a project can add to: one row for each.
+"""The built-in kinds of the groups that a project can add to, one row for each kind.
 
-A row is what a project writes in its `pyproject.toml`, and goes the same way: a class is imported when it is used.
+A row has the form that a project uses in its `pyproject.toml`, and is handled in the same way: a class is imported when
+it is used.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,11 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "muon": "gnflow.spec.rules:MuonRule",
         "rmnp": "gnflow.spec.rules:RmnpRule",
         "soap": "gnflow.spec.rules:SoapRule",
+        "lion": "gnflow.optim.lion:LionRule",
+        "normuon": "gnflow.optim.normuon:NorMuonRule",
+        "kl_soap": "gnflow.optim.kl_soap:KlSoapRule",
+        "soap_muon": "gnflow.optim.soap_muon:SoapMuonRule",
+        "sophia": "gnflow.optim.sophia:SophiaRule",
     },
     "models": {
         "decoder": "gnflow.spec.model:Decoder",
@@ -35,3 +41,9 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
     },
 }
 """Group -> kind -> `module:class`."""
+
+GIVE_WAY: Mapping[str, frozenset[str]] = {
+    "optimizers": frozenset({"lion", "normuon", "kl_soap", "soap_muon", "sophia"}),
+}
+"""Kinds that were added after projects could name kinds of their own. If a project or a distribution names a kind the
+same, its own is used. All other names are taken."""

@@ -1,4 +1,4 @@
-"""An experiment written out in full, and its digest."""
+"""Write an experiment in full, and compute its digest."""
 
 import hashlib
 import json
@@ -10,72 +10,72 @@ from pydantic import BaseModel
 from gnflow.spec.base import Spec
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.problems import UNPRINTABLE
-from gnflow.spec.scalar import Refused, value_of
+from gnflow.spec.scalar import Refused, parse_scalar
 from gnflow.spec.tree import Plain
 
 _BARE = re.compile(r"[A-Za-z][A-Za-z0-9_./+-]*")
 
 
-def resolved(experiment: Experiment) -> str:
-    """The spec with every default written out, as YAML that `load` takes back."""
-    return "\n".join(_block(tree(experiment), "")) + "\n"
+def format_resolved(experiment: Experiment) -> str:
+    """Return the spec with every default written out, as YAML that `load` reads."""
+    return "\n".join(_format_block(make_tree(experiment), "")) + "\n"
 
 
-def tree(spec: Spec) -> dict[str, Plain]:
-    """Every key with its value, those at their default too."""
-    return {name: plain(getattr(spec, name)) for name in type(spec).model_fields}
+def make_tree(spec: Spec) -> dict[str, Plain]:
+    """Return every key with its value, defaults included."""
+    return {name: make_plain(getattr(spec, name)) for name in type(spec).model_fields}
 
 
-def plain(value: object) -> Plain:
-    """A value of a spec in terms of mappings, lists and scalars."""
+def make_plain(value: object) -> Plain:
+    """Convert a value of a spec to mappings, lists and scalars."""
     if isinstance(value, Spec):
-        return tree(value)
+        return make_tree(value)
     if isinstance(value, tuple):
-        return [plain(item) for item in value]
+        return [make_plain(item) for item in value]
     assert value is None or isinstance(value, (str, int, float, bool))
     return value
 
 
-def lines(tree: Mapping[str, object]) -> list[str]:
-    """A tree of plain values as lines of YAML."""
-    return list(_block(tree, ""))
+def format_lines(tree: Mapping[str, object]) -> list[str]:
+    """Return a tree of plain values as lines of YAML."""
+    return list(_format_block(tree, ""))
 
 
 def digest(value: BaseModel | Mapping[str, object]) -> str:
-    """SHA-256 of the values, whatever the order of their keys; of a spec without keys that are `later`."""
+    """Return the SHA-256 of the values, in any order. Keys marked with `mark_later` are left out at their defaults."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else dict(value)
     canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _block(values: Mapping[str, object], indent: str) -> Iterator[str]:
+def _format_block(values: Mapping[str, object], indent: str) -> Iterator[str]:
     for key, value in values.items():
         if isinstance(value, dict) and value:
             yield f"{indent}{key}:"
-            yield from _block(value, indent + "  ")
+            yield from _format_block(value, indent + "  ")
         elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
             yield f"{indent}{key}:"
             for item in value:
-                yield from _item(item, indent + "  ")
+                yield from _format_item(item, indent + "  ")
         else:
-            yield f"{indent}{key}: {written(value)}"
+            yield f"{indent}{key}: {format_value(value)}"
 
 
-def _item(value: object, indent: str) -> Iterator[str]:
+def _format_item(value: object, indent: str) -> Iterator[str]:
     if isinstance(value, dict) and value:
-        first, *rest = _block(value, indent + "  ")
+        first, *rest = _format_block(value, indent + "  ")
         yield f"{indent}- {first.strip()}"
         yield from rest
     else:
-        yield f"{indent}- {written(value)}"
+        yield f"{indent}- {format_value(value)}"
 
 
-def written(value: object) -> str:
-    """One value as YAML, on one line."""
+def format_value(value: object) -> str:
+    """Return one value as YAML on one line."""
     if isinstance(value, list):
-        return f"[{', '.join(map(written, value))}]"
+        return f"[{', '.join(map(format_value, value))}]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {written(inner)}" for key, inner in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {format_value(inner)}" for key, inner in value.items()) + "}"
     if not isinstance(value, str):
         return json.dumps(value, allow_nan=False)
     if _BARE.fullmatch(value) and _is_text(value):
@@ -85,6 +85,6 @@ def written(value: object) -> str:
 
 def _is_text(value: str) -> bool:
     try:
-        return isinstance(value_of(value), str)
+        return isinstance(parse_scalar(value), str)
     except Refused:
         return False

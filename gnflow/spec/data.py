@@ -6,24 +6,24 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from gnflow.spec.base import Count, Fraction, Kind, Listed, Name, Path, Shorthand, Spec, Unit, later, refuse
+from gnflow.spec.base import Count, Fraction, Kind, Listed, Name, Path, Shorthand, Spec, Unit, mark_later, refuse
 from gnflow.spec.open import Open
 from gnflow.spec.splits import overlap
 
 
-def _encoding(name: str) -> str:
-    """Refuses what is no encoding of text."""
+def _normalize_encoding(name: str) -> str:
+    """Return the normal name of a text encoding. Raises an error for an unknown encoding."""
     try:
         "".encode(name)
     except (LookupError, ValueError):
         raise refuse(
-            f"`{name}` is no encoding that Python knows; use `utf-8`, `latin-1`, `cp1252` or another"
+            f"`{name}` is not an encoding that Python knows; use `utf-8`, `latin-1`, `cp1252` or another"
         ) from None
     return codecs.lookup(name).name
 
 
 Part = Annotated[Fraction, Field(gt=0)]
-Encoding = Annotated[str, AfterValidator(_encoding)]
+Encoding = Annotated[str, AfterValidator(_normalize_encoding)]
 
 
 class SourceKind(Kind):
@@ -52,50 +52,51 @@ class Shakespeare(SourceKind):
     """The complete plays of Shakespeare (5.0 MB, public domain); three of them are held out."""
 
     factory = "gnflow.data.sources.shakespeare:open_plays"
-    needs = "gnflow.data.sources.needs:plays"
+    needs = "gnflow.data.sources.needs:require_plays"
     kind: Literal["shakespeare"] = "shakespeare"
-    held_out_fraction: Annotated[Part | None, later(None)] = None
-    """Fraction of the plays to hold out: the last ones, instead of the three."""
+    held_out_fraction: Annotated[Part | None, mark_later(None)] = None
+    """Fraction of the plays to hold out, counted from the last. Default: three fixed plays are held out."""
 
 
 class Files(SourceKind):
-    """Text, JSONL or Parquet files of your own. Paths are relative to the project root; `*` and `**` are allowed."""
+    """Your own text, JSONL or Parquet files. Paths are relative to the project root and may contain `*` and `**`."""
 
     factory = "gnflow.data.sources.files:open_files"
-    needs = "gnflow.data.sources.needs:files"
+    needs = "gnflow.data.sources.needs:require_files"
     kind: Literal["files"] = "files"
     paths: Annotated[Listed[Path], Field(min_length=1)]
-    """Training files: .txt, .md (one document each), .jsonl or .parquet (one document a row)."""
+    """Training files. A .txt or .md file is one document; each row of a .jsonl or .parquet file is one document."""
     held_out: Listed[Path] = ()
     """Held-out files. Default: the last `held_out_fraction` of the documents of `paths`."""
     held_out_fraction: Part = 0.05
-    """Fraction of the documents (or of the text, if there is one document) to hold out when `held_out` names no
-    file."""
+    """Fraction of the documents to hold out if `held_out` is empty. If there is only one document, it is the fraction
+    of the text."""
     column: Name = "text"
-    """The field of a JSONL or Parquet row that holds the text; `meta.text` is the field `text` of the mapping
+    """The field that holds the text in a JSONL or Parquet row. `meta.text` means the field `text` of the mapping
     `meta`."""
-    encoding: Annotated[Encoding, later("utf-8")] = "utf-8"
-    """How text and JSONL files are encoded."""
+    encoding: Annotated[Encoding, mark_later("utf-8")] = "utf-8"
+    """Encoding of text and JSONL files, for example `utf-8` or `latin-1`."""
 
 
 class Package(SourceKind):
-    """Text files of an installed Python distribution, at one version: source code that is the same on every machine."""
+    """Text files of one version of an installed Python distribution. The text is the same on every machine."""
 
     factory = "gnflow.data.sources.package:open_package"
-    needs = "gnflow.data.sources.needs:package"
+    needs = "gnflow.data.sources.needs:require_package"
     kind: Literal["package"] = "package"
     distribution: Name
-    """Name of the distribution, as in `pip install`."""
+    """Name of the distribution, as for `pip install`."""
     version: Name
-    """Version of the distribution. If another version is installed, it is refused."""
+    """Required version of the distribution. Any other installed version is refused."""
     paths: Annotated[Listed[Path], Field(min_length=1)]
-    """Training files, one document each, relative to the directory of installed packages; `*` and `**` are allowed."""
+    """Training files, each of them one document. Paths are relative to the directory of installed packages and may
+    contain `*` and `**`."""
     held_out: Listed[Path] = ()
     """Held-out files, which are never trained on. Default: the last `held_out_fraction` of the files of `paths`."""
-    held_out_fraction: Annotated[Part, later(0.05)] = 0.05
-    """Fraction of the files to hold out when `held_out` names none."""
-    encoding: Annotated[Encoding, later("utf-8")] = "utf-8"
-    """Encoding of the files."""
+    held_out_fraction: Annotated[Part, mark_later(0.05)] = 0.05
+    """Fraction of the files to hold out if `held_out` is empty."""
+    encoding: Annotated[Encoding, mark_later("utf-8")] = "utf-8"
+    """Encoding of the files, for example `utf-8` or `latin-1`."""
 
     @property
     def label(self) -> str:
@@ -107,22 +108,23 @@ class HuggingFace(SourceKind):
     """A dataset that `datasets.load_dataset` can open."""
 
     factory = "gnflow.data.sources.huggingface:open_dataset"
-    needs = "gnflow.data.sources.needs:dataset"
+    needs = "gnflow.data.sources.needs:require_dataset"
     kind: Literal["huggingface"] = "huggingface"
     path: Path
     """Name of the dataset on the hub, or a local directory."""
     name: str | None = None
-    """Configuration of the dataset, for example `en`."""
+    """Configuration of the dataset, for example `en`. Default: the dataset's own default."""
     split: str = "train"
     """Split to train on."""
     held_out: str = "validation"
-    """Split to evaluate on, unless `held_out_fraction` is given."""
-    held_out_fraction: Annotated[Part | None, later(None)] = None
-    """Part of the documents of `split` held out, the last ones, in place of the split `held_out`."""
+    """Split to evaluate on. It is not used if `held_out_fraction` is given."""
+    held_out_fraction: Annotated[Part | None, mark_later(None)] = None
+    """Fraction of the documents of `split` to hold out, counted from the last. Default: the split `held_out` is used
+    instead."""
     column: str = "text"
-    """The column that holds the text; `meta.text` is the field `text` of the mapping `meta`."""
+    """The column that holds the text. `meta.text` means the field `text` of the mapping `meta`."""
     documents: Annotated[Count | None, Unit("documents")] = None
-    """Number of documents to use, from the first. Default: all."""
+    """Number of documents to use, counted from the first. Default: all documents."""
 
     @property
     def label(self) -> str:
@@ -130,14 +132,14 @@ class HuggingFace(SourceKind):
         return PurePath(self.path).name
 
     @model_validator(mode="after")
-    def _held_out_is_not_trained_on(self) -> "HuggingFace":
+    def _require_held_out_apart(self) -> "HuggingFace":
         if self.held_out_fraction is None:
             require_apart(self.split, self.held_out)
         return self
 
 
 def require_apart(split: str, held_out: str) -> None:
-    """Refuses a held-out split that shares rows with the split to train on."""
+    """Raise an error if the held-out split shares rows with the training split."""
     if overlap(split, held_out):
         raise refuse(
             f"the split `{held_out}` to hold out shares rows with `{split}` to train on; name another split, or give "
@@ -151,17 +153,17 @@ class Tokens(SourceKind):
     """Ready token ids: one-dimensional integer `.npy` arrays. Paths are relative to the project root."""
 
     factory = "gnflow.data.sources.tokens:open_ids"
-    needs = "gnflow.data.sources.needs:ids"
+    needs = "gnflow.data.sources.needs:require_ids"
     ready = True
     kind: Literal["tokens"] = "tokens"
     train: Path
-    """Token ids to train on."""
+    """File of token ids to train on."""
     held_out: Path | None = None
-    """Token ids to evaluate on. Default: the last `held_out_fraction` of `train`."""
-    held_out_fraction: Annotated[Part, later(0.05)] = 0.05
-    """Fraction of the tokens of `train` to hold out when `held_out` names no file."""
+    """File of token ids to evaluate on. Default: the last `held_out_fraction` of `train`."""
+    held_out_fraction: Annotated[Part, mark_later(0.05)] = 0.05
+    """Fraction of the tokens of `train` to hold out if `held_out` is not given."""
     vocabulary: Annotated[Count, Unit("tokens")]
-    """Number of distinct ids; every id must be below it."""
+    """Number of distinct ids. Every id must be less than this number."""
 
     def entries(self, tokenizer: "Tokenizer") -> int:
         """Return the number of distinct ids."""
@@ -169,7 +171,7 @@ class Tokens(SourceKind):
 
     @field_validator("held_out")
     @classmethod
-    def _held_out_is_not_trained_on(cls, held_out: str | None, info: ValidationInfo) -> str | None:
+    def _require_held_out_apart(cls, held_out: str | None, info: ValidationInfo) -> str | None:
         if held_out is not None and PurePath(held_out) == PurePath(info.data.get("train", "")):
             raise refuse(
                 "`train` and `held_out` are the same file; name another one, "
@@ -179,30 +181,31 @@ class Tokens(SourceKind):
 
 
 class BPE(Spec):
-    """Byte-level BPE that is trained on the training text."""
+    """A byte-level BPE tokenizer that is trained on the training text."""
 
     fitted: ClassVar[bool] = True
     kind: Literal["bpe"] = "bpe"
     vocabulary: Annotated[int, Field(ge=257, le=1_000_000), Unit("tokens")] = 512
-    """Number of tokens: 256 bytes, one end-of-text mark, and merges."""
+    """Number of tokens: 256 bytes, one end-of-text mark, and the merges."""
 
 
 class PretrainedTokenizer(Spec):
-    """A tokenizer in a `tokenizer.json` of Hugging Face."""
+    """A Hugging Face tokenizer, stored in a `tokenizer.json`."""
 
     fitted: ClassVar[bool] = False
     kind: Literal["huggingface"] = "huggingface"
     path: Path
-    """The file, or a directory that holds it."""
+    """The file `tokenizer.json`, or the directory that contains it."""
     vocabulary: Annotated[Count, Unit("tokens")]
-    """Entries of the tokenizer; checked when it is opened, so that a plan needs no file."""
-    added_tokens: Annotated[Literal["match", "text"], later("match")] = "match"
-    """Added tokens that are not special, such as `<think>`, where a document spells them: one id (`match`), or read as
-    any other text is (`text`). Special tokens, such as `<|endoftext|>`, are always read as text."""
+    """Number of tokens of the tokenizer. A plan uses this number without the file; it is checked when the file is
+    opened."""
+    added_tokens: Annotated[Literal["match", "text"], mark_later("match")] = "match"
+    """How a document's spelling of an added token that is not special, such as `<think>`, is read: as one id (`match`)
+    or as ordinary text (`text`). Special tokens, such as `<|endoftext|>`, are always read as ordinary text."""
 
 
 class Bytes(Spec):
-    """One token for each byte, and one end-of-text mark: 257 tokens, and nothing to train."""
+    """One token for each byte and one end-of-text mark, 257 tokens in all. Nothing is trained."""
 
     fitted: ClassVar[bool] = False
     kind: Literal["bytes"] = "bytes"
@@ -222,15 +225,15 @@ class Text(Spec):
 
     kind: Literal["text"] = "text"
     source: Source = Shakespeare()
-    """Where the text comes from."""
+    """The source of the text."""
     tokenizer: Tokenizer | None = None
-    """How text becomes tokens. Default: `bpe`. A source of ready `tokens` takes no tokenizer."""
+    """The tokenizer that turns text into tokens. Default: `bpe`. Leave it out if the source has ready `tokens`."""
     context: Annotated[int, Field(ge=2), Unit("tokens")] = 64
     """Number of tokens that are predicted in one row."""
 
     @field_validator("tokenizer")
     @classmethod
-    def _tokens_need_no_tokenizer(cls, tokenizer: object, info: ValidationInfo) -> object:
+    def _refuse_needless_tokenizer(cls, tokenizer: object, info: ValidationInfo) -> object:
         source = info.data.get("source")
         if tokenizer is not None and source is not None and source.ready:
             raise refuse("a source of ready tokens takes no tokenizer; remove this key")

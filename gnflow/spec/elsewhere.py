@@ -1,6 +1,6 @@
-"""The words of nanoGPT, Hugging Face, axolotl, torchtitan, levanter and litgpt, by what gnflow calls the same.
+"""The names that nanoGPT, Hugging Face, axolotl, torchtitan, levanter and litgpt use, by the name that gnflow uses.
 
-A key here is where the value belongs in a spec; after a blank comes what has to be known about it.
+A key is the path of the value in a spec; a remark for the user may follow after a blank.
 """
 
 from typing import NamedTuple
@@ -104,7 +104,8 @@ _VALUES = {
     "constant": "constant_with_warmup none fixed",
     "decoder": "gpt gpt2 gpt_2 nanogpt llama llama2 llama3 qwen2 qwen3 mistral transformer causal_lm olmo",
     "swiglu": "silu swish llamamlp gemmamlp geglu",
-    "gelu": "gelu_new gelu_tanh gptneoxmlp gelu_pytorch_tanh quick_gelu",
+    "gelu": "gptneoxmlp quick_gelu",
+    "gelu_tanh": "gelu_new gelu_pytorch_tanh",
     "mlflow": "wandb tensorboard comet neptune aim",
     "bytes": "byte char character byte_level",
     "bpe": "tiktoken sentencepiece gpt2_bpe",
@@ -120,7 +121,7 @@ _VALUES = {
 
 
 class Meaning(NamedTuple):
-    """Where a word of another tool belongs in a spec, and what has to be known about it."""
+    """The place in a spec that corresponds to a key of another tool, and a remark for the user."""
 
     path: tuple[str, ...]
     remark: str
@@ -131,29 +132,29 @@ class Meaning(NamedTuple):
         return self.path[-1]
 
 
-def _normal(word: str) -> str:
+def _normalize(word: str) -> str:
     return word.lower().replace("-", "_")
 
 
-def _meaning(target: str) -> Meaning:
+def _parse_meaning(target: str) -> Meaning:
     path, _, remark = target.partition(" ")
     return Meaning(tuple(path.split(".")), remark.strip("()"))
 
 
-_MEANINGS = {word: _meaning(target) for target, words in _KEYS.items() for word in words.split()}
+_MEANINGS = {word: _parse_meaning(target) for target, words in _KEYS.items() for word in words.split()}
 _REASONS = {word: reason for reason, words in _NONE.items() for word in words.split()}
 
 
-def meaning(word: str) -> Meaning | None:
-    """What gnflow calls a key of another tool."""
-    return _MEANINGS.get(_normal(word))
+def find_meaning(word: str) -> Meaning | None:
+    """Return the place in a spec that corresponds to a key of another tool, or None."""
+    return _MEANINGS.get(_normalize(word))
 
 
-def reason(word: str) -> str | None:
-    """Why gnflow has no key for a key of another tool."""
-    return _REASONS.get(_normal(word))
+def find_reason(word: str) -> str | None:
+    """Return the reason why gnflow has no such key as another tool, or None."""
+    return _REASONS.get(_normalize(word))
 
 
-def value(word: str, choices: tuple[str, ...]) -> str | None:
-    """Which of `choices` another tool calls `word`."""
-    return next((choice for choice in choices if _normal(word) in _VALUES.get(choice, "").split()), None)
+def find_value(word: str, choices: tuple[str, ...]) -> str | None:
+    """Return the one of `choices` that another tool calls `word`, or None."""
+    return next((choice for choice in choices if _normalize(word) in _VALUES.get(choice, "").split()), None)

@@ -14,7 +14,7 @@ from gnflow.spec.training import Compile, Cost, Loss, Metric, Mlflow, Tracking, 
 
 
 class Experiment(Spec):
-    """One run: which model is trained on which data, by which optimizer and for how long."""
+    """One run: the model, its data, its optimizer and the length of its training."""
 
     name: Annotated[
         str,
@@ -35,13 +35,13 @@ class Experiment(Spec):
     compile: Compile = Compile()
     """How the functions of the run are compiled."""
     tracking: Tracking = Mlflow()
-    """Where the run is mirrored to."""
+    """The service to which the run is mirrored: MLflow, or none."""
     tuning: Tuning = Tuning()
-    """The tuning that this spec results from. `gnflow compare` shows it beside each score."""
+    """The number of configurations that were tried before this one. `gnflow compare` shows it beside each score."""
 
     @field_validator("data")
     @classmethod
-    def _the_model_reads_it(cls, data: Data, info: ValidationInfo) -> Data:
+    def _require_readable_data(cls, data: Data, info: ValidationInfo) -> Data:
         if (model := info.data.get("model")) is None:
             return data
         if isinstance(data, Text) and model.reads != "text":
@@ -54,7 +54,7 @@ class Experiment(Spec):
 
     @field_validator("optimizer")
     @classmethod
-    def _modalities_exist(cls, optimizer: Optimizer, info: ValidationInfo) -> Optimizer:
+    def _require_modalities(cls, optimizer: Optimizer, info: ValidationInfo) -> Optimizer:
         first_order = optimizer.inner if isinstance(optimizer, GaussNewton) else optimizer
         by_modality = isinstance(first_order, Method) and first_order.by_modality
         if by_modality and isinstance(info.data.get("data"), Text):
@@ -63,7 +63,7 @@ class Experiment(Spec):
 
     @field_validator("training")
     @classmethod
-    def _differences_have_digits(cls, training: Training, info: ValidationInfo) -> Training:
+    def _require_digits(cls, training: Training, info: ValidationInfo) -> Training:
         optimizer = info.data.get("optimizer")
         if training.precision == "tf32" and isinstance(optimizer, GaussNewton) and optimizer.tangent == "difference":
             raise refuse(
@@ -74,7 +74,7 @@ class Experiment(Spec):
 
     @field_validator("training")
     @classmethod
-    def _schedules_fit(cls, training: Training, info: ValidationInfo) -> Training:
+    def _require_fitting_schedules(cls, training: Training, info: ValidationInfo) -> Training:
         optimizer = info.data.get("optimizer")
         if optimizer is None or training.steps is None:
             return training
@@ -84,7 +84,7 @@ class Experiment(Spec):
 
     @field_validator("compile")
     @classmethod
-    def _has_the_derivatives(cls, compile: Compile, info: ValidationInfo) -> Compile:  # noqa: A002  # the section's name
+    def _require_derivatives(cls, compile: Compile, info: ValidationInfo) -> Compile:  # noqa: A002  # the section's name
         optimizer = info.data.get("optimizer")
         newton = isinstance(optimizer, GaussNewton) and optimizer.objective == "newton"
         if newton and compile.attention == "flash":
@@ -95,7 +95,7 @@ class Experiment(Spec):
 
     @field_validator("metrics")
     @classmethod
-    def _metrics_agree(cls, metrics: tuple[Metric, ...], info: ValidationInfo) -> tuple[Metric, ...]:
+    def _check_metrics(cls, metrics: tuple[Metric, ...], info: ValidationInfo) -> tuple[Metric, ...]:
         kinds = [metric.kind for metric in metrics]
         for index, kind in enumerate(kinds):
             if kind in kinds[:index]:

@@ -1,4 +1,4 @@
-"""From a kind of a spec to the object that its factory makes, with one clear error for one that is at fault."""
+"""Call the factory of a kind, and turn each fault of a plug-in into one clear error."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -8,48 +8,49 @@ from typing import TypeVar, cast
 from gnflow.errors import EnvironmentProblem, GnflowError
 from gnflow.spec import classes
 from gnflow.spec.base import Kind
-from gnflow.spec.imports import module, told
+from gnflow.spec.imports import describe_error, load_module
 
 Thing = TypeVar("Thing")
 
 
-def built(kind: Kind, expected: type[Thing], *arguments: object, **named: object) -> Thing:
-    """What the factory of `kind` returns.
+def call_factory(kind: Kind, expected: type[Thing], *arguments: object, **named: object) -> Thing:
+    """Return the object that the factory of `kind` makes.
 
-    Raises EnvironmentProblem, in one line that names the kind, its file and the cause, for a factory that is not there,
-    that raises, or that returns something else.
+    Raises EnvironmentProblem if the factory does not exist, raises, or returns another type. The message is one line
+    that names the kind, its file and the cause.
     """
-    factory = imported(kind, "factory")
-    with running(kind, f"the factory `{kind.factory}`"):
+    factory = import_function(kind, "factory")
+    with guard_plugin(kind, f"the factory `{kind.factory}`"):
         made = factory(*arguments, **named)
     if not isinstance(made, expected):
         found = "nothing" if made is None else f"a value of type `{type(made).__name__}`"
-        raise fault(kind, f"the factory `{kind.factory}` returned {found}, expected {expected.__name__}")
+        raise make_fault(kind, f"the factory `{kind.factory}` returned {found}, expected {expected.__name__}")
     return made
 
 
-def parameters(kind: Kind) -> dict[str, object]:
-    """The fields of the class that names the factory, by name, without `kind`."""
+def collect_parameters(kind: Kind) -> dict[str, object]:
+    """Return the fields of the class that names the factory, by name, without those used around the object."""
     owner = next(base for base in type(kind).__mro__ if base.__dict__.get("factory"))
-    return {name: getattr(kind, name) for name in getattr(owner, "model_fields", {}) if name != "kind"}
+    apart = {"kind", *kind.around}
+    return {name: getattr(kind, name) for name in getattr(owner, "model_fields", {}) if name not in apart}
 
 
-def imported(kind: Kind, role: str = "factory") -> Callable[..., object]:
-    """The function that the class names as its `factory` or `needs`. Raises EnvironmentProblem where there is none."""
-    named, target = classes.origin_of(type(kind)), str(getattr(kind, role))
+def import_function(kind: Kind, role: str = "factory") -> Callable[..., object]:
+    """Import the function that the class names as `factory` or `needs`. Raises EnvironmentProblem if there is none."""
+    named, target = classes.find_origin(type(kind)), str(getattr(kind, role))
     name, _, attribute = target.partition(":")
     if not name or not attribute:
         found = f"the {role} of the class is `{target}`" if target else f"the class has no `{role}`"
-        raise fault(kind, f'{found}; write `{role} = "module:function"` in it')
-    made = getattr(module(name, named.folder if named else None, who(kind)), attribute, None)
+        raise make_fault(kind, f'{found}; write `{role} = "module:function"` in it')
+    made = getattr(load_module(name, named.folder if named else None, describe(kind)), attribute, None)
     if not callable(made):
-        raise fault(kind, f"the {role} `{target}` is not there: the module has no function `{attribute}`")
+        raise make_fault(kind, f"the {role} `{target}` is not there: the module has no function `{attribute}`")
     return cast("Callable[..., object]", made)
 
 
 @contextmanager
-def running(kind: Kind, what: str = "it") -> Iterator[None]:
-    """Turns whatever the code of a plug-in raises into one line. `what` names the part of it that is called."""
+def guard_plugin(kind: Kind, what: str = "it") -> Iterator[None]:
+    """Turn any exception of a plug-in's code into one line. `what` names the part that is called."""
     try:
         yield
     except GnflowError:
@@ -57,17 +58,17 @@ def running(kind: Kind, what: str = "it") -> Iterator[None]:
     except Exception as error:
         if type(kind).__module__.startswith("gnflow."):
             raise
-        raise fault(kind, f"{what} raised {told(error)}") from error
+        raise make_fault(kind, f"{what} raised {describe_error(error)}") from error
 
 
-def fault(kind: Kind, problem: str) -> EnvironmentProblem:
-    """An error that names the kind and its file."""
-    return EnvironmentProblem(f"{who(kind)}: {problem}")
+def make_fault(kind: Kind, problem: str) -> EnvironmentProblem:
+    """Return an error that names the kind and its file."""
+    return EnvironmentProblem(f"{describe(kind)}: {problem}")
 
 
-def who(kind: Kind) -> str:
-    """The kind, its file and where it is named: the beginning of a sentence."""
-    if (named := classes.origin_of(type(kind))) is not None:
+def describe(kind: Kind) -> str:
+    """Return the beginning of a sentence: the kind, its file and the place that names it."""
+    if (named := classes.find_origin(type(kind))) is not None:
         return named.who
     file = getattr(sys.modules.get(type(kind).__module__), "__file__", None)
     return f"kind `{kind.kind}` ({file or type(kind).__module__})"

@@ -1,4 +1,4 @@
-"""The grammar looked at from outside: what may stand where, in words, with its help and unit."""
+"""Describe the grammar of specs in words: the allowed values of each key, its help and its unit."""
 
 import ast
 import inspect
@@ -13,41 +13,41 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic.fields import FieldInfo
 
-from gnflow.spec.base import DefaultKind, Expects, Spec, Unit, kind_of, listed
+from gnflow.spec.base import DefaultKind, Expects, Spec, Unit, find_kind, join_with_or
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.open import Choices, Open, usable
-from gnflow.spec.tree import KeyPath, Node, Table, expanded
+from gnflow.spec.open import Choices, Open, list_usable
+from gnflow.spec.tree import KeyPath, Node, Table, expand
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What may stand in one place of a spec."""
+    """The values that are allowed in one place of a spec."""
 
     said: str
-    """What may stand here, in words, but for kinds that are not known before a project is read."""
+    """The allowed values, in words. Empty if they are kinds that are known only when a project is read."""
     models: Mapping[str, type[Spec]]
-    """The mappings that may stand here, by `kind` (empty text where a mapping has no kind)."""
+    """The allowed mappings, by `kind` (an empty text for a mapping without a kind)."""
     choices: tuple[str, ...] = ()
-    """The words that may stand here, when there are only these."""
+    """The allowed words, if only certain words are allowed."""
     items: tuple["Shape", ...] = ()
-    """For a list: the shape of every item, or one for each."""
+    """For a list: one shape for all items, or one for each item."""
     unit: str | None = None
     nullable: bool = False
     values: "Shape | None" = None
-    """For a mapping whose keys are free: the shape of every value."""
+    """For a mapping whose keys are free: the shape of its values."""
     default: str = ""
     """The kind of a mapping that names none."""
     plain: bool = False
-    """Whether a plain value may stand here beside the mappings."""
+    """Whether a plain value is allowed besides the mappings."""
 
     @property
     def words(self) -> str:
-        """What may stand here, in words, for example `a number greater than 0`."""
-        return self.said or _mapping(tuple(self.models))
+        """The allowed values, in words, for example `a number greater than 0`."""
+        return self.said or _describe_mapping(tuple(self.models))
 
     @property
     def allowed(self) -> str:
-        """The words, with `null` if it may stand here."""
+        """The allowed values, in words, including `null` if it is allowed."""
         return self.words + (", or `null`" if self.nullable else "")
 
     @property
@@ -57,23 +57,23 @@ class Shape:
 
     @property
     def tagged(self) -> bool:
-        """Whether there is a choice, whose tag pydantic puts into the places of errors."""
+        """Whether pydantic puts the tag of a choice into the locations of errors."""
         return self.plain or self.open or len(self.models) > 1
 
-    def item(self, index: int) -> "Shape | None":
-        """The shape of one item."""
+    def find_item(self, index: int) -> "Shape | None":
+        """Return the shape of one item, or None if this is no list."""
         return self.items[min(index, len(self.items) - 1)] if self.items else None
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Valid `kind`s."""
+        """The valid kinds."""
         return tuple(filter(None, self.models))
 
-    def model(self, node: Node | None) -> type[Spec] | None:
-        """The model that `node` must follow, as far as its `kind` tells."""
+    def find_model(self, node: Node | None) -> type[Spec] | None:
+        """Return the model that `node` must follow, or None if its `kind` does not determine one."""
         if not self.open and len(self.models) == 1:
             return next(iter(self.models.values()))
-        mapping = expanded(node) if node is not None else None
+        mapping = expand(node) if node is not None else None
         return self.models.get(mapping.kind or self.default) if isinstance(mapping, Table) else None
 
 
@@ -81,18 +81,18 @@ ROOT = Shape("a mapping", {"": Experiment})
 
 
 @cache
-def shapes(model: type[Spec]) -> Mapping[str, Shape]:
-    """The shape of every field of `model`."""
-    return {name: _shape(field.annotation, field.metadata) for name, field in model.model_fields.items()}
+def list_shapes(model: type[Spec]) -> Mapping[str, Shape]:
+    """Return the shape of every field of `model`."""
+    return {name: _make_shape(field.annotation, field.metadata) for name, field in model.model_fields.items()}
 
 
-def help_of(model: type[Spec], key: str) -> str:
-    """Return the docstring under a field. It is read when asked for: pydantic would read all at every start."""
-    return next((texts[key] for base in model.__mro__ if key in (texts := _docstrings(base))), "")
+def find_help(model: type[Spec], key: str) -> str:
+    """Return the docstring under a field. It is read only on demand; pydantic would read all of them at every start."""
+    return next((texts[key] for base in model.__mro__ if key in (texts := _read_docstrings(base))), "")
 
 
 @cache
-def _docstrings(model: type) -> Mapping[str, str]:
+def _read_docstrings(model: type) -> Mapping[str, str]:
     if not issubclass(model, Spec):
         return {}
     try:
@@ -108,86 +108,90 @@ def _docstrings(model: type) -> Mapping[str, str]:
     }
 
 
-def about(model: type[Spec]) -> str:
-    """The first sentence of a model's docstring."""
+def summarize(model: type[Spec]) -> str:
+    """Return the first line of a model's docstring."""
     return (model.__doc__ or "").strip().partition("\n")[0]
 
 
-def step(shape: Shape | None, node: Node | None, key: str | int) -> Shape | None:
-    """The shape of what stands under `key`, given what stands here; None where the grammar has no such place."""
+def step_into(shape: Shape | None, node: Node | None, key: str | int) -> Shape | None:
+    """Return the shape of the value under `key` of `node`; None if the grammar has no such place."""
     if shape is None:
         return None
     if isinstance(key, int):
-        return shape.item(key)
+        return shape.find_item(key)
     if shape.values:
         return shape.values
-    model = shape.model(node)
-    return shapes(model).get(key) if model else None
+    model = shape.find_model(node)
+    return list_shapes(model).get(key) if model else None
 
 
-def everywhere(shape: Shape = ROOT, path: KeyPath = ()) -> Iterator[tuple[KeyPath, type[Spec]]]:
-    """Every model of the grammar with a path that leads to it, the shallowest first."""
+def walk_models(shape: Shape = ROOT, path: KeyPath = ()) -> Iterator[tuple[KeyPath, type[Spec]]]:
+    """Yield every model of the grammar with a path that leads to it, the shallowest first."""
     level = [(shape, path)]
     while level:
         below: list[tuple[Shape, KeyPath]] = []
         for here, to_here in level:
-            for _, model in usable(here.models):
+            for _, model in list_usable(here.models):
                 yield to_here, model
-                below += [(inner, (*to_here, name)) for name, inner in shapes(model).items()]
+                below += [(inner, (*to_here, name)) for name, inner in list_shapes(model).items()]
             below += [(item, (*to_here, 0)) for item in here.items[:1]]
             below += [(here.values, (*to_here, "*"))] if here.values else []
         level = below
 
 
-def _shape(annotation: object, marks: Sequence[object]) -> Shape:
+def _make_shape(annotation: object, marks: Sequence[object]) -> Shape:
     parameters = get_args(annotation)
     unit = next((mark.name for mark in marks if isinstance(mark, Unit)), None)
     if place := next((mark for mark in marks if isinstance(mark, Open)), None):
         return Shape("", place.choices, unit=unit, default=place.default)
     match get_origin(annotation):
         case special if special is Annotated:
-            return _shape(parameters[0], [*marks, *_flat(parameters[1:])])
+            return _make_shape(parameters[0], [*marks, *_flatten(parameters[1:])])
         case special if special in (Union, UnionType):
-            members = [_shape(member, marks) for member in parameters if member is not NoneType]
+            members = [_make_shape(member, marks) for member in parameters if member is not NoneType]
             nullable = NoneType in parameters
             if len(members) == 1:
                 return replace(members[0], nullable=nullable)
             models = {kind: model for member in members for kind, model in member.models.items()}
             default = next((mark.kind for mark in marks if isinstance(mark, DefaultKind)), "")
             plain = list(dict.fromkeys(member.words for member in members if not member.models))
-            words = ", or ".join([*plain, *([_mapping(tuple(models))] if models else [])])
+            words = ", or ".join([*plain, *([_describe_mapping(tuple(models))] if models else [])])
             beside = bool(plain and models)
             return Shape(words, models, unit=unit, nullable=nullable, default=default, plain=beside)
         case special if special is Literal:
-            return Shape(listed([f"`{choice}`" for choice in parameters]), {}, parameters, unit=unit)
+            return Shape(join_with_or([f"`{choice}`" for choice in parameters]), {}, parameters, unit=unit)
         case special if special is dict:
-            return Shape("a mapping", {}, values=_shape(parameters[1], ()))
+            return Shape("a mapping", {}, values=_make_shape(parameters[1], ()))
         case special if special is tuple:
-            items = tuple(_shape(item, ()) for item in parameters if item is not Ellipsis)
-            return Shape(_list(items, len(items) if Ellipsis not in parameters else None, marks), {}, items=items)
+            items = tuple(_make_shape(item, ()) for item in parameters if item is not Ellipsis)
+            return Shape(
+                _describe_list(items, len(items) if Ellipsis not in parameters else None, marks), {}, items=items
+            )
         case _:
             assert isinstance(annotation, type)
             if issubclass(annotation, Spec):
-                return Shape(_mapping((kind_of(annotation),)), {kind_of(annotation): annotation}, unit=unit)
+                return Shape(
+                    _describe_mapping((find_kind(annotation),)), {find_kind(annotation): annotation}, unit=unit
+                )
             choices = ("true", "false") if annotation is bool else ()
-            return Shape(_scalar(annotation, marks), {}, choices, unit=unit)
+            return Shape(_describe_scalar(annotation, marks), {}, choices, unit=unit)
 
 
-def _flat(marks: Sequence[object]) -> list[object]:
+def _flatten(marks: Sequence[object]) -> list[object]:
     return [each for mark in marks for each in (mark.metadata if isinstance(mark, FieldInfo) else [mark])]
 
 
-def _mapping(kinds: Sequence[str]) -> str:
-    return f"a mapping or the name of a kind ({listed(kinds)})" if all(kinds) else "a mapping"
+def _describe_mapping(kinds: Sequence[str]) -> str:
+    return f"a mapping or the name of a kind ({join_with_or(kinds)})" if all(kinds) else "a mapping"
 
 
-def _list(items: Sequence[Shape], count: int | None, marks: Sequence[object]) -> str:
+def _describe_list(items: Sequence[Shape], count: int | None, marks: Sequence[object]) -> str:
     least = next((mark.min_length for mark in marks if isinstance(mark, MinLen)), 0)
     size = f" of {count}" if count else f" of at least {least}" if least else ""
     return f"a list{size}, each {items[0].words}"
 
 
-def _scalar(kind: type, marks: Sequence[object]) -> str:
+def _describe_scalar(kind: type, marks: Sequence[object]) -> str:
     for mark in marks:
         if isinstance(mark, Expects):
             return mark.words
@@ -195,10 +199,10 @@ def _scalar(kind: type, marks: Sequence[object]) -> str:
         return "text that is not empty" if any(isinstance(mark, MinLen) for mark in marks) else "text"
     if kind is bool:
         return "`true` or `false`"
-    return f"{'a whole number' if kind is int else 'a number'} {_range(marks)}".strip()
+    return f"{'a whole number' if kind is int else 'a number'} {_describe_range(marks)}".strip()
 
 
-def _range(marks: Sequence[object]) -> str:
+def _describe_range(marks: Sequence[object]) -> str:
     least = next((mark.ge for mark in marks if isinstance(mark, Ge)), None)
     above = next((mark.gt for mark in marks if isinstance(mark, Gt)), None)
     most = next((mark.le for mark in marks if isinstance(mark, Le)), None)

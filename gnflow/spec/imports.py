@@ -1,4 +1,4 @@
-"""Modules of plug-ins: those beside the project's `pyproject.toml` first, then what is installed."""
+"""Import modules of plug-ins: first those beside the project's `pyproject.toml`, then installed ones."""
 
 import importlib
 import importlib.util
@@ -10,18 +10,18 @@ from types import ModuleType
 from gnflow.errors import EnvironmentProblem
 
 _NOT_THEIRS = ("<", str(Path(__file__).parents[1]), *(sysconfig.get_path(name) for name in ("stdlib", "purelib")))
-"""Files in which a line would not help the author of a plug-in."""
+"""Prefixes of the paths of files whose lines do not help the author of a plug-in."""
 
 
-def module(name: str, folder: Path | None, who: str) -> ModuleType:
-    """The module `name`, in `folder` if it is there. `who` begins the sentence of an error.
+def load_module(name: str, folder: Path | None, who: str) -> ModuleType:
+    """Import the module `name`, from `folder` if it is there. `who` begins the sentence of an error.
 
-    Raises EnvironmentProblem for a module that is nowhere, or that fails while it is imported.
+    Raises EnvironmentProblem if the module does not exist or fails while it is imported.
     """
     top = name.partition(".")[0]
     if folder is not None:
         _enter(folder)
-    file = _file(top, folder) if folder else None
+    file = _find_source(top, folder) if folder else None
     try:
         if file is not None:
             _require_free(top, file, who)
@@ -37,11 +37,11 @@ def module(name: str, folder: Path | None, who: str) -> ModuleType:
     except SyntaxError as error:
         raise EnvironmentProblem(f"{who}: {error.filename}:{error.lineno}: {error.msg}") from None
     except Exception as error:
-        raise EnvironmentProblem(f"{who}: {file or name} cannot be imported: {told(error)}") from None
+        raise EnvironmentProblem(f"{who}: {file or name} cannot be imported: {describe_error(error)}") from None
 
 
-def told(error: BaseException) -> str:
-    """An exception on one line, with the line of the plug-in that raised it last."""
+def describe_error(error: BaseException) -> str:
+    """Return an exception as one line, with the last line of the plug-in in its traceback."""
     frames, place = error.__traceback__, ""
     while frames is not None:
         file = frames.tb_frame.f_code.co_filename
@@ -52,12 +52,12 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"
 
 
-def file_of(loaded: ModuleType) -> Path | None:
+def find_file(loaded: ModuleType) -> Path | None:
     """Return the file that a module was read from."""
     return Path(loaded.__file__).resolve() if loaded.__file__ else None
 
 
-def _file(top: str, folder: Path) -> Path | None:
+def _find_source(top: str, folder: Path) -> Path | None:
     for path in (folder / f"{top}.py", folder / top / "__init__.py"):
         if path.is_file():
             return path.resolve()
@@ -70,15 +70,15 @@ def _require_free(top: str, file: Path, who: str) -> None:
 
 
 _FOLDERS: list[Path] = []
-"""The folder of the project whose plug-ins were imported last; it is in the search path."""
+"""The folder of the project whose plug-ins were imported last. It is in the search path."""
 _PLACED: set[str] = set()
 """The top-level modules that were read from `_FOLDERS`."""
 
 
 def _enter(folder: Path) -> None:
-    """Makes `folder` the one whose modules are found, and forgets those of another project, which may share names.
+    """Search modules in `folder`, and forget those of another project, whose modules may have the same names.
 
-    It comes last in the search path, so that a plug-in finds the modules beside it and hides none.
+    The folder is last in the search path, so that a plug-in finds the modules beside it and hides no others.
     """
     if [folder] == _FOLDERS:
         return
@@ -92,9 +92,9 @@ def _enter(folder: Path) -> None:
 
 
 def _place(top: str, file: Path) -> None:
-    """Reads a top-level module from `file`, unless it was read from there already."""
+    """Load a top-level module from `file`, unless it was loaded from there already."""
     known = sys.modules.get(top)
-    if known is not None and file_of(known) == file:
+    if known is not None and find_file(known) == file:
         return
     _forget(top)
     _PLACED.add(top)
@@ -112,7 +112,7 @@ def _place(top: str, file: Path) -> None:
 
 
 def _forget(top: str) -> None:
-    """Undoes `_place`."""
+    """Remove a top-level module and its submodules from `sys.modules`."""
     for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
         del sys.modules[name]
     _PLACED.discard(top)

@@ -1,7 +1,7 @@
-"""Characters that look like those of YAML and are others: they come with text from web pages and word processors.
+"""Find characters that look like those of YAML. They come with text from web pages and word processors.
 
-A spec may hold any character in its texts. So a look-alike is named only where something is wrong already: in a key
-that is unknown, in a value that does not fit, or in the lines that the parser could not read.
+A spec may hold any character in its texts. So a look-alike is reported only if something is wrong already: in an
+unknown key, in a value that is not allowed, or in lines that the parser could not read.
 """
 
 import re
@@ -51,12 +51,12 @@ _ASIDE = re.compile(r"""'[^']*'|"[^"]*"|(?:^|(?<=\s))#.*""")
 _JOINED = re.compile(r"[ \t]*(?:- )?[\w.-]+(:)(?=[^\s:/\\])")
 
 
-def plain(text: str) -> str:
-    """The text with every look-alike replaced by what it looks like."""
-    return "".join(map(_plain, text))
+def replace_lookalikes(text: str) -> str:
+    """Return the text with every look-alike replaced by the character that it looks like."""
+    return "".join(map(_replace_letter, text))
 
 
-def _plain(letter: str) -> str:
+def _replace_letter(letter: str) -> str:
     if letter.isascii():
         return letter
     if letter in _NO_WIDTH or unicodedata.category(letter) == "Cf":
@@ -67,49 +67,49 @@ def _plain(letter: str) -> str:
     return seen if seen.isascii() else letter
 
 
-def named(problem: Problem) -> Problem:
-    """The same problem, or the look-alike in the text that it points at, where plain text is meant."""
+def name_lookalike(problem: Problem) -> Problem:
+    """Return a problem that names the first look-alike in otherwise plain text; or else the problem as it is."""
     origin = problem.origin
     if not origin.line:
         return problem
     start = origin.column - 1
-    marked = origin.source.line(origin.line)[start : start + origin.width]
+    marked = origin.source.get_line(origin.line)[start : start + origin.width]
     # Text of another alphabet stays what it is.
-    if marked.isascii() or not plain(marked).isascii():
+    if marked.isascii() or not replace_lookalikes(marked).isascii():
         return problem
-    at = next(index for index, letter in enumerate(marked) if _plain(letter) != letter)
+    at = next(index for index, letter in enumerate(marked) if _replace_letter(letter) != letter)
     there = replace(origin, column=origin.column + at, width=1)
-    return replace(problem, origin=there, message=_words(marked[at]), suggestion=None)
+    return replace(problem, origin=there, message=_describe(marked[at]), suggestion=None)
 
 
-def before(source: Source, position: int) -> Problem | None:
-    """What misled the parser, which stopped at `position`: a look-alike or a missing space in the lines up to there."""
-    last = source.origin(position, position + 1).line
+def find_before(source: Source, position: int) -> Problem | None:
+    """Return a problem for a look-alike or missing space in the lines before `position`, where the parser stopped."""
+    last = source.find_origin(position, position + 1).line
     for line in range(last, max(last - _LINES_BACK, 0), -1):
         # Quoted text and comments mislead nobody; they keep their length here.
-        text = _ASIDE.sub(lambda aside: "x" * len(aside[0]), source.line(line))
-        start = source.start(line)
+        text = _ASIDE.sub(lambda aside: "x" * len(aside[0]), source.get_line(line))
+        start = source.find_start(line)
         for at, letter in enumerate(text):
             within_text = letter in _WITHIN_TEXT and not _OPENS.search(text[:at])
-            if _plain(letter) != letter and not within_text:
-                return Problem(source.origin(start + at, start + at + 1), _words(letter))
-        if problem := missing_space(source.origin(start, start + 1)):
+            if _replace_letter(letter) != letter and not within_text:
+                return Problem(source.find_origin(start + at, start + at + 1), _describe(letter))
+        if problem := find_missing_space(source.find_origin(start, start + 1)):
             return problem
     return None
 
 
-def missing_space(origin: Origin) -> Problem | None:
-    """The colon without a space of the `key:value` that stands at `origin`, if one does."""
-    joined = _JOINED.match(origin.source.line(origin.line)[origin.column - 1 :])
+def find_missing_space(origin: Origin) -> Problem | None:
+    """Return a problem for a `key:value` at `origin` whose colon has no space after it; None if there is none."""
+    joined = _JOINED.match(origin.source.get_line(origin.line)[origin.column - 1 :])
     if not joined:
         return None
     return Problem(replace(origin, column=origin.column + joined.start(1), width=1), "write a space after the colon")
 
 
-def _words(letter: str) -> str:
-    seen = _plain(letter)
+def _describe(letter: str) -> str:
+    seen = _replace_letter(letter)
     name = unicodedata.name(letter, "").lower()
     told = f"U+{ord(letter):04X}" + (f" ({name})" if name else "")
     if not seen:
-        return f"the character {told} stands here and cannot be seen; remove it"
-    return f"the character {told} stands here; write {'a space' if seen == ' ' else f'`{seen}`'}"
+        return f"there is an invisible character here, {told}; remove it"
+    return f"found the character {told}; write {'a space' if seen == ' ' else f'`{seen}`'}"

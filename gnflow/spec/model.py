@@ -27,7 +27,7 @@ class ModelKind(Kind):
 
 
 class Transformer(ModelKind):
-    """A causal transformer; the defaults are the block of arXiv:2510.09378.
+    """A causal transformer. With the defaults, its blocks are those of arXiv:2510.09378.
 
     Pre-RMSNorm, rotary positions, LayerNorm of queries and keys over the full width, no biases, plain GELU, own head.
     """
@@ -38,24 +38,25 @@ class Transformer(ModelKind):
     width: Annotated[Count, Unit("features")] = 64
     """Width of the residual stream."""
     heads: Annotated[Count, Field(validate_default=True)] = 4
-    """Number of attention heads. `width` divided by it must be a whole and even number."""
+    """Number of attention heads. `width` divided by `heads` must be an even whole number."""
     key_value_heads: Count | None = None
-    """Number of heads of keys and values (grouped-query attention). It must divide `heads`. Default: as many as
+    """Number of key and value heads (grouped-query attention). It must divide `heads`. Default: the value of
     `heads`."""
-    feedforward: Literal["gelu", "swiglu"] = "gelu"
-    """Form of the feedforward: `gelu` has two matrices, `swiglu` three."""
+    feedforward: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu"
+    """Type of the feedforward layer: `gelu` has two matrices, `swiglu` has three. `gelu_tanh` is `gelu` with the
+    approximation by tanh that the code of arXiv:2510.09378 uses."""
     hidden: Annotated[Count | None, Unit("features")] = None
-    """Width inside the feedforward. Default: 4 x `width`."""
+    """Width of the hidden layer of the feedforward. Default: 4 x `width`."""
     qk_norm: Literal["full", "head", "none"] = "full"
-    """LayerNorm of queries and keys: `full`, over the full width before the split into heads; `head`, per head; or
-    `none`."""
+    """LayerNorm of queries and keys: `full` normalises over the full width before the split into heads, `head`
+    normalises each head, and `none` does not normalise."""
     tie_embeddings: bool = False
-    """Use the embedding as the output head."""
+    """Use the embedding matrix as the output head as well."""
     rope_theta: Rate = 1e4
-    """Base of the frequencies of the rotary positions."""
+    """Base of the rotary position frequencies."""
     norm_epsilon: Rate = 1e-6
-    """Added to the mean square in every RMSNorm and to the variance in every LayerNorm, so that no division is by
-    zero."""
+    """Constant that prevents division by zero: it is added to the mean square in every RMSNorm and to the variance in
+    every LayerNorm."""
 
     @property
     def side(self) -> int:
@@ -75,7 +76,7 @@ class Transformer(ModelKind):
 
     @field_validator("heads")
     @classmethod
-    def _splits_the_width(cls, heads: int, info: ValidationInfo) -> int:
+    def _require_even_heads(cls, heads: int, info: ValidationInfo) -> int:
         width = info.data.get("width")
         if width is not None and (width % heads or (width // heads) % 2):
             raise refuse(f"{heads} heads do not split width {width} into equal heads of even size", "heads", "width")
@@ -83,7 +84,7 @@ class Transformer(ModelKind):
 
     @field_validator("key_value_heads")
     @classmethod
-    def _groups_the_heads(cls, key_value_heads: int | None, info: ValidationInfo) -> int | None:
+    def _require_even_groups(cls, key_value_heads: int | None, info: ValidationInfo) -> int | None:
         heads = info.data.get("heads")
         if heads is not None and key_value_heads is not None and heads % key_value_heads:
             raise refuse(f"{key_value_heads} key-value heads do not divide {heads} heads", "key_value_heads", "heads")
@@ -91,38 +92,39 @@ class Transformer(ModelKind):
 
 
 class Decoder(Transformer):
-    """A causal transformer over text; the defaults are the block of arXiv:2510.09378.
+    """A causal transformer for text. With the defaults, its blocks are those of arXiv:2510.09378.
 
     Pre-RMSNorm, rotary positions, LayerNorm of queries and keys over the full width, no biases, plain GELU, own head.
     """
 
-    factory = "gnflow.models.decoder:for_data"
+    factory = "gnflow.models.decoder:build_for_data"
     kind: Literal["decoder"] = "decoder"
 
 
 class Emu3(Transformer):
-    """One decoder and one head for text and image codes, as in Emu3."""
+    """One decoder and one head for both text and image codes, as in Emu3."""
 
-    factory, reads = "gnflow.models.emu3:for_data", "multimodal"
+    factory, reads = "gnflow.models.emu3:build_for_data", "multimodal"
     kind: Literal["emu3"] = "emu3"
     image_weight: Annotated[float, Field(ge=0)] = 0.5
-    """Weight of an image code in the loss; a text token has weight 1."""
+    """Weight of each image code in the loss. Each text token has weight 1."""
 
 
 class Janus(Transformer):
-    """One decoder that reads images as pixels and writes them as codes, each through its own adaptor, as in Janus."""
+    """One decoder that reads images as pixels and writes them as codes, with one adaptor for each, as in Janus."""
 
-    factory, reads = "gnflow.models.janus:for_data", "multimodal"
+    factory, reads = "gnflow.models.janus:build_for_data", "multimodal"
     kind: Literal["janus"] = "janus"
     code_width: Annotated[Count, Unit("features")] = 8
     """Width of the embedding of an image code, before its adaptor."""
     freeze: Listed[Part] = ()
-    """Parts that are not trained: `decoder`, the blocks; `text`, its embedding and head; `understanding`, `generation`,
-    the adaptors of images that are read and drawn; `image_head`. Default: none."""
+    """Parts that are not trained: `decoder` (the blocks), `text` (its embedding and head), `understanding` (the
+    adaptor of images that are read), `generation` (the adaptor of images that are drawn) or `image_head`. Default: all
+    parts are trained."""
 
     @field_validator("freeze")
     @classmethod
-    def _something_moves(cls, freeze: tuple[Part, ...]) -> tuple[Part, ...]:
+    def _require_a_trained_part(cls, freeze: tuple[Part, ...]) -> tuple[Part, ...]:
         if set(freeze) == set(get_args(Part)):
             raise refuse("every part is frozen, so nothing is left to train; leave one out")
         return freeze

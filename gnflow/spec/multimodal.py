@@ -15,7 +15,7 @@ from gnflow.spec.base import (
     Shorthand,
     Spec,
     Unit,
-    later,
+    mark_later,
     refuse,
 )
 from gnflow.spec.data import BPE, Part, SourceKind, Text, Tokenizer, require_apart
@@ -34,12 +34,13 @@ class Digits(ImageKind):
     """The 1,797 handwritten digits of scikit-learn, 8 x 8 pixels in grey, with captions made from their labels."""
 
     factory = "gnflow.data.multimodal.digits:open_digits"
-    needs = "gnflow.data.sources.needs:digits"
+    needs = "gnflow.data.sources.needs:require_digits"
     kind: Literal["digits"] = "digits"
     captions: Annotated[int, Field(ge=1, le=12)] = 4
-    """Number of captions for each image. Each caption gives a sample of its own."""
+    """Number of captions for each image. Each caption makes a separate sample."""
     held_out_fraction: Part = 0.2
-    """Fraction of the images to hold out: the last ones, which other people wrote."""
+    """Fraction of the images to hold out, counted from the last. These were written by other people than the first
+    ones."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -51,13 +52,14 @@ class ImageTable(ImageKind):
     """The keys that sources of image-text rows share."""
 
     height: Annotated[Count, Unit("pixels")]
-    """Height of the images. They are scaled to cover this height and `width`, and cropped to the middle."""
+    """Height of the images. Each image is scaled until it covers `height` and `width`, then cropped to its centre."""
     width: Annotated[Count, Unit("pixels")]
-    """Width of the images. They are scaled to cover this width and `height`, and cropped to the middle."""
+    """Width of the images. Each image is scaled until it covers `height` and `width`, then cropped to its centre."""
     colours: Literal["rgb", "grey"] = "rgb"
-    """Colours of a pixel: `rgb` has three values, `grey` one."""
+    """Colours of the images: `rgb` has three values for each pixel, `grey` has one."""
     image: Name = "image"
-    """The column that holds the bytes of a PNG or JPEG file, or a mapping with these bytes under `bytes`."""
+    """The column that holds the image: the bytes of a PNG or JPEG file, or a mapping with these bytes under the key
+    `bytes`."""
     text: Name = "text"
     """The column that holds the caption."""
 
@@ -71,33 +73,34 @@ class ImageFiles(ImageTable):
     """Parquet files with an image and its caption in every row."""
 
     factory = "gnflow.data.multimodal.tables:open_files"
-    needs = "gnflow.data.sources.needs:image_files"
+    needs = "gnflow.data.sources.needs:require_image_files"
     kind: Literal["files"] = "files"
     paths: Annotated[Listed[Path], Field(min_length=1)]
-    """Training files, relative to the project root; `*` and `**` are allowed."""
+    """Training files. Paths are relative to the project root and may contain `*` and `**`."""
     held_out: Listed[Path] = ()
     """Held-out files. Default: the last `held_out_fraction` of the rows of `paths`."""
     held_out_fraction: Part = 0.05
-    """Fraction of the rows to hold out when `held_out` names no file."""
+    """Fraction of the rows to hold out if `held_out` is empty."""
 
 
 class ImageHub(ImageTable):
-    """A dataset of Parquet files that are named after their split, as on Hugging Face."""
+    """A dataset of Parquet files that are named after their splits, as on Hugging Face."""
 
     factory = "gnflow.data.multimodal.tables:open_hub"
-    needs = "gnflow.data.sources.needs:images"
+    needs = "gnflow.data.sources.needs:require_images"
     kind: Literal["huggingface"] = "huggingface"
     path: Path
     """Name of the dataset on the hub, or a local directory."""
     split: Name = "train"
     """Split to train on."""
     held_out: Name = "validation"
-    """Split to evaluate on, unless `held_out_fraction` is given."""
-    held_out_fraction: Annotated[Part | None, later(None)] = None
-    """Part of the rows of `split` held out, the last ones, in place of the split `held_out`."""
+    """Split to evaluate on. It is not used if `held_out_fraction` is given."""
+    held_out_fraction: Annotated[Part | None, mark_later(None)] = None
+    """Fraction of the rows of `split` to hold out, counted from the last. Default: the split `held_out` is used
+    instead."""
 
     @model_validator(mode="after")
-    def _held_out_is_not_trained_on(self) -> "ImageHub":
+    def _require_held_out_apart(self) -> "ImageHub":
         if self.held_out_fraction is None:
             require_apart(self.split, self.held_out)
         return self
@@ -109,13 +112,13 @@ class VQ(Spec):
     fitted: ClassVar[bool] = True
     kind: Literal["vq"] = "vq"
     patch: Annotated[Count, Unit("pixels")] = 2
-    """Side of the square patch that one code stands for."""
+    """Side of the square patch that one code represents."""
     codebook: Annotated[int, Field(ge=2, le=1_000_000), Unit("codes")] = 64
-    """Number of codes."""
+    """Number of codes in the codebook."""
     images: Annotated[Count, Unit("images")] = 8192
-    """Largest number of training images that the codebook is fitted to. They are evenly spaced over all images."""
+    """Largest number of training images to which the codebook is fitted. They are spaced evenly over all images."""
     iterations: Count = 100
-    """Largest number of k-means iterations. Fitting ends earlier when no patch changes its code."""
+    """Largest number of k-means iterations. Fitting ends earlier if no patch changes its code."""
 
 
 class PretrainedVQ(Spec):
@@ -124,29 +127,29 @@ class PretrainedVQ(Spec):
     fitted: ClassVar[bool] = False
     kind: Literal["transformers"] = "transformers"
     path: Path
-    """The directory that `save_pretrained` wrote, relative to the project root."""
+    """The directory that `save_pretrained` wrote. The path is relative to the project root."""
     patch: Annotated[Count, Unit("pixels")]
-    """Side of the square patch that one code stands for. It is checked when the model is opened, so that a plan needs
-    no file."""
+    """Side of the square patch that one code represents. A plan uses this number without the model; it is checked when
+    the model is opened."""
     codebook: Annotated[Count, Unit("codes")]
-    """Number of codes. It is checked when the model is opened."""
+    """Number of codes in the codebook. It is checked when the model is opened."""
 
 
 class Mix(Spec):
-    """The ratio between the numbers of rows of each task in a micro-batch."""
+    """The shares of the three tasks in the rows of a micro-batch. Only their ratios matter."""
 
     understanding: Annotated[int, Field(ge=0, le=1000)] = 2
-    """Share of rows in which an image is followed by its caption."""
+    """Share of the rows in which an image is followed by its caption."""
     text: Annotated[int, Field(ge=0, le=1000)] = 3
-    """Share of rows of text alone."""
+    """Share of the rows that contain only text."""
     generation: Annotated[int, Field(ge=0, le=1000)] = 5
-    """Share of rows in which a caption is followed by its image."""
+    """Share of the rows in which a caption is followed by its image."""
 
     @field_validator("generation")
     @classmethod
-    def _of_something(cls, generation: int, info: ValidationInfo) -> int:
+    def _require_rows(cls, generation: int, info: ValidationInfo) -> int:
         if not generation and info.data.get("understanding") == 0 == info.data.get("text"):
-            raise refuse("every task of the mix is 0; give one at least 1")
+            raise refuse("all tasks of the mix are 0; give at least one of them a positive share")
         return generation
 
 
@@ -156,52 +159,53 @@ ImageTokenizer = Annotated[VQ | PretrainedVQ, Field(discriminator="kind"), Short
 
 
 class Multimodal(Spec):
-    """Rows of images and text, in the form of Janus or of Emu3."""
+    """Rows of images and text, in the format of Janus or of Emu3."""
 
     kind: Literal["multimodal"] = "multimodal"
     style: Style
-    """Form of a sequence, the same as the kind of the model: `emu3` has images as codes only, `janus` reads pixels and
+    """Format of a row. It must equal the kind of the model: `emu3` has images as codes only, `janus` reads pixels and
     writes codes."""
     source: ImageSource = Digits()
-    """Source of images and captions."""
+    """The source of images and captions."""
     text: TextSource | None = None
-    """Source of the rows of text alone. A document that is longer than a row is cut into samples. Default: the
-    captions."""
+    """The source of rows that contain only text. A document longer than a row is cut into several samples. Default:
+    the captions."""
     image_tokenizer: Annotated[ImageTokenizer, Field(validate_default=True)] = VQ()
-    """How an image becomes codes."""
+    """The tokenizer that turns images into codes."""
     understanding_patch: Annotated[Count | None, Unit("pixels"), Field(validate_default=True)] = None
-    """Side of the square patches that `janus` reads as pixels. Default: that of `image_tokenizer`."""
+    """Side of the square patches that `janus` reads as pixels. Default: the `patch` of `image_tokenizer`."""
     tokenizer: Tokenizer = BPE(vocabulary=360)
-    """How captions and other text become tokens."""
+    """The tokenizer that turns captions and other text into tokens."""
     mix: Mix = Mix()
-    """How the rows of a micro-batch are divided among the tasks."""
+    """The shares of the tasks in the rows of a micro-batch."""
     prompt_drop: Fraction = 0.1
-    """Fraction of the captions before training images that is left out (`emu3`) or blanked (`janus`), as guidance
-    needs."""
+    """Fraction of the training images to draw whose caption is left out (`emu3`) or blanked (`janus`). Classifier-free
+    guidance needs such images."""
     variant: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of the draws that all runs share: captions, dropped prompts and the first centres of k-means."""
+    """Seed of random choices that are the same in all runs: captions, dropped prompts and the first centres of
+    k-means."""
     context: Annotated[int, Field(ge=2, validate_default=True), Unit("tokens")] = 48
     """Number of tokens that are predicted in one row. No sample is longer than `context` + 1."""
 
     @field_validator("image_tokenizer")
     @classmethod
-    def _codes_tile_an_image(cls, tokenizer: VQ | PretrainedVQ, info: ValidationInfo) -> VQ | PretrainedVQ:
+    def _require_tiling_codes(cls, tokenizer: VQ | PretrainedVQ, info: ValidationInfo) -> VQ | PretrainedVQ:
         if "source" in info.data:
-            _tiled(info.data["source"].shape, tokenizer.patch, "patch")
+            _require_tiling(info.data["source"].shape, tokenizer.patch, "patch")
         return tokenizer
 
     @field_validator("understanding_patch")
     @classmethod
-    def _patches_tile_an_image(cls, patch: int | None, info: ValidationInfo) -> int | None:
+    def _require_tiling_patches(cls, patch: int | None, info: ValidationInfo) -> int | None:
         if patch is not None and info.data.get("style") == "emu3":
             raise refuse("`emu3` reads images as codes; remove this key")
         if patch is not None and "source" in info.data:
-            _tiled(info.data["source"].shape, patch)
+            _require_tiling(info.data["source"].shape, patch)
         return patch
 
     @field_validator("context")
     @classmethod
-    def _holds_an_image(cls, context: int, info: ValidationInfo) -> int:
+    def _require_room_for_an_image(cls, context: int, info: ValidationInfo) -> int:
         if all(name in info.data for name in ("style", "source", "image_tokenizer", "understanding_patch")):
             (height, width, _), patch = info.data["source"].shape, info.data["image_tokenizer"].patch
             tokens = (height // patch) * (width // patch) + 4
@@ -232,7 +236,7 @@ class Multimodal(Spec):
     @property
     def grid(self) -> tuple[int, int]:
         """Height and width of an image in codes."""
-        return _grid(self.source.shape, self.image_tokenizer.patch)
+        return _count_patches(self.source.shape, self.image_tokenizer.patch)
 
     @property
     def image_tokens(self) -> int:
@@ -247,7 +251,7 @@ class Multimodal(Spec):
     @property
     def understanding_tokens(self) -> int:
         """Tokens of an image that is read: patches (`janus`) or codes (`emu3`)."""
-        height, width = _grid(self.source.shape, self.patch_side)
+        height, width = _count_patches(self.source.shape, self.patch_side)
         return height * width
 
     @property
@@ -277,11 +281,11 @@ class Multimodal(Spec):
         return {key: value for key, value in self.model_dump(mode="json").items() if key in keys}
 
 
-def _grid(shape: tuple[int, int, int], patch: int) -> tuple[int, int]:
+def _count_patches(shape: tuple[int, int, int], patch: int) -> tuple[int, int]:
     return shape[0] // patch, shape[1] // patch
 
 
-def _tiled(shape: tuple[int, int, int], patch: int, *at: str) -> None:
+def _require_tiling(shape: tuple[int, int, int], patch: int, *at: str) -> None:
     height, width, _ = shape
     if height % patch or width % patch:
         raise refuse(f"patches of {patch} x {patch} pixels do not tile an image of {height} x {width}", *at)

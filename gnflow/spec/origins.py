@@ -1,29 +1,29 @@
-"""Where every value of an experiment came from."""
+"""Find the origin of every value of an experiment."""
 
 from collections.abc import Iterator, Mapping
 
 from gnflow.spec.base import Spec
-from gnflow.spec.tree import DEFAULT, KeyPath, Node, Origin, along, place_of
+from gnflow.spec.tree import DEFAULT, KeyPath, Node, Origin, find_place, walk
 
 
-def origins_of(experiment: Spec, tree: Node) -> Mapping[KeyPath, Origin]:
-    """For the path of every value and every mapping: its place, or DEFAULT."""
-    return {path: _origin(tree, path) for path, _ in values(experiment)}
+def find_origins(experiment: Spec, tree: Node) -> Mapping[KeyPath, Origin]:
+    """Return the origin of every value and every mapping by path; DEFAULT for those that are not written."""
+    return {path: _find_origin(tree, path) for path, _ in walk_values(experiment)}
 
 
-def values(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, object]]:
-    """Every value inside `value` with its path, mappings and lists before what they hold."""
+def walk_values(value: object, path: KeyPath = ()) -> Iterator[tuple[KeyPath, object]]:
+    """Yield every value inside `value` with its path; mappings and lists come before their contents."""
     yield path, value
     if isinstance(value, Spec):
         for name in type(value).model_fields:
-            yield from values(getattr(value, name), (*path, name))
+            yield from walk_values(getattr(value, name), (*path, name))
     elif isinstance(value, tuple):
         for index, item in enumerate(value):
-            yield from values(item, (*path, index))
+            yield from walk_values(item, (*path, index))
 
 
-def _origin(tree: Node, path: KeyPath) -> Origin:
-    trail = list(along(tree, path))
+def _find_origin(tree: Node, path: KeyPath) -> Origin:
+    trail = list(walk(tree, path))
     if len(trail) <= len(path):
         return DEFAULT
-    return place_of(*trail[-1])
+    return find_place(*trail[-1])

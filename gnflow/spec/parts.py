@@ -1,4 +1,4 @@
-"""What a part of the parameters follows: a rule, with a schedule of its own where it has one, and how it is chosen."""
+"""The rule that a part of the parameters follows, its optional schedule, and the choice of the part by name."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from gnflow.spec.base import Spec, later, refuse
+from gnflow.spec.base import Spec, mark_later, refuse
 from gnflow.spec.open import Open
 from gnflow.spec.rules import AdamWRule, FirstOrder
 from gnflow.spec.schedules import RunSchedule, Schedule
@@ -17,8 +17,8 @@ from gnflow.spec.tree import KeyPath
 class Part(FirstOrder):
     """A rule for a part of the parameters."""
 
-    schedule: Annotated[Schedule | None, later(None)] = None
-    """Factor on the learning rate of this part alone. Default: the schedule of the method."""
+    schedule: Annotated[Schedule | None, mark_later(None)] = None
+    """Factor on the learning rate of these parameters alone. Default: the schedule of the method."""
 
 
 class AdamWPart(Part, AdamWRule):
@@ -26,8 +26,8 @@ class AdamWPart(Part, AdamWRule):
 
 
 @cache
-def as_part(rule: type[FirstOrder]) -> type[Part]:
-    """The class of a part that follows this rule: the fields of the rule, and a schedule."""
+def make_part(rule: type[FirstOrder]) -> type[Part]:
+    """Return the class of a part that follows this rule: it has the fields of the rule and a schedule."""
     if issubclass(rule, Part):
         return rule
     if rule is AdamWRule:
@@ -39,16 +39,16 @@ def as_part(rule: type[FirstOrder]) -> type[Part]:
 
 
 class Rule(Spec):
-    """Sends the parameters whose name matches to one method; the first rule that matches wins."""
+    """A rule that assigns parameters to a method by name. The first rule that matches wins."""
 
     match: Annotated[str, Field(min_length=1)]
-    """Regular expression that is searched for in the parameter's name."""
-    use: Annotated[Part, Open("optimizers", seen_as=as_part)]
+    """Regular expression that is searched for in the names of parameters."""
+    use: Annotated[Part, Open("optimizers", seen_as=make_part)]
     """The method for these parameters."""
 
     @field_validator("match")
     @classmethod
-    def _compiles(cls, pattern: str) -> str:
+    def _require_regular_expression(cls, pattern: str) -> str:
         try:
             re.compile(pattern)
         except re.error as error:
@@ -56,10 +56,26 @@ class Rule(Spec):
         return pattern
 
 
-def own_schedules(rules: Iterable[Rule], others: Part | None) -> Iterator[tuple[KeyPath, RunSchedule]]:
-    """The schedules that parts of a method have of their own, each with the keys that lead to it."""
+def list_own_schedules(rules: Iterable[Rule], others: Part | None) -> Iterator[tuple[KeyPath, RunSchedule]]:
+    """Yield the schedules of the parts of a method that have one, each with the keys that lead to it."""
     for index, rule in enumerate(rules):
         if rule.use.schedule is not None:
             yield ("rules", index, "use", "schedule"), rule.use.schedule
     if others is not None and others.schedule is not None:
         yield ("others", "schedule"), others.schedule
+
+
+def require_gradients_alone(method: FirstOrder, rules: Iterable[Rule]) -> None:
+    """Refuse, inside Gauss-Newton, a method that takes estimates of curvature, or that sends parameters to one."""
+    users: list[tuple[KeyPath, FirstOrder]] = [
+        ((), method),
+        *((("rules", i, "use"), r.use) for i, r in enumerate(rules)),
+    ]
+    for path, part in users:
+        if part.takes_curvature:
+            raise refuse(
+                f"`{part.kind}` estimates curvature from labels that the model draws, and inside Gauss-Newton there is "
+                "only a model of the loss, which draws none; use another method inside",
+                ("optimizer", "inner", *path, "kind"),
+                ("optimizer", "inner", *path),
+            )

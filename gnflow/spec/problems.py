@@ -1,4 +1,4 @@
-"""What is wrong with a spec: collected, then shown all at once."""
+"""The problems of a spec, which are collected and then shown all at once."""
 
 import os
 import re
@@ -18,35 +18,40 @@ UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake, in words, and where it is."""
+    """One mistake in words, and its place."""
 
     origin: Origin
     message: str
     key: str = ""
-    """Dotted path of the value in the spec, where there is one."""
+    """The dotted path of the value in the spec, if there is one."""
     suggestion: str | None = None
     """The nearest valid name."""
 
     def __str__(self) -> str:
-        return f"{printable(str(self.origin))}: {self.sentence}{self.excerpt()}"
+        return f"{make_printable(str(self.origin))}: {self.sentence}{self.quote()}"
 
     @property
     def sentence(self) -> str:
         """The message and the suggestion."""
-        return printable(self.message) + (f"; did you mean `{self.suggestion}`?" if self.suggestion else "")
+        return make_printable(self.message) + (f"; did you mean `{self.suggestion}`?" if self.suggestion else "")
 
-    def excerpt(self) -> str:
-        """The line, with a caret under the mistake; empty when the source as a whole is meant."""
-        return excerpt(self.origin)
+    def quote(self) -> str:
+        """Return the line with a caret under the mistake; an empty text if the problem is the source as a whole."""
+        return quote_origin(self.origin)
 
     def to_json(self) -> dict[str, Plain]:
-        """For `--json`."""
+        """Return the fields for `--json`."""
         origin = self.origin.to_json()
-        return {"origin": origin, "key": self.key, "message": printable(self.message), "suggestion": self.suggestion}
+        return {
+            "origin": origin,
+            "key": self.key,
+            "message": make_printable(self.message),
+            "suggestion": self.suggestion,
+        }
 
 
 class SpecProblems(SpecError):
-    """A spec that is not valid; its text holds every problem, of very many the first."""
+    """An invalid spec. Its text shows every problem, up to a limit."""
 
     def __init__(self, problems: Sequence[Problem]):
         ordered = sorted(problems, key=lambda p: (p.origin.kind, p.origin.source.name, p.origin.line, p.origin.column))
@@ -60,32 +65,32 @@ class SpecProblems(SpecError):
         return "\n\n".join([*map(str, self.problems), found])
 
 
-def excerpt(origin: Origin) -> str:
-    """A new line with the text at `origin`, and under it a caret."""
+def quote_origin(origin: Origin) -> str:
+    """Return the line of text at `origin` and a caret under it, after a line break."""
     if not origin.line:
         return ""
-    text, start = origin.source.line(origin.line), origin.column - 1
+    text, start = origin.source.get_line(origin.line), origin.column - 1
     cut = max(0, start - _WIDEST // 2) if len(text) > _WIDEST else 0
     shown = text[cut : cut + _WIDEST]
-    pad = "".join("\t" if letter == "\t" else " " * _cells(letter) for letter in shown[: start - cut])
-    marked = sum(map(_cells, shown[start - cut : start - cut + origin.width]))
+    pad = "".join("\t" if letter == "\t" else " " * _count_cells(letter) for letter in shown[: start - cut])
+    marked = sum(map(_count_cells, shown[start - cut : start - cut + origin.width]))
     margin = "--set" if origin.kind == "set" else f"{origin.line:>5}"
     mark = f"{pad}{'^' * max(marked, 1)}"
-    return f"\n{margin} | {printable(shown)}\n{' ' * len(margin)} | {mark}"
+    return f"\n{margin} | {make_printable(shown)}\n{' ' * len(margin)} | {mark}"
 
 
-def shown(path: Path) -> str:
-    """The path relative to the current directory where it lies below it."""
+def shorten_path(path: Path) -> str:
+    """Return the path relative to the current directory if it is inside it, or else the absolute path."""
     relative = os.path.relpath(path)
     return str(path.absolute()) if relative.startswith("..") else relative
 
 
-def printable(text: str) -> str:
-    """The text with what a terminal would act upon replaced, and no secret in it."""
+def make_printable(text: str) -> str:
+    """Return the text without secrets, and with control characters replaced."""
     return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", hide_secrets(text))
 
 
-def _cells(letter: str) -> int:
+def _count_cells(letter: str) -> int:
     if unicodedata.combining(letter):
         return 0
     return 2 if unicodedata.east_asian_width(letter) in "WF" else 1

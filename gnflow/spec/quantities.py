@@ -1,4 +1,4 @@
-"""Numbers as people write them, with units, commas or powers: the plain number that a spec takes instead."""
+"""Parse numbers with units, commas or powers, to suggest the plain number that a spec takes."""
 
 import re
 
@@ -15,39 +15,39 @@ _POWER = re.compile(r"(\d+) *(?:\*\*|\^) *(\d{1,2})")
 _RATIO = re.compile(r"([\d.]+) */ *([\d.]+)")
 
 
-def plain_number(text: str, unit: str | None, whole: bool) -> str | None:
-    """`1M` -> `1000000`, `10min` -> `10` where minutes are meant, `2**20` -> `1048576`; None for what is no number."""
+def parse_quantity(text: str, unit: str | None, whole: bool) -> str | None:
+    """Convert `1M` to `1000000`, `10min` to `10` (unit minutes), `2**20` to `1048576`; return None for other text."""
     text = _COUNTED.sub("", text.strip().lower())
     if found := _POWER.fullmatch(text):
-        base = _float(found[1])
+        base = _parse_float(found[1])
         try:
-            return _told(base ** int(found[2]), whole) if base is not None else None
+            return _format_number(base ** int(found[2]), whole) if base is not None else None
         except OverflowError:
             return None
     if found := _RATIO.fullmatch(text):
-        over, under = _float(found[1]), _float(found[2])
-        return _told(over / under, whole) if over is not None and under else None
+        over, under = _parse_float(found[1]), _parse_float(found[2])
+        return _format_number(over / under, whole) if over is not None and under else None
     found = _WRITTEN.fullmatch(text)
-    number = _float(re.sub(r"[, _](?=\d{3}(?:\D|$))", "", found[1])) if found else None
+    number = _parse_float(re.sub(r"[, _](?=\d{3}(?:\D|$))", "", found[1])) if found else None
     if found is None or number is None:
         return None
     suffixes, own = _UNITS.get(unit or "", (_MULTIPLES, 1))
     if not found[2]:
-        return _told(number, whole)
+        return _format_number(number, whole)
     if found[2] not in suffixes:
         return None
     converted = number * suffixes[found[2]] / own
-    return _told(float(round(converted)) if whole and own != 1 else converted, whole)
+    return _format_number(float(round(converted)) if whole and own != 1 else converted, whole)
 
 
-def _float(text: str) -> float | None:
+def _parse_float(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:
         return None
 
 
-def _told(number: float, whole: bool) -> str | None:
+def _format_number(number: float, whole: bool) -> str | None:
     if not abs(number) < 2**63 or (whole and not number.is_integer()):
         return None
     return str(int(number)) if number.is_integer() else f"{number:.6g}"

@@ -1,4 +1,4 @@
-"""Plain scalars by the core schema of YAML 1.2; forms that readers of YAML disagree about are refused."""
+"""Parse plain scalars by the core schema of YAML 1.2, and refuse forms that YAML readers interpret differently."""
 
 import math
 import re
@@ -24,15 +24,15 @@ _LARGEST = 2**63
 
 
 class Refused(ValueError):
-    """Why a scalar is not taken."""
+    """An error for a scalar that is not accepted. Its text is the reason."""
 
 
-def value_of(text: str) -> Value:
-    """The value of an unquoted scalar."""
+def parse_scalar(text: str) -> Value:
+    """Return the value of an unquoted scalar. Raises Refused for a disputed or too large one."""
     if text in _CONSTANTS:
         return _CONSTANTS[text]
     if _WHOLE.fullmatch(text):
-        if len(text) > 25 or not -_LARGEST <= (whole := int(text, _base(text))) < _LARGEST:
+        if len(text) > 25 or not -_LARGEST <= (whole := int(text, _find_base(text))) < _LARGEST:
             raise Refused("this whole number does not fit in 64 bits")
         return whole
     for pattern, complaint in _DISPUTED.items():
@@ -47,5 +47,5 @@ def value_of(text: str) -> Value:
     return text
 
 
-def _base(text: str) -> int:
+def _find_base(text: str) -> int:
     return {"0o": 8, "0x": 16}.get(text[:2], 10)

@@ -24,7 +24,7 @@ class Warming(ScheduleKind):
 
     kind: Literal["constant", "cosine", "linear", "wsd", "global_cosine"]
     warmup: Span = 0
-    """Linear warm-up: updates, or a part of the run."""
+    """Length of the linear warm-up: a number of updates, or a fraction of the run. 0 means no warm-up."""
 
 
 class HalfCosine(Warming):
@@ -32,7 +32,7 @@ class HalfCosine(Warming):
 
     kind: Literal["cosine", "global_cosine"]
     final: Final = 0.0
-    """Last rate, as a fraction of the full one."""
+    """Last learning rate, as a fraction of the full rate."""
 
 
 class Constant(Warming):
@@ -42,7 +42,7 @@ class Constant(Warming):
 
     @property
     def looks_ahead(self) -> bool:
-        """Whether the warm-up is a part of the run, whose length it then depends on."""
+        """Whether the warm-up is a fraction of the run, so that it depends on the length of the run."""
         return isinstance(self.warmup, float)
 
 
@@ -57,7 +57,7 @@ class Linear(Warming):
 
     kind: Literal["linear"] = "linear"
     final: Final = 0.0
-    """The rate, as a fraction of the full one, that the line would reach one update after the last."""
+    """The learning rate that the line would reach one update after the last, as a fraction of the full rate."""
 
 
 class Wsd(Warming):
@@ -65,16 +65,17 @@ class Wsd(Warming):
 
     kind: Literal["wsd"] = "wsd"
     decay: Span = 0.2
-    """The decay at the end: updates, or a part of the run."""
+    """Length of the decay at the end of the run: a number of updates, or a fraction of the run."""
     shape: Literal["linear", "cosine", "sqrt", "power"] = "linear"
-    """How the rate falls. With t from 1 to 0: t, (1 - cos pi t)/2, 1 - sqrt(1 - t), or t to the `power`."""
+    """Shape of the decay: the factor is t (`linear`), (1 - cos pi t)/2 (`cosine`), 1 - sqrt(1 - t) (`sqrt`) or
+    t^`power` (`power`), where t falls from 1 to 0."""
     power: Rate | None = None
-    """The exponent of `shape: power`."""
+    """Exponent of `shape: power`. Other shapes have none."""
     final: Final = 0.0
-    """The rate, as a fraction of the full one, that the decay would reach one update after the last."""
+    """The learning rate that the decay would reach one update after the last, as a fraction of the full rate."""
 
     @model_validator(mode="after")
-    def _power_belongs_to_its_shape(self) -> "Wsd":
+    def _check_power(self) -> "Wsd":
         if self.shape == "power" and self.power is None:
             raise refuse("`shape: power` needs its exponent; add `power: 1.5` or another", "shape")
         if self.shape != "power" and self.power is not None:
@@ -83,7 +84,7 @@ class Wsd(Warming):
 
 
 class GlobalCosine(HalfCosine):
-    """`cosine` by its older name: one half cosine over all inner updates of the run, whatever the outer step."""
+    """An older name of `cosine`: one half cosine over all inner updates of the run, independent of outer steps."""
 
     kind: Literal["global_cosine"] = "global_cosine"
 
@@ -93,7 +94,7 @@ class InnerCosine(ScheduleKind):
 
     kind: Literal["inner_cosine"] = "inner_cosine"
     final: Final = 0.0
-    """Last rate of both, as a fraction of their first."""
+    """Last value of each half cosine, as a fraction of its first value."""
 
 
 class ConstantWithInnerCosine(ScheduleKind):
@@ -101,7 +102,7 @@ class ConstantWithInnerCosine(ScheduleKind):
 
     kind: Literal["constant_with_inner_cosine"] = "constant_with_inner_cosine"
     final: Final = 0.0
-    """Last rate of an outer step, as a fraction of the full one."""
+    """Last learning rate of each outer step, as a fraction of the full rate."""
 
     @property
     def looks_ahead(self) -> bool:
@@ -116,19 +117,22 @@ InnerSchedule = Annotated[AnySchedule, Field(discriminator="kind"), Shorthand]
 
 
 def find_misfit(schedule: AnySchedule, updates: int) -> tuple[str, str] | None:
-    """The key of a span that does not fit into a run of so many updates, and why; None where all of them fit.
+    """Return the key of a span that does not fit into a run of `updates` updates, and the reason; None if all fit.
 
-    A long warm-up of `constant` or of a cosine has always been accepted: runs that have one stay readable.
+    A long warm-up of `constant` or of a cosine is accepted, because stored runs may have one.
     """
     if isinstance(schedule, Constant | Cosine | GlobalCosine):
         return None
     spans = {key: getattr(schedule, key) for key in ("warmup", "decay") if hasattr(schedule, key)}
     lengths = {key: measure(span, updates) for key, span in spans.items()}
-    run = f"the run of {_count(updates)}"
+    run = f"the run of {_format_updates(updates)}"
     for key, length in lengths.items():
         if length > updates:
             what = "warm-up" if key == "warmup" else key
-            return key, f"a {what} of {_count(length)} is longer than {run}; give fewer, or a part of the run below 1"
+            return (
+                key,
+                f"a {what} of {_format_updates(length)} is longer than {run}; give fewer, or a fraction below 1",
+            )
     # Parts are compared as they are: rounded to whole updates, they might add up to one more.
     if sum(span if isinstance(span, int) else span * updates for span in spans.values()) > updates + 1e-6:
         both = " and ".join(f"{key} ({spans[key]})" for key in spans)
@@ -136,5 +140,5 @@ def find_misfit(schedule: AnySchedule, updates: int) -> tuple[str, str] | None:
     return None
 
 
-def _count(updates: int) -> str:
+def _format_updates(updates: int) -> str:
     return f"{updates:,} update" if updates == 1 else f"{updates:,} updates"

@@ -1,6 +1,7 @@
-"""The grammar as JSON Schema (draft 2020-12), for completion and checks in editors.
+"""Write the grammar as JSON Schema (draft 2020-12), for completion and checks in editors.
 
-A file that extends others, or has no `name` because others extend it, is held to a partial form: any key may be absent.
+A file that extends others, or has no `name` because others extend it, is checked against a partial form, in which any
+key may be absent.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import ModelSchema
 
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.grammar import help_of
+from gnflow.spec.grammar import find_help
 
 _PATH = {"type": "string", "minLength": 1}
 _EXTENDS: JsonSchemaValue = {
@@ -20,7 +21,7 @@ _Definitions = Mapping[str, JsonSchemaValue]
 
 
 class _Helpful(GenerateJsonSchema):
-    """Fields with their help, and without the titles that repeat their names."""
+    """A generator that adds the help of fields, and leaves out titles that repeat their names."""
 
     def field_title_should_be_set(self, schema: object) -> bool:
         return False
@@ -28,18 +29,18 @@ class _Helpful(GenerateJsonSchema):
     def model_schema(self, schema: ModelSchema) -> JsonSchemaValue:
         body = super().model_schema(schema)
         for field, inner in body["properties"].items():
-            if text := help_of(schema["cls"], field):
+            if text := find_help(schema["cls"], field):
                 inner["description"] = text
         return body
 
 
-def schema() -> JsonSchemaValue:
-    """The JSON Schema of a spec file."""
+def make_schema() -> JsonSchemaValue:
+    """Return the JSON Schema of a spec file."""
     models = Experiment.model_json_schema(schema_generator=_Helpful, ref_template="{model}")
     definitions: dict[str, JsonSchemaValue] = {**models.pop("$defs"), "Experiment": models}
     models["properties"] = {"extends": _EXTENDS, **models["properties"]}
-    whole = {name: _rewritten(body, definitions, partial=False) for name, body in definitions.items()}
-    parts = {f"{name}.partial": _rewritten(body, definitions, partial=True) for name, body in definitions.items()}
+    whole = {name: _rewrite(body, definitions, partial=False) for name, body in definitions.items()}
+    parts = {f"{name}.partial": _rewrite(body, definitions, partial=True) for name, body in definitions.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "gnflow spec",
@@ -51,31 +52,31 @@ def schema() -> JsonSchemaValue:
     }
 
 
-def _rewritten(body: JsonSchemaValue, definitions: _Definitions, partial: bool) -> JsonSchemaValue:
-    """`body` with a kind's name allowed for the mapping, and in the partial form with nothing required."""
+def _rewrite(body: JsonSchemaValue, definitions: _Definitions, partial: bool) -> JsonSchemaValue:
+    """Return `body` with names of kinds allowed in place of their mappings; the partial form requires nothing."""
     rewritten: JsonSchemaValue = {}
     for key, value in body.items():
         if key == "required" and partial:
             continue
         if key == "properties":
-            rewritten[key] = {name: _rewritten(inner, definitions, partial) for name, inner in value.items()}
+            rewritten[key] = {name: _rewrite(inner, definitions, partial) for name, inner in value.items()}
         elif key in ("anyOf", "prefixItems"):
-            rewritten[key] = [_rewritten(inner, definitions, partial) for inner in value]
+            rewritten[key] = [_rewrite(inner, definitions, partial) for inner in value]
         elif key == "items" and isinstance(value, dict):
-            rewritten[key] = _rewritten(value, definitions, partial)
+            rewritten[key] = _rewrite(value, definitions, partial)
         elif key == "oneOf":
             names, default = [inner["$ref"] for inner in value if "$ref" in inner], body.get("defaultKind")
             plain = [inner for inner in value if "$ref" not in inner]
-            rewritten["anyOf"] = plain + _alternatives(names, definitions, partial, tagged=True, default=default)
+            rewritten["anyOf"] = plain + _list_alternatives(names, definitions, partial, tagged=True, default=default)
         elif key == "$ref":
-            alternatives = _alternatives([value], definitions, partial, tagged=False)
+            alternatives = _list_alternatives([value], definitions, partial, tagged=False)
             rewritten |= alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives}
         elif key not in ("discriminator", "defaultKind"):
             rewritten[key] = value
     return rewritten
 
 
-def _alternatives(
+def _list_alternatives(
     names: list[str], definitions: _Definitions, partial: bool, tagged: bool, default: str | None = None
 ) -> list[JsonSchemaValue]:
     alternatives: list[JsonSchemaValue] = []

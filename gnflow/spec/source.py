@@ -1,4 +1,4 @@
-"""YAML 1.2 text to a tree of values with their places. Limits hold on the event stream, before anything is built."""
+"""Parse YAML 1.2 text to a tree of values with their places. Limits are checked on events, before anything is built."""
 
 import re
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ from ruamel.yaml.events import (
 )
 
 from gnflow import secrets
-from gnflow.spec.lookalikes import before, named
-from gnflow.spec.problems import MOST, Problem, SpecProblems, printable
-from gnflow.spec.scalar import Refused, value_of
-from gnflow.spec.syntax import explained
+from gnflow.spec.lookalikes import find_before, name_lookalike
+from gnflow.spec.problems import MOST, Problem, SpecProblems, make_printable
+from gnflow.spec.scalar import Refused, parse_scalar
+from gnflow.spec.syntax import explain_error
 from gnflow.spec.tree import Broken, Entry, Items, Node, Origin, Scalar, Source, Table
 
 BYTES, DEPTH, ALIASES, NODES = 1_000_000, 32, 64, 20_000
@@ -33,7 +33,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read(path: Path, name: str) -> Source:
-    """The text of a file that is not too large, and is UTF-8."""
+    """Read a file. Raises SpecProblems if it is too large or not UTF-8."""
     with path.open("rb") as file:
         content = file.read(BYTES + 1)
     if len(content) > BYTES:
@@ -44,37 +44,39 @@ def read(path: Path, name: str) -> Source:
         good = content[: error.start].decode("utf-8-sig", "replace")
         source = Source(name, good + "\N{REPLACEMENT CHARACTER}")
         message = f"byte 0x{content[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        raise SpecProblems([Problem(source.origin(len(good), len(good) + 1), message)]) from None
+        raise SpecProblems([Problem(source.find_origin(len(good), len(good) + 1), message)]) from None
 
 
 def parse(source: Source, problems: list[Problem], start: int = 0) -> Node:
-    """The tree of `source` from character `start`; what can be passed over is appended to `problems`.
+    """Return the tree of `source` from character `start`, and append mistakes that can be skipped to `problems`.
 
-    Raises SpecProblems where nothing after the mistake can be understood.
+    Raises SpecProblems if nothing after a mistake can be understood.
     """
     if forbidden := _FORBIDDEN.search(source.text):
-        origin = source.origin(*forbidden.span())
+        origin = source.find_origin(*forbidden.span())
         raise SpecProblems([Problem(origin, f"character U+{ord(forbidden[0]):04X} is not allowed in a spec")])
     if directive := re.search("^%", source.text[start:], re.MULTILINE):
-        origin = source.origin(start + directive.start(), start + directive.end())
-        raise SpecProblems([Problem(origin, "a line that begins with `%`; a spec is YAML 1.2 without directives")])
+        origin = source.find_origin(start + directive.start(), start + directive.end())
+        raise SpecProblems([Problem(origin, "a line begins with `%`; YAML directives are not allowed in a spec")])
     try:
-        events = list(_Bounded(source, start).events())
+        events = list(_Bounded(source, start).read_events())
     except MarkedYAMLError as error:
-        message, mark = explained(error, source.text[start:])
+        message, mark = explain_error(error, source.text[start:])
         at = start + mark if mark is not None else len(source.text)
-        problem = before(source, at) or Problem(source.origin(at, at + 1), message)
+        problem = find_before(source, at) or Problem(source.find_origin(at, at + 1), message)
         raise SpecProblems([problem]) from None
     except (YAMLError, OverflowError, ValueError):
-        raise SpecProblems([Problem(Origin(source), "an escape such as `\\U0011FFFF` that is no character")]) from None
+        raise SpecProblems(
+            [Problem(Origin(source), "an escape, such as `\\U0011FFFF`, does not stand for a character")]
+        ) from None
     if not events:
-        raise SpecProblems([Problem(Origin(source), "empty; a spec is a mapping of keys to values")])
+        raise SpecProblems([Problem(Origin(source), "the file is empty; a spec is a mapping of keys to values")])
     remaining = iter(events)
-    return _Builder(source, start, problems).node(next(remaining), remaining)
+    return _Builder(source, start, problems).build_node(next(remaining), remaining)
 
 
 class _Bounded:
-    """The node events of the one document, counted as if every alias were written out."""
+    """The node events of the document, counted as if every alias were written out."""
 
     def __init__(self, source: Source, start: int):
         self._source, self._start = source, start
@@ -82,14 +84,14 @@ class _Bounded:
         self._anchors: dict[str, tuple[int, int]] = {}  # nodes, levels
         self._nodes = self._aliases = 0
 
-    def events(self) -> Iterator[Event]:
-        """Stops with SpecProblems at the first excess."""
+    def read_events(self) -> Iterator[Event]:
+        """Yield the events. Raises SpecProblems at the first excess."""
         documents = 0
         for event in YAML(typ="safe", pure=True).parse(self._source.text[self._start :]):
             if isinstance(event, DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    self._fail(event, "a second document; one file is one spec")
+                    self._fail(event, "a second document begins here; a file must contain only one spec")
             elif isinstance(event, CollectionEndEvent):
                 self._close()
                 yield event
@@ -102,7 +104,7 @@ class _Bounded:
         if isinstance(event, AliasEvent):
             self._aliases += 1
             if self._aliases > ALIASES:
-                self._fail(event, f"more than {ALIASES} aliases")
+                self._fail(event, f"a spec may have at most {ALIASES} aliases")
             if event.anchor not in self._anchors:
                 inside = any(anchor == event.anchor for *_, anchor in self._open)
                 self._fail(event, f"`*{event.anchor}` " + ("holds itself" if inside else "names no anchor before it"))
@@ -115,9 +117,9 @@ class _Bounded:
         self._nodes += nodes
         level = len(self._open) + levels
         if self._nodes > NODES:
-            self._fail(event, f"more than {NODES:,} values, aliases written out")
+            self._fail(event, f"a spec may have at most {NODES:,} values, counted with aliases written out")
         if level > DEPTH:
-            self._fail(event, f"nested more than {DEPTH} levels deep")
+            self._fail(event, f"values are nested more than {DEPTH} levels deep")
         if self._open:
             before, deepest, anchor = self._open[-1]
             self._open[-1] = (before, max(deepest, level), anchor)
@@ -131,79 +133,83 @@ class _Bounded:
             self._open[-1] = (outer, max(level, deepest), name)
 
     def _fail(self, event: Event, message: str) -> None:
-        raise SpecProblems([Problem(_origin(self._source, self._start, event), message)])
+        raise SpecProblems([Problem(_find_origin(self._source, self._start, event), message)])
 
 
 class _Builder:
-    """Events to nodes; a node that cannot be read becomes Broken and the rest goes on."""
+    """A builder of nodes from events. A node that cannot be read becomes Broken, and the rest is still read."""
 
     def __init__(self, source: Source, start: int, problems: list[Problem]):
         self._source, self._start, self._problems = source, start, problems
         self._anchors: dict[str, Node] = {}
         self._enough = len(problems) + 2 * MOST  # of one file; the others would not be shown
 
-    def node(self, event: Event, events: Iterator[Event]) -> Node:
-        """The node that begins with `event`."""
+    def build_node(self, event: Event, events: Iterator[Event]) -> Node:
+        """Return the node that begins with `event`."""
         assert isinstance(event, NodeEvent)
-        origin = _origin(self._source, self._start, event)
+        origin = _find_origin(self._source, self._start, event)
         if isinstance(event, AliasEvent):
             return replace(self._anchors[event.anchor], origin=origin)
         if isinstance(event, MappingStartEvent):
-            node = self._table(events, origin)
+            node = self._build_table(events, origin)
         elif isinstance(event, SequenceStartEvent):
-            node = self._items(events, origin)
+            node = self._build_items(events, origin)
         else:
             assert isinstance(event, ScalarEvent)
-            node = self._scalar(event, origin)
+            node = self._build_scalar(event, origin)
         if event.tag is not None:
-            node = self._broken(origin, f"tag `{event.tag}`: a spec has no tags")
+            node = self._report_broken(origin, f"tags such as `{event.tag}` are not allowed in a spec")
         if event.anchor:
             self._anchors[event.anchor] = node
         return node
 
-    def _scalar(self, event: ScalarEvent, origin: Origin) -> Node:
+    def _build_scalar(self, event: ScalarEvent, origin: Origin) -> Node:
         try:
-            value = value_of(event.value) if event.implicit[0] else event.value
+            value = parse_scalar(event.value) if event.implicit[0] else event.value
         except Refused as refusal:
-            return self._broken(origin, str(refusal))
+            return self._report_broken(origin, str(refusal))
         if _SURROGATE.search(event.value):
-            return self._broken(origin, "half of a character (a surrogate escape)")
+            return self._report_broken(origin, "an incomplete character (a surrogate escape)")
         if secrets.has_secret(event.value):
-            return self._broken(origin, "a password or an access token; a spec is stored with its run and shown")
+            return self._report_broken(
+                origin, "a password or an access token is not allowed in a spec, because specs are stored and shown"
+            )
         return Scalar(value, event.value, origin)
 
-    def _items(self, events: Iterator[Event], origin: Origin) -> Node:
+    def _build_items(self, events: Iterator[Event], origin: Origin) -> Node:
         items: list[Node] = []
         while not isinstance(event := next(events), CollectionEndEvent):
-            items.append(self.node(event, events))
+            items.append(self.build_node(event, events))
         return Items(tuple(items), origin)
 
-    def _table(self, events: Iterator[Event], origin: Origin) -> Node:
+    def _build_table(self, events: Iterator[Event], origin: Origin) -> Node:
         entries: dict[str, Entry] = {}
         while not isinstance(event := next(events), CollectionEndEvent):
-            key, value = self.node(event, events), self.node(next(events), events)
+            key, value = self.build_node(event, events), self.build_node(next(events), events)
             match key:
                 case Scalar(value="<<"):
-                    self._broken(key.origin, "`<<` is not part of YAML 1.2; use `extends` at the top of the file")
+                    self._report_broken(
+                        key.origin, "`<<` is not part of YAML 1.2; use `extends` at the top of the file"
+                    )
                 case Scalar(value=str(name)) if name in entries:
                     first = entries[name].origin
-                    self._broken(key.origin, f"key `{name}` is given twice; first on line {first.line}")
+                    self._report_broken(key.origin, f"key `{name}` is given twice; first on line {first.line}")
                 case Scalar(value=str(name)):
                     entries[name] = Entry(key.origin, value)
                 case Scalar(raw=raw):
-                    self._broken(key.origin, "expected a name as key" + (f", got `{raw}`" if raw else ""))
+                    self._report_broken(key.origin, "expected a name as key" + (f", got `{raw}`" if raw else ""))
                 case Table() | Items():
-                    self._broken(key.origin, "expected a name as key, got a list or a mapping")
+                    self._report_broken(key.origin, "expected a name as key, got a list or a mapping")
         return Table(entries, origin)
 
-    def _broken(self, origin: Origin, message: str) -> Broken:
+    def _report_broken(self, origin: Origin, message: str) -> Broken:
         if len(self._problems) < self._enough:
-            self._problems.append(named(Problem(origin, printable(message))))
+            self._problems.append(name_lookalike(Problem(origin, make_printable(message))))
         return Broken(origin)
 
 
-def _origin(source: Source, start: int, event: Event) -> Origin:
+def _find_origin(source: Source, start: int, event: Event) -> Origin:
     first, last = event.start_mark, event.end_mark
     assert isinstance(first, StreamMark)
     assert isinstance(last, StreamMark)
-    return source.origin(start + first.index, start + last.index)
+    return source.find_origin(start + first.index, start + last.index)

@@ -1,4 +1,4 @@
-"""A length of time in a run: updates where it is a whole number, a part of the run where it is below 1."""
+"""A length of time in a run: a number of updates, or a fraction of the run below 1."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,7 +11,7 @@ from gnflow.spec.base import Expects
 
 @dataclass(frozen=True)
 class _UpdatesOrPart:
-    """Tells the two apart by type: 1 is one update, and 1.0 is an error."""
+    """A validator that tells the two apart by type: 1 is one update, and 1.0 is an error."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         updates = core_schema.int_schema(strict=True, ge=0)
@@ -21,11 +21,9 @@ class _UpdatesOrPart:
         )
 
 
-Span = Annotated[
-    int | float, _UpdatesOrPart(), Expects("a number of whole updates, or a part of the run that is less than 1")
-]
+Span = Annotated[int | float, _UpdatesOrPart(), Expects("a number of updates, or a fraction of the run below 1")]
 
 
 def measure(span: int | float, updates: int) -> int:
-    """A span in updates, of a run that has so many; a part is rounded to the nearest whole number."""
+    """Return a span in updates, for a run of `updates` updates. A part is rounded to the nearest whole number."""
     return span if isinstance(span, int) else round(span * updates)

@@ -12,7 +12,7 @@ SPECIALS: Mapping[Style, tuple[Special, ...]] = {
 }
 
 
-def specials(style: Style, text_vocabulary: int) -> dict[Special, int]:
-    """The id of each mark of a style, given the size of the text range, marks included."""
+def number_specials(style: Style, text_vocabulary: int) -> dict[Special, int]:
+    """Return the id of each mark of a style, given the size of the text range, which includes the marks."""
     names = SPECIALS[style]
     return {name: text_vocabulary - len(names) + place for place, name in enumerate(names)}

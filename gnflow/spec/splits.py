@@ -1,4 +1,4 @@
-"""Splits as the package datasets writes them: `train`, `train[:95%]`, `train[100:]+test`."""
+"""Parse splits in the notation of the package datasets: `train`, `train[:95%]`, `train[100:]+test`."""
 
 import re
 from math import inf
@@ -9,41 +9,41 @@ ALL = "all"
 
 
 class Rows(NamedTuple):
-    """Rows `first` to `last` of a split, counted in `unit`: percent, rows from its begin or rows from its end."""
+    """Rows `first` to `last` of a split, counted in `unit`: percent, rows from its start or rows from its end."""
 
     name: str
     first: float | None
     last: float | None
     unit: str | None
-    """None for a whole split, "mixed" where the bounds are counted in different ways."""
+    """None for a whole split, "mixed" if the bounds are counted in different ways."""
 
 
-def sliced(split: str) -> bool:
-    """Whether only some rows of a split are asked for."""
+def is_sliced(split: str) -> bool:
+    """Return whether only some rows of a split are selected."""
     return "[" in split
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether two splits share rows whatever the data set is; slices in different units may still do so."""
-    return any(_overlap(a, b) for a in _parts(one) for b in _parts(other))
+    """Return whether two splits share rows in every data set; False for slices in different units."""
+    return any(_overlap(a, b) for a in _split_parts(one) for b in _split_parts(other))
 
 
-def _parts(split: str) -> list[Rows]:
-    return [_rows(found) for part in split.split("+") if (found := PART.fullmatch(part))]
+def _split_parts(split: str) -> list[Rows]:
+    return [_parse_rows(found) for part in split.split("+") if (found := PART.fullmatch(part))]
 
 
-def _rows(found: re.Match[str]) -> Rows:
+def _parse_rows(found: re.Match[str]) -> Rows:
     bounds = [found["first"], found["last"]]
-    units = {_unit(bound) for bound in bounds if bound is not None}
-    first, last = (None if bound is None else _value(bound) for bound in bounds)
+    units = {_find_unit(bound) for bound in bounds if bound is not None}
+    first, last = (None if bound is None else _parse_bound(bound) for bound in bounds)
     return Rows(found["name"], first, last, "mixed" if len(units) > 1 else units.pop() if units else None)
 
 
-def _unit(bound: str) -> str:
+def _find_unit(bound: str) -> str:
     return "percent" if bound.endswith("%") else "from the end" if bound.startswith("-") else "rows"
 
 
-def _value(bound: str) -> float:
+def _parse_bound(bound: str) -> float:
     value = float(bound.removesuffix("%"))
     return value + 100 if bound.endswith("%") and bound.startswith("-") else value
 

@@ -1,62 +1,62 @@
-"""The valid name that was probably meant."""
+"""Suggest the valid name that was probably meant."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
 
 from gnflow.spec import elsewhere
-from gnflow.spec.base import Spec, listed
+from gnflow.spec.base import Spec, join_with_or
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.grammar import Shape, everywhere, shapes
-from gnflow.spec.kinds import Kinds, current
-from gnflow.spec.open import usable
-from gnflow.spec.tree import dotted
+from gnflow.spec.grammar import Shape, list_shapes, walk_models
+from gnflow.spec.kinds import Kinds, get_current
+from gnflow.spec.open import list_usable
+from gnflow.spec.tree import join_path
 
 _SURE, _LIKELY = 0.75, 0.6
 
 
-def for_value(word: str, choices: tuple[str, ...]) -> str | None:
-    """The choice that was probably meant: what another tool calls so, or else the one most like it in letters."""
-    return elsewhere.value(word, choices) or nearest(word, choices)
+def suggest_value(word: str, choices: tuple[str, ...]) -> str | None:
+    """Return the choice that another tool calls `word`, or else the choice with the most similar spelling."""
+    return elsewhere.find_value(word, choices) or find_nearest(word, choices)
 
 
-def nearest(word: str, names: Iterable[str], cutoff: float = _LIKELY) -> str | None:
-    """The name most like `word`, if any is like it; capitals and dashes do not count."""
+def find_nearest(word: str, names: Iterable[str], cutoff: float = _LIKELY) -> str | None:
+    """Return the name most similar to `word`, or None; capitals and dashes are ignored."""
     plain = {name.lower().replace("-", "_"): name for name in names}
     found = get_close_matches(word.lower().replace("-", "_"), plain, n=1, cutoff=cutoff)
     return plain[found[0]] if found else None
 
 
-def for_key(key: str, shape: Shape, kind: str, root: type[Spec] = Experiment) -> tuple[str, str | None]:
-    """For a `key` unknown to the `kind` that stands here: what to add to the message, and the name to suggest."""
-    here = shapes(shape.models[kind])
-    if owners := [f"`{other}`" for other, model in usable(shape.models) if key in shapes(model)]:
-        return f"; `{key}` belongs to {listed(owners)}", None
+def suggest_key(key: str, shape: Shape, kind: str, root: type[Spec] = Experiment) -> tuple[str, str | None]:
+    """Return an addition to the message about a `key` that the `kind` does not have, and a name to suggest."""
+    here = list_shapes(shape.models[kind])
+    if owners := [f"`{other}`" for other, model in list_usable(shape.models) if key in list_shapes(model)]:
+        return f"; `{key}` belongs to {join_with_or(owners)}", None
     if ":" in key:
         return "; write a space after the colon", None
-    if found := _from_elsewhere(key, shape, kind, root):
+    if found := _suggest_from_elsewhere(key, shape, kind, root):
         return found
-    if near := nearest(key, here, _SURE):
+    if near := find_nearest(key, here, _SURE):
         return "", near
-    for other, model in usable(shape.models):
-        if near := nearest(key, shapes(model), _SURE):
+    for other, model in list_usable(shape.models):
+        if near := find_nearest(key, list_shapes(model), _SURE):
             return f"; `{other}` has `{near}`", None
-    if places := _places(root, current()).get(key):
-        return f"; it belongs {listed(places[:3])}", None
-    if near := nearest(key, here):
+    if places := _find_places(root, get_current()).get(key):
+        return f"; it belongs {join_with_or(places[:3])}", None
+    if near := find_nearest(key, here):
         return "", near
     valid = [f"`{name}`" for name in here if name != "kind"]
-    return (f"; valid keys are {listed(valid)}" if valid else f"; `{kind}` takes none"), None
+    return (f"; valid keys are {join_with_or(valid)}" if valid else f"; `{kind}` takes none"), None
 
 
-def _from_elsewhere(key: str, shape: Shape, kind: str, root: type[Spec]) -> tuple[str, str | None] | None:
-    """Return what `for_key` returns, for a key that another tool has; None for any other key."""
-    here = shapes(shape.models[kind])
-    if key in elsewhere.KIND and "kind" in here and key not in _places(root, current()):
+def _suggest_from_elsewhere(key: str, shape: Shape, kind: str, root: type[Spec]) -> tuple[str, str | None] | None:
+    """Return the result of `suggest_key` for a key that another tool has; None for any other key."""
+    here = list_shapes(shape.models[kind])
+    if key in elsewhere.KIND and "kind" in here and key not in _find_places(root, get_current()):
         return "", "kind"
-    if why := elsewhere.reason(key):
+    if why := elsewhere.find_reason(key):
         return f"; {why}", None
-    known = elsewhere.meaning(key)
+    known = elsewhere.find_meaning(key)
     if known is None:
         return None
     if known.key in here:
@@ -69,22 +69,22 @@ def _from_elsewhere(key: str, shape: Shape, kind: str, root: type[Spec]) -> tupl
     if inside and shape.models[kind] is not root:
         own = known.path[-2] if len(known.path) > 1 else ""
         return f"{called} in `{own if own in inside else inside[0]}`{remark}", None
-    if owners := [f"`{other}`" for other, model in usable(shape.models) if known.key in shapes(model)]:
-        return f"{called} to {listed(owners)}{remark}", None
+    if owners := [f"`{other}`" for other, model in list_usable(shape.models) if known.key in list_shapes(model)]:
+        return f"{called} to {join_with_or(owners)}{remark}", None
     place = f"in `{'.'.join(known.path[:-1])}`" if len(known.path) > 1 else "at the top of the file"
     return f"{called} {place}{remark}", None
 
 
 def _has(shape: Shape, key: str) -> bool:
-    return any(key in shapes(model) for _, model in usable(shape.models))
+    return any(key in list_shapes(model) for _, model in list_usable(shape.models))
 
 
 @cache
-def _places(root: type[Spec], kinds: Kinds) -> dict[str, tuple[str, ...]]:
-    """For every key, the mappings that have it, the nearest to the root first."""
+def _find_places(root: type[Spec], kinds: Kinds) -> dict[str, tuple[str, ...]]:
+    """Return the mappings that have each key, the nearest to the root first."""
     places: dict[str, dict[str, None]] = {}
-    for path, model in everywhere(Shape("a mapping", {"": root})):
-        place = f"in `{dotted(path)}`" if path else "at the top of the file"
-        for key in shapes(model):
+    for path, model in walk_models(Shape("a mapping", {"": root})):
+        place = f"in `{join_path(path)}`" if path else "at the top of the file"
+        for key in list_shapes(model):
             places.setdefault(key, {})[place] = None
     return {key: tuple(found) for key, found in places.items()}

@@ -1,4 +1,4 @@
-"""What the YAML scanner says, in words for the person who wrote the file."""
+"""Explain errors of the YAML scanner in words for the person who wrote the file."""
 
 import re
 
@@ -12,27 +12,27 @@ _AT_THE_START = {
     "a quoted scalar": _UNCLOSED.format("quote"),
 }
 _SENTENCES = {
-    r"found character '\\t' that cannot start any token": "a tab; YAML is laid out with spaces",
+    r"found character '\\t' that cannot start any token": "a tab is not allowed here; indent with spaces",
     r"found character '(.)' that cannot start any token": "text that begins with `{}` must be in quotes",
     r"expected <block end>, but found '-'": "wrong indentation, or a list item where a key was expected",
     r"expected <block end>, but found '<block (?:mapping|sequence) start>'": "wrong indentation",
     r"expected <block end>, but found '\?'": "wrong indentation, or a key where a list item was expected",
-    r"expected <block end>, but found '<scalar>'": "text after the end of a value",
+    r"expected <block end>, but found '<scalar>'": "unexpected text after the end of a value",
     r"expected <block end>, but found '([\]}])'": "`{}` was never opened",
     r"expected <block end>, but found '(.+)'": "`{}` is out of place",
     r"expected the node content, but found '(.+)'": "expected a value, found `{}`",
     r"found unknown escape character '(.)'": "`\\{}` means nothing in double quotes; single quotes take text as it is",
     r"expected ',' or '([\]}])', but got '(.+)'": "expected `,` or `{}`, found `{}`",
-    r"sequence entries are not allowed here": "a list of `- ` items begins on a line of its own",
+    r"sequence entries are not allowed here": "a list of `- ` items must begin on a new line",
     r"expected alphabetic or numeric character": "expected a name after `&` or `*`",
     r"expected '<document start>', but found '(.+)'": "expected the end of the file, found `{}`",
 }
 
 
-def explained(error: MarkedYAMLError, text: str) -> tuple[str, int | None]:
-    """A sentence, and the position in `text` that it is about."""
+def explain_error(error: MarkedYAMLError, text: str) -> tuple[str, int | None]:
+    """Return a sentence about the error, and the position in `text` that it refers to."""
     problem, context = str(error.problem), str(error.context)
-    opened, mark = _index(error.context_mark), _index(error.problem_mark)
+    opened, mark = _find_index(error.context_mark), _find_index(error.problem_mark)
     at_the_end = "stream end" in problem or "end of stream" in problem or mark is None or mark >= len(text.rstrip())
     if at_the_end and "a flow node" in context:
         opened = max(text.rfind("["), text.rfind("{"))
@@ -56,5 +56,5 @@ def explained(error: MarkedYAMLError, text: str) -> tuple[str, int | None]:
     return f"not valid YAML: {problem}", mark
 
 
-def _index(mark: object) -> int | None:
+def _find_index(mark: object) -> int | None:
     return mark.index if isinstance(mark, StreamMark) else None

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from gnflow.spec.base import Count, Fraction, Kind, Path, Rate, Shorthand, Spec, Unit, kind_of, later, refuse
+from gnflow.spec.base import Count, Fraction, Kind, Path, Rate, Shorthand, Spec, Unit, find_kind, mark_later, refuse
 from gnflow.spec.open import Open
 
 
@@ -15,21 +15,21 @@ class Scratch(Spec):
 
 
 class Warmup(Spec):
-    """Start from weights that AdamW has pretrained briefly, the same for all runs with this model, data and seed."""
+    """Start from weights that AdamW has pretrained briefly. Runs with the same model, data and seed share them."""
 
     kind: Literal["warmup"] = "warmup"
     steps: Annotated[Count, Unit("updates")] = 60
-    """Number of AdamW updates, each on one micro-batch."""
+    """Number of AdamW updates. Each uses one micro-batch."""
     learning_rate: Rate = 1e-3
-    """AdamW's learning rate, reached by a linear warm-up over the first tenth of `steps`."""
+    """AdamW's learning rate after a linear warm-up over the first tenth of `steps`."""
 
 
 class Checkpoint(Spec):
-    """Start from the weights in a `params.safetensors`."""
+    """Start from the weights in a file `params.safetensors`."""
 
     kind: Literal["checkpoint"] = "checkpoint"
     path: Path
-    """The file, or a directory that holds it, relative to the project root."""
+    """The file `params.safetensors`, or the directory that contains it. The path is relative to the project root."""
 
 
 Start = Annotated[Scratch | Warmup | Checkpoint, Field(discriminator="kind"), Shorthand]
@@ -39,28 +39,28 @@ class Target(Spec):
     """Stop at the first evaluation that reaches this value."""
 
     metric: Literal["loss/held_out"] = "loss/held_out"
-    """The metric that must reach the value."""
+    """The metric that must reach the target."""
     at_most: float
-    """The value to reach."""
+    """Largest value of the metric that reaches the target."""
 
 
 class Spike(Spec):
-    """Which losses count as spikes: those far above the mean of the losses before them."""
+    """The losses that count as spikes: those far above the mean of the previous losses."""
 
     above: Rate = 6.0
-    """A spike lies more than this many standard deviations above the mean of the last `window` values of
+    """A loss is a spike if it is more than this many standard deviations above the mean of the last `window` values of
     `loss/train`."""
     window: Annotated[int, Field(ge=2), Unit("steps")] = 128
-    """Number of last losses that are used; steps that were undone do not count. No loss is a spike before there are as
-    many."""
+    """Number of previous losses that are used. Losses of undone steps do not count. No loss is a spike until there are
+    this many previous losses."""
 
 
 class WeightEma(Spec):
-    """An exponential moving average of the weights after each step, without its bias towards the first."""
+    """An exponential moving average of the weights after each step, corrected for its bias towards the first."""
 
     kind: Literal["ema"] = "ema"
     decay: Fraction = 0.99
-    """Weight of the weights after a step against that of the weights after the next one."""
+    """Weight of each step in the average, relative to the next step."""
 
     @property
     def looks_ahead(self) -> bool:
@@ -73,7 +73,7 @@ class WeightTail(Spec):
 
     kind: Literal["tail"] = "tail"
     part: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """The part of all steps that is averaged; at least the last one is."""
+    """Fraction of the steps that is averaged, counted from the last. At least the last step is included."""
 
     @property
     def looks_ahead(self) -> bool:
@@ -88,44 +88,47 @@ class Training(Spec):
     """How long the run trains, on which device, and when it evaluates and saves."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of all random draws: each is a function of this seed, the step and the name of its stream."""
+    """Seed of all random draws. Each draw is a function of this seed, the step and the name of its stream."""
     rows: Annotated[Count, Unit("sequences")] = 32
-    """Sequences in one micro-batch."""
+    """Number of sequences in one micro-batch."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device to train on; `auto` uses the GPU if there is one."""
+    """Device to train on. `auto` means the GPU if there is one, or else the CPU."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Arithmetic of first-order passes. Gauss-Newton products stay in float32 or tf32."""
     steps: Annotated[Count | None, Unit("optimizer steps")] = None
     """Number of optimizer steps. Give either this or `tokens`."""
     tokens: Annotated[Rate | None, Unit("tokens")] = None
-    """Number of training tokens, including those of a line search; rounded up to whole steps. Give either this or
-    `steps`."""
+    """Number of training tokens, including those of a line search. It is rounded up to whole steps. Give either this
+    or `steps`."""
     start: Start = Warmup()
-    """The weights that the first step starts from."""
+    """The weights at the start of the run."""
     target: Target | None = None
-    """Value of a metric at which the run stops early. Default: the run trains to its end."""
+    """Target value of a metric. The run stops at the first evaluation that reaches it. Default: the run trains to its
+    end."""
     evaluate_every: Annotated[Count | None, Unit("optimizer steps")] = 1
-    """Number of steps between evaluations on held-out data. `null` chooses the smallest number with which evaluations
+    """Number of steps between evaluations on held-out data. `null` means the smallest number for which evaluations
     take at most a tenth of the work."""
     checkpoint_every: Annotated[Count, Unit("optimizer steps")] = 5
     """Number of steps between checkpoints that are kept."""
     temporary_checkpoint_minutes: Annotated[Rate, Unit("minutes")] = 5.0
-    """Longest time between temporary checkpoints; each replaces the one before it."""
-    on_nonfinite: Annotated[Literal["raise", "skip", "rollback"], later("raise")] = "raise"
-    """What happens at a step with a loss, gradient or update that is not finite, or with a `spike`: `raise` ends the
-    run, `skip` does not take the step, and `rollback` returns the weights to the last scheduled checkpoint. A run that
-    goes on does not use the batch of that step again."""
-    spike: Annotated[Spike | None, later(None)] = None
-    """Also treat sudden jumps of a finite loss as `on_nonfinite` says. Default: only losses that are not finite."""
-    max_undone: Annotated[Count, Unit("steps"), later(10)] = 10
-    """Largest number of steps that `skip` or `rollback` may undo in one run; one more ends it as `raise` does."""
+    """Longest time between temporary checkpoints. Each one replaces the previous one."""
+    on_nonfinite: Annotated[Literal["raise", "skip", "rollback"], mark_later("raise")] = "raise"
+    """Reaction to a step whose loss, gradient or update is not finite, or whose loss is a `spike`: `raise` ends the
+    run, `skip` leaves the step out, and `rollback` restores the weights of the last scheduled checkpoint. A run that
+    continues does not use the batch of that step again."""
+    spike: Annotated[Spike | None, mark_later(None)] = None
+    """Apply `on_nonfinite` to sudden jumps of a finite loss as well. Default: it applies only to losses, gradients and
+    updates that are not finite."""
+    max_undone: Annotated[Count, Unit("steps"), mark_later(10)] = 10
+    """Largest number of steps that `skip` or `rollback` may undo in one run. One more ends the run, as `raise`
+    does."""
 
-    average: Annotated[Annotated[WeightAverage, Field(discriminator="kind"), Shorthand] | None, later(None)] = None
-    """An average of the weights, kept beside them and evaluated as `loss/held_out_average`. Training does not see it.
-    Default: none."""
+    average: Annotated[Annotated[WeightAverage, Field(discriminator="kind"), Shorthand] | None, mark_later(None)] = None
+    """An average of the weights that is evaluated as `loss/held_out_average` and saved at the end. It does not
+    influence training. Default: no average."""
 
     @model_validator(mode="after")
-    def _one_budget(self) -> "Training":
+    def _require_one_budget(self) -> "Training":
         if (self.steps is None) == (self.tokens is None):
             both = ", not both; `null` removes the one that a base file gave" if self.steps else ""
             raise refuse(f"give either `steps` or `tokens`{both}", "tokens")
@@ -133,10 +136,10 @@ class Training(Spec):
 
 
 class Tuning(Spec):
-    """How many configurations were tried before these values were chosen. A fair comparison has to know this."""
+    """The number of configurations that were tried before these values were chosen. A fair comparison depends on it."""
 
     trials: Annotated[int, Field(ge=0), Unit("runs")] = 0
-    """Number of configurations that were tried, including this one; 0 if the values were not tuned."""
+    """Number of configurations that were tried, including this one. 0 means that the values were not tuned."""
 
 
 GRADIENT, PRODUCT = 3, 5
@@ -167,7 +170,7 @@ class MetricKind(Kind):
     of_momentum: ClassVar[bool] = False
     """Whether the metric measures the momentum of an optimizer."""
 
-    def work(self, blocks: int) -> Work:
+    def estimate_work(self, blocks: int) -> Work:
         """Return the cost of one measurement on a model of so many blocks. Default: `microbatches` forward passes."""
         count = getattr(self, "microbatches", 0)
         return Work(count, count)
@@ -175,7 +178,7 @@ class MetricKind(Kind):
     @classmethod
     def __pydantic_init_subclass__(cls, **options: object) -> None:
         """Set the default prefix for a kind that names no columns."""
-        if not cls.columns and (kind := kind_of(cls)):
+        if not cls.columns and (kind := find_kind(cls)):
             cls.columns = (f"{kind}/",)
 
 
@@ -189,7 +192,7 @@ class Loss(MetricKind):
     columns = ("loss/held_out", "loss/text", "loss/image", "loss/understanding", "loss/generation", "image_accuracy")
     kind: Literal["loss"] = "loss"
     microbatches: Annotated[Count, Unit("micro-batches")] = 16
-    """Number of held-out micro-batches in one evaluation: always the first ones, and at most all."""
+    """Number of held-out micro-batches in one evaluation, counted from the first. If there are fewer, all are used."""
 
 
 class Cost(MetricKind):
@@ -201,7 +204,7 @@ class Cost(MetricKind):
 
 
 class UpdateNorms(MetricKind):
-    """Global norms: `norm/update`, and `norm/gradient` if the method has one mean gradient."""
+    """Global norms: `norm/update`, and `norm/gradient` for methods that have a single mean gradient."""
 
     factory = "gnflow.metrics.recorded:build_update_norms"
     columns = ("norm/",)
@@ -217,22 +220,22 @@ class Dominance(MetricKind):
 
 
 class ModalityConflict(MetricKind):
-    """`conflict/cosine` and `conflict/norm_ratio` between the gradients of the text loss and of the image loss."""
+    """`conflict/cosine` and `conflict/norm_ratio`, which compare the gradients of the text and the image loss."""
 
     factory = "gnflow.metrics.conflict:build_modality_conflict"
     not_of_text = "text has one modality"
     columns = ("conflict/",)
     kind: Literal["modality_conflict"] = "modality_conflict"
     microbatches: Annotated[Count, Unit("micro-batches")] = 4
-    """Number of held-out micro-batches that each of the two mean gradients is computed on."""
+    """Number of held-out micro-batches for each of the two mean gradients."""
 
-    def work(self, blocks: int) -> Work:
+    def estimate_work(self, blocks: int) -> Work:
         """Return the cost of two mean gradients."""
         return Work(2 * self.microbatches, 2 * self.microbatches * GRADIENT)
 
 
 class Samples(MetricKind):
-    """Sheets in `samples/`: images that the model draws for held-out captions, and held-out images that it captions.
+    """Sheets in `samples/`: images that the model draws for held-out captions, and captions that it writes for images.
 
     Data of digits also has `samples/recognised`, `samples/captioned` and `samples/classifier_accuracy`.
     """
@@ -241,13 +244,13 @@ class Samples(MetricKind):
     not_of_text = "a model of text draws no images"
     kind: Literal["samples"] = "samples"
     captions: Annotated[Count, Unit("images")] = 64
-    """Number of held-out captions to draw and of held-out images to caption."""
+    """Number of held-out captions to draw images for, and of held-out images to write captions for."""
     guidance: Annotated[float, Field(ge=0)] = 3.0
-    """Strength of classifier-free guidance; 1 is the model without guidance."""
+    """Strength of classifier-free guidance. 1 means no guidance."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
-    """Sampling temperature of image codes; 0 takes the likeliest code."""
+    """Sampling temperature of image codes. 0 means that the most likely code is taken."""
     every: Annotated[Count | None, Unit("evaluations")] = None
-    """Number of evaluations from one sheet to the next. Default: one sheet at the end of the run."""
+    """Number of evaluations between sheets. Default: one sheet at the end of the run."""
 
 
 class Curvature(MetricKind):
@@ -260,27 +263,27 @@ class Curvature(MetricKind):
     factory = "gnflow.metrics.curvature:build_curvature"
     kind: Literal["curvature"] = "curvature"
     every: Annotated[Count, Unit("evaluations")] = 10
-    """Number of evaluations from one measurement to the next. The last evaluation of the run is always measured."""
+    """Number of evaluations between measurements. The last evaluation of the run always has one."""
     microbatches: Annotated[Count, Unit("micro-batches")] = 1
-    """Number of held-out micro-batches that the matrices are computed on: always the first ones."""
+    """Number of held-out micro-batches for the matrices, counted from the first."""
     eigenvalues: Count = 4
-    """Number of eigenvalues to measure of each matrix."""
+    """Number of largest eigenvalues to compute for each matrix."""
     iterations: Annotated[Count, Unit("curvature products")] = 32
-    """Number of iterations of each Lanczos process and of conjugate gradients for the Gauss-Newton step."""
+    """Number of iterations of each Lanczos process, and of conjugate gradients for the Gauss-Newton step."""
     probes: Annotated[Count, Unit("random vectors")] = 8
-    """Number of random vectors that estimate a trace (three products each) and the part of G in the blocks (one product
-    for each block)."""
+    """Number of random vectors in two estimates: of each trace (three products for each vector), and of the share of G
+    that lies in the blocks (one product for each vector and block)."""
     damping: Annotated[float, Field(ge=0)] = 0.1
-    """Damping that is added to the diagonal of G for the Gauss-Newton step."""
+    """Damping that is added to the diagonal of G when the Gauss-Newton step is computed."""
 
-    def work(self, blocks: int) -> Work:
+    def estimate_work(self, blocks: int) -> Work:
         """Return the cost of a gradient and of products with both matrices, which gnflow.metrics.curvature lists."""
         products = 6 * self.iterations + (6 + blocks) * self.probes
         count = self.microbatches
         return Work(count * (products + 1), count * (products * PRODUCT + GRADIENT), self.every)
 
     @model_validator(mode="after")
-    def _enough_iterations(self) -> "Curvature":
+    def _require_enough_iterations(self) -> "Curvature":
         if self.eigenvalues > self.iterations:
             raise refuse(
                 f"{self.eigenvalues} eigenvalues need at least as many iterations, not {self.iterations}", "iterations"
@@ -295,18 +298,18 @@ class Compile(Spec):
     """How the functions of a run are compiled."""
 
     mode: Literal["off", "default", "max-autotune"] = "default"
-    """Mode of `torch.compile`; `off` runs the same code eagerly."""
-    attention: Annotated[Literal["plain", "flash"] | None, later(None)] = None
-    """Attention kernel: `plain` stores the matrix of time x time, `flash` never does. Default: `plain` for Gauss-Newton
+    """Mode of `torch.compile`. `off` runs the same functions without compilation."""
+    attention: Annotated[Literal["plain", "flash"] | None, mark_later(None)] = None
+    """Attention kernel: `plain` stores a matrix of time x time, `flash` does not. Default: `plain` for Gauss-Newton
     with an exact tangent or with the search `decrement`, and `flash` otherwise."""
-    activations: Annotated[Count | None, later(None), Unit("MiB")] = None
-    """Limit on the activation memory of one micro-batch, as the plan counts it. If a micro-batch needs more, the
-    backward pass recomputes the blocks of the model one at a time; if that still needs more, the plan is refused.
+    activations: Annotated[Count | None, mark_later(None), Unit("MiB")] = None
+    """Limit on the activation memory of one micro-batch, as predicted by the plan. If a micro-batch needs more, the
+    backward pass recomputes the blocks of the model one at a time. If that needs more as well, the plan is refused.
     Default: no limit."""
     max_recompiles: Annotated[int, Field(ge=0)] = 0
-    """Largest number of recompilations after the first step; one more stops the run."""
+    """Largest number of recompilations after the first step. The run stops if there are more."""
     max_graph_breaks: Annotated[int, Field(ge=0)] = 0
-    """Largest number of graph breaks; one more stops the run."""
+    """Largest number of graph breaks. The run stops if there are more."""
 
 
 class Mlflow(Spec):
@@ -314,9 +317,10 @@ class Mlflow(Spec):
 
     kind: Literal["mlflow"] = "mlflow"
     experiment: Annotated[str, Field(min_length=1)] = "gnflow"
-    """The MLflow experiment that the run belongs to."""
+    """Name of the MLflow experiment that the run belongs to."""
     study: Annotated[str | None, Field(min_length=1)] = None
-    """The study that this run is part of. MLflow shows the runs of a study under one parent run."""
+    """Name of the study that the run belongs to. MLflow shows the runs of a study under one parent run. Default: no
+    study."""
 
 
 class NoTracking(Spec):

@@ -1,4 +1,4 @@
-"""A parsed spec as plain values, each of which knows the file, line and column that it came from."""
+"""A parsed spec as a tree of values, each with the file, line and column that it came from."""
 
 import re
 from bisect import bisect_right
@@ -30,25 +30,25 @@ class Source:
     def _lines(self) -> list[str]:
         return _LINE_END.split(self.text)
 
-    def line(self, number: int) -> str:
-        """Line `number`, from 1, without its end."""
+    def get_line(self, number: int) -> str:
+        """Return line `number`, counted from 1, without its line break."""
         return self._lines[number - 1]
 
-    def start(self, number: int) -> int:
-        """The position of the first character of line `number`."""
+    def find_start(self, number: int) -> int:
+        """Return the position of the first character of line `number`."""
         return self._starts[number - 1]
 
-    def origin(self, start: int, end: int) -> "Origin":
-        """Where the characters from `start` to `end` are; only their first line counts."""
+    def find_origin(self, start: int, end: int) -> "Origin":
+        """Return the origin of the characters from `start` to `end`, up to the end of their first line."""
         line = bisect_right(self._starts, start)
         column = start - self._starts[line - 1]
-        width = min(end - start, len(self.line(line)) - column)
+        width = min(end - start, len(self.get_line(line)) - column)
         return Origin(self, line, column + 1, max(width, 1))
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value came from. Lines and columns count from 1; 0 means the source as a whole."""
+    """The origin of a value. Lines and columns count from 1; line 0 means the source as a whole."""
 
     source: Source
     line: int = 0
@@ -65,7 +65,7 @@ class Origin:
         return f"{self.source.name}:{self.line}:{self.column}" if located else self.source.name
 
     def to_json(self) -> dict[str, Plain]:
-        """For `--json`."""
+        """Return the fields for `--json`."""
         match self.kind:
             case "file":
                 return {"kind": "file", "file": self.source.name, "line": self.line, "column": self.column}
@@ -80,7 +80,7 @@ DEFAULT = Origin(Source("default", kind="default"))
 
 @dataclass(frozen=True)
 class Scalar:
-    """One value; `raw` is how it was written."""
+    """One value; `raw` is its text in the file."""
 
     value: Value
     raw: str
@@ -89,7 +89,7 @@ class Scalar:
 
 @dataclass(frozen=True)
 class Entry:
-    """A key, where it stands, and what it holds."""
+    """A key: its origin, and the node that it holds."""
 
     origin: Origin
     node: "Node"
@@ -109,8 +109,8 @@ class Table:
         value = entry.node.value if entry and isinstance(entry.node, Scalar) else None
         return value if isinstance(value, str) else None
 
-    def having(self, key: str, entry: Entry) -> "Table":
-        """The same with one key added or replaced."""
+    def replace_entry(self, key: str, entry: Entry) -> "Table":
+        """Return the same table with one key added or replaced."""
         return replace(self, entries={**self.entries, key: entry})
 
 
@@ -124,7 +124,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Broken:
-    """What could not be read; its problem is already reported."""
+    """A node that could not be read; its problem is already reported."""
 
     origin: Origin
 
@@ -132,31 +132,31 @@ class Broken:
 Node = Scalar | Table | Items | Broken
 
 
-def plain(node: Node) -> Plain:
-    """The values alone."""
+def make_plain(node: Node) -> Plain:
+    """Return the values without their origins."""
     match node:
         case Scalar(value=value):
             return value
         case Table(entries=entries):
-            return {key: plain(entry.node) for key, entry in entries.items()}
+            return {key: make_plain(entry.node) for key, entry in entries.items()}
         case Items(items=items):
-            return [plain(item) for item in items]
+            return [make_plain(item) for item in items]
         case Broken():
             return None
 
 
-def expanded(node: Node) -> Node:
-    """`muon` as `{kind: muon}`; anything but text as it is."""
+def expand(node: Node) -> Node:
+    """Return `{kind: muon}` for the text `muon`; return anything else as it is."""
     if isinstance(node, Scalar) and isinstance(node.value, str):
         return Table({"kind": Entry(node.origin, node)}, node.origin)
     return node
 
 
-def along(node: Node, path: KeyPath) -> Iterator[tuple[Origin, Node]]:
-    """What stands at each step of `path`, the root first, as far as the tree goes; the origin is the key's."""
+def walk(node: Node, path: KeyPath) -> Iterator[tuple[Origin, Node]]:
+    """Yield the origin of the key and the node at each step of `path`, from the root, as far as the tree goes."""
     yield node.origin, node
     for step in path:
-        match expanded(node) if isinstance(step, str) else node:
+        match expand(node) if isinstance(step, str) else node:
             case Table(entries=entries) if isinstance(step, str) and step in entries:
                 origin, node = entries[step].origin, entries[step].node
             case Items(items=items) if isinstance(step, int) and step < len(items):
@@ -167,11 +167,11 @@ def along(node: Node, path: KeyPath) -> Iterator[tuple[Origin, Node]]:
         yield origin, node
 
 
-def place_of(key: Origin, node: Node) -> Origin:
-    """Where to point for `node` under `key`: at a single value itself, at the key of anything larger or empty."""
+def find_place(key: Origin, node: Node) -> Origin:
+    """Return the place that an error about `node` points at: a single value, or else the key."""
     return node.origin if isinstance(node, Scalar) and (node.raw or node.value is not None) else key
 
 
-def dotted(path: KeyPath) -> str:
-    """`optimizer.rules.0.match`."""
+def join_path(path: KeyPath) -> str:
+    """Join the steps of a path, as in `optimizer.rules.0.match`."""
     return ".".join(map(str, path))

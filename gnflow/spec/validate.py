@@ -1,4 +1,4 @@
-"""A tree of values to an Experiment; what pydantic finds, in plain sentences with their place."""
+"""Validate a tree of values as an Experiment, and write the errors of pydantic as sentences with their place."""
 
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -7,16 +7,28 @@ from typing import TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from gnflow.spec.base import PLAIN, Spec, listed
+from gnflow.spec.base import PLAIN, Spec, join_with_or
 from gnflow.spec.elsewhere import KIND
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.grammar import Shape, help_of, shapes, step
-from gnflow.spec.lookalikes import missing_space, named
+from gnflow.spec.grammar import Shape, find_help, list_shapes, step_into
+from gnflow.spec.lookalikes import find_missing_space, name_lookalike
 from gnflow.spec.problems import MOST, Problem
-from gnflow.spec.quantities import plain_number
-from gnflow.spec.scalar import Refused, value_of
-from gnflow.spec.suggest import for_key, for_value
-from gnflow.spec.tree import Broken, Items, KeyPath, Node, Origin, Scalar, Table, along, dotted, place_of, plain
+from gnflow.spec.quantities import parse_quantity
+from gnflow.spec.scalar import Refused, parse_scalar
+from gnflow.spec.suggest import suggest_key, suggest_value
+from gnflow.spec.tree import (
+    Broken,
+    Items,
+    KeyPath,
+    Node,
+    Origin,
+    Scalar,
+    Table,
+    find_place,
+    join_path,
+    make_plain,
+    walk,
+)
 
 # What a base file that could not be read may have held.
 _ABSENCES = {"missing", "union_tag_not_found", "gnflow"}
@@ -26,24 +38,24 @@ _SWITCHES = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "fa
 Root = TypeVar("Root", bound=Spec)
 
 
-def validated(tree: Node, problems: list[Problem], complete: bool = True) -> Experiment | None:
-    """The experiment; None, with problems appended, when there is none.
+def validate(tree: Node, problems: list[Problem], complete: bool = True) -> Experiment | None:
+    """Return the experiment; append problems and return None if the tree is invalid.
 
-    `complete` is false when a base file could not be read: then nothing is called missing.
+    If a base file could not be read, `complete` is false, and no key is reported as missing.
     """
-    return validated_as(Experiment, tree, problems, complete)
+    return validate_as(Experiment, tree, problems, complete)
 
 
-def validated_as(model: type[Root], tree: Node, problems: list[Problem], complete: bool = True) -> Root | None:
-    """The same for a file that follows another `model`."""
+def validate_as(model: type[Root], tree: Node, problems: list[Problem], complete: bool = True) -> Root | None:
+    """Validate a tree like `validate`, but as another `model`."""
     try:
-        return model.model_validate(plain(tree))
+        return model.model_validate(make_plain(tree))
     except ValidationError as error:
         found: list[tuple[bool, Problem]] = []
         for details in islice(error.errors(include_url=False, include_input=False), 2 * MOST):
-            place = _Place.of(model, tree, details["loc"])
-            if not _excused(place, details) and (complete or details["type"] not in _ABSENCES):
-                found.append((details["type"] == "missing", _problem(place, details)))
+            place = _Place.follow(model, tree, details["loc"])
+            if not _is_excused(place, details) and (complete or details["type"] not in _ABSENCES):
+                found.append((details["type"] == "missing", _make_problem(place, details)))
         misspelt = {".".join([*problem.key.split(".")[:-1], problem.suggestion or ""]) for _, problem in found}
         problems += [problem for missing, problem in found if not (missing and problem.key in misspelt)]
         return None
@@ -51,11 +63,11 @@ def validated_as(model: type[Root], tree: Node, problems: list[Problem], complet
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an error is: in the tree, and in the grammar."""
+    """The place of an error in the tree and in the grammar."""
 
     path: KeyPath
     trail: tuple[tuple[Origin, Node], ...]
-    """From the root to the value, or as far towards it as the tree goes."""
+    """The nodes from the root to the value, as far as the tree goes."""
     shape: Shape
     around: Shape
     kind: str
@@ -63,8 +75,8 @@ class _Place:
     root: type[Spec]
 
     @classmethod
-    def of(cls, root: type[Spec], tree: Node, location: tuple[str | int, ...]) -> "_Place":
-        """Follows pydantic's location, in which a union's tag stands between two keys."""
+    def follow(cls, root: type[Spec], tree: Node, location: tuple[str | int, ...]) -> "_Place":
+        """Return the place at pydantic's location, which has the tag of a union between two keys."""
         path: KeyPath = ()
         shape = around = Shape("a mapping", {"": root})
         inside = kind = ""
@@ -74,38 +86,42 @@ class _Place:
                 inside, chosen = str(part), True  # the next one is a key, though a kind may be called so too
                 continue
             path, around, kind = (*path, part), shape, inside
-            below = shapes(shape.models[inside]).get(str(part)) if inside in shape.models else step(shape, None, part)
+            below = (
+                list_shapes(shape.models[inside]).get(str(part))
+                if inside in shape.models
+                else step_into(shape, None, part)
+            )
             shape = below or Shape("", {})
             inside, chosen = next(iter(shape.models), ""), False
-        return cls(path, tuple(along(tree, path)), shape, around, kind, root)
+        return cls(path, tuple(walk(tree, path)), shape, around, kind, root)
 
     @property
     def node(self) -> Node | None:
-        """The value, if it is there; a broken one stands for all that was in it."""
+        """The node of the value, or None; a broken node stands for everything in it."""
         last = self.trail[-1][1]
         return last if len(self.trail) > len(self.path) or isinstance(last, Broken) else None
 
     @property
     def origin(self) -> Origin:
-        """The place of the value, or of what is nearest to it."""
-        return place_of(*self.trail[-1])
+        """The origin of the value, or of the nearest node above it."""
+        return find_place(*self.trail[-1])
 
-    def elsewhere(self, path: KeyPath) -> "_Place":
-        """Return another place of the same tree, or what is nearest to it if nothing is written there."""
-        return replace(self, path=path, trail=tuple(along(self.trail[0][1], path)))
+    def move_to(self, path: KeyPath) -> "_Place":
+        """Return another place of the same tree, or the nearest one above it if nothing is written there."""
+        return replace(self, path=path, trail=tuple(walk(self.trail[0][1], path)))
 
-    def beside(self, keys: tuple[str | int, ...]) -> Origin:
-        """The first of `keys`, in this value or next to it, that is written in the spec."""
+    def find_beside(self, keys: tuple[str | int, ...]) -> Origin:
+        """Return the origin of the first of `keys` that is written in this value or beside it."""
         for _, node in reversed(self.trail[-2:]):
             for key in keys:
-                _, *below = along(node, (key,))
+                _, *below = walk(node, (key,))
                 if below:
                     return below[0][0]
         return self.origin
 
 
-def _excused(place: _Place, details: ErrorDetails) -> bool:
-    """Whether the error only follows from something whose problem is already known."""
+def _is_excused(place: _Place, details: ErrorDetails) -> bool:
+    """Return whether the error only follows from another problem that is already reported."""
     kind = details["type"]
     match place.node:
         case Broken():
@@ -115,83 +131,87 @@ def _excused(place: _Place, details: ErrorDetails) -> bool:
         case Items(items=items) if kind == "too_short":  # pydantic does not count the items that are wrong
             return len(items) >= int(details["ctx"]["min_length"])
         case _:
-            return kind == "gnflow" and any(_any_broken(node) for _, node in place.trail[-2:])
+            return kind == "gnflow" and any(_holds_broken(node) for _, node in place.trail[-2:])
 
 
-def _any_broken(node: Node) -> bool:
+def _holds_broken(node: Node) -> bool:
     match node:
         case Table(entries=entries):
-            return any(_any_broken(entry.node) for entry in entries.values())
+            return any(_holds_broken(entry.node) for entry in entries.values())
         case Items(items=items):
-            return any(map(_any_broken, items))
+            return any(map(_holds_broken, items))
         case _:
             return isinstance(node, Broken)
 
 
-def _problem(place: _Place, details: ErrorDetails) -> Problem:
+def _make_problem(place: _Place, details: ErrorDetails) -> Problem:
     key = place.path[-1] if place.path else ""
-    owner = f" in `{dotted(place.path[:-1])}`" if len(place.path) > 1 else ""
+    owner = f" in `{join_path(place.path[:-1])}`" if len(place.path) > 1 else ""
     owner += f" ({place.kind})" if place.kind and len(place.around.models) > 1 else ""
     match details["type"]:
         case "missing" if isinstance(key, str):
-            purpose = " ".join(help_of(place.around.models[place.kind], key).split()).rstrip(".")
-            return _at(place, f"key `{key}` is missing{owner}: {purpose}; expected {place.shape.words}")
+            purpose = " ".join(find_help(place.around.models[place.kind], key).split()).rstrip(".")
+            return _place_problem(place, f"key `{key}` is missing{owner}: {purpose}; expected {place.shape.words}")
         case "missing":
-            return _at(place, f"expected {place.around.words}, got {_got(place.trail[-1][1])}")
+            return _place_problem(place, f"expected {place.around.words}, got {_describe(place.trail[-1][1])}")
         case "extra_forbidden" if key == "extends" and place.root is Experiment:
-            return _at(place, "`extends` is for the top of a file", place.trail[-1][0])
+            return _place_problem(place, "`extends` must be at the top of the file", place.trail[-1][0])
         case "extra_forbidden":
-            more, name = for_key(str(key), place.around, place.kind, place.root)
-            return _at(place, f"unknown key `{key}`{owner}{more}", place.trail[-1][0], name)
+            more, name = suggest_key(str(key), place.around, place.kind, place.root)
+            return _place_problem(place, f"unknown key `{key}`{owner}{more}", place.trail[-1][0], name)
         case "union_tag_not_found":
             other = next((key for key in KIND if isinstance(place.node, Table) and key in place.node.entries), None)
             more = f"; gnflow calls `{other}` `kind`" if other else ""
-            return _at(place, f"key `kind` is missing in `{dotted(place.path)}`; expected {_kinds(place.shape)}{more}")
+            return _place_problem(
+                place, f"key `kind` is missing in `{join_path(place.path)}`; expected {_list_kinds(place.shape)}{more}"
+            )
         case "union_tag_invalid":
-            return _unknown_kind(place, place.shape.kinds, place.beside(("kind",)))
+            return _report_unknown_kind(place, place.shape.kinds, place.find_beside(("kind",)))
         case "literal_error" if key == "kind":
-            return _unknown_kind(place, place.shape.choices, place.origin)
+            return _report_unknown_kind(place, place.shape.choices, place.origin)
         case "gnflow":
             context = details["ctx"]
             if elsewhere := next((at for at in context["at"] if isinstance(at, tuple)), None):
-                return _at(place.elsewhere(elsewhere), str(context["message"]))
-            return _at(place, str(context["message"]), place.beside(context["at"]))
+                return _place_problem(place.move_to(elsewhere), str(context["message"]))
+            return _place_problem(place, str(context["message"]), place.find_beside(context["at"]))
         case _:
-            return _unfit(place, details)
+            return _report_unfit(place, details)
 
 
-def _at(place: _Place, message: str, origin: Origin | None = None, suggestion: str | None = None) -> Problem:
-    return named(Problem(origin or place.origin, message, dotted(place.path), suggestion))
+def _place_problem(place: _Place, message: str, origin: Origin | None = None, suggestion: str | None = None) -> Problem:
+    return name_lookalike(Problem(origin or place.origin, message, join_path(place.path), suggestion))
 
 
-def _kinds(shape: Shape) -> str:
-    return listed([f"`{kind}`" for kind in shape.kinds])
+def _list_kinds(shape: Shape) -> str:
+    return join_with_or([f"`{kind}`" for kind in shape.kinds])
 
 
-def _unknown_kind(place: _Place, kinds: tuple[str, ...], origin: Origin) -> Problem:
+def _report_unknown_kind(place: _Place, kinds: tuple[str, ...], origin: Origin) -> Problem:
     node = place.node
     kind = node.entries["kind"].node if isinstance(node, Table) else node
     raw = kind.raw if isinstance(kind, Scalar) else ""
     if isinstance(kind, Scalar):
         origin = kind.origin
-    if kind is node and (joined := missing_space(origin)):
-        return replace(joined, key=dotted(place.path))
-    message = f"unknown kind `{raw}`; expected {listed([f'`{name}`' for name in kinds])}"
-    return _at(place, message, origin, for_value(raw, kinds) if len(kinds) > 1 else None)
+    if kind is node and (joined := find_missing_space(origin)):
+        return replace(joined, key=join_path(place.path))
+    message = f"unknown kind `{raw}`; expected {join_with_or([f'`{name}`' for name in kinds])}"
+    return _place_problem(place, message, origin, suggest_value(raw, kinds) if len(kinds) > 1 else None)
 
 
-def _unfit(place: _Place, details: ErrorDetails) -> Problem:
+def _report_unfit(place: _Place, details: ErrorDetails) -> Problem:
     node = place.node
     if not place.shape.words or node is None:
-        return _at(place, details["msg"])
-    if isinstance(node, Scalar) and place.shape.models and (joined := missing_space(node.origin)):
-        return replace(joined, key=dotted(place.path))
-    message = f"expected {place.shape.words}, got {_got(node)}{_remedy(node, place.shape)}"
+        return _place_problem(place, details["msg"])
+    if isinstance(node, Scalar) and place.shape.models and (joined := find_missing_space(node.origin)):
+        return replace(joined, key=join_path(place.path))
+    message = f"expected {place.shape.words}, got {_describe(node)}{_suggest_remedy(node, place.shape)}"
     raw = node.raw if isinstance(node, Scalar) else ""
-    return _at(place, message, suggestion=for_value(raw, place.shape.choices) if len(place.shape.choices) > 1 else None)
+    return _place_problem(
+        place, message, suggestion=suggest_value(raw, place.shape.choices) if len(place.shape.choices) > 1 else None
+    )
 
 
-def _got(node: Node) -> str:
+def _describe(node: Node) -> str:
     match node:
         case Scalar(value=None):
             return "nothing"
@@ -205,13 +225,13 @@ def _got(node: Node) -> str:
             return "a mapping"
 
 
-def _remedy(node: Node, shape: Shape) -> str:
+def _suggest_remedy(node: Node, shape: Shape) -> str:
     match node:
         case Scalar(value=str(text)) if shape.choices == ("true", "false") and text.lower() in _SWITCHES:
             return f"; write `{_SWITCHES[text.lower()]}`"
         case Scalar(value=str(text)) if "number" in shape.words and _reads_as_number(text):
             return "; remove the quotes"
-        case Scalar(value=str(text)) if "number" in shape.words and (number := _plain_number(text, shape)):
+        case Scalar(value=str(text)) if "number" in shape.words and (number := _parse_quantity(text, shape)):
             return f"; write `{number}`"
         case Scalar(value=float(value)) if "whole number" in shape.words and value.is_integer() and abs(value) < 2**53:
             return f"; write `{int(value)}`"
@@ -221,12 +241,12 @@ def _remedy(node: Node, shape: Shape) -> str:
             return ""
 
 
-def _plain_number(text: str, shape: Shape) -> str | None:
-    return plain_number(text, shape.unit, "whole number" in shape.words)
+def _parse_quantity(text: str, shape: Shape) -> str | None:
+    return parse_quantity(text, shape.unit, "whole number" in shape.words)
 
 
 def _reads_as_number(text: str) -> bool:
     try:
-        return isinstance(value_of(text), (int, float)) and text not in ("true", "false")
+        return isinstance(parse_scalar(text), (int, float)) and text not in ("true", "false")
     except Refused:
         return False

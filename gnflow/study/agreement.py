@@ -134,8 +134,8 @@ def _compare_weights(there: Path, here: Path) -> Weights | None:
 
 def _find_weights(directory: Path) -> dict[int, Path]:
     """Find the undamaged weights that a run has kept, by step."""
-    places = {checkpoint.step_of(path): path for path in checkpoint.all_in(directory / CHECKPOINTS)}
+    places = {checkpoint.read_step(path): path for path in checkpoint.list_checkpoints(directory / CHECKPOINTS)}
     steps = Run.load(directory).summary.get("steps")
-    if results.status(directory) == results.COMPLETE and isinstance(steps, int):
+    if results.read_status(directory) == results.COMPLETE and isinstance(steps, int):
         places[steps] = directory / results.MODEL
-    return {step: path / checkpoint.PARAMS for step, path in places.items() if checkpoint.damage_of(path) is None}
+    return {step: path / checkpoint.PARAMS for step, path in places.items() if checkpoint.find_damage(path) is None}

@@ -8,7 +8,7 @@ from gnflow.study.arms import Arm
 from gnflow.study.budgets import Budget, Difference, choose_headline, list_unusable
 from gnflow.study.scores import WORDS, select_numbers
 from gnflow.study.verdict import describe_tuning, warn_of_unequal_tuning
-from gnflow.track.description import leaves
+from gnflow.track.description import flatten
 
 SAME = 0.005  # nats; a smaller difference counts as none
 COARSE = 0.9  # fraction of a budget; an evaluation that had cost less says little about the budget
@@ -126,4 +126,4 @@ def _describe_other_axes(differences: Mapping[str, Difference]) -> Iterator[str]
 
 def _has_decay(arm: Arm) -> bool:
     spec = arm.runs[0].experiment.optimizer.model_dump(mode="json")
-    return any(key.endswith("schedule.kind") and value in DECAYING for key, value in leaves(spec))
+    return any(key.endswith("schedule.kind") and value in DECAYING for key, value in flatten(spec))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from gnflow.study.arms import Arm
 from gnflow.study.intervals import Interval, bootstrap_mean, compute_t_interval, run_sign_flip_test, run_t_test
 from gnflow.study.scores import METRIC, read_costs
+from gnflow.study.token_ratio import TokenRatio
 from gnflow.train.run import Run
 
 # The reference is chosen by the first of these axes that is recorded.
@@ -48,6 +49,8 @@ class Difference(NamedTuple):
     bootstrap: Interval | None
     p_value: float | None
     p_sign_flip: float | None
+    token_ratio: TokenRatio | None = None
+    """Tokens that the reference would need for the loss of the other arm; only at the end of schedules."""
 
 
 class Budget(NamedTuple):
@@ -118,10 +121,11 @@ def _measure_arm(name: str, runs: Mapping[int, Course], axis: str, amount: float
 
 def _compare_arms(arms: Sequence[BudgetResult], reference: str) -> tuple[Difference, ...]:
     mine = next(arm.losses for arm in arms if arm.arm == reference)
-    return tuple(_compare_arm(arm, mine) for arm in arms if arm.arm != reference and mine.keys() & arm.losses.keys())
+    return tuple(compare_arm(arm, mine) for arm in arms if arm.arm != reference and mine.keys() & arm.losses.keys())
 
 
-def _compare_arm(other: BudgetResult, mine: Mapping[int, float]) -> Difference:
+def compare_arm(other: BudgetResult, mine: Mapping[int, float]) -> Difference:
+    """Return the difference of an arm from the losses of the reference, over the seeds that both have."""
     seeds = tuple(sorted(mine.keys() & other.losses.keys()))
     values = [other.losses[seed] - mine[seed] for seed in seeds]
     several = len(values) > 1

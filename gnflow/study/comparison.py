@@ -5,9 +5,10 @@ from math import isfinite
 from typing import NamedTuple
 
 from gnflow.errors import SpecError
-from gnflow.study import budget_verdict, figures
+from gnflow.study import budget_verdict, end_verdict, figures
 from gnflow.study.arms import Arm, group_runs
 from gnflow.study.budgets import Budget, compare_at_budgets
+from gnflow.study.ends import compare_ends, warn
 from gnflow.study.fairness import warn_of_differences
 from gnflow.study.intervals import Interval
 from gnflow.study.load import find_objection, measure_load
@@ -15,6 +16,7 @@ from gnflow.study.profile import Profile, make_profile
 from gnflow.study.ratios import Estimate, Ratio, estimate_ratio
 from gnflow.study.results import Result, summarise_arm
 from gnflow.study.scores import COLUMNS, METRIC, WORDS
+from gnflow.study.token_ratio import TokenRatio
 from gnflow.study.verdict import describe_comparison
 from gnflow.train.run import Run
 
@@ -36,10 +38,12 @@ class Comparison(NamedTuple):
     profiles: dict[str, Profile]
     """Performance profiles by axis (WORDS); empty with one target or one arm."""
     budgets: tuple[Budget, ...]
-    """The comparison at equal budgets, by axis, if there is no target."""
+    """The comparison at equal budgets, by axis, if there is no target; at the end of schedules, by tokens alone."""
     verdict: tuple[str, ...]
     """Sentences about the headline."""
     warnings: tuple[str, ...]
+    ended: bool = False
+    """Whether arms are compared at the end of their schedules, which all spend one budget."""
 
     @property
     def headline(self) -> float | None:
@@ -79,14 +83,26 @@ class Comparison(NamedTuple):
         }
 
 
-def compare(runs: Sequence[Run], targets: Sequence[float] = (), reference: str | None = None) -> Comparison:
+def compare(
+    runs: Sequence[Run],
+    targets: Sequence[float] = (),
+    reference: str | None = None,
+    *,
+    budget: float | None = None,
+    sigma: float | None = None,
+) -> Comparison:
     """Compare runs at `targets`, else at the target that all specs share, else at equal budgets.
+
+    With a `budget` in tokens, which every run was planned for, they are compared at the end of their schedules; `sigma`
+    is then the standard deviation of that loss over seeds, if it is known.
 
     Raises SpecError if two runs have the same arm and seed, or if the reference is unknown.
     """
     compared = group_runs(runs)
     named = None if reference is None else _check_reference(reference, compared)
     downwards = tuple(sorted(set(targets) or _find_common_targets(runs), reverse=True))
+    if budget is not None:
+        return _compare_at_ends(compared, budget, named, sigma)
     noise = find_objection(compared) if len(compared) > 1 else None
     axes = [axis for axis in WORDS if axis != "seconds" or noise is None]
     if not downwards:
@@ -125,6 +141,13 @@ def _compare_at_budgets(
     said = (*budget_verdict.describe_budgets(compared, found, chosen), *silent)
     against = (*warn_of_differences(compared), *budget_verdict.warn_of_budgets(compared, found))
     return Comparison((), compared, (), chosen, (), {}, found, said, against)
+
+
+def _compare_at_ends(compared: tuple[Arm, ...], amount: float, named: str | None, sigma: float | None) -> Comparison:
+    chosen, found = compare_ends(compared, amount, named, sigma)
+    said = tuple(end_verdict.describe_ends(compared, found, chosen, sigma))
+    against = (*warn_of_differences(compared), *(warning for budget in found for warning in warn(budget)))
+    return Comparison((), compared, (), chosen, (), {}, found, said, against, True)
 
 
 def _find_common_targets(runs: Sequence[Run]) -> set[float]:
@@ -190,11 +213,16 @@ def _convert_budget(budget: Budget) -> dict[str, object]:
             for reached in budget.arms
         },
         "differences": {
-            each.other: each._asdict()
+            each.other: {name: value for name, value in each._asdict().items() if name != "token_ratio"}
             | {"interval": _convert_interval(each.interval), "bootstrap": _convert_interval(each.bootstrap)}
+            | ({"token_ratio": _convert_token_ratio(each.token_ratio)} if each.token_ratio else {})
             for each in budget.differences
         },
     }
+
+
+def _convert_token_ratio(ratio: TokenRatio) -> dict[str, object]:
+    return ratio._asdict() | {"interval": _convert_interval(ratio.interval)}
 
 
 def _convert_seeds(values: Mapping[int, float]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from gnflow.study import figures
 from gnflow.study.arms import Arm, find_start_loss, list_held_out_losses
 from gnflow.study.load import describe_device
 from gnflow.study.state import find_status
-from gnflow.track.description import leaves, origin
+from gnflow.track.description import find_text, flatten, read_json
 from gnflow.train.run import Run
 
 # Parts of a spec that should be the same in a comparison of methods.
@@ -81,7 +81,7 @@ def _find_early_stops(arms: Sequence[Arm], targets: Sequence[float]) -> Iterator
 
 
 def _select_shared(run: Run) -> dict[str, str]:
-    everything = dict(leaves(run.experiment.model_dump(mode="json")))
+    everything = dict(flatten(run.experiment.model_dump(mode="json")))
     wanted = (*SHARED, *(f"training.{key}" for key in SHARED_TRAINING))
     return {key: value for key, value in everything.items() if any(f"{key}.".startswith(f"{w}.") for w in wanted)}
 
@@ -91,7 +91,9 @@ def _collect_facts(runs: Sequence[Run]) -> dict[str, list[str]]:
     return {
         "the tokens that one step solves on": [str(_dig(run.plan, "step", "tokens/solve")) for run in runs],
         "the steps from one evaluation to the next, as planned": [_find_period(run) for run in runs],
-        "the data that was prepared": [str(origin(run.directory, "digests", "data"))[:12] for run in runs],
+        "the data that was prepared": [
+            str(find_text(read_json(run.directory / "provenance.json"), "digests", "data"))[:12] for run in runs
+        ],
         f"the device{SECONDS_ONLY}": [describe_device(run) for run in runs],
         f"the attention kernel{SECONDS_ONLY}": [str(run.plan.get("attention")) for run in runs],
         "whether blocks are recomputed to save memory (matters for seconds and FLOPs only)": [
@@ -111,6 +113,10 @@ def _group_by_arm(arms: Sequence[Arm], values: Sequence[str]) -> tuple[list[str]
         names += [arm.name] if agree else arm.labels
         found += theirs[:1] if agree else theirs
     return names, found
+
+
+def _find_data_digest(run: Run) -> str:
+    return str(find_text(read_json(run.directory / "provenance.json"), "digests", "data"))
 
 
 def _find_period(run: Run) -> str:

@@ -1,12 +1,13 @@
 """Format numbers for readers: `1.44M`, `2.6e+13`, `3 min 20 s`, `5.4x`, and a curve in one line."""
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, floor, log10
 
 BARS = "▁▂▃▄▅▆▇█"
 LETTERS = "_.:-=+*#"
 """The bars of a terminal that has no others."""
 MISSING = "-"
+UNITS = ("", "k", "M", "G", "T", "P", "E")
 
 
 def format_count(value: float | None) -> str:
@@ -18,6 +19,27 @@ def format_count(value: float | None) -> str:
             if value >= 0.9995 * size:
                 return f"{value / size:.3g}{letter}"
     return f"{value:.3g}"
+
+
+def choose_unit(values: Sequence[float]) -> tuple[float, str]:
+    """Return one unit for a column of counts, by their geometric mean: `(1e9, "G")`; `(1.0, "")` for small ones."""
+    logs = [log10(value) for value in values if value > 0]
+    thousands = min(max(int(sum(logs) / len(logs) // 3), 0), len(UNITS) - 1) if logs else 0
+    return 1000.0**thousands, UNITS[thousands]
+
+
+def choose_time_unit(values: Sequence[float]) -> tuple[float, str]:
+    """Return one unit for a column of seconds, by the largest: `(1.0, "s")`, `(60.0, "min")` or `(3600.0, "h")`."""
+    longest = max(values, default=0.0)
+    return (1.0, "s") if longest < 600 else (60.0, "min") if longest < 36_000 else (3600.0, "h")
+
+
+def format_digits(value: float) -> str:
+    """Format a number with three digits and without an exponent: `0.275`, `2.82`, `12.0`, `4,120`."""
+    if value == 0 or abs(value) >= 999.5:
+        return f"{value:,.0f}"
+    places = max(0, 2 - floor(log10(abs(value))))
+    return f"{value:.{places}f}"
 
 
 def format_duration(seconds: float | None) -> str:

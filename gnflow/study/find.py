@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from gnflow.errors import EnvironmentProblem, GnflowError, SpecError
 from gnflow.secrets import hide_secrets
-from gnflow.spec.suggest import nearest
-from gnflow.train.run import Run, located
+from gnflow.spec.suggest import find_nearest
+from gnflow.train.run import Run, find_run
 from gnflow.workspace import Workspace
 
 
@@ -34,11 +34,11 @@ class ReadRuns(NamedTuple):
 
 def find(run: Path) -> Run:
     """Find a run by its directory or its name under `runs/` of the project. Raises NoRun with the most similar name."""
-    if (directory := located(run)) is not None:
+    if (directory := find_run(run)) is not None:
         return Run.load(directory)
     runs = Workspace.find(Path.cwd()).runs
     names = [directory.relative_to(runs).as_posix() for directory in list_runs(runs)]
-    near = nearest(run.as_posix().removeprefix("runs/"), names)
+    near = find_nearest(run.as_posix().removeprefix("runs/"), names)
     hint = f"; did you mean `{near}`?" if near else f"; the runs here: {', '.join(names) or 'none'}"
     raise NoRun(f"there is no run `{run}`{hint}")
 

@@ -3,6 +3,7 @@
     t          mean +- t(0.975, n - 1) s / sqrt(n): exact for normal values, whatever n
     bootstrap  2.5 and 97.5 % of the mean of n values drawn with replacement: needs no normality, but never leaves the
                range of the values: with n of a symmetric kind it misses their centre at least once in 2^(n - 1) times
+    z          normal, with the standard deviation over seeds known from elsewhere instead of estimated
     sign flip  share of the 2^n patterns of signs whose mean is at least as far from 0
 
 A value may be known only to lie between two bounds, which may be infinite. The lower end of an interval is then that of
@@ -56,6 +57,17 @@ def run_sign_flip_test(values: Sequence[float]) -> float:
         (np.asarray(values),), np.mean, permutation_type="samples", n_resamples=RESAMPLES, rng=np.random.default_rng(0)
     )
     return float(flipped.pvalue)
+
+
+def compute_z_interval(mean: float, error: float) -> Interval:
+    """Return the 95 % interval of a mean whose standard error is known: mean -+ 1.96 error."""
+    half = float(stats.norm.ppf((1 + LEVEL) / 2)) * error
+    return Interval(mean - half, mean + half)
+
+
+def run_z_test(mean: float, error: float) -> float:
+    """Return the two-sided p-value of the mean being 0, if its standard error is known."""
+    return float(2 * stats.norm.sf(abs(mean) / error))
 
 
 def _compute_mean(values: Sequence[float]) -> float:

@@ -2,20 +2,19 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
-from gnflow.track import description
+from gnflow.track.description import Description, find_text
 
 LONGEST_DIGEST = 36  # MLflow's limit: the first 36 of SHA-256's 64 characters
 CONTEXT = "mlflow.data.context"
 
 
-def datasets(directory: Path) -> list[DatasetInput]:
+def list_datasets(about: Description) -> list[DatasetInput]:
     """Return the datasets of a run; empty before its provenance is written. MLflow keeps each dataset once."""
-    digest = description.origin(directory, "digests", "data")
-    data = description.specification(directory).get("data")
+    digest = find_text(about.provenance, "digests", "data")
+    data = about.spec.get("data")
     source = data.get("source") if isinstance(data, Mapping) else None
     if digest is None or not isinstance(source, Mapping):
         return []

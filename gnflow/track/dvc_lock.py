@@ -23,7 +23,7 @@ class Entry(NamedTuple):
     """The SHA-256 of the entry as canonical JSON."""
 
 
-def entry(directory: Path) -> Entry | None:
+def find_entry(directory: Path) -> Entry | None:
     """Find the stage whose outputs include the current summary of this run; None before DVC has written it."""
     summary = (directory / "summary.json").resolve()
     try:
@@ -32,15 +32,15 @@ def entry(directory: Path) -> Entry | None:
         return None
     root = Workspace.find_for_run(directory).root
     for lock in (root / NAME, *sorted(root.glob(f"pipelines/*/{NAME}"))):
-        for name, stage in _stages(lock):
+        for name, stage in _read_stages(lock):
             # Paths are relative to the folder of the lock, or to the root if the stage has a `wdir`.
-            held = [(base / out["path"]).resolve() for base in (root, lock.parent) for out in _outputs(stage, md5)]
+            held = [(base / out["path"]).resolve() for base in (root, lock.parent) for out in _find_outputs(stage, md5)]
             if summary in held:
                 return Entry(f"{lock.relative_to(root)}:{name}", digest(stage))
     return None
 
 
-def _stages(lock: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
+def _read_stages(lock: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
     try:
         tree = YAML(typ="safe", pure=True).load(lock)
     except (OSError, ValueError, YAMLError):  # the lock file of another study may be damaged
@@ -51,7 +51,7 @@ def _stages(lock: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
             yield name, stage
 
 
-def _outputs(stage: Mapping[str, object], md5: str) -> list[Mapping[str, str]]:
+def _find_outputs(stage: Mapping[str, object], md5: str) -> list[Mapping[str, str]]:
     outputs = stage.get("outs")
     listed = [out for out in outputs if isinstance(out, Mapping)] if isinstance(outputs, list) else []
     return [out for out in listed if out.get("md5") == md5 and "path" in out]

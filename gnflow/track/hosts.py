@@ -11,7 +11,7 @@ PRIVATE = ("192.168.*", "10.*", *(f"172.{part}.*" for part in range(16, 32)))  #
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server on this address can be reached only from this machine."""
+    """Return whether a server on this address can be reached only from this machine."""
     if host == "localhost":
         return True
     with suppress(ValueError):
@@ -19,17 +19,17 @@ def is_loopback(host: str) -> bool:
     return False
 
 
-def names(host: str, allowed: Sequence[str] = ()) -> list[str]:
+def list_names(host: str, allowed: Sequence[str] = ()) -> list[str]:
     """List the known names of this machine, the address that is served on, and the `allowed` names."""
-    own = [] if is_loopback(host) else [*_own(), *([] if host in EVERY else [_bracketed(host)])]
+    own = [] if is_loopback(host) else [*_find_own_names(), *([] if host in EVERY else [_bracket(host)])]
     return list(dict.fromkeys([*LOCAL, *own, *allowed]))
 
 
-def settings(host: str, allowed: Sequence[str] = ()) -> dict[str, str]:
+def make_settings(host: str, allowed: Sequence[str] = ()) -> dict[str, str]:
     """Return the variables for MLflow's server; empty if only this machine can reach it, which is MLflow's default."""
     if is_loopback(host) and not allowed:
         return {}
-    known = names(host, allowed)
+    known = list_names(host, allowed)
     # Both with and without a port, since a tunnel changes the port. In a pattern, `[` would begin a set of characters.
     forms = [form for name in known for form in (name, f"{name.replace('[', '[[]')}:*")]
     return {
@@ -41,23 +41,23 @@ def settings(host: str, allowed: Sequence[str] = ()) -> dict[str, str]:
     }
 
 
-def _own() -> Iterator[str]:
+def _find_own_names() -> Iterator[str]:
     """Return the host name, the full name, and the addresses that they resolve to."""
     name = socket.gethostname()
     yield from (name.lower(), socket.getfqdn().lower())
     with suppress(OSError):
         for family, _, _, _, place in socket.getaddrinfo(name, None):
             if family in (socket.AF_INET, socket.AF_INET6):
-                yield _bracketed(str(place[0]).partition("%")[0])
-    yield from _outward()
+                yield _bracket(str(place[0]).partition("%")[0])
+    yield from _find_outward_address()
 
 
-def _outward() -> Iterator[str]:
+def _find_outward_address() -> Iterator[str]:
     """Return the address by which others see this machine. Choosing a route sends nothing."""
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))  # an address that is reserved for documentation
         yield str(probe.getsockname()[0])
 
 
-def _bracketed(host: str) -> str:
+def _bracket(host: str) -> str:
     return f"[{host}]" if ":" in host else host

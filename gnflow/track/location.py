@@ -29,12 +29,12 @@ SETTINGS = {
 }
 
 
-def tracking_uri(workspace: Workspace) -> str:
+def find_tracking_uri(workspace: Workspace) -> str:
     """Return `MLFLOW_TRACKING_URI`, or else the address of the database of the project."""
-    return os.environ.get(VARIABLE, "").strip() or address(workspace.mlflow / DATABASE)
+    return os.environ.get(VARIABLE, "").strip() or make_uri(workspace.mlflow / DATABASE)
 
 
-def address(file: Path) -> str:
+def make_uri(file: Path) -> str:
     """Return the URI of an sqlite store. `%`, `?` and `#` are escaped, so that a directory may have any name.
 
     For a plain `sqlite:` URI, MLflow makes the parent directories itself and does not unescape the name.
@@ -43,21 +43,21 @@ def address(file: Path) -> str:
     return f"{'sqlite' if escaped == str(file) else 'sqlite+pysqlite'}:///{escaped}"
 
 
-def database(uri: str) -> Path | None:
+def find_database(uri: str) -> Path | None:
     """Return the file of an sqlite store."""
     found = SQLITE.match(uri)
     return Path(unquote(found["file"])).absolute() if found else None
 
 
-def beside(database: Path) -> Path:
+def find_artifacts(database: Path) -> Path:
     """Return the directory in which an sqlite store keeps artifacts."""
     return database.parent / "artifacts"
 
 
-def artifacts(uri: str) -> str | None:
+def make_artifacts_uri(uri: str) -> str | None:
     """Return that directory as a URI. A store that is not an sqlite file chooses its own place."""
-    file = database(uri)
-    return beside(file).as_uri() if file else None
+    file = find_database(uri)
+    return find_artifacts(file).as_uri() if file else None
 
 
 def settle_environment() -> None:
@@ -65,21 +65,21 @@ def settle_environment() -> None:
 
     Servers on this machine are asked directly, without a proxy.
     """
-    for name, value in {**SETTINGS, **without_proxy(os.environ)}.items():
+    for name, value in {**SETTINGS, **exempt_from_proxy(os.environ)}.items():
         if name in NO_PROXY:
             os.environ[name] = value
         else:
             os.environ.setdefault(name, value)
 
 
-def without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+def exempt_from_proxy(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that list hosts without a proxy, with this machine added."""
     named = {name: environment.get(name, "") for name in NO_PROXY}
     either = next((value for value in named.values() if value), "")
-    return {name: _extended(value or either) for name, value in named.items()}
+    return {name: _add_loopback(value or either) for name, value in named.items()}
 
 
-def _extended(hosts: str) -> str:
+def _add_loopback(hosts: str) -> str:
     known = [host for host in (part.strip() for part in hosts.split(",")) if host]
     return hosts if "*" in known else ",".join(dict.fromkeys([*known, *LOOPBACK]))
 

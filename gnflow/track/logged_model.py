@@ -23,7 +23,7 @@ FILES = "data"  # name of the folder in the uploaded model that holds the direct
 
 def log_model(directory: Path, run_id: str, client: MlflowClient) -> None:
     """Upload `model/` unless MLflow has these weights of this run. An interrupted upload is repeated."""
-    weights = _digest(directory / results.MODEL)
+    weights = _read_digest(directory / results.MODEL)
     if weights is None:
         return
     run = client.get_run(run_id)
@@ -43,15 +43,15 @@ def log_model(directory: Path, run_id: str, client: MlflowClient) -> None:
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, steps)])
 
 
-def _digest(model: Path) -> str | None:
+def _read_digest(model: Path) -> str | None:
     """Return the digest of the weights from the manifest; None if the directory is incomplete."""
-    if checkpoint.damage_of(model):
+    if checkpoint.find_damage(model):
         return None
     return str(json.loads((model / checkpoint.MANIFEST).read_bytes())["files"][checkpoint.PARAMS]["sha256"])
 
 
 def _describe(directory: Path, model: LoggedModel, client: MlflowClient) -> None:
-    described = Model(signature=_signature(directory), model_id=model.model_id, run_id=model.source_run_id)
+    described = Model(signature=_make_signature(directory), model_id=model.model_id, run_id=model.source_run_id)
     described.add_flavor("python_function", loader_module=LOADER, data=FILES, python_version=platform.python_version())
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -61,7 +61,7 @@ def _describe(directory: Path, model: LoggedModel, client: MlflowClient) -> None
         client.log_model_artifacts(model.model_id, str(folder))
 
 
-def _signature(directory: Path) -> ModelSignature:
+def _make_signature(directory: Path) -> ModelSignature:
     data = load(directory / results.EXPERIMENT).experiment.data
     ids = TensorSpec(np.dtype("int64"), (-1, data.context, *data.token_shape))
     logits = TensorSpec(np.dtype("float32"), (-1, data.context, data.vocabulary))

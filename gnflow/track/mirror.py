@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 from gnflow.errors import EnvironmentProblem, Interrupted, Preempted, walk_causes
 from gnflow.secrets import hide_secrets
 from gnflow.track import description, location, tail
-from gnflow.train.journal import JOURNAL, Record, first_line
+from gnflow.train.journal import JOURNAL, Record, read_first_line
 from gnflow.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -32,15 +32,15 @@ HURRIED_FLUSH = 5.0  # the same if the store does not answer or the run was stop
 
 
 class StoreAway(EnvironmentProblem):
-    """The store does not answer, for any run."""
+    """An error that means that the store does not answer, for any run."""
 
 
-def _to_stderr(message: str) -> None:
+def _print_to_stderr(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
 class Mirror:
-    """Observer of a run. Its thread reads the journal from disk, and records that it is told of only wake it.
+    """An observer of a run. Its thread reads the journal from disk; the records that it hears only wake it.
 
     Errors of MLflow are never raised here; `report` gets a sentence about them.
     """
@@ -50,11 +50,11 @@ class Mirror:
         directory: Path,
         workspace: Workspace,
         *,
-        report: Callable[[str], None] = _to_stderr,
+        report: Callable[[str], None] = _print_to_stderr,
     ) -> None:
         self.directory = directory
         self.problem: str | None = None
-        self._uri = location.tracking_uri(workspace)
+        self._uri = location.find_tracking_uri(workspace)
         self._shown = f"MLflow at {hide_secrets(self._uri)}"
         self._report = report
         self._heard = 0
@@ -62,7 +62,7 @@ class Mirror:
         self._wake, self._closing, self._abandoned, self._done = (threading.Event() for _ in range(4))
         self._thread = threading.Thread(target=self._live, name="gnflow-mirror", daemon=True)
 
-    def recorded(self, record: Record) -> None:
+    def hear(self, record: Record) -> None:
         """Wake the thread, since there is something new in the journal."""
         self._heard += 1
         self._wake.set()
@@ -108,7 +108,7 @@ class Mirror:
             if not self._heard or self._follow():
                 self._done.set()
         except Exception as error:
-            self.problem = _reason(error)
+            self.problem = _find_reason(error)
 
     def _await_the_first_step(self) -> None:
         # Importing MLflow takes seconds of CPU time, which the compilation of the first step needs first.
@@ -128,8 +128,8 @@ class Mirror:
             closing = self._closing.is_set()  # checked before reading, so that the last reading misses nothing
             self._wake.clear()
             try:
-                system = system or _system(self.directory)
-                if system and (closing or system.due()):
+                system = system or _make_system(self.directory)
+                if system and (closing or system.is_due()):
                     system.sample()
                 link = link or self._attach()
                 if link and not link.is_current():
@@ -144,7 +144,7 @@ class Mirror:
                 self._wake.wait(LOOK)
             except Exception as error:
                 hopeless = _is_hopeless(error)
-                self._complain(_reason(error), "does not take the run" if hopeless else "does not answer")
+                self._complain(_find_reason(error), "does not accept the run" if hopeless else "does not answer")
                 if closing and hopeless:
                     return False
                 link = None
@@ -166,8 +166,8 @@ class Mirror:
         link.upload_new()
 
     def _finish(self, link: "Link | None") -> bool:
-        if link and (problem := finish(link, self._ended or description.status(self.directory, "FINISHED"))):
-            self._tell(f"{self._shown} has the run, but not all of its files ({_reason(problem)}).")
+        if link and (problem := finish(link, self._ended or description.read_status(self.directory, "FINISHED"))):
+            self._tell(f"{self._shown} has the run, but not all of its files ({_find_reason(problem)}).")
         return True
 
     def _complain(self, reason: str, what: str) -> None:
@@ -177,14 +177,14 @@ class Mirror:
 
 
 def finish(link: "Link", status: str) -> Exception | None:
-    """Store the files of the run, its status and its weights. Returns errors of storing."""
+    """Store the files of the run, its status and its weights. Return errors of storing."""
     problem = link.upload()
-    link.finish(status, tail.span(link.directory)[1])
+    link.finish(status, tail.read_span(link.directory)[1])
     return link.upload_model() or problem
 
 
 def replay(directory: Path, workspace: Workspace | None = None) -> str:
-    """Send everything that MLflow lacks of a run directory. Returns the id of the MLflow run.
+    """Send everything that MLflow lacks of a run directory. Return the id of the MLflow run.
 
     Without the file `mlflow.json` in the directory everything is sent again, which changes nothing that MLflow has.
     Raises EnvironmentProblem if there is nothing to mirror, or no store.
@@ -193,28 +193,28 @@ def replay(directory: Path, workspace: Workspace | None = None) -> str:
     location.settle_environment()
     from gnflow.track.link import Link
 
-    uri = location.tracking_uri(workspace or Workspace.find_for_run(directory))
+    uri = location.find_tracking_uri(workspace or Workspace.find_for_run(directory))
     try:
         link = Link.attach(directory, uri, running=False)
         while link and link.advance():
             pass
-        problem = finish(link, description.status(directory, "KILLED")) if link else None
+        problem = finish(link, description.read_status(directory, "KILLED")) if link else None
         if problem is not None:
             raise problem
     except EnvironmentProblem as problem:
         raise EnvironmentProblem(f"{directory} cannot be mirrored: {problem}") from problem
     except Exception as error:
         kind = StoreAway if any(isinstance(cause, AWAY) for cause in walk_causes(error)) else EnvironmentProblem
-        raise kind(f"MLflow at {hide_secrets(uri)} did not take {directory}: {_reason(error)}") from error
+        raise kind(f"MLflow at {hide_secrets(uri)} did not accept {directory}: {_find_reason(error)}") from error
     if link is None:
         raise EnvironmentProblem(f"There is nothing to mirror: {directory / JOURNAL} has no record yet.")
     return link.run_id
 
 
-def _system(directory: Path) -> "System | None":
+def _make_system(directory: Path) -> "System | None":
     from gnflow.track.system import System
 
-    return System(tail.span(directory)[0]) if first_line(directory / JOURNAL) else None
+    return System(tail.read_span(directory)[0]) if read_first_line(directory / JOURNAL) else None
 
 
 def _is_hopeless(error: Exception) -> bool:
@@ -225,7 +225,7 @@ def _is_hopeless(error: Exception) -> bool:
     return store.is_hopeless(error)
 
 
-def _reason(error: Exception) -> str:
+def _find_reason(error: Exception) -> str:
     """Return the innermost error of the operating system or, if there is none, the first line of the error."""
     found = ""
     for cause in walk_causes(error):

@@ -28,15 +28,15 @@ class Logits(NamedTuple):
     def predict(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Compute logits (rows, time, vocabulary) of the token after each of the ids (rows, time[, channels])."""
         with torch.no_grad():
-            logits: NDArray[np.float32] = self.network.logits(self.params, torch.as_tensor(ids)).numpy()
+            logits: NDArray[np.float32] = self.network.compute_logits(self.params, torch.as_tensor(ids)).numpy()
         return logits
 
 
 def _load_pyfunc(path: str) -> Logits:
     """Load the model. Raises DiskProblem if a file does not match its digest."""
     directory = Path(path)
-    if problem := checkpoint.damage_of(directory):
+    if problem := checkpoint.find_damage(directory):
         raise DiskProblem(f"{directory}: {problem}")
     experiment = load(directory / results.EXPERIMENT).experiment
-    network = build.model(experiment, build.choose_kernel(experiment))
+    network = build.build_model(experiment, build.choose_kernel(experiment))
     return Logits(network, load_file(directory / checkpoint.PARAMS))

@@ -31,9 +31,7 @@ _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @contextmanager
-def serving(
-    uri: str, host: str, port: int, log: Path, allowed: Sequence[str] = ()
-) -> Iterator[subprocess.Popen[bytes]]:
+def serve(uri: str, host: str, port: int, log: Path, allowed: Sequence[str] = ()) -> Iterator[subprocess.Popen[bytes]]:
     """Run MLflow's server on the store `uri` until the block ends, and then stop it with all its processes.
 
     `allowed` are further names by which browsers may address this machine. Raises EnvironmentProblem if the port is
@@ -44,10 +42,10 @@ def serving(
     _make_ready(uri)
     command = [sys.executable, "-P", "-m", "mlflow", "server"]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
-    if place := location.artifacts(uri):
+    if place := location.make_artifacts_uri(uri):
         command += ["--default-artifact-root", place, "--artifacts-destination", place]
-    environment = location.SETTINGS | SETTINGS | hosts.settings(host, allowed) | dict(os.environ)
-    environment |= location.without_proxy(os.environ)
+    environment = location.SETTINGS | SETTINGS | hosts.make_settings(host, allowed) | dict(os.environ)
+    environment |= location.exempt_from_proxy(os.environ)
     # The environment is used because every user of the machine may read the arguments.
     environment["MLFLOW_BACKEND_STORE_URI"] = uri
     with log.open("wb") as output:
@@ -62,7 +60,7 @@ def serving(
 
 
 def _make_ready(uri: str) -> None:
-    file = location.database(uri)
+    file = location.find_database(uri)
     if file is None:
         return
     try:
@@ -71,24 +69,24 @@ def _make_ready(uri: str) -> None:
         else:
             from gnflow.track import store  # the new process imports MLflow, which takes seconds
 
-            store.make(file)
+            store.make_store(file)
     except (OSError, sqlite3.Error) as error:
         raise EnvironmentProblem(f"The MLflow store {file} cannot be used: {error}.") from error
 
 
-def address(host: str, port: int) -> str:
+def make_address(host: str, port: int) -> str:
     """Return the address to type into a browser on this machine."""
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{shown}:{port}"
 
 
-def charts(host: str, port: int) -> dict[str, str]:
+def find_charts(host: str, port: int) -> dict[str, str]:
     """Return the address of the charts of each experiment, which MLflow's front page does not show."""
-    question = f"{address(host, port)}/api/2.0/mlflow/experiments/search?max_results=50"
+    question = f"{make_address(host, port)}/api/2.0/mlflow/experiments/search?max_results=50"
     with _direct.open(question, timeout=30) as answer:
         found = json.load(answer).get("experiments", [])
     return {
-        str(experiment["name"]): f"{address(host, port)}/#/experiments/{experiment['experiment_id']}/runs?{CHARTS}"
+        str(experiment["name"]): f"{make_address(host, port)}/#/experiments/{experiment['experiment_id']}/runs?{CHARTS}"
         for experiment in found
         if experiment["experiment_id"] != "0"
     }
@@ -111,11 +109,11 @@ def _await(process: subprocess.Popen[bytes], host: str, port: int, log: Path) ->
     while time.monotonic() < give_up:
         if process.poll() is not None:
             last = hide_secrets("\n".join(log.read_text(errors="replace").strip().splitlines()[-3:]))
-            raise EnvironmentProblem(f"MLflow's server stopped at once:\n{last}\nAll it said is in {log}.")
-        with suppress(OSError), _direct.open(f"{address(host, port)}/health", timeout=5):
+            raise EnvironmentProblem(f"MLflow's server stopped at once:\n{last}\nIts whole output is in {log}.")
+        with suppress(OSError), _direct.open(f"{make_address(host, port)}/health", timeout=5):
             return
         time.sleep(0.2)
-    raise EnvironmentProblem(f"MLflow's server did not answer within {PATIENCE:g} s; what it said is in {log}.")
+    raise EnvironmentProblem(f"MLflow's server did not answer within {PATIENCE:g} s; its output is in {log}.")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

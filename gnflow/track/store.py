@@ -25,17 +25,17 @@ CONTENDED = {"BAD_REQUEST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS"
 ATTEMPTS = 10
 
 
-def opened(uri: str) -> MlflowClient:
+def open_client(uri: str) -> MlflowClient:
     """Open a client of the store, after making the store if needed and repairing the addresses of its artifacts."""
-    if file := location.database(uri):
-        make(file)
+    if file := location.find_database(uri):
+        make_store(file)
         if relocation.settle(file):
             # MLflow caches where it has found the artifacts of a run.
             getattr(utils, "_artifact_repos_cache", {}).clear()
     return MlflowClient(tracking_uri=uri)
 
 
-def make(file: Path) -> None:
+def make_store(file: Path) -> None:
     """Make an sqlite store that is complete or absent.
 
     MLflow builds its tables in many steps when a store is first used. Two processes at the same time, or one that is
@@ -50,13 +50,13 @@ def make(file: Path) -> None:
         partial = file.with_name(f".{file.name}.partial")
         for rest in file.parent.glob(f"{partial.name}*"):
             rest.unlink()
-        MlflowClient(tracking_uri=location.address(partial)).search_experiments(max_results=1)
+        MlflowClient(tracking_uri=location.make_uri(partial)).search_experiments(max_results=1)
         # MLflow's default experiment would store its artifacts below the current directory.
-        relocation.rebase(partial, (Path.cwd() / "mlruns").as_posix(), location.beside(file).as_uri())
+        relocation.rebase(partial, (Path.cwd() / "mlruns").as_posix(), location.find_artifacts(file).as_uri())
         partial.replace(file)
 
 
-def experiment(name: str, client: MlflowClient, uri: str) -> str:
+def ensure_experiment(name: str, client: MlflowClient, uri: str) -> str:
     """Return the id of an MLflow experiment. Raises EnvironmentProblem if it was deleted, as it then keeps its name."""
 
     def get_or_create() -> str:
@@ -68,19 +68,19 @@ def experiment(name: str, client: MlflowClient, uri: str) -> str:
                 f"mlflow experiments restore --experiment-id {found.experiment_id}`, "
                 "or give `tracking.experiment` another name"
             )
-        return str(found.experiment_id if found else client.create_experiment(name, location.artifacts(uri)))
+        return str(found.experiment_id if found else client.create_experiment(name, location.make_artifacts_uri(uri)))
 
-    return again(get_or_create)
+    return repeat(get_or_create)
 
 
 def is_hopeless(error: Exception) -> bool:
-    """Whether the same attempt would fail again until the user changes something."""
+    """Return whether the same attempt would fail again until the user changes something."""
     return isinstance(error, EnvironmentProblem | ImportError) or (
         isinstance(error, MlflowException) and error.error_code in HOPELESS
     )
 
 
-def again(action: Callable[[], Item]) -> Item:
+def repeat(action: Callable[[], Item]) -> Item:
     """Repeat an action that first looks and then writes until it succeeds, and return its result.
 
     In MLflow this is not one transaction, so another process may write in between: the same dataset, or the end of the
@@ -95,18 +95,18 @@ def again(action: Callable[[], Item]) -> Item:
     return action()
 
 
-def known_as(identity: str, experiment: str, client: MlflowClient) -> list[Run]:
+def find_runs(identity: str, experiment: str, client: MlflowClient) -> list[Run]:
     """Find the runs that have this identity, the oldest first. Runs that were deleted in MLflow are ignored."""
-    runs = _tagged(description.IDENTITY, identity, experiment, client)
+    runs = _find_tagged(description.IDENTITY, identity, experiment, client)
     return sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
 
 
-def children(parent: str, experiment: str, client: MlflowClient) -> list[Run]:
+def find_children(parent: str, experiment: str, client: MlflowClient) -> list[Run]:
     """Find the runs that are nested under a run."""
-    return _tagged(PARENT, parent, experiment, client)
+    return _find_tagged(PARENT, parent, experiment, client)
 
 
-def _tagged(key: str, value: str, experiment: str, client: MlflowClient) -> list[Run]:
+def _find_tagged(key: str, value: str, experiment: str, client: MlflowClient) -> list[Run]:
     runs: list[Run] = []
     token = None
     while True:
@@ -117,12 +117,12 @@ def _tagged(key: str, value: str, experiment: str, client: MlflowClient) -> list
             return runs
 
 
-def milliseconds(time: float) -> int:
+def to_milliseconds(time: float) -> int:
     """Convert Unix seconds to the milliseconds that MLflow uses."""
     return round(time * 1000)
 
 
-def groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def split_into_groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Divide items into groups of at most `size`."""
     rest = iter(items)
     while group := list(islice(rest, size)):

@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 from gnflow.track import description, store
 
 
-def parent(study: str, experiment: str, began: int, client: MlflowClient) -> str:
+def ensure_parent(study: str, experiment: str, began: int, client: MlflowClient) -> str:
     """Return the id of the MLflow run of a study, and make it if there is none (`began` in milliseconds).
 
     MLflow allows several runs for one study, so runs that begin at the same time may each make one. The next run that
@@ -16,22 +16,22 @@ def parent(study: str, experiment: str, began: int, client: MlflowClient) -> str
     duplicates that are missed at the beginning are found at the end.
     """
     identity = hashlib.sha256(f"study/{study}".encode()).hexdigest()[:32]
-    found = store.known_as(identity, experiment, client)
+    found = store.find_runs(identity, experiment, client)
     if not found:
         tags = {description.IDENTITY: identity, description.STUDY: study, **description.SOURCE}
         made = client.create_run(experiment, start_time=began, tags=tags, run_name=study)
-        found = store.known_as(identity, experiment, client) or [made]
+        found = store.find_runs(identity, experiment, client) or [made]
     kept, *others = (run.info.run_id for run in found)
     for other in others:
         client.delete_run(other)
-        for child in store.children(other, experiment, client):
+        for child in store.find_children(other, experiment, client):
             client.set_tag(child.info.run_id, store.PARENT, kept)
     return str(kept)
 
 
 def settle(parent: str, experiment: str, client: MlflowClient) -> None:
     """Mark a study as running while any of its runs is, and as ended when the last of them has ended."""
-    infos = [child.info for child in store.children(parent, experiment, client)]
+    infos = [child.info for child in store.find_children(parent, experiment, client)]
     if any(info.status == "RUNNING" for info in infos):
         client.update_run(parent, status="RUNNING")
     else:

@@ -31,12 +31,12 @@ class System:
     def __init__(self, began: float) -> None:
         self.waiting: deque[Metric] = deque(maxlen=KEPT)
         self._began = began
-        self._monitors = [monitor for name in MONITORS if (monitor := _monitor(name)) is not None]
+        self._monitors = [monitor for name in MONITORS if (monitor := _make_monitor(name)) is not None]
         self._measure()  # the load of a CPU is measured since the last call
         self._last = time.monotonic()
 
-    def due(self) -> bool:
-        """Whether `PERIOD` has passed since the last sample."""
+    def is_due(self) -> bool:
+        """Return whether `PERIOD` has passed since the last sample."""
         return time.monotonic() - self._last >= PERIOD
 
     def sample(self) -> None:
@@ -57,7 +57,7 @@ class System:
         return measured
 
 
-def _monitor(name: str) -> Monitor | None:
+def _make_monitor(name: str) -> Monitor | None:
     try:
         module = importlib.import_module(f"mlflow.system_metrics.metrics.{name}_monitor")
         monitor: Monitor = getattr(module, MONITORS[name])()

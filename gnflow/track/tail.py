@@ -10,13 +10,13 @@ CHUNK = 1 << 20  # number of bytes that are read at once
 
 
 class Chunk(NamedTuple):
-    """The records that were read, and where the next reading begins."""
+    """The records that were read, and the position at which the next reading begins."""
 
     steps: list[Step]
     position: int
 
 
-def span(directory: Path) -> tuple[float, float]:
+def read_span(directory: Path) -> tuple[float, float]:
     """Return when the first and the last complete record were written (in Unix seconds)."""
     with (directory / JOURNAL).open("rb") as file:
         first = file.readline()
@@ -45,10 +45,10 @@ def read(directory: Path, position: int) -> Chunk:
         if b"\n" not in data:
             data += file.readline()
     data = data[: data.rfind(b"\n") + 1]
-    return Chunk(_steps(data), position + len(data))
+    return Chunk(_parse_steps(data), position + len(data))
 
 
-def _steps(data: bytes) -> list[Step]:
+def _parse_steps(data: bytes) -> list[Step]:
     # If a step was computed again with another result, it has a second record, and the last one counts.
     steps: dict[int, Step] = {}
     for line in data.splitlines():

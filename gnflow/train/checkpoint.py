@@ -24,6 +24,7 @@ from torch import Tensor
 from gnflow import faults, trees
 from gnflow.compiler.average import Average
 from gnflow.compiler.program import State
+from gnflow.data.digests import hash_file
 from gnflow.errors import DiskProblem
 from gnflow.train import disk
 
@@ -41,31 +42,31 @@ class Found(NamedTuple):
     """Maps a step to the damage of its checkpoint."""
 
 
-def path_of(parent: Path, step: int) -> Path:
+def make_path(parent: Path, step: int) -> Path:
     """Return the path of the checkpoint of a step."""
     return parent / f"step_{step:08d}"
 
 
-def step_of(path: Path) -> int:
+def read_step(path: Path) -> int:
     """Return the step after which a checkpoint was taken."""
     return int(path.name.removeprefix("step_"))
 
 
-def all_in(parent: Path) -> list[Path]:
+def list_checkpoints(parent: Path) -> list[Path]:
     """List all checkpoints, good or damaged, in the order of steps."""
     found = parent.iterdir() if parent.is_dir() else ()
-    return sorted((path for path in found if re.fullmatch(r"step_\d{8,}", path.name)), key=step_of)
+    return sorted((path for path in found if re.fullmatch(r"step_\d{8,}", path.name)), key=read_step)
 
 
 def save(parent: Path, state: State) -> Path:
     """Write the checkpoint of `state.step`, or replace it. Raises DiskProblem; older checkpoints survive that."""
-    path = path_of(parent, state.step)
+    path = make_path(parent, state.step)
     partial = path.with_name(PARTIAL + path.name)
     tensors = {PARAMS: trees.name_tensors(state.params), OPTIMIZER: trees.name_tensors(state.optimizer)}
     about = {"format": FORMAT, "step": state.step}
     if state.average is not None:
         tensors[AVERAGE], about["averaged"] = state.average.params, state.average.steps
-    with disk.writing(path):
+    with disk.guard_write(path):
         parent.mkdir(parents=True, exist_ok=True)
         sweep(parent)
         _require_room(parent, sum(tensor.nbytes for named in tensors.values() for tensor in named.values()))
@@ -74,7 +75,7 @@ def save(parent: Path, state: State) -> Path:
             faults.pass_point("checkpoint.before_write")
             for name, named in tensors.items():
                 file = partial / name
-                save_file(_own_storage(named), file, metadata={"format": "pt"})
+                save_file(_copy_shared(named), file, metadata={"format": "pt"})
                 faults.pass_point("checkpoint.in_file", lambda: os.truncate(file, file.stat().st_size // 2))  # noqa: B023
                 file.chmod(0o644)  # safetensors makes files that only the owner may read
                 disk.sync(file)
@@ -123,18 +124,18 @@ def load(path: Path, template: State, device: torch.device) -> State:
 
 
 def count_averaged(path: Path) -> int:
-    """How many steps the average in a good checkpoint is of; 0 where there is no average, or none yet."""
+    """Return the number of steps that the average in a good checkpoint covers; 0 if there is no average yet."""
     return int(json.loads((path / STATE).read_bytes()).get("averaged", 0))
 
 
-def newest(parent: Path, usable: Callable[[int], bool] = lambda step: True, up_to: float = math.inf) -> Found:
+def find_newest(parent: Path, usable: Callable[[int], bool] = lambda step: True, up_to: float = math.inf) -> Found:
     """Find the newest checkpoint among the `usable` steps, none later than `up_to`, whose files match their digests."""
     damage: dict[int, str] = {}
-    for path in reversed(all_in(parent)):
-        step = step_of(path)
+    for path in reversed(list_checkpoints(parent)):
+        step = read_step(path)
         if step > up_to:
             continue
-        problem = damage_of(path) if usable(step) else "the journal does not reach it"
+        problem = find_damage(path) if usable(step) else "the journal does not reach it"
         if problem is None:
             return Found(path, damage)
         damage[step] = problem
@@ -144,12 +145,12 @@ def newest(parent: Path, usable: Callable[[int], bool] = lambda step: True, up_t
 def seal(directory: Path, *names: str) -> None:
     """Write the manifest with the size and SHA-256 digest of each named file. Raises DiskProblem."""
     files = {
-        name: {"bytes": (directory / name).stat().st_size, "sha256": disk.sha256(directory / name)} for name in names
+        name: {"bytes": (directory / name).stat().st_size, "sha256": hash_file(directory / name)} for name in names
     }
-    disk.write(directory / MANIFEST, _manifest(files))
+    disk.write(directory / MANIFEST, _format_manifest(files))
 
 
-def damage_of(directory: Path) -> str | None:
+def find_damage(directory: Path) -> str | None:
     """Describe the damage of a sealed directory and name the file; None if every file matches the manifest."""
     try:
         content = (directory / MANIFEST).read_bytes()
@@ -157,7 +158,7 @@ def damage_of(directory: Path) -> str | None:
         files = {str(name): (entry["bytes"], entry["sha256"]) for name, entry in named.items()}
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} is missing or cannot be read"
-    if content != _manifest(named):
+    if content != _format_manifest(named):
         return f"{MANIFEST} is not as it was written"
     for name, (size, digest) in files.items():
         file = directory / name
@@ -165,19 +166,19 @@ def damage_of(directory: Path) -> str | None:
             return f"{name} is missing"
         if file.stat().st_size != size:
             return f"{name} has {file.stat().st_size:,} bytes, not {size:,}"
-        if disk.sha256(file) != digest:
+        if hash_file(file) != digest:
             return f"{name} does not match its SHA-256 digest"
     return None
 
 
-def _manifest(files: Mapping[str, object]) -> bytes:
+def _format_manifest(files: Mapping[str, object]) -> bytes:
     return (json.dumps({"format": FORMAT, "files": files}, indent=2) + "\n").encode()
 
 
 def prune(parent: Path, newest_step: int, kept: Callable[[int], bool]) -> None:
     """Remove temporary checkpoints (those not `kept`) that are older than the newest. Kept ones are never removed."""
-    for path in all_in(parent):
-        if step_of(path) < newest_step and not kept(step_of(path)):
+    for path in list_checkpoints(parent):
+        if read_step(path) < newest_step and not kept(read_step(path)):
             doomed = path.with_name(PARTIAL + path.name)
             path.rename(doomed)
             faults.pass_point("checkpoint.in_prune")
@@ -190,7 +191,7 @@ def sweep(parent: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _own_storage(named: dict[str, Tensor]) -> dict[str, Tensor]:
+def _copy_shared(named: dict[str, Tensor]) -> dict[str, Tensor]:
     """Move tensors to the CPU, contiguous. Those that share memory are copied, since safetensors refuses them."""
     seen: set[int] = set()
     stored: dict[str, Tensor] = {}
@@ -218,4 +219,7 @@ def _require_room(parent: Path, size: int) -> None:
     free = shutil.disk_usage(parent).free
     needed = size + (1 << 16)
     if free < needed:
-        raise DiskProblem(f"a checkpoint needs {needed:,} bytes, {parent} has {free:,} left; earlier ones are safe")
+        raise DiskProblem(
+            f"a checkpoint needs {needed:,} bytes, but {parent} has only {free:,} left. Earlier checkpoints are safe; "
+            "free some space, and the same command resumes"
+        )

@@ -32,20 +32,20 @@ class Clock:
     """A clock that starts when it is made."""
 
     def __init__(self, compiled: float) -> None:
-        """`compiled` is the number of seconds spent on compilation so far."""
-        self._compiled, self._busy = compiled, _busy()
+        """Start the clock. `compiled` is the number of seconds spent on compilation so far."""
+        self._compiled, self._busy = compiled, _read_busy_seconds()
         self._cpu, self._start = time.process_time(), time.perf_counter()
 
-    def taken(self, compiled: float) -> Taken:
+    def measure(self, compiled: float) -> Taken:
         """Return the time since the clock started; `compiled` is the number of seconds spent on compilation by now."""
-        seconds, cpu, busy = time.perf_counter() - self._start, time.process_time() - self._cpu, _busy()
+        seconds, cpu, busy = time.perf_counter() - self._start, time.process_time() - self._cpu, _read_busy_seconds()
         others = None
         if busy is not None and self._busy is not None and compiled == self._compiled:
             others = busy - self._busy - cpu
         return Taken(seconds - (compiled - self._compiled), cpu, others)
 
 
-def _busy() -> float | None:
+def _read_busy_seconds() -> float | None:
     """Return the CPU seconds that the machine has worked, or that its host took from it, since it started."""
     try:
         name, *numbers = STAT.read_bytes().split(b"\n", 1)[0].split()

@@ -8,11 +8,12 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from gnflow.data.digests import hash_file
 from gnflow.errors import SpecError
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.load import load, resolved
+from gnflow.spec.load import format_resolved, load
 from gnflow.train import disk, offending, provenance, repository, results
-from gnflow.train.changes import Differences, may_be_extended, of_the_end, refused, require_no_look_ahead
+from gnflow.train.changes import Differences, is_about_end, is_extendable, is_refused, require_no_look_ahead
 from gnflow.train.journal import JOURNAL
 
 CHECKPOINTS, PLAN = "checkpoints", "plan.json"
@@ -28,12 +29,12 @@ MISSING = "-"
 
 
 def is_run(directory: Path) -> bool:
-    """Whether the directory holds a run."""
+    """Return whether the directory holds a run."""
     return (directory / results.EXPERIMENT).is_file()
 
 
-def begun(directory: Path) -> bool:
-    """Whether the run has recorded anything. A run that stopped at a wrong path or at missing data has not."""
+def has_begun(directory: Path) -> bool:
+    """Return whether the run has recorded anything. A run that stopped at a wrong path or at missing data has not."""
     journal = directory / JOURNAL
     return (
         (journal.is_file() and journal.stat().st_size > 0)
@@ -54,35 +55,35 @@ def require_ours(directory: Path, experiment: Experiment, replacing: bool, exten
         if strangers:
             raise SpecError(f"{directory} is not empty and holds no run ({strangers[0]}); give another --run-dir")
         return {}
-    if replacing or not begun(directory):
+    if replacing or not has_begun(directory):
         return {}
-    differing = differences(directory, experiment)
-    if refused(differing, experiment, extend):
-        longer = may_be_extended(differing, experiment)
+    differing = find_differences(directory, experiment)
+    if is_refused(differing, experiment, extend):
+        longer = is_extendable(differing, experiment)
         width = max(len(key) for key in differing)
         lines = [f"  {key:<{width}}  {there} -> {now}" for key, (there, now) in differing.items()]
         raise SpecError(
             f"{directory} holds a run of another spec (there -> now):\n"
             + "\n".join(lines)
-            + ("\n--extend lets the run that is there go on to the new end. Or give" if longer else "\nGive")
-            + " this one another name or --run-dir; or --supersede, which moves the run that is there aside; "
+            + ("\n--extend lets the existing run continue to the new end. Or give" if longer else "\nGive")
+            + " this one another name or --run-dir; or --supersede, which moves the existing run aside; "
             + "or --fresh, which deletes it."
         )
-    if any(map(of_the_end, differing)):
+    if any(map(is_about_end, differing)):
         require_no_look_ahead(experiment)
     return differing
 
 
-def differences(directory: Path, experiment: Experiment) -> Differences:
+def find_differences(directory: Path, experiment: Experiment) -> Differences:
     """Return the keys whose values differ, with both values. Raises SpecError if the stored spec cannot be read."""
     path = directory / results.EXPERIMENT
-    text = resolved(experiment)
+    text = format_resolved(experiment)
     try:
-        stored = _with_defaults(path)
-        there = {} if stored == text else dict(_leaves(_tree(stored)))
+        stored = _resolve_with_defaults(path)
+        there = {} if stored == text else dict(_flatten(_parse_tree(stored)))
     except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise SpecError(f"{path} cannot be read ({error}); --fresh deletes the run that is there") from error
-    now = {} if stored == text else dict(_leaves(_tree(text)))
+        raise SpecError(f"{path} cannot be read ({error}); --fresh deletes the existing run") from error
+    now = {} if stored == text else dict(_flatten(_parse_tree(text)))
     keys = [*now, *(key for key in there if key not in now)]
     return {key: (there.get(key, MISSING), now.get(key, MISSING)) for key in keys if there.get(key) != now.get(key)}
 
@@ -91,18 +92,18 @@ def establish(directory: Path, experiment: Experiment, plan: Mapping[str, object
     """Write the spec and the plan, and remove the summary of an earlier session. Raises DiskProblem."""
     if changed:
         # The old weights go first, so that they are never taken for those of the new end.
-        with disk.writing(directory):
+        with disk.guard_write(directory):
             shutil.rmtree(directory / results.MODEL, ignore_errors=True)
-    if changed or not begun(directory):
-        disk.write(directory / results.EXPERIMENT, resolved(experiment).encode())
+    if changed or not has_begun(directory):
+        disk.write(directory / results.EXPERIMENT, format_resolved(experiment).encode())
     disk.write_json(directory / PLAN, plan)
-    with disk.writing(directory):
+    with disk.guard_write(directory):
         (directory / results.SUMMARY).unlink(missing_ok=True)
 
 
 def clear(directory: Path) -> None:
     """Delete the run in this directory, but no file that gnflow has not written. Raises DiskProblem."""
-    with disk.writing(directory):
+    with disk.guard_write(directory):
         for name in OWN:
             path = directory / name
             if path.is_dir():
@@ -118,9 +119,9 @@ def set_aside(directory: Path) -> Path | None:
     """
     if not is_run(directory):
         return None
-    spec = disk.sha256(directory / results.EXPERIMENT)[:12]
-    aside = next(path for path in _places(directory, spec) if not is_run(path))
-    with disk.writing(aside):
+    spec = hash_file(directory / results.EXPERIMENT)[:12]
+    aside = next(path for path in _generate_places(directory, spec) if not is_run(path))
+    with disk.guard_write(aside):
         aside.mkdir(parents=True, exist_ok=True)
         for name in OWN:
             if (directory / name).exists():
@@ -130,31 +131,31 @@ def set_aside(directory: Path) -> Path | None:
     return aside
 
 
-def _places(directory: Path, spec: str) -> Iterator[Path]:
+def _generate_places(directory: Path, spec: str) -> Iterator[Path]:
     for number in count(1):
         yield directory.parent / SUPERSEDED / f"{directory.name}-{spec}{f'-{number}' if number > 1 else ''}"
 
 
-def _with_defaults(path: Path) -> str:
+def _resolve_with_defaults(path: Path) -> str:
     """Resolve a stored spec as this version does, so that keys added since then have their defaults."""
     try:
-        return resolved(load(path).experiment)
+        return format_resolved(load(path).experiment)
     except SpecError:
         return path.read_text()
 
 
-def _tree(text: str) -> object:
+def _parse_tree(text: str) -> object:
     return YAML(typ="safe", pure=True).load(text)
 
 
-def _leaves(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+def _flatten(value: object, path: str = "") -> Iterator[tuple[str, str]]:
     match value:
         case Mapping() if value:
             for key, child in value.items():
-                yield from _leaves(child, f"{path}.{key}" if path else str(key))
+                yield from _flatten(child, f"{path}.{key}" if path else str(key))
         case list() if any(isinstance(item, Mapping) for item in value):
             for index, child in enumerate(value):
-                yield from _leaves(child, f"{path}[{index}]")
+                yield from _flatten(child, f"{path}[{index}]")
         case None:
             yield path, "null"
         case bool():

@@ -1,6 +1,5 @@
 """Write files so that they are complete or absent if the process is killed, and never into a directory that is gone."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -14,12 +13,12 @@ from gnflow.errors import DiskProblem
 
 
 class Gone(DiskProblem):
-    """The directory to write to was removed, emptied, replaced or moved."""
+    """An error that means that the directory to write to was removed, emptied, replaced or moved."""
 
     def __init__(self, message: str, moved: bool) -> None:
         super().__init__(message)
         self.moved = moved
-        """Whether its content still exists in another place."""
+        """Return whether its content still exists in another place."""
 
 
 _anchors: dict[Path, int] = {}
@@ -27,7 +26,7 @@ _anchors: dict[Path, int] = {}
 
 
 def anchor(file: Path, descriptor: int) -> None:
-    """From now on, refuse to write to the directory of this open file unless it still holds this very file."""
+    """Guard the directory of this open file: writing to it is refused once it no longer holds this very file."""
     _anchors[file] = descriptor
 
 
@@ -39,19 +38,19 @@ def release(file: Path) -> None:
 def require_there(path: Path) -> None:
     """Raise Gone if `path` lies in an anchored directory that no longer exists."""
     for file, descriptor in tuple(_anchors.items()):
-        if file.parent in (path, *path.parents) and not _names(file, descriptor):
-            fate, moved = _fate(file, descriptor)
+        if file.parent in (path, *path.parents) and not _is_same_file(file, descriptor):
+            fate, moved = _describe_fate(file, descriptor)
             raise Gone(f"{file.parent} {fate} while this process was at work in it", moved)
 
 
-def _names(file: Path, descriptor: int) -> bool:
+def _is_same_file(file: Path, descriptor: int) -> bool:
     try:
         return os.path.samestat(file.stat(), os.fstat(descriptor))
     except OSError:
         return False
 
 
-def _fate(file: Path, descriptor: int) -> tuple[str, bool]:
+def _describe_fate(file: Path, descriptor: int) -> tuple[str, bool]:
     """Say what happened to a directory, and whether its content still exists."""
     if os.fstat(descriptor).st_nlink == 0:
         there = "holds another run" if file.exists() else "was emptied" if file.parent.exists() else "was removed"
@@ -62,22 +61,22 @@ def _fate(file: Path, descriptor: int) -> tuple[str, bool]:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def guard_write(path: Path) -> Iterator[None]:
     """Turn a failed write into DiskProblem with the name of the file. Raises Gone first if the directory is gone."""
     require_there(path)
     try:
         yield
     except OSError as error:
         require_there(path)  # the directory may have disappeared in the meantime
-        raise DiskProblem(f"cannot write {path}: {error.strerror or error}") from error
+        raise DiskProblem(f"{path} cannot be written: {error.strerror or error}") from error
     except SafetensorError as error:
-        raise DiskProblem(f"cannot write {path}: {error}") from error
+        raise DiskProblem(f"{path} cannot be written: {error}") from error
 
 
 def write(path: Path, content: bytes) -> None:
     """Replace `path` in one move, so that readers see the old content or the new. Raises DiskProblem."""
     partial, name = path.with_name(f".{path.name}.partial"), path.stem
-    with writing(path):
+    with guard_write(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         faults.pass_point(f"{name}.before_write")
         try:
@@ -107,9 +106,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sha256(path: Path) -> str:
-    """Return the digest of a file's content in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -48,19 +48,19 @@ class Progress:
     @property
     def tokens_per_second(self) -> float | None:
         """Training tokens per second of recent steps."""
-        seconds = self._per_step(lambda values: values["time/seconds"])
+        seconds = self._measure_per_step(lambda values: values["time/seconds"])
         return (self.plan.tokens_solve + self.plan.tokens_search) / seconds if seconds else None
 
     @property
     def remaining(self) -> float | None:
         """Seconds until the last step, with evaluations and without compilation."""
-        seconds = self._per_step(lambda values: values["time/wall"] - values["time/compile"])
+        seconds = self._measure_per_step(lambda values: values["time/wall"] - values["time/compile"])
         if not seconds:
             return None
         return max(0.0, seconds * (self.plan.steps - self.step) - (time.monotonic() - self._heard))
 
-    def facts(self) -> list[str]:
-        """Losses, step length and speed, as far as they are known."""
+    def list_facts(self) -> list[str]:
+        """List losses, step length and speed, as far as they are known."""
         named = {
             "loss/train": "loss {:.3f}",
             "loss/held_out": "held out {:.3f}",
@@ -71,12 +71,12 @@ class Progress:
         if (speed := self.tokens_per_second) is not None:
             found.append(f"{speed:,.0f} tokens/s")
         if (seconds := self.remaining) is not None:
-            found.append(f"ETA {clock(seconds)}")
+            found.append(f"ETA {format_seconds(seconds)}")
         return found
 
-    def line(self) -> str:
+    def format_line(self) -> str:
         """Format everything in one line."""
-        return "  ".join([f"step {self.step}/{self.plan.steps}", *self.facts()])
+        return "  ".join([f"step {self.step}/{self.plan.steps}", *self.list_facts()])
 
     def render(self) -> RenderableType:
         """Format two lines for a terminal."""
@@ -87,10 +87,12 @@ class Progress:
         target = experiment.training.target
         aim = [f"target {target.at_most:g}"] if target else []
         # Without this, nothing on the screen moves until two steps give a speed.
-        wait = [] if self.remaining is not None else [f"{clock(time.monotonic() - self._heard)} in this step"]
-        return Group(first, Text("  ".join([sparkline(self.losses), *self.facts(), *wait, *aim]), overflow="ellipsis"))
+        wait = [] if self.remaining is not None else [f"{format_seconds(time.monotonic() - self._heard)} in this step"]
+        return Group(
+            first, Text("  ".join([draw_sparkline(self.losses), *self.list_facts(), *wait, *aim]), overflow="ellipsis")
+        )
 
-    def _per_step(self, clock: Callable[[dict[str, float]], float]) -> float | None:
+    def _measure_per_step(self, clock: Callable[[dict[str, float]], float]) -> float | None:
         if len(self._recent) < 2:
             return None
         first, last = self._recent[0], self._recent[-1]
@@ -106,14 +108,14 @@ class Watcher:
         self._progress, self._say, self._interval = progress, say, interval
         self._due = 0.0
 
-    def recorded(self, record: Record) -> None:
+    def hear(self, record: Record) -> None:
         """Show the record."""
         match record:
             case Step():
                 self._progress.hear(record)
                 last = record.step >= self._progress.plan.steps
                 if self._interval is not None and (last or time.monotonic() >= self._due):
-                    self._say(self._progress.line())
+                    self._say(self._progress.format_line())
                     self._due = time.monotonic() + self._interval
             case Event():
                 self._say(f"step {record.step}: {record.name}: {record.message}")
@@ -144,7 +146,7 @@ class Display:
             yield Watcher(progress, self.say, self._interval)
 
 
-def sparkline(values: Sequence[float] | deque[float]) -> str:
+def draw_sparkline(values: Sequence[float] | deque[float]) -> str:
     """Draw one bar for each value, scaled to the range of the values."""
     if not values:
         return ""
@@ -153,7 +155,7 @@ def sparkline(values: Sequence[float] | deque[float]) -> str:
     return "".join(BARS[round((value - low) * scale)] for value in values)
 
 
-def clock(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """Format seconds as `1:02:03` or `2:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

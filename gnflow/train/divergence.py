@@ -30,7 +30,7 @@ class Cause(NamedTuple):
     words: str
 
 
-def unusable(params: Params) -> str | None:
+def find_unusable(params: Params) -> str | None:
     """Name the first weight that is not finite; None if all are finite."""
     finite = torch.stack([value.isfinite().all() for value in params.values()])
     if bool(finite.all()):
@@ -38,7 +38,9 @@ def unusable(params: Params) -> str | None:
     return f"the update makes `{list(params)[int(finite.int().argmin())]}` non-finite"
 
 
-def spike(rule: Spike | None, step: int, loss: float | None, steps: Mapping[int, Step], undone: set[int]) -> str | None:
+def describe_spike(
+    rule: Spike | None, step: int, loss: float | None, steps: Mapping[int, Step], undone: set[int]
+) -> str | None:
     """Describe a spike: a training loss of `step` too far above those before it; None if it is not one.
 
     loss > mean + above * deviation, over the last `window` steps that were not undone.
@@ -58,7 +60,7 @@ def spike(rule: Spike | None, step: int, loss: float | None, steps: Mapping[int,
     return f"{LOSS} is {loss:.4g}, a spike: the last {rule.window} losses allow {bound:.4g}"
 
 
-def poor_start(loss: float | None, vocabulary: int) -> str | None:
+def describe_poor_start(loss: float | None, vocabulary: int) -> str | None:
     """Warn if the starting weights are worse than a uniform guess: the first steps would then only repair them."""
     guess = math.log(vocabulary)
     if loss is None or loss <= guess + WORSE_THAN_GUESSING:
@@ -70,15 +72,15 @@ def poor_start(loss: float | None, vocabulary: int) -> str | None:
     )
 
 
-def cause(program: Program, params: Params, batches: Microbatches, first: int, count: int) -> Cause:
+def find_cause(program: Program, params: Params, batches: Microbatches, first: int, count: int) -> Cause:
     """Find the cause in micro-batches first ... first + count - 1, at the weights before the step."""
     largest, where = -math.inf, first
     for number in range(first, first + count):
         loss = program.objective.value(params, batches.take(number, 1)[0].to(program.device)).item()
         if not math.isfinite(loss):
-            losses = _rows(program, params, batches.take(number, 1)[0])
+            losses = _compute_row_losses(program, params, batches.take(number, 1)[0])
             rows = [row for row, alone in enumerate(losses) if not math.isfinite(alone)] or list(range(len(losses)))
-            numbers = _numbers(batches, number, rows)
+            numbers = _find_row_numbers(batches, number, rows)
             words = (
                 f"micro-batch {number} has loss {loss} already at the weights before the step, "
                 f"in its rows {', '.join(map(str, rows))} (rows {', '.join(map(str, numbers))} of the training text)"
@@ -94,16 +96,16 @@ def cause(program: Program, params: Params, batches: Microbatches, first: int, c
     return Cause(where, [], [], words)
 
 
-def highest(program: Program, params: Params, batches: Microbatches, first: int, count: int) -> Cause:
+def find_highest(program: Program, params: Params, batches: Microbatches, first: int, count: int) -> Cause:
     """Find where a spike comes from: the micro-batch with the largest loss, and its row with the largest loss."""
     found = {
         number: program.objective.value(params, batches.take(number, 1)[0].to(program.device)).item()
         for number in range(first, first + count)
     }
     where = max(found, key=found.__getitem__)
-    losses = _rows(program, params, batches.take(where, 1)[0])
+    losses = _compute_row_losses(program, params, batches.take(where, 1)[0])
     row = max(range(len(losses)), key=losses.__getitem__)
-    (number,) = _numbers(batches, where, [row])
+    (number,) = _find_row_numbers(batches, where, [row])
     words = (
         f"of its micro-batches {where} has the largest loss at the weights before the step, {found[where]:.4g}, "
         f"and there row {row} (row {number} of the training text), {losses[row]:.4g}"
@@ -111,12 +113,12 @@ def highest(program: Program, params: Params, batches: Microbatches, first: int,
     return Cause(where, [row], [number], words)
 
 
-def _numbers(batches: Microbatches, microbatch: int, rows: list[int]) -> list[int]:
-    numbers = batches.row_numbers(microbatch, 1)[0]
+def _find_row_numbers(batches: Microbatches, microbatch: int, rows: list[int]) -> list[int]:
+    numbers = batches.find_rows(microbatch, 1)[0]
     return [int(numbers[row]) for row in rows]
 
 
-def _rows(program: Program, params: Params, tokens: Tensor) -> list[float]:
+def _compute_row_losses(program: Program, params: Params, tokens: Tensor) -> list[float]:
     """Compute the loss of each row. Each fills a micro-batch of the usual shape, so nothing is compiled again."""
     tokens = tokens.to(program.device)
     return [program.objective.value(params, row.expand_as(tokens).contiguous()).item() for row in tokens]

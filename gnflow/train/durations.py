@@ -17,13 +17,13 @@ KEPT = 500  # number of entries; the oldest are removed first
 
 
 class Durations:
-    """How many seconds the preparations of runs took, by kind of work and by the settings that it depends on."""
+    """Seconds that the preparations of runs took, by kind of work and by the settings that it depends on."""
 
     def __init__(self, workspace: Workspace, experiment: Experiment) -> None:
         self._path = workspace.cache / FILE
-        self._shape = digest(_shape(experiment))[:16]
+        self._shape = digest(_select_settings(experiment))[:16]
 
-    def announced(self, what: str) -> str:
+    def describe(self, what: str) -> str:
         """Return `what`, and how long it took the last time if that is known and long enough to mention."""
         seconds = self._read().get(f"{what} {self._shape}")
         return what if seconds is None else f"{what} (it took {seconds:,.0f} s last time)"
@@ -38,9 +38,9 @@ class Durations:
             disk.write_json(self._path, dict(list(known.items())[-KEPT:]))
 
     @contextmanager
-    def timed(self, what: str, report: Callable[[str], None]) -> Iterator[None]:
+    def time(self, what: str, report: Callable[[str], None]) -> Iterator[None]:
         """Say what is done in the block, and remember how long it took."""
-        report(self.announced(what))
+        report(self.describe(what))
         start = time.perf_counter()
         yield
         self.keep({what: time.perf_counter() - start})
@@ -54,7 +54,7 @@ class Durations:
         return {str(key): float(seconds) for key, seconds in known if isinstance(seconds, int | float)}
 
 
-def _shape(experiment: Experiment) -> dict[str, object]:
+def _select_settings(experiment: Experiment) -> dict[str, object]:
     """Return the settings that the time depends on: not the name, the seed or the number of steps."""
     training = experiment.training
     return {

@@ -27,13 +27,13 @@ class Pool(NamedTuple):
     work: Callable[[], object]
 
 
-def _torch_lives(names: list[str]) -> bool:
-    """Torch's threads have the name of the program, as those of Python have; no other library may have as many."""
+def _has_torch_threads(names: list[str]) -> bool:
+    """Return whether torch's threads exist. They have the program's name, as Python's have; no library has as many."""
     return names.count(names[0]) - threading.active_count() >= torch.get_num_threads() - 1
 
 
 POOLS = (
-    Pool("torch", _torch_lives, lambda: torch.ones(1 << 16).add_(1)),
+    Pool("torch", _has_torch_threads, lambda: torch.ones(1 << 16).add_(1)),
     Pool(
         "polars",
         lambda names: "polars-0" in names,
@@ -43,17 +43,17 @@ POOLS = (
 
 
 def require_threads() -> None:
-    """Raises EnvironmentProblem where threads were left behind in the process that this one was forked from.
+    """Raise EnvironmentProblem if threads were left behind in the process that this one was forked from.
 
     No library says so: it would hang. A copy of this process tries each of them, and is ended when it does.
     """
     if not _is_copy():
         return
-    names = _thread_names()
+    names = _list_thread_names()
     for library, lives, work in POOLS:
-        if not lives(names) and not _copy_can(work):
+        if not lives(names) and not _can_copy_work(work):
             raise EnvironmentProblem(
-                f"this process was forked from one in which {library} has used threads, and would hang; "
+                f"this process was forked from one in which {library} has used threads, so it would hang; "
                 'start it with multiprocessing.get_context("spawn") or as a program of its own'
             )
 
@@ -66,13 +66,13 @@ def _is_copy() -> bool:
     return bool(int(stat.rpartition(")")[2].split()[FLAGS]) & FORKED)
 
 
-def _thread_names() -> list[str]:
-    """The names of this process's threads, the main one's first."""
+def _list_thread_names() -> list[str]:
+    """List the names of this process's threads, the main one's first."""
     tasks = sorted(Path("/proc/self/task").iterdir(), key=lambda task: task.name != str(os.getpid()))
     return [(task / "comm").read_text().strip() for task in tasks]
 
 
-def _copy_can(work: Callable[[], object]) -> bool:
+def _can_copy_work(work: Callable[[], object]) -> bool:
     receiver, sender = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of a fork of a process with threads

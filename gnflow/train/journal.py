@@ -34,7 +34,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Event:
-    """An event that a reader of the run should know about, in words."""
+    """An event that readers of the run should know, in words."""
 
     step: int
     time: float
@@ -99,7 +99,7 @@ def read(path: Path) -> Reading:
     return Reading(records, damaged, length)
 
 
-def first_line(path: Path) -> bytes | None:
+def read_first_line(path: Path) -> bytes | None:
     """Return the first complete line; None while there is none."""
     try:
         with path.open("rb") as file:
@@ -109,7 +109,7 @@ def first_line(path: Path) -> bytes | None:
     return line if line.endswith(b"\n") else None
 
 
-def identity(line: bytes) -> str:
+def compute_identity(line: bytes) -> str:
     """Return the identity of a run, whatever its directory is called: a digest of its first line."""
     return hashlib.sha256(line).hexdigest()[:32]
 
@@ -127,7 +127,7 @@ class Journal:
         """The step that was written last, which need not have the largest number."""
         self._events = {(event.step, event.name, event.message) for event in reading.events}
         self._differed = False
-        with disk.writing(path):
+        with disk.guard_write(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             os.ftruncate(self._descriptor, reading.length)
@@ -139,8 +139,8 @@ class Journal:
         """Write the records that the journal does not hold yet, all at once, and return them. Raises DiskProblem."""
         news: list[Record] = []
         for record in records:
-            news += self._news(record)
-        self._append("".join(_line(record) for record in news).encode())
+            news += self._select_new(record)
+        self._append("".join(_format_line(record) for record in news).encode())
         for record in news:
             match record:
                 case Step():
@@ -149,17 +149,17 @@ class Journal:
                     self._events.add((record.step, record.name, record.message))
         return news
 
-    def happened(self, *names: str) -> set[int]:
+    def find_steps_with(self, *names: str) -> set[int]:
         """Return the steps that have an event with one of these names."""
         return {step for step, name, _ in self._events if name in names}
 
     def reaches(self, step: int) -> bool:
-        """Whether the journal holds every step up to this one."""
+        """Return whether the journal holds every step up to this one."""
         return all(number in self.steps for number in range(step + 1))
 
     def sync(self) -> None:
         """Wait until everything is on the disk itself. Raises DiskProblem."""
-        with disk.writing(self.path):
+        with disk.guard_write(self.path):
             os.fsync(self._descriptor)
         faults.pass_point("journal.after_sync")
 
@@ -171,14 +171,14 @@ class Journal:
         finally:
             os.close(self._descriptor)
 
-    def _news(self, record: Record) -> Sequence[Record]:
+    def _select_new(self, record: Record) -> Sequence[Record]:
         match record:
             case Event():
                 return [] if (record.step, record.name, record.message) in self._events else [record]
             case Step() if record.step not in self.steps:
                 return [record]
             case Step():
-                differences = _differences(self.steps[record.step], record)
+                differences = _describe_differences(self.steps[record.step], record)
                 if not differences:
                     return []
                 first = not self._differed
@@ -187,7 +187,7 @@ class Journal:
                 return [record, Event(record.step, record.time, "recomputed", message)] if first else [record]
 
     def _append(self, content: bytes) -> None:
-        with disk.writing(self.path):
+        with disk.guard_write(self.path):
             written = 0
             faults.pass_point("journal.before_write")
             faults.pass_point("journal.in_write", lambda: os.write(self._descriptor, content[: len(content) // 2]))
@@ -201,13 +201,13 @@ class Journal:
         faults.pass_point("journal.after_write")
 
 
-def _differences(old: Step, new: Step) -> str:
+def _describe_differences(old: Step, new: Step) -> str:
     keys = [key for key in {**old.values, **new.values} if not key.startswith(TIMINGS)]
     changed = [key for key in keys if old.values.get(key) != new.values.get(key)]
     return ", ".join(f"{key} {old.values.get(key)} -> {new.values.get(key)}" for key in changed)
 
 
-def _line(record: Record) -> str:
+def _format_line(record: Record) -> str:
     match record:
         case Step(step=step, time=time, values=values):
             fields = {"kind": "step", "step": step, "time": time, "values": dict(values)}

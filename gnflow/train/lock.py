@@ -14,13 +14,13 @@ NAME = ".lock"
 
 
 @contextmanager
-def held(directory: Path) -> Iterator[None]:
+def hold(directory: Path) -> Iterator[None]:
     """Lock the directory until the block ends or the process dies, in any way.
 
     The file stays; only the kernel's lock on it counts. Raises EnvironmentProblem when another process holds it.
     """
     path = directory / NAME
-    with disk.writing(path):
+    with disk.guard_write(path):
         directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -31,7 +31,7 @@ def held(directory: Path) -> Iterator[None]:
             raise EnvironmentProblem(
                 f"{directory} is in use by another process ({holder}); wait for it, stop it, or give another --run-dir"
             ) from None
-        with disk.writing(path):
+        with disk.guard_write(path):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield

@@ -10,34 +10,43 @@ from gnflow.compiler import fits
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import compile as compile_plan
 from gnflow.data.dataset import Standing
-from gnflow.data.microbatches import reader
+from gnflow.data.microbatches import make_reader
 from gnflow.data.prepare import prepare
 from gnflow.errors import DiskProblem
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import digest
 from gnflow.train import checkpoint, disk, lock, provenance, results
-from gnflow.train.changes import CHANGED, EXTENDED, Differences, last_step, of_the_end, refused, require_later, told
+from gnflow.train.changes import (
+    CHANGED,
+    EXTENDED,
+    Differences,
+    describe_changes,
+    find_last_step,
+    is_about_end,
+    is_refused,
+    require_later,
+)
 from gnflow.train.directory import (
     CHECKPOINTS,
-    begun,
     clear,
-    differences,
     establish,
+    find_differences,
+    has_begun,
     is_run,
     require_ours,
     set_aside,
 )
 from gnflow.train.durations import Durations
-from gnflow.train.feed import held_out, order
+from gnflow.train.feed import make_microbatches, take_held_out
 from gnflow.train.fork import require_threads
 from gnflow.train.journal import JOURNAL, Event, Journal
-from gnflow.train.plugins import plugins_of
+from gnflow.train.plugins import list_plugins
 from gnflow.train.recorder import Observer, Recorder
-from gnflow.train.reproducible import reproducible
+from gnflow.train.reproducible import make_reproducible
 from gnflow.train.run import Run
 from gnflow.train.session import Session
 from gnflow.train.signals import Stop
-from gnflow.train.start import start
+from gnflow.train.start import make_start
 from gnflow.workspace import Workspace
 
 COMPILING = "compiling region `{}`"
@@ -67,53 +76,55 @@ def run(
     require_threads()
     workspace = workspace or Workspace.find(Path.cwd())
     directory = directory or workspace.runs / experiment.name
-    known = is_run(directory) and begun(directory)
-    other = supersede and known and refused(differences(directory, experiment), experiment, extend=False)
+    known = is_run(directory) and has_begun(directory)
+    other = supersede and known and is_refused(find_differences(directory, experiment), experiment, extend=False)
     replacing = fresh or other or (supersede and not is_run(directory))
     changed = require_ours(directory, experiment, replacing, extend)
-    if not replacing and not any(map(of_the_end, changed)) and results.complete(directory):
+    if not replacing and not any(map(is_about_end, changed)) and results.is_complete(directory):
         more = "give more `training.steps` to extend it" if extend else "--fresh would run it again"
         report(f"{directory} is finished; {more}")
         return Run.load(directory)
-    with Stop(report) as stop, reproducible(workspace):
+    with Stop(report) as stop, make_reproducible(workspace):
         planned = plan(experiment)
         room = fits.require_fit(planned)
         if room is not None and room.verdict != "fits":
             report(f"warning: {room}")
-        with fits.explain_out_of_memory(planned), lock.held(directory):
+        with fits.explain_out_of_memory(planned), lock.hold(directory):
             changed = require_ours(directory, experiment, replacing, extend)
             if other:
                 aside = set_aside(directory)
                 report(f"the run of another spec that was here is now in {aside}")
             if fresh:
                 clear(directory)
-            if changed:
-                _record_changes(directory, planned, changed, report)
-            establish(directory, experiment, planned.to_json(), bool(changed))
             if planned.evaluation.remark:
                 report(planned.evaluation.remark)
+            if not changed:
+                establish(directory, experiment, planned.to_json())
             with closing(Journal(directory / JOURNAL)) as journal:
                 try:
+                    if changed:
+                        _record_changes(journal, planned, changed, report)
+                        establish(directory, experiment, planned.to_json(), changed=True)
                     _work(planned, workspace, directory, journal, stop, watches, report, changed)
                 except disk.Gone as gone:
-                    raise disk.Gone(f"{gone}.\n{_lost(journal, gone.moved)}", gone.moved) from gone
+                    raise disk.Gone(f"{gone}.\n{_describe_loss(journal, gone.moved)}", gone.moved) from gone
     return Run.load(directory)
 
 
-def _record_changes(directory: Path, planned: Plan, changed: Differences, report: Report) -> None:
+def _record_changes(journal: Journal, planned: Plan, changed: Differences, report: Report) -> None:
     """Write to the journal what changes from here on. Raises SpecError if the new end is not after the last step."""
-    with closing(Journal(directory / JOURNAL)) as journal:
-        last = last_step(journal.steps)
-        longer = any(map(of_the_end, changed))
-        if longer:
-            reached = [step for step, record in journal.steps.items() if results.reached(planned, record)]
-            require_later(last, planned.steps, min(reached, default=None))
-        name = EXTENDED if longer else CHANGED
-        report(f"the run that is there goes on from step {last}, {name}: {told(changed)}")
-        journal.record(Event(last, time.time(), name, told(changed)))
+    last = find_last_step(journal.steps)
+    longer = any(map(is_about_end, changed))
+    if longer:
+        reached = [step for step, record in journal.steps.items() if results.has_reached_target(planned, record)]
+        require_later(last, planned.steps, min(reached, default=None))
+    name = EXTENDED if longer else CHANGED
+    report(f"the existing run continues from step {last}, {name}: {describe_changes(changed)}")
+    journal.record(Event(last, time.time(), name, describe_changes(changed)))
+    journal.sync()  # the spec that is written next ends the difference, so the event must be on the disk by then
 
 
-def _lost(journal: Journal, moved: bool) -> str:
+def _describe_loss(journal: Journal, moved: bool) -> str:
     """Say what is lost with the directory of a run."""
     step = journal.last.step if journal.last else 0
     minutes = journal.last.values.get("time/wall", 0.0) / 60 if journal.last else 0.0
@@ -137,11 +148,11 @@ def _work(
 ) -> None:
     checkpoints = directory / CHECKPOINTS
     checkpoint.sweep(checkpoints)
-    source = _resume_point(checkpoints, journal, report)
-    if source is not None and results.finished(planned, journal.steps[checkpoint.step_of(source)]):
-        with _watching(watches, planned, directory) as observers:
+    source = _find_resume_point(checkpoints, journal, report)
+    if source is not None and results.is_finished(planned, journal.steps[checkpoint.read_step(source)]):
+        with _watch(watches, planned, directory) as observers:
             for observer in observers:
-                observer.recorded(journal.steps[checkpoint.step_of(source)])
+                observer.hear(journal.steps[checkpoint.read_step(source)])
             results.write_all(directory, planned, journal.steps, source)
         return
     experiment = planned.experiment
@@ -149,31 +160,31 @@ def _work(
     standing = Standing(dataset.directory)
     provenance.require_same_data(directory, dataset.digest, dataset.directory)
     durations = Durations(workspace, experiment)
-    program = compile_plan(planned, notice=lambda region: report(durations.announced(COMPILING.format(region))))
+    program = compile_plan(planned, notice=lambda region: report(durations.describe(COMPILING.format(region))))
     provenance.record(
         directory,
         workspace.root,
         digests={"spec": digest(experiment), "data": dataset.digest},
         seeds={"training": experiment.training.seed},
         device=program.device,
-        resumed_from=None if source is None else checkpoint.step_of(source),
-        plugins=plugins_of(experiment),
+        resumed_from=None if source is None else checkpoint.read_step(source),
+        plugins=list_plugins(experiment),
         changed=changed,
         report=report,
     )
-    params = start(planned, program, dataset, workspace, report) if source is None else {}
-    with _watching(watches, planned, directory) as observers:
+    params = make_start(planned, program, dataset, workspace, report) if source is None else {}
+    with _watch(watches, planned, directory) as observers:
         session = Session(
             planned,
             program,
-            order(planned, dataset),
-            held_out(planned, dataset),
+            make_microbatches(planned, dataset),
+            take_held_out(planned, dataset),
             directory,
             checkpoints,
             Recorder(journal, planned, observers),
             stop,
-            standing.require,
-            reader(dataset),
+            standing.require_unchanged,
+            make_reader(dataset),
             dataset,
         )
         stop.patient = True
@@ -183,21 +194,21 @@ def _work(
         finally:
             regions = program.compiler.regions if program.compiler else ()
             durations.keep({COMPILING.format(region.name): region.seconds for region in regions})
-        results.write_all(directory, planned, journal.steps, checkpoint.path_of(checkpoints, state.step))
+        results.write_all(directory, planned, journal.steps, checkpoint.make_path(checkpoints, state.step))
 
 
 @contextmanager
-def _watching(watches: Sequence[Watch], planned: Plan, directory: Path) -> Iterator[list[Observer]]:
+def _watch(watches: Sequence[Watch], planned: Plan, directory: Path) -> Iterator[list[Observer]]:
     with ExitStack() as stack:
         yield [stack.enter_context(watch(planned, directory)) for watch in watches]
 
 
-def _resume_point(checkpoints: Path, journal: Journal, report: Report) -> Path | None:
+def _find_resume_point(checkpoints: Path, journal: Journal, report: Report) -> Path | None:
     """Find the newest good checkpoint that the journal covers; None if the run has none yet. Raises DiskProblem."""
-    found = checkpoint.newest(checkpoints, journal.reaches)
+    found = checkpoint.find_newest(checkpoints, journal.reaches)
     for step, problem in found.damage.items():
-        name = checkpoint.path_of(checkpoints, step).name
-        instead = f"; going on from {found.path.name}" if found.path else ""
+        name = checkpoint.make_path(checkpoints, step).name
+        instead = f"; the run continues from {found.path.name}" if found.path else ""
         report(f"warning: checkpoint {name} is not used: {problem}{instead}")
         journal.record(Event(step, time.time(), "damaged", f"checkpoint {name} is not used: {problem}"))
     for number in journal.damaged:

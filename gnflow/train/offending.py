@@ -23,15 +23,15 @@ Read = Callable[[Tensor], str]
 
 
 def write(
-    directory: Path, step: int, problem: str, cause: Cause, batches: Microbatches, count: int, read: Read
+    directory: Path, step: int, problem: str, cause: Cause, batches: Microbatches, first: int, count: int, read: Read
 ) -> Path:
-    """Write the `count` micro-batches of a step. Raises DiskProblem."""
-    path, first = directory / OFFENDING / f"step_{step:08d}", (step - 1) * count
+    """Write the micro-batches of a step: `count` of them from number `first` on. Raises DiskProblem."""
+    path = directory / OFFENDING / f"step_{step:08d}"
     tokens = batches.take(first, count)
     tensors = {
         "tokens": tokens,
         "microbatches": torch.arange(first, first + count),
-        "rows": torch.from_numpy(batches.row_numbers(first, count)),
+        "rows": torch.from_numpy(batches.find_rows(first, count)),
         # These are not metadata of the file, because safetensors writes metadata in a different order every time.
         "step": torch.tensor(step),
         "to_blame": torch.tensor([[cause.microbatch, row] for row in cause.rows], dtype=torch.int64).view(-1, 2),

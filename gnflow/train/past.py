@@ -35,40 +35,42 @@ class Past:
     beginning: Callable[[], State] | None = None
     """Makes the state before the first step. It is called if there is no checkpoint to start from."""
 
-    def batch(self, step: int) -> Tensor:
+    def take_batch(self, step: int) -> Tensor:
         """Return the batch that `step` consumes: (microbatches, rows, time + 1)."""
-        return self.batches.take((step - 1) * self.plan.microbatches, self.plan.microbatches)
+        return self.batches.take(self.plan.find_first_microbatch(step), self.plan.microbatches)
 
-    def state(self, step: int) -> State:
+    def compute_state(self, step: int) -> State:
         """Recompute the state after `step`. Raises DiskProblem."""
-        found = checkpoint.newest(self.checkpoints, up_to=step)
+        found = checkpoint.find_newest(self.checkpoints, up_to=step)
         if found.path is not None:
-            state = checkpoint.load(found.path, self.program.template(), self.program.device)
+            state = checkpoint.load(found.path, self.program.make_template(), self.program.device)
         elif self.beginning is not None:
             state = self.beginning()
         else:
-            raise DiskProblem(f"{self.checkpoints} has no good checkpoint up to step {step}")
+            raise DiskProblem(
+                f"{self.checkpoints} has no good checkpoint up to step {step}; --fresh starts the run again"
+            )
         undone = self.undone()
         while state.step < step:
             following = state.step + 1
             if following in undone:
-                state = self.instead(following, state)
+                state = self.undo(following, state)
             else:
-                state, _ = self.program.step(state, self.batch(following))
+                state, _ = self.program.step(state, self.take_batch(following))
         return state
 
-    def instead(self, step: int, before: State) -> State:
+    def undo(self, step: int, before: State) -> State:
         """Return the state after a `step` that is undone; `before` is the state before it."""
         if self.plan.experiment.training.on_nonfinite == "rollback":
-            before = self.state(self.scheduled(step - 1))
+            before = self.compute_state(self.find_scheduled(step - 1))
         return before._replace(step=step)
 
-    def scheduled(self, step: int) -> int:
+    def find_scheduled(self, step: int) -> int:
         """Return the last step up to this one after which a checkpoint is kept; 0 is the start."""
         return step - step % self.plan.experiment.training.checkpoint_every
 
 
-def beginning(program: Program, params: Params) -> State:
+def make_beginning(program: Program, params: Params) -> State:
     """Make the state before the first step."""
     # Sums over all weights depend on the order and the alignment of the weights, so both are fixed here.
-    return program.init(trees.clone(trees.pick(params, program.template().params)))
+    return program.init(trees.clone(trees.pick(params, program.make_template().params)))

@@ -41,10 +41,10 @@ def record(
     changed: Mapping[str, tuple[str, str]] = {},
     report: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Adds this session to provenance.json, and reports why git does not name a commit. Raises DiskProblem."""
-    git = repository.state(root, directory)
+    """Add this session to provenance.json, and report why git does not name a commit. Raises DiskProblem."""
+    git = repository.read_state(root, directory)
     if git.problem and repository.is_in_repository(root):
-        report(f"warning: provenance.json lacks what git knows of this code: {git.problem}")
+        report(f"warning: provenance.json does not describe this code completely, because git answered: {git.problem}")
     known = read(directory)
     before = known.get("sessions")
     session = {
@@ -54,10 +54,10 @@ def record(
         **(
             {"changed": {key: {"there": there, "now": now} for key, (there, now) in changed.items()}} if changed else {}
         ),
-        **_machine(device),
-        "versions": _versions(),
+        **_describe_machine(device),
+        "versions": _list_versions(),
         **({"plugins": [plugin._asdict() for plugin in plugins]} if plugins else {}),
-        "environment": _environment(os.environ),
+        "environment": _select_environment(os.environ),
     }
     disk.write_json(
         directory / FILE,
@@ -79,20 +79,20 @@ def read(directory: Path) -> dict[str, object]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(path, str(error)) from error
+        raise _explain_unreadable(path, str(error)) from error
     if not isinstance(content, dict):
-        raise _unreadable(path, "it holds no JSON object")
+        raise _explain_unreadable(path, "it holds no JSON object")
     return content
 
 
-def _unreadable(path: Path, reason: str) -> DiskProblem:
+def _explain_unreadable(path: Path, reason: str) -> DiskProblem:
     return DiskProblem(
         f"{path} cannot be read: {reason}\n"
-        "bring back a good copy; or delete it, and what it says of earlier sessions and their data is lost"
+        "restore a good copy, or delete the file and lose its record of earlier sessions and their data"
     )
 
 
-def data_digest(directory: Path) -> str | None:
+def read_data_digest(directory: Path) -> str | None:
     """Return the digest of the data that the run has used so far."""
     match read(directory):
         case {"digests": {"data": str(digest)}}:
@@ -103,20 +103,20 @@ def data_digest(directory: Path) -> str | None:
 
 def require_same_data(directory: Path, digest: str, shards: Path) -> None:
     """Raise DataError if the run in `directory` has used other data than these `shards`."""
-    known = data_digest(directory)
+    known = read_data_digest(directory)
     if known is not None and known != digest:
         raise DataError(
             f"the data in {shards} changed since this run began (SHA-256 {known[:12]}, now {digest[:12]}); "
-            "bring the old data back, or --fresh starts the run again"
+            "restore the old data, or --fresh starts the run again"
         )
 
 
-def _machine(device: torch.device) -> dict[str, object]:
+def _describe_machine(device: torch.device) -> dict[str, object]:
     cuda = device.type == "cuda"
     return {
         "host": socket.gethostname(),
         "platform": platform.platform(),
-        "processor": processor(),
+        "processor": find_processor(),
         "cores": os.cpu_count(),
         "available": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -125,7 +125,7 @@ def _machine(device: torch.device) -> dict[str, object]:
     }
 
 
-def processor() -> str:
+def find_processor() -> str:
     """Return the model name of the CPU."""
     try:
         names = re.findall(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
@@ -134,7 +134,7 @@ def processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def _versions() -> dict[str, str]:
+def _list_versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -144,7 +144,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+def _select_environment(variables: Mapping[str, str]) -> dict[str, str]:
     return {
         name: secrets.HIDDEN if secrets.is_secret_name(name) else hide_secrets(value)
         for name, value in sorted(variables.items())

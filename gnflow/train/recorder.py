@@ -9,7 +9,7 @@ from typing import Protocol
 from gnflow.compiler.plan import Plan
 from gnflow.objective import Metrics
 from gnflow.secrets import hide_secrets
-from gnflow.spec.classes import built_in
+from gnflow.spec.classes import load_built_in
 from gnflow.spec.training import MetricKind
 from gnflow.train.clock import Taken
 from gnflow.train.journal import OTHERS, Event, Journal, Record, Step
@@ -20,24 +20,24 @@ AVERAGE_LOSS = "loss/held_out_average"  # that of the average of the weights; re
 
 
 class Observer(Protocol):
-    """Is told of every record after it is in the journal. It must return at once."""
+    """An object that hears every record after it is in the journal. It must return at once."""
 
-    def recorded(self, record: Record) -> None:
+    def hear(self, record: Record) -> None:
         """Take note of `record`, which is on disk."""
 
 
 class Recorder:
-    """Writes the records of one session. Its costs and times continue from those of the journal."""
+    """The writer of the records of one session. Its costs and times continue from those of the journal."""
 
     def __init__(self, journal: Journal, plan: Plan, observers: Sequence[Observer] = ()) -> None:
         self.journal, self.plan = journal, plan
         self._observers = list(observers)
         self._declared = tuple(prefix for metric in plan.experiment.metrics for prefix in metric.columns)
-        self._owned = tuple(prefix for kind in built_in(MetricKind) for prefix in kind.columns)
+        self._owned = tuple(prefix for kind in load_built_in(MetricKind) for prefix in kind.columns)
         self._wall = time.perf_counter()
         self._compile = 0.0
 
-    def step(self, step: int, values: Mapping[str, float], taken: Taken, compile_seconds: float) -> Step:
+    def record_step(self, step: int, values: Mapping[str, float], taken: Taken, compile_seconds: float) -> Step:
         """Record a completed step and the time that it has `taken`; return the record that the journal holds.
 
         `compile_seconds` is the time spent on compilation in this session so far.
@@ -45,26 +45,26 @@ class Recorder:
         before = self.journal.steps.get(step - 1)
         last = self.journal.last
         clocks = {
-            "time/seconds": _value(before, "time/seconds") + taken.seconds,
-            "time/cpu": _value(before, "time/cpu") + taken.cpu,
-            "time/compile": _value(last, "time/compile") + compile_seconds - self._compile,
-            "time/wall": _value(last, "time/wall") + time.perf_counter() - self._wall,
+            "time/seconds": _read_value(before, "time/seconds") + taken.seconds,
+            "time/cpu": _read_value(before, "time/cpu") + taken.cpu,
+            "time/compile": _read_value(last, "time/compile") + compile_seconds - self._compile,
+            "time/wall": _read_value(last, "time/wall") + time.perf_counter() - self._wall,
         }
         if taken.others is not None or (before and OTHERS in before.values):
-            clocks[OTHERS] = _value(before, OTHERS) + (taken.others or 0.0)
+            clocks[OTHERS] = _read_value(before, OTHERS) + (taken.others or 0.0)
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        wanted = {n: value for n, value in {**finite, **cumulative(self.plan, step)}.items() if self._is_wanted(n)}
+        wanted = {n: value for n, value in {**finite, **compute_cost(self.plan, step)}.items() if self._is_wanted(n)}
         now = time.time()
         record = Step(step, now, {**wanted, **clocks})
-        if self.announce(record, *_events(step, now, values)):
+        if self.announce(record, *_find_events(step, now, values)):
             self._wall, self._compile = time.perf_counter(), compile_seconds
         return self.journal.steps[step]
 
     def _is_wanted(self, column: str) -> bool:
-        """Whether the column belongs to a declared metric, or to no metric at all."""
+        """Return whether the column belongs to a declared metric, or to no metric at all."""
         return column.startswith(self._declared) or not column.startswith(self._owned)
 
-    def event(self, step: int, name: str, message: str) -> None:
+    def record_event(self, step: int, name: str, message: str) -> None:
         """Record an event, unless the journal already holds it."""
         self.announce(Event(step, time.time(), name, message))
 
@@ -74,21 +74,22 @@ class Recorder:
         for observer in tuple(self._observers):
             try:
                 for record in written:
-                    observer.recorded(record)
+                    observer.hear(record)
             except Exception as error:
                 self._observers.remove(observer)
                 warnings.warn(
-                    f"{type(observer).__name__} failed and hears no more: {hide_secrets(str(error))}", stacklevel=2
+                    f"{type(observer).__name__} failed and hears no more records: {hide_secrets(str(error))}",
+                    stacklevel=2,
                 )
         return bool(written)
 
 
-def numbers(metrics: Metrics) -> dict[str, float]:
+def to_numbers(metrics: Metrics) -> dict[str, float]:
     """Turn 0-D tensors into plain numbers. This waits for the device."""
     return {name: value.item() for name, value in metrics.items()}
 
 
-def diverging(values: Mapping[str, float]) -> str | None:
+def find_divergence(values: Mapping[str, float]) -> str | None:
     """Find the first loss or norm that is not finite. Ratios may be undefined, such as gains over a refused step."""
     for name, value in values.items():
         if not math.isfinite(value) and (name.startswith(("loss/", "norm/")) or name.endswith("loss")):
@@ -96,7 +97,7 @@ def diverging(values: Mapping[str, float]) -> str | None:
     return None
 
 
-def cumulative(plan: Plan, step: int) -> dict[str, float]:
+def compute_cost(plan: Plan, step: int) -> dict[str, float]:
     """Return the cost of `step` steps."""
     return {
         "tokens/solve": step * plan.tokens_solve,
@@ -107,11 +108,11 @@ def cumulative(plan: Plan, step: int) -> dict[str, float]:
     }
 
 
-def _events(step: int, now: float, values: Mapping[str, float]) -> list[Event]:
+def _find_events(step: int, now: float, values: Mapping[str, float]) -> list[Event]:
     if values.get("gn/alpha") == 0:
         return [Event(step, now, "refused", "no trial step improved on the anchor; the iterate stays")]
     return []
 
 
-def _value(record: Step | None, name: str) -> float:
+def _read_value(record: Step | None, name: str) -> float:
     return float(record.values.get(name, 0.0)) if record else 0.0

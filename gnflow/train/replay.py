@@ -16,22 +16,22 @@ from gnflow.errors import GnflowError
 from gnflow.objective import Params
 from gnflow.optim import means
 from gnflow.train import checkpoint, provenance
-from gnflow.train.changes import last_step
+from gnflow.train.changes import find_last_step
 from gnflow.train.directory import CHECKPOINTS
-from gnflow.train.feed import order
+from gnflow.train.feed import make_microbatches
 from gnflow.train.journal import JOURNAL, Reading, read
-from gnflow.train.past import ROLLED_BACK, SKIPPED, Past, beginning
-from gnflow.train.recorder import numbers
-from gnflow.train.reproducible import reproducible
+from gnflow.train.past import ROLLED_BACK, SKIPPED, Past, make_beginning
+from gnflow.train.recorder import to_numbers
+from gnflow.train.reproducible import make_reproducible
 from gnflow.train.run import Run
-from gnflow.train.start import start
+from gnflow.train.start import make_start
 from gnflow.workspace import Workspace
 
 Report = Callable[[str], None]
 
 
 class NoSuchStep(GnflowError):
-    """The run has not taken the step that was asked for."""
+    """An error that means that the run has not taken the requested step."""
 
     exit_code = 2
 
@@ -83,7 +83,7 @@ def replay(run: Run, step: int, workspace: Workspace, report: Report = lambda li
     Raises NoSuchStep, DataError when the data changed, DiskProblem, EnvironmentProblem, and what `start` raises.
     """
     reading = read(run.directory / JOURNAL)
-    with reproducible(workspace):
+    with make_reproducible(workspace):
         planned = plan(run.experiment)
         _require_step(run, step, reading, planned.steps)
         dataset = prepare(run.experiment.data, workspace, report)
@@ -92,18 +92,18 @@ def replay(run: Run, step: int, workspace: Workspace, report: Report = lambda li
         past = Past(
             planned,
             program,
-            order(planned, dataset),
+            make_microbatches(planned, dataset),
             run.directory / CHECKPOINTS,
             lambda: {event.step for event in reading.events if event.name in (SKIPPED, ROLLED_BACK)},
-            lambda: beginning(program, start(planned, program, dataset, workspace, report)),
+            lambda: make_beginning(program, make_start(planned, program, dataset, workspace, report)),
         )
-        origin = _origin(past, step - 1, report)
-        before = past.state(step - 1)
-        found = taken(
+        origin = _find_origin(past, step - 1, report)
+        before = past.compute_state(step - 1)
+        found = take_step(
             compile_plan(planned, compiled=False, network=program.network),
             before,
-            past.batch(step),
-            (step - 1) * planned.microbatches,
+            past.take_batch(step),
+            planned.find_first_microbatch(step),
         )
         recorded = reading.steps.get(step)
         events = [f"{event.name}: {event.message}" for event in reading.events if event.step == step]
@@ -113,52 +113,52 @@ def replay(run: Run, step: int, workspace: Workspace, report: Report = lambda li
 
 def _require_step(run: Run, step: int, reading: Reading, steps: int) -> None:
     # If a run diverged, the step after the last record is the one that ended it.
-    last = min(last_step(reading.steps) + 1, steps)
+    last = min(find_last_step(reading.steps) + 1, steps)
     if not 1 <= step <= last:
-        raise NoSuchStep(f"{run.directory} has no step {step}; it can be asked for steps 1 to {last}")
+        raise NoSuchStep(f"{run.directory} has no step {step}; give a step from 1 to {last}")
 
 
-def _origin(past: Past, step: int, report: Report) -> int:
-    found = checkpoint.newest(past.checkpoints, up_to=step)
+def _find_origin(past: Past, step: int, report: Report) -> int:
+    found = checkpoint.find_newest(past.checkpoints, up_to=step)
     for damaged, problem in found.damage.items():
-        report(f"warning: checkpoint {checkpoint.path_of(past.checkpoints, damaged).name} is not used: {problem}")
-    origin = 0 if found.path is None else checkpoint.step_of(found.path)
+        report(f"warning: checkpoint {checkpoint.make_path(past.checkpoints, damaged).name} is not used: {problem}")
+    origin = 0 if found.path is None else checkpoint.read_step(found.path)
     if origin < step:
         named = "the starting weights" if found.path is None else f"checkpoint {found.path.name}"
-        report(f"computing what came before again: {step - origin} steps from {named}")
+        report(f"computing the {step - origin} steps before it again, from {named}")
     return origin
 
 
-def taken(program: Program, before: State, batch: Tensor, number: int) -> Replay:
+def take_step(program: Program, before: State, batch: Tensor, number: int) -> Replay:
     """Take the step on `batch`, whose first micro-batch is `number`, without changing the state."""
     batch = batch.to(program.device)
-    slopes, losses, outputs, first = _looked_at(program, before.params, batch, number)
+    slopes, losses, outputs, first = _inspect(program, before.params, batch, number)
     weights = trees.clone(before.params)
     after, metrics = program.step(State(before.step, *trees.clone((before.params, before.optimizer))), batch)
     updates = trees.subtract(after.params, weights)
     for name, update in updates.items():
-        first = first or _unless_finite("update", name, update)
+        first = first or _find_non_finite("update", name, update)
     layers = [
         Layer(
             name,
-            _norm(weight),
-            _norm(slopes[name]) if name in slopes else None,
-            _norm(updates[name]),
+            _compute_norm(weight),
+            _compute_norm(slopes[name]) if name in slopes else None,
+            _compute_norm(updates[name]),
             outputs.get(name),
         )
         for name, weight in weights.items()
     ]
-    return Replay(before.step + 1, str(program.device), 0, losses, numbers(metrics), {}, [], layers, first)
+    return Replay(before.step + 1, str(program.device), 0, losses, to_numbers(metrics), {}, [], layers, first)
 
 
-def _looked_at(
+def _inspect(
     program: Program, params: Params, batch: Tensor, number: int
 ) -> tuple[Params, list[float], dict[str, float], NonFinite | None]:
     """Compute gradient, losses and sizes of outputs before the step, and find the first that is not finite."""
     first: NonFinite | None = None
     for name, weight in params.items():
-        first = first or _unless_finite("weight", name, weight)
-    counts = means.microbatch_weights(program.objective, batch)
+        first = first or _find_non_finite("weight", name, weight)
+    counts = means.weigh_microbatches(program.objective, batch)
     slopes: Params = {}
     losses: list[float] = []
     sizes: dict[str, float] = {}
@@ -169,21 +169,21 @@ def _looked_at(
         if first is None or first.kind == "weight":
             sizes = {name: output.float().square().mean().sqrt().item() for name, output in outputs.found.items()}
         slope, _ = program.objective.gradient(params, tokens)
-        for kind, tensors in (("output", outputs.found), ("loss", {"loss": loss}), ("gradient", _backwards(slope))):
+        for kind, tensors in (("output", outputs.found), ("loss", {"loss": loss}), ("gradient", _reverse(slope))):
             for name, tensor in tensors.items():
-                first = first or _unless_finite(kind, name, tensor, microbatch)
+                first = first or _find_non_finite(kind, name, tensor, microbatch)
         share = count / means.keep_positive(counts.sum())
         slopes = {name: slopes.get(name, 0) + share * tensor for name, tensor in slope.items()}
     return slopes, losses, sizes, first
 
 
-def _backwards(slope: Params) -> Params:
+def _reverse(slope: Params) -> Params:
     """Order weights from last to first, the order in which their gradients are computed."""
     return dict(reversed(slope.items()))
 
 
 class Outputs(TorchFunctionMode):
-    """Records, for each weight, the first floating-point tensor that is computed with it."""
+    """A mode that records, for each weight, the first floating-point tensor that is computed with it."""
 
     def __init__(self, params: Params) -> None:
         self._names = {id(weight): name for name, weight in params.items()}
@@ -201,9 +201,9 @@ class Outputs(TorchFunctionMode):
         return result
 
 
-def _unless_finite(kind: str, name: str, tensor: Tensor, microbatch: int | None = None) -> NonFinite | None:
+def _find_non_finite(kind: str, name: str, tensor: Tensor, microbatch: int | None = None) -> NonFinite | None:
     return None if bool(tensor.isfinite().all()) else NonFinite(kind, name, microbatch)
 
 
-def _norm(tensor: Tensor) -> float:
+def _compute_norm(tensor: Tensor) -> float:
     return float(tensor.double().norm())

@@ -1,4 +1,4 @@
-"""What git says about the code of a run: commit, branch and uncommitted changes, or why it says nothing."""
+"""Ask git about the code of a run: commit, branch and uncommitted changes, or the reason why it does not answer."""
 
 import os
 import subprocess
@@ -17,46 +17,46 @@ PATIENCE = 20  # seconds for an answer
 
 
 class State(NamedTuple):
-    """`found` is None where there is no commit; `problem` has git's own words where it did not answer."""
+    """The answer of git: `found` is None if there is no commit, and `problem` is git's message if it did not answer."""
 
     found: dict[str, object] | None
     problem: str | None = None
 
 
 class Unanswered(Exception):
-    """What git said instead of an answer."""
+    """The message of git when it does not answer."""
 
 
-def state(root: Path, directory: Path) -> State:
-    """The state of the project around `root`; a long diff is written into `directory`."""
+def read_state(root: Path, directory: Path) -> State:
+    """Read the state of the project around `root`, and write a long diff into `directory`."""
     found: dict[str, object] = {}
     try:
         found["commit"] = _ask(root, "rev-parse", "--verify", "HEAD").strip()
         found["branch"] = _ask(root, "rev-parse", "--abbrev-ref", "HEAD").strip()
-        found |= {"remote": _remote(root), "dirty": None}
+        found |= {"remote": _read_remote(root), "dirty": None}
         changed = bool(_ask(root, "status", "--porcelain", "--untracked-files=no"))
         untracked = _ask(root, "ls-files", "--others", "--exclude-standard").splitlines()
         outputs = f"{directory.name}/"
         found |= {"dirty": changed, "untracked": [name for name in untracked if outputs not in name][:MOST_UNTRACKED]}
         if changed:
-            found |= _diff(_ask(root, "diff", "HEAD"), directory)
+            found |= _store_diff(_ask(root, "diff", "HEAD"), directory)
     except Unanswered as said:
         return State(found or None, str(said))
     return State(found)
 
 
 def is_in_repository(root: Path) -> bool:
-    """Whether a directory lies in a git repository."""
+    """Return whether a directory lies in a git repository."""
     return any(os.path.lexists(place / ".git") for place in (root, *root.parents))
 
 
-def _remote(root: Path) -> str | None:
+def _read_remote(root: Path) -> str | None:
     with suppress(Unanswered):  # many repositories have none
         return hide_secrets(_ask(root, "remote", "get-url", "origin").strip()) or None
     return None
 
 
-def _diff(diff: str, directory: Path) -> dict[str, object]:
+def _store_diff(diff: str, directory: Path) -> dict[str, object]:
     diff = hide_secrets(diff)
     if len(diff) <= LONGEST_INLINE_DIFF:
         return {"diff": diff}

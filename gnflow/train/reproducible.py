@@ -14,20 +14,20 @@ FILL = "fill_uninitialized_memory"
 
 
 @contextmanager
-def reproducible(workspace: Workspace) -> Iterator[None]:
-    """Deterministic kernels where there are any; compiled graphs are kept in the workspace."""
+def make_reproducible(workspace: Workspace) -> Iterator[None]:
+    """Use deterministic kernels if there are any, and keep compiled graphs in the workspace, until the block ends."""
     toolchain.settle(workspace)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    enabled = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    before = torch.get_deterministic_debug_mode()
     fill = getattr(deterministic, FILL)
     benchmark = torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # `torch.use_deterministic_algorithms` would import Inductor, which is told when a region is compiled.
+    torch.set_deterministic_debug_mode("warn")
     setattr(deterministic, FILL, False)  # filling would write every new tensor twice
     torch.backends.cudnn.benchmark = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.set_deterministic_debug_mode(before)
         setattr(deterministic, FILL, fill)
         torch.backends.cudnn.benchmark = benchmark

@@ -32,21 +32,21 @@ class Run:
 
         Raises SpecError if there is no run, and DiskProblem if it cannot be read.
         """
-        found = located(Path(directory))
+        found = find_run(Path(directory))
         if found is None:
-            raise SpecError(f"{directory} is no run: {_why_not(Path(directory))}")
+            raise SpecError(f"{directory} is no run: {_explain_absence(Path(directory))}")
         experiment = load(found / "experiment.yaml").experiment
-        return cls(found, experiment, _json(found / "plan.json"), _json(found / "summary.json"))
+        return cls(found, experiment, _read_json(found / "plan.json"), _read_json(found / "summary.json"))
 
     @cached_property
     def metrics(self) -> "polars.DataFrame":
         """The journal as a table: a row for each step, a column for each value, null if a step has none."""
-        from gnflow.train.table import table
+        from gnflow.train.table import make_table
 
-        return table(read(self.directory / JOURNAL).steps.values())
+        return make_table(read(self.directory / JOURNAL).steps.values())
 
 
-def located(run: Path) -> Path | None:
+def find_run(run: Path) -> Path | None:
     """Find the directory of a run by its path, or by its name under `runs/` of the current project.
 
     Raises DiskProblem if it cannot be read.
@@ -60,7 +60,7 @@ def located(run: Path) -> Path | None:
     return None
 
 
-def _why_not(directory: Path) -> str:
+def _explain_absence(directory: Path) -> str:
     if not directory.exists():
         return "there is no such directory, and no run of this name in the project around here"
     if not directory.is_dir():
@@ -68,7 +68,7 @@ def _why_not(directory: Path) -> str:
     return "it has no experiment.yaml"
 
 
-def _json(path: Path) -> dict[str, object]:
+def _read_json(path: Path) -> dict[str, object]:
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:

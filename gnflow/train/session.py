@@ -12,14 +12,14 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.program import Program, State
-from gnflow.data.microbatches import Microbatches, Prepared, ids_of
+from gnflow.data.microbatches import Microbatches, Prepared, format_ids
 from gnflow.errors import Diverged, GnflowError
 from gnflow.objective import Params
 from gnflow.train import checkpoint, disk, divergence, offending, results
 from gnflow.train.clock import Clock, Taken
 from gnflow.train.journal import Journal, Step
-from gnflow.train.past import ROLLED_BACK, SKIPPED, Past, beginning
-from gnflow.train.recorder import AVERAGE_LOSS, UNDONE, Recorder, diverging, numbers
+from gnflow.train.past import ROLLED_BACK, SKIPPED, Past, make_beginning
+from gnflow.train.recorder import AVERAGE_LOSS, UNDONE, Recorder, find_divergence, to_numbers
 from gnflow.train.signals import Stop
 
 # Name in the run directory. Touching the file asks for a checkpoint after this step; then it is removed.
@@ -43,7 +43,7 @@ class Session:
     stop: Stop
     require_data: Callable[[], None] = lambda: None
     """A function that raises DataError if the data has changed. It is called before every checkpoint."""
-    read: offending.Read = ids_of
+    read: offending.Read = format_ids
     """A function from a row of tokens to its text."""
     dataset: Prepared | None = None
     """The dataset of the batches, for metrics that need more than tokens."""
@@ -59,107 +59,109 @@ class Session:
     @property
     def past(self) -> Past:
         """The history of the run so far."""
-        return Past(self.plan, self.program, self.batches, self.checkpoints, self._undone)
+        return Past(self.plan, self.program, self.batches, self.checkpoints, self._find_undone)
 
     def begin(self, params: Params) -> State:
         """Make, record and save the state before the first step. Raises Diverged."""
-        state = beginning(self.program, params)
-        values = self._evaluated(state, {})
-        if problem := diverging(values):
-            raise self._diverged(0, f"{problem}; the starting weights are to blame")
+        state = make_beginning(self.program, params)
+        values = self._evaluate(state, {})
+        if problem := find_divergence(values):
+            raise self._diverge(0, f"{problem}; the starting weights are to blame")
         self._conclude(state, values, Taken())
-        if poor := divergence.poor_start(values.get(LOSS), self.plan.experiment.data.vocabulary):
-            self.recorder.event(0, "poor_start", poor)
+        if poor := divergence.describe_poor_start(values.get(LOSS), self.plan.experiment.data.vocabulary):
+            self.recorder.record_event(0, "poor_start", poor)
         self._save(state)
         return state
 
     def resume(self, path: Path) -> State:
         """Load the state of a good checkpoint."""
-        state = checkpoint.load(path, self.program.template(), self.program.device)
+        state = checkpoint.load(path, self.program.make_template(), self.program.device)
         self.saved = state.step
         return state
 
     def train(self, state: State) -> State:
         """Take steps until the run is finished. Raises Diverged, Interrupted, Preempted or DiskProblem."""
-        while not results.finished(self.plan, self.journal.steps[state.step]):
+        while not results.is_finished(self.plan, self.journal.steps[state.step]):
             if self.stop.received:
-                raise self._left(state)
+                raise self._leave(state)
             state = self._advance(state)
         return state
 
     def _advance(self, state: State) -> State:
-        step, before = state.step + 1, self._kept(state)
-        clock = Clock(self.program.compile_seconds())
-        state, metrics = self.program.step(state, self.past.batch(step))
-        values = numbers(metrics)
+        step, before = state.step + 1, self._keep_before(state)
+        clock = Clock(self.program.sum_compile_seconds())
+        state, metrics = self.program.step(state, self.past.take_batch(step))
+        values = to_numbers(metrics)
         if self.program.device.type == "cuda":
             torch.cuda.synchronize(self.program.device)
-        taken = clock.taken(self.program.compile_seconds())
+        taken = clock.measure(self.program.sum_compile_seconds())
         rule, loss = self.plan.experiment.training.spike, values.get(divergence.LOSS)
-        problem = diverging(values) or divergence.unusable(state.params)
-        spike = None if problem else divergence.spike(rule, step, loss, self.journal.steps, self._undone())
-        evaluated = {} if problem or spike else self._evaluated(state, before)
-        problem = problem or diverging(evaluated)
+        problem = find_divergence(values) or divergence.find_unusable(state.params)
+        spike = (
+            None if problem else divergence.describe_spike(rule, step, loss, self.journal.steps, self._find_undone())
+        )
+        evaluated = {} if problem or spike else self._evaluate(state, before)
+        problem = problem or find_divergence(evaluated)
         # A step that is recorded as undone stays undone, even if computing it again gives other bits.
-        if problem or spike or step in self._undone():
+        if problem or spike or step in self._find_undone():
             state = self._undo(step, problem, spike)
             # If a step was not taken, only its losses are known.
             values = {name: value for name, value in values.items() if name.startswith("loss/")}
-            evaluated = self._evaluated(state, {})
-            if problem := diverging(evaluated):
-                raise self._diverged(step, f"{problem}, though the step was undone")
+            evaluated = self._evaluate(state, {})
+            if problem := find_divergence(evaluated):
+                raise self._diverge(step, f"{problem}, though the step was undone")
         self._conclude(state, {**values, **evaluated}, taken)
         return state
 
-    def _kept(self, state: State) -> Params:
+    def _keep_before(self, state: State) -> Params:
         """Copy the weights if a metric may need those before the step, which overwrites them."""
-        asked = any(metric.needs_before for metric in self.program.metrics) and self._evaluates(state.step + 1)
+        asked = any(metric.needs_before for metric in self.program.metrics) and self._should_evaluate(state.step + 1)
         return trees.clone(state.params) if asked else {}
 
     def _conclude(self, state: State, values: Mapping[str, float], taken: Taken) -> None:
         if self.plan.experiment.training.on_nonfinite != "raise":
-            values = {**values, UNDONE: len(self._undone(state.step))}
-        record = self.recorder.step(state.step, values, taken, self.program.compile_seconds())
+            values = {**values, UNDONE: len(self._find_undone(state.step))}
+        record = self.recorder.record_step(state.step, values, taken, self.program.sum_compile_seconds())
         minutes = (time.monotonic() - self.saved_at) / 60
         if (
-            self._keeps(state.step)
-            or results.finished(self.plan, record)
+            self._should_keep(state.step)
+            or results.is_finished(self.plan, record)
             or (self.directory / REQUEST).is_file()
             or minutes >= self.plan.experiment.training.temporary_checkpoint_minutes
         ):
             self._save(state)
 
-    def _evaluated(self, state: State, before: Params) -> dict[str, float]:
+    def _evaluate(self, state: State, before: Params) -> dict[str, float]:
         """Measure the metrics that are due on these weights. Raises DiskProblem."""
-        if not self._evaluates(state.step):
+        if not self._should_evaluate(state.step):
             return {}
-        at = self.program.moment(state, self.evaluation, before)._replace(dataset=self.dataset, write=self._write)
-        values = numbers(self.program.evaluate(at, lambda metric: metric.decides))
+        at = self.program.make_moment(state, self.evaluation, before)._replace(dataset=self.dataset, write=self._write)
+        values = to_numbers(self.program.evaluate(at, lambda metric: metric.decides))
         if state.average is not None and state.average.steps and LOSS in values:
             averaged = at._replace(params=state.average.params)
-            values[AVERAGE_LOSS] = numbers(self.program.evaluate(averaged, lambda metric: metric.decides))[LOSS]
-        if diverging(values):
+            values[AVERAGE_LOSS] = to_numbers(self.program.evaluate(averaged, lambda metric: metric.decides))[LOSS]
+        if find_divergence(values):
             return values
         number = state.step // self.plan.evaluation.every
-        last = results.finished(self.plan, Step(state.step, 0.0, values))
+        last = results.is_finished(self.plan, Step(state.step, 0.0, values))
         others = self.program.evaluate(at, lambda metric: not metric.decides and metric.is_due(number, last))
-        return {**values, **numbers(others)}
+        return {**values, **to_numbers(others)}
 
     def _write(self, name: str, content: bytes) -> None:
         """Write a file of a metric before its step is in the journal. Raises DiskProblem."""
         disk.write(self.directory / results.SAMPLES / name, content)
 
-    def _evaluates(self, step: int) -> bool:
+    def _should_evaluate(self, step: int) -> bool:
         return step % self.plan.evaluation.every == 0 or step >= self.plan.steps
 
-    def _keeps(self, step: int) -> bool:
-        """Whether to keep the checkpoint of this step: one on the schedule, or a state that undoing a step needs."""
+    def _should_keep(self, step: int) -> bool:
+        """Return whether to keep the checkpoint of this step: it is on the schedule, or undoing a step needs it."""
         training = self.plan.experiment.training
         scheduled = step % training.checkpoint_every == 0 and (step > 0 or training.on_nonfinite == "rollback")
-        return scheduled or step + 1 in self._undone()
+        return scheduled or step + 1 in self._find_undone()
 
-    def _undone(self, up_to: float = math.inf) -> set[int]:
-        return {step for step in self.journal.happened(SKIPPED, ROLLED_BACK) if step <= up_to}
+    def _find_undone(self, up_to: float = math.inf) -> set[int]:
+        return {step for step in self.journal.find_steps_with(SKIPPED, ROLLED_BACK) if step <= up_to}
 
     def _save(self, state: State) -> None:
         if self.saved == state.step:
@@ -167,43 +169,43 @@ class Session:
         self.require_data()
         self.journal.sync()
         checkpoint.save(self.checkpoints, state)
-        checkpoint.prune(self.checkpoints, state.step, self._keeps)
+        checkpoint.prune(self.checkpoints, state.step, self._should_keep)
         results.write_metrics(self.directory, self.journal.steps)
         (self.directory / REQUEST).unlink(missing_ok=True)
         self.saved, self.saved_at = state.step, time.monotonic()
 
-    def _left(self, state: State) -> GnflowError:
+    def _leave(self, state: State) -> GnflowError:
         self._save(state)
         results.write_summary(self.directory, self.plan, self.journal.steps, state.step, results.PREEMPTED)
-        return self.stop.error(f"stopped after step {state.step} of {self.plan.steps}; the same command resumes")
+        return self.stop.make_error(f"stopped after step {state.step} of {self.plan.steps}; the same command resumes")
 
     def _undo(self, step: int, problem: str | None, spike: str | None) -> State:
         """Return the state to continue with if `step` is undone. Raises Diverged if the policy does not allow it."""
         training = self.plan.experiment.training
-        before = self.past.state(step - 1)
+        before = self.past.compute_state(step - 1)
         self._save(before)
-        if step not in self._undone():
-            first, count = (step - 1) * self.plan.microbatches, self.plan.microbatches
-            find = divergence.cause if problem else divergence.highest
+        if step not in self._find_undone():
+            first, count = self.plan.find_first_microbatch(step), self.plan.microbatches
+            find = divergence.find_cause if problem else divergence.find_highest
             cause = find(self.program, before.params, self.batches, first, count)
             what = problem or spike or ""
-            offending.write(self.directory, step, what, cause, self.batches, count, self.read)
-            told, undone = f"{what}; {cause.words}", len(self._undone(step))
+            offending.write(self.directory, step, what, cause, self.batches, first, count, self.read)
+            told, undone = f"{what}; {cause.words}", len(self._find_undone(step))
             if training.on_nonfinite == "raise":
-                raise self._diverged(step, told)
+                raise self._diverge(step, told)
             if undone >= training.max_undone:
-                raise self._diverged(step, f"{told}; training.max_undone is {training.max_undone}, so it is not undone")
-            back = self.past.scheduled(step - 1)
+                raise self._diverge(step, f"{told}; training.max_undone is {training.max_undone}, so it is not undone")
+            back = self.past.find_scheduled(step - 1)
             name, then = {
                 "skip": (SKIPPED, "the step is not taken"),
                 "rollback": (ROLLED_BACK, f"the weights are those after step {back} again"),
             }[training.on_nonfinite]
-            self.recorder.event(step, name, f"{told}; {then} ({undone + 1} of at most {training.max_undone})")
-        return self.past.instead(step, before)
+            self.recorder.record_event(step, name, f"{told}; {then} ({undone + 1} of at most {training.max_undone})")
+        return self.past.undo(step, before)
 
-    def _diverged(self, step: int, problem: str) -> Diverged:
+    def _diverge(self, step: int, problem: str) -> Diverged:
         message = f"step {step}: {problem}"
-        self.recorder.event(step, "diverged", message)
+        self.recorder.record_event(step, "diverged", message)
         self.journal.sync()
         results.write_summary(self.directory, self.plan, self.journal.steps, max(step - 1, 0), results.DIVERGED)
         cure = "a smaller learning rate is the usual cure, under another name or with --fresh"

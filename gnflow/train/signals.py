@@ -27,22 +27,22 @@ REPEATED = (signal.SIGHUP, signal.SIGXCPU)
 
 
 class Stop:
-    """Whether this process was told to stop. Never outside the main thread, where Python has no signals."""
+    """A request to stop this process. There is none outside the main thread, where Python has no signals."""
 
     def __init__(self, notify: Callable[[str], None]) -> None:
         self.patient = False
-        """Whether the first signal waits until a step is finished and its state saved."""
+        """Return whether the first signal waits until a step is finished and its state saved."""
         self.received: signal.Signals | None = None
         self._notify = notify
         self._before: dict[signal.Signals, object] = {}
         self._told, self._left = threading.Event(), threading.Event()
-        self._seconds = deadline()
+        self._seconds = read_deadline()
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             # The thread starts now, because a signal handler may interrupt code that is starting a thread.
             threading.Thread(target=self._watch, name="gnflow-deadline", daemon=True).start()
-            self._before = {number: signal.signal(number, self._handle) for number in stopping()}
+            self._before = {number: signal.signal(number, self._handle) for number in list_signals()}
         return self
 
     def __exit__(
@@ -53,13 +53,13 @@ class Stop:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal returned
         if self.received and isinstance(error, KeyboardInterrupt):
-            raise self.error("stopped before the first step; the same command begins again") from None
+            raise self.make_error("stopped before the first step; the same command begins again") from None
         if self.received and isinstance(error, Exception) and not isinstance(error, GnflowError):
             # A running compiler may have got the signal as well.
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-            raise self.error(f"stopped within a step ({reason}); the same command resumes") from error
+            raise self.make_error(f"stopped within a step ({reason}); the same command resumes") from error
 
-    def error(self, message: str) -> GnflowError:
+    def make_error(self, message: str) -> GnflowError:
         """Return the error to raise. Ctrl-C has an exit code of its own."""
         return Interrupted(message) if self.received is signal.SIGINT else Preempted(message)
 
@@ -83,15 +83,15 @@ class Stop:
             )
             with suppress(OSError):
                 os.write(2, message.encode())
-            os._exit(self.error(message).exit_code)
+            os._exit(self.make_error(message).exit_code)
 
 
-def stopping() -> Iterable[signal.Signals]:
+def list_signals() -> Iterable[signal.Signals]:
     """Return the signals that stop this process."""
     return (*ALWAYS, *(number for number in UNLESS_DECIDED if signal.getsignal(number) is signal.SIG_DFL))
 
 
-def deadline() -> float:
+def read_deadline() -> float:
     """Return the seconds from the first signal to the end of the process. Raises EnvironmentProblem."""
     text = os.environ.get(VARIABLE, DEFAULT)
     try:
@@ -99,5 +99,5 @@ def deadline() -> float:
     except ValueError:
         seconds = math.nan
     if not seconds > 0:
-        raise EnvironmentProblem(f"{VARIABLE}={text}: expected a number of seconds above 0")
+        raise EnvironmentProblem(f"{VARIABLE} is `{text}`; expected a number of seconds above 0")
     return seconds

@@ -40,7 +40,7 @@ Report = Callable[[str], None]
 REPORT_SECONDS = 10.0
 
 
-def start(
+def make_start(
     plan: Plan, program: Program, dataset: Prepared, workspace: Workspace, report: Report = lambda line: None
 ) -> Params:
     """Make the first weights, on the device of the program. Raises SpecError if a file does not fit the model."""
@@ -49,17 +49,17 @@ def start(
         case Scratch():
             return program.initial()
         case Warmup():
-            return _warmed(program, beginning, dataset, workspace, report)
+            return _warm(program, beginning, dataset, workspace, report)
         case Checkpoint(path=path):
-            return _fitted(plan, program.device, workspace.root / path)
+            return _read_weights(plan, program.device, workspace.root / path)
         case _:
             assert_never(beginning)
 
 
-def _warmed(program: Program, warmup: Warmup, dataset: Prepared, workspace: Workspace, report: Report) -> Params:
+def _warm(program: Program, warmup: Warmup, dataset: Prepared, workspace: Workspace, report: Report) -> Params:
     plan = program.plan
-    experiment = _warmup_experiment(plan.experiment, warmup)
-    weights = build.model(experiment, "plain").weights
+    experiment = _make_warmup(plan.experiment, warmup)
+    weights = build.build_model(experiment, "plain").weights
     shaped_by = {
         "torch": torch.__version__,
         "initial": {name: weight._asdict() for name, weight in weights.items()},
@@ -69,21 +69,19 @@ def _warmed(program: Program, warmup: Warmup, dataset: Prepared, workspace: Work
     }
     path = workspace.cache / "starts" / f"{digest(shaped_by)[:16]}.safetensors"
     device = torch.device(plan.device)
-    kept = _kept(path, report)
+    kept = _read_cached(path, report)
     if kept is None:
         network = program.network if plan.attention == "plain" else None
-        with Durations(workspace, experiment).timed(
-            f"warming the starting weights: {warmup.steps} AdamW steps", report
-        ):
+        with Durations(workspace, experiment).time(f"warming the starting weights: {warmup.steps} AdamW steps", report):
             kept = {name: w.cpu().contiguous() for name, w in _train(experiment, dataset, network, report).items()}
         content = tensor_bytes(kept)
         disk.write(path, content)
         faults.pass_point("start.after_weights")
-        disk.write(_digest_of(path), hashlib.sha256(content).hexdigest().encode())
+        disk.write(_name_digest(path), hashlib.sha256(content).hexdigest().encode())
     return {name: kept[name].to(device) for name in kept}
 
 
-def _warmup_experiment(experiment: Experiment, warmup: Warmup) -> Experiment:
+def _make_warmup(experiment: Experiment, warmup: Warmup) -> Experiment:
     """Make the spec of the pretraining: AdamW on one micro-batch per step, with only the settings that it needs."""
     training = experiment.training.model_copy(
         update={
@@ -108,7 +106,7 @@ def _warmup_experiment(experiment: Experiment, warmup: Warmup) -> Experiment:
 def _train(experiment: Experiment, dataset: Prepared, network: Model | None, report: Report) -> Params:
     plan = make_plan(experiment, attention="plain")
     program = make_program(plan, network=network)
-    batches = dataset.microbatches(experiment.training.rows, experiment.training.seed, stream="start")
+    batches = dataset.make_microbatches(experiment.training.rows, experiment.training.seed, stream="start")
     state = program.init(program.initial())
     said = time.monotonic()
     for step in range(plan.steps):
@@ -119,14 +117,14 @@ def _train(experiment: Experiment, dataset: Prepared, network: Model | None, rep
     return state.params
 
 
-def _digest_of(path: Path) -> Path:
+def _name_digest(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _kept(path: Path, report: Report) -> Params | None:
+def _read_cached(path: Path, report: Report) -> Params | None:
     """Read the cached weights; None if they are absent or damaged, since they can be made again."""
     try:
-        content, expected = path.read_bytes(), _digest_of(path).read_bytes()
+        content, expected = path.read_bytes(), _name_digest(path).read_bytes()
     except OSError:
         return None
     if hashlib.sha256(content).hexdigest().encode() != expected:
@@ -135,17 +133,17 @@ def _kept(path: Path, report: Report) -> Params | None:
     return read_tensors(content)
 
 
-def _fitted(plan: Plan, device: torch.device, path: Path) -> Params:
+def _read_weights(plan: Plan, device: torch.device, path: Path) -> Params:
     file = path / checkpoint.PARAMS if path.is_dir() else path
-    if (file.parent / checkpoint.MANIFEST).exists() and (damage := checkpoint.damage_of(file.parent)):
-        raise DataError(f"training.start.path: {file.parent} is damaged: {damage}; bring a good copy")
+    if (file.parent / checkpoint.MANIFEST).exists() and (damage := checkpoint.find_damage(file.parent)):
+        raise DataError(f"training.start.path: {file.parent} is damaged: {damage}; restore a good copy")
     try:
         found = read_tensors(file.read_bytes())
     except OSError as error:
-        raise misfits.unreadable(path, file, error) from None
+        raise misfits.explain_unreadable(path, file, error) from None
     except SafetensorError as error:
         raise DataError(f"training.start.path: {file} is not a readable safetensors file: {error}") from None
-    if misfit := misfits.unfit(file, found, plan.parameters):
+    if misfit := misfits.explain_misfit(file, found, plan.parameters):
         raise misfit
     _require_same_ids(file.with_name(EXPERIMENT), plan.experiment.data)
     return {row.name: found[row.name].to(device, torch.float32) for row in plan.parameters}

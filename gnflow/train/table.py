@@ -17,7 +17,7 @@ ORDER = (
 INTEGERS = ("tokens/", "passes/", "steps/")  # FLOPs may exceed 64-bit integers
 
 
-def table(steps: Iterable[Step]) -> polars.DataFrame:
+def make_table(steps: Iterable[Step]) -> polars.DataFrame:
     """Make the table, sorted by step, with null for missing values. Known columns come first, the others by name."""
     records = sorted(steps, key=lambda record: record.step)
     names = {name for record in records for name in record.values}

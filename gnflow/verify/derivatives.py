@@ -53,7 +53,7 @@ class Point(NamedTuple):
 
     def compute_logits(self, params: Params) -> Tensor:
         """Return f(params)."""
-        return self.parts.network.logits(params, self.parts.network.split(self.tokens)[0])
+        return self.parts.network.compute_logits(params, self.parts.network.split(self.tokens)[0])
 
 
 def _draw_point(experiment: Experiment, make: Make, tangent: Tangent = "exact") -> Point:

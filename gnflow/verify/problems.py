@@ -37,7 +37,11 @@ def build_bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> O
         tilted = draw_tilt(tokens).to(next(iter(tilt.values()))) * trees.dot(tilt, displacement)
         return (trees.dot(differentiate(params, tokens), displacement) + tilted) / 2
 
-    return _build_objective(evaluate, differentiate, multiply)
+    def diagonal(params: Params, noise: Tensor, tokens: Tokens) -> Params:
+        bends = {name: side if side.ndim == 1 else side.diagonal().unsqueeze(-1) for name, side in sides.items()}
+        return {name: bends[name].expand_as(w).clone() for name, w in params.items()}
+
+    return _build_objective(evaluate, differentiate, multiply)._replace(diagonal=diagonal)
 
 
 def build_on_bowl(experiment: Experiment, make: Make, dtype: torch.dtype = torch.float32) -> tuple[Parts, Params]:
@@ -55,7 +59,7 @@ def build_ramp(like: Params) -> Objective:
         lambda params, tokens: trees.dot(rank_one, params),
         lambda params, tokens: trees.clone(rank_one),
         lambda direction, anchor, tokens: trees.zeros(direction),
-    )
+    )._replace(diagonal=lambda params, noise, tokens: trees.zeros(params))
 
 
 def hide_parameters(objective: Objective, fixed: Params) -> Objective:
@@ -74,6 +78,10 @@ def hide_parameters(objective: Objective, fixed: Params) -> Objective:
         product=lambda direction, anchor, tokens: {
             name: torch.zeros_like(image) if name in fixed else image
             for name, image in objective.product(direction, anchor, tokens).items()
+        },
+        diagonal=lambda params, noise, tokens: {
+            name: torch.zeros_like(bend) if name in fixed else bend
+            for name, bend in objective.diagonal(fix(params), noise, tokens).items()
         },
     )
 

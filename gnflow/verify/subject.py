@@ -10,7 +10,7 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.compiler import build, methods, plan
 from gnflow.compiler.blocks import divide_by_block
-from gnflow.models.modality import groups_of
+from gnflow.models.modality import find_groups
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Objective, Params
 from gnflow.optim.protocol import AnyState, Jit, Optimizer
@@ -45,8 +45,8 @@ class CheckFailed(Exception):
 
 def build_parts(experiment: Experiment, jit: Jit) -> Parts:
     """Build the same parts as a run has."""
-    network = build.model(experiment, build.choose_kernel(experiment))
-    problem = build.objective(network, experiment, recomputed=experiment.compile.activations is not None)
+    network = build.build_model(experiment, build.choose_kernel(experiment))
+    problem = build.build_objective(network, experiment, recomputed=experiment.compile.activations is not None)
     optimizer = methods.build_optimizer(experiment.optimizer, network, experiment.training.steps or STEPS, jit)
     return Parts(network, divide_by_block(problem, network.moving_blocks, jit), optimizer)
 
@@ -67,7 +67,7 @@ def shrink(experiment: Experiment) -> Experiment:
             "training": experiment.training.model_copy(update=training),
         }
     )
-    names = list(build.model(small, "plain").moving)
+    names = list(build.build_model(small, "plain").moving)
     method = experiment.optimizer
     if isinstance(method, spec.GaussNewton):
         search = method.search
@@ -176,7 +176,7 @@ def add_channels(experiment: Experiment, ids: Tensor, seed: int) -> Tensor:
     def draw(options: tuple[int, ...]) -> Tensor:
         return torch.tensor(options)[torch.randint(len(options), ids.shape, generator=generator)]
 
-    groups = torch.where(ids >= data.text_vocabulary, draw((0, *groups_of("image"))), draw((0, *groups_of("text"))))
+    groups = torch.where(ids >= data.text_vocabulary, draw((0, *find_groups("image"))), draw((0, *find_groups("text"))))
     pixels = torch.randint(256, (*ids.shape, data.patch_values), generator=generator)
     return torch.cat((torch.stack((ids, groups), dim=-1), pixels), dim=-1)
 

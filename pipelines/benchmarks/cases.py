@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from gnflow import trees
 from gnflow.objective import Params
 from gnflow.optim import muon, soap
-from gnflow.optim.eigenbasis import by_cholesky, by_householder
-from gnflow.optim.muon import orthogonalised
+from gnflow.optim.eigenbasis import decompose_by_cholesky, decompose_by_householder
+from gnflow.optim.muon import orthogonalise
 from gnflow.optim.protocol import AnyTransform, copy_code
-from gnflow.optim.rmnp import rows_to_one
+from gnflow.optim.rmnp import normalise_rows
 from gnflow.optim.stacks import Stacks
 
 DECODERS = ((12, 256), (6, 512))
@@ -99,8 +99,8 @@ def _soap(shapes: dict[str, tuple[int, int]], size: str, device: str) -> Case:
 def _rmnp(shapes: dict[str, tuple[int, int]], size: str, device: str, target: float | None) -> Case:
     stacks = Stacks.by_rule(dict.fromkeys(shapes, "matrices"), shapes)
     momentum = stacks.stack(_draw(shapes, device))
-    normalised = torch.compile(lambda tree: trees.map_tensors(rows_to_one, tree), dynamic=False)
-    iterated = torch.compile(lambda tree: orthogonalised(tree, 5), dynamic=False)
+    normalised = torch.compile(lambda tree: trees.map_tensors(normalise_rows, tree), dynamic=False)
+    iterated = torch.compile(lambda tree: orthogonalise(tree, 5), dynamic=False)
     return Case(
         "RMNP's rows to one : our Newton-Schulz",
         size,
@@ -117,8 +117,8 @@ def _basis(size: int, device: str) -> Case:
     return Case(
         "basis by CholeskyQR2 : by Householder",
         f"{batch} of {size} x {size}",
-        lambda: by_cholesky(factors),
-        lambda: by_householder(factors),
+        lambda: decompose_by_cholesky(factors),
+        lambda: decompose_by_householder(factors),
     )
 
 

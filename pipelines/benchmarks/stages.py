@@ -1,4 +1,4 @@
-"""Compile the stage or compile the model: seconds of compilation, time per call and memory; writes stages.json, stages.md.
+"""Compile the stage or compile the model: seconds of compilation, time of a call, memory. Writes stages.json and .md.
 
 The model as one graph is what gnflow compiled before; it is here as the other side of the comparison. Every measurement
 has a process of its own. Compilation starts with nothing cached and is measured in seconds of the processor, those of
@@ -28,9 +28,9 @@ from measure import machine, quartiles  # noqa: E402
 
 from gnflow.compiler.regions import Compiler  # noqa: E402
 from gnflow.curvature.linearised import BENDS, SURROGATES, linearise  # noqa: E402
-from gnflow.curvature.staged import objective  # noqa: E402
-from gnflow.models.decoder import decoder  # noqa: E402
-from gnflow.models.loss import cross_entropy  # noqa: E402
+from gnflow.curvature.staged import build_objective  # noqa: E402
+from gnflow.models.decoder import build_decoder  # noqa: E402
+from gnflow.models.loss import compute_cross_entropy  # noqa: E402
 from gnflow.objective import Params, Scalar, Tokens  # noqa: E402
 from gnflow.spec.model import Decoder  # noqa: E402
 
@@ -123,23 +123,25 @@ def memory(size: Size, what: str) -> dict[str, object]:
 def _make_calls(size: Size, kind: str) -> Calls:
     """Make a call of each region."""
     spec = Decoder.model_validate({"layers": size.layers, "width": size.width, "heads": 4})
-    model = decoder(spec, size.vocabulary, "plain")
+    model = build_decoder(spec, size.vocabulary, "plain")
     generator = torch.Generator().manual_seed(0)
     anchor = model.init(0)
     params = {name: w + 0.01 * torch.randn(w.shape, generator=generator) for name, w in anchor.items()}
     tokens = torch.randint(size.vocabulary, (size.rows, size.context + 1), generator=generator)
     compiler = Compiler("default", fullgraph=True)
     if kind == "stages":
-        staged = objective(model, SURROGATES["quadratic"], BENDS["quadratic"])
+        staged = build_objective(model, SURROGATES["quadratic"], BENDS["quadratic"])
         gradient, curved = compiler("gradient", staged.gradient), compiler("curved", staged.curved)
     else:
 
         def take_gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
             inputs, targets = model.split(tokens)
-            return torch.func.grad_and_value(lambda p: cross_entropy(model.logits(p, inputs), targets))(params)
+            return torch.func.grad_and_value(lambda p: compute_cross_entropy(model.compute_logits(p, inputs), targets))(
+                params
+            )
 
         gradient = compiler("gradient", take_gradient)
-        curved = compiler("curved", linearise(model.logits, SURROGATES["quadratic"]))
+        curved = compiler("curved", linearise(model.compute_logits, SURROGATES["quadratic"]))
     return {"gradient": lambda: gradient(params, tokens), "curved": lambda: curved(params, anchor, tokens)}
 
 
@@ -168,7 +170,8 @@ def report(result: dict[str, Any]) -> str:
     about = result["machine"]
     lines = [
         "# Stages and whole graphs", "",
-        f"{about['date']}, {about['cpu']}, {about['cores']} cores, torch {about['torch']}, float32, plain attention.", "",
+        f"{about['date']}, {about['cpu']}, {about['cores']} cores, torch {about['torch']}. Plain attention, float32.",
+        "",
         "## Compilation with nothing cached", "",
         "Seconds of the processor for the first calls, and of the clock in the last column.", "",
         "| size | compiled | gradient | curved | both | load | wall |", "|---|---|---|---|---|---|---|",
@@ -178,9 +181,9 @@ def report(result: dict[str, Any]) -> str:
         lines.append(f"| {row['size']} | {row['kind']} | {figures} |")
     lines += [
         "", "## Time of a call", "",
-        f"Milliseconds: medians of {result['runs']} interleaved calls in one process, of the processor on one thread and "
-        "by the clock on two. At most 1.02 is aimed at.", "",
-        "| size | threads | gradient | whole | ratio | curved | whole | ratio | load |", "|---|---|---|---|---|---|---|---|---|",
+        f"Milliseconds: medians of {result['runs']} interleaved calls in one process, of the processor on one thread "
+        "and by the clock on two. At most 1.02 is aimed at.", "",
+        "| size | threads | gradient | whole | ratio | curved | whole | ratio | load |", "|---" * 9 + "|",
     ]  # fmt: skip
     for row in result["time"]:
         cells = []

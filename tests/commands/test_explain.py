@@ -24,7 +24,7 @@ def test_a_value_its_unit_meaning_bounds_and_line(spec: Path, capsys: pytest.Cap
     assert explain(spec, "training.rows", sets=(), json=False) == 0
     assert capsys.readouterr().out == (
         "training.rows = 16 (sequences)\n"
-        "  Sequences in one micro-batch.\n"
+        "  Number of sequences in one micro-batch.\n"
         "  allowed  a whole number of at least 1\n"
         "  from     base.yaml:3:18\n"
         "               3 | training: {rows: 16}\n"
@@ -43,7 +43,7 @@ def test_a_default_and_a_setting_say_so(spec: Path, capsys: pytest.CaptureFixtur
 
 def test_a_choice_lists_its_words_and_null(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     explain(spec, "optimizer.inner.scale", sets=(), json=False)
-    assert "allowed  `original` or `match_rms`\n" in capsys.readouterr().out
+    assert "allowed  `original`, `match_rms` or `spectral`\n" in capsys.readouterr().out
     explain(spec, "optimizer.inner.clip", sets=(), json=False)
     assert "allowed  a number greater than 0, or `null`\n" in capsys.readouterr().out
 
@@ -72,7 +72,11 @@ def test_without_a_key_everything_is_listed_with_its_place(spec: Path, capsys: p
         ("training.row", "unknown key `row` in `training`; did you mean `rows`?"),
         ("trainin", "unknown key `trainin`; did you mean `training`?"),
         ("seed", "unknown key `seed`; it belongs in `training`"),
-        ("optimizer.ns_steps", "unknown key `ns_steps` in `optimizer` (gauss_newton); `ns_steps` belongs to `muon`"),
+        (
+            "optimizer.ns_steps",
+            "unknown key `ns_steps` in `optimizer` (gauss_newton); `ns_steps` belongs to `muon`, `normuon` or "
+            "`soap_muon`",
+        ),
         ("optimizer.inner.lr", "unknown key `lr` in `optimizer.inner` (muon); did you mean `learning_rate`?"),
         ("training.rows.x", "`training.rows` is a single value; it holds no `x`"),
         ("training.target.at_most", "`training.target` is not set; it holds no `at_most`"),

@@ -15,9 +15,9 @@ from gnflow.commands.plan import plan
 from gnflow.commands.run import run
 from gnflow.data.sources import shakespeare
 from gnflow.errors import SpecError
-from gnflow.spec.explain import explained
+from gnflow.spec.explain import explain_all
 from gnflow.spec.load import load
-from gnflow.spec.scaffold import kinds
+from gnflow.spec.scaffold import list_kinds
 from gnflow.train.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def commands(out: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in out.splitlines() if line.startswith("  gnflow ")]
 
 
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("kind", list_kinds())
 def test_every_optimizer_has_a_spec_that_says_everything_about_it(project: Path, kind: str, capsys) -> None:
     assert write_spec("my_idea", optimizer=kind) == 0
     assert check([Path("my_idea.yaml")], sets=(), json=False) == 0
@@ -42,7 +42,7 @@ def test_every_optimizer_has_a_spec_that_says_everything_about_it(project: Path,
     loaded = load("my_idea.yaml")
     assert loaded.experiment.optimizer.kind == kind
     lines = (project / "my_idea.yaml").read_text().splitlines()
-    for row in explained(loaded):
+    for row in explain_all(loaded):
         if row.path[0] == "optimizer" and row.single:
             assert row.origin.kind == "file", row.key
             above = " ".join(line.strip(" #") for line in lines[max(row.origin.line - 4, 0) : row.origin.line - 1])

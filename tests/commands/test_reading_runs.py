@@ -37,11 +37,31 @@ def as_json(request: pytest.FixtureRequest) -> bool:
     return request.param == "json"
 
 
-def test_compare_prints_the_arms_what_they_needed_the_ratios_and_a_verdict(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_compare_prints_the_answer_and_a_matrix(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare([Path("full_gn"), Path("runs/muon")], targets=(), reference=None, json=False) == 0
-    arms, results, ratios, rest = capsys.readouterr().out.split("\n\n")
+    answer, matrix, rest = capsys.readouterr().out.split("\n\n")
+    assert answer == (
+        "full_gn needs at least 5.5x fewer steps than muon to 3.40 (1 seed: no interval), and 4.9x fewer tokens "
+        "and 5.5x fewer FLOPs."
+    )
+    title, header, gauss_newton, muon, *notes = matrix.splitlines()
+    assert title == "to a held-out loss of 3.40"
+    assert re.split(r"  +", header) == [
+        "arm", "reached", "steps", "x", "serial passes", "x", "tokens, k", "x", "FLOPs, T", "x", "time, s", "x",
+    ]  # fmt: skip
+    assert gauss_newton.split() == ["full_gn", "1/1", "2", "1", "130", "1", "295", "1", "3.00", "1", "25.0", "1"]
+    assert muon.split()[:5] == ["muon", "0/1", "missed", "≥", "5.5"]
+    assert notes[0] == "One seed: no difference is certain."
+    verdict, warning, more = rest.splitlines()
+    assert verdict.startswith("muon has not reached 3.40 in 11 steps (best 3.8000): full_gn needs at least 5.5x fewer")
+    assert warning.startswith("warning: no tuning is recorded")
+    assert more.startswith("`--all` prints")
+
+
+def test_compare_prints_every_table_if_asked(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [Path("full_gn"), Path("runs/muon")]
+    assert compare(runs, targets=(), reference=None, json=False, everything=True) == 0
+    _, _, arms, results, ratios, _ = capsys.readouterr().out.split("\n\n")
     header, gauss_newton, _ = arms.splitlines()
     assert header.split() == [
         "arm", "optimizer", "learning", "rates", "seeds", "trials", "update", "RMS", "start", "best",
@@ -58,16 +78,13 @@ def test_compare_prints_the_arms_what_they_needed_the_ratios_and_a_verdict(
     assert muon.split() == ["muon", "0", "of", "1", "missed", "-", "-", "-", "-", "-", "-"]
     assert ratios.splitlines()[2].split() == ["muon", "steps", ">=", "5.5", "-", "-", "-", "-", "1"]
     assert [line.split()[0] for line in ratios.splitlines()[3:]] == ["serial", "tokens", "FLOPs", "seconds"]
-    verdict, warning = rest.splitlines()
-    assert verdict.startswith("muon has not reached 3.40 in 11 steps (best 3.8000): full_gn needs at least 5.5x fewer")
-    assert warning.startswith("warning: no tuning is recorded")
 
 
 def test_compare_prints_medians_intervals_and_a_profile(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arm(Path("gn"), [4, 6, 5], "gauss_newton")
     arm(Path("soap"), [10, 14, None], "soap", seconds=1.0)
     paths = [path for name in ("gn", "soap") for path in sorted(Path(name).glob("seed_*"))]
-    assert compare(paths, targets=[3.9, 3.4], reference="gn", json=False) == 0
+    assert compare(paths, targets=[3.9, 3.4], reference="gn", json=False, everything=True) == 0
     printed = capsys.readouterr().out
     assert "to loss/held_out <= 3.90 (medians over seeds)" in printed
     assert re.search(r"^soap +2 of 3 +14 ", printed, re.MULTILINE)
@@ -82,7 +99,7 @@ def test_compare_of_runs_without_a_target_prints_losses_at_equal_budgets(
     free = {"target": None}
     finished(Path("runs/gn_free"), experiment(**free), steps([4.9, 4.0, 3.4]), **PLAN)
     finished(Path("runs/muon_free"), experiment("muon", **free), steps([4.9, 4.6, 4.3, 4.0], passes=1), **PLAN)
-    assert compare([Path("gn_free"), Path("muon_free")], targets=(), reference=None, json=False) == 0
+    assert compare([Path("gn_free"), Path("muon_free")], targets=(), reference=None, json=False, everything=True) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^arm +steps +serial passes +tokens +FLOPs +seconds$", printed, re.MULTILINE)
     assert re.search(r"^budget +2 +3 +295k +3e\+12 +25\.0 s$", printed, re.MULTILINE)
@@ -100,7 +117,7 @@ def test_a_narrow_terminal_gets_every_figure_whole(
     list_runs(json=False)
     listed = capsys.readouterr().out
     assert all(figure in listed for figure in ("11/12", "3.8000", "1.44M", "44.0 s", "gauss_newton"))
-    compare([Path("full_gn"), Path("muon")], targets=(), reference=None, json=False)
+    compare([Path("full_gn"), Path("muon")], targets=(), reference=None, json=False, everything=True)
     compared = capsys.readouterr().out
     assert all(figure in compared for figure in ("32.8k", "3e+12", "25.0 s", ">= 5.5"))
     assert "…" not in listed + compared
@@ -108,7 +125,7 @@ def test_a_narrow_terminal_gets_every_figure_whole(
 
 def test_compare_of_one_run_is_its_costs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare([Path("full_gn")], targets=(), reference=None, json=False) == 0
-    assert len(capsys.readouterr().out.strip().split("\n\n")) == 2
+    assert "full_gn reaches 3.40 in 2 steps (1 seed)." in capsys.readouterr().out
 
 
 def test_compare_warns(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,8 +16,8 @@ from gnflow.compiler.program import compile as compile_plan
 from gnflow.data.batches import Batches
 from gnflow.errors import DataError, Diverged, SpecError
 from gnflow.train.loop import run
-from gnflow.train.past import beginning
-from gnflow.train.replay import NonFinite, NoSuchStep, replay, taken
+from gnflow.train.past import make_beginning
+from gnflow.train.replay import NonFinite, NoSuchStep, replay, take_step
 from gnflow.train.run import Run
 from gnflow.workspace import Workspace
 
@@ -68,7 +68,7 @@ def test_outputs_are_what_the_weights_yield(runs: Path) -> None:
     experiment = tiny.experiment(name="adamw", checkpoint_every=1)
     from gnflow.data.prepare import prepare
 
-    batches = prepare(experiment.data, Workspace(runs)).microbatches(4, 0)
+    batches = prepare(experiment.data, Workspace(runs)).make_microbatches(4, 0)
     ids = batches.take((STEPS - 1) * 2 + 1, 1)[0, :, :-1]
     embedded = weights(runs / "runs" / "adamw", STEPS - 1)["embedding.weight"][ids]
     (layer,) = [layer for layer in found.layers if layer.name == "embedding.weight"]
@@ -124,22 +124,22 @@ def test_the_first_that_is_not_finite_is_named_in_the_order_of_the_step() -> Non
         params = program.initial()
         if name:
             params[name] = params[name].sign() * value
-        assert taken(program, beginning(program, params), batch, 8).first == first
+        assert take_step(program, make_beginning(program, params), batch, 8).first == first
 
 
 def test_a_poisoned_token_is_found_in_its_microbatch() -> None:
     program, train = Quadratic(), tokens()
-    number = int(Batches(train, 4, 8, seed=0).row_numbers(19, 1)[0][2])
+    number = int(Batches(train, 4, 8, seed=0).find_rows(19, 1)[0][2])
     train[number * 8 + 4] = POISON
     state = program.init(program.first())
-    found = taken(program, state._replace(step=6), Batches(train, 4, 8, seed=0).take(18, 3), 18)  # type: ignore[arg-type]
+    found = take_step(program, state._replace(step=6), Batches(train, 4, 8, seed=0).take(18, 3), 18)  # type: ignore[arg-type]
     assert found.first == NonFinite("loss", "loss", 19)
     assert [loss == float("inf") for loss in found.losses] == [False, True, False]
     assert torch.equal(state.params["weight"], program.first()["weight"])
 
 
 def test_what_cannot_be_replayed_is_said(project: Path) -> None:
-    with pytest.raises(NoSuchStep, match=r"adamw has no step 7; it can be asked for steps 1 to 6") as raised:
+    with pytest.raises(NoSuchStep, match=r"adamw has no step 7; give a step from 1 to 6") as raised:
         command(Path("adamw"), 7)
     assert raised.value.exit_code == 2
     with pytest.raises(NoSuchStep, match="has no step 0"):

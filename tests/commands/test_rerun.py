@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from gnflow.commands.rerun import rerun
 from gnflow.errors import DataError, Diverged, SpecError
-from gnflow.spec.load import resolved
+from gnflow.spec.load import format_resolved
 from gnflow.train import checkpoint
 from gnflow.train.loop import run
 from gnflow.workspace import Workspace
@@ -175,7 +175,7 @@ def test_a_repetition_that_is_interrupted_leaves_nothing(directory: Path) -> Non
     spec = tiny.experiment("gauss_newton", steps=100_000, target={"at_most": 0.0})
     shutil.rmtree(directory / "checkpoints")
     (directory / "summary.json").unlink()
-    (directory / "experiment.yaml").write_text(resolved(spec))
+    (directory / "experiment.yaml").write_text(format_resolved(spec))
     lines = (directory / "journal.jsonl").read_text().splitlines()
     record = json.dumps(json.loads(lines[-1]) | {"step": 100_000})
     (directory / "journal.jsonl").write_text("\n".join([*lines, record, ""]))

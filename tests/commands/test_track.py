@@ -61,7 +61,7 @@ def spec(seed: int = 0, **tracking: str) -> Experiment:
 
 def network(run: Path) -> Model:
     made = spec()
-    return build.model(made, build.choose_kernel(made))
+    return build.build_model(made, build.choose_kernel(made))
 
 
 def weigh(run: Path) -> None:
@@ -75,7 +75,7 @@ def tracked(*names: str) -> None:
 
 def content(workspace: Workspace) -> dict[str, Any]:
     """Everything that the store has of the study, ids left out."""
-    uri = location.tracking_uri(workspace)
+    uri = location.find_tracking_uri(workspace)
     there = client(uri)
     group = there.get_experiment_by_name("gnflow").experiment_id
     runs = there.search_runs([group])
@@ -121,9 +121,9 @@ def test_tracked_twice_is_there_once(workspace: Workspace) -> None:
     assert content(workspace) == before
     assert [run_id(path.parent) for path in workspace.runs.rglob("mlflow.json")] == ids
     run = workspace.runs / "sizes" / "muon" / "seed_1"
-    assert points(location.tracking_uri(workspace), run_id(run)) == expected(steps(LOSSES, began=BEGAN + 100))
-    group = client(location.tracking_uri(workspace)).get_experiment_by_name("gnflow").experiment_id
-    assert len(client(location.tracking_uri(workspace)).search_logged_models([group])) == len(SEEDS)
+    assert points(location.find_tracking_uri(workspace), run_id(run)) == expected(steps(LOSSES, began=BEGAN + 100))
+    group = client(location.find_tracking_uri(workspace)).get_experiment_by_name("gnflow").experiment_id
+    assert len(client(location.find_tracking_uri(workspace)).search_logged_models([group])) == len(SEEDS)
 
 
 def test_a_lost_store_is_refilled(workspace: Workspace, empty_database: Path) -> None:
@@ -150,7 +150,7 @@ def test_the_model_in_mlflow_gives_the_logits_of_the_run(workspace: Workspace) -
 
     tracked("sizes/muon/seed_0")
     run = workspace.runs / "sizes" / "muon" / "seed_0"
-    there = client(location.tracking_uri(workspace))
+    there = client(location.find_tracking_uri(workspace))
     [output] = there.get_run(run_id(run)).outputs.model_outputs
     place = there.get_logged_model(output.model_id).artifact_location
     assert not [
@@ -160,7 +160,7 @@ def test_the_model_in_mlflow_gives_the_logits_of_the_run(workspace: Workspace) -
     signature = loaded.metadata.signature
     assert [tensor.shape for tensor in (*signature.inputs, *signature.outputs)] == [(-1, 64), (-1, 64, 512)]
     ids = np.random.default_rng(0).integers(0, 512, (2, 64))
-    expected_logits = network(run).logits(network(run).init(0), torch.as_tensor(ids))
+    expected_logits = network(run).compute_logits(network(run).init(0), torch.as_tensor(ids))
     assert loaded.predict(ids).dtype == np.float32
     assert np.array_equal(loaded.predict(ids), expected_logits.numpy())
     with pytest.raises(Exception, match="shape"):
@@ -172,7 +172,7 @@ def test_an_upload_that_broke_off_is_taken_up_again(workspace: Workspace) -> Non
 
     tracked("sizes/muon/seed_0")
     run = workspace.runs / "sizes" / "muon" / "seed_0"
-    there = client(location.tracking_uri(workspace))
+    there = client(location.find_tracking_uri(workspace))
     [output] = there.get_run(run_id(run)).outputs.model_outputs
     there.finalize_logged_model(output.model_id, LoggedModelStatus.FAILED)
     place = Path(there.get_logged_model(output.model_id).artifact_location.removeprefix("file://"))
@@ -185,18 +185,18 @@ def test_an_upload_that_broke_off_is_taken_up_again(workspace: Workspace) -> Non
 
 def test_two_parents_made_at_once_become_one(workspace: Workspace) -> None:
     tracked("sizes/muon/seed_0")
-    there = client(location.tracking_uri(workspace))
+    there = client(location.find_tracking_uri(workspace))
     group = there.get_experiment_by_name("gnflow").experiment_id
-    kept = study.parent("sizes", group, 0, there)
+    kept = study.ensure_parent("sizes", group, 0, there)
     tags = there.get_run(kept).data.tags
     rival = there.create_run(group, start_time=10**15, tags=dict(tags)).info.run_id
     run = run_id(workspace.runs / "sizes" / "muon" / "seed_0")
     there.set_tag(run, store.PARENT, rival)  # as a process that saw only the rival would
     stray = there.create_run(group, tags={store.PARENT: rival}).info.run_id
-    assert study.parent("sizes", group, 0, there) == kept
+    assert study.ensure_parent("sizes", group, 0, there) == kept
     assert {there.get_run(child).data.tags[store.PARENT] for child in (run, stray)} == {kept}
     assert there.get_run(rival).info.lifecycle_stage == "deleted"
-    assert len(store.known_as(tags["gnflow.identity"], group, there)) == 1
+    assert len(store.find_runs(tags["gnflow.identity"], group, there)) == 1
 
 
 def test_processes_at_once_make_one_parent(workspace: Workspace) -> None:
@@ -218,13 +218,13 @@ def test_processes_at_once_make_one_parent(workspace: Workspace) -> None:
 
 def test_a_study_runs_while_one_of_its_runs_does(workspace: Workspace) -> None:
     tracked()
-    there = client(location.tracking_uri(workspace))
+    there = client(location.find_tracking_uri(workspace))
     group = there.get_experiment_by_name("gnflow").experiment_id
     there.update_run(run_id(workspace.runs / "sizes" / "muon" / "seed_1"), status="RUNNING")
     tracked("sizes/muon/seed_0")
-    assert there.get_run(study.parent("sizes", group, 0, there)).info.status == "RUNNING"
+    assert there.get_run(study.ensure_parent("sizes", group, 0, there)).info.status == "RUNNING"
     tracked("sizes/muon/seed_1")
-    assert there.get_run(study.parent("sizes", group, 0, there)).info.status == "FINISHED"
+    assert there.get_run(study.ensure_parent("sizes", group, 0, there)).info.status == "FINISHED"
 
 
 @pytest.mark.parametrize("place", [".", "pipelines/sizes"])
@@ -260,4 +260,4 @@ def test_what_cannot_be_tracked_is_said(workspace: Workspace, monkeypatch: pytes
     command = [sys.executable, "-m", "gnflow", "track", "runs/sizes/muon/seed_1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (7, "", 1)
-    assert "MLflow at http://127.0.0.1:9 did not take runs/sizes/muon/seed_1: " in done.stderr
+    assert "MLflow at http://127.0.0.1:9 did not accept runs/sizes/muon/seed_1: " in done.stderr

@@ -56,7 +56,7 @@ def test_a_server_that_cannot_start_is_told_with_its_reason(project: Path) -> No
     log = project / "log"
     with (
         pytest.raises(EnvironmentProblem, match=str(log)),
-        server.serving("nonsense://x", "127.0.0.1", free_port(), log),
+        server.serve("nonsense://x", "127.0.0.1", free_port(), log),
     ):
         pass
 
@@ -71,7 +71,7 @@ def test_a_server_that_cannot_start_is_told_with_its_reason(project: Path) -> No
     ],
 )
 def test_the_address_can_be_opened_on_this_machine(host: str, address: str) -> None:
-    assert server.address(host, 5) == address
+    assert server.make_address(host, 5) == address
 
 
 class Started:
@@ -168,7 +168,7 @@ def test_every_address_answers_to_the_names_of_its_machine_and_to_those_allowed_
 
 
 def test_on_loopback_mlflow_decides_which_names_it_answers_to() -> None:
-    assert hosts.settings("127.0.0.1") == hosts.settings("::1") == hosts.settings("localhost") == {}
-    assert hosts.names("127.0.0.1") == ["localhost", "127.0.0.1", "[::1]"]
-    assert "node17.example" in hosts.names("127.0.0.1", ["node17.example"])
-    assert "[::1],[[]::1]:*" in hosts.settings("::")["MLFLOW_SERVER_ALLOWED_HOSTS"]
+    assert hosts.make_settings("127.0.0.1") == hosts.make_settings("::1") == hosts.make_settings("localhost") == {}
+    assert hosts.list_names("127.0.0.1") == ["localhost", "127.0.0.1", "[::1]"]
+    assert "node17.example" in hosts.list_names("127.0.0.1", ["node17.example"])
+    assert "[::1],[[]::1]:*" in hosts.make_settings("::")["MLFLOW_SERVER_ALLOWED_HOSTS"]

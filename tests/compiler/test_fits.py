@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from gnflow.compiler.fits import Room, compare_with_memory, find_room, gigabytes, require_fit
+from gnflow.compiler.fits import Room, compare_with_memory, find_room, format_gigabytes, require_fit
 from gnflow.compiler.plan import Plan, plan
 from gnflow.errors import EnvironmentProblem, is_out_of_memory
 from gnflow.spec.experiment import Experiment
@@ -58,7 +58,7 @@ def test_a_model_that_is_too_large_itself_is_told_the_size_that_is_not() -> None
     found = compare_with_memory(one, room(one.memory["parameters"]))
     assert found is not None
     assert found.verdict == "does not fit"
-    assert "take a model of at most about" in str(found)
+    assert "Choose a model of at most about" in str(found)
     assert "fewer `model.layers`" in str(found)
 
 
@@ -66,7 +66,7 @@ def test_the_room_is_that_of_this_machine() -> None:
     found = find_room("cpu")
     assert found is not None
     assert 0 < found.free <= found.total <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert gigabytes(1.26e9) == "1.3 GB"
+    assert format_gigabytes(1.26e9) == "1.3 GB"
 
 
 def test_a_run_that_cannot_fit_is_refused_before_it_makes_anything(tmp_path: Path) -> None:

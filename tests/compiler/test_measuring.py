@@ -53,9 +53,9 @@ def test_every_metric_sees_the_first_microbatches_as_many_as_it_asked_for() -> N
     state = program.init(program.initial())
     rows, time = declared.training.rows, declared.data.context + 1
     batch = multimodal.tokens("emu3", 3, rows, time=time)
-    two, three = (program.evaluate(program.moment(state, batch[:count])) for count in (2, 3))
+    two, three = (program.evaluate(program.make_moment(state, batch[:count])) for count in (2, 3))
     assert two == three
-    assert two != program.evaluate(program.moment(state, batch[1:]))
+    assert two != program.evaluate(program.make_moment(state, batch[1:]))
 
 
 def test_the_probes_of_several_metrics_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ def test_the_probes_of_several_metrics_are_one(tmp_path: Path, monkeypatch: pyte
 
 def test_a_probe_that_no_optimizer_would_call_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     declared = strangers.having(experiment({"kind": "adamw"}), strangers.metric(tmp_path, monkeypatch))
-    with pytest.raises(SpecError, match="`top_five` measure a momentum, and the optimizer keeps none"):
+    with pytest.raises(SpecError, match="`top_five` measure a momentum, but the optimizer keeps none"):
         plan(declared)
 
 
@@ -77,8 +77,8 @@ def test_the_network_of_the_run_is_built_once(monkeypatch: pytest.MonkeyPatch) -
     declared = experiment(MUON, metrics=metrics, compile={**OFF, "attention": "plain"})
     planned = plan(declared)
     built: list[object] = []
-    whole = parts.model
-    monkeypatch.setattr("gnflow.compiler.build.model", lambda *given: built.append(given) or whole(*given))
+    whole = parts.build_model
+    monkeypatch.setattr("gnflow.compiler.build.build_model", lambda *given: built.append(given) or whole(*given))
     program = build(planned)
     assert len(built) == 1
     build(planned, network=program.network)

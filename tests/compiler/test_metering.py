@@ -10,7 +10,7 @@ from gnflow.compiler.metering import Meter
 from gnflow.compiler.plan import plan
 from gnflow.compiler.program import compile as build
 from gnflow.compiler.shortcut import Shortcut
-from gnflow.compiler.storages import Storages, nbytes
+from gnflow.compiler.storages import Storages, count_bytes
 from gnflow.spec.optimizer import GaussNewton
 
 SEARCH = {"kind": "geometric", "trials": 3, "microbatches": 2}
@@ -84,9 +84,9 @@ def solved():
 
 def test_on_another_device_than_the_batch_there_is_one_micro_batch():
     found = planned("muon")
-    assert found.memory["batch"] == nbytes(token_batch(2))
+    assert found.memory["batch"] == count_bytes(token_batch(2))
     elsewhere = plan(experiment(OPTIMIZERS["muon"], training={"device": "cuda"}))
-    assert elsewhere.memory["batch"] == nbytes(token_batch(1))
+    assert elsewhere.memory["batch"] == count_bytes(token_batch(1))
 
 
 def test_gauss_newton_holds_its_point_and_no_further_copy_of_the_weights():
@@ -158,6 +158,14 @@ def test_work_around_regions_is_run_once_and_its_regions_are_counted_every_time(
     for _ in range(4):
         x, _ = around(x)
     assert (len(ran), meter.calls, meter.counts) == (1, {"inside": 8}, Counter(inside=8, around=4))
+
+
+def test_regions_inside_work_that_is_due_once_in_so_many_calls_are_parts_of_a_call(meter):
+    inside = meter("inside", lambda x: x @ x)
+    around, x = meter("around", lambda x: inside(inside(x)), every=-4), empty(3, 3)
+    for _ in range(2):
+        x = around(x)
+    assert (meter.calls, meter.counts) == ({"inside": 1}, Counter(inside=4, around=2))
 
 
 def test_the_peak_has_the_part_that_a_region_made():

@@ -9,7 +9,7 @@ from gnflow.compiler.pace import make_schedule, require_fit, set_pace
 from gnflow.compiler.plan import plan
 from gnflow.errors import SpecError
 from gnflow.optim.protocol import eager
-from gnflow.spec.horizon import schedules_of
+from gnflow.spec.horizon import list_schedules
 from gnflow.spec.schedules import AnySchedule, Constant, Linear, Wsd
 from gnflow.verify.problems import build_bowl
 from gnflow.verify.subject import Outcome, advance, build_parts
@@ -44,7 +44,7 @@ def test_a_rule_has_its_own_factors_or_those_of_the_method() -> None:
     assert torch.equal(pace(unruled)(counts), own)
     assert torch.equal(pace(method.others)(counts), torch.ones(STEPS, dtype=torch.float64))
     assert torch.equal(pace(ruled)(counts), make_schedule(method.rules[0].use.schedule, STEPS)(counts))
-    assert [".".join(map(str, path)) for path, _ in schedules_of(method)] == [
+    assert [".".join(map(str, path)) for path, _ in list_schedules(method)] == [
         "schedule", "rules.0.use.schedule", "others.schedule",
     ]  # fmt: skip
 
@@ -55,7 +55,7 @@ def test_inside_gauss_newton_all_inner_updates_are_counted() -> None:
     pace, counts = set_pace(method, STEPS), torch.arange(12)
     assert pace(method.inner)(counts).tolist() == factors(method.schedule, 12)
     assert pace(method.inner.others)(counts).tolist() == factors(method.inner.others.schedule, 12)
-    assert [path for path, _ in schedules_of(method)] == [("schedule",), ("inner", "others", "schedule")]
+    assert [path for path, _ in list_schedules(method)] == [("schedule",), ("inner", "others", "schedule")]
 
 
 @pytest.mark.parametrize("method", ["muon", "gauss_newton"])

@@ -8,7 +8,7 @@ from problems import experiment, noise, token_batch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gnflow import trees
-from gnflow.compiler.build import model, objective
+from gnflow.compiler.build import build_model, build_objective
 from gnflow.compiler.plan import plan
 from gnflow.compiler.program import compile as build
 from gnflow.compiler.program import place
@@ -46,15 +46,15 @@ def run(program, steps=10):
     return state, history
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", ["muon", "layerwise"])
 def test_ten_steps_compiled_equal_ten_steps_eager_with_one_graph_for_each_region(name):
     planned = plan(experiment(OPTIMIZERS[name], training={"steps": 10}))
     compiled, eager = build(planned), build(planned, compiled=False)
     state, history = run(compiled)
     expected, eager_history = run(eager)
-    assert set(compiled.graphs().values()) == {1}
-    assert eager.graphs() == {}
-    assert compiled.compile_seconds() > 0
+    assert set(compiled.count_graphs().values()) == {1}
+    assert eager.count_graphs() == {}
+    assert compiled.sum_compile_seconds() > 0
     assert state.step == expected.step == 10
     for ours, theirs in zip(history, eager_history, strict=True):
         assert ours == pytest.approx(theirs, rel=2e-3, abs=2e-3)
@@ -81,9 +81,8 @@ def test_a_compiled_region_follows_its_parameters(region):
     assert not torch.allclose(results[0], results[1], atol=1e-3)
 
 
-@pytest.mark.parametrize("model", [{"layers": 1, "width": 16, "heads": 2}, WIDE])
-def test_the_gradient_of_a_block_follows_its_parameters_and_the_anchor(model):
-    planned = plan(experiment(OPTIMIZERS["layerwise"], model=model))
+def test_the_gradient_of_a_block_follows_its_parameters_and_the_anchor():
+    planned = plan(experiment(OPTIMIZERS["layerwise"], model=WIDE))
     compiled, plain = build(planned), build(planned, compiled=False)
     first = plain.initial()
     second = trees.move_along(first, noise(first, 5), 0.3)
@@ -92,21 +91,21 @@ def test_the_gradient_of_a_block_follows_its_parameters_and_the_anchor(model):
         for params, anchor in ((first, trees.clone(second)), (second, trees.clone(first))) * 2:
             own = trees.pick(params, block.names)
             ours = compiled.objective.curved(own, anchor, token_batch(1)[0])
-            expected = build_objective(planned).curved(own, anchor, token_batch(1)[0])
+            expected = build_whole(planned).curved(own, anchor, token_batch(1)[0])
             torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)
             values.append(ours[1])
         assert not torch.allclose(values[0], values[1], atol=1e-3)
-    assert set(compiled.graphs().values()) == {1}
+    assert set(compiled.count_graphs().values()) == {1}
 
 
-def build_objective(planned):
+def build_whole(planned):
     """The objective without any choice of regions."""
-    return objective(model(planned.experiment, planned.attention), planned.experiment)
+    return build_objective(build_model(planned.experiment, planned.attention), planned.experiment)
 
 
 def test_a_region_compiled_more_often_than_allowed_stops_the_run():
-    planned = plan(experiment({"kind": "adamw"}))
-    program = build(planned)
+    """A budget of breaks is no budget of recompilations."""
+    program = build(plan(experiment({"kind": "adamw"}, compile={"max_graph_breaks": 3})))
     state, _ = program.step(program.init(program.initial()), token_batch(1))
     with pytest.raises(
         EnvironmentProblem, match=r"region `embed.keep` has 1 recompilations; compile.max_recompiles allows 0"
@@ -118,26 +117,19 @@ def test_a_declared_budget_tolerates_it():
     program = build(plan(experiment({"kind": "adamw"}, compile={"max_recompiles": 1})))
     state, _ = program.step(program.init(program.initial()), token_batch(1))
     program.step(state, token_batch(1, rows=3))
-    assert program.graphs()["block.keep"] == 2
-
-
-def test_a_budget_of_breaks_is_no_budget_of_recompilations():
-    program = build(plan(experiment({"kind": "adamw"}, compile={"max_graph_breaks": 3})))
-    state, _ = program.step(program.init(program.initial()), token_batch(1))
-    with pytest.raises(EnvironmentProblem, match="max_recompiles allows 0"):
-        program.step(state, token_batch(1, rows=3))
+    assert program.count_graphs()["apply_block.keep"] == 2
 
 
 def test_mode_off_compiles_nothing():
     program = build(plan(experiment({"kind": "adamw"}, compile={"mode": "off"})))
     program.step(program.init(program.initial()), token_batch(1))
-    assert program.graphs() == {}
+    assert program.count_graphs() == {}
 
 
 def test_the_template_has_the_form_of_a_state():
     for optimizer in OPTIMIZERS.values():
         program = build(plan(experiment(optimizer)), compiled=False)
-        state, template = program.init(program.initial()), program.template()
+        state, template = program.init(program.initial()), program.make_template()
         form = [{n: (t.shape, t.dtype) for n, t in trees.name_tensors(s.optimizer).items()} for s in (state, template)]
         assert form[0] == form[1]
         assert set(state.params) == set(template.params)
@@ -164,7 +156,7 @@ def test_evaluation_is_the_mean_over_the_held_out_microbatches():
     program = build(plan(experiment({"kind": "adamw"})), compiled=False)
     state, batch = program.init(program.initial()), token_batch(3)
     losses = [program.objective.value(state.params, tokens) for tokens in batch]
-    found = program.evaluate(program.moment(state, batch))
+    found = program.evaluate(program.make_moment(state, batch))
     torch.testing.assert_close(found["loss/held_out"], torch.stack(losses).mean())
 
 

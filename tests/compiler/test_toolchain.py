@@ -42,7 +42,7 @@ def said(workspace: Workspace) -> str:
 
 
 def test_a_compiler_that_works_is_no_problem_and_nothing_is_left(tmp_path: Path) -> None:
-    assert toolchain.problem("cpu", tmp_path / "not" / "yet") is None
+    assert toolchain.find_problem("cpu", tmp_path / "not" / "yet") is None
     assert not list(tmp_path.iterdir())
 
 
@@ -65,7 +65,7 @@ def test_a_compiler_that_does_not_work_is_told_alike_by_run_and_doctor(
     monkeypatch.setenv("PATH", f"{broken.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("CXX", command)
     workspace = Workspace(tmp_path)
-    found = toolchain.problem("cpu", toolchain.cache(workspace).directory)
+    found = toolchain.find_problem("cpu", toolchain.find_cache(workspace).directory)
     assert found is not None
     assert found.startswith(problem)
     assert said(workspace) == found
@@ -73,9 +73,9 @@ def test_a_compiler_that_does_not_work_is_told_alike_by_run_and_doctor(
 
 def test_a_compiler_that_only_cxx_names_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", only(tmp_path / "bin", "my-compiler"))
-    assert toolchain.problem("cpu", tmp_path) == "there is no C++ compiler (g++, clang++, c++)"
+    assert toolchain.find_problem("cpu", tmp_path) == "there is no C++ compiler (g++, clang++, c++)"
     monkeypatch.setenv("CXX", str(tmp_path / "bin" / "my-compiler"))
-    assert toolchain.problem("cpu", tmp_path) is None
+    assert toolchain.find_problem("cpu", tmp_path) is None
     assert said(Workspace(tmp_path)) == ""
 
 
@@ -107,7 +107,7 @@ def test_a_directory_that_cannot_be_written_to_is_told_once_and_is_not_used(
 ) -> None:
     workspace = Workspace(tmp_path)
     workspace.cache.write_text("a file where a directory should be")
-    assert toolchain.cache(workspace).directory is None
+    assert toolchain.find_cache(workspace).directory is None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         toolchain.settle(workspace)
@@ -119,4 +119,4 @@ def test_a_directory_that_cannot_be_written_to_is_told_once_and_is_not_used(
     [found] = [finding for finding in run_checks(workspace) if finding.name == "compiled graphs"]
     assert found.status == "note"
     monkeypatch.setenv(toolchain.CACHE, "/proc/nowhere")
-    assert "cannot be kept in /proc/nowhere" in toolchain.cache(workspace).problem
+    assert "cannot be kept in /proc/nowhere" in toolchain.find_cache(workspace).problem

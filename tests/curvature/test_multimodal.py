@@ -14,7 +14,7 @@ def setting(kind, objective, tokens=None):
     problem = multimodal.small(kind)
     if tokens is not None:
         problem = problem._replace(tokens=tokens)
-    curved = linearise(problem.model.logits, SURROGATES[objective], problem.model.split)
+    curved = linearise(problem.model.compute_logits, SURROGATES[objective], problem.model.split)
     return problem, curved, Dense(problem, *weights_and_choice(kind, problem.tokens))
 
 

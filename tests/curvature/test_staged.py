@@ -12,10 +12,10 @@ from torch.profiler import ProfilerActivity, profile
 from gnflow import trees
 from gnflow.compiler.regions import Compiler
 from gnflow.curvature import staged
-from gnflow.curvature.linearised import BENDS, SURROGATES, curvature_product, linearise
+from gnflow.curvature.linearised import BENDS, SURROGATES, linearise, make_curvature_product
 from gnflow.curvature.staged import Thrift
-from gnflow.models.decoder import decoder
-from gnflow.models.loss import cross_entropy
+from gnflow.models.decoder import build_decoder
+from gnflow.models.loss import compute_cross_entropy
 from gnflow.spec.model import Decoder
 
 NAMES = [*VARIANTS, *KINDS]
@@ -35,10 +35,10 @@ def close(found, expected):
 def test_value_and_gradient_are_those_of_the_loss(name, thrift):
     model, params, tokens = problem_of(name)
     inputs, targets = model.split(tokens)
-    found = staged.objective(model, SURROGATES["quadratic"], BENDS["quadratic"], thrift)
+    found = staged.build_objective(model, SURROGATES["quadratic"], BENDS["quadratic"], thrift)
     moving = trees.pick(params, model.moving)
     expected, loss = torch.func.grad_and_value(
-        lambda part: cross_entropy(model.logits({**params, **part}, inputs), targets)
+        lambda part: compute_cross_entropy(model.compute_logits({**params, **part}, inputs), targets)
     )(moving)
     close(found.value(params, tokens), loss)
     gradient, value = found.gradient(params, tokens)
@@ -51,9 +51,9 @@ def test_value_and_gradient_are_those_of_the_loss(name, thrift):
 @pytest.mark.parametrize("name", ["default", "tied", *KINDS])
 def test_models_and_products_are_those_of_all_logits_and_of_every_block(name, form, thrift):
     model, anchor, tokens = problem_of(name)
-    found = staged.objective(model, SURROGATES[form], BENDS[form], thrift)
-    curved = linearise(model.logits, SURROGATES[form], model.split)
-    product = curvature_product(model.logits, BENDS[form], model.split)
+    found = staged.build_objective(model, SURROGATES[form], BENDS[form], thrift)
+    curved = linearise(model.compute_logits, SURROGATES[form], model.split)
+    product = make_curvature_product(model.compute_logits, BENDS[form], model.split)
     direction = noise(anchor, 7)
     params = trees.move_along(anchor, direction, 0.3)
     for names in (model.moving, *model.blocks.values()):
@@ -66,8 +66,8 @@ def test_models_and_products_are_those_of_all_logits_and_of_every_block(name, fo
 @pytest.mark.parametrize("region", ["curved", pytest.param("gradient", marks=pytest.mark.slow)])
 def test_compiled_no_buffer_has_all_logits(region):
     shape = Decoder.model_validate({"layers": 1, "width": 8, "heads": 2, "qk_norm": "none"})
-    model, (rows, time), vocabulary = decoder(shape, 2048, "plain"), (4, 64), 2048
-    found = getattr(staged.objective(model, SURROGATES["quadratic"], BENDS["quadratic"], Thrift(8)), region)
+    model, (rows, time), vocabulary = build_decoder(shape, 2048, "plain"), (4, 64), 2048
+    found = getattr(staged.build_objective(model, SURROGATES["quadratic"], BENDS["quadratic"], Thrift(8)), region)
     compiler, anchor = Compiler("default", fullgraph=True), model.init(0)
     compiled = compiler(region, found)
     for seed in (0, 1):
@@ -83,9 +83,11 @@ def test_compiled_no_buffer_has_all_logits(region):
 @pytest.mark.parametrize("region", ["curved", pytest.param("gradient", marks=pytest.mark.slow)])
 def test_compiled_the_stages_are_computed_again_and_their_activations_are_never_there_together(region):
     shape = Decoder.model_validate({"layers": 5, "width": 16, "heads": 2, "qk_norm": "none"})
-    model, anchor = decoder(shape, 32, "plain"), None
+    model, anchor = build_decoder(shape, 32, "plain"), None
     kept, again = (
-        getattr(staged.objective(model, SURROGATES["quadratic"], BENDS["quadratic"], Thrift(1, recomputed)), region)
+        getattr(
+            staged.build_objective(model, SURROGATES["quadratic"], BENDS["quadratic"], Thrift(1, recomputed)), region
+        )
         for recomputed in (False, True)
     )
     compiler = Compiler("default", fullgraph=True)

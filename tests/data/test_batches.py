@@ -7,7 +7,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gnflow.data.batches import Batches, held_out, row_count, shuffled
+from gnflow.data.batches import Batches, count_rows, shuffle, take_held_out
 from gnflow.data.dataset import Dataset
 from gnflow.errors import DataError
 from gnflow.workspace import Workspace
@@ -20,7 +20,7 @@ EPOCHS = st.integers(0, 2**40)
 
 def order(size: int, seed: int = 0, epoch: int = 0, stream: str = "train") -> list[int]:
     places = np.arange(size, dtype=np.uint64)
-    return shuffled(places, np.full_like(places, epoch), size, seed, stream).tolist()
+    return shuffle(places, np.full_like(places, epoch), size, seed, stream).tolist()
 
 
 def order_in_plain_integers(size: int, seed: int, epoch: int, stream: str) -> list[int]:
@@ -85,7 +85,7 @@ def test_seeds_epochs_and_streams_have_orders_of_their_own() -> None:
 def test_every_order_of_a_few_rows_is_about_as_likely(size: int) -> None:
     counts = dict.fromkeys(permutations(range(size)), 0)
     epochs, places = np.divmod(np.arange(4800 * size, dtype=np.uint64), np.uint64(size))
-    for found in shuffled(places, epochs, size, 0, "train").reshape(4800, size).tolist():
+    for found in shuffle(places, epochs, size, 0, "train").reshape(4800, size).tolist():
         counts[tuple(found)] += 1
     expected = 4800 / len(counts)
     statistic = sum((count - expected) ** 2 / expected for count in counts.values())
@@ -95,7 +95,7 @@ def test_every_order_of_a_few_rows_is_about_as_likely(size: int) -> None:
 def test_a_place_receives_every_row_about_as_often() -> None:
     epochs = np.arange(40000, dtype=np.uint64)
     for place in (0, 1, 99):
-        rows = shuffled(np.full_like(epochs, place), epochs, 100, 0, "train")
+        rows = shuffle(np.full_like(epochs, place), epochs, 100, 0, "train")
         counts = np.bincount(rows.astype(np.int64), minlength=100)
         assert ((counts - 400) ** 2 / 400).sum() < 160
 
@@ -107,7 +107,7 @@ def test_each_row_is_taken_once_in_an_epoch(size: int, rows: int, context: int) 
     batches = Batches(tokens, rows, context, seed=3)
     assert batches.rows_per_epoch == size
     epochs = 3
-    numbers = batches.row_numbers(0, -(-epochs * size // rows)).reshape(-1)
+    numbers = batches.find_rows(0, -(-epochs * size // rows)).reshape(-1)
     for epoch in range(epochs):
         assert sorted(numbers[epoch * size : (epoch + 1) * size]) == list(range(size))
 
@@ -129,7 +129,7 @@ def test_rows_are_the_text_and_overlap_by_one_token(dtype: type[np.uint16] | typ
     batches = Batches(tokens, rows=5, context=10, seed=1)
     taken = batches.take(17, 6)
     assert taken.dtype is torch.int64
-    for row, number in zip(taken.reshape(-1, 11), batches.row_numbers(17, 6).reshape(-1), strict=True):
+    for row, number in zip(taken.reshape(-1, 11), batches.find_rows(17, 6).reshape(-1), strict=True):
         assert row.tolist() == tokens[number * 10 : number * 10 + 11].tolist()
 
 
@@ -141,7 +141,7 @@ def test_what_is_taken_may_be_changed_without_harm_to_the_text() -> None:
 
 def test_held_out_rows_come_in_order_and_begin_again_after_the_last() -> None:
     tokens = np.arange(23, dtype=np.uint16)
-    taken = held_out(tokens, rows=2, context=5, count=3)
+    taken = take_held_out(tokens, rows=2, context=5, count=3)
     assert taken.shape == (3, 2, 6)
     assert taken[:, :, 0].reshape(-1).tolist() == [0, 5, 10, 15, 0, 5]
     assert taken[0, 1].tolist() == [5, 6, 7, 8, 9, 10]
@@ -149,13 +149,13 @@ def test_held_out_rows_come_in_order_and_begin_again_after_the_last() -> None:
 
 @pytest.mark.parametrize(("tokens", "rows"), [(0, 0), (1, 0), (8, 0), (9, 1), (16, 1), (17, 2)])
 def test_a_row_takes_one_token_more_than_its_context(tokens: int, rows: int) -> None:
-    assert row_count(tokens, 8) == rows
+    assert count_rows(tokens, 8) == rows
 
 
 def test_a_text_shorter_than_a_row_is_refused() -> None:
     short = np.arange(8, dtype=np.uint16)
-    for take in (lambda: Batches(short, 2, 8, 0).take(0, 1), lambda: held_out(short, 2, 8, 1)):
-        with pytest.raises(DataError, match=r"context \+ 1 = 9 tokens, and there are 8"):
+    for take in (lambda: Batches(short, 2, 8, 0).take(0, 1), lambda: take_held_out(short, 2, 8, 1)):
+        with pytest.raises(DataError, match=r"context \+ 1 = 9 tokens, but there are only 8"):
             take()
 
 
@@ -163,5 +163,5 @@ def test_the_plays_are_read_through_once_in_an_epoch(shakespeare: tuple[Dataset,
     dataset, _ = shakespeare
     batches = Batches(dataset.train, rows=32, context=64, seed=0)
     count = -(-batches.rows_per_epoch // 32)
-    assert len(set(batches.row_numbers(0, count).reshape(-1)[: batches.rows_per_epoch])) == batches.rows_per_epoch
+    assert len(set(batches.find_rows(0, count).reshape(-1)[: batches.rows_per_epoch])) == batches.rows_per_epoch
     assert int(batches.take(0, count).max()) < dataset.vocabulary

@@ -35,7 +35,7 @@ def test_a_strangers_source_is_prepared_as_any_other(workspace: Workspace, monke
     assert documents(dataset.train) == texts[:6]
     assert documents(dataset.held_out) == texts[6:]
     assert dataset.directory.name.startswith("poems-bytes-257-")
-    assert dataset.text_of(dataset.microbatches(1, seed=0).take(0, 1)[0, 0]) in "".join(texts)
+    assert dataset.decode_row(dataset.make_microbatches(1, seed=0).take(0, 1)[0, 0]) in "".join(texts)
 
 
 def test_a_strangers_source_is_read_once_and_known_by_its_identity(
@@ -72,7 +72,7 @@ def test_a_strangers_ids_are_taken_as_they_are(workspace: Workspace, monkeypatch
     dataset = prepare(numbers, workspace)
     assert dataset.train.tolist() == (np.arange(40) ** 2 % 7).tolist()
     assert dataset.vocabulary == numbers.vocabulary == 7
-    assert dataset.text_of(dataset.microbatches(1, seed=0).take(0, 1)[0, 0]).split()[0].isdigit()
+    assert dataset.decode_row(dataset.make_microbatches(1, seed=0).take(0, 1)[0, 0]).split()[0].isdigit()
     assert dataset.directory.name.startswith("numbers-7-")
     assert numbers.meaning == {}
 
@@ -84,8 +84,8 @@ def test_a_strangers_source_gives_the_rows_of_text_between_images(
     poems = source("Poems", workspace.root, monkeypatch)
     data = multimodal("emu3", tokenizer="bytes", context=80).model_copy(update={"text": poems})
     dataset = prepare(data, workspace)
-    rows = dataset.train.rows("text")
-    found = [text for row in dataset.train.ids[rows] for text in dataset.texts_of(row)]
+    rows = dataset.train.find_rows("text")
+    found = [text for row in dataset.train.ids[rows] for text in dataset.decode_texts(row)]
     assert sorted(found) == sorted(texts[:9])
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import polars
 import pytest
 
-from gnflow.data.sources.columns import expression, field
-from gnflow.data.sources.faults import sound
+from gnflow.data.sources.columns import find_column, find_field
+from gnflow.data.sources.faults import require_sound
 from gnflow.data.sources.readers import read
 from gnflow.errors import DataError
 
@@ -24,7 +24,7 @@ def written(root: Path, ending: str) -> Path:
 
 
 def texts(path: Path, column: str) -> list[str]:
-    return [piece.text for piece in sound(read(path, column)) if piece.text]
+    return [piece.text for piece in require_sound(read(path, column)) if piece.text]
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
@@ -53,9 +53,9 @@ def test_a_missing_column_is_named_with_those_inside(column: str, hint: str, end
 
 def test_a_name_with_a_dot_is_taken_as_it_is_first() -> None:
     row = {"meta.body": "outside", "meta": {"body": "inside"}}
-    assert field(row, "meta.body", "row 1") == "outside"
+    assert find_field(row, "meta.body", "row 1") == "outside"
     frame = polars.DataFrame([row])
-    chosen, kind = expression(frame.schema, "meta.body", "a.parquet")
+    chosen, kind = find_column(frame.schema, "meta.body", "a.parquet")
     assert frame.select(chosen).item() == "outside"
     assert kind == polars.String
 
@@ -63,5 +63,5 @@ def test_a_name_with_a_dot_is_taken_as_it_is_first() -> None:
 def test_a_row_without_the_inner_mapping_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"meta": {"body": "a"}}\n{"meta": null}\n')
-    with pytest.raises(DataError, match=r"rows.jsonl:2: no column `meta.body`; it has meta\n"):
+    with pytest.raises(DataError, match=r"rows.jsonl:2 has no column `meta.body`; it has meta\n"):
         texts(path, "meta.body")

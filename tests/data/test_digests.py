@@ -76,5 +76,5 @@ def test_a_project_that_cannot_be_written_to_does_without_memory(tmp_path: Path)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gone: cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"gone cannot be read: No such file"):
         Digests(tmp_path / "digests.json").sha256(tmp_path / "gone")

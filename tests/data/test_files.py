@@ -112,7 +112,7 @@ def test_a_missing_file_is_named_with_the_nearest(workspace: Workspace, written:
 def test_an_unknown_ending_is_named_with_the_known_ones(workspace: Workspace, written: Written) -> None:
     written("table.csv", "a,b")
     message = failure(workspace, "table.csv")
-    assert "table.csv: cannot read `.csv`" in message
+    assert "table.csv cannot be read, since it has the ending `.csv`" in message
     assert ".jsonl or .parquet" in message
 
 
@@ -128,7 +128,7 @@ def test_what_is_not_utf8_is_named_with_its_line(workspace: Workspace, written: 
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        ('{"text": "cut', "not JSON: "),
+        ('{"text": "cut', "is not JSON: "),
         ("[1, 2]", "list; expected an object with the text in `text`"),
         ("[" * 100_000, "not JSON"),
         ('{"text": 3}', "`text` is int; expected a string"),
@@ -141,7 +141,7 @@ def test_what_is_not_utf8_is_named_with_its_line(workspace: Workspace, written: 
 def test_a_bad_json_line_is_named(workspace: Workspace, written: Written, row: str, expected: str) -> None:
     written("rows.jsonl", lines({"text": "good"}) + "\n" + row + "\n" + lines({"text": "good"}))
     message = failure(workspace, "rows.jsonl")
-    assert f"{workspace.root / 'rows.jsonl'}:3: " in message
+    assert f"{workspace.root / 'rows.jsonl'}:3" in message
     assert expected in message
 
 
@@ -149,7 +149,7 @@ def test_a_parquet_file_without_the_column_or_with_another_type_is_named(workspa
     polars.DataFrame({"text": [1, 2], "body": ["a", "b"]}).write_parquet(workspace.root / "a.parquet")
     assert "a.parquet: `text` is Int64; expected String" in failure(workspace, "a.parquet")
     message = failure(workspace, "a.parquet", column="bodi")
-    assert "a.parquet: no column `bodi`; it has text, body\ndid you mean `body`?" in message
+    assert "a.parquet has no column `bodi`; it has text, body\ndid you mean `body`?" in message
 
 
 def test_a_null_in_a_parquet_file_is_named_with_its_row(workspace: Workspace) -> None:
@@ -166,7 +166,7 @@ def test_a_truncated_parquet_file_is_named(workspace: Workspace, kept: float) ->
     content = path.read_bytes()
     path.write_bytes(content[: round(kept if kept >= 1 else kept * len(content))])
     message = failure(workspace, "a.parquet")
-    assert f"{path}: not a whole Parquet file (after row 0)" in message
+    assert f"{path} is not a complete Parquet file (after row 0)" in message
     assert "copy or download it again" in message
 
 
@@ -177,7 +177,7 @@ def test_a_parquet_file_with_a_damaged_page_is_named(workspace: Workspace) -> No
     middle = len(content) // 2
     content[middle : middle + 2000] = b"\xff" * 2000
     path.write_bytes(content)
-    assert f"{path}: not a whole Parquet file" in failure(workspace, "a.parquet")
+    assert f"{path} is not a complete Parquet file" in failure(workspace, "a.parquet")
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
@@ -247,5 +247,5 @@ def test_all_bad_rows_are_counted(workspace: Workspace, written: Written) -> Non
     written("a.jsonl", lines({"text": "good"}, {"text": None}, {"body": "x"}) + "{bad\n" + lines({"text": "good"}))
     message = failure(workspace, "a.jsonl")
     assert message.startswith("3 faults in 1 file:\n")
-    for place in ("a.jsonl:2: `text` is null", "a.jsonl:3: no column `text`", "a.jsonl:4: not JSON"):
+    for place in ("a.jsonl:2: `text` is null", "a.jsonl:3 has no column `text`", "a.jsonl:4 is not JSON"):
         assert place in message

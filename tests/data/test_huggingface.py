@@ -57,7 +57,9 @@ def test_other_content_in_the_directory_is_another_corpus(workspace: Workspace, 
 
 
 def test_a_missing_column_split_or_configuration_is_named(workspace: Workspace) -> None:
-    with pytest.raises(DataError, match=r"poems, split train, row 1: no column `texts`; it has text, n\ndid you mean"):
+    with pytest.raises(
+        DataError, match=r"poems, split train, row 1 has no column `texts`; it has text, n\ndid you mean"
+    ):
         dataset(workspace, column="texts")
     with pytest.raises(DataError, match=r"poems, split test: .*Available splits: \['train', 'validation'\]"):
         dataset(workspace, split="test")

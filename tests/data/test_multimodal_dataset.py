@@ -34,11 +34,11 @@ def copy(whole: MultimodalDataset, tmp_path: Path) -> MultimodalDataset:
 
 
 def samples(whole: MultimodalDataset, split: str) -> list[Captioned]:
-    return list(getattr(digits.gallery(whole.data.source, whole.data.variant), split).read())
+    return list(getattr(digits.open_gallery(whole.data.source, whole.data.variant), split).read())
 
 
 def stream(split: Split, task: Task) -> np.ndarray:
-    return np.asarray(split.ids[split.rows(task)])
+    return np.asarray(split.ids[split.find_rows(task)])
 
 
 def refusal(dataset: MultimodalDataset) -> str:
@@ -55,26 +55,26 @@ def test_the_images_of_a_stream_are_the_quantised_images(whole: MultimodalDatase
     codebook = np.load(whole.directory / "codebook.npy")
     quantised = vq.decode(vq.encode(images, codebook, 2), codebook, (8, 8, 1), 2)
     rows = getattr(whole, split)
-    assert np.array_equal(whole.images_of(stream(rows, "generation")), quantised)
+    assert np.array_equal(whole.decode_images(stream(rows, "generation")), quantised)
     if whole.data.style == "emu3":
-        assert np.array_equal(whole.images_of(stream(rows, "understanding")), quantised)
+        assert np.array_equal(whole.decode_images(stream(rows, "understanding")), quantised)
     else:
-        numbers = np.arange(*rows.rows("understanding").indices(len(rows.ids)))
-        assert np.array_equal(whole.images_read(rows.gather(numbers)), images)
+        numbers = np.arange(*rows.find_rows("understanding").indices(len(rows.ids)))
+        assert np.array_equal(whole.restore_images(rows.gather(numbers)), images)
 
 
 def test_the_captions_of_a_stream_are_those_of_the_source(whole: MultimodalDataset) -> None:
     captions = [sample.caption for sample in samples(whole, "held_out")]
     for task in ("text", "understanding", "generation"):
-        assert whole.texts_of(stream(whole.held_out, task)) == captions
+        assert whole.decode_texts(stream(whole.held_out, task)) == captions
 
 
 def test_a_tenth_of_the_training_prompts_is_dropped_and_no_other(whole: MultimodalDataset) -> None:
     captions = [sample.caption for sample in samples(whole, "train")]
-    found = whole.texts_of(stream(whole.train, "generation"))
+    found = whole.decode_texts(stream(whole.train, "generation"))
     assert 0.07 < found.count("") / len(found) < 0.13
     assert all(text in ("", caption) for text, caption in zip(found, captions, strict=True))
-    assert whole.texts_of(stream(whole.train, "understanding")) == captions
+    assert whole.decode_texts(stream(whole.train, "understanding")) == captions
 
 
 def test_each_row_begins_a_sample_and_holds_whole_ones(whole: MultimodalDataset) -> None:
@@ -140,7 +140,7 @@ def test_a_damaged_manifest_is_named(copy: MultimodalDataset, content: str) -> N
 
 
 def test_a_code_out_of_range_is_refused(copy: MultimodalDataset) -> None:
-    row = copy.train.rows("generation").start + 7
+    row = copy.train.find_rows("generation").start + 7
     at = int(np.flatnonzero(copy.train.ids[row] >= copy.data.text_vocabulary)[3])
 
     def change(ids: np.ndarray) -> None:
@@ -153,7 +153,7 @@ def test_a_code_out_of_range_is_refused(copy: MultimodalDataset) -> None:
 @pytest.mark.parametrize("split", ["train", "held_out"])
 def test_a_cut_image_is_refused(copy: MultimodalDataset, split: str) -> None:
     rows = getattr(copy, split)
-    row = rows.rows("generation").stop - 2
+    row = rows.find_rows("generation").stop - 2
     pad, last = copy.sequences.marks["PAD"], int(np.flatnonzero(rows.ids[row] >= copy.data.text_vocabulary)[-1])
 
     def change(ids: np.ndarray) -> None:
@@ -166,7 +166,7 @@ def test_a_cut_image_is_refused(copy: MultimodalDataset, split: str) -> None:
 
 
 def test_an_image_that_the_row_has_no_room_for_is_refused(copy: MultimodalDataset) -> None:
-    row, marks = copy.train.rows("generation").start, copy.sequences.marks
+    row, marks = copy.train.find_rows("generation").start, copy.sequences.marks
 
     def change(ids: np.ndarray) -> None:
         # The sample moves to the right until its image does not fit.
@@ -182,7 +182,7 @@ def test_an_image_that_the_row_has_no_room_for_is_refused(copy: MultimodalDatase
 
 @pytest.mark.parametrize("task", ["text", "understanding", "generation"])
 def test_a_wrong_mask_is_refused(copy: MultimodalDataset, task: Task) -> None:
-    row = copy.held_out.rows(task).start + 5
+    row = copy.held_out.find_rows(task).start + 5
     at = int(np.flatnonzero(copy.held_out.groups[row])[-1])
     was = int(copy.held_out.groups[row, at])
 
@@ -196,7 +196,7 @@ def test_a_wrong_mask_is_refused(copy: MultimodalDataset, task: Task) -> None:
 
 
 def test_a_row_of_another_task_is_refused(copy: MultimodalDataset) -> None:
-    row = copy.train.rows("understanding").stop - 1
+    row = copy.train.find_rows("understanding").stop - 1
 
     def change(tasks: np.ndarray) -> None:
         tasks[row] = 2
@@ -223,7 +223,7 @@ def test_tasks_out_of_order_are_refused(copy: MultimodalDataset) -> None:
     ],
 )
 def test_a_sample_without_its_ends_is_refused(copy: MultimodalDataset, mark: str, which: int, problem: str) -> None:
-    row = copy.train.rows("text").start + 2
+    row = copy.train.find_rows("text").start + 2
 
     def change(ids: np.ndarray) -> None:
         ids[row, np.flatnonzero(ids[row] == copy.sequences.marks[mark])[which]] = 7
@@ -233,8 +233,10 @@ def test_a_sample_without_its_ends_is_refused(copy: MultimodalDataset, mark: str
 
 
 def test_a_sample_that_lost_its_image_is_refused(copy: MultimodalDataset) -> None:
-    row = copy.train.rows("understanding").start + 2
-    words = np.concatenate([copy.sequences.text(words) for words in copy.sequences.words(copy.train.ids[row])])
+    row = copy.train.find_rows("understanding").start + 2
+    words = np.concatenate(
+        [copy.sequences.make_text(words) for words in copy.sequences.find_words(copy.train.ids[row])]
+    )
 
     def change(ids: np.ndarray) -> None:
         ids[row] = copy.sequences.marks["PAD"]
@@ -263,7 +265,7 @@ def test_a_patch_of_another_image_or_none_is_refused(copy: MultimodalDataset) ->
     if copy.data.style == "emu3":
         assert not list(copy.directory.glob("*.patches.npy"))
         return
-    row = copy.train.rows("understanding").start + 9
+    row = copy.train.find_rows("understanding").start + 9
     known = len(copy.train.pixels)
     original = np.load(copy.directory / "train.patches.npy")
     for at, number in ((4, 1), (4, 0), (2, known + 1), (0, 3)):
@@ -304,11 +306,13 @@ def test_rows_of_text_may_come_from_a_corpus(tmp_path: Path) -> None:
     data = multimodal("emu3", text=source, tokenizer={"kind": "bpe", "vocabulary": 400})
     dataset = prepare(data, Workspace(tmp_path))
     ids = stream(dataset.train, "text")
-    assert "".join(dataset.texts_of(ids)) == prose(900)
+    assert "".join(dataset.decode_texts(ids)) == prose(900)
     # A document is longer than a row: all rows but the last are full.
     assert (ids[:-1] != dataset.sequences.marks["PAD"]).all()
-    assert "".join(dataset.texts_of(stream(dataset.held_out, "text"))) == short
-    assert all(digits.label_of(text) is not None for text in dataset.texts_of(stream(dataset.train, "understanding")))
+    assert "".join(dataset.decode_texts(stream(dataset.held_out, "text"))) == short
+    assert all(
+        digits.find_label(text) is not None for text in dataset.decode_texts(stream(dataset.train, "understanding"))
+    )
     (tmp_path / "a.txt").write_text(prose(901))
     assert prepare(data, Workspace(tmp_path)).directory != dataset.directory
     (tmp_path / "b.txt").write_text("")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gnflow.data import shards
-from gnflow.data.multimodal.packing import Sequence, packed, plain
+from gnflow.data.multimodal.packing import Sequence, make_plain, pack
 
 PAD, LENGTH = 99, 12
 LENGTHS = st.lists(st.integers(1, LENGTH), max_size=30)
@@ -23,7 +23,7 @@ def sequences(lengths: list[int]) -> list[Sequence]:
 
 @given(LENGTHS)
 def test_every_sequence_is_whole_in_one_row_in_order_and_the_rest_is_padding(lengths: list[int]) -> None:
-    rows = list(packed(sequences(lengths), LENGTH, PAD))
+    rows = list(pack(sequences(lengths), LENGTH, PAD))
     found = []
     for ids, patches in rows:
         assert len(ids) == len(patches) == LENGTH
@@ -36,20 +36,20 @@ def test_every_sequence_is_whole_in_one_row_in_order_and_the_rest_is_padding(len
 
 @given(LENGTHS)
 def test_a_row_ends_only_where_the_next_sequence_does_not_fit(lengths: list[int]) -> None:
-    rows = [ids[ids != PAD] for ids, _ in packed(sequences(lengths), LENGTH, PAD)]
+    rows = [ids[ids != PAD] for ids, _ in pack(sequences(lengths), LENGTH, PAD)]
     for row, following in pairwise(rows):
         assert len(row) + lengths[int(following[0])] > LENGTH
 
 
 def test_a_sequence_that_reads_nothing_has_no_patches() -> None:
-    assert plain(np.arange(5, dtype=np.uint32)).patches.tolist() == [0] * 5
+    assert make_plain(np.arange(5, dtype=np.uint32)).patches.tolist() == [0] * 5
 
 
 @pytest.mark.parametrize("tail", [(), (3,), (2, 5)])
 @pytest.mark.parametrize("dtype", ["|u1", "<u2", "<u4"])
 def test_a_file_that_grows_is_the_one_that_numpy_saves(dtype: str, tail: tuple[int, ...], tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(200, size=(1234, *tail))
-    with shards.growing(tmp_path / "grown.npy", dtype, tail) as append:
+    with shards.grow(tmp_path / "grown.npy", dtype, tail) as append:
         for start in range(0, 1234, 100):
             append(values[start : start + 100])
     np.save(tmp_path / "saved.npy", values.astype(dtype))

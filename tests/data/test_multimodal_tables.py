@@ -35,11 +35,11 @@ def table(path: Path, numbers: range, **columns: object) -> None:
 
 
 def files(root: Path, **fields: object) -> Gallery:
-    return tables.files(ImageFiles.model_validate({**SIZE, "paths": ["*.parquet"], **fields}), root)
+    return tables.open_file_gallery(ImageFiles.model_validate({**SIZE, "paths": ["*.parquet"], **fields}), root)
 
 
 def hub(root: Path, **fields: object) -> Gallery:
-    return tables.hub(ImageHub.model_validate({**SIZE, "path": "set", **fields}), root)
+    return tables.open_hub_gallery(ImageHub.model_validate({**SIZE, "path": "set", **fields}), root)
 
 
 def numbers(images: Images) -> list[int]:
@@ -104,10 +104,10 @@ def test_a_larger_image_is_scaled_and_cut_to_the_middle(tmp_path: Path) -> None:
 def test_what_is_no_image_is_refused_by_row(tmp_path: Path) -> None:
     good = encoded(picture(0))
     for bad, problem in (
-        (b"text", "is not a whole PNG or JPEG"),
-        (good[: len(good) // 2], "is not a whole PNG or JPEG"),
+        (b"text", "is not a complete PNG or JPEG"),
+        (good[: len(good) // 2], "is not a complete PNG or JPEG"),
         (None, "is null"),
-        (encoded(picture(0), "GIF"), "is not a whole PNG or JPEG"),
+        (encoded(picture(0), "GIF"), "is not a complete PNG or JPEG"),
     ):
         table(tmp_path / "a.parquet", range(4), image=[good, good, bad, good])
         with pytest.raises(DataError, match=rf"a\.parquet, row 3: `image` {problem}"):
@@ -139,7 +139,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     table(tmp_path / "a.parquet", range(20))
     content = (tmp_path / "a.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(content[:100])
-    with pytest.raises(DataError, match=r"a\.parquet: not a whole Parquet file"):
+    with pytest.raises(DataError, match=r"a\.parquet is not a complete Parquet file"):
         files(tmp_path)
 
 
@@ -159,13 +159,15 @@ def test_a_table_is_prepared_from_end_to_end(style: str, tmp_path: Path) -> None
     assert data.grid == (3, 2)
     assert data.channels == (14 if style == "janus" else 2)
     split = dataset.held_out
-    assert dataset.texts_of(np.asarray(split.ids[split.rows("text")])) == [f"picture {n}" for n in range(24, 30)]
+    assert dataset.decode_texts(np.asarray(split.ids[split.find_rows("text")])) == [
+        f"picture {n}" for n in range(24, 30)
+    ]
     images = np.stack([picture(n) for n in range(24, 30)])
     quantised = dataset.codec.decode(dataset.codec.encode(images))
-    assert np.array_equal(dataset.images_of(np.asarray(split.ids[split.rows("generation")])), quantised)
+    assert np.array_equal(dataset.decode_images(np.asarray(split.ids[split.find_rows("generation")])), quantised)
     if style == "janus":
-        rows = split.rows("understanding")
-        assert np.array_equal(dataset.images_read(split.gather(np.arange(rows.start, rows.stop))), images)
+        rows = split.find_rows("understanding")
+        assert np.array_equal(dataset.restore_images(split.gather(np.arange(rows.start, rows.stop))), images)
     table(tmp_path / "a.parquet", range(1, 31))
     assert prepare(data, Workspace(tmp_path)).directory != dataset.directory
 
@@ -180,6 +182,6 @@ def test_a_name_on_the_hub_that_cannot_be_read_is_no_broken_file(
         raise OSError("error sending request")
 
     monkeypatch.setattr(polars, "scan_parquet", unreachable)
-    with pytest.raises(DataError, match="cannot be read: error sending request\nis the name right"):
-        tables.hub(ImageHub(path="someone/images", height=8, width=8), tmp_path)
+    with pytest.raises(DataError, match="cannot be read: error sending request\ncheck the name"):
+        tables.open_hub_gallery(ImageHub(path="someone/images", height=8, width=8), tmp_path)
     assert asked == ["hf://datasets/someone/images/**/train-*.parquet"]

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Emu3VQVAE, Emu3VQVAEConfig, JanusVQVAE, JanusVQVAEConfig
 
-from gnflow.data.multimodal.pretrained import pretrained
+from gnflow.data.multimodal.pretrained import open_pretrained
 from gnflow.data.prepare import prepare
 from gnflow.errors import DataError
 from gnflow.spec.multimodal import Multimodal, PretrainedVQ
@@ -42,7 +42,7 @@ def images(count: int = 20, colours: int = 3) -> np.ndarray:
 
 
 def codec(root: Path, colours: int = 3, grid: tuple[int, int] = GRID, **fields: object):
-    return pretrained(root / "vq", PretrainedVQ.model_validate({**SPEC, **fields}), grid, colours)
+    return open_pretrained(root / "vq", PretrainedVQ.model_validate({**SPEC, **fields}), grid, colours)
 
 
 def test_codes_and_images_are_those_of_the_model(saved: tuple[str, JanusVQVAE | Emu3VQVAE], tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_what_the_spec_says_must_be_so(saved: object, field: str, value: int, ha
 
 def test_janus_takes_images_of_one_size(tmp_path: Path) -> None:
     tiny("janus").save_pretrained(tmp_path / "vq")
-    with pytest.raises(DataError, match=r"the model has 4 x 4 codes, and an image of data\.source 4 x 5"):
+    with pytest.raises(DataError, match=r"the model has 4 x 4 codes, but an image of data\.source has 4 x 5"):
         codec(tmp_path, grid=(4, 5))
 
 
@@ -126,8 +126,8 @@ def json_without_end(directory: Path) -> None:
     [
         (no_weights, "no model in"),
         (another_model, "a model of type `llama`; expected janus_vqgan or emu3_vqgan"),
-        (cut_weights, "not a whole JanusVQVAE"),
-        (fewer_weights, "not a whole JanusVQVAE: it lacks encoder.conv_in.weight"),
+        (cut_weights, "not hold a complete JanusVQVAE"),
+        (fewer_weights, "not hold a complete JanusVQVAE: it lacks encoder.conv_in.weight"),
         (no_json, "not a JSON object"),
         (json_without_end, "not a JSON object"),
     ],
@@ -139,18 +139,19 @@ def test_a_damaged_model_is_named(damage: Callable[[Path], None], problem: str, 
         codec(tmp_path)
 
 
-@pytest.mark.parametrize("style", ["emu3", "janus"])
-def test_digits_are_prepared_with_a_model(saved: tuple[str, object], style: str, tmp_path: Path) -> None:
+def test_digits_are_prepared_with_a_model(saved: tuple[str, object], tmp_path: Path) -> None:
+    """The style of the sequences is not that of the model: the two are independent."""
+    style = {"janus": "emu3", "emu3": "janus"}[saved[0]]
     source = {"kind": "digits", "captions": 1, "held_out_fraction": 0.97}
     data = Multimodal.model_validate(
         {"style": style, "source": source, "image_tokenizer": {"kind": "transformers", **SPEC}}
     )
     assert data.codebook == 40
     dataset = prepare(data, Workspace(tmp_path))
-    ids = np.asarray(dataset.train.ids[dataset.train.rows("generation")])
-    codes = dataset.sequences.codes(ids)
+    ids = np.asarray(dataset.train.ids[dataset.train.find_rows("generation")])
+    codes = dataset.sequences.find_codes(ids)
     assert codes.shape == (54, 16)
-    assert np.array_equal(dataset.images_of(ids), dataset.codec.decode(codes))
+    assert np.array_equal(dataset.decode_images(ids), dataset.codec.decode(codes))
     saved_again = tmp_path / "vq" / "preprocessor_config.json"
     saved_again.write_text('{"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}')
     assert prepare(data, Workspace(tmp_path)).directory != dataset.directory

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gnflow.data.multimodal import digits, vq
-from gnflow.data.multimodal.codec import reconstruction
+from gnflow.data.multimodal.codec import measure_reconstruction
 from gnflow.data.multimodal.samples import Captioned, Codec, Images
 from gnflow.errors import DataError
 from gnflow.spec.multimodal import Digits
@@ -23,19 +23,19 @@ def squared(points: NDArray[np.uint8], centres: NDArray[np.uint8]) -> NDArray[np
 @pytest.mark.parametrize(("shape", "side"), [((4, 6, 1), 2), ((6, 3, 3), 3), ((2, 2, 3), 1)])
 def test_patches_are_the_blocks_of_an_image_row_by_row(shape: tuple[int, int, int], side: int) -> None:
     images = noise(5, *shape)
-    cut = vq.patches(images, side)
+    cut = vq.cut_patches(images, side)
     blocks = [
         images[2, top : top + side, left : left + side].reshape(-1)
         for top in range(0, shape[0], side)
         for left in range(0, shape[1], side)
     ]
     assert np.array_equal(cut[2], np.stack(blocks))
-    assert np.array_equal(vq.assembled(cut, shape, side), images)
+    assert np.array_equal(vq.assemble(cut, shape, side), images)
 
 
 def test_a_code_is_the_nearest_patch_of_the_codebook() -> None:
     images, codebook = noise(20, 4, 4, 1), noise(9, 4, seed=1)
-    expected = squared(vq.patches(images, 2).reshape(-1, 4), codebook).argmin(axis=1)
+    expected = squared(vq.cut_patches(images, 2).reshape(-1, 4), codebook).argmin(axis=1)
     assert np.array_equal(vq.encode(images, codebook, 2).reshape(-1), expected)
 
 
@@ -69,15 +69,15 @@ def test_the_codebook_depends_on_the_set_of_patches_and_the_seed_alone() -> None
 
 
 def test_a_quantised_image_is_its_own_quantisation() -> None:
-    images = np.stack([sample.image for sample in digits.gallery(Digits(captions=1), 0).held_out.read()])
-    codebook = vq.fit(vq.patches(images, 2).reshape(-1, 4), 32, 20, seed=0)
+    images = np.stack([sample.image for sample in digits.open_gallery(Digits(captions=1), 0).held_out.read()])
+    codebook = vq.fit(vq.cut_patches(images, 2).reshape(-1, 4), 32, 20, seed=0)
     quantised = vq.decode(vq.encode(images, codebook, 2), codebook, (8, 8, 1), 2)
     assert np.array_equal(vq.decode(vq.encode(quantised, codebook, 2), codebook, (8, 8, 1), 2), quantised)
 
 
 def test_with_as_many_codes_as_distinct_patches_nothing_is_lost() -> None:
     images = noise(6, 4, 4, 1, levels=2)
-    cut = vq.patches(images, 2).reshape(-1, 4)
+    cut = vq.cut_patches(images, 2).reshape(-1, 4)
     codebook = vq.fit(cut, len(np.unique(cut, axis=0)), 10, seed=0)
     assert np.array_equal(vq.decode(vq.encode(images, codebook, 2), codebook, (4, 4, 1), 2), images)
 
@@ -90,12 +90,14 @@ def test_more_codes_than_distinct_patches_are_refused() -> None:
 def test_the_reported_error_is_the_root_mean_square_over_every_pixel() -> None:
     images = noise(10, 2, 2, 1)
     codec = Codec(lambda x: np.zeros((len(x), 1), dtype=np.int64), lambda c: np.full((len(c), 2, 2, 1), 7, np.uint8))
-    found = reconstruction(codec, Images(10, lambda: (Captioned(image, "") for image in images), lambda: iter(())))
+    found = measure_reconstruction(
+        codec, Images(10, lambda: (Captioned(image, "") for image in images), lambda: iter(()))
+    )
     assert found.error == pytest.approx(np.sqrt(((images.astype(float) - 7) ** 2).mean()))
     assert (found.codes_used, found.images) == (1, 10)
 
 
 def test_the_codebook_of_the_digits_is_the_same_on_every_machine() -> None:
-    images = np.stack([sample.image for sample in digits.gallery(Digits(), 0).train.read()])
-    codebook = vq.fit(vq.patches(images, 2).reshape(-1, 4), 64, 100, seed=0)
+    images = np.stack([sample.image for sample in digits.open_gallery(Digits(), 0).train.read()])
+    codebook = vq.fit(vq.cut_patches(images, 2).reshape(-1, 4), 64, 100, seed=0)
     assert hashlib.sha256(codebook.tobytes()).hexdigest().startswith("2a343c4866d12688")

@@ -100,8 +100,8 @@ def test_a_table_of_images_with_the_content_of_a_held_out_one_is_refused(workspa
         polars.DataFrame({"text": ["a"], "image": [b"x"]}).write_parquet(workspace.root / f"pictures/{name}.parquet")
     files = ImageFiles(height=8, width=8, paths=("pictures/train.parquet",), held_out=("pictures/validation.parquet",))
     for identity in (
-        lambda: tables.files_identity(files, workspace.root, digest),
-        lambda: tables.hub_identity(ImageHub(height=8, width=8, path="pictures"), workspace.root, digest),
+        lambda: tables.identify_files(files, workspace.root, digest),
+        lambda: tables.identify_hub(ImageHub(height=8, width=8, path="pictures"), workspace.root, digest),
     ):
         with pytest.raises(DataError, match=r"`pictures/train\.parquet` would be trained on and has the content of"):
             identity()

@@ -11,7 +11,7 @@ from gnflow.errors import EnvironmentProblem
 from gnflow.spec import data, multimodal
 from gnflow.spec.base import Kind
 from gnflow.spec.data import SourceKind
-from gnflow.spec.factory import imported
+from gnflow.spec.factory import import_function
 from gnflow.spec.multimodal import ImageHub, ImageKind, ImageTable
 
 OURS = [
@@ -55,7 +55,7 @@ def checked(root: Path) -> tuple[str, str]:
 
 @pytest.mark.parametrize("kind", OURS, ids=lambda kind: kind.__name__)
 def test_every_source_that_comes_with_gnflow_says_what_it_needs(kind: type[Kind]) -> None:
-    assert callable(imported(kind.model_construct(), "needs"))
+    assert callable(import_function(kind.model_construct(), "needs"))
 
 
 def test_there_are_eight_of_them() -> None:
@@ -83,4 +83,4 @@ def test_looking_for_the_files_of_a_corpus_opens_none_of_them(tmp_path: Path) ->
 def test_a_package_that_is_not_installed_is_called_what_pip_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(EnvironmentProblem, match=r"package pillow, .+\nrun: pip install 'gnflow\[images\]'"):
-        needs.images(ImageHub.model_construct(), Path())
+        needs.require_images(ImageHub.model_construct(), Path())

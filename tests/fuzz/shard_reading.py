@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from gnflow.data import shards
-from gnflow.data.batches import Batches, held_out
-from gnflow.data.dataset import FORMAT, opened
+from gnflow.data.batches import Batches, take_held_out
+from gnflow.data.dataset import FORMAT, open_dataset
 from gnflow.data.digests import Digests
 from gnflow.errors import DataError
 from gnflow.spec.data import Bytes, Text
@@ -67,9 +67,9 @@ def check(content: bytes) -> DataError | None:
         (place() / name).unlink(missing_ok=True)  # the last one may still be mapped
         (place() / name).write_bytes(written)
     try:
-        dataset = opened(place(), KEY, Text(tokenizer=Bytes()), Digests(place() / "digests.json"))
+        dataset = open_dataset(place(), KEY, Text(tokenizer=Bytes()), Digests(place() / "digests.json"))
         taken = Batches(dataset.train, rows=2, context=4, seed=0).take(0, 2)
-        held = held_out(dataset.held_out, 2, 4, 1)
+        held = take_held_out(dataset.held_out, 2, 4, 1)
     except DataError as error:
         str(error)
         return error

@@ -6,8 +6,8 @@ from functools import cache
 from pathlib import Path
 
 from gnflow.errors import SpecError
-from gnflow.spec.load import load, resolved
-from gnflow.spec.schema import schema
+from gnflow.spec.load import format_resolved, load
+from gnflow.spec.schema import make_schema
 
 SPECS = Path(__file__).parents[2] / "specs"
 
@@ -26,12 +26,12 @@ def check(content: bytes) -> SpecError | None:
     path = project() / "spec.yaml"
     path.write_bytes(content)
     try:
-        text = resolved(load(path).experiment)
+        text = format_resolved(load(path).experiment)
     except SpecError as error:
         str(error)
         return error
     path.write_text(text)
-    assert resolved(load(path).experiment) == text, "its resolved text gives another experiment"
+    assert format_resolved(load(path).experiment) == text, "its resolved text gives another experiment"
     return None
 
 
@@ -39,7 +39,7 @@ def seeds() -> Iterator[bytes]:
     """What fuzzing begins with: the shipped specs, whole."""
     for path in sorted(SPECS.rglob("*.yaml")):
         try:
-            text = resolved(load(path).experiment)
+            text = format_resolved(load(path).experiment)
         except SpecError:
             continue  # a part, for others to extend
         yield path.read_bytes()
@@ -62,5 +62,5 @@ def words() -> list[str]:
                 for inner in value:
                     walk(inner)
 
-    walk(schema())
+    walk(make_schema())
     return sorted(found)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fuzz import shard_reading, spec_loading
 
-from gnflow.data.dataset import FORMAT, opened
+from gnflow.data.dataset import FORMAT, open_dataset
 from gnflow.data.digests import Digests
 from gnflow.errors import DataError
 from gnflow.spec.data import Text
@@ -58,4 +58,4 @@ def test_a_device_in_the_place_of_a_shard_is_not_read(tmp_path: Path) -> None:
     manifest = json.loads(shard_reading.manifest({"train.npy": b""}))
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"format": FORMAT}))
     with pytest.raises(DataError, match=r"train\.npy is damaged: it is no regular file"):
-        opened(tmp_path, shard_reading.KEY, Text(), Digests(tmp_path / "digests.json"))
+        open_dataset(tmp_path, shard_reading.KEY, Text(), Digests(tmp_path / "digests.json"))

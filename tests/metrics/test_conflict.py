@@ -9,7 +9,7 @@ from gnflow import trees
 from gnflow.groups import GROUPS
 from gnflow.metrics.conflict import build_modality_conflict, compare
 from gnflow.metrics.protocol import Subject
-from gnflow.models.loss import cross_entropy, total_weight
+from gnflow.models.loss import compute_cross_entropy, compute_total_weight
 from gnflow.objective import Objective
 from gnflow.spec.training import ModalityConflict
 
@@ -17,10 +17,10 @@ from gnflow.spec.training import ModalityConflict
 def objective(model):
     def value(params, tokens):
         inputs, targets = model.split(tokens)
-        return cross_entropy(model.logits(params, inputs), targets)
+        return compute_cross_entropy(model.compute_logits(params, inputs), targets)
 
     def heavy(tokens):
-        return total_weight(model.split(tokens)[1])
+        return compute_total_weight(model.split(tokens)[1])
 
     return Objective(value, torch.func.grad_and_value(value), None, weight=heavy)
 
@@ -37,7 +37,7 @@ def gradient(problem, kind, batch, modality):
     wanted = torch.tensor([n > 0 and GROUPS[n - 1].modality == modality for n in rows[:, 1:, 1].flatten()])
 
     def loss(params):
-        z = problem.model.logits(params, rows[:, :-1]).flatten(0, -2).where(choice, -torch.inf)
+        z = problem.model.compute_logits(params, rows[:, :-1]).flatten(0, -2).where(choice, -torch.inf)
         return functional.cross_entropy(z[wanted], rows[:, 1:, 0].flatten()[wanted])
 
     return torch.func.grad(loss)(problem.params)

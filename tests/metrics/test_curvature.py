@@ -10,7 +10,7 @@ from gnflow import trees
 from gnflow.compiler import build, methods
 from gnflow.compiler.plan import plan
 from gnflow.compiler.program import compile as compile_plan
-from gnflow.curvature.hessian import hessian_product
+from gnflow.curvature.hessian import make_hessian_product
 from gnflow.metrics.curvature import FLOOR, CurvatureProbes
 from gnflow.objective import Objective
 from gnflow.optim.adamw import adamw
@@ -167,8 +167,8 @@ def test_of_adamw_it_is_that_of_the_dense_matrix_over_its_second_moments():
 @pytest.mark.parametrize(("kind", "share"), [("adamw", 1.0), ("soap", 0.4), ("fop_soap", 0.4), ("muon", 0.0)])
 def test_a_condition_is_that_of_the_method_of_the_matrices(kind, share):
     made = problems.experiment({"kind": kind, "microbatches": 2})
-    optimizer = methods.build_optimizer(made.optimizer, build.model(made, "plain"), 4, eager)
-    params = build.model(made, "plain").init(0)
+    optimizer = methods.build_optimizer(made.optimizer, build.build_model(made, "plain"), 4, eager)
+    params = build.build_model(made, "plain").init(0)
     metric = optimizer.transform.metric
     seen = {} if metric is None else metric.diagonal(optimizer.init(params))
     weights = sum(value.numel() for value in seen.values()), sum(w.numel() for w in params.values())
@@ -206,11 +206,13 @@ def test_what_is_measured_is_the_loss_itself_whatever_model_gauss_newton_takes(f
     gauss_newton = {"kind": "gauss_newton", "objective": form, "inner": {"kind": "muon"}, "search": "none"}
     program = compile_plan(plan(problems.experiment(gauss_newton, compile={"mode": "off"})))
     params = trees.map_tensors(torch.Tensor.double, program.initial())
-    tokens, loss = token_batch(1)[0], build.exact(build.model(program.plan.experiment, "plain"))
+    tokens, loss = token_batch(1)[0], build.build_exact(build.build_model(program.plan.experiment, "plain"))
     direction, h = noise(params, 1), 1e-5
     slopes = [loss.gradient(trees.move_along(params, direction, t), tokens)[0] for t in (-h, h)]
     difference = trees.scale(trees.subtract(slopes[1], slopes[0]), 0.5 / h)
-    torch.testing.assert_close(hessian_product(loss.value)(direction, params, tokens), difference, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(
+        make_hessian_product(loss.value)(direction, params, tokens), difference, rtol=1e-4, atol=1e-7
+    )
     ggn = loss.product(direction, params, tokens)
     same = program.objective.product(direction, params, tokens)
     assert torch.allclose(flat_of(ggn), flat_of(same)) == (form == "quadratic")
@@ -223,7 +225,7 @@ def test_arms_are_comparable_whatever_model_they_take():
         optimizer = {"kind": "gauss_newton", "objective": form, "inner": {"kind": "muon"}, "search": "none"}
         metrics = [{"kind": "curvature", "iterations": 4, "eigenvalues": 1, "probes": 1}]
         program = compile_plan(plan(problems.experiment(optimizer, metrics=metrics, compile={"mode": "off"})))
-        found.append(program.evaluate(program.moment(program.init(program.initial()), token_batch(1))))
+        found.append(program.evaluate(program.make_moment(program.init(program.initial()), token_batch(1))))
     assert found[0].keys() == found[1].keys()
     for name in ("curvature/eigenvalue/ggn_1", "curvature/eigenvalue/hessian_1", "curvature/trace/ggn"):
         assert found[0][name] == found[1][name]

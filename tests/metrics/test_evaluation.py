@@ -11,7 +11,7 @@ from gnflow.metrics.evaluation import build_group_measure, build_tally
 def by_token(problem, kind, micro):
     """(loss, weight, hit, group) of each target of a micro-batch, by the words of the specification."""
     weights, choice = weights_and_choice(kind, micro)
-    logits = problem.model.logits(problem.params, micro[:, :-1]).flatten(0, -2)
+    logits = problem.model.compute_logits(problem.params, micro[:, :-1]).flatten(0, -2)
     found = []
     for z, allowed, weight, (target, number) in zip(
         logits, choice, weights, micro[:, 1:, :2].flatten(0, 1), strict=True

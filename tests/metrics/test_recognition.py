@@ -21,7 +21,7 @@ def dataset(request, tmp_path_factory: pytest.TempPathFactory) -> MultimodalData
 
 def test_the_classifier_is_that_of_scikit_learn(dataset: MultimodalDataset) -> None:
     pixels, labels = load_digits(return_X_y=True)
-    train, held_out = digits.labelled(dataset.data.source)
+    train, held_out = digits.read_labelled(dataset.data.source)
     kept = len(train.labels)
     assert (kept, len(held_out.labels)) == (1438, 359)
     neighbour = KNeighborsClassifier(1).fit(pixels[:kept], labels[:kept])
@@ -30,8 +30,8 @@ def test_the_classifier_is_that_of_scikit_learn(dataset: MultimodalDataset) -> N
 
 
 def test_examples_are_held_out_images_with_captions_that_are_true_of_them(dataset: MultimodalDataset) -> None:
-    _, held_out = digits.labelled(dataset.data.source)
-    examples = dataset.examples(50)
+    _, held_out = digits.read_labelled(dataset.data.source)
+    examples = dataset.list_examples(50)
     seen = (
         held_out.images
         if dataset.data.style == "janus"
@@ -40,13 +40,13 @@ def test_examples_are_held_out_images_with_captions_that_are_true_of_them(datase
     known = {image.tobytes(): label for image, label in zip(seen, held_out.labels.tolist(), strict=True)}
     assert len({example.image.tobytes() for example in examples}) == 50
     assert [known[example.image.tobytes()] for example in examples] == [
-        digits.label_of(example.caption) for example in examples
+        digits.find_label(example.caption) for example in examples
     ]
-    assert 300 < len(dataset.examples(10_000)) <= 359
+    assert 300 < len(dataset.list_examples(10_000)) <= 359
 
 
 def test_figures_are_shares_of_what_is_right(dataset: MultimodalDataset) -> None:
-    train, _ = digits.labelled(dataset.data.source)
+    train, _ = digits.read_labelled(dataset.data.source)
     drawn, shown = train.images[:10], train.labels[:10].tolist()
     prompts = [f"the digit {digits.NAMES[label]}" for label in shown[:7]] + [
         f"handwritten digit: {(label + 1) % 10}" for label in shown[7:]

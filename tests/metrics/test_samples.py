@@ -23,8 +23,8 @@ def setting(request, tmp_path: Path):
     experiment = multimodal.experiment(request.param, {"kind": "adamw"})
     dataset = prepare(experiment.data, Workspace(tmp_path))
     assert isinstance(dataset, MultimodalDataset)
-    network = build.model(experiment, "flash")
-    images = dataset.images_of(dataset.held_out.ids[dataset.held_out.rows("generation")][:3])
+    network = build.build_model(experiment, "flash")
+    images = dataset.decode_images(dataset.held_out.ids[dataset.held_out.find_rows("generation")][:3])
     return network, network.init(0), dataset, images
 
 
@@ -43,7 +43,7 @@ def test_a_caption_becomes_an_image_and_an_image_a_caption(setting):
 def test_what_is_shown_to_a_model_is_the_image(setting):
     _, _, dataset, images = setting
     rows = _show_images(dataset, images)
-    read = dataset.images_read(rows) if dataset.data.patch_values else dataset.images_of(rows[..., 0].numpy())
+    read = dataset.restore_images(rows) if dataset.data.patch_values else dataset.decode_images(rows[..., 0].numpy())
     assert np.array_equal(read, images)
     assert not rows[..., 1].any()
 

@@ -10,14 +10,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gnflow import trees
 from gnflow.curvature import staged
-from gnflow.curvature.hessian import hessian_product
+from gnflow.curvature.hessian import make_hessian_product
 from gnflow.curvature.linearised import BENDS, SURROGATES, linearise
 from gnflow.curvature.staged import Thrift
 from gnflow.models import trunk
-from gnflow.models.attention import flash, plain
-from gnflow.models.attention_tangent import TILE, attention_tangent, compute_in_tiles
-from gnflow.models.decoder import decoder
-from gnflow.models.loss import cross_entropy
+from gnflow.models.attention import attend_flash, attend_plain
+from gnflow.models.attention_tangent import TILE, compute_attention_tangent, compute_in_tiles
+from gnflow.models.decoder import build_decoder
+from gnflow.models.loss import compute_cross_entropy
 from gnflow.spec.model import Decoder
 
 SHAPES = [(2, 2, 5, 8), (1, 1, 1, 4), (1, 3, TILE, 16), (2, 1, TILE + 1, 24), (1, 2, 2 * TILE + 2, 48)]
@@ -36,18 +36,18 @@ def pushed(attention, parts):
 
 def loss(problem, params):
     inputs, targets = problem.model.split(problem.tokens)
-    return cross_entropy(problem.model.logits(params, inputs), targets)
+    return compute_cross_entropy(problem.model.compute_logits(params, inputs), targets)
 
 
 def require_the_tangent(tangent, parts, rtol=1e-10, atol=1e-12):
-    out, expected = pushed(plain, parts)
+    out, expected = pushed(attend_plain, parts)
     torch.testing.assert_close(tangent(*parts, out), expected, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_it_is_the_tangent_of_plain_attention(shape):
-    require_the_tangent(attention_tangent, drawn(shape))
-    require_the_tangent(attention_tangent, drawn(shape, dtype=torch.float32), rtol=1e-4, atol=1e-5)
+    require_the_tangent(compute_attention_tangent, drawn(shape))
+    require_the_tangent(compute_attention_tangent, drawn(shape, dtype=torch.float32), rtol=1e-4, atol=1e-5)
 
 
 WRONG = {
@@ -78,7 +78,7 @@ def test_what_has_no_tangent_stands_still(moving):
 
         return torch.func.jvp(function, tuple(at for at, m in zip(point, moving, strict=True) if m), direction)
 
-    torch.testing.assert_close(of(flash), of(plain), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(of(attend_flash), of(attend_plain), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -88,7 +88,7 @@ def test_gauss_newtons_model_is_that_of_plain_attention(variant):
     for objective, names in product(SURROGATES, (tuple(params), *one.model.blocks.values())):
         part = trees.pick(params, names)
         expected, found = (
-            linearise(problem.model.logits, SURROGATES[objective])(part, problem.params, problem.tokens)
+            linearise(problem.model.compute_logits, SURROGATES[objective])(part, problem.params, problem.tokens)
             for problem in (one, two)
         )
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
@@ -98,18 +98,18 @@ def test_blocks_that_are_taken_again_have_the_same_tangent():
     one, two = small(), small(kernel="flash")
     params = trees.move_along(one.params, noise(one.params, 7), 0.3)
     expected, found = (
-        staged.objective(problem.model, SURROGATES["quadratic"], BENDS["quadratic"], Thrift(2, recomputed=True)).curved(
-            params, problem.params, problem.tokens
-        )
+        staged.build_objective(
+            problem.model, SURROGATES["quadratic"], BENDS["quadratic"], Thrift(2, recomputed=True)
+        ).curved(params, problem.params, problem.tokens)
         for problem in (one, two)
     )
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_compiled_it_is_one_graph_for_all_weights():
-    model = decoder(Decoder(layers=1, width=8, heads=2, hidden=10, key_value_heads=1), VOCABULARY, "flash")
+    model = build_decoder(Decoder(layers=1, width=8, heads=2, hidden=10, key_value_heads=1), VOCABULARY, "flash")
     anchor, tokens = model.init(0), torch.randint(VOCABULARY, (2, TILE + 8))
-    eager = linearise(model.logits, SURROGATES["quadratic"])
+    eager = linearise(model.compute_logits, SURROGATES["quadratic"])
     compiled = torch.compile(eager, fullgraph=True)
     for distance in (0.1, 0.3):
         params = trees.move_along(anchor, noise(anchor, 7), distance)
@@ -144,8 +144,8 @@ def test_memory_grows_with_time_and_not_with_its_square():
     long = 4 * TILE
     assert largest(compute_in_tiles, long) == TILE * long
     assert largest(compute_in_tiles, 2 * long) == TILE * 2 * long
-    assert largest(lambda *parts: pushed(flash, parts[:6]), long) == long * 8
-    assert largest(lambda *parts: pushed(plain, parts[:6]), long) == long**2
+    assert largest(lambda *parts: pushed(attend_flash, parts[:6]), long) == long * 8
+    assert largest(lambda *parts: pushed(attend_plain, parts[:6]), long) == long**2
 
 
 def test_without_a_tangent_nothing_but_the_fused_kernel_is_called(monkeypatch):
@@ -170,7 +170,7 @@ def test_no_derivative_of_the_tangent_is_made_up():
         return torch.func.jvp(lambda point: loss(problem, point), (params,), (direction,))[1]
 
     with pytest.raises(NotImplementedError, match="forward AD"):
-        hessian_product(lambda params, _: loss(problem, params))(direction, problem.params, problem.tokens)
+        make_hessian_product(lambda params, _: loss(problem, params))(direction, problem.params, problem.tokens)
 
     with pytest.raises(NotImplementedError, match="forward AD"):
         torch.func.jvp(slope, (problem.params,), (direction,))
@@ -183,5 +183,5 @@ def test_the_tangent_keeps_its_bits(number):
     parts = [torch.ones(1, 1, 1, 1, dtype=torch.float64) for _ in range(7)]
     parts[5] = torch.full_like(parts[5], number)
     parts[6] = torch.zeros_like(parts[6])
-    found, expected = attention_tangent(*parts), compute_in_tiles(*parts)
+    found, expected = compute_attention_tangent(*parts), compute_in_tiles(*parts)
     assert found.view(torch.int64) == expected.view(torch.int64)

@@ -18,7 +18,7 @@ def channels(kind):
 def logits(problem, kind, ids):
     row = torch.zeros(1, len(ids), channels(kind), dtype=torch.int64)
     row[0, :, 0] = torch.tensor(ids)
-    return problem.model.logits(problem.params, row)[0, -1, TEXT:]
+    return problem.model.compute_logits(problem.params, row)[0, -1, TEXT:]
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 5.0])
@@ -67,7 +67,7 @@ def test_words_are_the_likeliest_ids_of_text_one_after_another(kind):
     words = TEXT // 2
     found = continue_rows(problem.model, problem.params, rows, words, TEXT - words, 3)
     for i in range(3):
-        expected = problem.model.logits(problem.params, rows)[:, -1, : TEXT if i else words].argmax(-1)
+        expected = problem.model.compute_logits(problem.params, rows)[:, -1, : TEXT if i else words].argmax(-1)
         assert torch.equal(found[:, i], expected)
         following = torch.zeros_like(rows[:, :1])
         following[:, 0, 0] = expected
@@ -78,7 +78,7 @@ def test_words_are_the_likeliest_ids_of_text_one_after_another(kind):
 def test_a_caption_does_not_begin_with_the_mark_that_ends_it(kind):
     problem = multimodal.small(kind)
     rows = problem.tokens[:, :4]
-    likeliest = problem.model.logits(problem.params, rows)[:, -1, :TEXT].argmax(-1)
+    likeliest = problem.model.compute_logits(problem.params, rows)[:, -1, :TEXT].argmax(-1)
     words = int(likeliest.max())
     assert words > 0
     found = continue_rows(problem.model, problem.params, rows, words, TEXT - words, 1)

@@ -4,12 +4,12 @@ from torch.nn import functional
 
 from gnflow.models.loss import (
     Targets,
-    cross_entropy,
-    logit_gradient,
-    logit_hessian_product,
-    probabilities,
+    compute_cross_entropy,
+    compute_logit_gradient,
+    compute_logit_hessian_product,
+    compute_probabilities,
+    compute_token_losses,
     split,
-    token_losses,
 )
 
 IDS = torch.tensor([[0, 4, 2], [1, 1, 3]])
@@ -34,16 +34,16 @@ def test_split_shifts_by_one():
 @pytest.mark.parametrize("targets", TARGETS.values(), ids=TARGETS)
 def test_closed_forms_equal_automatic_differentiation(targets):
     z, tangent = logits(), logits(1)
-    slope = torch.func.grad(lambda z: cross_entropy(z, targets))
-    p = probabilities(z, targets)
-    torch.testing.assert_close(logit_gradient(p, targets), slope(z))
+    slope = torch.func.grad(lambda z: compute_cross_entropy(z, targets))
+    p = compute_probabilities(z, targets)
+    torch.testing.assert_close(compute_logit_gradient(p, targets), slope(z))
     _, bend = torch.func.jvp(slope, (z,), (tangent,))
-    torch.testing.assert_close(logit_hessian_product(p, tangent, targets), bend)
+    torch.testing.assert_close(compute_logit_hessian_product(p, tangent, targets), bend)
 
 
 def test_of_text_it_is_the_mean_bit_for_bit():
     z = logits()
-    assert torch.equal(cross_entropy(z, Targets(IDS)), functional.cross_entropy(z.view(6, 5), IDS.view(6)))
+    assert torch.equal(compute_cross_entropy(z, Targets(IDS)), functional.cross_entropy(z.view(6, 5), IDS.view(6)))
 
 
 @pytest.mark.parametrize("apart", [None, 2])
@@ -56,26 +56,26 @@ def test_the_weighted_loss_is_the_weighted_mean_over_tokens(apart):
             normaliser = sum(z[row, time, i].exp() for i in chosen).log()
             total += WEIGHTS[row, time] * (normaliser - z[row, time, target])
     expected = total / WEIGHTS.sum()
-    torch.testing.assert_close(cross_entropy(z, Targets(IDS, WEIGHTS, apart=apart)), expected)
+    torch.testing.assert_close(compute_cross_entropy(z, Targets(IDS, WEIGHTS, apart=apart)), expected)
 
 
 def test_equal_weights_are_no_weights():
     z = logits()
     even = Targets(IDS, torch.full((2, 3), 0.5))
-    torch.testing.assert_close(cross_entropy(z, even), cross_entropy(z, Targets(IDS)))
-    torch.testing.assert_close(token_losses(z, even).mean(), cross_entropy(z, even))
+    torch.testing.assert_close(compute_cross_entropy(z, even), compute_cross_entropy(z, Targets(IDS)))
+    torch.testing.assert_close(compute_token_losses(z, even).mean(), compute_cross_entropy(z, even))
 
 
 def test_a_softmax_by_modality_takes_no_notice_of_the_other_one():
     z, targets = logits(), TARGETS["weighted, softmax by modality"]
     moved = torch.where((torch.arange(5) >= 2) == (IDS >= 2).unsqueeze(-1), z, logits(7))
     assert not torch.equal(z, moved)
-    assert torch.equal(cross_entropy(z, targets), cross_entropy(moved, targets))
-    assert (probabilities(z, targets)[0, 0, 2:] == 0).all()
-    assert (probabilities(z, targets)[0, 1, :2] == 0).all()
+    assert torch.equal(compute_cross_entropy(z, targets), compute_cross_entropy(moved, targets))
+    assert (compute_probabilities(z, targets)[0, 0, 2:] == 0).all()
+    assert (compute_probabilities(z, targets)[0, 1, :2] == 0).all()
 
 
 def test_without_any_weight_the_loss_and_its_gradient_are_zero():
     none = Targets(IDS, torch.zeros(2, 3))
-    assert cross_entropy(logits(), none) == 0
-    assert not logit_gradient(probabilities(logits(), none), none).any()
+    assert compute_cross_entropy(logits(), none) == 0
+    assert not compute_logit_gradient(compute_probabilities(logits(), none), none).any()

@@ -8,8 +8,8 @@ from problems import noise
 
 from gnflow import trees
 from gnflow.groups import GROUPS
-from gnflow.models.decoder import decoder
-from gnflow.models.loss import cross_entropy, split
+from gnflow.models.decoder import build_decoder
+from gnflow.models.loss import compute_cross_entropy, split
 from gnflow.models.modality import keep_modality
 from gnflow.spec.model import Decoder
 
@@ -18,14 +18,16 @@ from gnflow.spec.model import Decoder
 def test_flash_and_plain_attention_agree(kind):
     plain, flash = multimodal.small(kind), multimodal.small(kind, "flash")
     inputs, _ = plain.model.split(plain.tokens)
-    torch.testing.assert_close(plain.model.logits(plain.params, inputs), flash.model.logits(flash.params, inputs))
+    torch.testing.assert_close(
+        plain.model.compute_logits(plain.params, inputs), flash.model.compute_logits(flash.params, inputs)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_position_sees_the_future(kind):
     problem = multimodal.small(kind)
     changed = torch.cat((problem.tokens[:, :3], multimodal.tokens(kind, 4, seed=5)[:, 3:]), dim=1)
-    before, after = (problem.model.logits(problem.params, tokens) for tokens in (problem.tokens, changed))
+    before, after = (problem.model.compute_logits(problem.params, tokens) for tokens in (problem.tokens, changed))
     torch.testing.assert_close(before[:, :3], after[:, :3])
     assert not torch.allclose(before[:, 3:], after[:, 3:])
 
@@ -36,9 +38,11 @@ def test_every_declared_weight_shapes_the_logits_and_is_in_one_block(kind, tied)
     problem = multimodal.small(kind, tie_embeddings=tied)
     owned = [name for names in problem.model.blocks.values() for name in names]
     assert sorted(owned) == sorted(problem.params)
-    base = problem.model.logits(problem.params, problem.tokens)
+    base = problem.model.compute_logits(problem.params, problem.tokens)
     for name, weight in problem.params.items():
-        moved = problem.model.logits({**problem.params, name: weight + noise({name: weight}, 9)[name]}, problem.tokens)
+        moved = problem.model.compute_logits(
+            {**problem.params, name: weight + noise({name: weight}, 9)[name]}, problem.tokens
+        )
         assert not torch.allclose(base, moved), name
 
 
@@ -49,7 +53,7 @@ def test_a_tied_model_starts_near_a_uniform_guess_at_every_width(kind, width):
     tokens = multimodal.tokens(kind, 64)
     inputs, targets = model.split(tokens)
     params = model.init(0)
-    logits = model.logits(params, inputs)[..., :TEXT]
+    logits = model.compute_logits(params, inputs)[..., :TEXT]
     text = (targets.ids < TEXT) & (targets.ids != PLACEHOLDER)
     loss = torch.nn.functional.cross_entropy(logits[text], targets.ids[text])
     assert abs(loss.item() - log(TEXT)) < 0.5
@@ -57,12 +61,12 @@ def test_a_tied_model_starts_near_a_uniform_guess_at_every_width(kind, width):
 
 def test_emu3_is_the_decoder_over_the_joint_vocabulary():
     problem = multimodal.small("emu3")
-    twin = decoder(Decoder.model_validate(multimodal.SHAPE), VOCABULARY, "plain")
+    twin = build_decoder(Decoder.model_validate(multimodal.SHAPE), VOCABULARY, "plain")
     assert twin.weights == problem.model.weights
     assert twin.hidden == problem.model.hidden
     inputs, targets = problem.model.split(problem.tokens)
-    found = problem.model.logits(problem.params, inputs)
-    assert torch.equal(found, twin.logits(problem.params, split(problem.tokens[..., 0])[0]))
+    found = problem.model.compute_logits(problem.params, inputs)
+    assert torch.equal(found, twin.compute_logits(problem.params, split(problem.tokens[..., 0])[0]))
     assert torch.equal(targets.ids, problem.tokens[:, 1:, 0])
 
 
@@ -83,7 +87,9 @@ def test_the_loss_is_made_of_those_of_its_modalities_by_their_weights(kind):
 
     def loss_and_weight(tokens):
         inputs, targets = problem.model.split(tokens)
-        return cross_entropy(problem.model.logits(problem.params, inputs), targets), targets.weights.sum()
+        return compute_cross_entropy(
+            problem.model.compute_logits(problem.params, inputs), targets
+        ), targets.weights.sum()
 
     whole, total = loss_and_weight(problem.tokens)
     parts = [loss_and_weight(keep_modality(problem.tokens, modality)) for modality in ("text", "image")]
@@ -116,7 +122,7 @@ def test_janus_reads_pixels_and_writes_codes_by_paths_of_their_own():
     problem = multimodal.small("janus", layers=1)
     silent = {n: torch.zeros_like(w) if n.startswith("blocks.") and "scale" not in n else w
               for n, w in problem.params.items()}  # fmt: skip
-    found = problem.model.logits(silent, problem.tokens)
+    found = problem.model.compute_logits(silent, problem.tokens)
     for row, tokens in zip(found, problem.tokens, strict=True):
         x = janus_logits(silent, tokens[:, 0], tokens[:, 2:])
         x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * silent["norm.scale"]
@@ -145,7 +151,7 @@ def test_the_losses_of_janus_modalities_do_not_meet_in_its_heads():
     def slope(modality):
         def loss(params):
             inputs, targets = problem.model.split(keep_modality(problem.tokens, modality))
-            return cross_entropy(problem.model.logits(params, inputs), targets)
+            return compute_cross_entropy(problem.model.compute_logits(params, inputs), targets)
 
         return torch.func.grad(loss)(problem.params)
 

@@ -14,7 +14,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from gnflow.models.attention_tangent_triton import choose_launch, kernel  # noqa: E402
+from gnflow.models.attention_tangent_triton import choose_launch, compute_tile  # noqa: E402
 
 SHARED = {80: 163 * 1024, 90: 227 * 1024}
 """Bytes that a block may have, by compute capability: A100, H100."""
@@ -30,11 +30,11 @@ def compiled(size, precision, capability):
     constants["PRECISION"] = "ieee" if precision == "ieee" else "tf32"
     kinds = dict.fromkeys(POINTERS, PRECISIONS[precision]) | dict.fromkeys(NUMBERS, "i32") | {"scale": "fp32"}
     kinds |= dict.fromkeys(constants, "constexpr")
-    names = list(kernel.arg_names)
+    names = list(compute_tile.arg_names)
     # What a launch finds of torch's own tensors: all but the length are multiples of 16.
     even = {(names.index(name),): [["tt.divisibility", 16]] for name in kinds if name in (*POINTERS, "size")}
     source = ASTSource(
-        kernel,
+        compute_tile,
         {name: kinds[name] for name in names},
         {(names.index(n),): value for n, value in constants.items()},
         even,

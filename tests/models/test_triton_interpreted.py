@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from gnflow.models.attention import plain
+from gnflow.models.attention import attend_plain
 
 pytest.importorskip("triton", reason="triton is not installed: `make kernels` does so in .gnflow/")
 if os.environ.get("TRITON_INTERPRET") != "1":
@@ -53,7 +53,7 @@ def compared(shape, dtype=torch.float32, layout="contiguous"):
     """(the kernel's tangent, that of plain attention in float64 on the same numbers)"""
     parts = [torch.randn(shape).to(dtype) for _ in range(6)]
     exact = [part.double() for part in parts]
-    out, expected = torch.func.jvp(plain, tuple(exact[:3]), tuple(exact[3:]))
+    out, expected = torch.func.jvp(attend_plain, tuple(exact[:3]), tuple(exact[3:]))
     primal = laid_out(out.to(dtype), "time first")  # as torch's fused kernels lay it out
     found = compute_in_one_pass(*(laid_out(part, layout) for part in parts), primal)
     assert found.dtype == dtype
@@ -84,6 +84,6 @@ def test_with_other_strides(layout):
 def test_scores_that_are_large_do_not_overflow():
     parts = [30 * torch.randn(1, 1, 40, 16) for _ in range(6)]
     exact = [part.double() for part in parts]
-    out, expected = torch.func.jvp(plain, tuple(exact[:3]), tuple(exact[3:]))
+    out, expected = torch.func.jvp(attend_plain, tuple(exact[:3]), tuple(exact[3:]))
     found = compute_in_one_pass(*parts, out.float()).double()
     assert (found - expected).norm() < 1e-4 * expected.norm()

@@ -6,11 +6,11 @@ from oracles import Dense
 from problems import Problem, noise
 
 from gnflow import trees
-from gnflow.curvature.hessian import hessian_product
-from gnflow.curvature.linearised import BENDS, SURROGATES, curvature_product, linearise
+from gnflow.curvature.hessian import make_hessian_product
+from gnflow.curvature.linearised import BENDS, SURROGATES, linearise, make_curvature_product
 from gnflow.curvature.newton import expand
-from gnflow.models.decoder import decoder
-from gnflow.models.loss import cross_entropy, split
+from gnflow.models.decoder import build_decoder
+from gnflow.models.loss import compute_cross_entropy, split
 from gnflow.objective import Objective
 from gnflow.optim.conjugate_gradients import ConjugateGradients
 from gnflow.optim.damping import adapt
@@ -24,7 +24,7 @@ DAMPING = 0.3
 
 def tiny(seed=0):
     """A layer of width 4 in float64, every weight moved off its initial value."""
-    model = decoder(Decoder(layers=1, width=4, heads=2, hidden=5), 5, "plain")
+    model = build_decoder(Decoder(layers=1, width=4, heads=2, hidden=5), 5, "plain")
     params = trees.move_along(model.init(seed), noise(model.init(seed), seed + 1), 0.1)
     tokens = torch.randint(5, (3, 4), generator=torch.Generator().manual_seed(seed))
     return Problem(model, trees.map_tensors(lambda w: w.double(), params), tokens)
@@ -33,13 +33,13 @@ def tiny(seed=0):
 def objective(model, form="quadratic"):
     def value(params, tokens):
         inputs, targets = split(tokens)
-        return cross_entropy(model.logits(params, inputs), targets)
+        return compute_cross_entropy(model.compute_logits(params, inputs), targets)
 
     return Objective(
         value,
         torch.func.grad_and_value(value),
-        linearise(model.logits, SURROGATES[form]),
-        curvature_product(model.logits, BENDS[form]),
+        linearise(model.compute_logits, SURROGATES[form]),
+        make_curvature_product(model.compute_logits, BENDS[form]),
     )
 
 
@@ -88,12 +88,12 @@ def test_newtons_step_is_that_of_the_damped_hessian_where_this_is_positive_and_g
 
     def loss(params, microbatch):
         inputs, targets = split(microbatch)
-        return cross_entropy(problem.model.logits(params, inputs), targets)
+        return compute_cross_entropy(problem.model.compute_logits(params, inputs), targets)
 
     def mean(flat):
         return torch.stack([loss(trees.unflatten(flat, problem.params), microbatch) for microbatch in tokens]).mean()
 
-    newton = objective(problem.model)._replace(curved=expand(loss), product=hessian_product(loss))
+    newton = objective(problem.model)._replace(curved=expand(loss), product=make_hessian_product(loss))
     optimizer = gauss_newton({"all": tuple(problem.params)}, iterations=150, damping=damping)
     params, _, metrics = optimizer.step(newton, problem.params, optimizer.init(problem.params), tokens)
     step, at = trees.flatten(trees.subtract(params, problem.params)), trees.flatten(problem.params)

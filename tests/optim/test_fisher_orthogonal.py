@@ -161,8 +161,8 @@ def test_the_projection_acts_on_the_matrices_and_on_nothing_else():
 def test_before_there_is_a_basis_the_direction_is_the_mean():
     optimizer = FisherOrthogonal(transform(), STACKS, 8, leaves=8)
     params = noise({name: torch.empty(shape) for name, shape in SHAPES.items()}, 0)
-    slope, _, _ = optimizer.slope(NOISE, params, optimizer.init(params), torch.arange(8))
-    mean, _, _ = Descent(transform(), STACKS, 8).slope(NOISE, params, None, torch.arange(8))
+    slope, _, _ = optimizer.find_slope(NOISE, params, optimizer.init(params), torch.arange(8))
+    mean, _, _ = Descent(transform(), STACKS, 8).find_slope(NOISE, params, None, torch.arange(8))
     torch.testing.assert_close(slope.direction, mean.direction, atol=1e-6, rtol=0)
 
 
@@ -185,7 +185,7 @@ def test_leaves_are_folded_in_the_order_of_the_tree(leaves):
         share = torch.tensor(half / len(part))
         return merge_pair(folded(part[:half]), folded(part[half:]), share, fisher, Projection()).gradient
 
-    slope, _, _ = optimizer.slope(NOISE, params, state, torch.arange(leaves) + 50)
+    slope, _, _ = optimizer.find_slope(NOISE, params, state, torch.arange(leaves) + 50)
     torch.testing.assert_close(slope.direction, metric.back(folded(xs), state), atol=1e-5, rtol=1e-5)
 
 

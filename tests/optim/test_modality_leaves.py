@@ -4,9 +4,9 @@ import torch
 from multimodal import KINDS
 
 from gnflow import trees
-from gnflow.models.loss import cross_entropy
+from gnflow.models.loss import compute_cross_entropy
 from gnflow.optim.fisher_orthogonal import Projection, damp_diagonal, merge_pair
-from gnflow.optim.means import mean_gradient
+from gnflow.optim.means import average_gradient
 from gnflow.optim.protocol import eager
 from gnflow.verify.checks import OPTIMIZER
 from gnflow.verify.subject import advance, build_parts, draw_start, draw_text, shrink
@@ -27,7 +27,7 @@ def alone(network, tokens, image):
         if (int(tokens[(*place, 1)]) in IMAGE) != image:
             kept[(*place, 1)] = 0
     inputs, targets = network.split(kept)
-    return lambda params: cross_entropy(network.logits(params, inputs), targets), targets.weights.sum()
+    return lambda params: compute_cross_entropy(network.compute_logits(params, inputs), targets), targets.weights.sum()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -49,7 +49,7 @@ def test_their_mean_by_shares_is_the_gradient_of_the_whole_loss(kind):
     small, (network, objective, optimizer) = made(kind)
     params, batch = draw_start(small, network), draw_text(small, 3, 7)
     leaves = list(optimizer._compute_leaves(objective, params, batch))
-    whole, loss = mean_gradient(objective, params, batch)
+    whole, loss = average_gradient(objective, params, batch)
     total = trees.add(*[trees.scale(leaf.gradient, leaf.share) for leaf in leaves])
     torch.testing.assert_close(total, whole, atol=1e-6, rtol=1e-4)
     assert sum(leaf.share for leaf in leaves).item() == pytest.approx(1)
@@ -61,7 +61,7 @@ def test_the_direction_is_their_projection_matrix_by_matrix():
     network, objective, optimizer = made_parts
     reached = advance(small, made_parts, draw_start(small, network), 3)
     batch = draw_text(small, 3, 7)
-    slope, _, metrics = optimizer.slope(objective, reached.params, reached.state, batch)
+    slope, _, metrics = optimizer.find_slope(objective, reached.params, reached.state, batch)
     metric = optimizer.transform.metric
     one, two = (leaf for leaf in optimizer._compute_leaves(objective, reached.params, batch))
     turned = [metric.into(optimizer.stacks.stack(leaf.gradient), reached.state) for leaf in (one, two)]

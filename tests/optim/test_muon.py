@@ -4,10 +4,11 @@ from math import sqrt
 import pytest
 import torch
 from problems import noise
+from pytorch_optimizer import AdaMuon
 
 from gnflow import trees
 from gnflow.optim import muon
-from gnflow.optim.newton_schulz import orthogonalised
+from gnflow.optim.newton_schulz import orthogonalise
 
 SHAPES = {"square": (12, 12), "wide": (6, 20), "tall": (20, 6)}
 
@@ -56,7 +57,7 @@ def test_an_update_is_a_scaled_orthogonal_factor(scale, sizes, coefficients):
     params, gradients = matrices(), matrices(1)
     transform = muon(0.1, scale=scale, coefficients=coefficients)
     updates, _ = transform.update(gradients, transform.init(params), params)
-    factors = orthogonalised(gradients, 5, coefficients)
+    factors = orthogonalise(gradients, 5, coefficients)
     for name, u in updates.items():
         torch.testing.assert_close(u, -0.1 * sizes[name] * factors[name], atol=1e-5, rtol=1e-4)
 
@@ -104,13 +105,22 @@ def test_the_momentum_it_shows_is_what_the_next_update_orthogonalises(nesterov):
     shown = transform.momentum(matrices(2), state)
     updates, _ = transform.update(matrices(2), state, params)
     assert shown["tall"].shape == (2, 10, 6)
-    for name, u in orthogonalised(shown).items():
+    for name, u in orthogonalise(shown).items():
         m, n = u.shape[-2:]
         expected = -sqrt(max(1, m / n)) * u.reshape(params[name].shape)
         torch.testing.assert_close(updates[name], expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("option", "value"), [("scale", "orginal"), ("coefficients", "jordon")])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("scale", "orginal"),
+        ("coefficients", "jordon"),
+        ("second_moment", "befor"),
+        ("equalize", "row"),
+        ("dtype", "float16"),
+    ],
+)
 def test_a_misspelt_option_is_refused(option, value):
     with pytest.raises(ValueError, match=value):
         muon(**{option: value})
@@ -119,3 +129,113 @@ def test_a_misspelt_option_is_refused(option, value):
 def test_a_vector_is_refused_by_name():
     with pytest.raises(ValueError, match=r"muon .* `gain` has shape \(3,\)"):
         muon().init({"gain": torch.ones(3)})
+
+
+def doubles(seed=0):
+    return noise({name: torch.empty(shape, dtype=torch.float64) for name, shape in SHAPES.items()}, seed)
+
+
+def updates_of(transform, steps=6):
+    """Updates of the same weights by a row of gradients, and the last state."""
+    params = doubles()
+    state, found = transform.init(params), []
+    for step in range(steps):
+        updates, state = transform.update(doubles(step + 1), state, params)
+        found.append(updates)
+    return found, state
+
+
+def nesterov(steps=6, momentum=0.95):
+    """What the updates of `updates_of` follow."""
+    average, found = {name: torch.zeros_like(w) for name, w in doubles().items()}, []
+    for step in range(steps):
+        gradients = doubles(step + 1)
+        average = {name: momentum * m + (1 - momentum) * gradients[name] for name, m in average.items()}
+        found.append({name: (1 - momentum) * g + momentum * average[name] for name, g in gradients.items()})
+    return found
+
+
+def size(name):
+    m, n = SHAPES[name]
+    return sqrt(max(1, m / n))
+
+
+def test_the_second_moment_before_the_iteration_is_of_gradients_and_divides_the_momentum():
+    found, state = updates_of(muon(1.0, second_moment="before", second_beta=0.8, eps=1e-6))
+    second = {name: torch.zeros_like(w) for name, w in doubles().items()}
+    for step, followed in enumerate(nesterov()):
+        second = {name: 0.8 * v + 0.2 * doubles(step + 1)[name] ** 2 for name, v in second.items()}
+        factors = orthogonalise({name: x / (second[name].sqrt() + 1e-6) for name, x in followed.items()})
+        for name, u in factors.items():
+            torch.testing.assert_close(found[step][name], -size(name) * u, atol=1e-10, rtol=1e-8)
+    torch.testing.assert_close(state.second, second)
+
+
+def test_the_second_moment_after_the_iteration_is_of_its_results_and_keeps_their_norm():
+    found, state = updates_of(muon(1.0, second_moment="after", second_beta=0.8, eps=1e-6))
+    second = {name: torch.zeros_like(w) for name, w in doubles().items()}
+    for step, followed in enumerate(nesterov()):
+        for name, u in orthogonalise(followed).items():
+            second[name] = 0.8 * second[name] + 0.2 * u**2
+            divided = u / (second[name].sqrt() + 1e-6)
+            expected = -size(name) * divided * u.norm() / divided.norm()
+            torch.testing.assert_close(found[step][name], expected, atol=1e-10, rtol=1e-8)
+            assert found[step][name].norm().item() == pytest.approx(size(name) * u.norm().item())
+    torch.testing.assert_close(state.second, second)
+
+
+def test_after_the_iteration_it_points_where_ada_muon_points():
+    """Its norm is sqrt(min(m, n)), of which that of five steps of Newton-Schulz is near.
+
+    In its bfloat16 small entries change sign.
+    """
+    params = doubles()
+    weights = {name: torch.nn.Parameter(w.float()) for name, w in params.items()}
+    reference = AdaMuon(
+        [{"params": list(weights.values()), "lr": 1.0, "use_muon": True, "use_adjusted_lr": False}], betas=(0.95, 0.9)
+    )
+    found, _ = updates_of(muon(1.0, nesterov=False, second_moment="after", second_beta=0.9))
+    for step, updates in enumerate(found):
+        before = {name: p.detach().clone() for name, p in weights.items()}
+        for name, p in weights.items():
+            p.grad = doubles(step + 1)[name].float()
+        reference.step()
+        for name, p in weights.items():
+            assert cosine(p.detach() - before[name], updates[name].float()) > 0.97, (name, step)
+
+
+def test_equal_rows_are_those_of_a_matrix_whose_rows_are_scaled():
+    scaled, plain = muon(1.0, equalize="rows"), muon(1.0)
+    params, gradients = doubles(), doubles(1)
+    rows = {name: g / torch.linalg.vector_norm(g, dim=1, keepdim=True) for name, g in gradients.items()}
+    louder = {name: g * torch.arange(1.0, len(g) + 1).unsqueeze(1) for name, g in gradients.items()}
+    expected, _ = plain.update(rows, plain.init(params), params)
+    for given in (gradients, louder):
+        updates, _ = scaled.update(given, scaled.init(params), params)
+        torch.testing.assert_close(updates, expected, atol=1e-9, rtol=1e-7)
+
+
+def test_options_that_say_nothing_change_no_bit_and_keep_nothing():
+    said = muon(1.0, second_moment="none", second_beta=0.5, eps=0.1, equalize="none", dtype="auto")
+    (plain, state), (found, after) = updates_of(muon(1.0)), updates_of(said)
+    for ours, theirs in zip(found, plain, strict=True):
+        assert all(torch.equal(ours[name], theirs[name]) for name in SHAPES)
+    assert state.second == after.second == {}
+
+
+def test_the_spectral_scale_is_the_root_of_outputs_over_inputs():
+    params, gradients = matrices(), matrices(1)
+    transform = muon(1.0, scale="spectral")
+    updates, _ = transform.update(gradients, transform.init(params), params)
+    for name, u in orthogonalise(gradients).items():
+        m, n = SHAPES[name]
+        torch.testing.assert_close(updates[name], -sqrt(m / n) * u, atol=1e-5, rtol=1e-4)
+
+
+def test_the_iteration_may_be_in_bfloat16_anywhere():
+    params, gradients = matrices(), matrices(1)
+    rough, _ = muon(1.0, dtype="bfloat16").update(gradients, muon(1.0).init(params), params)
+    fine, _ = muon(1.0).update(gradients, muon(1.0).init(params), params)
+    for name in SHAPES:
+        assert rough[name].dtype == torch.float32
+        assert 1e-4 < (rough[name] - fine[name]).norm() / fine[name].norm() < 0.1

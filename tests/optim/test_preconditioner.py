@@ -21,11 +21,11 @@ def after(preconditioner, *seen):
     state = preconditioner.init(order.stack(seen[0]))
     for gradient in seen:
         state = preconditioner.refresh(order.stack(gradient), state)
-    return state, preconditioner.roots(state), order
+    return state, preconditioner.take_roots(state), order
 
 
 def applied(preconditioner, state, roots, order, tree):
-    found = order.unstack(preconditioner.inverse(order.stack(tree), roots, state))
+    found = order.unstack(preconditioner.apply_inverse(order.stack(tree), roots, state))
     return {name: found[name].view(shape) for name, shape in SHAPES.items()}
 
 

@@ -7,7 +7,7 @@ from pytorch_optimizer import SOAP
 
 from gnflow.objective import Params
 from gnflow.optim import soap
-from gnflow.optim.eigenbasis import by_cholesky, by_householder, first_basis, next_basis
+from gnflow.optim.eigenbasis import advance_basis, decompose_by_cholesky, decompose_by_householder, find_basis
 
 # Square: a first gradient that is tall or wide leaves null spaces whose basis is anyone's.
 SHAPES = {"a": (12, 12), "b": (9, 9), "v": (7,)}
@@ -154,10 +154,10 @@ def test_repeated_refreshes_find_the_eigenbasis_of_the_factors():
     mixed = torch.linalg.qr(noise({"m": torch.empty(8, 8)}, 0)["m"]).Q
     factor, basis = mixed @ factor @ mixed.T, torch.eye(8)
     for _ in range(300):
-        basis, _ = next_basis(factor, basis)
+        basis, _ = advance_basis(factor, basis)
     found = basis.T @ factor @ basis
     torch.testing.assert_close(found.diagonal(), torch.arange(8.0, 0.0, -1), atol=1e-3, rtol=0)
-    torch.testing.assert_close(first_basis(factor).abs(), basis.abs(), atol=1e-2, rtol=0)
+    torch.testing.assert_close(find_basis(factor).abs(), basis.abs(), atol=1e-2, rtol=0)
 
 
 def test_fresh_factors_let_the_basis_see_the_gradient_before_it_is_projected():
@@ -212,17 +212,17 @@ def conditioned(condition, seed, size=32):
 
 def test_cholesky_and_householder_give_one_basis_but_for_signs():
     batch = torch.stack([conditioned(2, seed) for seed in range(3)]).double()
-    ours, theirs = by_cholesky(batch), by_householder(batch)
+    ours, theirs = decompose_by_cholesky(batch), decompose_by_householder(batch)
     torch.testing.assert_close(ours.abs(), theirs.abs(), atol=1e-10, rtol=0)
 
 
 def test_a_matrix_beyond_cholesky_goes_to_householder_by_itself():
     batch = torch.stack([conditioned(1, 0), conditioned(12, 1), torch.zeros(32, 32)])
-    basis = by_cholesky(batch)
+    basis = decompose_by_cholesky(batch)
     error = (basis.mT @ basis - torch.eye(32)).abs().amax((-2, -1))
     assert (error < 32 * 1e-6).all()
-    torch.testing.assert_close(basis[1], by_householder(batch[1]))
-    assert not torch.equal(basis[0], by_householder(batch[0]))
+    torch.testing.assert_close(basis[1], decompose_by_householder(batch[1]))
+    assert not torch.equal(basis[0], decompose_by_householder(batch[0]))
 
 
 def test_the_updates_size_follows_the_normalisation():

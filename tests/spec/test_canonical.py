@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from gnflow.spec.canonical import digest, lines, resolved, tree
+from gnflow.spec.canonical import digest, format_lines, format_resolved, make_tree
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load
 from gnflow.spec.source import parse
-from gnflow.spec.tree import Source, plain
+from gnflow.spec.tree import Source, make_plain
 
 # What people and filesystems may put in a text, reserved words and lookalikes of other types included.
 TEXTS = st.one_of(
@@ -71,12 +71,12 @@ EXPERIMENTS = st.fixed_dictionaries(
 @settings(max_examples=150, deadline=None)
 @given(EXPERIMENTS)
 def test_a_resolved_spec_says_the_same(experiment: Experiment) -> None:
-    text = resolved(experiment)
+    text = format_resolved(experiment)
     problems: list[object] = []
-    again = Experiment.model_validate(plain(parse(Source("experiment.yaml", text), problems)))  # type: ignore[arg-type]
+    again = Experiment.model_validate(make_plain(parse(Source("experiment.yaml", text), problems)))  # type: ignore[arg-type]
     assert not problems
     assert again == experiment
-    assert resolved(again) == text
+    assert format_resolved(again) == text
     assert digest(again) == digest(experiment)
 
 
@@ -93,7 +93,7 @@ TREES = st.dictionaries(
 @settings(max_examples=150, deadline=None)
 @given(TREES)
 def test_any_tree_of_plain_values_is_read_as_it_was(tree: dict[str, object]) -> None:
-    assert YAML(typ="safe", pure=True).load("\n".join(lines(tree))) == tree
+    assert YAML(typ="safe", pure=True).load("\n".join(format_lines(tree))) == tree
 
 
 def written(path: Path, text: str) -> Path:
@@ -103,7 +103,7 @@ def written(path: Path, text: str) -> Path:
 
 def test_a_resolved_spec_loads_and_has_no_default_left(tmp_path: Path) -> None:
     first = load(written(tmp_path / "a.yaml", "name: a\ndata: text\noptimizer: gauss_newton\ntraining: {steps: 3}\n"))
-    second = load(written(tmp_path / "experiment.yaml", resolved(first.experiment)))
+    second = load(written(tmp_path / "experiment.yaml", format_resolved(first.experiment)))
     assert second.experiment == first.experiment
     assert {origin.kind for origin in second.origins.values()} == {"file"}
 
@@ -143,7 +143,7 @@ def test_keys_that_came_later_are_in_no_digest_at_their_default() -> None:
     """Runs, trials and cached weights of specs from before such a key stay theirs."""
     base = {"name": "a", "data": "text", "optimizer": "muon", "training": {"steps": 3}}
     one = Experiment.model_validate(base)
-    before = tree(one)
+    before = make_tree(one)
     later: list[tuple[str, str, object]] = [
         ("training", "on_nonfinite", "skip"),
         ("training", "spike", {"above": 4.0}),
@@ -151,17 +151,23 @@ def test_keys_that_came_later_are_in_no_digest_at_their_default() -> None:
         ("training", "average", {"kind": "ema"}),
         ("compile", "attention", "flash"),
         ("compile", "activations", 64),
+        ("optimizer", "second_moment", "after"),
+        ("optimizer", "second_beta", 0.9),
+        ("optimizer", "eps", 1e-6),
+        ("optimizer", "equalize", "rows"),
+        ("optimizer", "dtype", "float32"),
+        ("optimizer", "hyperball", True),
     ]
     for section, key, _ in later:
         del before[section][key]  # type: ignore[union-attr, arg-type, call-overload, index]
-        assert f"  {key}: " in resolved(one)
+        assert f"  {key}: " in format_resolved(one)
     del before["optimizer"]["others"]["schedule"]  # type: ignore[union-attr, arg-type, call-overload, index]
     del before["data"]["source"]["held_out_fraction"]  # type: ignore[union-attr, arg-type, call-overload, index]
     assert digest(one) == digest(before)
     scheduled = {"optimizer": {"kind": "muon", "others": {"schedule": "linear"}}}
     assert digest(Experiment.model_validate(base | scheduled)) != digest(one)
     for section, key, value in later:
-        given: dict[str, object] = {"steps": 3} if section == "training" else {}
+        given = {"training": {"steps": 3}, "optimizer": {"kind": "muon"}}.get(section, {})
         assert digest(Experiment.model_validate(base | {section: given | {key: value}})) != digest(one)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gnflow.spec import elsewhere
-from gnflow.spec.grammar import ROOT, everywhere, shapes
+from gnflow.spec.grammar import ROOT, list_shapes, walk_models
 from gnflow.spec.load import load
 from gnflow.spec.problems import SpecProblems
 
@@ -45,23 +45,23 @@ def test_every_key_of_another_tool_has_a_hint_by_meaning(keys: str, write: Write
     assert len(found) == len(keys.split())
     assert not [sentence for sentence in found if "valid keys are" in sentence]
     for key, sentence in zip(keys.split(), found, strict=True):
-        known = elsewhere.meaning(key)
-        assert (f"`{known.key}`" if known else elsewhere.reason(key) or "?") in sentence, sentence
+        known = elsewhere.find_meaning(key)
+        assert (f"`{known.key}`" if known else elsewhere.find_reason(key) or "?") in sentence, sentence
 
 
 def test_every_name_that_is_given_exists() -> None:
-    places = {path: set() for path, _ in everywhere()}
-    for path, model in everywhere():
-        places[path] |= set(shapes(model))
+    places = {path: set() for path, _ in walk_models()}
+    for path, model in walk_models():
+        places[path] |= set(list_shapes(model))
     known = {
         (*(step for step in path if isinstance(step, str)), name) for path, names in places.items() for name in names
     }
-    for words, target in ((words, elsewhere._meaning(target)) for target, words in elsewhere._KEYS.items()):
+    for words, target in ((words, elsewhere._parse_meaning(target)) for target, words in elsewhere._KEYS.items()):
         assert target.path in known, words
     choices = {
         str(choice)
-        for _, model in everywhere(ROOT)
-        for shape in shapes(model).values()
+        for _, model in walk_models(ROOT)
+        for shape in list_shapes(model).values()
         for choice in (*shape.choices, *shape.kinds)
     }
     assert set(elsewhere._VALUES) <= choices

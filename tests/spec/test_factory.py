@@ -7,7 +7,7 @@ import stranger_metrics as strangers
 from gnflow.errors import EnvironmentProblem
 from gnflow.spec import training
 from gnflow.spec.base import Kind
-from gnflow.spec.factory import imported
+from gnflow.spec.factory import import_function
 from gnflow.spec.training import MetricKind
 
 BUILT_IN = [kind for kind in MetricKind.__subclasses__() if kind.__module__ == training.__name__]
@@ -15,7 +15,7 @@ BUILT_IN = [kind for kind in MetricKind.__subclasses__() if kind.__module__ == t
 
 @pytest.mark.parametrize("kind", BUILT_IN, ids=lambda kind: kind.__name__)
 def test_every_built_in_metric_has_a_factory_that_can_be_imported(kind: type[MetricKind]) -> None:
-    assert imported(kind()).__module__ == kind.factory.partition(":")[0]
+    assert import_function(kind()).__module__ == kind.factory.partition(":")[0]
     assert kind.columns
 
 
@@ -59,7 +59,7 @@ class Value(Bare):
 )
 def test_a_kind_without_a_usable_factory_is_one_error_that_names_it(section: Kind, problem: str) -> None:
     with pytest.raises(EnvironmentProblem) as caught:
-        imported(section)
+        import_function(section)
     assert str(caught.value) == f"kind `bare` ({__file__}): {problem}"
 
 
@@ -67,6 +67,6 @@ def test_a_module_that_fails_is_one_line_with_its_cause(tmp_path: Path, monkeypa
     metric = strangers.metric(tmp_path, monkeypatch)
     (tmp_path / "strangers" / "my_metrics.py").write_text("raise RuntimeError('no\\nGPU')\n")
     with pytest.raises(EnvironmentProblem) as caught:
-        imported(metric)
+        import_function(metric)
     expected = "kind `top_five` (my_metrics): my_metrics cannot be imported: RuntimeError: no GPU (my_metrics.py:1)"
     assert str(caught.value) == expected

@@ -131,7 +131,7 @@ class TestExtends:
         for number in range(1, 12):
             write(f"specs/f{number}.yaml", f"extends: f{number - 1}.yaml\n")
         (problem,) = said(Path("specs/f11.yaml"))
-        assert problem.startswith("specs/f3.yaml:1:10: more than 8 files deep")
+        assert problem.startswith("specs/f3.yaml:1:10: a spec may extend at most 8 levels")
 
     @pytest.mark.parametrize(
         ("named", "complaint"),
@@ -232,8 +232,8 @@ class TestSet:
             ("optimizer.inner.lr=3", "unknown key `lr` in `optimizer.inner` (muon); did you mean `learning_rate`?"),
             (
                 "optimizer.kind=adam",
-                "unknown kind `adam`; expected `adamw`, `muon`, `rmnp`, `soap`, `fop_soap`, `ml_fop_soap` or "
-                "`gauss_newton`; did you mean `adamw`?",
+                "unknown kind `adam`; expected `adamw`, `muon`, `rmnp`, `soap`, `lion`, `normuon`, `kl_soap`, "
+                "`soap_muon`, `sophia`, `fop_soap`, `ml_fop_soap` or `gauss_newton`; did you mean `adamw`?",
             ),
             ("training.seed=x", "expected a whole number of at least 0 and less than 4294967296, got the text `x`"),
             ("training.seed.x=3", "`training.seed` is a single value; it holds no `x`"),
@@ -243,11 +243,11 @@ class TestSet:
             ("training.seed", "`--set` takes key=value, for example `--set training.seed=3`"),
             ("=3", "`--set` takes key=value, for example `--set training.seed=3`"),
             ("training..seed=3", "`--set` takes key=value, for example `--set training.seed=3`"),
-            ("training.seed=", "empty; write `null` to take a value back"),
+            ("training.seed=", "a value is missing; write `null` to remove a value"),
             ("training.seed=[1", "a `[` that opens here is never closed"),
-            ("training.seed=!x 1", "tag `!x`: a spec has no tags"),
+            ("training.seed=!x 1", "tags such as `!x` are not allowed in a spec"),
             ("training.seed=.nan", "expected a finite number, got `.nan`"),
-            ("extends=other.yaml", "`extends` is for the top of a file"),
+            ("extends=other.yaml", "`extends` must be at the top of the file"),
         ],
     )
     def test_a_mistake_names_the_setting(self, setting: str, complaint: str, spec: Path) -> None:
@@ -274,7 +274,7 @@ class TestFile:
         assert said(Path("specs/bas.yaml")) == ["specs/bas.yaml: no such file; did you mean `specs/base.yaml`?"]
 
     def test_a_directory_is_not_a_spec(self, project: Path) -> None:
-        assert said(project / "specs") == ["specs: a directory; name the spec in it"]
+        assert said(project / "specs") == ["specs: this is a directory; give the path of a spec in it"]
 
     def test_the_workspace_is_found_from_the_file_not_from_here(
         self, write: Write, project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch

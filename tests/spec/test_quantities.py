@@ -1,6 +1,6 @@
 import pytest
 
-from gnflow.spec.quantities import plain_number
+from gnflow.spec.quantities import parse_quantity
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from gnflow.spec.quantities import plain_number
     ],
 )
 def test_what_people_write_is_the_number_that_they_mean(text: str, unit: str | None, whole: bool, number: str) -> None:
-    assert plain_number(text, unit, whole) == number
+    assert parse_quantity(text, unit, whole) == number
 
 
 @pytest.mark.parametrize(
@@ -37,4 +37,4 @@ def test_what_people_write_is_the_number_that_they_mean(text: str, unit: str | N
      ("", None, True), ("1,5", None, False), ("k", None, True)],
 )  # fmt: skip
 def test_what_is_no_number_or_ambiguous_is_left_alone(text: str, unit: str | None, whole: bool) -> None:
-    assert plain_number(text, unit, whole) is None
+    assert parse_quantity(text, unit, whole) is None

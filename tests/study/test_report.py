@@ -1,5 +1,6 @@
 import base64
 import io
+import itertools
 import json
 import re
 import subprocess
@@ -22,11 +23,14 @@ from gnflow.errors import EnvironmentProblem, SpecError
 from gnflow.study.comparison import compare
 from gnflow.study.report import assets, data
 from gnflow.study.report.charts.every import NAMES, make_charts
+from gnflow.study.report.charts.look import list_colours
 from gnflow.study.report.html import embed_json, escape, make_tag
 from gnflow.study.report.write import write
 from gnflow.train.journal import Step
 from gnflow.train.run import Run
 
+UNDRAWN = ("differences", "schedules")  # the runs have a target, and constant rates
+DRAWN = tuple(name for name in NAMES if name not in UNDRAWN)
 HOSTILE = "</script><script>document.title='taken'</script><b>\"'&"
 
 
@@ -60,9 +64,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def test_every_chart_that_has_data_is_on_the_page_and_beside_it(made: Made) -> None:
-    assert tuple(made.content["charts"]) == NAMES
+    assert tuple(made.content["charts"]) == DRAWN
     pictures = {path.name for path in (made.page.parent / "report_charts").iterdir()}
-    assert pictures == {f"{name}.{kind}" for name in NAMES for kind in ("png", "svg")}
+    assert pictures == {f"{name}.{kind}" for name in DRAWN for kind in ("png", "svg")}
 
 
 def test_pictures_show_something_and_have_text(made: Made) -> None:
@@ -157,9 +161,9 @@ def test_tables_say_what_the_comparison_says(made: Made, tmp_path: Path) -> None
     for heading in ("Arms", "Ratios", "Loss curves", "Costs", "Provenance"):
         assert f"<h2>{heading}</h2>" in own
     rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", own)]
-    needed = [row for row in rows if row and row[0].endswith("muon") and "2 of 2" in row]
+    needed = [row for row in rows if row and row[0].endswith("muon") and row[1] == "2/2"]
     medians = {result.target: result.median["steps"] for result in found.results if result.arm == "muon"}
-    assert [row[2] for row in needed] == [f"{medians[target]:g}" for target in TARGETS[::-1]]
+    assert [row[2].partition("<small")[0] for row in needed] == [f"{medians[target]:g}" for target in TARGETS[::-1]]
 
 
 def test_without_data_there_is_no_chart_and_no_heading(tmp_path: Path) -> None:
@@ -179,7 +183,7 @@ def test_without_data_there_is_no_chart_and_no_heading(tmp_path: Path) -> None:
 
 
 def test_the_last_sheet_of_a_run_is_on_the_page_with_its_words_and_figures(made: Made) -> None:
-    (section,) = re.findall(r'<section id="samples">(.*?)</section>', made.own, re.DOTALL)
+    (section,) = re.findall(r'<details class="section" id="samples">(.*?)</details>', made.own, re.DOTALL)
     (address,) = re.findall(r'<img class="sheet"[^>]* src="data:image/png;base64,([^"]*)">', section)
     there = sorted((made.root / "runs" / "muon" / "seed_0" / "samples").glob("*.png"))
     assert len(there) == 2
@@ -321,3 +325,58 @@ def test_runs_without_a_target_have_a_page_about_equal_budgets(tmp_path: Path) -
     assert "+0.8000" in page
     assert "Dashed: the target" not in page
     assert "To a held-out loss of" not in page
+
+
+def test_the_page_leads_with_the_answer_and_one_figure(made: Made) -> None:
+    body = made.own.partition("</style>")[2]
+    order = [
+        body.index(mark)
+        for mark in ("<h1>", 'class="verdict"', "<figure", 'class="matrix"', "<nav>", '<details class="section"')
+    ]
+    assert order == sorted(order)
+    assert body.count('class="verdict"') == 1
+    assert not re.findall(r"<details[^>]* open", body)
+
+
+def test_many_arms_have_a_panel_for_each_method_and_shades_of_its_colour(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    names = [f"{method}_{batch}k" for method in ("adamw", "muon", "soap") for batch in (2, 8, 32)]
+    runs = [
+        arm(tmp_path, name, {"kind": "muon", "momentum": 0.5 + 0.01 * place}, course(0.2, 12, 0))
+        for place, name in enumerate(names)
+    ]
+    charts = {chart.name: chart for chart in make_charts(compare(runs, [3.5]))}
+    losses = charts["losses"]
+    assert set(losses.tables["groups"]["group"]) == {"adamw", "muon", "soap"}
+    assert set(losses.tables["groups"].filter(polars.col("last"))["level"]) == {"2k", "8k", "32k"}
+    assert losses.still["facet"]["field"] == "group"  # type: ignore[index]
+    colours = list_colours(names)
+    assert len(set(colours)) == 9
+    assert (
+        assets.draw_svg(
+            {**losses.still, "datasets": {name: data.make_records(rows) for name, rows in losses.tables.items()}}
+        ).count(">32k</text>")
+        == 3
+    )
+
+
+def test_a_schedule_is_drawn_as_parts_of_its_largest_rate(tmp_path: Path) -> None:
+    def fall(step: int) -> dict[str, float]:
+        return {"learning_rate": 0.02 * (1 - step / 10)}
+
+    run = arm(tmp_path, "muon", "muon", course(0.2, 5, 0), extra=fall)
+    [chart] = [chart for chart in make_charts(compare([run], [3.5])) if chart.name == "schedules"]
+    found = chart.tables["schedules"]
+    assert found["part"].to_list() == pytest.approx([1, 8 / 9, 7 / 9, 6 / 9, 5 / 9])
+    assert found["progress"].to_list() == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+
+
+def test_every_combination_of_buttons_has_a_view(made: Made, tmp_path: Path) -> None:
+    free = {"target": None}
+    ended = [
+        Run.load(finished(tmp_path / name, experiment(name, **free), steps([4.9, loss], searched=0)))
+        for name, loss in (("muon", 4.0), ("soap", 4.2))
+    ]
+    for chart in (*make_charts(compare(ended, budget=131_072.0)), *make_charts(comparison(tmp_path / "two"))):
+        chosen = [" ".join(options) for options in itertools.product(*(choice.options for choice in chart.choices))]
+        assert list(chart.views) == chosen, chart.name

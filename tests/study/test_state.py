@@ -29,14 +29,14 @@ def test_a_run_that_ended_says_how(unfinished: Path, word: str) -> None:
 
 
 def test_a_run_is_running_while_its_process_lives(unfinished: Path) -> None:
-    with lock.held(unfinished):
+    with lock.hold(unfinished):
         assert status(unfinished) == "running"
 
 
 def test_a_resumed_run_is_running_whatever_its_last_session_said(unfinished: Path) -> None:
     end(unfinished, steps([4.9, 4.4]), "preempted")
     os.utime(unfinished / "summary.json", (time.time() - 60,) * 2)
-    with lock.held(unfinished):
+    with lock.hold(unfinished):
         assert status(unfinished) == "running"
 
 
@@ -45,7 +45,7 @@ def test_a_killed_run_is_unfinished(unfinished: Path) -> None:
 import os, signal
 from pathlib import Path
 from gnflow.train import lock
-with lock.held(Path({str(unfinished)!r})):
+with lock.hold(Path({str(unfinished)!r})):
     os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", code], check=False)
@@ -56,7 +56,7 @@ with lock.held(Path({str(unfinished)!r})):
 def test_asking_does_not_take_the_lock(unfinished: Path) -> None:
     (unfinished / lock.NAME).touch()
     status(unfinished)
-    with lock.held(unfinished):
+    with lock.hold(unfinished):
         pass
 
 

@@ -96,7 +96,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
     root = tmp_path_factory.mktemp("served")
     shutil.copy(empty_database, root)
     port = free_port()
-    with server.serving(f"sqlite:///{root / 'mlflow.db'}", "127.0.0.1", port, root / "log"):
+    with server.serve(f"sqlite:///{root / 'mlflow.db'}", "127.0.0.1", port, root / "log"):
         yield port
 
 

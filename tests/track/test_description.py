@@ -9,7 +9,7 @@ from gnflow.track import description
 
 def test_the_resolved_spec_is_flattened(tmp_path: Path) -> None:
     begin(tmp_path, experiment(seed=3))
-    parameters = description.parameters(tmp_path)
+    parameters = description.describe(tmp_path).parameters
     assert parameters["optimizer.inner.learning_rate"] == "0.02"
     assert parameters["training.seed"] == "3"
     assert parameters["training.tokens"] == "null"
@@ -20,14 +20,14 @@ def test_the_resolved_spec_is_flattened(tmp_path: Path) -> None:
 
 def test_a_long_value_is_cut_to_what_mlflow_takes(tmp_path: Path) -> None:
     (tmp_path / "experiment.yaml").write_text(f"name: {'x' * 7000}\n")
-    value = description.parameters(tmp_path)["name"]
+    value = description.describe(tmp_path).parameters["name"]
     assert len(value) == 6000
     assert value.endswith("x…")
 
 
 def test_tags_say_where_a_run_comes_from(tmp_path: Path) -> None:
     begin(tmp_path, experiment())
-    tags = description.tags(tmp_path)
+    tags = description.describe(tmp_path).tags
     assert tags["gnflow.spec_digest"] == "5" * 64
     assert tags["gnflow.data_digest"] == "d" * 64
     assert tags["gnflow.git_commit"] == tags["mlflow.source.git.commit"] == "34d9879aa"
@@ -36,7 +36,7 @@ def test_tags_say_where_a_run_comes_from(tmp_path: Path) -> None:
 
 
 def test_a_directory_without_provenance_has_fewer_tags(tmp_path: Path) -> None:
-    assert "gnflow.git_commit" not in description.tags(tmp_path)
+    assert "gnflow.git_commit" not in description.describe(tmp_path).tags
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_directory_without_provenance_has_fewer_tags(tmp_path: Path) -> None:
 )
 def test_the_summary_tells_how_a_run_ended(tmp_path: Path, word: str, status: str) -> None:
     (tmp_path / "summary.json").write_text(json.dumps({"status": word}))
-    assert description.status(tmp_path, "RUNNING") == status
+    assert description.read_status(tmp_path, "RUNNING") == status
 
 
 @pytest.mark.parametrize(
@@ -60,5 +60,5 @@ def test_the_summary_tells_how_a_run_ended(tmp_path: Path, word: str, status: st
 def test_metric_names_become_keys_that_mlflow_takes(name: str, key: str) -> None:
     from mlflow.utils.validation import _validate_metric_name
 
-    assert description.metric_key(name) == key
+    assert description.make_metric_key(name) == key
     _validate_metric_name(key)

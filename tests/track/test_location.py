@@ -14,15 +14,15 @@ SOURCES = Path(gnflow.__file__).parents[1]
 
 
 def test_the_store_is_the_database_of_the_project(tmp_path: Path) -> None:
-    uri = location.tracking_uri(Workspace(tmp_path))
+    uri = location.find_tracking_uri(Workspace(tmp_path))
     assert uri == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
-    assert location.artifacts(uri) == f"file://{tmp_path}/mlflow/artifacts"
+    assert location.make_artifacts_uri(uri) == f"file://{tmp_path}/mlflow/artifacts"
 
 
 def test_the_environment_overrides_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
-    assert location.tracking_uri(Workspace(tmp_path)) == "http://host:5000"
-    assert location.artifacts("http://host:5000") is None
+    assert location.find_tracking_uri(Workspace(tmp_path)) == "http://host:5000"
+    assert location.make_artifacts_uri("http://host:5000") is None
 
 
 def test_without_mlflow_the_message_says_what_to_do(tmp_path: Path) -> None:
@@ -66,8 +66,8 @@ def test_asking_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize("name", ["plain", "what?", "100%", "50%25", "#1", "a b", "é", "a@b:c", "[x]*"])
 def test_a_store_may_lie_in_a_directory_of_any_name(name: str, tmp_path: Path) -> None:
     file = tmp_path / name / "mlflow.db"
-    assert location.database(location.address(file)) == file
-    assert make_url(location.address(file)).database == str(file)
+    assert location.find_database(location.make_uri(file)) == file
+    assert make_url(location.make_uri(file)).database == str(file)
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,12 @@ def test_a_store_may_lie_in_a_directory_of_any_name(name: str, tmp_path: Path) -
     ],
 )
 def test_a_store_that_the_user_names_is_read_as_mlflow_reads_it(uri: str, file: str) -> None:
-    assert location.database(uri) == Path(file)
+    assert location.find_database(uri) == Path(file)
 
 
 @pytest.mark.parametrize("uri", ["sqlite:///:memory:", "sqlite:///file:x?uri=true", "postgresql://host/db", "http://h"])
 def test_a_store_without_a_file_has_none(uri: str) -> None:
-    assert location.database(uri) is None
+    assert location.find_database(uri) is None
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_store_without_a_file_has_none(uri: str) -> None:
     ],
 )
 def test_no_proxy_is_asked_for_this_machine(before: dict[str, str], after: str) -> None:
-    assert location.without_proxy(before) == {"no_proxy": after, "NO_PROXY": after}
+    assert location.exempt_from_proxy(before) == {"no_proxy": after, "NO_PROXY": after}
 
 
 def test_a_client_of_mlflow_asks_this_machine_directly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def said() -> list[str]:
 
 @pytest.fixture
 def uri(workspace: Workspace) -> str:
-    return location.tracking_uri(workspace)
+    return location.find_tracking_uri(workspace)
 
 
 def mirror(run: Path, workspace: Workspace, said: list[str]) -> Mirror:
@@ -233,11 +233,11 @@ mirroring.FLUSH = 120
 run = Path({str(run)!r})
 with Mirror(run, Workspace(Path({str(workspace.root)!r}))) as mirror:
     append(run, steps([4.9]))
-    mirror.recorded(steps([4.9])[0])
+    mirror.hear(steps([4.9])[0])
     time.sleep(1)
     assert "mlflow" not in sys.modules, "before the first step"
     append(run, steps([4.9, 4.5])[1:])
-    mirror.recorded(steps([4.9, 4.5])[1])
+    mirror.hear(steps([4.9, 4.5])[1])
 assert "mlflow" in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -247,7 +247,7 @@ assert "mlflow" in sys.modules
 
 def test_a_store_whose_making_was_killed_is_made_again(tmp_path: Path) -> None:
     file = tmp_path / "mlflow" / "mlflow.db"
-    code = f"from pathlib import Path; from gnflow.track import store; store.make(Path({str(file)!r}))"
+    code = f"from pathlib import Path; from gnflow.track import store; store.make_store(Path({str(file)!r}))"
     making = subprocess.Popen([sys.executable, "-c", code])
     partial = file.with_name(".mlflow.db.partial")
     while making.poll() is None and not (partial.exists() and partial.stat().st_size):
@@ -255,7 +255,7 @@ def test_a_store_whose_making_was_killed_is_made_again(tmp_path: Path) -> None:
     making.kill()
     assert making.wait() == -signal.SIGKILL
     assert not file.exists()
-    assert len(store.opened(f"sqlite:///{file}").search_experiments()) == 1
+    assert len(store.open_client(f"sqlite:///{file}").search_experiments()) == 1
     assert {path.name for path in file.parent.iterdir()} == {"mlflow.db"}
 
 
@@ -277,11 +277,11 @@ mirroring.FLUSH = 120
 run = Path(sys.argv[1])
 with Mirror(run, Workspace.find(run)) as mirror:
     for record in steps([4.9, 4.5]):
-        mirror.recorded(record)
+        mirror.hear(record)
 """
     both = [subprocess.Popen([sys.executable, "-c", code, str(run)], stderr=subprocess.PIPE, text=True) for run in runs]
     said = [process.communicate()[1] for process in both]
-    uri = location.tracking_uri(Workspace(tmp_path))
+    uri = location.find_tracking_uri(Workspace(tmp_path))
     for run in runs:
         assert (run / "mlflow.json").exists(), said
         assert points(uri, run_id(run)) == expected(

@@ -228,7 +228,7 @@ def test_a_server_killed_and_started_again_has_every_point_once(
     run = Watched(tmp_path)
     store = f"sqlite:///{shutil.copy(empty_database, tmp_path)}"
     with ExitStack() as servers:
-        process = servers.enter_context(server.serving(store, "127.0.0.1", port, tmp_path / "log"))
+        process = servers.enter_context(server.serve(store, "127.0.0.1", port, tmp_path / "log"))
         with run.mirror:
             took = train(run.mirror, run.records[:4])
             wait_until((run.directory / "mlflow.json").exists)
@@ -236,7 +236,7 @@ def test_a_server_killed_and_started_again_has_every_point_once(
             process.wait()
             took += train(run.mirror, run.records[4:8], pause=0.3)
             wait_until(lambda: run.said)
-            servers.enter_context(server.serving(store, "127.0.0.1", port, tmp_path / "log"))
+            servers.enter_context(server.serve(store, "127.0.0.1", port, tmp_path / "log"))
             took += train(run.mirror, run.records[8:])
         assert run.points(port) == expected(run.records)
     assert_at_once(took)
@@ -269,8 +269,8 @@ def test_a_study_its_data_and_its_weights_pass_through_a_server(proxy, run: Watc
 @pytest.fixture
 def deleted(workspace: Workspace) -> Workspace:
     """A store whose experiment was deleted by somebody, with no server in between."""
-    uri = location.tracking_uri(workspace)
-    client(uri).delete_experiment(client(uri).create_experiment("gnflow", location.artifacts(uri)))
+    uri = location.find_tracking_uri(workspace)
+    client(uri).delete_experiment(client(uri).create_experiment("gnflow", location.make_artifacts_uri(uri)))
     return workspace
 
 
@@ -288,7 +288,7 @@ def test_an_experiment_that_was_deleted_is_named_at_once_and_can_be_restored(del
     assert "give `tracking.experiment` another name" in said
     with pytest.raises(EnvironmentProblem, match="the experiment `gnflow` was deleted"):
         replay(run.directory, deleted)
-    uri = location.tracking_uri(deleted)
+    uri = location.find_tracking_uri(deleted)
     command = said.split("`")[3]
     assert (
         subprocess.run(["bash", "-c", f"{command.replace(' mlflow ', f' {sys.executable} -m mlflow ')}"]).returncode
@@ -305,7 +305,7 @@ def test_an_attempt_that_fails_at_the_end_is_not_repeated_for_long(
     run = Watched(workspace.root)
     append(run.directory, run.records)
     with run.mirror:
-        run.mirror.recorded(run.records[0])  # the first attempt is the one at the end
+        run.mirror.hear(run.records[0])  # the first attempt is the one at the end
         left = time.monotonic()
     assert time.monotonic() - left < 60  # FLUSH is 120 s here
     assert "does not have the whole run" in run.said[-1]
@@ -326,5 +326,5 @@ def test_a_run_whose_directory_is_gone_has_failed_and_holds_nobody_up(workspace:
     with pytest.raises(DiskProblem):
         lose()
     assert not run.said
-    assert client(location.tracking_uri(workspace)).get_run(known[0]).info.status == "FAILED"
+    assert client(location.find_tracking_uri(workspace)).get_run(known[0]).info.status == "FAILED"
     assert not run.directory.exists()

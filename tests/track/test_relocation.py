@@ -50,7 +50,7 @@ def addresses(workspace: Workspace) -> set[str]:
 
 
 def listed(workspace: Workspace, directory: Path) -> list[str]:
-    found = client(location.tracking_uri(workspace)).list_artifacts(run_id(directory))
+    found = client(location.find_tracking_uri(workspace)).list_artifacts(run_id(directory))
     return sorted(file.path for file in found)
 
 
@@ -60,7 +60,7 @@ FILES = ["experiment.yaml", "plan.json", "provenance.json", "summary.json"]
 def test_a_project_in_any_directory_writes_nothing_beside_itself(project: Workspace, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "here").iterdir()] == [AWKWARD]
     assert sorted(path.name for path in project.root.iterdir()) == ["dvc.yaml", "mlflow", "runs"]
-    assert location.database(location.tracking_uri(project)) == project.mlflow / "mlflow.db"
+    assert location.find_database(location.find_tracking_uri(project)) == project.mlflow / "mlflow.db"
     assert listed(project, project.runs / "full_gn") == FILES
 
 
@@ -79,7 +79,7 @@ def test_a_project_that_was_moved_finds_its_artifacts_and_writes_nothing_to_the_
 def test_the_server_of_a_moved_project_shows_its_artifacts(project: Workspace, tmp_path: Path) -> None:
     moved = Workspace(project.root.rename(tmp_path / "else#where"))
     port, run = free_port(), run_id(moved.runs / "full_gn")
-    with server.serving(location.tracking_uri(moved), "127.0.0.1", port, tmp_path / "log"):
+    with server.serve(location.find_tracking_uri(moved), "127.0.0.1", port, tmp_path / "log"):
         base = f"http://127.0.0.1:{port}"
         with urllib.request.urlopen(f"{base}/api/2.0/mlflow/artifacts/list?run_id={run}") as answer:
             assert [file["path"] for file in json.load(answer)["files"]] == FILES
@@ -97,7 +97,7 @@ def test_a_copy_has_artifacts_of_its_own_and_the_original_keeps_its(project: Wor
 
 
 def test_only_what_lies_below_the_old_place_is_changed(project: Workspace, tmp_path: Path) -> None:
-    there = client(location.tracking_uri(project))
+    there = client(location.find_tracking_uri(project))
     elsewhere = (tmp_path / "shared" / "artifacts").as_uri()
     (tmp_path / "shared").mkdir()
     bucket = there.create_run(there.create_experiment("bucket", "s3://bucket/artifacts")).info.artifact_uri
@@ -105,7 +105,7 @@ def test_only_what_lies_below_the_old_place_is_changed(project: Workspace, tmp_p
     sibling = there.create_run(there.create_experiment("sibling", f"{project.mlflow.as_uri()}/artifacts2")).info
     moved = Workspace(project.root.rename(tmp_path / "moved"))
     assert relocation.settle(moved.mlflow / "mlflow.db")
-    kept = client(location.tracking_uri(moved))
+    kept = client(location.find_tracking_uri(moved))
     assert kept.get_experiment_by_name("bucket").artifact_location == "s3://bucket/artifacts"
     assert kept.get_experiment_by_name("shared").artifact_location == elsewhere
     assert kept.get_run(sibling.run_id).info.artifact_uri == sibling.artifact_uri
@@ -126,8 +126,8 @@ def test_a_new_store_keeps_the_artifacts_of_every_experiment_beside_it(tmp_path:
 
     monkeypatch.chdir(tmp_path)
     file = tmp_path / AWKWARD / "mlflow" / "mlflow.db"
-    store.make(file)
-    default = client(location.address(file)).get_experiment("0")
+    store.make_store(file)
+    default = client(location.make_uri(file)).get_experiment("0")
     assert urllib.parse.unquote(default.artifact_location) == f"file://{file.parent}/artifacts/0"
     assert [path.name for path in tmp_path.iterdir()] == [AWKWARD]
     assert os.listdir(file.parent) == ["mlflow.db"]  # noqa: PTH208

@@ -43,7 +43,7 @@ def test_a_run_leaves_its_sheet_everywhere(workspace: Workspace, tmp_path: Path)
     run = tmp_path / "runs" / "tiny"
     picture = (run / "samples" / "step_00000002.png").read_bytes()
     figures = json.loads((run / "samples" / "step_00000002.json").read_text())["figures"]
-    uri = location.tracking_uri(workspace)
+    uri = location.find_tracking_uri(workspace)
     kept = client(uri).download_artifacts(run_id(run), "samples/step_00000002.png", str(tmp_path))
     assert Path(kept).read_bytes() == picture
     assert figures.items() <= client(uri).get_run(run_id(run)).data.metrics.items()

@@ -56,7 +56,7 @@ def test_events_are_no_steps(tmp_path: Path) -> None:
     with (tmp_path / JOURNAL).open("a") as file:
         file.write(json.dumps({"kind": "event", "step": 0, "time": 1.0, "name": "resumed", "message": ""}) + "\n")
     assert len(tail.read(tmp_path, 0).steps) == 1
-    assert tail.span(tmp_path) == (steps([5.0])[0].time, 1.0)
+    assert tail.read_span(tmp_path) == (steps([5.0])[0].time, 1.0)
 
 
 def test_a_long_journal_is_read_in_pieces(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from gnflow import trees
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.program import State
-from gnflow.data.batches import Batches, held_out
+from gnflow.data.batches import Batches, take_held_out
 from gnflow.train import checkpoint, results
 from gnflow.train.journal import read
 from gnflow.train.loop import run
@@ -44,14 +44,16 @@ def test_the_average_is_evaluated_beside_the_weights_once_there_is_one(
     assert list(found) == list(range(first, 13))
     # The first average is of one step: its weights as they are.
     assert found[first] == losses(tmp_path / "run", "loss/held_out")[first]
-    batch, weights = held_out(tokens(2_000), 4, 8, 2), state.average.params
+    batch, weights = take_held_out(tokens(2_000), 4, 8, 2), state.average.params
     by_hand = torch.stack([Quadratic().objective.value(weights, each) for each in batch]).mean().item()
     assert found[12] == by_hand != losses(tmp_path / "run", "loss/held_out")[12]
     # Training does not see it.
     assert losses(tmp_path / "run", "loss/held_out") == losses(tmp_path / "plain", "loss/held_out")
-    summary = results.summary(planned(average), read(tmp_path / "run" / "journal.jsonl").steps, 12, results.COMPLETE)
+    summary = results.make_summary(
+        planned(average), read(tmp_path / "run" / "journal.jsonl").steps, 12, results.COMPLETE
+    )
     assert summary[COLUMN] == found[12]
-    assert COLUMN not in results.summary(quadratic_plan(), read(tmp_path / "plain/journal.jsonl").steps, 12, "")
+    assert COLUMN not in results.make_summary(quadratic_plan(), read(tmp_path / "plain/journal.jsonl").steps, 12, "")
 
 
 @pytest.mark.parametrize("average", [EMA, TAIL], ids=["ema", "tail"])
@@ -100,8 +102,8 @@ def test_a_real_run_leaves_its_average_as_a_model_to_start_from(tmp_path: Path) 
     one = tiny.experiment("muon", steps=4, start="scratch", average=EMA)
     done = run(one, workspace)
     model = done.directory / "model"
-    assert checkpoint.damage_of(model) is None
-    assert checkpoint.damage_of(model / "average") is None
+    assert checkpoint.find_damage(model) is None
+    assert checkpoint.find_damage(model / "average") is None
     kept = load_file(done.directory / "checkpoints/step_00000004/average.safetensors")
     averaged, last = (load_file(folder / "params.safetensors") for folder in (model / "average", model))
     assert all(torch.equal(kept[name], averaged[name]) for name in last)
@@ -112,9 +114,9 @@ def test_a_real_run_leaves_its_average_as_a_model_to_start_from(tmp_path: Path) 
     assert losses(again.directory, "loss/held_out")[0] == pytest.approx(done.summary[COLUMN], rel=1e-6)
     # A model whose average is damaged is made again.
     (model / "average" / "params.safetensors").write_bytes(b"")
-    assert not results.complete(done.directory)
+    assert not results.is_complete(done.directory)
     run(one, workspace)
-    assert results.complete(done.directory)
+    assert results.is_complete(done.directory)
 
 
 def test_a_run_that_ends_before_its_tail_has_no_average(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_six_steps_extended_to_twelve_are_twelve_bit_for_bit(optimizer: str, tmp
 def test_an_extension_is_recorded_and_said(project: Path) -> None:
     directory, said = project / "runs" / "tiny", list[str]()
     run(tiny.experiment(steps=8), Workspace(project), extend=True, report=said.append)
-    assert "the run that is there goes on from step 6, extended: training.steps 6 -> 8" in said
+    assert "the existing run continues from step 6, extended: training.steps 6 -> 8" in said
     [event] = [event for event in read(directory / "journal.jsonl").events if event.name == EXTENDED]
     assert (event.step, event.message) == (6, "training.steps 6 -> 8")
     sessions = provenance.read(directory)["sessions"]
@@ -95,12 +95,12 @@ def test_a_schedule_that_looks_ahead_is_refused_with_the_reason(
     with pytest.raises(SpecError) as without:
         at(root, "runs/a", ahead[1])
     assert "--extend" not in str(without.value)
-    assert results.complete(root / "runs/a")
+    assert results.is_complete(root / "runs/a")
     assert values(root / "runs/a") == before
 
 
 def test_without_extend_the_option_is_named_where_it_would_do(project: Path) -> None:
-    with pytest.raises(SpecError, match="--extend lets the run that is there go on"):
+    with pytest.raises(SpecError, match="--extend lets the existing run continue"):
         run(tiny.experiment(steps=9), Workspace(project))
     with pytest.raises(SpecError) as raised:
         run(tiny.experiment(steps=9, seed=3), Workspace(project))
@@ -166,7 +166,7 @@ def test_keys_that_change_no_result_may_change_on_resume_and_are_recorded(projec
     assert event.step == 4
     assert "training.checkpoint_every 2 -> 3" in event.message
     assert "compile.max_recompiles 0 -> 4" in event.message
-    assert any("goes on from step 4, changed: " in line for line in said)
+    assert any("continues from step 4, changed: " in line for line in said)
 
 
 def test_a_finished_run_is_left_alone_by_keys_that_change_no_result(project: Path) -> None:
@@ -228,8 +228,8 @@ def test_the_event_is_written_once_however_often_the_command_is_killed(project: 
     from gnflow.train.loop import _record_changes
 
     for _ in range(3):
-        _record_changes(directory, plan(tiny.experiment(steps=8)), {"training.steps": ("6", "8")}, lambda line: None)
-    journal = Journal(directory / "journal.jsonl")
-    assert journal.happened(EXTENDED) == {6}
-    journal.close()
+        journal = Journal(directory / "journal.jsonl")
+        _record_changes(journal, plan(tiny.experiment(steps=8)), {"training.steps": ("6", "8")}, lambda line: None)
+        assert journal.find_steps_with(EXTENDED) == {6}
+        journal.close()
     assert [event.name for event in read(directory / "journal.jsonl").events].count(EXTENDED) == 1

@@ -113,7 +113,7 @@ def test_a_flipped_bit_in_any_file_is_found_and_the_newest_good_checkpoint_used(
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 0x10
     file.write_bytes(content)
-    found = checkpoint.newest(tmp_path)
+    found = checkpoint.find_newest(tmp_path)
     assert found.path == tmp_path / "step_00000010"
     assert list(found.damage) == [15]
     # A flipped bit in the manifest may hit a digest, and then accuses the file that the digest is of.
@@ -125,11 +125,11 @@ def test_a_manifest_cannot_change_unnoticed_anywhere(tmp_path: Path) -> None:
     content = (path / "manifest.json").read_bytes()
     for place in range(0, len(content), 3):
         flip(path / "manifest.json", place)
-        assert checkpoint.damage_of(path), place
+        assert checkpoint.find_damage(path), place
         (path / "manifest.json").write_bytes(content)
-    assert checkpoint.damage_of(path) is None
+    assert checkpoint.find_damage(path) is None
     (path / "manifest.json").write_text("[" * 100_000)
-    assert checkpoint.damage_of(path) == "manifest.json is missing or cannot be read"
+    assert checkpoint.find_damage(path) == "manifest.json is missing or cannot be read"
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -137,16 +137,16 @@ def test_a_missing_or_truncated_file_is_named(tmp_path: Path, name: str) -> None
     path = checkpoint.save(tmp_path, state(5))
     size = (path / name).stat().st_size
     os.truncate(path / name, size - 1)
-    assert name in str(checkpoint.damage_of(path)) or name == "manifest.json"
+    assert name in str(checkpoint.find_damage(path)) or name == "manifest.json"
     (path / name).unlink()
-    assert name in str(checkpoint.damage_of(path))
-    assert checkpoint.newest(tmp_path).path is None
+    assert name in str(checkpoint.find_damage(path))
+    assert checkpoint.find_newest(tmp_path).path is None
 
 
 def test_a_checkpoint_that_the_journal_does_not_reach_is_passed_over(tmp_path: Path) -> None:
     for step in (5, 10):
         checkpoint.save(tmp_path, state(step))
-    found = checkpoint.newest(tmp_path, lambda step: step <= 7)
+    found = checkpoint.find_newest(tmp_path, lambda step: step <= 7)
     assert found.path == tmp_path / "step_00000005"
     assert found.damage == {10: "the journal does not reach it"}
 
@@ -156,16 +156,16 @@ def test_a_checkpoint_after_the_step_that_is_asked_for_is_not_said_to_be_damaged
         checkpoint.save(tmp_path, state(step))
     for step in (10, 15):
         flip(tmp_path / f"step_{step:08d}" / "params.safetensors", -1)
-    found = checkpoint.newest(tmp_path, up_to=12)
+    found = checkpoint.find_newest(tmp_path, up_to=12)
     assert found.path == tmp_path / "step_00000005"
     assert list(found.damage) == [10]
-    assert checkpoint.newest(tmp_path, up_to=4) == (None, {})
+    assert checkpoint.find_newest(tmp_path, up_to=4) == (None, {})
 
 
 def test_what_a_killed_process_left_is_neither_used_nor_kept(tmp_path: Path) -> None:
     good = checkpoint.save(tmp_path, state(5))
     shutil.copytree(good, tmp_path / ".partial_step_00000010")
-    assert checkpoint.newest(tmp_path).path == good
+    assert checkpoint.find_newest(tmp_path).path == good
     checkpoint.sweep(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000005"]
 
@@ -176,24 +176,24 @@ def test_a_damaged_checkpoint_is_replaced_when_its_step_is_saved_again(tmp_path:
     checkpoint.save(tmp_path, state(5))
     assert [entry.name for entry in tmp_path.iterdir()] == ["step_00000005"]
     assert_same(checkpoint.load(path, template(state(5)), CPU), state(5))
-    assert checkpoint.damage_of(path) is None
+    assert checkpoint.find_damage(path) is None
 
 
 def test_temporary_checkpoints_go_and_kept_ones_stay(tmp_path: Path) -> None:
     for step in (0, 5, 7, 10, 11):
         checkpoint.save(tmp_path, state(step))
     checkpoint.prune(tmp_path, 11, lambda step: step > 0 and step % 5 == 0)
-    assert [checkpoint.step_of(path) for path in checkpoint.all_in(tmp_path)] == [5, 10, 11]
+    assert [checkpoint.read_step(path) for path in checkpoint.list_checkpoints(tmp_path)] == [5, 10, 11]
 
 
 def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint_and_no_rubbish(tmp_path: Path) -> None:
     good = checkpoint.save(tmp_path, state(5))
     large = State(6, {"weight": torch.zeros(1_000)}, {"momentum": torch.zeros(10_000)})
     for limit in (0, 100, 3_000, 20_000):  # in the first file, and in the second
-        with no_file_beyond(limit), pytest.raises(DiskProblem, match="cannot write"):
+        with no_file_beyond(limit), pytest.raises(DiskProblem, match="cannot be written"):
             checkpoint.save(tmp_path, large)
         assert list(tmp_path.iterdir()) == [good]
-        assert checkpoint.newest(tmp_path).path == good
+        assert checkpoint.find_newest(tmp_path).path == good
     assert DiskProblem.exit_code == 8
     checkpoint.save(tmp_path, large)
 

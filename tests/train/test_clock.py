@@ -27,7 +27,7 @@ def test_what_another_process_takes_is_told_apart_from_what_this_one_takes() -> 
     with busy_elsewhere():
         running = Clock(0.0)
         time.sleep(1.0)
-        taken = running.taken(0.0)
+        taken = running.measure(0.0)
     assert taken.seconds == pytest.approx(1.0, abs=0.3)
     assert taken.cpu < 0.3
     assert taken.others is not None
@@ -37,13 +37,13 @@ def test_what_another_process_takes_is_told_apart_from_what_this_one_takes() -> 
     until = time.process_time() + 0.3
     while time.process_time() < until:
         pass
-    assert running.taken(0.0).cpu >= 0.3
+    assert running.measure(0.0).cpu >= 0.3
 
 
 def test_compilation_is_no_part_of_the_seconds_and_nothing_is_said_of_others_then() -> None:
     running = Clock(2.0)
     time.sleep(0.2)
-    taken = running.taken(2.1)
+    taken = running.measure(2.1)
     assert taken.seconds == pytest.approx(0.1, abs=0.09)
     assert taken.others is None
 
@@ -55,7 +55,7 @@ def test_where_the_machine_does_not_tell_nothing_is_claimed(
     if content is not None:
         (tmp_path / "stat").write_text(content)
     monkeypatch.setattr(clock, "STAT", tmp_path / "stat")
-    assert Clock(0.0).taken(0.0).others is None
+    assert Clock(0.0).measure(0.0).others is None
 
 
 def test_waiting_for_a_disk_is_not_work_and_being_kept_waiting_by_the_host_is(
@@ -65,6 +65,6 @@ def test_waiting_for_a_disk_is_not_work_and_being_kept_waiting_by_the_host_is(
     clock.STAT.write_text("cpu  100 0 100 5000 700 0 0 100 0 0\ncpu0 1\n")
     running = Clock(0.0)
     clock.STAT.write_text("cpu  100 0 100 6000 900 0 0 400 0 0\ncpu0 1\n")
-    others = running.taken(0.0).others
+    others = running.measure(0.0).others
     assert others is not None
     assert others == pytest.approx(300 / clock.os.sysconf("SC_CLK_TCK"), abs=0.05)

@@ -5,7 +5,7 @@ import pytest
 from quadratic import quadratic_plan
 from rich.console import Console
 
-from gnflow.train.display import Display, Progress, clock, sparkline
+from gnflow.train.display import Display, Progress, draw_sparkline, format_seconds
 from gnflow.train.journal import Event, Journal, Step
 
 
@@ -32,7 +32,7 @@ def test_off_a_terminal_there_is_one_plain_line_per_interval(tmp_path: Path) -> 
     display, out = plain(interval=1000.0)
     with display.watch(quadratic_plan(), tmp_path) as watcher:
         for number in range(13):
-            watcher.recorded(step(number, loss=3.0 - 0.1 * number))
+            watcher.hear(step(number, loss=3.0 - 0.1 * number))
     lines = out.getvalue().splitlines()
     assert lines[0] == "step 0/12  loss 3.000"
     assert lines[1] == "step 12/12  loss 1.800  48 tokens/s  ETA 0:00"
@@ -43,7 +43,7 @@ def test_off_a_terminal_there_is_one_plain_line_per_interval(tmp_path: Path) -> 
 def test_events_are_always_shown_and_never_taken_for_markup(tmp_path: Path) -> None:
     display, out = plain(interval=1000.0)
     with display.watch(quadratic_plan(), tmp_path) as watcher:
-        watcher.recorded(Event(3, 0.0, "refused", "no trial improved on [bold]the anchor[/bold]"))
+        watcher.hear(Event(3, 0.0, "refused", "no trial improved on [bold]the anchor[/bold]"))
     assert out.getvalue() == "step 3: refused: no trial improved on [bold]the anchor[/bold]\n"
 
 
@@ -53,7 +53,7 @@ def test_a_resumed_run_shows_what_was_there_before(tmp_path: Path) -> None:
     journal.close()
     display, out = plain()
     with display.watch(quadratic_plan(), tmp_path) as watcher:
-        watcher.recorded(step(6, loss=1.5, **{"gn/alpha": 0.7071, "loss/held_out": 1.625}))
+        watcher.hear(step(6, loss=1.5, **{"gn/alpha": 0.7071, "loss/held_out": 1.625}))
     assert out.getvalue() == "step 6/12  loss 1.500  held out 1.625  alpha 0.707  48 tokens/s  ETA 0:30\n"
 
 
@@ -65,7 +65,7 @@ def test_on_a_terminal_the_progress_is_live_and_the_cursor_stays_visible(
     console = Console(file=out, force_terminal=True, width=120, height=20, color_system="standard", _environ={})
     with Display(console).watch(quadratic_plan(at_most=1.25), tmp_path) as watcher:
         for number in range(4):
-            watcher.recorded(step(number, loss=3.0 - 0.5 * number))
+            watcher.hear(step(number, loss=3.0 - 0.5 * number))
     shown = out.getvalue()
     assert "3/12" in shown
     assert "█▆▃▁" in shown
@@ -78,17 +78,17 @@ def test_no_color_is_respected(tmp_path: Path) -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=120, _environ={"NO_COLOR": "1", "TERM": "xterm-256color"})
     with Display(console).watch(quadratic_plan(), tmp_path) as watcher:
-        watcher.recorded(step(1))
+        watcher.hear(step(1))
     assert "\x1b[3" not in out.getvalue()
     assert "\x1b[4" not in out.getvalue()
 
 
 def test_a_sparkline_spans_the_range_of_its_values() -> None:
-    assert sparkline([3.0, 2.0, 1.0]) == "█▅▁"
-    assert sparkline([1.0, 1.0]) == "▁▁"
-    assert sparkline([]) == ""
+    assert draw_sparkline([3.0, 2.0, 1.0]) == "█▅▁"
+    assert draw_sparkline([1.0, 1.0]) == "▁▁"
+    assert draw_sparkline([]) == ""
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (83, "1:23"), (3723, "1:02:03")])
 def test_time_is_shown_as_a_clock(seconds: float, text: str) -> None:
-    assert clock(seconds) == text
+    assert format_seconds(seconds) == text

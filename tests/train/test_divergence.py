@@ -9,7 +9,7 @@ from tiny import experiment, write_project
 from gnflow.compiler.plan import plan
 from gnflow.compiler.program import compile as make_program
 from gnflow.spec.experiment import Experiment
-from gnflow.train.divergence import poor_start
+from gnflow.train.divergence import describe_poor_start
 from gnflow.train.journal import read
 from gnflow.train.loop import run
 from gnflow.workspace import Workspace
@@ -34,6 +34,6 @@ def test_the_models_own_starts_are_not_told_of(tmp_path: Path) -> None:
 
 
 def test_the_bound_is_two_nats_above_the_logarithm_of_the_vocabulary() -> None:
-    assert poor_start(log(512) + 1.9, 512) is None
-    assert "held-out loss of 22.2; a uniform guess among 512 tokens has 6.2" in (poor_start(22.2, 512) or "")
-    assert poor_start(None, 512) is None
+    assert describe_poor_start(log(512) + 1.9, 512) is None
+    assert "held-out loss of 22.2; a uniform guess among 512 tokens has 6.2" in (describe_poor_start(22.2, 512) or "")
+    assert describe_poor_start(None, 512) is None

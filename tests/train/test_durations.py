@@ -19,13 +19,13 @@ def project(tmp_path: Path) -> Workspace:
 
 def test_the_last_duration_of_the_same_thing_is_said(project: Workspace) -> None:
     here = Durations(project, tiny.experiment())
-    assert here.announced("compiling region `value`") == "compiling region `value`"
+    assert here.describe("compiling region `value`") == "compiling region `value`"
     here.keep({"compiling region `value`": 41.4, "a trifle": 0.3})
     again = Durations(project, tiny.experiment(name="other", seed=7, steps=9))
-    assert again.announced("compiling region `value`") == "compiling region `value` (it took 41 s last time)"
-    assert again.announced("a trifle") == "a trifle"
+    assert again.describe("compiling region `value`") == "compiling region `value` (it took 41 s last time)"
+    assert again.describe("a trifle") == "a trifle"
     other = Durations(project, tiny.experiment("gauss_newton"))
-    assert other.announced("compiling region `value`") == "compiling region `value`"
+    assert other.describe("compiling region `value`") == "compiling region `value`"
 
 
 def test_only_so_many_durations_are_kept_and_the_oldest_go(project: Workspace, monkeypatch) -> None:
@@ -41,9 +41,9 @@ def test_a_spoilt_file_of_durations_ends_nothing(content: bytes, project: Worksp
     project.cache.mkdir()
     (project.cache / durations.FILE).write_bytes(content)
     here = Durations(project, tiny.experiment())
-    assert here.announced("warming") == "warming"
+    assert here.describe("warming") == "warming"
     here.keep({"warming": 5.0})
-    assert here.announced("warming") == "warming (it took 5 s last time)"
+    assert here.describe("warming") == "warming (it took 5 s last time)"
 
 
 def test_warming_says_how_far_it_is(project: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ def test_steps_by_hand_end_with_the_weights_of_the_run(workspace: Workspace) -> 
     assert state.step == plan.steps == run.summary["steps"]
     assert all(torch.equal(state.params[name], weights[name]) for name in weights)
     assert len(feed.held_out) == plan.held_out
-    last = program.evaluate(program.moment(state, feed.held_out))["loss/held_out"].item()
+    last = program.evaluate(program.make_moment(state, feed.held_out))["loss/held_out"].item()
     assert last == run.summary["loss/held_out"]
 
 
@@ -35,8 +35,8 @@ def test_a_batch_is_a_function_of_its_step(workspace: Workspace) -> None:
     feed = batches(gnflow.plan(tiny.experiment()), workspace)
     third = [batch for batch, _ in zip(feed, range(3), strict=False)][2]
     assert third.shape == (2, 4, 17)
-    assert torch.equal(feed.step(3), third)
-    assert not torch.equal(feed.step(4), third)
+    assert torch.equal(feed.take(3), third)
+    assert not torch.equal(feed.take(4), third)
 
 
 def test_the_project_is_the_one_around_here(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from gnflow.train import lock
-with lock.held(Path(sys.argv[1])):
+with lock.hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -29,29 +29,29 @@ def holder(directory: Path) -> subprocess.Popen[str]:
 def test_a_second_process_is_refused_and_told_who_is_there_until_the_first_is_killed(tmp_path: Path) -> None:
     with holder(tmp_path / "run") as process:
         who = rf"in use by another process \(pid {process.pid} on "
-        with pytest.raises(EnvironmentProblem, match=who), lock.held(tmp_path / "run"):
+        with pytest.raises(EnvironmentProblem, match=who), lock.hold(tmp_path / "run"):
             pass
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        with lock.held(tmp_path / "run"):
+        with lock.hold(tmp_path / "run"):
             assert f"pid {os.getpid()} " in (tmp_path / "run" / lock.NAME).read_text()
 
 
 def test_a_lock_is_free_again_after_its_block(tmp_path: Path) -> None:
     for _ in range(2):
-        with lock.held(tmp_path), pytest.raises(EnvironmentProblem), lock.held(tmp_path):
+        with lock.hold(tmp_path), pytest.raises(EnvironmentProblem), lock.hold(tmp_path):
             pass
-    with pytest.raises(ZeroDivisionError), lock.held(tmp_path):
+    with pytest.raises(ZeroDivisionError), lock.hold(tmp_path):
         _ = 1 / 0
-    with lock.held(tmp_path):
+    with lock.hold(tmp_path):
         pass
 
 
 def test_a_process_started_inside_the_block_does_not_inherit_the_lock(tmp_path: Path) -> None:
-    with lock.held(tmp_path):
+    with lock.hold(tmp_path):
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        with lock.held(tmp_path):
+        with lock.hold(tmp_path):
             pass
     finally:
         child.kill()

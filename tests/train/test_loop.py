@@ -15,7 +15,7 @@ from gnflow.compiler.plan import Plan
 from gnflow.errors import DataError, DiskProblem, EnvironmentProblem, SpecError
 from gnflow.train import lock
 from gnflow.train.directory import set_aside
-from gnflow.train.journal import Record, Step, identity, read
+from gnflow.train.journal import Record, Step, compute_identity, read
 from gnflow.train.loop import run
 from gnflow.train.run import Run
 from gnflow.workspace import Workspace
@@ -80,7 +80,9 @@ def test_run_reads_back_what_was_written(finished: Path) -> None:
     assert found.experiment == tiny.experiment()
     assert found.plan["steps"] == 6
     assert found.summary["status"] == "complete"
-    assert found.summary["run/id"] == identity((found.directory / "journal.jsonl").read_bytes().splitlines(True)[0])
+    assert found.summary["run/id"] == compute_identity(
+        (found.directory / "journal.jsonl").read_bytes().splitlines(True)[0]
+    )
     assert found.metrics["step"].to_list() == list(range(7))
     assert found.metrics.equals(polars.read_parquet(found.directory / "metrics.parquet"))
     assert found.summary["loss/held_out"] == found.metrics["loss/held_out"][-1]
@@ -252,7 +254,7 @@ def test_a_directory_with_something_else_is_refused_even_with_fresh(project: Pat
 
 def test_two_processes_never_run_in_one_directory(project: Path) -> None:
     (project / "runs/tiny/summary.json").unlink()
-    with lock.held(project / "runs" / "tiny"), pytest.raises(EnvironmentProblem, match=f"pid {os.getpid()}"):
+    with lock.hold(project / "runs" / "tiny"), pytest.raises(EnvironmentProblem, match=f"pid {os.getpid()}"):
         go(project)
 
 
@@ -319,7 +321,7 @@ def test_watches_see_the_run_from_open_to_close(tmp_path: Path) -> None:
     heard: list[object] = []
 
     class Watcher:
-        def recorded(self, record: Record) -> None:
+        def hear(self, record: Record) -> None:
             heard.append(record.step)
 
     @contextmanager
@@ -344,7 +346,7 @@ def test_the_workspace_keeps_compiled_graphs_and_determinism_ends_with_the_run(
     seen: list[tuple[bool, str]] = []
 
     class Watcher:
-        def recorded(self, record: Record) -> None:
+        def hear(self, record: Record) -> None:
             seen.append((torch.are_deterministic_algorithms_enabled(), os.environ["TORCHINDUCTOR_CACHE_DIR"]))
 
     @contextmanager

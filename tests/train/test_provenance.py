@@ -52,7 +52,7 @@ def test_a_clean_commit_is_named(repository: Path) -> None:
     assert "diff" not in found["git"]
     assert found["digests"] == {"spec": "5" * 64, "data": "d" * 64}
     assert found["seeds"] == {"training": 3}
-    assert provenance.data_digest(repository / "runs" / "one") == "d" * 64
+    assert provenance.read_data_digest(repository / "runs" / "one") == "d" * 64
 
 
 def test_every_session_adds_an_entry(repository: Path) -> None:
@@ -71,9 +71,7 @@ def test_a_damaged_file_is_named_and_neither_believed_nor_replaced(repository: P
     record(repository)
     file = repository / "runs" / "one" / "provenance.json"
     file.write_text(content)
-    with pytest.raises(
-        DiskProblem, match=r"one/provenance\.json cannot be read: .+\nbring back a good copy; or delete"
-    ):
+    with pytest.raises(DiskProblem, match=r"one/provenance\.json cannot be read: .+\nrestore a good copy, or delete"):
         provenance.require_same_data(file.parent, "e" * 64, repository / "data")
     with pytest.raises(DiskProblem, match="cannot be read"):
         record(repository)
@@ -137,7 +135,9 @@ def test_a_repository_that_git_refuses_is_told_in_its_own_words(
     found = record(repository, said=said)
     assert found["git"] is None
     assert "detected dubious ownership in repository" in found["git_problem"]
-    assert said == [f"warning: provenance.json lacks what git knows of this code: {found['git_problem']}"]
+    assert said == [
+        f"warning: provenance.json does not describe this code completely, because git answered: {found['git_problem']}"
+    ]
     assert "safe.directory" in said[0]
     assert "\n" not in said[0]
 

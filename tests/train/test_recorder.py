@@ -30,5 +30,5 @@ def test_columns_of_a_metric_that_is_not_declared_are_left_out_and_no_others(
 ) -> None:
     declared = Experiment.model_validate({**tiny.tiny(), "metrics": metrics})
     with closing(Journal(tmp_path / "journal.jsonl")) as journal:
-        record = Recorder(journal, plan(declared)).step(0, VALUES, Taken(), 0.0)
+        record = Recorder(journal, plan(declared)).record_step(0, VALUES, Taken(), 0.0)
     assert set(record.values) == (set(VALUES) | COSTS | CLOCKS) - left_out

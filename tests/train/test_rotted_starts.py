@@ -16,9 +16,9 @@ from gnflow.compiler.program import compile as make_program
 from gnflow.data.prepare import prepare
 from gnflow.errors import DataError, SpecError
 from gnflow.objective import Params
-from gnflow.spec.canonical import resolved
+from gnflow.spec.canonical import format_resolved
 from gnflow.train import checkpoint, disk
-from gnflow.train.start import start
+from gnflow.train.start import make_start
 from gnflow.workspace import Workspace
 
 Report = Callable[[str], None]
@@ -35,7 +35,7 @@ def weights(root: Path, beginning: str | None = None, report: Report = lambda li
     """What a run of this project would start from: AdamW's weights, or those at a path."""
     planned, program = made(beginning)
     dataset = prepare(planned.experiment.data, Workspace(root))
-    return start(planned, program, dataset, Workspace(root), report)
+    return make_start(planned, program, dataset, Workspace(root), report)
 
 
 def assert_same(one: Params, other: Params) -> None:
@@ -66,7 +66,7 @@ def test_weights_of_another_run_that_rotted_are_refused_by_name(tmp_path: Path, 
     model = root / "model"
     model.mkdir()
     save_file(before, model / checkpoint.PARAMS)
-    disk.write(model / "experiment.yaml", resolved(tiny.experiment()).encode())
+    disk.write(model / "experiment.yaml", format_resolved(tiny.experiment()).encode())
     checkpoint.seal(model, checkpoint.PARAMS, "experiment.yaml")
     assert_same(weights(root, named), before)
     for name in (checkpoint.PARAMS, "experiment.yaml", checkpoint.MANIFEST):
@@ -86,5 +86,5 @@ def test_a_file_without_a_manifest_is_read_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"{file} is not a readable safetensors file"):
         weights(root, file.name)
     file.unlink()
-    with pytest.raises(SpecError, match=f"cannot read {file}"):
+    with pytest.raises(SpecError, match=f"{file} cannot be read"):
         weights(root, file.name)

@@ -106,10 +106,10 @@ def test_a_sheet_shows_held_out_images_over_what_was_drawn(workspace: Workspace,
     picture = np.asarray(Image.open(io.BytesIO((done.directory / "samples" / "step_00000004.png").read_bytes())))
     assert picture.shape == (8 * (2 * 8 + 2), 5 * 8 * 9)
     cells = picture[::8, ::8].reshape(18, 5, 9)[:, :, :8]
-    _, held_out = digits.labelled(done.experiment.data.source)
+    _, held_out = digits.read_labelled(done.experiment.data.source)
     for number, sample in enumerate(about["samples"]):
         above, below = cells[:8, number], cells[9:17, number]
-        label = digits.label_of(sample["prompt"])
+        label = digits.find_label(sample["prompt"])
         candidates = held_out.images[held_out.labels == label][..., 0].astype(int)
         every = held_out.images[..., 0].astype(int)
         distance = np.square(candidates - above).sum((1, 2)).min()

@@ -20,12 +20,12 @@ from gnflow.train.signals import Stop
 
 
 class Heard(list[Record]):
-    def recorded(self, record: Record) -> None:
+    def hear(self, record: Record) -> None:
         self.append(record)
 
 
 def saved_steps(directory: Path) -> list[int]:
-    return [checkpoint.step_of(path) for path in checkpoint.all_in(directory / "checkpoints")]
+    return [checkpoint.read_step(path) for path in checkpoint.list_checkpoints(directory / "checkpoints")]
 
 
 def test_a_run_records_every_step_from_the_starting_weights_on(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_reaching_the_target_ends_the_run(tmp_path: Path) -> None:
     state = trained(tmp_path / "short", plan)
     assert state.step == 4
     assert saved_steps(tmp_path / "short") == [4]
-    summary = results.summary(plan, read(tmp_path / "short" / "journal.jsonl").steps, 4, results.COMPLETE)
+    summary = results.make_summary(plan, read(tmp_path / "short" / "journal.jsonl").steps, 4, results.COMPLETE)
     assert summary["target/step"] == summary["steps"] == 4
     assert summary["target/tokens"] == 4 * 96
     assert summary["target/passes"] == 4
@@ -132,7 +132,7 @@ def test_a_damaged_newest_checkpoint_costs_only_the_steps_since_the_one_before(t
     trained(tmp_path / "run", quadratic_plan(), program=program)
     assert program.steps_taken == 7
     assert computed(tmp_path / "run") == computed(tmp_path / "whole")
-    assert checkpoint.damage_of(tmp_path / "run/checkpoints/step_00000010") is None
+    assert checkpoint.find_damage(tmp_path / "run/checkpoints/step_00000010") is None
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_before_the_first_step_a_signal_leaves_at_once() -> None:
 
 def test_the_order_in_which_starting_weights_come_does_not_matter(tmp_path: Path) -> None:
     class Two(Quadratic):
-        def template(self) -> State:
+        def make_template(self) -> State:
             shapes = {name: torch.empty(257, device="meta") for name in ("weight", "idle")}
             return State(0, shapes, Momentum(torch.zeros((), dtype=torch.int64, device="meta"), shapes))
 
@@ -182,7 +182,7 @@ def test_the_order_in_which_starting_weights_come_does_not_matter(tmp_path: Path
 
 def poisoned(microbatch: int, row: int) -> tuple[np.ndarray, int]:
     """A text with one poisoned token, so that this row of this micro-batch has it first; and the row's number."""
-    number = int(Batches(tokens(), 4, 8, seed=0).row_numbers(microbatch, 1)[0][row])
+    number = int(Batches(tokens(), 4, 8, seed=0).find_rows(microbatch, 1)[0][row])
     train = tokens()
     train[number * 8 + 4] = POISON
     return train, number
@@ -210,7 +210,7 @@ def test_the_weights_before_a_divergence_are_saved_and_finite(tmp_path: Path) ->
         trained(tmp_path, quadratic_plan(), train=train)
     program = Quadratic()
     assert saved_steps(tmp_path) == [5, 7]
-    state = checkpoint.load(tmp_path / "checkpoints/step_00000007", program.template(), program.device)
+    state = checkpoint.load(tmp_path / "checkpoints/step_00000007", program.make_template(), program.device)
     assert all(tensor.isfinite().all() for tensor in trees.name_tensors((state.params, state.optimizer)).values())
     with pytest.raises(Diverged):
         trained(tmp_path, quadratic_plan(), program=program, train=train)
@@ -236,18 +236,18 @@ def test_starting_weights_with_a_non_finite_loss_are_refused(tmp_path: Path) -> 
 
 def test_an_observer_that_fails_is_dropped_and_the_run_goes_on(tmp_path: Path) -> None:
     class Broken:
-        def recorded(self, record: Record) -> None:
+        def hear(self, record: Record) -> None:
             raise OSError("broken pipe")
 
     heard = Heard()
-    with pytest.warns(UserWarning, match="Broken failed and hears no more: broken pipe"):
+    with pytest.warns(UserWarning, match="Broken failed and hears no more records: broken pipe"):
         trained(tmp_path, quadratic_plan(), Broken(), heard)
     assert len(heard) == 13
 
 
 def test_an_observer_hears_only_what_is_already_on_disk(tmp_path: Path) -> None:
     class Reader:
-        def recorded(self, record: Record) -> None:
+        def hear(self, record: Record) -> None:
             assert read(tmp_path / "journal.jsonl").records[-1] == record
 
     trained(tmp_path, quadratic_plan(steps=3), Reader())

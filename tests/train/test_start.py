@@ -66,8 +66,9 @@ def test_ids_that_stand_for_other_tokens_are_refused_although_all_shapes_fit(
 
 def test_a_start_that_is_not_there_says_what_to_run(tmp_path: Path) -> None:
     message = refused(experiment(start=START), Workspace(write_project(tmp_path)))
-    assert "training.start.path: cannot read" in message
-    assert message.endswith("run the spec that leaves it first")
+    assert "training.start.path: " in message
+    assert "cannot be read" in message
+    assert message.endswith("run the spec that writes it first")
 
 
 def test_bytes_mean_the_same_in_any_text(tmp_path: Path) -> None:

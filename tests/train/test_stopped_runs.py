@@ -69,11 +69,18 @@ def steps_of(spec: Path) -> int:
     return len(Run.load(directory_of(spec)).metrics)
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU])
-def test_what_schedulers_and_closed_sessions_send_acts_as_sigterm_does(number: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU])
+def test_what_schedulers_send_is_heard(number: signal.Signals) -> None:
+    with signals.Stop(lambda line: None) as stop:
+        stop.patient = True
+        signal.raise_signal(number)
+        assert stop.received is number
+
+
+def test_what_a_closed_session_sends_acts_as_sigterm_does(tmp_path: Path) -> None:
     spec = project(tmp_path / "project", 20, steps=400)
     with running(spec) as process:
-        process.send_signal(number)
+        process.send_signal(signal.SIGHUP)
         out, err = process.communicate()
     assert process.returncode == 6, out + err
     assert "of 400; the same command resumes" in err
@@ -84,19 +91,18 @@ def test_what_schedulers_and_closed_sessions_send_acts_as_sigterm_does(number: s
         assert sessions(spec)[-1]["resumed_from"] == reached
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGXCPU])
-def test_a_signal_that_is_sent_again_and_again_is_taken_once(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_that_is_sent_again_and_again_is_taken_once(tmp_path: Path) -> None:
     spec = project(tmp_path / "project", 200, steps=400)  # a step is long enough to be hit twice
     with running(spec) as process:
         for _ in range(3):
-            process.send_signal(number)
+            process.send_signal(signal.SIGXCPU)
             time.sleep(0.05)
         out, err = process.communicate()
     assert process.returncode == 6, out + err
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
-def test_a_signal_that_is_ignored_when_a_run_begins_stays_ignored(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_that_is_ignored_when_a_run_begins_stays_ignored(tmp_path: Path) -> None:
+    number = signal.SIGHUP
     spec = project(tmp_path / "project", 20, steps=60)
     before = signal.signal(number, signal.SIG_IGN)  # as nohup does for SIGHUP; a child inherits it
     try:
@@ -160,5 +166,5 @@ def test_a_touched_file_asks_for_a_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "soon", ""])
 def test_a_deadline_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GNFLOW_STOP_SECONDS", text)
-    with pytest.raises(EnvironmentProblem, match=f"GNFLOW_STOP_SECONDS={text}: expected a number of seconds"):
+    with pytest.raises(EnvironmentProblem, match=f"GNFLOW_STOP_SECONDS is `{text}`; expected a number of seconds"):
         signals.Stop(lambda line: None)

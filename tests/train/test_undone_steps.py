@@ -42,7 +42,7 @@ def events(directory: Path) -> list[Event]:
 
 
 def saved_steps(directory: Path) -> list[int]:
-    return [checkpoint.step_of(path) for path in checkpoint.all_in(directory / "checkpoints")]
+    return [checkpoint.read_step(path) for path in checkpoint.list_checkpoints(directory / "checkpoints")]
 
 
 def assert_equal(directory: Path, whole: Path) -> None:
@@ -77,7 +77,7 @@ def test_poisoned_steps_are_undone_as_the_policy_says(tmp_path: Path, policy: st
     assert steps[12].values["flops/total"] == 12 * plan.flops
     assert all("norm/gradient" not in steps[step].values for step in undone)
     assert all("loss/held_out" in record.values for record in steps.values())
-    summary = results.summary(plan, steps, 12, results.COMPLETE)
+    summary = results.make_summary(plan, steps, 12, results.COMPLETE)
     assert summary["steps/undone"] == len(undone)
 
 
@@ -87,7 +87,7 @@ def test_an_event_names_step_microbatch_row_and_what_was_done(tmp_path: Path) ->
         ("rollback", "rolled_back", "the weights are those after step 4 again"),
     ):
         train = poisoned(7)
-        number = int(Batches(train, 4, 8, seed=0).row_numbers(19, 1)[0][2])
+        number = int(Batches(train, 4, 8, seed=0).find_rows(19, 1)[0][2])
         trained(tmp_path / policy, quadratic_plan(checkpoint_every=EVERY, on_nonfinite=policy), train=train)
         (event,) = events(tmp_path / policy)
         assert (event.step, event.name) == (7, name)
@@ -118,7 +118,7 @@ def test_a_damaged_checkpoint_changes_nothing_about_what_is_undone(tmp_path: Pat
     with pytest.raises(Crash):
         trained(tmp_path / "run", plan, Acting(7, crash), train=train)
     for step in range(damaged, 8):  # it and those after it
-        path = checkpoint.path_of(tmp_path / "run" / "checkpoints", step) / "params.safetensors"
+        path = checkpoint.make_path(tmp_path / "run" / "checkpoints", step) / "params.safetensors"
         if path.exists():
             path.write_bytes(path.read_bytes()[:-1])
     trained(tmp_path / "run", plan, train=train)
@@ -164,15 +164,15 @@ def test_the_batch_and_the_state_before_it_are_kept(tmp_path: Path, policy: str)
     assert torch.equal(found["tokens"], batches.take(18, 3))
     assert found["microbatches"].tolist() == [18, 19, 20]
     assert (found["step"].item(), found["to_blame"].tolist()) == (7, [[19, 2]])
-    assert found["rows"].tolist() == batches.row_numbers(18, 3).tolist()
+    assert found["rows"].tolist() == batches.find_rows(18, 3).tolist()
     told = json.loads((kept / "batch.json").read_text())
     assert (told["step"], told["problem"], told["microbatch"]) == (7, "loss/train is inf", 19)
     (row,) = told["rows"]
-    assert (row["row"], row["in_the_data"]) == (2, batches.row_numbers(19, 1)[0][2])
+    assert (row["row"], row["in_the_data"]) == (2, batches.find_rows(19, 1)[0][2])
     assert row["text"] == " ".join(map(str, batches.take(19, 1)[0, 2].tolist()))
     assert 6 in saved_steps(tmp_path)
     program = Quadratic()
-    state = checkpoint.load(tmp_path / "checkpoints/step_00000006", program.template(), program.device)
+    state = checkpoint.load(tmp_path / "checkpoints/step_00000006", program.make_template(), program.device)
     for step in range(6):
         assert step == 0 or "norm/gradient" in read(tmp_path / "journal.jsonl").steps[step].values
     again, _ = program.step(state, batches.take(18, 3))
@@ -210,7 +210,7 @@ def test_an_update_that_goes_too_far_is_skipped(tmp_path: Path, factor: float, p
 def shifted(step: int, by: int = 30_000) -> np.ndarray:
     """A text in which a row of this step is so far off that the loss is a multiple of those before."""
     train = tokens()
-    number = int(Batches(tokens(), 4, 8, seed=0).row_numbers((step - 1) * MICROBATCHES + 1, 1)[0][2])
+    number = int(Batches(tokens(), 4, 8, seed=0).find_rows((step - 1) * MICROBATCHES + 1, 1)[0][2])
     train[number * 8 : number * 8 + 9] = by
     return train
 
@@ -227,7 +227,7 @@ class Spiking(Quadratic):
 def test_a_spike_is_undone_as_what_is_not_finite(tmp_path: Path, policy: str) -> None:
     train = shifted(9)
     plan = make_plan(experiment(checkpoint_every=EVERY, on_nonfinite=policy, spike={"above": 3.0, "window": 4}))
-    number = int(Batches(train, 4, 8, seed=0).row_numbers(25, 1)[0][2])
+    number = int(Batches(train, 4, 8, seed=0).find_rows(25, 1)[0][2])
     where = rf"of its micro-batches 25 has the largest loss .* there row 2 \(row {number} of the training text\)"
     if policy == "raise":
         with pytest.raises(Diverged, match=rf"step 9: loss/train is [\d.]+, a spike: .*{where}"):
@@ -248,18 +248,18 @@ def test_a_spike_is_undone_as_what_is_not_finite(tmp_path: Path, policy: str) ->
 
 def test_a_spike_is_measured_in_deviations_of_the_losses_before_it() -> None:
     from gnflow.spec.training import Spike
-    from gnflow.train.divergence import spike
+    from gnflow.train.divergence import describe_spike
 
     losses = [4.0, 6.0, 4.0, 6.0]  # mean 5, deviation 2 / sqrt 3
     steps = {step: Step(step, 0.0, {"loss/train": loss}) for step, loss in enumerate([99.0, *losses], start=1)}
     bound = 5 + 3 * 2 / 3**0.5
     rule = Spike(above=3.0, window=4)
-    assert spike(rule, 6, bound + 1e-6, steps, set())
-    assert spike(rule, 6, bound - 1e-6, steps, set()) is None
-    assert spike(rule, 5, 1e9, steps, {2}) is None  # three losses are no window of four
-    assert spike(Spike(above=3.0, window=5), 6, 100.0, steps, set()) is None  # 99 is among them
-    assert spike(rule, 6, bound + 1e-6, steps, {5}) is None  # and here in the place of one that was undone
-    assert spike(None, 6, 1e9, steps, set()) is None
+    assert describe_spike(rule, 6, bound + 1e-6, steps, set())
+    assert describe_spike(rule, 6, bound - 1e-6, steps, set()) is None
+    assert describe_spike(rule, 5, 1e9, steps, {2}) is None  # three losses are no window of four
+    assert describe_spike(Spike(above=3.0, window=5), 6, 100.0, steps, set()) is None  # 99 is among them
+    assert describe_spike(rule, 6, bound + 1e-6, steps, {5}) is None  # and here in the place of one that was undone
+    assert describe_spike(None, 6, 1e9, steps, set()) is None
 
 
 def test_a_step_on_record_as_undone_stays_so_where_the_bits_differ(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Images to codes and back: a codebook fitted here, or a VQ model of transformers."""
+"""Turn images into codes and back, by a codebook fitted here or by a VQ model of transformers."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -8,7 +8,7 @@ from typing import NamedTuple, assert_never
 import numpy as np
 
 from gnflow.data.multimodal import vq
-from gnflow.data.multimodal.pretrained import pretrained
+from gnflow.data.multimodal.pretrained import open_pretrained
 from gnflow.data.multimodal.samples import Codec, Images, Pixels
 from gnflow.spec.multimodal import VQ, Multimodal, PretrainedVQ
 
@@ -19,7 +19,7 @@ MEASURED = 4096
 
 
 class Reconstruction(NamedTuple):
-    """How well held-out images come back."""
+    """The quality of held-out images that were encoded and decoded again."""
 
     error: float
     """Root mean square over all pixel values, in steps of 1/255."""
@@ -29,17 +29,17 @@ class Reconstruction(NamedTuple):
     """Number of images looked at."""
 
 
-def fitted(data: Multimodal, images: Images, directory: Path) -> None:
-    """Write what the codec of `data` must learn from the training images, if anything. Raises DataError."""
+def fit_codec(data: Multimodal, images: Images, directory: Path) -> None:
+    """Write the codebook that the codec learns from the training images, if it learns one. Raises DataError."""
     if isinstance(data.image_tokenizer, VQ):
         spec = data.image_tokenizer
-        cut = vq.patches(np.stack(list(spaced(images, spec.images))), spec.patch)
+        cut = vq.cut_patches(np.stack(list(take_spaced(images, spec.images))), spec.patch)
         codebook = vq.fit(cut.reshape(-1, cut.shape[-1]), spec.codebook, spec.iterations, data.variant)
         np.save(directory / CODEBOOK, codebook)
 
 
-def codec(data: Multimodal, root: Path, directory: Path) -> Codec:
-    """The codec whose learned part lies in `directory`. Raises DataError, EnvironmentProblem without transformers."""
+def open_codec(data: Multimodal, root: Path, directory: Path) -> Codec:
+    """Open the codec whose codebook is in `directory`. Raises DataError, or EnvironmentProblem without transformers."""
     match data.image_tokenizer:
         case VQ(patch=patch):
             codebook = np.load(directory / CODEBOOK)
@@ -48,14 +48,14 @@ def codec(data: Multimodal, root: Path, directory: Path) -> Codec:
                 lambda codes: vq.decode(codes, codebook, data.source.shape, patch),
             )
         case PretrainedVQ() as spec:
-            return pretrained(root / spec.path, spec, data.grid, data.source.shape[2])
+            return open_pretrained(root / spec.path, spec, data.grid, data.source.shape[2])
         case _:
             assert_never(data.image_tokenizer)
 
 
-def reconstruction(codec: Codec, images: Images) -> Reconstruction:
-    """Measured on evenly spaced images."""
-    chosen = spaced(images, MEASURED)
+def measure_reconstruction(codec: Codec, images: Images) -> Reconstruction:
+    """Measure the reconstruction of evenly spaced images."""
+    chosen = take_spaced(images, MEASURED)
     squares, used, count, values = 0.0, set[int](), 0, 0
     while batch := list(islice(chosen, BATCH)):
         original = np.stack(batch)
@@ -66,6 +66,6 @@ def reconstruction(codec: Codec, images: Images) -> Reconstruction:
     return Reconstruction((squares / values) ** 0.5, len(used), count)
 
 
-def spaced(images: Images, most: int) -> Iterator[Pixels]:
-    """At most so many images, evenly spaced."""
+def take_spaced(images: Images, most: int) -> Iterator[Pixels]:
+    """Return at most `most` images, evenly spaced."""
     return (sample.image for sample in islice(images.read(), 0, None, -(-images.samples // most)))

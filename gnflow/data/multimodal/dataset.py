@@ -8,19 +8,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gnflow.data.dataset import array, damaged, opening, over, verified
+from gnflow.data.dataset import compute_digest, explain_damage, guard_opening, map_array, read_manifest
 from gnflow.data.digests import Digests
-from gnflow.data.microbatches import plain_ids
+from gnflow.data.microbatches import select_ids
 from gnflow.data.multimodal import mixture
-from gnflow.data.multimodal.checks import problem
-from gnflow.data.multimodal.codec import Reconstruction, codec
+from gnflow.data.multimodal.checks import find_problem
+from gnflow.data.multimodal.codec import Reconstruction, open_codec
 from gnflow.data.multimodal.mixture import MixedBatches
 from gnflow.data.multimodal.samples import Captioned, Codec, Pixels
-from gnflow.data.multimodal.sequences import Sequences, sequences
+from gnflow.data.multimodal.sequences import Sequences, make_sequences
 from gnflow.data.multimodal.split import Split
-from gnflow.data.multimodal.vq import assembled
+from gnflow.data.multimodal.vq import assemble
 from gnflow.data.multimodal.write import TASKS
-from gnflow.data.tokenizers import Tokenizer, kept
+from gnflow.data.tokenizers import Tokenizer, open_tokenizer
 from gnflow.spec.multimodal import Multimodal
 
 FORMAT = 1
@@ -29,7 +29,7 @@ CHUNK = 4096
 
 @dataclass(frozen=True)
 class MultimodalDataset:
-    """Both splits, and what turns their ids back into images and text."""
+    """Both splits, with the codec and the tokenizer that turn their ids back into images and text."""
 
     directory: Path
     vocabulary: int
@@ -47,38 +47,40 @@ class MultimodalDataset:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the text."""
-        return kept(self.data.tokenizer, self.directory)
+        return open_tokenizer(self.data.tokenizer, self.directory)
 
     @cached_property
     def codec(self) -> Codec:
         """The codec of the images."""
-        return codec(self.data, self.root, self.directory)
+        return open_codec(self.data, self.root, self.directory)
 
     @cached_property
     def sequences(self) -> Sequences:
         """The form of the sequences in a row."""
-        return sequences(self.data, self.tokenizer.encode)
+        return make_sequences(self.data, self.tokenizer.encode)
 
     @property
     def pictures(self) -> "MultimodalDataset":
         """The dataset itself, since it has images."""
         return self
 
-    def microbatches(self, rows: int, seed: int, stream: str = "train") -> MixedBatches:
-        """The training rows in micro-batches of so many, in the ratio of the mix."""
+    def make_microbatches(self, rows: int, seed: int, stream: str = "train") -> MixedBatches:
+        """Make the endless sequence of micro-batches of training rows, each of `rows` rows in the ratio of the mix."""
         return MixedBatches(self.train, rows, self.data.mix, seed, stream)
 
-    def evaluation(self, rows: int, most: int) -> torch.Tensor:
-        """At most so many held-out micro-batches, in which no row comes twice; one, where there are fewer rows."""
+    def take_held_out(self, rows: int, most: int) -> torch.Tensor:
+        """Return at most `most` held-out micro-batches, in which no row comes twice; one if there are fewer rows."""
         mix = self.data.mix
-        return mixture.held_out(self.held_out, rows, mix, min(most, mixture.whole(self.held_out, rows, mix)))
+        return mixture.take_held_out(
+            self.held_out, rows, mix, min(most, mixture.count_microbatches(self.held_out, rows, mix))
+        )
 
-    def text_of(self, row: torch.Tensor) -> str:
-        """The text of each sample in a row, a line each."""
-        return "\n".join(self.texts_of(plain_ids(row).numpy()))
+    def decode_row(self, row: torch.Tensor) -> str:
+        """Return the text of each sample in a row, a line each."""
+        return "\n".join(self.decode_texts(select_ids(row).numpy()))
 
     def describe(self) -> list[str]:
-        """Samples and rows of both splits, and how well images come back from their codes."""
+        """Describe samples and rows of both splits, and the error of images that are decoded from their codes."""
         lines = []
         for split, name in (("train", "train"), ("held_out", "held out")):
             counts = self.counts[split]
@@ -95,47 +97,47 @@ class MultimodalDataset:
             f"in {used:,} of {self.data.codebook:,} codes",
         ]
 
-    def images_of(self, ids: NDArray[np.integer]) -> Pixels:
-        """The quantised images in a stream of ids, in order: [images, height, width, colours]."""
-        return self.codec.decode(self.sequences.codes(ids))
+    def decode_images(self, ids: NDArray[np.integer]) -> Pixels:
+        """Decode the quantised images in a stream of ids, in order: [images, height, width, colours]."""
+        return self.codec.decode(self.sequences.find_codes(ids))
 
-    def images_read(self, tokens: torch.Tensor) -> Pixels:
-        """The images that a stream of tokens [..., channels] reads as pixels (`janus`), in order."""
+    def restore_images(self, tokens: torch.Tensor) -> Pixels:
+        """Return the images that a stream of tokens [..., channels] reads as pixels (`janus`), in order."""
         flat = tokens.reshape(-1, tokens.shape[-1]).numpy()
         cut = flat[flat[:, 0] == self.sequences.marks["PLACEHOLDER"], 2:].astype(np.uint8)
         count = self.data.understanding_tokens
-        return assembled(cut.reshape(-1, count, cut.shape[-1]), self.data.source.shape, self.data.patch_side)
+        return assemble(cut.reshape(-1, count, cut.shape[-1]), self.data.source.shape, self.data.patch_side)
 
-    def examples(self, count: int) -> list[Captioned]:
-        """The first held-out images, at most so many and none twice, each as it is read and with a caption."""
+    def list_examples(self, count: int) -> list[Captioned]:
+        """List the first held-out images, at most `count` and none twice, each as it is read and with a caption."""
         found: dict[bytes, Captioned] = {}
-        rows = self.held_out.rows("understanding")
+        rows = self.held_out.find_rows("understanding")
         for row in range(rows.start, rows.stop):
             if len(found) >= count:
                 break
             tokens = self.held_out.gather(np.array([row]))
             ids = tokens[..., 0].numpy()
-            images = self.images_read(tokens) if self.data.style == "janus" else self.images_of(ids)
-            for image, caption in zip(images, self.texts_of(ids), strict=True):
+            images = self.restore_images(tokens) if self.data.style == "janus" else self.decode_images(ids)
+            for image, caption in zip(images, self.decode_texts(ids), strict=True):
                 found.setdefault(image.tobytes(), Captioned(image, caption))
         return list(found.values())[:count]
 
-    def texts_of(self, ids: NDArray[np.integer]) -> list[str]:
-        """The text of each sample in a stream of ids."""
-        return [self.tokenizer.decode(words) for words in self.sequences.words(ids)]
+    def decode_texts(self, ids: NDArray[np.integer]) -> list[str]:
+        """Decode the text of each sample in a stream of ids."""
+        return [self.tokenizer.decode(words) for words in self.sequences.find_words(ids)]
 
 
-def opened(directory: Path, key: str, data: Multimodal, root: Path, digests: Digests) -> MultimodalDataset:
-    """The shards in `directory`. Raises DataError when they are damaged, or of another corpus."""
-    with opening(directory):
-        manifest = verified(directory, key, FORMAT, digests)
+def open_dataset(directory: Path, key: str, data: Multimodal, root: Path, digests: Digests) -> MultimodalDataset:
+    """Open the shards in `directory`. Raises DataError if they are damaged or of another corpus."""
+    with guard_opening(directory):
+        manifest = read_manifest(directory, key, FORMAT, digests)
         measured = manifest["reconstruction"]
         dataset = MultimodalDataset(
             directory,
             manifest["vocabulary"],
-            over(manifest),
-            _split(directory, "train", data),
-            _split(directory, "held_out", data),
+            compute_digest(manifest),
+            _open_split(directory, "train", data),
+            _open_split(directory, "held_out", data),
             data,
             root,
             Reconstruction(measured["error"], int(measured["codes_used"]), int(measured["images"])),
@@ -146,35 +148,37 @@ def opened(directory: Path, key: str, data: Multimodal, root: Path, digests: Dig
     return dataset
 
 
-def _split(directory: Path, name: str, data: Multimodal) -> Split:
+def _open_split(directory: Path, name: str, data: Multimodal) -> Split:
     janus = data.style == "janus"
     split = Split(
-        ids=array(directory / f"{name}.ids.npy", 2),
-        groups=array(directory / f"{name}.groups.npy", 2),
-        tasks=array(directory / f"{name}.tasks.npy", 1),
-        patches=array(directory / f"{name}.patches.npy", 2) if janus else None,
-        pixels=array(directory / f"{name}.pixels.npy", 2) if janus else None,
+        ids=map_array(directory / f"{name}.ids.npy", 2),
+        groups=map_array(directory / f"{name}.groups.npy", 2),
+        tasks=map_array(directory / f"{name}.tasks.npy", 1),
+        patches=map_array(directory / f"{name}.patches.npy", 2) if janus else None,
+        pixels=map_array(directory / f"{name}.pixels.npy", 2) if janus else None,
     )
     rows = (len(split.tasks), data.context + 1)
     for part, found in (("ids", split.ids), ("groups", split.groups), ("patches", split.patches)):
         if found is not None and found.shape != rows:
-            raise damaged(directory / f"{name}.{part}.npy", f"its shape is {found.shape}; expected {rows}")
+            raise explain_damage(directory / f"{name}.{part}.npy", f"its shape is {found.shape}; expected {rows}")
     return split
 
 
 def _check(dataset: MultimodalDataset, name: str, split: Split) -> None:
-    """Raises DataError with the file and row of the first fault."""
+    """Raise DataError with the file and row of the first fault, if there is one."""
     order = np.diff(split.tasks.astype(np.int64))
     if (order < 0).any() or split.tasks[-1] >= len(TASKS):
         row = int(np.flatnonzero(np.append(order < 0, split.tasks[-1] >= len(TASKS)))[0])
-        raise damaged(dataset.directory / f"{name}.tasks.npy", f"row {row}: task {split.tasks[row]} is out of order")
+        raise explain_damage(
+            dataset.directory / f"{name}.tasks.npy", f"row {row}: task {split.tasks[row]} is out of order"
+        )
     known = 0 if split.pixels is None else len(split.pixels)
     for task in TASKS:
-        rows = split.rows(task)
+        rows = split.find_rows(task)
         for start in range(rows.start, rows.stop, CHUNK):
             chunk = slice(start, min(start + CHUNK, rows.stop))
             patches = None if split.patches is None else split.patches[chunk]
-            found = problem(split.ids[chunk], split.groups[chunk], patches, task, dataset.sequences, known)
+            found = find_problem(split.ids[chunk], split.groups[chunk], patches, task, dataset.sequences, known)
             if found:
                 path = dataset.directory / f"{name}.{found.part}.npy"
-                raise damaged(path, f"row {start + found.row}: {found.reason}")
+                raise explain_damage(path, f"row {start + found.row}: {found.reason}")

@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits, read where they lie and never imported, with captions made from their labels."""
+"""Scikit-learn's handwritten digits, read in place and never imported, with captions made from their labels."""
 
 import gzip
 import hashlib
@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gnflow.data.batches import shuffled
+from gnflow.data.batches import shuffle
 from gnflow.data.multimodal.samples import Captioned, Gallery, Images, Pictures, Pixels, draw
-from gnflow.data.sources.corpus import Json, kept
-from gnflow.data.sources.installed import missing
-from gnflow.data.sources.paths import reading
+from gnflow.data.sources.corpus import Json, count_kept
+from gnflow.data.sources.installed import explain_missing
+from gnflow.data.sources.paths import guard_read
 from gnflow.errors import DataError
 from gnflow.spec.multimodal import Digits
 
@@ -51,52 +51,54 @@ class Labelled(NamedTuple):
 
 def open_digits(source: Digits, root: Path, variant: int) -> Pictures:
     """Open the digits of the installed scikit-learn; their spec names this function as its factory."""
-    return Pictures(lambda sha256: identity(), lambda: gallery(source, variant))
+    return Pictures(lambda sha256: identify(), lambda: open_gallery(source, variant))
 
 
-def identity() -> Json:
-    """The content of the images and labels, whatever release of scikit-learn brought them."""
+def identify() -> Json:
+    """Return the digest of images and labels, which is the same for every release of scikit-learn."""
     return {"digits": SHA256}
 
 
-def gallery(source: Digits, variant: int) -> Gallery:
-    """Both splits. Raises EnvironmentProblem without scikit-learn, DataError when its file is damaged."""
-    train, held_out = labelled(source)
+def open_gallery(source: Digits, variant: int) -> Gallery:
+    """Open both splits. Raises EnvironmentProblem without scikit-learn, and DataError if its file is damaged."""
+    train, held_out = read_labelled(source)
     labels = [*train.labels.tolist(), *held_out.labels.tolist()]
-    words = [captions(label, source.captions, variant, number) for number, label in enumerate(labels)]
+    words = [make_captions(label, source.captions, variant, number) for number, label in enumerate(labels)]
     first = len(train.labels)
-    return Gallery(_images(train.images, words[:first], variant), _images(held_out.images, words[first:], variant))
+    return Gallery(
+        _make_images(train.images, words[:first], variant), _make_images(held_out.images, words[first:], variant)
+    )
 
 
-def labelled(source: Digits) -> tuple[Labelled, Labelled]:
-    """To train on and to hold out. Raises as `gallery` does."""
+def read_labelled(source: Digits) -> tuple[Labelled, Labelled]:
+    """Read the images to train on and to hold out. Raises the errors of `open_gallery`."""
     images, labels = _read()
-    first = kept(len(labels), source.held_out_fraction)
+    first = count_kept(len(labels), source.held_out_fraction)
     return Labelled(images[:first], labels[:first]), Labelled(images[first:], labels[first:])
 
 
-def captions(label: int, count: int, variant: int, number: int) -> list[str]:
-    """So many different wordings for an image."""
+def make_captions(label: int, count: int, variant: int, number: int) -> list[str]:
+    """Make `count` captions of different wording for an image."""
     first = draw(len(WORDINGS), "wording", variant, number)
     chosen = [WORDINGS[(first + STEP * place) % len(WORDINGS)] for place in range(count)]
     return [wording.format(name=NAMES[label], figure=label) for wording in chosen]
 
 
-def label_of(caption: str) -> int | None:
-    """The digit that a caption names; None when it names none, or several."""
+def find_label(caption: str) -> int | None:
+    """Find the digit that a caption names; None if it names none or several."""
     words = re.findall(r"[a-z]+|\d", caption.lower())
     found = {NAMES.index(word) if word in NAMES else int(word) for word in words if word in NAMES or word.isdigit()}
     return found.pop() if len(found) == 1 else None
 
 
-def _images(images: Pixels, words: list[list[str]], variant: int) -> Images:
-    """Every image with each of its captions.
+def _make_images(images: Pixels, words: list[list[str]], variant: int) -> Images:
+    """Make a split in which every image comes with each of its captions.
 
-    Shuffled, since samples that share a row see each other, and the file has runs of 0 to 9.
+    The pairs are shuffled, since samples that share a row see each other, and the file has runs of 0 to 9.
     """
     pairs = [(image, caption) for image, captions in enumerate(words) for caption in captions]
     places = np.arange(len(pairs), dtype=np.uint64)
-    order = shuffled(places, np.zeros_like(places), len(pairs), variant, "digits").tolist()
+    order = shuffle(places, np.zeros_like(places), len(pairs), variant, "digits").tolist()
 
     def read() -> Iterator[Captioned]:
         return (Captioned(images[image], caption) for image, caption in (pairs[place] for place in order))
@@ -108,18 +110,18 @@ def _read() -> tuple[Pixels, NDArray[np.int64]]:
     try:
         path = Path(str(distribution("scikit-learn").locate_file(FILE)))
     except PackageNotFoundError:
-        raise missing("scikit-learn", "the source of digits", "images") from None
-    with reading(path):
+        raise explain_missing("scikit-learn", "the source of digits", "images") from None
+    with guard_read(path):
         try:
             content = gzip.decompress(path.read_bytes())
         except (EOFError, gzip.BadGzipFile) as error:
-            raise _damaged(path, str(error)) from None
+            raise _explain_damage(path, str(error)) from None
     if (digest := hashlib.sha256(content).hexdigest()) != SHA256:
-        raise _damaged(path, f"the SHA-256 of its content is {digest[:12]}..., expected {SHA256[:12]}...")
+        raise _explain_damage(path, f"the SHA-256 of its content is {digest[:12]}...; expected {SHA256[:12]}...")
     table = np.array([line.split(",") for line in content.decode().split()], dtype=float).astype(np.int64)
     levels = np.rint(table[:, :-1] * (255 / DARKEST)).astype(np.uint8)
     return levels.reshape(-1, 8, 8, 1), table[:, -1]
 
 
-def _damaged(path: Path, reason: str) -> DataError:
-    return DataError(f"{path}: not the digits: {reason}\nrun: pip install --force-reinstall scikit-learn")
+def _explain_damage(path: Path, reason: str) -> DataError:
+    return DataError(f"{path} does not hold the digits: {reason}\nrun: pip install --force-reinstall scikit-learn")

@@ -1,4 +1,4 @@
-"""What a source of images gives: both splits, an image and a caption at a time, as often as they are asked for."""
+"""The types that a source of images gives: both splits, an image and a caption at a time, any number of times."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -14,14 +14,14 @@ Codes = NDArray[np.int64]
 
 
 class Captioned(NamedTuple):
-    """An image, [height, width, colours], and what is said about it."""
+    """An image, [height, width, colours], and its caption."""
 
     image: Pixels
     caption: str
 
 
 class Images(NamedTuple):
-    """One split. Each function starts from the beginning whenever it is called."""
+    """The images of one split. Each function starts from the beginning whenever it is called."""
 
     samples: int
     read: Callable[[], Iterator[Captioned]]
@@ -37,19 +37,19 @@ class Gallery(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    """What the factory of a source of images returns."""
+    """The result of the factory of a source of images."""
 
     identity: Identity
     gallery: Callable[[], Gallery]
 
 
 class Codec(NamedTuple):
-    """Images [images, height, width, colours] to codes [images, codes], and codes to quantised images."""
+    """A pair of functions: images [images, height, width, colours] to codes [images, codes], and back."""
 
     encode: Callable[[Pixels], Codes]
     decode: Callable[[Codes], Pixels]
 
 
 def draw(below: int, *key: object) -> int:
-    """A whole number from 0 to `below` - 1 that is a function of the key, on every machine and for ever."""
+    """Draw a whole number from 0 to `below` - 1 that is a function of the key alone, the same on every machine."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:16], "big") % below

@@ -13,7 +13,7 @@ from gnflow.groups import Task
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of one task stand together."""
+    """The rows of one split. Those of one task are adjacent."""
 
     ids: NDArray[np.integer]
     groups: NDArray[np.uint8]
@@ -21,14 +21,14 @@ class Split:
     patches: NDArray[np.uint32] | None
     pixels: Pixels | None
 
-    def rows(self, task: Task) -> slice:
-        """Where the rows of a task are."""
+    def find_rows(self, task: Task) -> slice:
+        """Return the slice of the rows of a task."""
         number = TASKS.index(task)
         first, last = np.searchsorted(self.tasks, [number, number + 1])
         return slice(int(first), int(last))
 
     def gather(self, numbers: NDArray[np.int64]) -> torch.Tensor:
-        """These rows as int64 [*numbers, context + 1, channels]: id, group and pixel values of each token."""
+        """Return these rows as int64 [*numbers, context + 1, channels]: id, group and pixel values of each token."""
         ids = np.asarray(self.ids)[numbers]
         values = 0 if self.pixels is None else self.pixels.shape[1]
         found = np.zeros((*ids.shape, 2 + values), dtype=np.int64)

@@ -9,14 +9,14 @@ import numpy as np
 import polars
 
 from gnflow.data.multimodal.samples import Captioned, Gallery, Images, Pictures, Pixels
-from gnflow.data.sources.columns import expression
-from gnflow.data.sources.corpus import Json, kept
-from gnflow.data.sources.faults import sound
+from gnflow.data.sources.columns import find_column
+from gnflow.data.sources.corpus import Json, count_kept
+from gnflow.data.sources.faults import require_sound
 from gnflow.data.sources.installed import require
-from gnflow.data.sources.named import Named, digests, named
-from gnflow.data.sources.paths import matching
-from gnflow.data.sources.patterns import matches
-from gnflow.data.sources.readers import text_of
+from gnflow.data.sources.named import Named, compute_digests, find_files
+from gnflow.data.sources.paths import find_matching
+from gnflow.data.sources.patterns import find_matches
+from gnflow.data.sources.readers import check_text
 from gnflow.errors import DataError
 from gnflow.spec.multimodal import ImageFiles, ImageHub, ImageTable
 
@@ -35,85 +35,91 @@ class Part(NamedTuple):
 
 def open_files(source: ImageFiles, root: Path, variant: int) -> Pictures:
     """Open images in files of the project; their spec names this function as its factory."""
-    return Pictures(lambda sha256: files_identity(source, root, sha256), lambda: files(source, root))
+    return Pictures(lambda sha256: identify_files(source, root, sha256), lambda: open_file_gallery(source, root))
 
 
 def open_hub(source: ImageHub, root: Path, variant: int) -> Pictures:
     """Open images in a dataset of Hugging Face's layout; its spec names this function as its factory."""
-    return Pictures(lambda sha256: hub_identity(source, root, sha256), lambda: hub(source, root))
+    return Pictures(lambda sha256: identify_hub(source, root, sha256), lambda: open_hub_gallery(source, root))
 
 
-def files_identity(source: ImageFiles, root: Path, sha256: Callable[[Path], str]) -> Json:
-    """Path and content of every file."""
-    digest = digests(named(source.paths, source.held_out, root), root, sha256)
-    every = matching([*source.paths, *source.held_out], root, "data.source.paths")
+def identify_files(source: ImageFiles, root: Path, sha256: Callable[[Path], str]) -> Json:
+    """Return path and digest of every file."""
+    digest = compute_digests(find_files(source.paths, source.held_out, root), root, sha256)
+    every = find_matching([*source.paths, *source.held_out], root, "data.source.paths")
     return [{"path": path.relative_to(root).as_posix(), "sha256": digest[path]} for path in every]
 
 
-def hub_identity(source: ImageHub, root: Path, sha256: Callable[[Path], str]) -> Json:
-    """Content of a local directory. A name on the hub stands for itself: what was prepared once is what is used."""
+def identify_hub(source: ImageHub, root: Path, sha256: Callable[[Path], str]) -> Json:
+    """Return the digests of a local directory; None for a name on the hub, since its data is prepared only once."""
     directory = root / source.path
     if not directory.is_dir():
         return None
     if source.held_out_fraction is None:
-        digests(Named(*(_local(source, split, directory) for split in _splits(source))), root, sha256)
-    return {path.relative_to(directory).as_posix(): sha256(path) for path in matches(ANYWHERE, directory)}
+        compute_digests(Named(*(_find_local(source, split, directory) for split in _list_splits(source))), root, sha256)
+    return {path.relative_to(directory).as_posix(): sha256(path) for path in find_matches(ANYWHERE, directory)}
 
 
-def files(source: ImageFiles, root: Path) -> Gallery:
-    """The rows of the files, in order; what is held out is never trained on. Raises DataError."""
-    train, held_out = ([_whole(path) for path in part] for part in named(source.paths, source.held_out, root))
-    return _gallery(source, train, held_out) if held_out else _cut(source, train, source.held_out_fraction)
+def open_file_gallery(source: ImageFiles, root: Path) -> Gallery:
+    """Open the rows of the files, in order. Held-out rows are never trained on. Raises DataError."""
+    train, held_out = (
+        [_measure_file(path) for path in part] for part in find_files(source.paths, source.held_out, root)
+    )
+    return _make_gallery(source, train, held_out) if held_out else _hold_out(source, train, source.held_out_fraction)
 
 
-def hub(source: ImageHub, root: Path) -> Gallery:
-    """The rows of both splits. Raises DataError."""
-    train, *held_out = ([_whole(file) for file in _split(source, split, root)] for split in _splits(source))
+def open_hub_gallery(source: ImageHub, root: Path) -> Gallery:
+    """Open the rows of both splits. Raises DataError."""
+    train, *held_out = (
+        [_measure_file(file) for file in _find_split(source, split, root)] for split in _list_splits(source)
+    )
     if source.held_out_fraction is not None:
-        return _cut(source, train, source.held_out_fraction)
-    return _gallery(source, train, *held_out)
+        return _hold_out(source, train, source.held_out_fraction)
+    return _make_gallery(source, train, *held_out)
 
 
-def _splits(source: ImageHub) -> list[str]:
+def _list_splits(source: ImageHub) -> list[str]:
     return [source.split] if source.held_out_fraction is not None else [source.split, source.held_out]
 
 
-def _split(source: ImageHub, split: str, root: Path) -> Sequence[Path | str]:
+def _find_split(source: ImageHub, split: str, root: Path) -> Sequence[Path | str]:
     directory = root / source.path
-    return _local(source, split, directory) if directory.is_dir() else [f"{HUB}/{source.path}/**/{split}-*.parquet"]
+    return (
+        _find_local(source, split, directory) if directory.is_dir() else [f"{HUB}/{source.path}/**/{split}-*.parquet"]
+    )
 
 
-def _local(source: ImageHub, split: str, directory: Path) -> list[Path]:
+def _find_local(source: ImageHub, split: str, directory: Path) -> list[Path]:
     found = [
         path
-        for path in matches(ANYWHERE, directory)
+        for path in find_matches(ANYWHERE, directory)
         if split in (path.stem, path.parent.name) or path.stem.startswith(f"{split}-")
     ]
     if not found:
         part = f"; to hold out the last part of `{source.split}`, write `held_out_fraction: 0.05` in data.source"
         raise DataError(
-            f"data.source: no Parquet file of the split `{split}` under {directory}\n"
+            f"data.source: there is no Parquet file of the split `{split}` under {directory}\n"
             f"expected {split}.parquet, {split}-*.parquet or {split}/*.parquet{part * (split == source.held_out)}"
         )
     return found
 
 
-def _cut(source: ImageTable, parts: list[Part], fraction: float) -> Gallery:
+def _hold_out(source: ImageTable, parts: list[Part], fraction: float) -> Gallery:
     """Hold out the last rows."""
     rows = sum(part.rows for part in parts)
-    first = kept(rows, fraction)
-    return _gallery(source, _between(parts, 0, first), _between(parts, first, rows))
+    first = count_kept(rows, fraction)
+    return _make_gallery(source, _select_rows(parts, 0, first), _select_rows(parts, first, rows))
 
 
-def _whole(file: Path | str) -> Part:
+def _measure_file(file: Path | str) -> Part:
     try:
         return Part(file, 0, polars.scan_parquet(file).select(polars.len()).collect().item())
     except (polars.exceptions.PolarsError, OSError) as error:
-        raise _unreadable(file, error) from None
+        raise _explain_unreadable(file, error) from None
 
 
-def _between(parts: Sequence[Part], first: int, last: int) -> list[Part]:
-    """Rows `first` to `last` - 1 of all parts together."""
+def _select_rows(parts: Sequence[Part], first: int, last: int) -> list[Part]:
+    """Select rows `first` to `last` - 1 of all parts together."""
     chosen, start = [], 0
     for file, begin, count in parts:
         low, high = max(first - start, 0), min(last - start, count)
@@ -123,41 +129,45 @@ def _between(parts: Sequence[Part], first: int, last: int) -> list[Part]:
     return chosen
 
 
-def _gallery(source: ImageTable, train: list[Part], held_out: list[Part]) -> Gallery:
-    return Gallery(_images(source, train, "training"), _images(source, held_out, "held-out"))
+def _make_gallery(source: ImageTable, train: list[Part], held_out: list[Part]) -> Gallery:
+    return Gallery(_make_images(source, train, "training"), _make_images(source, held_out, "held-out"))
 
 
-def _images(source: ImageTable, parts: list[Part], split: str) -> Images:
+def _make_images(source: ImageTable, parts: list[Part], split: str) -> Images:
     def read() -> Iterator[Captioned]:
-        return sound(_captioned(source, parts), lambda: _captioned(source, parts))
+        return require_sound(_read_captioned(source, parts), lambda: _read_captioned(source, parts))
 
-    def captions() -> Iterator[str]:
-        return sound(_captions(source, parts), lambda: _captions(source, parts))
+    def read_captions() -> Iterator[str]:
+        return require_sound(_read_captions(source, parts), lambda: _read_captions(source, parts))
 
     samples = sum(part.rows for part in parts)
     if not samples:
         raise DataError(f"there is no row in the {split} part of data.source\ngive more files, or hold out fewer rows")
-    return Images(samples, read, captions)
+    return Images(samples, read, read_captions)
 
 
-def _captioned(source: ImageTable, parts: list[Part]) -> Iterator[Captioned | DataError]:
+def _read_captioned(source: ImageTable, parts: list[Part]) -> Iterator[Captioned | DataError]:
     require("PIL", "reading images", "images", "pillow")
-    for place, text, content in _rows(source, parts, with_images=True):
-        image = text if isinstance(text, DataError) else _decoded(content, source, place)
+    for place, text, content in _read_rows(source, parts, with_images=True):
+        image = text if isinstance(text, DataError) else _decode(content, source, place)
         yield image if isinstance(image, DataError) else Captioned(image, str(text))
 
 
-def _captions(source: ImageTable, parts: list[Part]) -> Iterator[str | DataError]:
-    return (text for _, text, _ in _rows(source, parts, with_images=False))
+def _read_captions(source: ImageTable, parts: list[Part]) -> Iterator[str | DataError]:
+    return (text for _, text, _ in _read_rows(source, parts, with_images=False))
 
 
-def _rows(source: ImageTable, parts: list[Part], with_images: bool) -> Iterator[tuple[str, str | DataError, object]]:
-    """File and row in words, caption, and bytes of the image."""
+def _read_rows(
+    source: ImageTable, parts: list[Part], with_images: bool
+) -> Iterator[tuple[str, str | DataError, object]]:
+    """Read for each row its place in words, its caption, and the bytes of its image."""
     for part in parts:
         number = part.first
         try:
             frame = polars.scan_parquet(part.file)
-            columns = [_text(frame, source, part.file)] + ([_image(frame, source, part.file)] if with_images else [])
+            columns = [_select_text(frame, source, part.file)] + (
+                [_select_image(frame, source, part.file)] if with_images else []
+            )
             for batch in (
                 frame.slice(part.first, part.rows)
                 .select(columns)
@@ -166,20 +176,20 @@ def _rows(source: ImageTable, parts: list[Part], with_images: bool) -> Iterator[
                 for text, *content in batch.iter_rows():
                     number += 1
                     place = f"{part.file}, row {number}"
-                    yield place, text_of(text, place, source.text), content[0] if content else None
+                    yield place, check_text(text, place, source.text), content[0] if content else None
         except (polars.exceptions.PolarsError, OSError) as error:
-            yield str(part.file), _unreadable(part.file, error, number), None
+            yield str(part.file), _explain_unreadable(part.file, error, number), None
         except DataError as error:
             yield str(part.file), error, None
 
 
-def _text(frame: polars.LazyFrame, source: ImageTable, file: Path | str) -> polars.Expr:
-    column, _ = expression(frame.collect_schema(), source.text, str(file))
+def _select_text(frame: polars.LazyFrame, source: ImageTable, file: Path | str) -> polars.Expr:
+    column, _ = find_column(frame.collect_schema(), source.text, str(file))
     return column.alias("text")
 
 
-def _image(frame: polars.LazyFrame, source: ImageTable, file: Path | str) -> polars.Expr:
-    column, kind = expression(frame.collect_schema(), source.image, str(file))
+def _select_image(frame: polars.LazyFrame, source: ImageTable, file: Path | str) -> polars.Expr:
+    column, kind = find_column(frame.collect_schema(), source.image, str(file))
     if (
         isinstance(kind, polars.Struct)
         and {field.name: field.dtype for field in kind.fields}.get("bytes") == polars.Binary
@@ -192,7 +202,7 @@ def _image(frame: polars.LazyFrame, source: ImageTable, file: Path | str) -> pol
     return column.alias("image")
 
 
-def _decoded(content: object, source: ImageTable, place: str) -> Pixels | DataError:
+def _decode(content: object, source: ImageTable, place: str) -> Pixels | DataError:
     from PIL import Image, ImageOps
 
     height, width, colours = source.shape
@@ -202,12 +212,12 @@ def _decoded(content: object, source: ImageTable, place: str) -> Pixels | DataEr
         with Image.open(BytesIO(content), formats=("PNG", "JPEG")) as file:
             plain = file.convert("RGB" if colours == 3 else "L")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return DataError(f"{place}: `{source.image}` is not a whole PNG or JPEG: {error}\nremove or repair the row")
+        return DataError(f"{place}: `{source.image}` is not a complete PNG or JPEG: {error}\nremove or repair the row")
     fitted = ImageOps.fit(plain, (width, height), Image.Resampling.BICUBIC)
     return np.asarray(fitted, dtype=np.uint8).reshape(height, width, colours)
 
 
-def _unreadable(file: Path | str, error: Exception, row: int = 0) -> DataError:
+def _explain_unreadable(file: Path | str, error: Exception, row: int = 0) -> DataError:
     if isinstance(file, str):
-        return DataError(f"{file} cannot be read: {error}\nis the name right, is there such a split, and a connection?")
-    return DataError(f"{file}: not a whole Parquet file (after row {row}): {error}\ncopy or download it again")
+        return DataError(f"{file} cannot be read: {error}\ncheck the name, the split and the connection")
+    return DataError(f"{file} is not a complete Parquet file (after row {row}): {error}\ncopy or download it again")

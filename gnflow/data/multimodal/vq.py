@@ -15,22 +15,22 @@ from gnflow.errors import DataError
 CHUNK = 1 << 14
 
 
-def patches(images: Pixels, side: int) -> Pixels:
-    """[images, height, width, colours] -> [images, patches, values], row by row."""
+def cut_patches(images: Pixels, side: int) -> Pixels:
+    """Cut images [images, height, width, colours] into patches [images, patches, values], row by row."""
     count, height, width, colours = images.shape
     cut = images.reshape(count, height // side, side, width // side, side, colours).swapaxes(2, 3)
     return cut.reshape(count, -1, side * side * colours)
 
 
-def assembled(cut: Pixels, shape: tuple[int, int, int], side: int) -> Pixels:
-    """The inverse of `patches`, for images of this height, width and colours."""
+def assemble(cut: Pixels, shape: tuple[int, int, int], side: int) -> Pixels:
+    """Assemble patches into images of this height, width and colours: the inverse of `cut_patches`."""
     height, width, colours = shape
     grid = cut.reshape(len(cut), height // side, width // side, side, side, colours)
     return grid.swapaxes(2, 3).reshape(len(cut), height, width, colours)
 
 
 def fit(cut: Pixels, size: int, iterations: int, seed: int) -> Pixels:
-    """The codebook, [size, values], of the patches [patches, values].
+    """Fit the codebook, [size, values], to the patches [patches, values].
 
     Raises DataError when there are fewer distinct patches than codes.
     """
@@ -41,39 +41,39 @@ def fit(cut: Pixels, size: int, iterations: int, seed: int) -> Pixels:
             "lower it, or give more images"
         )
     points, weights = distinct.astype(float), counts.astype(float)
-    centres = _first_centres(points, weights, size, seed)
-    codes = nearest(points, centres)
+    centres = _draw_centres(points, weights, size, seed)
+    codes = find_nearest(points, centres)
     for _ in range(iterations):
-        centres = _means(points, weights, codes, centres)
-        moved = nearest(points, centres)
+        centres = _compute_means(points, weights, codes, centres)
+        moved = find_nearest(points, centres)
         if np.array_equal(moved, codes):
             break
         codes = moved
     return centres.astype(np.uint8)
 
 
-def nearest(points: NDArray[np.float64], centres: NDArray[np.float64]) -> Codes:
-    """The centre nearest to each point; the first of several."""
+def find_nearest(points: NDArray[np.float64], centres: NDArray[np.float64]) -> Codes:
+    """Find the centre nearest to each point; the first of several."""
     lengths = (centres**2).sum(axis=1)
     chunks = [points[start : start + CHUNK] for start in range(0, len(points), CHUNK)]
     return np.concatenate([(lengths - 2 * chunk @ centres.T).argmin(axis=1) for chunk in chunks])
 
 
 def encode(images: Pixels, codebook: Pixels, side: int) -> Codes:
-    """[images, height, width, colours] -> codes, [images, patches]."""
-    cut = patches(images, side)
-    return nearest(cut.reshape(-1, cut.shape[-1]).astype(float), codebook.astype(float)).reshape(cut.shape[:2])
+    """Encode images [images, height, width, colours] as codes [images, patches]."""
+    cut = cut_patches(images, side)
+    return find_nearest(cut.reshape(-1, cut.shape[-1]).astype(float), codebook.astype(float)).reshape(cut.shape[:2])
 
 
 def decode(codes: Codes, codebook: Pixels, shape: tuple[int, int, int], side: int) -> Pixels:
-    """The quantised images, [images, height, width, colours]."""
-    return assembled(codebook[codes], shape, side)
+    """Decode codes to quantised images, [images, height, width, colours]."""
+    return assemble(codebook[codes], shape, side)
 
 
-def _first_centres(
+def _draw_centres(
     points: NDArray[np.float64], weights: NDArray[np.float64], size: int, seed: int
 ) -> NDArray[np.float64]:
-    """Each centre is a point, drawn with probability as its squared distance from those before it."""
+    """Draw each centre from the points, with probability proportional to its squared distance from those before it."""
     chosen: list[int] = []
     mass = weights
     distances = np.full(len(points), np.inf)
@@ -85,7 +85,7 @@ def _first_centres(
     return points[chosen]
 
 
-def _means(
+def _compute_means(
     points: NDArray[np.float64], weights: NDArray[np.float64], codes: Codes, centres: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     sizes = np.bincount(codes, weights, len(centres))[:, None]

@@ -1,4 +1,4 @@
-"""Images and captions to shards: rows of ids, the group of each, the task of each row, and patches of pixels.
+"""Write images and captions as shards: rows of ids, the group of each, the task of each row, and patches of pixels.
 
 <split>.ids.npy      [rows, context + 1]   sequences, packed whole
 <split>.groups.npy   [rows, context + 1]   which loss a token bears as a target (gnflow.groups), 0 for none
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gnflow.data import shards
 from gnflow.data.multimodal import vq
-from gnflow.data.multimodal.packing import Sequence, packed, plain
+from gnflow.data.multimodal.packing import Sequence, make_plain, pack
 from gnflow.data.multimodal.samples import Codec, Gallery, Images, draw
 from gnflow.data.multimodal.sequences import Sequences
 from gnflow.data.tokenizers import Ids, Tokenizer
@@ -36,7 +36,7 @@ Columns = dict[str, NDArray[np.integer]]
 
 
 class Forms(NamedTuple):
-    """What turns a sample into a sequence."""
+    """The spec, tokenizer and codec that turn a sample into a sequence."""
 
     data: Multimodal
     sequences: Sequences
@@ -45,7 +45,7 @@ class Forms(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What a split holds."""
+    """The numbers of samples, tokens and rows in a split."""
 
     samples: int
     tokens: int
@@ -59,18 +59,18 @@ def write(directory: Path, name: str, images: Images, texts: Texts, forms: Forms
         _write_pixels(directory / f"{name}.pixels.npy", images, forms.data)
     length, pad = forms.data.context + 1, forms.sequences.marks["PAD"]
     tokens, rows = 0, dict.fromkeys(TASKS, 0)
-    with _growing(directory, name, forms.data) as append:
+    with _grow(directory, name, forms.data) as append:
         for number, task in enumerate(TASKS):
             if task == "text":
-                samples = _text_sequences(texts, forms)
+                samples = _make_text_sequences(texts, forms)
             else:
-                samples = _image_sequences(task, images, forms, name == "train")
-            for batch in _batches(packed(samples, length, pad)):
+                samples = _make_image_sequences(task, images, forms, name == "train")
+            for batch in _batch(pack(samples, length, pad)):
                 ids = np.stack([row.ids for row in batch])
                 append(
                     {
                         "ids": ids,
-                        "groups": forms.sequences.groups(ids, task),
+                        "groups": forms.sequences.find_groups(ids, task),
                         "tasks": np.full(len(batch), number),
                         "patches": np.stack([row.patches for row in batch]),
                     }
@@ -81,11 +81,11 @@ def write(directory: Path, name: str, images: Images, texts: Texts, forms: Forms
 
 
 @contextmanager
-def _growing(directory: Path, name: str, data: Multimodal) -> Iterator[Callable[[Columns], None]]:
-    """The files of a split, to which rows are appended."""
+def _grow(directory: Path, name: str, data: Multimodal) -> Iterator[Callable[[Columns], None]]:
+    """Open the files of a split, to which rows are appended."""
     row = (data.context + 1,)
     shapes: dict[str, tuple[str, tuple[int, ...]]] = {
-        "ids": (shards.narrowest(data.vocabulary), row),
+        "ids": (shards.choose_dtype(data.vocabulary), row),
         "groups": ("|u1", row),
         "tasks": ("|u1", ()),
     }
@@ -93,7 +93,7 @@ def _growing(directory: Path, name: str, data: Multimodal) -> Iterator[Callable[
         shapes["patches"] = ("<u4", row)
     with ExitStack() as stack:
         appends = {
-            part: stack.enter_context(shards.growing(directory / f"{name}.{part}.npy", *shape))
+            part: stack.enter_context(shards.grow(directory / f"{name}.{part}.npy", *shape))
             for part, shape in shapes.items()
         }
 
@@ -105,16 +105,16 @@ def _growing(directory: Path, name: str, data: Multimodal) -> Iterator[Callable[
 
 
 def _write_pixels(path: Path, images: Images, data: Multimodal) -> None:
-    with shards.growing(path, "|u1", (data.patch_values,)) as append:
-        for samples in _batches(images.read()):
-            cut = vq.patches(np.stack([sample.image for sample in samples]), data.patch_side)
+    with shards.grow(path, "|u1", (data.patch_values,)) as append:
+        for samples in _batch(images.read()):
+            cut = vq.cut_patches(np.stack([sample.image for sample in samples]), data.patch_side)
             append(cut.reshape(-1, cut.shape[-1]))
 
 
 def require_context(gallery: Gallery, forms: Forms) -> None:
-    """Raises DataError when the longest sample is longer than a row."""
-    longest = max(len(words) for split in gallery for words in _encoded(split.captions(), forms.tokenizer))
-    image = max(len(forms.sequences.template(task)) for task in ("understanding", "generation"))
+    """Raise DataError if the longest sample is longer than a row."""
+    longest = max(len(words) for split in gallery for words in _encode(split.captions(), forms.tokenizer))
+    image = max(len(forms.sequences.make_template(task)) for task in ("understanding", "generation"))
     if longest + image + 2 > forms.data.context + 1:
         raise DataError(
             f"data.context is {forms.data.context}, but the longest sample, an image of {image} tokens with a caption "
@@ -123,45 +123,47 @@ def require_context(gallery: Gallery, forms: Forms) -> None:
         )
 
 
-def _text_sequences(texts: Texts, forms: Forms) -> Iterator[Sequence]:
+def _make_text_sequences(texts: Texts, forms: Forms) -> Iterator[Sequence]:
     room = forms.data.context - 1
-    for words in _encoded(texts(), forms.tokenizer):
+    for words in _encode(texts(), forms.tokenizer):
         for start in range(0, len(words), room):
-            yield plain(forms.sequences.text(words[start : start + room]))
+            yield make_plain(forms.sequences.make_text(words[start : start + room]))
 
 
-def _image_sequences(task: Task, images: Images, forms: Forms, training: bool) -> Iterator[Sequence]:
+def _make_image_sequences(task: Task, images: Images, forms: Forms, training: bool) -> Iterator[Sequence]:
     numbers = count()
-    for batch in _batches(images.read()):
+    for batch in _batch(images.read()):
         codes = forms.codec.encode(np.stack([sample.image for sample in batch]))
         captions = forms.tokenizer.encode([sample.caption for sample in batch])
         for words, image, number in zip(captions, codes, numbers, strict=False):
             if task == "understanding":
-                yield _reading(forms.sequences.understanding(words, image), number, forms)
+                yield _make_reading(forms.sequences.make_understanding(words, image), number, forms)
             else:
-                dropped = training and _drops(forms.data, number)
-                yield plain(forms.sequences.generation(forms.sequences.dropped(words) if dropped else words, image))
+                dropped = training and _is_dropped(forms.data, number)
+                yield make_plain(
+                    forms.sequences.make_generation(forms.sequences.drop_prompt(words) if dropped else words, image)
+                )
 
 
-def _reading(ids: Ids, image: int, forms: Forms) -> Sequence:
+def _make_reading(ids: Ids, image: int, forms: Forms) -> Sequence:
     if forms.data.style == "emu3":
-        return plain(ids)
+        return make_plain(ids)
     size = forms.data.understanding_tokens
     patches = np.zeros_like(ids)
     patches[ids == forms.sequences.marks["PLACEHOLDER"]] = 1 + image * size + np.arange(size)
     return Sequence(ids, patches)
 
 
-def _drops(data: Multimodal, number: int) -> bool:
+def _is_dropped(data: Multimodal, number: int) -> bool:
     return draw(ONE, "drop", data.variant, number) < data.prompt_drop * ONE
 
 
-def _encoded(captions: Iterable[str], tokenizer: Tokenizer) -> Iterator[Ids]:
-    for batch in _batches(captions):
+def _encode(captions: Iterable[str], tokenizer: Tokenizer) -> Iterator[Ids]:
+    for batch in _batch(captions):
         yield from tokenizer.encode(batch)
 
 
-def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+def _batch(items: Iterable[Item]) -> Iterator[list[Item]]:
     rest = iter(items)
     while batch := list(islice(rest, BATCH)):
         yield batch

@@ -1,4 +1,4 @@
-"""Columns by name; a dot leads into a mapping, as in `meta.body`. A column that has the dot in its name comes first."""
+"""Find columns by name. A dot leads into a mapping, as in `meta.body`, unless a column has the dot in its own name."""
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -8,19 +8,19 @@ import polars
 from gnflow.errors import DataError
 
 
-def field(row: Mapping[str, object], column: str, place: str) -> object:
-    """What a row has under `column`. Raises DataError that names the columns there are."""
+def find_field(row: Mapping[str, object], column: str, place: str) -> object:
+    """Find the value of a row under `column`. Raises DataError that names the existing columns."""
     if column in row:
         return row[column]
     first, dot, rest = column.partition(".")
     inner = row.get(first)
-    if dot and isinstance(inner, Mapping) and rest in _names(inner):
-        return field(inner, rest, place)
-    raise missing(column, list(_names(row)), place)
+    if dot and isinstance(inner, Mapping) and rest in _list_names(inner):
+        return find_field(inner, rest, place)
+    raise explain_missing(column, list(_list_names(row)), place)
 
 
-def expression(schema: polars.Schema, column: str, place: str) -> tuple[polars.Expr, polars.DataType]:
-    """A column of a table and its type. Raises DataError that names the columns there are."""
+def find_column(schema: polars.Schema, column: str, place: str) -> tuple[polars.Expr, polars.DataType]:
+    """Find a column of a table and its type. Raises DataError that names the existing columns."""
     if column in schema:
         return polars.col(column), schema[column]
     first, *steps = column.split(".")
@@ -30,37 +30,37 @@ def expression(schema: polars.Schema, column: str, place: str) -> tuple[polars.E
             inner = {part.name: part.dtype for part in kind.fields} if isinstance(kind, polars.Struct) else {}
             if step not in inner:
                 break
-            expr, kind = expr.struct.field(step), _made(inner[step])
+            expr, kind = expr.struct.field(step), _instantiate(inner[step])
         else:
             return expr, kind
-    raise missing(column, list(_columns(dict(schema))), place)
+    raise explain_missing(column, list(_list_columns(dict(schema))), place)
 
 
-def missing(column: str, columns: list[str], place: str) -> DataError:
-    """An error that names the columns there are."""
+def explain_missing(column: str, columns: list[str], place: str) -> DataError:
+    """Make the error for a missing column, which names the existing ones."""
     inside = [name for name in columns if name.rpartition(".")[2] == column]
     near = inside or get_close_matches(column, columns, n=1)
     hint = f"did you mean `{near[0]}`?" if near else "name one of them in data.source.column"
-    return DataError(f"{place}: no column `{column}`; it has {', '.join(columns) or 'none'}\n{hint}")
+    return DataError(f"{place} has no column `{column}`; it has {', '.join(columns) or 'no columns'}\n{hint}")
 
 
-def _names(row: Mapping[str, object]) -> Iterator[str]:
+def _list_names(row: Mapping[str, object]) -> Iterator[str]:
     for name, value in row.items():
         yield name
         if isinstance(value, Mapping):
-            yield from (f"{name}.{inner}" for inner in _names(value))
+            yield from (f"{name}.{inner}" for inner in _list_names(value))
 
 
-def _columns(fields: Mapping[str, object]) -> Iterator[str]:
+def _list_columns(fields: Mapping[str, object]) -> Iterator[str]:
     for name, kind in fields.items():
         yield name
         if isinstance(kind, polars.Struct):
             inner = {part.name: part.dtype for part in kind.fields}
-            yield from (f"{name}.{below}" for below in _columns(inner))
+            yield from (f"{name}.{below}" for below in _list_columns(inner))
 
 
-def _made(kind: object) -> polars.DataType:
-    """A type as an object: a struct may name the class alone."""
+def _instantiate(kind: object) -> polars.DataType:
+    """Return a type as an object, since a struct may name its class alone."""
     made = kind() if isinstance(kind, type) else kind
     assert isinstance(made, polars.DataType)
     return made

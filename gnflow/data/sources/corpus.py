@@ -1,4 +1,4 @@
-"""What a source gives: the documents of both splits, as often as they are asked for."""
+"""The types that a source of text gives: the documents of both splits, any number of times."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -26,13 +26,13 @@ class Corpus(NamedTuple):
     held_out: Pieces
 
 
-def whole(texts: Iterable[str | DataError]) -> Iterator[Piece | DataError]:
-    """Each text as one document in one piece; empty ones are left out, and what is wrong stays in its place."""
+def wrap_texts(texts: Iterable[str | DataError]) -> Iterator[Piece | DataError]:
+    """Make each text one document in one piece. Empty texts are left out, and errors stay in their places."""
     return (text if isinstance(text, DataError) else Piece(text, True) for text in texts if text)
 
 
-def joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Each document in one piece."""
+def join_pieces(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Join the pieces of each document."""
     parts: list[str] = []
     for piece in pieces:
         parts.append(piece.text)
@@ -41,7 +41,7 @@ def joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
             parts = []
 
 
-def kept(count: int, fraction: float) -> int:
+def count_kept(count: int, fraction: float) -> int:
     """Return how many of so many are trained on if the last `fraction`, but at least one, is held out."""
     return count - max(1, round(count * fraction))
 
@@ -53,13 +53,13 @@ def split(read: Pieces, fraction: float) -> Corpus:
         documents += piece.ends
         characters += len(piece.text)
     if documents > 1:
-        first = max(1, kept(documents, fraction))
-        return Corpus(lambda: _first(read(), first), lambda: _after(read(), first))
-    cut = kept(characters, fraction)
-    return Corpus(lambda: _head(read(), cut), lambda: _tail(read(), cut))
+        first = max(1, count_kept(documents, fraction))
+        return Corpus(lambda: _take_first(read(), first), lambda: _skip_first(read(), first))
+    cut = count_kept(characters, fraction)
+    return Corpus(lambda: _take_head(read(), cut), lambda: _skip_head(read(), cut))
 
 
-def _first(pieces: Iterable[Piece], documents: int) -> Iterator[Piece]:
+def _take_first(pieces: Iterable[Piece], documents: int) -> Iterator[Piece]:
     for piece in pieces:
         yield piece
         documents -= piece.ends
@@ -67,7 +67,7 @@ def _first(pieces: Iterable[Piece], documents: int) -> Iterator[Piece]:
             return
 
 
-def _after(pieces: Iterable[Piece], documents: int) -> Iterator[Piece]:
+def _skip_first(pieces: Iterable[Piece], documents: int) -> Iterator[Piece]:
     for piece in pieces:
         if documents:
             documents -= piece.ends
@@ -75,7 +75,7 @@ def _after(pieces: Iterable[Piece], documents: int) -> Iterator[Piece]:
             yield piece
 
 
-def _head(pieces: Iterable[Piece], characters: int) -> Iterator[Piece]:
+def _take_head(pieces: Iterable[Piece], characters: int) -> Iterator[Piece]:
     for piece in pieces:
         if characters <= len(piece.text):
             yield Piece(piece.text[:characters], True)
@@ -84,7 +84,7 @@ def _head(pieces: Iterable[Piece], characters: int) -> Iterator[Piece]:
         yield piece
 
 
-def _tail(pieces: Iterable[Piece], characters: int) -> Iterator[Piece]:
+def _skip_head(pieces: Iterable[Piece], characters: int) -> Iterator[Piece]:
     for piece in pieces:
         if characters < len(piece.text):
             yield Piece(piece.text[characters:], piece.ends)

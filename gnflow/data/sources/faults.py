@@ -1,4 +1,4 @@
-"""Everything that is wrong with a corpus, told at once: a reader yields a DataError in place of what it cannot read."""
+"""Report all faults of a corpus in one error. A reader yields a DataError in place of each item that it cannot read."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -10,19 +10,19 @@ NAMED = 10
 Item = TypeVar("Item")
 
 
-def sound(
+def require_sound(
     items: Iterable[Item | DataError], everything: Callable[[], Iterable[object]] | None = None, files: int = 0
 ) -> Iterator[Item]:
-    """The items until a DataError is among them; then all those in `everything`, so many files, are raised as one."""
+    """Yield items up to the first DataError; then raise all errors in `everything`, of so many files, as one."""
     for item in items:
         if isinstance(item, DataError):
             found = everything() if everything else [item]
-            raise together((fault for fault in found if isinstance(fault, DataError)), files) from None
+            raise combine((fault for fault in found if isinstance(fault, DataError)), files) from None
         yield item
 
 
-def together(problems: Iterable[DataError], files: int = 0) -> DataError:
-    """One error for all: their number, the first lines of the first ten, and each advice once."""
+def combine(problems: Iterable[DataError], files: int = 0) -> DataError:
+    """Combine errors into one: their number, the first lines of the first ten, and each advice once."""
     remaining = iter(problems)
     named = list(islice(remaining, NAMED))
     if len(named) == 1:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gnflow.data.sources.corpus import Corpus, Piece, split
-from gnflow.data.sources.faults import sound, together
-from gnflow.data.sources.paths import matching, reading
+from gnflow.data.sources.faults import combine, require_sound
+from gnflow.data.sources.paths import find_matching, guard_read
 from gnflow.errors import DataError
 
 
@@ -17,38 +17,38 @@ class Named(NamedTuple):
     held_out: list[Path]
 
 
-def named(paths: Sequence[str], held_out: Sequence[str], root: Path) -> Named:
-    """The files that a spec names; a held-out file is never trained on, though a pattern of `paths` names it too."""
-    kept = dict.fromkeys(matching(held_out, root, "data.source.held_out"))
-    train = [path for path in matching(paths, root, "data.source.paths") if path not in kept]
+def find_files(paths: Sequence[str], held_out: Sequence[str], root: Path) -> Named:
+    """Find the files that a spec names. A held-out file is never trained on, even if `paths` names it too."""
+    kept = dict.fromkeys(find_matching(held_out, root, "data.source.held_out"))
+    train = [path for path in find_matching(paths, root, "data.source.paths") if path not in kept]
     if not train:
         raise DataError("data.source.paths: every file is held out\nname fewer files in data.source.held_out")
     return Named(train, list(kept))
 
 
-def corpus_of(files: Named, read: Callable[[list[Path]], Iterator[Piece | DataError]], fraction: float) -> Corpus:
+def make_corpus(files: Named, read: Callable[[list[Path]], Iterator[Piece | DataError]], fraction: float) -> Corpus:
     """Make the corpus of these files. Without held-out files, the last `fraction` of the documents is held out."""
     everything = [*files.train, *files.held_out]
 
-    def documents(part: list[Path]) -> Iterator[Piece]:
-        return sound(read(part), lambda: read(everything), len(everything))
+    def read_documents(part: list[Path]) -> Iterator[Piece]:
+        return require_sound(read(part), lambda: read(everything), len(everything))
 
     if not files.held_out:
-        return split(lambda: documents(files.train), fraction)
-    return Corpus(lambda: documents(files.train), lambda: documents(files.held_out))
+        return split(lambda: read_documents(files.train), fraction)
+    return Corpus(lambda: read_documents(files.train), lambda: read_documents(files.held_out))
 
 
-def digests(files: Named, root: Path, sha256: Callable[[Path], str]) -> dict[Path, str]:
-    """The digest of every file. Raises DataError when a training file has the content of a held-out one."""
+def compute_digests(files: Named, root: Path, sha256: Callable[[Path], str]) -> dict[Path, str]:
+    """Compute the digest of every file. Raises DataError if a training file has the content of a held-out one."""
     found = {path: sha256(path) for part in files for path in part}
     held_out = {found[path]: path for path in files.held_out if _has_content(path)}
     twins = {path: held_out[found[path]] for path in files.train if found[path] in held_out}
     if twins:
-        raise together(_twin(path, held_out, root) for path, held_out in twins.items())
+        raise combine(_explain_twin(path, held_out, root) for path, held_out in twins.items())
     return found
 
 
-def _twin(path: Path, held_out: Path, root: Path) -> DataError:
+def _explain_twin(path: Path, held_out: Path, root: Path) -> DataError:
     train, judged = (
         file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file) for file in (path, held_out)
     )
@@ -59,5 +59,5 @@ def _twin(path: Path, held_out: Path, root: Path) -> DataError:
 
 
 def _has_content(path: Path) -> bool:
-    with reading(path):
+    with guard_read(path):
         return path.stat().st_size > 0

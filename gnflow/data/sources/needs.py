@@ -1,4 +1,4 @@
-"""What the sources that come with gnflow need to be here: looked for by `gnflow check`, with nothing of it read.
+"""Look for the files and packages that gnflow's sources need. `gnflow check` calls this and reads no data.
 
 Each function raises DataError or EnvironmentProblem, as a run would.
 """
@@ -7,53 +7,53 @@ from pathlib import Path
 
 from gnflow.data.sources import installed, shakespeare
 from gnflow.data.sources import package as distributions
-from gnflow.data.sources.named import named
-from gnflow.data.sources.paths import existing
+from gnflow.data.sources.named import find_files
+from gnflow.data.sources.paths import find_existing
 from gnflow.spec.data import Files, HuggingFace, Package, Shakespeare, Tokens
 from gnflow.spec.multimodal import Digits, ImageFiles, ImageHub
 from gnflow.workspace import Workspace
 
 
-def plays(source: Shakespeare, root: Path) -> None:
+def require_plays(source: Shakespeare, root: Path) -> None:
     """Raise EnvironmentProblem unless the wheel with the plays is installed, or the plays have been prepared."""
     if not any(Workspace(root).data.glob(f"{source.label}-*/")):
         shakespeare.require_installed()
 
 
-def files(source: Files, root: Path) -> None:
+def require_files(source: Files, root: Path) -> None:
     """Raise DataError unless the files that the source names are there."""
-    named(source.paths, source.held_out, root)
+    find_files(source.paths, source.held_out, root)
 
 
-def package(source: Package, root: Path) -> None:
+def require_package(source: Package, root: Path) -> None:
     """Raise EnvironmentProblem unless the distribution has its version, and DataError unless its files are there."""
-    named(source.paths, source.held_out, distributions.located(source))
+    find_files(source.paths, source.held_out, distributions.find_distribution(source))
 
 
-def dataset(source: HuggingFace, root: Path) -> None:
+def require_dataset(source: HuggingFace, root: Path) -> None:
     """Raise EnvironmentProblem unless the package that opens the source is installed."""
     installed.require("datasets", "a huggingface source", "hf")
 
 
-def ids(source: Tokens, root: Path) -> None:
+def require_ids(source: Tokens, root: Path) -> None:
     """Raise DataError unless the files of tokens are there."""
-    existing(source.train, root, "data.source.train")
+    find_existing(source.train, root, "data.source.train")
     if source.held_out:
-        existing(source.held_out, root, "data.source.held_out")
+        find_existing(source.held_out, root, "data.source.held_out")
 
 
-def digits(source: Digits, root: Path) -> None:
+def require_digits(source: Digits, root: Path) -> None:
     """Raise EnvironmentProblem unless the package that has the digits is installed."""
     installed.require("sklearn", "the source of digits", "images", "scikit-learn")
 
 
-def image_files(source: ImageFiles, root: Path) -> None:
+def require_image_files(source: ImageFiles, root: Path) -> None:
     """Raise DataError unless the files are there, and EnvironmentProblem unless images can be read."""
-    named(source.paths, source.held_out, root)
-    images(source, root)
+    find_files(source.paths, source.held_out, root)
+    require_images(source, root)
 
 
-def images(source: ImageFiles | ImageHub, root: Path) -> None:
+def require_images(source: ImageFiles | ImageHub, root: Path) -> None:
     """Raise EnvironmentProblem unless the package that reads images is installed."""
     installed.require("PIL", "reading images", "images", "pillow")
 

@@ -1,4 +1,4 @@
-"""What the factory of a source returns: `Opened` for text, `Ready` for token ids.
+"""The results of a source's factory: `Opened` for text, `Ready` for token ids.
 
 A source is a class with its keys and a function, which its `factory` names. The function is called as
 `poems(source, root)`; it should only look at its arguments, and leave files alone until what it returns is called:
@@ -26,8 +26,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from gnflow.data.sources.corpus import Corpus, Json, split, whole
-from gnflow.data.sources.faults import sound
+from gnflow.data.sources.corpus import Corpus, Json, split, wrap_texts
+from gnflow.data.sources.faults import require_sound
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,10 +63,13 @@ class Ready(NamedTuple):
 def from_texts(
     identity: Identity, train: Texts, held_out: Texts | None = None, held_out_fraction: float = 0.05
 ) -> Opened:
-    """A source whose every text is one document.
+    """Make a source in which every text is one document.
 
     Each function gives all its texts whenever it is called. Without `held_out`, the last part of `train` is held out.
     """
     if held_out is None:
-        return Opened(identity, lambda: split(lambda: sound(whole(train())), held_out_fraction))
-    return Opened(identity, lambda: Corpus(lambda: sound(whole(train())), lambda: sound(whole(held_out()))))
+        return Opened(identity, lambda: split(lambda: require_sound(wrap_texts(train())), held_out_fraction))
+    return Opened(
+        identity,
+        lambda: Corpus(lambda: require_sound(wrap_texts(train())), lambda: require_sound(wrap_texts(held_out()))),
+    )

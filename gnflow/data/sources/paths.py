@@ -1,4 +1,4 @@
-"""Names of files in a spec: relative to the project root (the spec lets none lead out of it), and there."""
+"""Find the files that a spec names, relative to the project root. The spec allows no name that leads out of it."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -6,21 +6,21 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
-from gnflow.data.sources.faults import together
-from gnflow.data.sources.patterns import is_pattern, matches
+from gnflow.data.sources.faults import combine
+from gnflow.data.sources.patterns import find_matches, is_pattern
 from gnflow.errors import DataError
 
 
-def existing(name: str, root: Path, key: str) -> Path:
-    """The file that `name` means. Raises DataError when there is none."""
+def find_existing(name: str, root: Path, key: str) -> Path:
+    """Find the file that `name` means. Raises DataError if there is none."""
     path = root / name
     if not path.is_file():
-        raise DataError(f"{key}: there is no file `{name}` under {root}{_suggestion(path, root)}")
+        raise DataError(f"{key}: there is no file `{name}` under {root}{_suggest(path, root)}")
     return path
 
 
-def matching(patterns: Sequence[str], root: Path, key: str) -> list[Path]:
-    """The files that the patterns name, each once, in the order of the patterns and then of their paths.
+def find_matching(patterns: Sequence[str], root: Path, key: str) -> list[Path]:
+    """Find the files that the patterns name, each once, in the order of the patterns and then of their paths.
 
     A name that exists is no pattern. Raises one DataError for all patterns that name nothing.
     """
@@ -28,32 +28,32 @@ def matching(patterns: Sequence[str], root: Path, key: str) -> list[Path]:
     problems: list[DataError] = []
     for pattern in patterns:
         try:
-            found.update(dict.fromkeys(_named(pattern, root, key)))
+            found.update(dict.fromkeys(_find_named(pattern, root, key)))
         except DataError as problem:
             problems.append(problem)
     if problems:
-        raise together(problems)
+        raise combine(problems)
     return list(found)
 
 
-def _named(pattern: str, root: Path, key: str) -> list[Path]:
+def _find_named(pattern: str, root: Path, key: str) -> list[Path]:
     if not is_pattern(pattern) or os.path.lexists(root / pattern):
-        return [existing(pattern, root, key)]
-    if found := matches(pattern, root):
+        return [find_existing(pattern, root, key)]
+    if found := find_matches(pattern, root):
         return found
     raise DataError(f"{key}: no file matches `{pattern}` under {root}")
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def guard_read(path: Path) -> Iterator[None]:
     """Turn the system's refusal to read a file of the user's into a DataError."""
     try:
         yield
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _suggestion(path: Path, root: Path) -> str:
+def _suggest(path: Path, root: Path) -> str:
     if path.is_symlink() and not path.exists():
         return f"\nit is a link to {path.readlink()}, which is not there"
     if path.is_dir():

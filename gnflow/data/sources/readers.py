@@ -1,6 +1,6 @@
-"""Documents of one text, JSONL or Parquet file, in bounded memory.
+"""Read the documents of one text, JSONL or Parquet file, in bounded memory.
 
-What cannot be read is a DataError in the place of a document, so that all of them can be told at once.
+A document that cannot be read is replaced by a DataError, so that all faults can be reported at once.
 """
 
 import json
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import polars
 
-from gnflow.data.sources.columns import expression, field
-from gnflow.data.sources.corpus import Piece, whole
-from gnflow.data.sources.paths import reading
+from gnflow.data.sources.columns import find_column, find_field
+from gnflow.data.sources.corpus import Piece, wrap_texts
+from gnflow.data.sources.paths import guard_read
 from gnflow.errors import DataError
 
 PIECE = 1 << 20
@@ -19,23 +19,23 @@ PARQUET_ROWS = 1024
 
 
 def read(path: Path, column: str, encoding: str = "utf-8") -> Iterator[Piece | DataError]:
-    """The documents of a file, and a DataError with the line or row for each that cannot be had."""
+    """Read the documents of a file, with a DataError that names the line or row in place of each unreadable one."""
     match path.suffix.lower():
         case ".txt" | ".md":
-            yield from _text(path, encoding)
+            yield from _read_text(path, encoding)
         case ".jsonl":
-            yield from whole(_json_lines(path, column, encoding))
+            yield from wrap_texts(_read_json_lines(path, column, encoding))
         case ".parquet":
-            yield from whole(_parquet(path, column))
+            yield from wrap_texts(_read_parquet(path, column))
         case other:
             yield DataError(
-                f"{path}: cannot read `{other or 'a file without an ending'}`\n"
+                f"{path} cannot be read, since it has {f'the ending `{other}`' if other else 'no ending'}\n"
                 "expected .txt or .md (one document each), .jsonl or .parquet (one document a row)"
             )
 
 
-def text_of(value: object, place: str, column: str) -> str | DataError:
-    """The text in a field, or an error where it is no string of valid Unicode."""
+def check_text(value: object, place: str, column: str) -> str | DataError:
+    """Return the text in a field, or an error if it is no string of valid Unicode."""
     if not isinstance(value, str):
         kind = "null" if value is None else type(value).__name__
         return DataError(f"{place}: `{column}` is {kind}; expected a string\nremove the row, or name another column")
@@ -49,10 +49,10 @@ def text_of(value: object, place: str, column: str) -> str | DataError:
     return value
 
 
-def _text(path: Path, encoding: str) -> Iterator[Piece | DataError]:
+def _read_text(path: Path, encoding: str) -> Iterator[Piece | DataError]:
     buffer: list[str] = []
     size = 0
-    for line in _lines(path, encoding):
+    for line in _read_lines(path, encoding):
         if isinstance(line, DataError):
             yield line
             return
@@ -60,7 +60,7 @@ def _text(path: Path, encoding: str) -> Iterator[Piece | DataError]:
         size += len(line)
         if size >= PIECE:
             text = "".join(buffer)
-            cut = _boundary(text)
+            cut = _find_boundary(text)
             if cut:
                 yield Piece(text[:cut], False)
             buffer, size = [text[cut:]], len(text) - cut
@@ -68,8 +68,8 @@ def _text(path: Path, encoding: str) -> Iterator[Piece | DataError]:
         yield Piece("".join(buffer), True)
 
 
-def _boundary(text: str) -> int:
-    """The last place where a word ends and white space begins, else 0.
+def _find_boundary(text: str) -> int:
+    """Find the last place where a word ends and white space begins, or else 0.
 
     No pre-token of byte-level BPE reaches across such a place, so cutting there leaves the tokens as they were.
     """
@@ -80,22 +80,22 @@ def _boundary(text: str) -> int:
     return 0
 
 
-def _lines(path: Path, encoding: str) -> Iterator[str | DataError]:
+def _read_lines(path: Path, encoding: str) -> Iterator[str | DataError]:
     try:
-        with reading(path):
-            for number, line in enumerate(_decoded(path, encoding), 1):
+        with guard_read(path):
+            for number, line in enumerate(_decode_lines(path, encoding), 1):
                 yield line.removeprefix("\ufeff") if number == 1 and isinstance(line, str) else line
     except DataError as error:
         yield error
 
 
-def _decoded(path: Path, encoding: str) -> Iterator[str | DataError]:
-    if not _by_lines(encoding):
+def _decode_lines(path: Path, encoding: str) -> Iterator[str | DataError]:
+    if not _has_ascii_line_feed(encoding):
         try:
             with path.open(encoding=encoding, newline="\n") as text:
                 yield from text
         except UnicodeError as error:
-            yield _undecodable(str(path), str(error), encoding)
+            yield _explain_undecodable(str(path), str(error), encoding)
         return
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -103,49 +103,49 @@ def _decoded(path: Path, encoding: str) -> Iterator[str | DataError]:
                 yield line.decode(encoding)
             except UnicodeDecodeError as error:
                 place = f"byte {error.start + 1} of the line (0x{line[error.start]:02x})"
-                yield _undecodable(f"{path}:{number}", place, encoding)
+                yield _explain_undecodable(f"{path}:{number}", place, encoding)
 
 
-def _by_lines(encoding: str) -> bool:
-    """Whether each line can be decoded alone, because a line feed is the byte that it is in ASCII."""
+def _has_ascii_line_feed(encoding: str) -> bool:
+    """Return whether each line can be decoded alone, because a line feed is the byte that it is in ASCII."""
     return "\n".encode(encoding) == b"\n"
 
 
-def _undecodable(place: str, what: str, encoding: str) -> DataError:
+def _explain_undecodable(place: str, what: str, encoding: str) -> DataError:
     name = encoding.upper()
     return DataError(
         f"{place}: {what} is not valid {name}; expected {name} text\n"
-        "where all files have another encoding, name it in data.source.encoding (for example latin-1); "
-        "else convert those that have, for example: iconv -f latin1 -t utf-8"
+        "if all files have another encoding, name it in data.source.encoding (for example latin-1); "
+        "otherwise convert the files that have it, for example: iconv -f latin1 -t utf-8"
     )
 
 
-def _json_lines(path: Path, column: str, encoding: str) -> Iterator[str | DataError]:
-    for number, line in enumerate(_lines(path, encoding), 1):
+def _read_json_lines(path: Path, column: str, encoding: str) -> Iterator[str | DataError]:
+    for number, line in enumerate(_read_lines(path, encoding), 1):
         if isinstance(line, DataError):
             yield line
         elif line.strip():
-            yield _json_line(line, column, f"{path}:{number}")
+            yield _read_json_line(line, column, f"{path}:{number}")
 
 
-def _json_line(line: str, column: str, place: str) -> str | DataError:
+def _read_json_line(line: str, column: str, place: str) -> str | DataError:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return DataError(f"{place}: not JSON: {error}\nexpected one object a line, with the text in `{column}`")
+        return DataError(f"{place} is not JSON: {error}\nexpected one object a line, with the text in `{column}`")
     if not isinstance(row, dict):
-        return DataError(f"{place}: {type(row).__name__}; expected an object with the text in `{column}`")
+        return DataError(f"{place} is a {type(row).__name__}; expected an object with the text in `{column}`")
     try:
-        return text_of(field(row, column, place), place, column)
+        return check_text(find_field(row, column, place), place, column)
     except DataError as error:
         return error
 
 
-def _parquet(path: Path, column: str) -> Iterator[str | DataError]:
+def _read_parquet(path: Path, column: str) -> Iterator[str | DataError]:
     row = 0
     try:
         frame = polars.scan_parquet(path, glob=False)
-        texts, kind = expression(frame.collect_schema(), column, str(path))
+        texts, kind = find_column(frame.collect_schema(), column, str(path))
         if kind not in (polars.String, polars.Categorical, polars.Enum):
             yield DataError(f"{path}: `{column}` is {kind}; expected String\nname another column")
             return
@@ -153,8 +153,8 @@ def _parquet(path: Path, column: str) -> Iterator[str | DataError]:
         for batch in chosen.collect_batches(chunk_size=PARQUET_ROWS, maintain_order=True, lazy=True):
             for text in batch["text"]:
                 row += 1
-                yield text_of(text, f"{path}, row {row}", column)
+                yield check_text(text, f"{path}, row {row}", column)
     except (polars.exceptions.PolarsError, OSError) as error:
-        yield DataError(f"{path}: not a whole Parquet file (after row {row}): {error}\ncopy or download it again")
+        yield DataError(f"{path} is not a complete Parquet file (after row {row}): {error}\ncopy or download it again")
     except DataError as error:
         yield error

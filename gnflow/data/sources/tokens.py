@@ -8,9 +8,9 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from gnflow.data.sources.corpus import Json, kept
+from gnflow.data.sources.corpus import Json, count_kept
 from gnflow.data.sources.opened import Ready
-from gnflow.data.sources.paths import existing
+from gnflow.data.sources.paths import find_existing
 from gnflow.errors import DataError
 from gnflow.spec.data import Tokens
 
@@ -20,58 +20,60 @@ CHUNK = 1 << 22
 def open_ids(source: Tokens, root: Path) -> Ready:
     """Open a source of ready tokens; its spec names this function as its factory."""
     return Ready(
-        lambda sha256: identity(source, root, sha256), lambda: train(source, root), lambda: held_out(source, root)
+        lambda sha256: identify(source, root, sha256),
+        lambda: read_train(source, root),
+        lambda: read_held_out(source, root),
     )
 
 
-def identity(source: Tokens, root: Path, sha256: Callable[[Path], str]) -> Json:
-    """Size and content of the files. Raises DataError when both parts are the same."""
-    files = [path for path in (_train(source, root), _held_out(source, root)) if path]
+def identify(source: Tokens, root: Path, sha256: Callable[[Path], str]) -> Json:
+    """Return size and digest of the files. Raises DataError if both parts are the same."""
+    files = [path for path in (_find_train(source, root), _find_held_out(source, root)) if path]
     found = [sha256(path) for path in files]
     if len(set(found)) < len(found):
         raise DataError(
             f"data.source: `{source.train}` and `{source.held_out}` have the same content\n"
-            "name other tokens to hold out, or leave `held_out` away: the last part of `train` is held out then"
+            "name other tokens to hold out, or omit `held_out`, and the last part of `train` is held out"
         )
     return [{"bytes": path.stat().st_size, "sha256": digest} for path, digest in zip(files, found, strict=True)]
 
 
-def train(source: Tokens, root: Path) -> Iterator[NDArray[np.uint32]]:
-    """Ids to train on, in chunks. Raises DataError."""
-    ids = _opened(_train(source, root))
-    last = len(ids) if source.held_out else kept(len(ids), source.held_out_fraction)
-    return _checked(ids, 0, last, _train(source, root), source.vocabulary)
+def read_train(source: Tokens, root: Path) -> Iterator[NDArray[np.uint32]]:
+    """Read the ids to train on, in chunks. Raises DataError."""
+    ids = _open(_find_train(source, root))
+    last = len(ids) if source.held_out else count_kept(len(ids), source.held_out_fraction)
+    return _check(ids, 0, last, _find_train(source, root), source.vocabulary)
 
 
-def held_out(source: Tokens, root: Path) -> Iterator[NDArray[np.uint32]]:
-    """Ids to evaluate on, in chunks. Raises DataError."""
-    path = _held_out(source, root) or _train(source, root)
-    ids = _opened(path)
-    first = 0 if source.held_out else kept(len(ids), source.held_out_fraction)
-    return _checked(ids, first, len(ids), path, source.vocabulary)
+def read_held_out(source: Tokens, root: Path) -> Iterator[NDArray[np.uint32]]:
+    """Read the ids to evaluate on, in chunks. Raises DataError."""
+    path = _find_held_out(source, root) or _find_train(source, root)
+    ids = _open(path)
+    first = 0 if source.held_out else count_kept(len(ids), source.held_out_fraction)
+    return _check(ids, first, len(ids), path, source.vocabulary)
 
 
-def _train(source: Tokens, root: Path) -> Path:
-    return existing(source.train, root, "data.source.train")
+def _find_train(source: Tokens, root: Path) -> Path:
+    return find_existing(source.train, root, "data.source.train")
 
 
-def _held_out(source: Tokens, root: Path) -> Path | None:
-    return existing(source.held_out, root, "data.source.held_out") if source.held_out else None
+def _find_held_out(source: Tokens, root: Path) -> Path | None:
+    return find_existing(source.held_out, root, "data.source.held_out") if source.held_out else None
 
 
-def _opened(path: Path) -> NDArray[Any]:
+def _open(path: Path) -> NDArray[Any]:
     try:
         ids = open_memmap(path, mode="r")
     except (ValueError, OSError) as error:
         raise DataError(
-            f"{path}: not a whole .npy file of numbers: {error}\nwrite it with numpy.save(path, ids)"
+            f"{path} is not a complete .npy file of numbers: {error}\nwrite it with numpy.save(path, ids)"
         ) from None
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
-        raise DataError(f"{path}: {ids.dtype} of shape {ids.shape}; expected a one-dimensional array of integers")
+        raise DataError(f"{path} holds {ids.dtype} of shape {ids.shape}; expected a one-dimensional array of integers")
     return ids
 
 
-def _checked(ids: NDArray[Any], first: int, last: int, path: Path, vocabulary: int) -> Iterator[NDArray[np.uint32]]:
+def _check(ids: NDArray[Any], first: int, last: int, path: Path, vocabulary: int) -> Iterator[NDArray[np.uint32]]:
     for start in range(first, last, CHUNK):
         chunk = np.asarray(ids[start : min(start + CHUNK, last)])
         beyond = np.flatnonzero((chunk < 0) | (chunk >= vocabulary))

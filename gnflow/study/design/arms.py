@@ -1,30 +1,33 @@
 """Work out one arm of a study: its spec with all overrides, its trials and its runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.extends import Assembled, referred
-from gnflow.spec.merge import assigned
+from gnflow.spec.extends import Assembled, read_referred
+from gnflow.spec.merge import assign
 from gnflow.spec.problems import Problem, SpecProblems
-from gnflow.spec.study import Study, Tuning
+from gnflow.spec.study import Scale, Study, Tuning, Widening
 from gnflow.spec.training import Mlflow
-from gnflow.spec.tree import Entry, Node, Origin, Scalar, Table, plain
-from gnflow.spec.validate import validated
+from gnflow.spec.tree import Entry, Node, Origin, Scalar, Table, make_plain
+from gnflow.spec.validate import validate
 from gnflow.study.design.design import ArmDesign, Job, Trial
 from gnflow.study.design.draws import Axis, Draw
 from gnflow.study.design.overrides import (
     Overrides,
     find_entries,
+    find_given_by_budget,
     find_misplaced,
     find_node,
     format_overrides,
+    keep_one_horizon,
     make_assignments,
     make_override,
     merge_overrides,
 )
 from gnflow.study.design.space import draw_trials, list_ends, make_axes
+from gnflow.study.design.widen import WIDENED, draw_beyond
 from gnflow.workspace import Workspace
 
 
@@ -37,54 +40,104 @@ class Reader:
     path: Path
     workspace: Workspace
     problems: list[Problem]
+    widened: Mapping[str, Sequence[Widening]]
+    """Trials that `gnflow study widen` added, by arm."""
 
-    def work_out_arm(self, name: str) -> ArmDesign | None:
-        """Work out the arm of this name. Return None if there is a problem in it."""
-        before = len(self.problems)
-        base = referred(find_node(self.tree, "arms", name, "spec"), self.path, self.workspace.root, self.problems)
-        own = merge_overrides(self._read_overrides("set"), self._read_overrides("arms", name, "set"))
-        extra = merge_overrides(
-            self._read_overrides("tuning", "set"), self._read_overrides("arms", name, "tuning", "set")
+    def work_out_arm(self, method: str, scale: Scale | None = None) -> ArmDesign | None:
+        """Work out an arm, at a scale if the study has several. Return None if there is a problem in it."""
+        before, name = len(self.problems), method if scale is None else f"{method}_{scale.name}"
+        base = read_referred(
+            find_node(self.tree, "arms", method, "spec"), self.path, self.workspace.root, self.problems
         )
-        shared, of_arm = self._read_overrides("tuning", "space"), self._read_overrides("arms", name, "tuning", "space")
+        sized = {} if scale is None else self._read_overrides("scales", self.study.scales.index(scale), "set")
+        own = merge_overrides(self._read_overrides("set"), sized, self._read_overrides("arms", method, "set"))
+        self.problems.extend(find_given_by_budget(own) if self.study.budget else ())
+        extra = merge_overrides(
+            self._read_overrides("tuning", "set"), self._read_overrides("arms", method, "tuning", "set")
+        )
+        shared, of_arm = (
+            self._read_overrides("tuning", "space"),
+            self._read_overrides("arms", method, "tuning", "space"),
+        )
         if base.tree is None:
             return None
-        aim = make_override("training.target.at_most", self.study.target, self._find_origin("targets"))
-        called = make_override("name", name, self._find_origin("arms", name))
+        aim = self._make_aim(scale)
+        called = make_override("name", name, self._find_origin("arms", method))
         common = merge_overrides({} if _has_value(base.tree, "name", name) else called, own, aim)
         self._load_experiment(base, common)
-        tuning = self._merge_tuning(name)
+        tuning = self._merge_tuning(method)
         space, trials = self._make_space(
-            name, tuning, base, merge_overrides(common, extra), merge_overrides(shared, of_arm)
+            method, tuning, base, merge_overrides(common, extra), merge_overrides(shared, of_arm)
         )
-        spec = (self.path.parent / self.study.arms[name].spec).resolve()
+        beyond = self._draw_widened(name, tuning, base, merge_overrides(common, extra), space) if trials else []
+        spec = (self.path.parent / self.study.arms[method].spec).resolve()
         tuned = self.path.parent / "tuned" / f"{name}.yaml" if trials else None
-        tried = self._make_trials(base, spec, merge_overrides(common, extra), trials, tuning.seed if tuning else 0)
+        tried = self._make_trials(
+            base, spec, merge_overrides(common, extra), [*trials, *beyond], tuning.seed if tuning else 0
+        )
         runs = self._make_runs(base, spec, common, tuned)
         if len(self.problems) > before:
             return None
-        return ArmDesign(name, spec, base.files, format_overrides(common), tuning, space, tuple(tried), tuple(runs))
+        scaled = None if scale is None else scale.name
+        return ArmDesign(
+            name,
+            spec,
+            base.files,
+            format_overrides(common),
+            tuning,
+            space,
+            tuple(tried),
+            tuple(runs),
+            method,
+            scaled,
+            len(beyond),
+        )
 
-    def _find_origin(self, *path: str) -> Origin:
+    def _make_aim(self, scale: Scale | None) -> Overrides:
+        """Return when a run ends: at the lowest target or, with a budget, at the end of its schedule only."""
+        if self.study.budget is None:
+            return make_override("training.target.at_most", self.study.target, self._find_origin("targets"))
+        origin, budget = self._find_origin("budget"), self.study.find_budget(None if scale is None else scale.name)
+        return merge_overrides(
+            make_override("training.target", None, origin),
+            make_override("training.steps", None, origin),
+            make_override("training.tokens", budget, origin),
+        )
+
+    def _find_origin(self, *path: str | int) -> Origin:
         return find_node(self.tree, *path).origin
 
-    def _read_overrides(self, *path: str) -> Overrides:
+    def _read_overrides(self, *path: str | int) -> Overrides:
         entries = find_entries(self.tree, *path)
         wrong = find_misplaced(entries)
         self.problems.extend(wrong.values())
         return {key: entry for key, entry in entries.items() if key not in wrong}
 
+    def _draw_widened(
+        self, name: str, tuning: Tuning | None, base: Assembled, common: Overrides, space: Mapping[str, Axis]
+    ) -> list[Draw]:
+        """Return the draws beyond the ranges. A range that no longer is in the space is a problem."""
+        found: list[Draw] = []
+        for number, widening in enumerate(self.widened.get(name, ()), 1):
+            if unknown := [key for key in widening.space if key not in space]:
+                where = f"{WIDENED} has trials of `{name}` for `{unknown[0]}`, which its space does not have any more"
+                self.problems.append(Problem(self._find_origin("arms"), f"{where}; delete them there"))
+                continue
+            assert tuning is not None
+            found += draw_beyond(widening, space, tuning, number)
+        return found
+
     def _load_experiment(self, base: Assembled, overrides: Overrides) -> Experiment | None:
-        """Load the spec with these overrides. Return None, and add problems, if they do not fit."""
+        """Load the spec with these overrides; None, with problems, if they do not fit."""
         assert base.tree is not None
         before = len(self.problems)
-        tree = assigned(base.tree, make_assignments(overrides), self.problems)
-        experiment = validated(tree, self.problems, base.complete)
+        tree = assign(base.tree, make_assignments(keep_one_horizon(overrides)), self.problems)
+        experiment = validate(tree, self.problems, base.complete)
         return None if len(self.problems) > before else experiment
 
     def _merge_tuning(self, name: str) -> Tuning | None:
         own = self.study.arms[name].tuning
-        tuning = own.over(self.study.tuning) if own else self.study.tuning
+        tuning = own.merge_over(self.study.tuning) if own else self.study.tuning
         return None if tuning is None or tuning.trials == 0 else tuning
 
     def _make_space(
@@ -115,7 +168,13 @@ class Reader:
         for number, draw in enumerate(found, 1):
             values = {key: Entry(node.origin, node) for key, node in draw.items()}
             if job := self._make_job(base, f"trial_{number}", spec, {}, merge_overrides(common, values, seeded)):
-                trials.append(Trial(job, {key: plain(node) for key, node in draw.items()}, format_overrides(values)))
+                trials.append(
+                    Trial(
+                        job,
+                        {key: make_plain(node) for key, node in draw.items()},
+                        format_overrides(keep_one_horizon(values)),
+                    )
+                )
         return trials
 
     def _make_runs(self, base: Assembled, spec: Path, common: Overrides, tuned: Path | None) -> list[Job]:

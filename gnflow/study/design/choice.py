@@ -1,39 +1,45 @@
 """Choose the best trial of an arm, and write it as a spec."""
 
+from collections.abc import Iterator, Sequence
 from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
 from gnflow.errors import DiskProblem, SpecError
-from gnflow.spec.additions import additions
-from gnflow.spec.canonical import digest, lines, written
+from gnflow.spec.additions import collect_additions
+from gnflow.spec.canonical import digest, format_lines, format_value
 from gnflow.study import figures
+from gnflow.study.arms import list_held_out_losses
 from gnflow.study.design.design import ArmDesign, Design, Trial
-from gnflow.study.design.draws import Range
-from gnflow.study.scores import Score, score_run
+from gnflow.study.design.edges import Edge, find_edges, tell
+from gnflow.study.scores import score_run
 from gnflow.train import disk
 from gnflow.train.results import COMPLETE, DIVERGED
 from gnflow.train.run import Run
 
 
 class TrialResult(NamedTuple):
-    """A finished trial at the lowest target."""
+    """A finished trial at the lowest target or, in a study with a budget, at its end."""
 
     trial: Trial
-    score: Score
+    steps: float | None
+    """Number of steps to the target; None if it was missed or if there is none."""
+    loss: float | None
+    """The lowest held-out loss; in a study with a budget, the last one."""
     diverged: bool
 
     @property
     def rank(self) -> tuple[float, bool, float]:
-        """The sort key: fewest steps first, then misses by their lowest loss, then diverged trials."""
-        steps = self.score.needed["steps"] if self.score.needed else inf
-        return steps, self.diverged, inf if self.score.best is None else self.score.best
+        """The sort key: fewest steps first, then by loss, and diverged trials last."""
+        return inf if self.steps is None else self.steps, self.diverged, inf if self.loss is None else self.loss
 
 
 class Choice(NamedTuple):
     """All trials of an arm, the best first, with remarks about them."""
 
     tried: tuple[TrialResult, ...]
+    edges: tuple[Edge, ...]
+    """Keys whose best value is the least or the largest that was tried."""
     remarks: tuple[str, ...]
 
 
@@ -54,22 +60,23 @@ def choose(design: Design, arm: ArmDesign) -> Choice:
             f"all {len(tried)} trials of arm `{arm.name}` diverged, so there is no best one\n"
             f"give `{'`, `'.join(arm.space)}` smaller values in {design.folder}/study.yaml"
         )
-    return Choice(tuple(tried), tuple(_make_remarks(design, arm, tried)))
+    edges = find_edges(arm.space, tried[0].trial.values, [one.trial.values for one in tried])
+    return Choice(tuple(tried), tuple(edges), tuple(_make_remarks(design, arm, tried, edges)))
 
 
 def write(design: Design, arm: ArmDesign, choice: Choice) -> Path:
     """Write tuned/<arm>.yaml: the spec of the arm with the values of the best trial, and all trials in a comment."""
     path = design.locate_tuned(arm)
     best = choice.tried[0].trial
-    tree = additions(arm.spec, [*arm.sets, *best.sets])
+    tree = collect_additions(arm.spec, [*arm.sets, *best.sets])
     base = Path(*[".."] * len(path.parent.relative_to(design.workspace.root).parts), design.make_relative(arm.spec))
     body = {"extends": base.as_posix(), **tree, "tuning": {"trials": len(choice.tried)}}
     head = [
         f"Written by `gnflow study choose {design.make_relative(design.folder)} {arm.name}`.",
-        *_format_trials(choice),
+        *_format_trials(choice, design.study.target is not None),
     ]
     head += choice.remarks
-    content = [*(f"# {line}".rstrip() for line in head), *lines(body)]
+    content = [*(f"# {line}".rstrip() for line in head), *format_lines(body)]
     disk.write(path, ("\n".join(content) + "\n").encode())
     return path
 
@@ -92,29 +99,31 @@ def _explain_wait(design: Design, arm: ArmDesign, trial: Trial) -> str | None:
 
 def _score_trial(design: Design, arm: ArmDesign, trial: Trial) -> TrialResult:
     run = Run.load(design.locate_run(arm, trial.job))
-    found = score_run(run, trial.job.label, design.study.target)
-    return TrialResult(trial, found, run.summary.get("status") == DIVERGED)
+    diverged, target = run.summary.get("status") == DIVERGED, design.study.target
+    if target is None:
+        losses = [loss for _, loss in list_held_out_losses(run)]
+        return TrialResult(trial, None, losses[-1] if losses else None, diverged)
+    found = score_run(run, trial.job.label, target)
+    return TrialResult(trial, found.needed["steps"] if found.needed else None, found.best, diverged)
 
 
-def _format_trials(choice: Choice) -> list[str]:
-    rows = [("trial", *choice.tried[0].trial.values, "steps", "best loss")]
+def _format_trials(choice: Choice, aimed: bool) -> list[str]:
+    rows = [("trial", *choice.tried[0].trial.values, *(("steps", "best loss") if aimed else ("last loss",)))]
     for one in choice.tried:
-        missed = "diverged" if one.diverged else "missed"
-        steps = f"{one.score.needed['steps']:.0f}" if one.score.needed else missed
-        values = map(written, one.trial.values.values())
-        rows.append((one.trial.job.label.removeprefix("trial_"), *values, steps, figures.format_loss(one.score.best)))
+        ended = "diverged" if one.diverged else "missed"
+        steps = ended if one.steps is None else f"{one.steps:.0f}"
+        loss = figures.format_loss(one.loss)
+        result = (steps, loss) if aimed else ("diverged" if one.diverged else loss,)
+        rows.append(
+            (one.trial.job.label.removeprefix("trial_"), *map(format_value, one.trial.values.values()), *result)
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
 
 
-def _make_remarks(design: Design, arm: ArmDesign, tried: list[TrialResult]) -> list[str]:
-    best, target = tried[0], figures.format_target(design.study.target)
-    remarks = [] if best.score.needed else [f"No trial reached {target}."]
-    for key, axis in arm.space.items():
-        values = [one.trial.values[key] for one in tried]
-        numeric = [value for value in values if isinstance(value, int | float)]
-        value = best.trial.values[key]
-        if isinstance(axis, Range) and len(set(numeric)) > 2 and value in (min(numeric), max(numeric)):
-            end = "least" if value == min(numeric) else "largest"
-            remarks.append(f"The best `{key}` is the {end} that was tried: a wider range may hold a better one.")
-    return remarks
+def _make_remarks(design: Design, arm: ArmDesign, tried: list[TrialResult], edges: Sequence[Edge]) -> Iterator[str]:
+    if design.study.target is not None and tried[0].steps is None:
+        yield f"No trial reached {figures.format_target(design.study.target)}."
+    yield from tell(edges)
+    if arm.added:
+        yield f"{figures.format_plural(arm.added, 'trial')} of these {len(tried)} lie beyond the ranges of study.yaml."

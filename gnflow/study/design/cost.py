@@ -6,11 +6,14 @@ from typing import NamedTuple
 
 from gnflow.compiler.plan import Plan, plan
 from gnflow.errors import GnflowError
+from gnflow.study import figures
 from gnflow.study.design.design import ArmDesign, Design, Job
 from gnflow.study.speed import find_pass_flops, measure_speed
-from gnflow.train.directory import differences, is_run
+from gnflow.train.directory import find_differences, is_run
 from gnflow.train.results import COMPLETE, DIVERGED
 from gnflow.train.run import Run
+
+OVER = 1.02  # a run may be a part of a step longer than its budget
 
 
 class Cost(NamedTuple):
@@ -58,6 +61,16 @@ def list_remarks(design: Design) -> list[str]:
     if len(set(trials.values())) > 1:
         numbers = ", ".join(f"{name} {count}" for name, count in trials.items())
         said.append(f"the arms are not tuned equally (trials: {numbers})")
+    for arm in design.arms:
+        budget = design.study.find_budget(arm.scale)
+        if budget is not None and "training.steps" in arm.space:
+            jobs = [trial.job for trial in arm.trials]
+            one = plan(max(jobs, key=lambda job: job.experiment.training.steps or 0).experiment)
+            if (tokens := one.steps * (one.tokens_solve + one.tokens_search)) > OVER * budget:
+                said.append(
+                    f"a trial of {arm.name} takes {figures.format_count(tokens)} tokens, more than the budget of "
+                    f"{figures.format_count(budget)}: give `training.steps` a lower end"
+                )
     seeds = {arm.tuning.seed for arm in design.arms if arm.tuning}
     if both := seeds & set(design.study.seeds):
         said.append(
@@ -109,7 +122,7 @@ def _has_ended(design: Design, arm: ArmDesign, job: Job) -> bool:
         if not is_run(directory):
             return False
         expected = design.load_expected(job)
-        if expected is None or differences(directory, expected):
+        if expected is None or find_differences(directory, expected):
             return False
         return Run.load(directory).summary.get("status") in (COMPLETE, DIVERGED)
     except (GnflowError, OSError):

@@ -8,7 +8,7 @@ from gnflow.errors import SpecError
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load
 from gnflow.spec.study import Study, Tuning
-from gnflow.spec.suggest import nearest
+from gnflow.spec.suggest import find_nearest
 from gnflow.spec.tree import Plain
 from gnflow.study.design.draws import Axis
 from gnflow.workspace import Workspace
@@ -50,6 +50,11 @@ class ArmDesign:
     space: dict[str, Axis]
     trials: tuple[Trial, ...]
     runs: tuple[Job, ...]
+    method: str
+    """The arm in the study file; with several scales there is one of these designs at each."""
+    scale: str | None = None
+    added: int = 0
+    """Number of trials, the last ones, that `gnflow study widen` added beyond the space."""
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -76,7 +81,7 @@ class Design:
         """Return the arm of this name. Raises SpecError with the most similar name."""
         names = [arm.name for arm in self.arms]
         if name not in names:
-            near = nearest(name, names)
+            near = find_nearest(name, names)
             hint = f"did you mean `{near}`?" if near else f"its arms are {', '.join(names)}"
             raise SpecError(f"study `{self.study.name}` has no arm `{name}`; {hint}")
         return self.arms[names.index(name)]
@@ -101,6 +106,19 @@ class Design:
     def format_repro(self, *targets: str) -> str:
         """Return the command that brings pipelines or stages up to date, to be run in the project root."""
         return f"{'' if self.workspace.can_reproduce else 'gnflow init && '}dvc repro {' '.join(targets)}"
+
+    def select_arms(self, scale: str | None) -> tuple[ArmDesign, ...]:
+        """Return the arms at one scale; None is the only one of a study without scales."""
+        return tuple(arm for arm in self.arms if arm.scale == scale)
+
+    @property
+    def scales(self) -> tuple[str | None, ...]:
+        """The names of the scales; None alone if there is only one."""
+        return tuple(scale.name for scale in self.study.scales) or (None,)
+
+    def find_reference(self, scale: str | None) -> str | None:
+        """Return the name of the reference at a scale, if the study names one."""
+        return next((arm.name for arm in self.select_arms(scale) if arm.method == self.study.reference), None)
 
     def make_relative(self, path: Path) -> str:
         """Return a path relative to the project root, as commands there name it."""

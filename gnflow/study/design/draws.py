@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from gnflow.spec.canonical import written
-from gnflow.spec.tree import Node, Origin, Scalar, plain
+from gnflow.spec.canonical import format_value
+from gnflow.spec.tree import Node, Origin, Scalar, make_plain
 
 SPARE = 8  # points drawn for each wanted one, so that repeated points can be skipped
 
@@ -30,7 +30,7 @@ class Range(NamedTuple):
             value = self.low + share * (self.high - self.low)
         value = min(max(round(value) if self.whole else float(f"{value:.3g}"), self.low), self.high)
         value = int(value) if self.whole else value
-        return Scalar(value, written(value), self.origin)
+        return Scalar(value, format_value(value), self.origin)
 
 
 class Choice(NamedTuple):
@@ -57,7 +57,7 @@ def draw_points(space: Mapping[str, Axis], method: Literal["random", "sobol"], c
     found: dict[str, Draw] = {}
     for point in _draw_unit_points(method, len(space), count * SPARE, seed):
         draw = {key: axis.choose(share) for (key, axis), share in zip(space.items(), point, strict=True)}
-        found.setdefault(repr([plain(node) for node in draw.values()]), draw)
+        found.setdefault(repr([make_plain(node) for node in draw.values()]), draw)
     return list(found.values())[:count]
 
 

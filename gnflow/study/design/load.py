@@ -4,16 +4,17 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from gnflow.spec.extends import mapping
-from gnflow.spec.kinds import within
+from gnflow.spec.extends import read_mapping
+from gnflow.spec.kinds import use_kinds_of
 from gnflow.spec.problems import Problem, SpecProblems
 from gnflow.spec.study import Study
-from gnflow.spec.suggest import nearest
+from gnflow.spec.suggest import find_nearest
 from gnflow.spec.tree import Entry, Items, Node, Scalar, Table
-from gnflow.spec.validate import validated_as
+from gnflow.spec.validate import validate_as
 from gnflow.study.design.arms import Reader
 from gnflow.study.design.design import Design
 from gnflow.study.design.overrides import find_entries, find_node
+from gnflow.study.design.widen import read_widened
 from gnflow.workspace import STUDY, Workspace
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
@@ -23,22 +24,23 @@ def load(path: Path) -> Design:
     """Load the study in a folder or a file. Raises SpecProblems, a SpecError that holds every problem found."""
     path = path / STUDY if path.is_dir() else path
     workspace = Workspace.find(path)
-    with within(workspace):
+    with use_kinds_of(workspace):
         return _load(path, workspace)
 
 
 def _load(path: Path, workspace: Workspace) -> Design:
     problems: list[Problem] = []
     try:
-        tree = _expand(mapping(path, problems))
+        tree = _expand(read_mapping(path, problems))
     except SpecProblems as fatal:
         raise SpecProblems([*problems, *fatal.problems]) from None
-    study = validated_as(Study, tree, problems)
+    study = validate_as(Study, tree, problems)
     if study is None:
         raise SpecProblems(problems)
     problems += _find_wrong_names(study, tree, path)
-    reader = Reader(study, tree, path.resolve(), workspace, problems)
-    arms = [reader.work_out_arm(name) for name in study.arms]
+    widened = read_widened(path.resolve().parent, problems)
+    reader = Reader(study, tree, path.resolve(), workspace, problems, widened)
+    arms = [reader.work_out_arm(name, scale) for scale in study.scales or (None,) for name in study.arms]
     if problems:
         raise SpecProblems(problems)
     return Design(study, path.resolve(), workspace, tuple(arm for arm in arms if arm))
@@ -62,7 +64,7 @@ def _replace_node(tree: Table, path: tuple[str, ...], node: Node) -> Table:
     if rest:
         assert isinstance(entry.node, Table)
         node = _replace_node(entry.node, tuple(rest), node)
-    return tree.having(key, Entry(entry.origin, node))
+    return tree.replace_entry(key, Entry(entry.origin, node))
 
 
 def _find_wrong_names(study: Study, tree: Table, path: Path) -> Iterator[Problem]:
@@ -76,5 +78,5 @@ def _find_wrong_names(study: Study, tree: Table, path: Path) -> Iterator[Problem
             rule = "at most 60 letters, digits, `_` and `-`, a letter or digit first"
             yield Problem(entry.origin, f"`{name}` cannot name an arm; expected {rule}", f"arms.{name}")
     if study.reference is not None and study.reference not in study.arms:
-        origin, near = find_node(tree, "reference").origin, nearest(study.reference, study.arms)
+        origin, near = find_node(tree, "reference").origin, find_nearest(study.reference, study.arms)
         yield Problem(origin, f"there is no arm `{study.reference}`", "reference", near)

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Iterator, Mapping
 
-from gnflow.spec.canonical import written
+from gnflow.spec.canonical import format_value
 from gnflow.spec.merge import Assignment
 from gnflow.spec.problems import Problem
-from gnflow.spec.tree import Entry, KeyPath, Node, Origin, Scalar, Table, Value, along, plain
+from gnflow.spec.tree import Entry, KeyPath, Node, Origin, Scalar, Table, Value, make_plain, walk
 
 Overrides = Mapping[str, Entry]
 
@@ -14,28 +14,28 @@ Overrides = Mapping[str, Entry]
 RESERVED = {
     "name": "the name of the arm",
     "training.seed": "`seeds` and `tuning.seed`",
-    "training.target": "`targets`",
+    "training.target": "`targets` or `budget`",
     "tuning": "the tuning of the study",
     "tracking.study": "the name of the study",
 }
 
 
-def find_node(tree: Node, *path: str) -> Node:
+def find_node(tree: Node, *path: str | int) -> Node:
     """Return the node at `path`, or the last node on the way if the tree ends before."""
-    *_, (_, node) = along(tree, path)
+    *_, (_, node) = walk(tree, path)
     return node
 
 
-def find_entries(tree: Node, *path: str) -> Mapping[str, Entry]:
+def find_entries(tree: Node, *path: str | int) -> Mapping[str, Entry]:
     """Return the entries of the mapping at `path`; empty if there is no mapping."""
-    steps = list(along(tree, path))
+    steps = list(walk(tree, path))
     node = steps[-1][1]
     return node.entries if len(steps) > len(path) and isinstance(node, Table) else {}
 
 
 def make_override(key: str, value: Value, origin: Origin) -> Overrides:
     """Make an override that follows from the study file at `origin`."""
-    return {key: Entry(origin, Scalar(value, written(value), origin))}
+    return {key: Entry(origin, Scalar(value, format_value(value), origin))}
 
 
 def merge_overrides(*layers: Overrides) -> Overrides:
@@ -70,6 +70,26 @@ def find_misplaced(overrides: Overrides) -> dict[str, Problem]:
     return problems
 
 
+def find_given_by_budget(overrides: Overrides) -> list[Problem]:
+    """Report the length of a run where the `budget` of the study gives it. Trials may draw `training.steps`."""
+    return [
+        Problem(overrides[key].origin, f"`{key}` is given by `budget`; remove it here, or draw steps in a `space`")
+        for key in ("training.steps", "training.tokens")
+        if key in overrides
+    ]
+
+
+def keep_one_horizon(overrides: Overrides) -> Overrides:
+    """Remove the tokens of a run where its steps are given after them, since a spec has either."""
+    keys = list(overrides)
+    steps = overrides.get("training.steps")
+    if steps is None or make_plain(steps.node) is None:
+        return overrides
+    if "training.tokens" in keys and keys.index("training.tokens") > keys.index("training.steps"):
+        return overrides
+    return merge_overrides(overrides, make_override("training.tokens", None, steps.origin))
+
+
 def split_key(key: str) -> KeyPath:
     """Split a dotted key, such as `optimizer.rules.0.use`, into the steps of a path."""
     return tuple(int(part) if part.isdigit() else part for part in key.split("."))
@@ -86,5 +106,5 @@ def _locate_steps(key: str, origin: Origin) -> Iterator[tuple[str, Origin]]:
 
 
 def _format_node(node: Node) -> str:
-    value = plain(node)
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else written(value)
+    value = make_plain(node)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else format_value(value)

@@ -18,6 +18,7 @@ from gnflow.study.design.design import ArmDesign, Design, Job
 from gnflow.train import disk
 
 FILE, COMPARISON, REPORT, CHARTS = "dvc.yaml", "comparison.json", "report.html", "report_charts"
+SCALING = "scaling"
 CONTENT = "# content: "
 # Every stage begins with this check, since DVC alone only says `exited with 127` if gnflow is not found.
 FOUND = (
@@ -85,18 +86,46 @@ def _list_stages(design: Design) -> Iterator[Sequence[str]]:
             yield _make_choice_stage(design, arm)
         for job in arm.runs:
             yield _make_run_stage(design, arm, job, f"run_{arm.name}_{job.label}")
-    summaries = [_locate_summary(design, arm, job) for arm in design.arms for job in arm.runs]
-    folder = design.make_relative(design.folder)
-    runs = [design.make_relative(design.locate_run(arm, job)) for arm in design.arms for job in arm.runs]
-    options = [f"--target {target!r}" for target in design.study.targets]
-    options += [f"--reference {design.study.reference}"] if design.study.reference else []
+    for scale in design.scales:
+        yield from _make_result_stages(design, scale)
+    if design.study.scales:
+        yield _make_scaling_stage(design)
+
+
+def _make_result_stages(design: Design, scale: str | None) -> Iterator[Sequence[str]]:
+    """Compare the arms at one scale: a comparison and a report, named after the scale if there are several."""
+    arms, after = design.select_arms(scale), "" if scale is None else f"_{scale}"
+    summaries = [_locate_summary(design, arm, job) for arm in arms for job in arm.runs]
+    runs = [design.make_relative(design.locate_run(arm, job)) for arm in arms for job in arm.runs]
+    options = [f"--target {target!r}" for target in design.study.targets or ()]
+    options += [f"--budget {budget:g}"] if (budget := design.study.find_budget(scale)) else []
+    options += [f"--sigma {design.study.sigma:g}"] if design.study.sigma else []
+    options += [f"--reference {reference}"] if (reference := design.find_reference(scale)) else []
+    comparison, report, charts = (
+        design.make_relative(design.folder / _name_file(name, after)) for name in (COMPARISON, REPORT, CHARTS)
+    )
     yield _make_stage(
-        design, "compare", ["gnflow compare", *runs, *options, f"--json > {folder}/{COMPARISON}"],
-        deps=summaries, metrics=[f"{folder}/{COMPARISON}"], keep="cache: false",
+        design, f"compare{after}", ["gnflow compare", *runs, *options, f"--json > {comparison}"],
+        deps=summaries, metrics=[comparison], keep="cache: false",
     )  # fmt: skip
     yield _make_stage(
-        design, "report", ["gnflow report", *runs, *options, f"--title {design.study.name} -o {folder}/{REPORT}"],
-        deps=summaries, outs=[f"{folder}/{REPORT}"], plots=[f"{folder}/{CHARTS}"], keep="cache: false",
+        design, f"report{after}", ["gnflow report", *runs, *options, f"--title {design.study.name}{after} -o {report}"],
+        deps=summaries, outs=[report], plots=[charts], keep="cache: false",
+    )  # fmt: skip
+
+
+def _name_file(file: str, after: str) -> str:
+    """Return `report_w32.html` for `report.html`, and `report_w32_charts` for `report_charts`."""
+    return file if not after else file.replace("report", f"report{after}").replace("comparison", f"comparison{after}")
+
+
+def _make_scaling_stage(design: Design) -> list[str]:
+    folder = design.make_relative(design.folder)
+    chart, content = f"{folder}/{SCALING}.svg", f"{folder}/{SCALING}.json"
+    return _make_stage(
+        design, "scaling", [f"gnflow study scaling {folder} --chart {chart}", f"--json > {content}"],
+        deps=[_locate_summary(design, arm, job) for arm in design.arms for job in arm.runs],
+        outs=[chart], metrics=[content], keep="cache: false",
     )  # fmt: skip
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from math import prod
 
-from gnflow.spec.grammar import ROOT, Shape, step
+from gnflow.spec.grammar import ROOT, Shape, step_into
 from gnflow.spec.problems import Problem, SpecProblems
 from gnflow.spec.study import Dimension, Tuning
-from gnflow.spec.tree import Items, Node, Origin, along
+from gnflow.spec.tree import Items, Node, Origin, walk
 from gnflow.study.design.draws import Axis, Choice, Draw, Range, draw_points, list_grid
 from gnflow.study.design.overrides import Overrides, find_node, split_key
 
@@ -65,9 +65,9 @@ def _make_axis(dimension: Dimension, node: Node, whole: bool) -> Axis:
 def _is_whole(spec: Node, key: str) -> bool:
     shape: Shape | None = ROOT
     path = split_key(key)
-    nodes = [node for _, node in along(spec, path)]
+    nodes = [node for _, node in walk(spec, path)]
     for index, part in enumerate(path):
-        shape = step(shape, nodes[index] if index < len(nodes) else None, part)
+        shape = step_into(shape, nodes[index] if index < len(nodes) else None, part)
     return shape is not None and shape.words.startswith("a whole number")
 
 

@@ -12,12 +12,10 @@ from gnflow.study.load import measure_load
 from gnflow.study.ratios import Estimate
 from gnflow.study.report.charts.look import list_colours
 from gnflow.study.report.html import Markup, escape, make_paragraph, make_table, make_tag
-from gnflow.study.results import Result
 from gnflow.study.scores import WORDS, select_numbers
 from gnflow.train.run import Run
 
 HEADINGS = [*(word for axis, word in WORDS.items() if axis != "seconds"), "time"]
-UNITS: Mapping[str, Callable[[float], str]] = {"steps": lambda steps: f"{steps:,g}", "seconds": figures.format_duration}
 
 
 def make_arm_tables(comparison: Comparison) -> Iterator[Markup]:
@@ -40,18 +38,6 @@ def make_arm_tables(comparison: Comparison) -> Iterator[Markup]:
     yield make_paragraph(
         "Trials: configurations tried before the values were settled on. Losses: medians over the seeds."
     )
-    for target in comparison.targets[::-1]:
-        yield make_tag("h3", escape(f"To a held-out loss of {target:g}"))
-        yield make_table(
-            ("arm", "seeds there", *HEADINGS),
-            [
-                (dots[result.arm], escape(_format_reached(result)), *_format_needed(result))
-                for result in comparison.select_results(target)
-            ],
-            words=2,
-        )
-    if comparison.targets:
-        yield make_paragraph("Medians over the seeds; with a miss counted as more than any number.")
 
 
 def make_ratio_tables(comparison: Comparison) -> Iterator[Markup]:
@@ -118,17 +104,6 @@ def make_swatches(comparison: Comparison) -> dict[str, Markup]:
 
 def _format_rates(rates: Mapping[str, float]) -> str:
     return ", ".join(f"{rate:g} ({where})" if where else f"{rate:g}" for where, rate in rates.items())
-
-
-def _format_reached(result: Result) -> str:
-    return f"{result.reached} of {len(result.scores)}"
-
-
-def _format_needed(result: Result) -> Iterator[Markup]:
-    for axis in WORDS:
-        value = result.median.get(axis, math.inf)
-        unit = UNITS.get(axis, figures.format_count)
-        yield escape("missed" if not result.reached else unit(value) if math.isfinite(value) else "∞")
 
 
 def _format_factor(estimate: Estimate) -> str:

@@ -42,7 +42,7 @@ def _include_tables(chart: Chart) -> Spec:
 
 def _remove_pictures(pictures: Path, names: Iterable[str]) -> None:
     """Remove pictures of an earlier report that this one does not have."""
-    with disk.writing(pictures):
+    with disk.guard_write(pictures):
         for name in names:
             for suffix in ("svg", "png"):
                 (pictures / f"{name}.{suffix}").unlink(missing_ok=True)

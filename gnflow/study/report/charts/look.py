@@ -6,9 +6,12 @@ from typing import TypeVar
 import altair as alt
 import polars
 
+from gnflow.study.groups import Member, group_arms
+
 # Okabe and Ito's colours, which readers with any colour vision can distinguish on white and on black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
 SHAPES = ("circle", "square", "triangle-up", "diamond")  # shapes distinguish arms of the same colour
+DARKEST, LIGHTEST = -0.25, 0.4  # how much black or white is mixed into a colour for the ends of a group
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])  # dashes do the same for lines
 FONT = "Liberation Sans, Helvetica, Arial, sans-serif"
 LEGEND_CHARACTERS = 95  # number of names that fit on one line of a legend
@@ -88,13 +91,30 @@ def style_dashes(column: str) -> alt.StrokeDash:
 
 
 def list_colours(arms: Sequence[str]) -> list[str]:
-    """Return the colour of each arm; they repeat from the eighth on."""
-    return [COLOURS[index % len(COLOURS)] for index in range(len(arms))]
+    """Return the colour of each arm: that of its group, darker or lighter by its level."""
+    members = group_arms(arms, len(COLOURS))
+    return [_shade(COLOURS[members[name].place % len(COLOURS)], members[name]) for name in arms]
+
+
+def _shade(colour: str, member: Member) -> str:
+    """Mix a colour with black for the first level of its group, and with white for the last."""
+    if member.size == 1:
+        return colour
+    part = DARKEST + (LIGHTEST - DARKEST) * member.rank / (member.size - 1)
+    other = 255 if part > 0 else 0
+    parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return "#" + "".join(f"{round(value + (other - value) * abs(part)):02x}" for value in parts)
+
+
+def list_dashes(arms: Sequence[str]) -> list[list[int]]:
+    """Return the dashes of each arm: those of its level in its group."""
+    return _repeat_kinds(arms, DASHES)
 
 
 def _repeat_kinds(arms: Sequence[str], kinds: Sequence[T]) -> list[T]:
-    """Use the first kind for as many arms as there are colours, then the second, and so on."""
-    return [kinds[index // len(COLOURS) % len(kinds)] for index in range(len(arms))]
+    """Use one kind for each level of a group; without groups, the next kind when the colours begin again."""
+    members = group_arms(arms, len(COLOURS))
+    return [kinds[(members[name].rank + members[name].place // len(COLOURS)) % len(kinds)] for name in arms]
 
 
 def _make_legend(shown: Sequence[str], symbol: str | None) -> alt.Legend:

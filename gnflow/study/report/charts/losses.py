@@ -10,6 +10,7 @@ from gnflow.study.comparison import Comparison
 from gnflow.study.report import data
 from gnflow.study.report.charts import look
 from gnflow.study.report.charts.chart import HEIGHT, WIDTH, Chart, Choice, Spec, make_spec, make_still, set_size
+from gnflow.study.report.charts.multiples import draw_small_multiples
 from gnflow.study.scores import COLUMNS, METRIC, WORDS
 
 SCALES: tuple[Literal["linear"], Literal["log"]] = ("linear", "log")
@@ -33,6 +34,9 @@ def draw_losses(comparison: Comparison) -> Iterator[Chart]:
         "median_losses": data.thin(data.compute_medians(rows, ["loss", *axes]), by="arm"),
         "targets": polars.DataFrame({"target": list(comparison.targets)}, schema={"target": polars.Float64}),
     }
+    if len(arms) > len(look.COLOURS):
+        yield draw_small_multiples(comparison, rows, axes, top, cut)
+        return
     note = "Thin: one seed. Bold: the median over the seeds, as far as all of them got."
     note += " Dashed: the target." if comparison.targets else ""
     note += " Curves that rise above the largest loss at the start are cut off." if cut else ""

@@ -1,11 +1,12 @@
 """Charts of how many times more each arm needs than the reference, with intervals."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import altair as alt
 import polars
 
+from gnflow.study import figures
 from gnflow.study.comparison import Comparison
 from gnflow.study.ratios import Estimate, Ratio
 from gnflow.study.report.charts import look
@@ -13,46 +14,60 @@ from gnflow.study.report.charts.chart import WIDTH, Chart, Choice, make_spec, ma
 from gnflow.study.scores import WORDS
 
 ROOM = 2.0  # how far beyond the factors themselves an interval is followed
-BAND, MOST_HEIGHT = 22, 900  # pixels for one arm on an axis, and for all arms
+BAND = 22  # pixels for one arm
 
 
 def draw_ratios(comparison: Comparison) -> Iterator[Chart]:
-    """Draw points with error bars on a log axis, by axis and arm, with a choice of target if there are several."""
+    """Draw a point with its interval for each arm on a log axis, the best arm first, for each cost and target."""
     targets = [target for target in comparison.targets if any(_select_known(comparison, target))]
     if not targets:
         return
-    arms = [arm.name for arm in comparison.arms]
-    others = [arm for arm in arms if arm != comparison.reference]
-    factors = [
-        estimate.factor for target in targets for _, _, estimate in _select_known(comparison, target) if estimate.factor
-    ]
-    low, high = min(1.0, *factors) / ROOM, max(1.0, *factors) * ROOM
+    found = [(target, *known) for target in targets[::-1] for known in _select_known(comparison, target)]
+    axes = [axis for axis in WORDS if any(axis == known for _, _, known, _ in found)]
+    ends = {axis: _find_ends([each.factor or 1.0 for *_, known, each in found if known == axis]) for axis in axes}
     rows = polars.DataFrame(
-        [
-            _make_row(ratio, axis, estimate, low, high)
-            for target in targets
-            for ratio, axis, estimate in _select_known(comparison, target)
-        ]
+        [_make_row(ratio, axis, estimate, *ends[axis]) for _, ratio, axis, estimate in found], infer_schema_length=None
     )
-    height = max(160, min(BAND * len(others) * len(WORDS), MOST_HEIGHT))
+    order = _order_arms(comparison, targets[-1])
+    height = max(110, BAND * len(order) + 30)
     drawn = {
-        f"{target:g}": _draw_points(arms, others, target, str(comparison.reference), low, high) for target in targets
+        (axis, target): _draw_points(comparison, order, axis, target, *ends[axis])
+        for axis in axes
+        for target in targets[::-1]
     }
-    headline = f"{targets[-1]:g}"
-    views = {name: make_spec(set_size(drawing, height=height)) for name, drawing in list(drawn.items())[::-1]}
+    several = len(targets) > 1
+    views = {
+        f"{WORDS[axis]} {target:g}" if several else WORDS[axis]: make_spec(set_size(drawing, height=height))
+        for (axis, target), drawing in drawn.items()
+    }
+    known = {ratio.other for target, ratio, *_ in found if target == targets[-1]}
+    missing = [name for name in order if name not in known and name != comparison.reference]
     note = (
         "Right of 1 the reference needs less. Bars: 95 % intervals of Student's t over seeds, where there are two or "
         "more. A triangle: the bar goes on, or the factor is only a bound, because a run missed the target."
     )
+    note += f" Not shown, since nothing is known of the ratio: {figures.join_words(missing)}." if missing else ""
+    choices: tuple[Choice, ...] = (Choice("cost", tuple(WORDS[axis] for axis in axes)),)
+    choices += (Choice("target", tuple(f"{target:g}" for target in targets[::-1])),) if several else ()
     yield Chart(
         "ratios",
         f"Cost relative to {comparison.reference}",
         note,
         {"ratios": rows},
         views,
-        make_still(set_size(drawn[headline], WIDTH - 60, height)),
-        (Choice("target", tuple(views)),) if len(views) > 1 else (),
+        make_still(set_size(drawn[axes[0], targets[-1]], WIDTH - 60, height)),
+        choices,
     )
+
+
+def _find_ends(factors: Sequence[float]) -> tuple[float, float]:
+    return min(1.0, *factors) / ROOM, max(1.0, *factors) * ROOM
+
+
+def _order_arms(comparison: Comparison, target: float) -> list[str]:
+    """List the arms by their steps to a target, the fewest first."""
+    results = comparison.select_results(target)
+    return [result.arm for result in sorted(results, key=lambda one: (one.median["steps"], -one.reached))]
 
 
 def _select_known(comparison: Comparison, target: float) -> Iterator[tuple[Ratio, str, Estimate]]:
@@ -89,32 +104,34 @@ def _format_end(value: float) -> str:
 
 
 def _draw_points(
-    arms: list[str], others: list[str], target: float, reference: str, low: float, high: float
+    comparison: Comparison, order: list[str], axis: str, target: float, low: float, high: float
 ) -> alt.LayerChart:
-    pick = look.make_selection()
-    base = alt.Chart(look.name_table("ratios")).transform_filter(alt.datum.target == target)
+    arms = [arm.name for arm in comparison.arms]
+    base = alt.Chart(look.name_table("ratios")).transform_filter(
+        (alt.datum.target == target) & (alt.datum.axis == WORDS[axis])
+    )
     x = alt.X(
         "factor:Q",
-        title=f"times the cost of {reference}, to {target:g}",
+        title=f"{WORDS[axis]}, times those of {comparison.reference}, to {target:g}",
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
         axis=alt.Axis(format="~g", tickCount=8),
     )
-    y = alt.Y("axis:N", title=None, sort=list(WORDS.values()))
-    offset = alt.YOffset("arm:N", sort=others, scale=alt.Scale(domain=others, paddingOuter=0.3))
-    hover = [
-        alt.Tooltip("axis:N", title="cost"),
-        *look.make_tooltip("factor"),
-        alt.Tooltip("bound:N"),
-        alt.Tooltip("interval:N"),
-    ]
-    dots = look.style_points(arms, others)
-    shared = {"y": y, "yOffset": offset, "color": dots["color"], "opacity": look.fade(pick, 1.0)}
+    y = alt.Y("arm:N", title=None, sort=order, scale=alt.Scale(domain=order), axis=alt.Axis(labelLimit=220))
+    hover = [*look.make_tooltip("factor"), alt.Tooltip("bound:N"), alt.Tooltip("interval:N")]
+    colours = alt.Scale(domain=arms, range=look.list_colours(arms))
+    shared = {"y": y, "color": alt.Color("arm:N", scale=colours, legend=None)}
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q"), x2="high:Q", **shared)
-    middle = base.mark_point(filled=True, size=80).encode(x=x, **(shared | dots), tooltip=hover)
+    middle = base.mark_point(filled=True, size=80).encode(x=x, **shared, tooltip=hover)
     arrows = [
         base.transform_filter(f"isValid(datum.{side})")
         .mark_point(filled=True, size=60, shape=f"triangle-{side}")
         .encode(x=alt.X(f"{side}:Q"), **shared, tooltip=hover)
         for side in ("left", "right")
     ]
-    return look.layer(look.draw_rule("ratios", x=1), bars, *arrows, middle.add_params(pick))
+    reference = (
+        alt.Chart(look.name_table("ratios"))
+        .transform_aggregate(rows="count()")
+        .mark_point(shape="diamond", filled=True, size=70, color="#888")
+        .encode(x=alt.XDatum(1), y=alt.YDatum(comparison.reference))
+    )
+    return look.layer(look.draw_rule("ratios", x=1), bars, *arrows, middle, reference)

@@ -13,7 +13,7 @@ from gnflow.study.comparison import Comparison
 from gnflow.study.report.charts import look
 from gnflow.study.report.charts.chart import Chart, make_both
 from gnflow.study.scores import select_numbers
-from gnflow.track.description import leaves
+from gnflow.track.description import flatten
 
 # Keys of `optimizer:` that set the size of a step, or that are tuned again for another size.
 OF_THE_BATCH = ("microbatches", "inner_steps", "learning_rate", "leaves")
@@ -128,7 +128,7 @@ def _make_points(arms: Sequence[Arm], steps: Mapping[str, float]) -> Iterator[Po
 
 def _identify_method(arm: Arm) -> tuple[tuple[str, str], ...]:
     spec = arm.runs[0].experiment.optimizer.model_dump(mode="json")
-    return tuple((key, value) for key, value in leaves(spec) if key.rpartition(".")[2] not in OF_THE_BATCH)
+    return tuple((key, value) for key, value in flatten(spec) if key.rpartition(".")[2] not in OF_THE_BATCH)
 
 
 def _make_ideal(points: Sequence[Point]) -> Iterator[Point]:

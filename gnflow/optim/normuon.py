@@ -1,0 +1,99 @@
+"""Muon whose rows, the output neurons, are divided by the root of a second moment of their own.
+
+    M <- M + (1 - b)(G - M)
+    O <- orthogonal factor of  G + b (M - G)  (Nesterov)  or of M
+    v <- c v + (1 - c) mean of O^2 over each row
+    U <- O / (sqrt v + eps),  scaled to the Frobenius norm of O
+    W <- W - lr (scale U + decay W)          scale as in `muon.py`
+
+Source:   Li et al. 2025, arXiv:2510.05491
+Code:     github.com/microsoft/dion dion/normuon.py @ 0a059a4; pytorch_optimizer.NorMuon
+Differs:  it takes rows for every shape, as Dion does; the published algorithm ends with `scale: match_rms`
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from gnflow.optim.arguments import add_help_of
+from gnflow.spec.base import Count, Rate
+from gnflow.spec.rules import (
+    Beta,
+    Cautious,
+    Coefficients,
+    IterationSteps,
+    IterationType,
+    MatrixMethod,
+    OrthogonalScale,
+    WeightDecay,
+)
+from gnflow.transform import Schedule, Transform
+
+if TYPE_CHECKING:
+    from gnflow.objective import Params
+    from gnflow.optim.momentum import MomentumState
+
+
+class NorMuonRule(MatrixMethod):
+    """Muon with a second moment for every row, which is one output neuron (arXiv:2510.05491); for matrices only."""
+
+    factory = "gnflow.optim.normuon:normuon"
+    has_momentum = True
+    kind: Literal["normuon"] = "normuon"
+    learning_rate: Rate = 0.01
+    """Learning rate: the size of a step."""
+    momentum: Beta = 0.95
+    """Decay rate of the momentum."""
+    second_beta: Beta = 0.95
+    """Decay rate of the second moment of the rows."""
+    eps: Rate = 1e-8
+    """Added to the square root of the second moment, so that no division is by zero."""
+    nesterov: bool = True
+    """Use Nesterov momentum, which looks one step ahead."""
+    weight_decay: WeightDecay = 0.01
+    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate. `cautious` shrinks
+    only those that the update shrinks as well."""
+    ns_steps: IterationSteps = 5
+    """Number of Newton-Schulz iterations."""
+    scale: OrthogonalScale = "spectral"
+    """Factor on the update of an (m, n) matrix: `original` is sqrt(max(1, m/n)), `match_rms` 0.2 sqrt(max(m, n)) and
+    `spectral` sqrt(m/n)."""
+    coefficients: Coefficients = "polar_express"
+    """Polynomials of the iteration, as for `muon`."""
+    split: Count = 1
+    """Number of matrices that are fused along the rows of each weight and orthogonalised one by one, such as 3 for a
+    fused query, key and value."""
+    dtype: IterationType = "auto"
+    """Type of the numbers in the iteration: `auto` is float32 on a CPU and bfloat16 on a GPU."""
+
+
+@add_help_of(NorMuonRule)
+def normuon(
+    learning_rate: float = 0.01,
+    momentum: float = 0.95,
+    second_beta: float = 0.95,
+    eps: float = 1e-8,
+    nesterov: bool = True,
+    weight_decay: float | Cautious = 0.01,
+    ns_steps: int = 5,
+    scale: OrthogonalScale = "spectral",
+    coefficients: Coefficients = "polar_express",
+    split: int = 1,
+    dtype: IterationType = "auto",
+    schedule: Schedule | None = None,
+) -> Transform[MomentumState]:
+    """Makes NorMuon for matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else."""
+    from gnflow.optim.momentum import Direction, follow_momentum
+    from gnflow.optim.muon import choose_size, require_iteration
+    from gnflow.optim.newton_schulz import orthogonalise
+    from gnflow.optim.second_moment import divide_by_root, square_rows
+
+    require_iteration("normuon", scale, coefficients, dtype)
+
+    def turn(followed: Params, gradients: Params, second: Params) -> tuple[Params, Params]:
+        factors = orthogonalise(followed, ns_steps, coefficients, dtype)
+        rows, second = divide_by_root(factors, second, second_beta, eps, square_rows)
+        return {name: choose_size(u, scale) * u for name, u in rows.items()}, second
+
+    direction = Direction(turn, lambda weight: weight.new_zeros((*weight.shape[:-1], 1)))
+    return follow_momentum("normuon", direction, learning_rate, momentum, nesterov, weight_decay, schedule, split)

@@ -1,0 +1,90 @@
+"""Add trials beyond the edge of a range that holds the best value. They are recorded beside the study, and counted.
+
+A range is continued by half of its width, in the logarithm if its scale is `log`; a list of numbers likewise, as the
+range that it spans. The trials draw the keys at an edge from beyond it, and all other keys from their whole space.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import exp, log
+from pathlib import Path
+
+from gnflow.spec.canonical import format_lines
+from gnflow.spec.extends import read_mapping
+from gnflow.spec.problems import Problem
+from gnflow.spec.study import Dimension, Tuning, Widening, Widenings
+from gnflow.spec.tree import Origin, Source, make_plain
+from gnflow.spec.validate import validate_as
+from gnflow.study.design.draws import Axis, Draw, Range, draw_points
+from gnflow.study.design.edges import Edge
+from gnflow.train import disk
+
+WIDENED = "widened.yaml"
+PART = 0.5  # of the width of a range, by which it is continued
+DIGITS = 3
+
+
+def read_widened(folder: Path, problems: list[Problem]) -> Mapping[str, Sequence[Widening]]:
+    """Read what was added to the study in a folder; nothing if there is no such file."""
+    path = folder / WIDENED
+    if not path.is_file():
+        return {}
+    found = validate_as(Widenings, read_mapping(path, problems), problems)
+    return {} if found is None else found.arms
+
+
+def draw_beyond(widening: Widening, space: Mapping[str, Axis], tuning: Tuning, number: int) -> list[Draw]:
+    """Return the draws of one widening, the `number`-th of its arm: a Sobol sequence of its own."""
+    place = Origin(Source(WIDENED, ""))
+    wider = {
+        key: _axis(widening.space[key], axis, place) if key in widening.space else axis for key, axis in space.items()
+    }
+    return draw_points(wider, "sobol", widening.trials, tuning.seed + number)
+
+
+def continue_range(edge: Edge, axis: Axis, part: float = PART) -> Dimension:
+    """Return the range beyond an edge, `part` times as wide as the range itself."""
+    low, high, logarithmic = _span(axis)
+    if logarithmic:
+        width = part * (log(high) - log(low))
+        far = edge.limit * exp(width if edge.end == "largest" else -width)
+    else:
+        width = part * (high - low)
+        far = edge.limit + (width if edge.end == "largest" else -width)
+    far = round(far) if isinstance(axis, Range) and axis.whole else float(f"{far:.{DIGITS}g}")
+    ends = (edge.limit, far) if edge.end == "largest" else (far, edge.limit)
+    return Dimension(low=float(ends[0]), high=float(ends[1]), scale="log" if logarithmic else "linear")
+
+
+def record(folder: Path, arm: str, widening: Widening) -> Path:
+    """Add a widening of an arm to the file beside the study."""
+    known = read_widened(folder, [])
+    arms = {**known, arm: (*known.get(arm, ()), widening)}
+    tree = {"arms": {name: [_tree(each) for each in found] for name, found in arms.items()}}
+    head = (
+        "# Written by `gnflow study widen`: trials beyond the edge of a range that held the best value.",
+        "# They count as trials. Delete an entry to take its trials back.",
+    )
+    path = folder / WIDENED
+    disk.write(path, ("\n".join([*head, *format_lines(tree)]) + "\n").encode())
+    return path
+
+
+def _tree(widening: Widening) -> dict[str, object]:
+    return {
+        "trials": widening.trials,
+        "space": {key: each.model_dump(exclude_none=True) for key, each in widening.space.items()},
+    }
+
+
+def _span(axis: Axis) -> tuple[float, float, bool]:
+    if isinstance(axis, Range):
+        return axis.low, axis.high, axis.logarithmic
+    values = [float(value) for node in axis.values if isinstance(value := make_plain(node), int | float)]
+    return min(values), max(values), min(values) > 0
+
+
+def _axis(dimension: Dimension, axis: Axis, place: Origin) -> Range:
+    whole = axis.whole if isinstance(axis, Range) else all(isinstance(make_plain(node), int) for node in axis.values)
+    assert dimension.low is not None
+    assert dimension.high is not None
+    return Range(dimension.low, dimension.high, dimension.scale == "log", whole, place)

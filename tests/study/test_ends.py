@@ -1,0 +1,121 @@
+"""Losses at the end of schedules that all spend one budget, and over scales."""
+
+from math import log
+from pathlib import Path
+
+import pytest
+from run_directories import TOKENS, experiment, finished, steps
+
+from gnflow.errors import SpecError
+from gnflow.study.comparison import Comparison, compare
+from gnflow.study.scales import compare_scales, tell
+from gnflow.train.run import Run
+
+COUNT = 16
+BUDGET = float(COUNT * TOKENS)
+
+
+def law(tokens: float, factor: float = 1.0) -> float:
+    return 2.0 + 3.0 * (factor * tokens / TOKENS) ** -0.5
+
+
+def run(
+    root: Path, name: str, factor: float, seed: int = 0, *, count: int = COUNT, schedule: str = "constant", **plan
+) -> Run:
+    spec = experiment({"kind": "muon", "schedule": schedule, "momentum": 0.5 + 0.01 * factor}, seed=seed, target=None)
+    losses = [8.0, *(law(step * TOKENS, factor) + 0.01 * seed for step in range(1, count + 1))]
+    return Run.load(finished(root / name / f"seed_{seed}", spec, steps(losses, searched=0), steps=count, **plan))
+
+
+def pair(root: Path, **more) -> list[Run]:
+    return [
+        run(root, name, factor, seed, **more)
+        for name, factor in (("muon", 1.0), ("full_gn", 2.0))
+        for seed in (0, 1, 2)
+    ]
+
+
+def test_the_loss_at_the_end_is_compared_and_given_as_tokens(tmp_path: Path) -> None:
+    comparison = compare(pair(tmp_path), reference="muon", budget=BUDGET)
+    [budget] = comparison.budgets
+    [difference] = budget.differences
+    assert difference.mean == pytest.approx(law(BUDGET, 2.0) - law(BUDGET))
+    assert difference.interval == pytest.approx((difference.mean, difference.mean))
+    ratio = difference.token_ratio
+    assert ratio is not None
+    assert ratio.factor == pytest.approx(2.0, rel=1e-3)  # beyond the curve of the reference: by the fit
+    assert comparison.verdict[0].startswith("The loss of muon is 0.220 above that of full_gn at the end of 2.1M tokens")
+    assert comparison.verdict[1].startswith("muon has the loss of full_gn after 2.0 times the tokens (95 % CI ")
+    assert not [line for line in comparison.warnings if "budget" in line]
+    [within] = compare(pair(tmp_path / "b"), reference="full_gn", budget=BUDGET).budgets[0].differences
+    assert within.token_ratio is not None
+    assert within.token_ratio.factor == pytest.approx(0.5, rel=1e-2)  # read off its curve, between evaluations
+
+
+def test_a_schedule_that_looks_ahead_has_no_token_ratio(tmp_path: Path) -> None:
+    [difference] = compare(pair(tmp_path, schedule="cosine"), reference="muon", budget=BUDGET).budgets[0].differences
+    assert difference.token_ratio is not None
+    assert difference.token_ratio.factor is None
+    assert "depends on the length of its run" in str(difference.token_ratio.why_not)
+
+
+def test_a_known_sigma_makes_a_z_test(tmp_path: Path) -> None:
+    comparison = compare(pair(tmp_path), reference="muon", budget=BUDGET, sigma=0.1)
+    [difference] = comparison.budgets[0].differences
+    half = 1.959964 * 0.1 * (2 / 3) ** 0.5
+    assert difference.interval == pytest.approx((difference.mean - half, difference.mean + half), rel=1e-5)
+    assert difference.p_value == pytest.approx(0.0071, abs=1e-3)
+    assert "z-test with sigma 0.1" in comparison.verdict[0]
+
+
+def test_runs_that_end_elsewhere_are_pointed_out(tmp_path: Path) -> None:
+    runs = [run(tmp_path, "muon", 1.0), run(tmp_path, "short", 2.0, count=8), run(tmp_path, "short", 2.0, 1)]
+    said = " ".join(compare(runs, reference="muon", budget=BUDGET).warnings)
+    assert "the seeds of short do not all end at one step: they end at 8 and 16" in said
+    assert "the runs of short used 50% of the budget of 2.1M tokens" in said
+
+
+def at_scale(root: Path, parameters: int, difference: float) -> Comparison:
+    runs = []
+    for name, shift in (("muon", 0.0), ("full_gn", difference)):
+        for seed in (0, 1, 2):
+            spec = experiment({"kind": "muon", "momentum": 0.5 if shift else 0.6}, seed=seed, target=None)
+            last = 1.5 + 40 * parameters**-0.3 + shift + 0.002 * (seed - 1)
+            runs.append(
+                Run.load(
+                    finished(
+                        root / f"{name}_{parameters}" / f"seed_{seed}", spec, steps([8.0, last]), parameters=parameters
+                    )
+                )
+            )
+    return compare(runs, reference=f"muon_{parameters}", budget=float(TOKENS + 16_384))
+
+
+def test_over_scales_a_law_is_fitted_and_the_difference_has_a_trend(tmp_path: Path) -> None:
+    sizes = (50_000, 200_000, 1_000_000)
+    comparisons = {f"n{size}": at_scale(tmp_path, size, -0.05 * log(size / 1e4) / log(10)) for size in sizes}
+    methods = {f"{name}_{size}": name for name in ("muon", "full_gn") for size in sizes}
+    found = compare_scales(comparisons, methods, "muon")
+    assert found.measure == "parameters"
+    assert found.sizes == {f"n{size}": size for size in sizes}
+    assert found.law is not None
+    assert found.law.factors["full_gn"] > 1
+    [trend] = found.trends
+    assert trend.slope == pytest.approx(-0.05)  # nats for ten times the parameters
+    assert any("falls with size: -0.050 nats for ten times the parameters" in line for line in tell(found))
+    with pytest.raises(SpecError, match="do not differ in tokens"):
+        compare_scales(comparisons, methods, "muon", "tokens")
+    two = {name: comparisons[name] for name in list(comparisons)[:2]}
+    assert "losses at 2 sizes" in str(compare_scales(two, methods, "muon").why_not)
+
+
+def test_the_law_is_drawn(tmp_path: Path) -> None:
+    from gnflow.study.report import assets
+    from gnflow.study.report.charts.law import draw_law
+
+    sizes = (50_000, 200_000, 1_000_000)
+    comparisons = {f"n{size}": at_scale(tmp_path, size, -0.1) for size in sizes}
+    methods = {f"{name}_{size}": name for name in ("muon", "full_gn") for size in sizes}
+    picture = assets.draw_svg(draw_law(compare_scales(comparisons, methods, "muon")))
+    assert picture.count("mark-area") == 2  # a band for each method
+    assert "held-out loss at the end" in picture
