@@ -18,6 +18,7 @@ from gnflow.objective import Objective, Params
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.factory import call_factory
+from gnflow.spec.search import Decrement
 
 LOGITS = 2**25  # the logits take 128 MiB in float32
 
@@ -26,7 +27,7 @@ def choose_kernel(experiment: Experiment) -> Kernel:
     """Choose the attention that the spec asks for, or else one that has the derivatives which its optimizer takes."""
     method = experiment.optimizer
     forward_mode = isinstance(method, spec.GaussNewton) and (
-        method.tangent == "exact" or isinstance(method.search, spec.Decrement)
+        method.tangent == "exact" or isinstance(method.search, Decrement)
     )
     return experiment.compile.attention or ("plain" if forward_mode else "flash")
 

@@ -24,6 +24,7 @@ from gnflow.optim.search import FullStep, GeometricSearch, Search
 from gnflow.optim.stacks import Stacks
 from gnflow.spec import optimizer as spec
 from gnflow.spec import rules
+from gnflow.spec import search as searches
 from gnflow.spec.classes import find_origin
 from gnflow.spec.factory import call_factory, collect_parameters, describe
 
@@ -174,15 +175,15 @@ def _build_average(average: float | spec.Ema) -> averages.Average:
     return averages.fade(average.decay) if isinstance(average, spec.Ema) else averages.average_last(average)
 
 
-def _build_search(search: spec.Search) -> Search:
+def _build_search(search: searches.Search) -> Search:
     match search:
-        case spec.GeometricSearch(trials=trials, microbatches=microbatches, fresh=fresh):
+        case searches.GeometricSearch(trials=trials, microbatches=microbatches, fresh=fresh):
             return GeometricSearch(trials, microbatches, fresh)
-        case spec.Decrement(kappa=kappa, adaptive=adaptive, microbatches=microbatches):
+        case searches.Decrement(kappa=kappa, adaptive=adaptive, microbatches=microbatches):
             return Decrement(kappa, adaptive, microbatches)
-        case spec.BracketSearch(microbatches=microbatches, fresh=fresh):
+        case searches.BracketSearch(microbatches=microbatches, fresh=fresh):
             return BracketSearch(microbatches, fresh)
-        case spec.NoSearch():
+        case searches.NoSearch():
             return FullStep()
         case _:
             assert_never(search)

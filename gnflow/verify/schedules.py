@@ -9,6 +9,7 @@ from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.parts import Part
 from gnflow.spec.schedules import AnySchedule, Constant, Cosine, Linear, RunSchedule, Wsd
+from gnflow.spec.search import NoSearch
 from gnflow.verify.problems import build_on_bowl
 from gnflow.verify.subject import Make, advance, build_parts, require
 
@@ -100,7 +101,7 @@ def _replace_schedules(experiment: Experiment, change: Change, change_part: Chan
     schedule = change(method.schedule)
     if isinstance(method, spec.GaussNewton):
         inner = method.inner if isinstance(method.inner, spec.ConjugateGradients) else replace_parts(method.inner)
-        full = {"search": spec.NoSearch(), "warm_start": False, "average": 0.0, "inner_state": "kept"}
+        full = {"search": NoSearch(), "warm_start": False, "average": 0.0, "inner_state": "kept"}
         changed: spec.Optimizer = method.model_copy(update={"schedule": schedule, "inner": inner, **full})
     else:
         changed = replace_parts(method, schedule=schedule)

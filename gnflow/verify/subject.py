@@ -20,6 +20,7 @@ from gnflow.spec.experiment import Experiment
 from gnflow.spec.multimodal import VQ, Data, Digits, Multimodal
 from gnflow.spec.parts import Part
 from gnflow.spec.schedules import ScheduleKind
+from gnflow.spec.search import NoSearch
 from gnflow.spec.training import Scratch
 
 WIDTH, VOCABULARY, CONTEXT, ROWS, STEPS = 16, 13, 8, 2, 12
@@ -71,7 +72,7 @@ def shrink(experiment: Experiment) -> Experiment:
     method = experiment.optimizer
     if isinstance(method, spec.GaussNewton):
         search = method.search
-        if not isinstance(search, spec.NoSearch):
+        if not isinstance(search, NoSearch):
             search = search.model_copy(update={"microbatches": min(search.microbatches, SEARCHED)})
         smaller: spec.Optimizer = method.model_copy(
             update={
