@@ -42,6 +42,12 @@ def push(function: Function, moving: Params, rest: Params, displacement: Params)
     return x, (tangent,)
 
 
+def push_towards(function: Function, moving: Params, rest: Params, goal: Params) -> tuple[Tensor, Tangents]:
+    """Return the value of a stage and its tangent J (goal - moving). Under X, `goal` has the tangent of x itself."""
+    displacement = {name: there if name == X else there - moving[name].detach() for name, there in goal.items()}
+    return push(function, moving, rest, displacement)
+
+
 def reverse(function: Function, moving: Params, rest: Params, cotangent: Tensor) -> Params:
     """Return J' cotangent in `moving`. It computes the stage again."""
     _, pullback = torch.func.vjp(lambda part: apply(function, {**rest, **part}), moving)  # type: ignore[misc]  # torch types the form with an auxiliary output

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from gnflow.curvature.executor import Function, apply, push
+from gnflow.curvature.executor import Function, Tangents, apply, push, push_towards
 from gnflow.curvature.linearised import Bend, Surrogate
 from gnflow.models.loss import Targets, compute_cross_entropy, compute_probabilities
 from gnflow.objective import Params, Scalar
@@ -30,12 +30,12 @@ def gradient(function: Function, moving: Params, rest: Params, targets: Targets)
     return loss, slope
 
 
-def expand(surrogate: Surrogate) -> Operator:
-    """Make the operator of a convex model from the tangent in the arguments."""
+def expand(surrogate: Surrogate, dual: Callable[..., tuple[Tensor, Tangents]] = push_towards) -> Operator:
+    """Make the operator of a convex model whose tangent comes from the operator `dual`."""
 
-    def curved(function: Function, moving: Params, rest: Params, displacement: Params, targets: Targets) -> Sloped:
+    def curved(function: Function, moving: Params, rest: Params, goal: Params, targets: Targets) -> Sloped:
         logits, pullback, (tangent,) = torch.func.vjp(
-            lambda part: push(function, part, rest, displacement), moving, has_aux=True
+            lambda part: dual(function, part, rest, goal), moving, has_aux=True
         )  # type: ignore[misc]  # torch types the form without an auxiliary output
         loss, cotangent = surrogate(logits, tangent, targets)
         return loss, pullback(cotangent)[0]
@@ -60,7 +60,7 @@ def multiply(bend: Bend) -> Operator:
     def bend_alone(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
         return logits.new_zeros(()), bend(compute_probabilities(logits, targets), tangent, targets)
 
-    expanded = expand(bend_alone)
+    expanded = expand(bend_alone, push)
 
     def product(function: Function, moving: Params, rest: Params, displacement: Params, targets: Targets) -> Sloped:
         return expanded(function, moving, rest, displacement, targets)

@@ -23,7 +23,7 @@ from gnflow import trees
 from gnflow.curvature import heads
 from gnflow.curvature.diagonal import add_noise
 from gnflow.curvature.diagonal import diagonal as draw
-from gnflow.curvature.executor import EAGER, Executor, Recompute, Tangents, X, apply, keep, push
+from gnflow.curvature.executor import EAGER, Executor, Recompute, Tangents, X, apply, keep, push, push_towards
 from gnflow.curvature.heads import Operator
 from gnflow.curvature.linearised import Bend, Surrogate
 from gnflow.curvature.tangents import Tangent, choose_step
@@ -91,16 +91,16 @@ def build_objective(
         return _derive(_Case(of_gradients, thrift, executor, params, network.moving), heads.gradient, tokens)
 
     def curved(executor: Executor, params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        displacement = _Each(params, lambda name: params[name] - anchor[name])
         case = _Case(network, thrift, executor, anchor, params)
         if tangent == "exact":
-            return _derive(case._replace(displacement=displacement), expand, tokens)
+            return _derive(case._replace(push=push_towards, goal=params), expand, tokens)
+        displacement = _Each(params, lambda name: params[name] - anchor[name])
         h = choose_step(displacement, anchor)
         beside = _Each(anchor, lambda n: anchor[n] + h * displacement[n] if n in displacement else anchor[n])
         return _derive(case._replace(beside=beside, step=(h,)), expand, tokens)
 
     def product(executor: Executor, direction: Params, anchor: Params, tokens: Tokens) -> Params:
-        return _derive(_Case(network, thrift, executor, anchor, direction, direction), multiply, tokens)[0]
+        return _derive(_Case(network, thrift, executor, anchor, direction, push, direction), multiply, tokens)[0]
 
     def diagonal(executor: Executor, params: Params, noise: Tensor, tokens: Tokens) -> Params:
         drawn = of_gradients._replace(split=add_noise(network.split, noise))
@@ -145,8 +145,10 @@ class _Case(NamedTuple):
     anchor: Params
     moving: Collection[str]
     """Names of the weights that the gradient is taken in."""
-    displacement: Mapping[str, Tensor] | None = None
-    """The displacement of the moving weights, if there is a tangent."""
+    push: Callable[..., tuple[Tensor, Tangents]] = keep
+    """The operator that takes a stage's value, and its tangent if there is one."""
+    goal: Params | None = None
+    """What that operator needs to know of the moving weights for their tangent."""
     beside: Mapping[str, Tensor] | None = None
     """Weights beside the anchor, if the tangent is a difference; `step` leads to them."""
     step: tuple[Tensor, ...] = ()
@@ -186,11 +188,8 @@ def _push_through(case: _Case, inputs: Tensor) -> _Below:
         if not own:
             below = below._replace(x=case.executor.call(apply, stage.function, rest))
             continue
-        if case.displacement is None:
-            x, pullback, tangents = keeping.pull(keep, stage.function, own, rest)
-        else:
-            along = dict(zip(names, (*stage.pick(case.displacement).values(), *below.tangents), strict=True))
-            x, pullback, tangents = keeping.pull(push, stage.function, own, rest, along)
+        goal = [] if case.goal is None else [_add_x(stage.pick(case.goal), below.tangents)]
+        x, pullback, tangents = keeping.pull(case.push, stage.function, own, rest, *goal)
         below = _Below(x, tangents, [*below.pullbacks, (stage, pullback)])
     if case.beside is not None:
         return below._replace(tangents=(_run(case.network, case.executor, case.beside, inputs),))
@@ -201,7 +200,7 @@ def _turn(case: _Case, judge: Operator, below: _Below, targets: Targets) -> tupl
     """Return (value, gradient in the weights of the head, cotangent of the features)."""
     head, point, count = case.network.head, case.network.head.pick(case.anchor), case.thrift.pieces
     names = [*head.list_names(case.moving), *([X] if below.pullbacks else [])]
-    other = case.displacement if case.beside is None else case.beside
+    other = case.goal if case.beside is None else case.beside
     companion = None if other is None else head.pick(other)
     pieces = zip(*(_split(each, count) for each in (below.x, *below.tangents)), strict=True)
     values: list[Scalar] = []
@@ -209,7 +208,7 @@ def _turn(case: _Case, judge: Operator, below: _Below, targets: Targets) -> tupl
     gradient: Params = {}
     for (x, *tangents), judged in zip(pieces, _cut(targets, count), strict=True):
         own, rest = _divide({**point, X: x}, names)
-        given = [] if companion is None else [companion | dict(zip([X] * len(tangents), tangents, strict=True))]
+        given = [] if companion is None else [_add_x(companion, tangents)]
         value, slope = case.executor.call(judge, head.function, own, rest, *given, *case.step, judged)
         cotangents += [slope.pop(X)] if below.pullbacks else []
         gradient = trees.add(gradient, slope) if gradient else slope
@@ -228,6 +227,11 @@ def _run(network: Model, executor: Executor, params: Mapping[str, Tensor], x: Te
 def _divide(point: Params, names: Collection[str]) -> tuple[Params, Params]:
     """Divide the arguments of a stage into those named and the rest."""
     return trees.pick(point, names), {name: value for name, value in point.items() if name not in names}
+
+
+def _add_x(weights: Params, xs: Sequence[Tensor]) -> Params:
+    """Return the weights with x among them, if there is one."""
+    return {**weights, X: xs[0]} if xs else weights
 
 
 def _split(x: Tensor, count: int) -> Sequence[Tensor]:
