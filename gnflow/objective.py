@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from gnflow.crew import ALONE, Crew
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -43,6 +45,8 @@ class LocalModel(NamedTuple):
     """(direction, tokens) -> the curvature of the model at its anchor, times `direction`."""
     weight: Callable[[Tokens], Scalar] = weigh_equally
     """tokens -> the weight of the micro-batch in a mean over several."""
+    crew: Crew = ALONE
+    """The processes that evaluate it, each on some of the micro-batches of a mean."""
 
 
 class Objective(NamedTuple):
@@ -69,6 +73,8 @@ class Objective(NamedTuple):
 
     It uses labels that the model draws. `noise` chooses them: it is uniform in [0, 1), with a number for each target.
     """
+    crew: Crew = ALONE
+    """The processes that evaluate it, each on some of the micro-batches of a mean."""
 
     def build_model(self, anchor: Params) -> LocalModel:
         """Return the convex model around `anchor`."""
@@ -77,8 +83,9 @@ class Objective(NamedTuple):
             lambda params, tokens: self.curved(params, anchor, tokens),
             lambda direction, tokens: self.product(direction, anchor, tokens),
             self.weight,
+            self.crew,
         )
 
 
 Slopes: TypeAlias = Objective | LocalModel
-"""Either type: both have a gradient and a weight for each micro-batch."""
+"""Either type: both have a gradient and a weight for each micro-batch, and a crew."""

@@ -9,10 +9,13 @@ import io
 import os
 import select
 import sys
+import traceback
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from gnflow.errors import DiskProblem
+from gnflow.errors import DiskProblem, EnvironmentProblem, GnflowError, Interrupted, is_out_of_memory
+from gnflow.secrets import hide_secrets
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -105,3 +108,29 @@ def _discard(descriptor: int) -> None:
     else:
         os.dup2(null, descriptor)
         os.close(null)
+
+
+def redirect(path: Path) -> None:
+    """Send what this process prints from now on to the end of a file."""
+    with suppress(OSError):
+        flush()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for standard in NAMES:
+        os.dup2(descriptor, standard)
+    os.close(descriptor)
+
+
+def explain(error: BaseException) -> tuple[int, str]:
+    """Return the exit code for an error that ended a verb, and what to tell the user."""
+    if isinstance(error, GnflowError):
+        return error.exit_code, hide_secrets(str(error))
+    if isinstance(error, BrokenPipeError):  # the reader has left, as `head` does
+        return 1, ""
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted.exit_code, ""
+    if is_out_of_memory(error):
+        more = "This needs more memory than there is; `gnflow plan SPEC` says how much, and what would need less."
+        return EnvironmentProblem.exit_code, more
+    trace = "".join(traceback.format_exception(error))
+    return 1, hide_secrets(trace) + "\nThis is a fault in gnflow. Please report it, with the lines above and the spec."

@@ -98,6 +98,9 @@ class Quadratic:
     def make_moment(self, state: State, batch: Tensor, before: Params) -> Moment:
         return Moment(state.step, state.params, before, self, state.optimizer, self.objective, batch)
 
+    def whole(self, state: State) -> State:
+        return state
+
     def evaluate(self, at: Moment, due: Callable[[Metric], bool]) -> Metrics:
         if not due(*self.metrics):
             return {}

@@ -5,7 +5,7 @@ import re
 import shlex
 import shutil
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,12 @@ from gnflow.spec.load import load
 LANGUAGES = {"python", "yaml", "toml", "json", "sh", "text"}
 # What a part of a spec leaves out.
 REST = {"name": "part", "data": "text", "optimizer": "adamw", "training": "{steps: 3}"}
+REST_OF_A_STUDY = {
+    "name": "part",
+    "arms": "{adamw: ../../specs/published/adamw_cosine.yaml}",
+    "seeds": "[1]",
+    "budget": "{tokens: 2.0e6}",
+}
 HISTORY = {"CHANGELOG.md", "docs/decisions.md"}  # what they speak of may be gone
 
 
@@ -84,18 +90,23 @@ def _logged_model(project: Path) -> str:
 def test_yaml_is_a_spec_a_study_or_a_part_of_a_spec(block: Block, tmp_path: Path) -> None:
     keys = re.findall(r"^(\w+):", block.text, flags=re.MULTILINE)
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
-    if "arms" in keys:
+    if {"arms", "budget", "scales"} & set(keys):
         from gnflow.study.design.load import load as load_study
 
-        folder = tmp_path / "pipelines" / re.findall(r"^name: (\w+)", block.text, flags=re.MULTILINE)[0]
+        text = block.text if "arms" in keys else _complete(block.text, keys, REST_OF_A_STUDY)
+        folder = tmp_path / "pipelines" / re.findall(r"^name: (\w+)", text, flags=re.MULTILINE)[0]
         folder.mkdir(parents=True)
         shutil.copytree(ROOT / "specs", tmp_path / "specs")
-        (folder / "study.yaml").write_text(block.text)
+        (folder / "study.yaml").write_text(text)
         assert load_study(folder).study.arms
         return
     path = tmp_path / "spec.yaml"
-    path.write_text("\n".join([block.text, *(f"{key}: {value}" for key, value in REST.items() if key not in keys)]))
+    path.write_text(_complete(block.text, keys, REST))
     assert load(path).experiment
+
+
+def _complete(text: str, keys: Sequence[str], rest: Mapping[str, str]) -> str:
+    return "\n".join([text, *(f"{key}: {value}" for key, value in rest.items() if key not in keys)])
 
 
 def test_toml_and_json_can_be_read() -> None:

@@ -24,6 +24,12 @@ def run(
     extend: Annotated[
         bool, typer.Option("--extend", help="Continue the existing run to the later end of this spec.")
     ] = False,
+    devices: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Compute it on N devices of this machine; the result is the same.")
+    ] = 1,
+    restarts: Annotated[
+        int, typer.Option(min=0, metavar="R", help="With --devices: start again up to R times if a process is lost.")
+    ] = 0,
 ) -> None:
     """Plan, compile and run a spec, or resume its interrupted run."""
     from gnflow.commands.run import run
@@ -34,7 +40,18 @@ def run(
             param_hint="--extend",
         )
     streams.tolerate_failures()
-    raise typer.Exit(run(spec, sets=sets or (), run_dir=run_dir, fresh=fresh, supersede=supersede, extend=extend))
+    raise typer.Exit(
+        run(
+            spec,
+            sets=sets or (),
+            run_dir=run_dir,
+            fresh=fresh,
+            supersede=supersede,
+            extend=extend,
+            devices=devices,
+            restarts=restarts,
+        )
+    )
 
 
 @app.command("init")
@@ -79,11 +96,15 @@ def plan(
     sets: Sets = None,
     parameters: Annotated[bool, typer.Option("--parameters", help="List every tensor and its rule as well.")] = False,
     json: Json = False,
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Show how N devices would share the work.", show_default=False),
+    ] = None,
 ) -> None:
     """Show the work and the cost of a run without allocating anything."""
     from gnflow.commands.plan import plan
 
-    raise typer.Exit(plan(spec, sets=sets or (), json=json, parameters=parameters))
+    raise typer.Exit(plan(spec, sets=sets or (), json=json, parameters=parameters, devices=devices))
 
 
 @app.command()

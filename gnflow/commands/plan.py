@@ -13,17 +13,20 @@ from gnflow.study.tables import Table
 from gnflow.workspace import Workspace
 
 if TYPE_CHECKING:
+    from gnflow.compiler.devices import Device
     from gnflow.compiler.plan import Plan
     from gnflow.compiler.rates import Course
 
 
-def plan(spec: Path, *, sets: Sequence[str], json: bool, parameters: bool = False) -> int:
+def plan(spec: Path, *, sets: Sequence[str], json: bool, parameters: bool = False, devices: int | None = None) -> int:
     """Print the work and the cost of a run, with every tensor if `parameters`; or print the JSON of plan.json.
 
-    Raises SpecError for a bad spec. Return 0.
+    With `devices` it also shows how so many of them share the work. Raises SpecError for a bad spec, and if some
+    devices would have nothing to do. Return 0.
     """
     loaded = load(spec, sets)
     # torch takes seconds to import, so a bad spec is refused before.
+    from gnflow.compiler.devices import share_out
     from gnflow.compiler.fits import compare_with_memory
     from gnflow.compiler.plan import plan as make_plan
     from gnflow.compiler.rates import trace_rates
@@ -32,10 +35,13 @@ def plan(spec: Path, *, sets: Sequence[str], json: bool, parameters: bool = Fals
     seconds = _predict_seconds(planned, loaded.workspace)
     found = compare_with_memory(planned)
     courses = trace_rates(planned)
+    parts = share_out(planned, devices) if devices else []
     if json:
         judged = None if found is None else {"verdict": found.verdict, "needed": found.needed, "room": found.room.total}
         rates = [course._asdict() for course in courses]
-        more = {"predicted_seconds": seconds, "fits": judged, "rates": rates}
+        more: dict[str, object] = {"predicted_seconds": seconds, "fits": judged, "rates": rates}
+        if parts:
+            more["devices"] = [part._asdict() for part in parts]
         print(json_text.dumps({**planned.to_json(), **more}, indent=2))
         return 0
     console = tables.make_console()
@@ -49,6 +55,7 @@ def plan(spec: Path, *, sets: Sequence[str], json: bool, parameters: bool = Fals
         _make_memory_table(planned),
         *([_make_parameter_table(planned)] if parameters else []),
     ]
+    details += [_make_device_table(parts), _make_speed_table(planned, len(parts))] if parts else []
     for table in details:
         console.print()
         console.print(table)
@@ -65,6 +72,39 @@ def _make_parameter_table(planned: "Plan") -> Table:
     for row in planned.parameters:
         shape = " x ".join(str(size) for size in row.shape)
         table.add_row(row.name, shape, row.block, row.rule, row.method, f"{row.learning_rate:g}")
+    return table
+
+
+def _make_device_table(parts: "Sequence[Device]") -> Table:
+    columns = (
+        "process",
+        "micro-batches of a mean",
+        "its part of a solve",
+        "MB sent an inner step",
+        "MB sent a step",
+        "blocks",
+    )
+    table = tables.Table("devices (memory is the same on each as on one)", columns, words=1)
+    for part in parts:
+        sent = (f"{size / 1e6:,.3f}" for size in (part.sent_inner, part.sent))
+        table.add_row(
+            str(part.rank), str(part.microbatches), f"{part.work:.0%}", *sent, ", ".join(part.blocks) or "all"
+        )
+    return table
+
+
+def _make_speed_table(planned: "Plan", most: int) -> Table:
+    """Return the speed-up of a solve, without the time of messages."""
+    from gnflow.compiler.devices import explain_limit, find_efficiency
+
+    table = tables.Table(
+        f"a solve on several devices, if messages took no time; {explain_limit(planned)}",
+        ("devices", "times as fast", "efficiency"),
+        words=0,
+    )
+    for size in sorted({*(2**power for power in range(most.bit_length())), most}):
+        found = find_efficiency(planned, size)
+        table.add_row(str(size), f"{size * found:.2f}", f"{found:.0%}")
     return table
 
 

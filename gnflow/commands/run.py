@@ -1,12 +1,15 @@
 """`gnflow run`: plan, compile and train a spec, or resume its interrupted run."""
 
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gnflow.compiler import toolchain
+from gnflow.crew import ALONE, Crew
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.load import load
+from gnflow.spec.load import Loaded, load
 from gnflow.spec.training import Mlflow
 from gnflow.workspace import Workspace
 
@@ -30,17 +33,46 @@ def run(
     fresh: bool = False,
     supersede: bool = False,
     extend: bool = False,
+    devices: int = 1,
+    restarts: int = 0,
 ) -> int:
-    """Run a spec to its end and print its summary. Return 0. Raises the errors of `gnflow.train.loop.run`."""
+    """Run a spec to its end and print its summary. Return the exit code.
+
+    With several `devices` it starts a process for each. In a process that torchrun or such a call has started, it works
+    on the run together with the others. Raises the errors of `gnflow.train.loop.run`.
+    """
     loaded = load(spec, sets)
     toolchain.settle(loaded.workspace)
+
+    def train(crew: Crew) -> int:
+        return _train(loaded, crew, run_dir, fresh=fresh, supersede=supersede, extend=extend)
+
+    if size := count_processes(os.environ):
+        from gnflow.train.join import work
+
+        return work(train, size, wants_gpu=loaded.experiment.training.device != "cpu")
+    if devices == 1:
+        return train(ALONE)
+    from gnflow.train.launch import launch
+
+    return launch(devices, sys.argv[1:], restarts, wants_gpu=loaded.experiment.training.device != "cpu")
+
+
+def count_processes(environment: Mapping[str, str]) -> int:
+    """Return the number of processes of the run that a launcher has started this one for; 0 without a launcher."""
+    started = all(name in environment for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
+    return int(environment["WORLD_SIZE"]) if started else 0
+
+
+def _train(loaded: Loaded, crew: Crew, run_dir: Path | None, *, fresh: bool, supersede: bool, extend: bool) -> int:
     # torch takes seconds to import, so a bad spec is refused before.
-    print(f"{loaded.experiment.name}: loading torch and planning the run", flush=True)
+    if crew.leads:
+        print(f"{loaded.experiment.name}: loading torch and planning the run", flush=True)
     from gnflow.train.display import Display
     from gnflow.train.loop import run as train
 
     display = Display()
-    watches = [display.watch, *make_mirrors(loaded.experiment, loaded.workspace, display.say)]
+    watches = [display.watch, *make_mirrors(loaded.experiment, loaded.workspace, display.say)] if crew.leads else []
     done = train(
         loaded.experiment,
         loaded.workspace,
@@ -50,8 +82,10 @@ def run(
         extend=extend,
         watches=watches,
         report=display.say,
+        crew=crew,
     )
-    print_summary(done, display.console)
+    if crew.leads:
+        print_summary(done, display.console)
     return 0
 
 

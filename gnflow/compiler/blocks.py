@@ -35,6 +35,19 @@ def price_blocks(
     return found
 
 
+def assign_blocks(blocks: Mapping[str, BlockRegion], processes: int) -> dict[str, int]:
+    """Assign each block to the process that has the least to do so far, the most expensive block first.
+
+    The largest cost of a process is at most 4/3 of the smallest possible (Graham 1969).
+    """
+    load = [0.0] * processes
+    owners = {}
+    for name in sorted(blocks, key=lambda name: -blocks[name].share):
+        owners[name] = load.index(min(load))
+        load[owners[name]] += blocks[name].share
+    return {name: owners[name] for name in blocks}
+
+
 def divide_by_block(problem: Objective, blocks: Mapping[str, tuple[str, ...]], jit: Jit) -> Objective:
     """Pass the regions of an objective through `jit`, and once more for each block: block -> its parameters."""
     regions = compile_regions(problem, jit)

@@ -16,6 +16,7 @@ from gnflow.compiler.metering import Meter, RegionCost
 from gnflow.compiler.pace import require_fit
 from gnflow.compiler.routing import route_parameters
 from gnflow.compiler.storages import count_bytes
+from gnflow.crew import Crew
 from gnflow.errors import SpecError
 from gnflow.models.attention import Kernel
 from gnflow.models.model import Model
@@ -198,6 +199,7 @@ def _measure_step(experiment: Experiment, network: Model, probe: Probe | None, r
         several = len(list(optimizer.parts(params, state))) > 1
         blocks = price_blocks(network, problem, params, tokens, meter) if several else {}
         objective = divide_by_block(problem, {name: block.names for name, block in blocks.items()}, meter)
+        objective = objective._replace(crew=Crew(experiment.training.shares))
         meter.storages.begin()
         optimizer.step(objective, params, state, tokens.expand(optimizer.microbatches, *tokens.shape))
         peak = meter.storages.peak

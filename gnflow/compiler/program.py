@@ -10,14 +10,17 @@ from torch import Tensor
 
 from gnflow.compiler import build, methods, toolchain
 from gnflow.compiler.average import Average, begin_average, follow
-from gnflow.compiler.blocks import divide_by_block
+from gnflow.compiler.blocks import assign_blocks, divide_by_block
 from gnflow.compiler.measuring import build_metrics, join_probes, measure
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.regions import Compiler, Notice, ignore_notice
+from gnflow.crew import ALONE, Crew
 from gnflow.errors import EnvironmentProblem
 from gnflow.metrics.protocol import Metric, Moment
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Objective, Params, Tokens
+from gnflow.optim.frozen import Frozen
+from gnflow.optim.gauss_newton import GaussNewton
 from gnflow.optim.protocol import AnyState, Jit, Optimizer, eager
 from gnflow.spec.training import WeightAverage
 
@@ -67,6 +70,13 @@ class Program:
         average = follow(state.average, self._rule, params, state.step + 1, self.plan.steps)
         return State(state.step + 1, params, optimizer, average), metrics
 
+    def whole(self, state: State) -> State:
+        """Return the state with the parts that other processes own. All processes call it."""
+        optimizer = self.optimizer.inner if isinstance(self.optimizer, Frozen) else self.optimizer
+        if not isinstance(optimizer, GaussNewton):
+            return state
+        return state._replace(optimizer=optimizer.whole(state.optimizer, self.objective.crew))
+
     def make_moment(self, state: State, batch: Tensor, before: Params | None = None) -> Moment:
         """Return the moment for metrics to look at. `before` are the weights that the last step started from."""
         held_out = batch.to(self.device)
@@ -108,12 +118,18 @@ class Program:
 
 
 def compile(  # noqa: A001  # the verb of the design
-    plan: Plan, compiled: bool = True, network: Model | None = None, notice: Notice = ignore_notice
+    plan: Plan,
+    compiled: bool = True,
+    network: Model | None = None,
+    notice: Notice = ignore_notice,
+    crew: Crew = ALONE,
 ) -> Program:
     """Build the functions of a plan and set torch's float32 precision. A graph is compiled at its first call.
 
     `network` is the network of the plan, if it has been built already. `notice` is called with the name of each region
-    before its first call. Raises EnvironmentProblem for a missing GPU and for a metric that cannot be built.
+    before its first call. `crew` are the processes of the run.
+
+    Raises EnvironmentProblem for a missing GPU and for a metric that cannot be built.
     """
     experiment = plan.experiment
     if plan.device == "cuda" and not torch.cuda.is_available():
@@ -131,6 +147,7 @@ def compile(  # noqa: A001  # the verb of the design
     metrics = build_metrics(experiment, network, plan.attention, jit)
     blocks = {name: block.names for name, block in plan.blocks.items()}
     problem = divide_by_block(build.build_objective(network, experiment, plan.recomputed), blocks, jit)
+    crew = crew.divide(experiment.training.shares, assign_blocks(plan.blocks, crew.size))
     probe, seed = join_probes(metrics), experiment.training.seed
     optimizer = methods.build_optimizer(experiment.optimizer, network, plan.steps, jit, probe, seed)
     device = torch.device(plan.device)
@@ -138,7 +155,7 @@ def compile(  # noqa: A001  # the verb of the design
         plan,
         device,
         network,
-        place(problem, device),
+        place(problem._replace(crew=crew), device),
         optimizer,
         lambda: network.init(experiment.training.seed, device),
         compiler,
@@ -159,4 +176,5 @@ def place(objective: Objective, device: torch.device) -> Objective:
         lambda direction, anchor, tokens: objective.product(direction, anchor, move_to_device(tokens)),
         lambda tokens: objective.weight(move_to_device(tokens)),
         lambda params, noise, tokens: objective.diagonal(params, noise.to(device), move_to_device(tokens)),
+        objective.crew,
     )

@@ -33,8 +33,10 @@ def build_loss(spec: training.Loss, subject: Subject) -> Metric:
 
 def measure_loss(at: Moment) -> Metrics:
     """Measure the mean loss of the micro-batches."""
-    losses = [at.objective.value(at.params, tokens) for tokens in at.batch]
-    return {"loss/held_out": torch.stack(losses).mean()}
+    losses = at.objective.crew.gather_values(
+        lambda number: at.objective.value(at.params, at.batch[number]), len(at.batch)
+    )
+    return {"loss/held_out": losses.mean()}
 
 
 def build_tally(network: Model) -> Callable[[Params, Tokens], Tensor]:

@@ -39,7 +39,7 @@ def adamw(
     weight_decay: float | Cautious = 0.0,
     schedule: Schedule | None = None,
 ) -> Transform[AdamWState]:
-    """Makes AdamW for any dict of tensors."""
+    """Make AdamW for any dict of tensors."""
     factor = schedule or constant()
     b1, b2 = betas
 

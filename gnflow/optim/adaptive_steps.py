@@ -23,8 +23,8 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.objective import LocalModel, Metrics, Objective, Params
 from gnflow.optim.damping import adapt
-from gnflow.optim.means import average_product, weigh_microbatches
-from gnflow.optim.search import Found, Seen, average_loss, choose_trial, measure_gains
+from gnflow.optim.means import average_product
+from gnflow.optim.search import Found, average_loss, choose_trial, look, measure_gains
 
 KAPPA, LENGTH = "gn/kappa", "length"
 
@@ -41,13 +41,13 @@ class Decrement:
     def __call__(
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
-        """Takes the step, which is always accepted."""
+        """Take the step, which is always accepted."""
         direction = trees.subtract(goal, anchor)
         bend = trees.dot(direction, average_product(model, direction, batch))
         kappa, nu = memory[KAPPA] if self.adaptive else self.kappa, bend.clamp(min=0).sqrt()
         alpha = 1 / (1 + kappa * nu)
         candidate = trees.move_along(anchor, direction, alpha)
-        seen = Seen(batch, weigh_microbatches(objective, batch))
+        seen = look(objective, batch)
         before, after = (average_loss(objective, params, seen) for params in (anchor, candidate))
         found = measure_gains(objective, anchor, candidate, seen, before, after)
         metrics = {"loss/train": before, "gn/alpha": alpha, "gn/decrement": nu, **found}
@@ -69,7 +69,7 @@ class BracketSearch:
     def __call__(
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
-        """Takes the best trial. A trial that is not finite loses; without any improvement the step is refused."""
+        """Take the best trial. A trial that is not finite loses; without any improvement the step is refused."""
         last = memory[LENGTH]
         lengths = last * torch.tensor([1.0, sqrt(0.5), sqrt(2.0)], dtype=last.dtype, device=last.device)
         found = choose_trial(objective, anchor, goal, batch, lengths)

@@ -14,7 +14,7 @@ SCHEDULE = "Updates made so far (0-D) -> factor on the learning rate (0-D). Defa
 
 
 def add_help_of(kind: type[Kind]) -> Callable[[Factory], Factory]:
-    """Adds the fields of `kind` that a factory takes, with their help and allowed values, to its docstring."""
+    """Add the fields of `kind` that a factory takes, with their help and allowed values, to its docstring."""
 
     def describe(factory: Factory) -> Factory:
         lines = [

@@ -34,7 +34,7 @@ OPTIONS = {"params", "param_names", "lr", "initial_lr", "max_lr", "min_lr", "swa
 
 
 def as_torch(transform: AnyTransform, params: Given, compile: bool = False) -> "TransformOptimizer":  # noqa: A002
-    """Makes an optimizer of `model.named_parameters()`, of parameters (named "0", "1", ...) or of param-group dicts.
+    """Make an optimizer of `model.named_parameters()`, of parameters (named "0", "1", ...) or of param-group dicts.
 
     Each group has a state and an `lr` of its own. `compile` puts the update through torch.compile. Raises ValueError
     for parameters that the transform does not take, and for options other than `lr`: those are arguments of the
@@ -57,7 +57,7 @@ class TransformOptimizer(torch.optim.Optimizer):
         self.defaults["lr"] = self.param_groups[0]["lr"]
 
     def add_param_group(self, param_group: Group) -> None:
-        """Adds a group with a state of its own."""
+        """Add a group with a state of its own."""
         if unknown := sorted(set(param_group) - OPTIONS):
             raise ValueError(f"unknown options {', '.join(unknown)}: besides `lr` they are arguments of the transform")
         super().add_param_group(self._with_names(param_group))
@@ -93,7 +93,7 @@ class TransformOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """Updates every parameter that has a gradient. `closure` evaluates the loss again and returns it."""
+        """Update every parameter that has a gradient. `closure` evaluates the loss again and returns it."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -111,7 +111,7 @@ class TransformOptimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def observe(self, targets: int) -> None:
-        """Shows the transform its curvature, as estimated from labels that were drawn from the model's predictions.
+        """Show the transform its curvature, as estimated from labels that were drawn from the model's predictions.
 
         The gradients of the parameters must be those of the mean loss over `targets` such labels. Raises ValueError for
         a transform that takes no estimates.
@@ -131,7 +131,7 @@ class TransformOptimizer(torch.optim.Optimizer):
             ]
 
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        """Restores what `state_dict` returned, bit for bit. Raises ValueError for that of another transform."""
+        """Restore what `state_dict` returned, bit for bit. Raises ValueError for that of another transform."""
         own_names = [group["param_names"] for group in self.param_groups]
         ids = [packed["params"] for packed in cast("list[dict[str, list[int]]]", state_dict["param_groups"])]
         # torch would cast counts to the type of the parameters.
@@ -152,7 +152,7 @@ class TransformOptimizer(torch.optim.Optimizer):
         return {name: self.__dict__[name] for name in kept}
 
     def _with_names(self, group: Group) -> Group:
-        """Names every parameter of a group. Raises ValueError for a name that is already taken."""
+        """Name every parameter of a group. Raises ValueError for a name that is already taken."""
         given = group["params"]
         if isinstance(given, set):
             return group  # torch refuses a set with its own message
@@ -185,7 +185,7 @@ class TransformOptimizer(torch.optim.Optimizer):
         )
 
     def _regroup(self, index: int, params: Params, gradients: Params) -> list[Cohort]:
-        """Splits cohorts so that in each either all members have gradients or none has."""
+        """Split cohorts so that in each either all members have gradients or none has."""
         result = []
         for cohort in self.cohorts[index]:
             live = [name for name in cohort.names if name in gradients]
@@ -212,7 +212,7 @@ class TransformOptimizer(torch.optim.Optimizer):
 
 
 def _select_updated(params: Params) -> Params:
-    """Returns the parameters that will be updated, or all if none will. Raises ValueError for complex ones."""
+    """Return the parameters that will be updated, or all if none will. Raises ValueError for complex ones."""
     if strange := [name for name, p in params.items() if p.is_complex()]:
         raise ValueError(f"complex parameters are not supported: {', '.join(strange)}")
     return {name: p for name, p in params.items() if p.requires_grad} or params

@@ -15,7 +15,7 @@ Average: TypeAlias = Callable[[int], tuple[float, ...]]
 
 
 def average_last(part: float = 0.0) -> Average:
-    """Gives equal weights to the last `part` of all iterates, and to at least one of them."""
+    """Give equal weights to the last `part` of all iterates, and to at least one of them."""
 
     def weigh(steps: int) -> tuple[float, ...]:
         averaged = max(round(part * steps), 1)
@@ -25,12 +25,12 @@ def average_last(part: float = 0.0) -> Average:
 
 
 def fade(decay: float) -> Average:
-    """Gives weight 1 to the last iterate, decay to the one before, then decay^2, ..."""
+    """Give weight 1 to the last iterate, decay to the one before, then decay^2, ..."""
     return lambda steps: tuple(decay ** (steps - 1 - i) for i in range(steps))
 
 
 def add_weighted(total: Params, point: Params, weight: float) -> Params:
-    """Adds weight * point into `total` in place. If `total` is empty, returns a new one."""
+    """Add weight * point into `total` in place. If `total` is empty, return a new one."""
     if not total:
         return trees.scale(point, weight)
     for name, value in total.items():

@@ -13,7 +13,7 @@ from gnflow.optim.eigenbasis import advance_basis, find_basis
 
 
 def begin_factors(params: Params, largest: int) -> tuple[Params, Params]:
-    """Returns zero factors of the left and of the right sides that are at most `largest` long."""
+    """Return zero factors of the left and of the right sides that are at most `largest` long."""
     matrices = {name: value for name, value in params.items() if value.ndim > 1}
     left = {name: _make_square(w, -2) for name, w in matrices.items() if w.shape[-2] <= largest}
     right = {name: _make_square(w, -1) for name, w in matrices.items() if w.shape[-1] <= largest}
@@ -21,22 +21,22 @@ def begin_factors(params: Params, largest: int) -> tuple[Params, Params]:
 
 
 def begin_bases(factors: Params) -> Params:
-    """Returns the identity as a basis for each factor."""
+    """Return the identity as a basis for each factor."""
     return trees.map_tensors(_make_identity, factors)
 
 
 def turn_into(tree: Params, left: Params, right: Params) -> Params:
-    """Returns QL' X QR."""
+    """Return QL' X QR."""
     return {name: _turn(x, left.get(name), right.get(name)) for name, x in tree.items()}
 
 
 def turn_back(tree: Params, left: Params, right: Params) -> Params:
-    """Returns QL X QR'."""
+    """Return QL X QR'."""
     return {name: _turn(x, _transpose(left.get(name)), _transpose(right.get(name))) for name, x in tree.items()}
 
 
 def count_if_due(updates: Tensor, frequency: int) -> int | None:
-    """Returns the number of calls before this one if the bases are to be renewed now, and None if not."""
+    """Return the number of calls before this one if the bases are to be renewed now, and None if not."""
     # The plan asks on the meta device, where there is no count, what a renewal costs.
     calls = 1 + frequency if updates.is_meta else int(updates)
     return None if calls == 0 or (calls - 1) % frequency else calls
@@ -45,7 +45,7 @@ def count_if_due(updates: Tensor, frequency: int) -> int | None:
 def renew(
     first: Params, second: Params, bases: tuple[Params, Params], factors: tuple[Params, Params], from_nothing: bool
 ) -> tuple[Params, Params, tuple[Params, Params]]:
-    """Renews the bases of both sides and returns (first, second, bases).
+    """Renew the bases of both sides and return (first, second, bases).
 
     The first moment is turned into the new bases, and the second one is permuted along. A matrix without a first moment
     is left out of `first`.
@@ -75,7 +75,7 @@ def _permute(second: Tensor, order: Tensor, side: int) -> Tensor:
 
 
 def _carry(moment: Tensor, old: Tensor, new: Tensor) -> Tensor:
-    """Returns new' old M, for M (..., m, n), in the order that takes fewer products."""
+    """Return new' old M, for M (..., m, n), in the order that takes fewer products."""
     m, n = moment.shape[-2:]
     return new.mT @ (old @ moment) if n < m else (new.mT @ old) @ moment
 

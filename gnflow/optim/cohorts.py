@@ -40,7 +40,7 @@ class Cohort(NamedTuple):
 
 
 def build_stacks(transform: AnyTransform, params: Params) -> Stacks:
-    """Builds stacks, each of one part of the transform, one type and one device, named after its first member."""
+    """Build stacks, each of one part of the transform, one type and one device, named after its first member."""
     part = transform.rule or (lambda name: "")
     rules = {name: f"{part(name)} {w.dtype} {w.device}" for name, w in params.items()}
     each = set(rules.values()) if transform.each else ()
@@ -55,7 +55,7 @@ def build_stacks(transform: AnyTransform, params: Params) -> Stacks:
 
 
 def split_state(cohort: Cohort) -> dict[str, Own]:
-    """Splits a cohort's state into views for each member. All members share counts and rates."""
+    """Split a cohort's state into views for each member. All members share counts and rates."""
     result: dict[str, Own] = {name: {} for name in cohort.names}
     for path, leaf in trees.list_leaves(cohort.state):
         stack = path[-1]
@@ -71,7 +71,7 @@ def split_state(cohort: Cohort) -> dict[str, Own]:
 
 
 def join_states(template: AnyState, stacks: Stacks, states: Mapping[str, Own]) -> AnyState:
-    """Undoes `split_state`, in the types and on the device of `template`.
+    """Undo `split_state`, in the types and on the device of `template`.
 
     Raises ValueError for a state of another transform.
     """
@@ -96,17 +96,17 @@ def join_states(template: AnyState, stacks: Stacks, states: Mapping[str, Own]) -
 
 
 def is_rate(path: str, leaf: Tensor) -> bool:
-    """Tells whether a tensor of a state is a learning rate."""
+    """Tell whether a tensor of a state is a learning rate."""
     return leaf.ndim == 0 and path.rsplit("/", 1)[-1] == "learning_rate"
 
 
 def find_rates(state: AnyState) -> dict[str, float]:
-    """Finds the learning rates by path, in the order of the transform's parts."""
+    """Find the learning rates by path, in the order of the transform's parts."""
     return {path: leaf.item() for path, leaf in trees.name_tensors(state).items() if is_rate(path, leaf)}
 
 
 def find_first_rate(transform: AnyTransform, params: Params) -> float:
-    """Finds the learning rate of the first part that has one.
+    """Find the learning rate of the first part that has one.
 
     Raises what the transform's `init` raises for such shapes, and ValueError for a state without a count or a rate.
     """
@@ -124,7 +124,7 @@ def find_first_rate(transform: AnyTransform, params: Params) -> float:
 
 
 def set_rate(cohort: Cohort, lr: float) -> Cohort:
-    """Sets the first learning rate of a cohort, and the others in proportion."""
+    """Set the first learning rate of a cohort, and the others in proportion."""
     if lr == cohort.lr:
         return cohort
 

@@ -21,14 +21,14 @@ class Empty(NamedTuple):
 
 
 def chain(*transforms: AnyTransform) -> Transform[Chained]:
-    """Makes each transform work on the updates of the one before; metric and momentum are those of the last."""
+    """Make each transform work on the updates of the one before; metric and momentum are those of the last."""
     *before, last = transforms
 
     def init(params: Params) -> Chained:
         return tuple(transform.init(params) for transform in transforms)
 
     def pass_on(gradients: Params, state: Chained, params: Params) -> tuple[Params, Chained]:
-        """Passes gradients through all transforms but the last."""
+        """Pass gradients through all transforms but the last."""
         states = []
         for transform, inner in zip(before, state, strict=False):
             gradients, inner = transform.update(gradients, inner, params)
@@ -83,7 +83,7 @@ def chain(*transforms: AnyTransform) -> Transform[Chained]:
 
 
 def partition(transforms: Mapping[str, AnyTransform], routes: Mapping[str, str]) -> Transform[Parts]:
-    """Sends each parameter to the transform that `routes` names for it. Raises KeyError for one without a route.
+    """Send each parameter to the transform that `routes` names for it. Raises KeyError for one without a route.
 
     Raises ValueError for a route to none of the transforms. `route` makes routes out of regular expressions.
     """
@@ -175,7 +175,7 @@ def partition(transforms: Mapping[str, AnyTransform], routes: Mapping[str, str])
 
 
 def route(params: Iterable[str] | Iterable[tuple[str, Tensor]], labels: Mapping[str, str]) -> dict[str, str]:
-    """Returns the routes for `partition`: the label of the first regular expression that is found in a name.
+    """Return the routes for `partition`: the label of the first regular expression that is found in a name.
 
     `params` is `model.named_parameters()` or names. Raises ValueError for parameters that no pattern matches and for
     patterns that own no parameter.
@@ -207,7 +207,7 @@ def _chain_curvature(transforms: tuple[AnyTransform, ...]) -> Curvature[Chained]
 
 
 def clip_by_global_norm(largest: float) -> Transform[Empty]:
-    """Makes G <- G min(1, largest / |G|), with the norm over all parameters together."""
+    """Make G <- G min(1, largest / |G|), with the norm over all parameters together."""
 
     def update(gradients: Params, state: Empty, params: Params) -> tuple[Params, Empty]:
         shrink: Tensor = (largest / trees.norm(gradients).clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1)

@@ -64,25 +64,25 @@ class ConjugateGradients:
         return self.cost.microbatches
 
     def order(self, params: Params) -> Stacks:
-        """Returns the order in which the vectors hold the parameters."""
+        """Return the order in which the vectors hold the parameters."""
         shapes = {name: tuple(weight.shape) for name, weight in params.items()}
         return arrange(shapes, self.preconditioner.turned if self.preconditioner else ())
 
     def init(self, params: Params) -> ConjugateGradientsState:
-        """Returns the state before the first solve."""
+        """Return the state before the first solve."""
         kept = self.preconditioner.init(self.order(params).stack(params)) if self.preconditioner else {}
         return ConjugateGradientsState(make_counter(params), kept)
 
     def parts(self, params: Params, state: ConjugateGradientsState) -> Iterator[Part]:
-        """Returns this solver alone."""
+        """Return this solver alone."""
         yield Part(self, params, state)
 
     def diagonal(self, state: ConjugateGradientsState) -> Diagonal | None:
-        """Returns None, since its preconditioner does not scale its step."""
+        """Return None, since its preconditioner does not scale its step."""
         return None
 
     def refresh(self, gradient: Params, state: ConjugateGradientsState) -> ConjugateGradientsState:
-        """Begins a solve and updates the preconditioner with its gradient. This is rare work and not compiled."""
+        """Begin a solve and update the preconditioner with its gradient. This is rare work and not compiled."""
         seen = state.statistics
         if self.preconditioner is not None:
             seen = self.see(self.order(gradient).stack(gradient), seen)
@@ -91,7 +91,7 @@ class ConjugateGradients:
     def step(
         self, objective: LocalModel, params: Params, state: ConjugateGradientsState, batch: Tensor
     ) -> tuple[Params, ConjugateGradientsState, Metrics]:
-        """Goes from `params` towards the minimum. The loss that it returns is the model's at the point reached."""
+        """Go from `params` towards the minimum. The loss that it returns is the model's at the point reached."""
         order = self.order(params)
         names = [name for stack in order.members.values() for name in stack]
 

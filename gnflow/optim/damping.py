@@ -15,7 +15,7 @@ LEAST = 1e-8
 
 
 def add_damping(model: LocalModel, anchor: Params, damping: Scalar) -> LocalModel:
-    """Adds the damping term to the value, the gradient and the product of the model around `anchor`."""
+    """Add the damping term to the value, the gradient and the product of the model around `anchor`."""
 
     def compute_term(displacement: Params) -> Scalar:
         return 0.5 * damping * trees.dot(displacement, displacement)
@@ -35,6 +35,6 @@ def add_damping(model: LocalModel, anchor: Params, damping: Scalar) -> LocalMode
 
 
 def adapt(damping: Scalar, gain: Scalar) -> Scalar:
-    """Adapts the damping to a gain ratio: more if the ratio is small or not a number, less if it is close to 1."""
+    """Adapt the damping to a gain ratio: more if the ratio is small or not a number, less if it is close to 1."""
     grown = torch.where(gain >= 0.25, damping, 1.5 * damping)
     return torch.where(gain > 0.75, damping / 1.5, grown).clamp(min=LEAST)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def find_decay(decay: float | Cautious, direction: Tensor, weight: Tensor) -> float | Tensor:
-    """Returns the rate at which each entry of `weight` decays while `direction` is subtracted.
+    """Return the rate at which each entry of `weight` decays while `direction` is subtracted.
 
     It is one number if all entries decay at the same rate.
     """

@@ -77,27 +77,27 @@ class Descent:
         return self.cost.microbatches
 
     def with_stacks(self, stacks: Stacks) -> Self:
-        """Returns a twin for other parameters whose stacks have the same sizes. It shares the compiled regions."""
+        """Return a twin for other parameters whose stacks have the same sizes. It shares the compiled regions."""
         twin = copy(self)
         twin.stacks = stacks
         return twin
 
     def init(self, params: Params) -> AnyState:
-        """Returns the state of the transform over stacks."""
+        """Return the state of the transform over stacks."""
         return self.transform.init(self.stacks.stack(params))
 
     def parts(self, params: Params, state: AnyState) -> Iterator[Part]:
-        """Returns this solver alone."""
+        """Return this solver alone."""
         yield Part(self, params, state)
 
     def diagonal(self, state: AnyState) -> Diagonal | None:
-        """Returns the diagonal statistics of the transform."""
+        """Return the diagonal statistics of the transform."""
         return find_diagonal(self.transform, self.stacks, state)
 
     def step(
         self, objective: Slopes, params: Params, state: AnyState, batch: Tensor
     ) -> tuple[Params, AnyState, Metrics]:
-        """Takes one update on the gradients of all micro-batches of `batch`."""
+        """Take one update on the gradients of all micro-batches of `batch`."""
         slope, loss, seen = self.find_slope(objective, params, state, batch)
         state = self.observe(objective, self.stacks, params, state, batch)
         state = self.refresh(slope.factors, state)
@@ -108,7 +108,7 @@ class Descent:
     def find_slope(
         self, objective: Slopes, params: Params, state: AnyState, batch: Tensor
     ) -> tuple[Slope, Scalar, Metrics]:
-        """Returns (slope, mean loss, metrics). All parts of the slope are the mean gradient."""
+        """Return (slope, mean loss, metrics). All parts of the slope are the mean gradient."""
         gradient, loss = average_gradient(objective, params, batch)
         stacked = self.stacks.stack(gradient)
         return Slope(stacked, stacked, stacked), loss, {}

@@ -20,7 +20,7 @@ SMALLEST_NORM = 1e-30
 
 
 def find_basis(factors: Tensor) -> Tensor:
-    """Computes the eigenvectors of (..., m, m), by falling eigenvalue, in at least float32."""
+    """Compute the eigenvectors of (..., m, m), by falling eigenvalue, in at least float32."""
     wide = torch.float64 if factors.dtype == torch.float64 else torch.float32
     shift = SMALLEST_NORM * torch.eye(factors.shape[-1], dtype=wide, device=factors.device)
     vectors: Tensor = torch.linalg.eigh(factors.to(wide) + shift).eigenvectors
@@ -29,7 +29,7 @@ def find_basis(factors: Tensor) -> Tensor:
 
 
 def advance_basis(factors: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the basis after one more power iteration, and the order in which it took the old columns.
+    """Return the basis after one more power iteration, and the order in which it took the old columns.
 
     Both arguments are (..., m, m).
     """
@@ -40,7 +40,7 @@ def advance_basis(factors: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def orthonormalise(columns: Tensor) -> Tensor:
-    """Orthonormalises the columns of (..., m, m), in at least float32."""
+    """Orthonormalise the columns of (..., m, m), in at least float32."""
     wide = torch.float64 if columns.dtype == torch.float64 else torch.float32
     columns, dtype = columns.to(wide), columns.dtype
     decompose = decompose_by_cholesky if columns.is_cuda else decompose_by_householder
@@ -48,13 +48,13 @@ def orthonormalise(columns: Tensor) -> Tensor:
 
 
 def decompose_by_householder(columns: Tensor) -> Tensor:
-    """Decomposes by reflections, one matrix after another. This is stable for any matrix."""
+    """Decompose by reflections, one matrix after another. This is stable for any matrix."""
     q: Tensor = torch.linalg.qr(columns).Q
     return q
 
 
 def decompose_by_cholesky(columns: Tensor) -> Tensor:
-    """Decomposes the whole batch by CholeskyQR2. Matrices whose result is not orthonormal go to Householder."""
+    """Decompose the whole batch by CholeskyQR2. Matrices whose result is not orthonormal go to Householder."""
     batch = columns.reshape(-1, *columns.shape[-2:])
     q = batch / batch.norm(dim=-2, keepdim=True).clamp(min=SMALLEST_NORM)
     for _ in range(2):

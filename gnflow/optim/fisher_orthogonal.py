@@ -121,7 +121,7 @@ class FisherOrthogonal(Descent):
     def find_slope(
         self, objective: Slopes, params: Params, state: AnyState, batch: Tensor
     ) -> tuple[Slope, Scalar, Metrics]:
-        """Returns the merged gradient as direction, and the plain mean or the merged gradient for the statistics."""
+        """Return the merged gradient as direction, and the plain mean or the merged gradient for the statistics."""
         if not self.beta:
             return super().find_slope(objective, params, state, batch)
         waiting: list[Node] = []
@@ -154,7 +154,7 @@ class FisherOrthogonal(Descent):
         return Slope(direction, chosen[self.statistics], chosen[self.second_moment]), loss, metrics
 
     def _compute_leaves(self, objective: Slopes, params: Params, batch: Tensor) -> Iterator[Leaf]:
-        """Computes the leaves one at a time."""
+        """Compute the leaves one at a time."""
         parts = self.divide(batch)
         counts = torch.stack([weigh_microbatches(objective, part).sum() for part in parts])
         for part, share in zip(parts, counts / keep_positive(counts.sum()), strict=True):
@@ -162,7 +162,7 @@ class FisherOrthogonal(Descent):
 
 
 def merge_pair(one: Params, two: Params, share: Tensor, fisher: Params, projection: Projection) -> Merged:
-    """Merges two gradients into x, matrix by matrix. Parameters without a diagonal get the mean.
+    """Merge two gradients into x, matrix by matrix. Parameters without a diagonal get the mean.
 
     `share` is the weight of `one`.
     """
@@ -186,7 +186,7 @@ def merge_pair(one: Params, two: Params, share: Tensor, fisher: Params, projecti
 
 
 def shorten(folded: Params, plain: Params, fisher: Params) -> Params:
-    """Scales x to eta x, matrix by matrix: the best length under the quadratic model with this Fisher matrix."""
+    """Scale x to eta x, matrix by matrix: the best length under the quadratic model with this Fisher matrix."""
     lengths = {
         name: _multiply(plain[name], folded[name] / f) / keep_positive(_multiply(folded[name], folded[name] / f))
         for name, f in fisher.items()
@@ -195,7 +195,7 @@ def shorten(folded: Params, plain: Params, fisher: Params) -> Params:
 
 
 def damp_diagonal(diagonal: Params, projection: Projection) -> Params:
-    """Returns f over its mean in each matrix, plus the damping. Before the first update it is constant."""
+    """Return f over its mean in each matrix, plus the damping. Before the first update it is constant."""
     chosen = diagonal if projection.fisher == "second_moment" else {name: v.sqrt() for name, v in diagonal.items()}
     return {
         name: f / keep_positive(f.mean(_choose_axes(f), keepdim=True)) + projection.damping

@@ -30,17 +30,17 @@ class Frozen:
         return self.inner.microbatches
 
     def init(self, params: Params) -> AnyState:
-        """Returns the state of `inner` over its part."""
+        """Return the state of `inner` over its part."""
         return self.inner.init(trees.pick(params, self.moving))
 
     def parts(self, params: Params, state: AnyState) -> Iterator[Part]:
-        """Returns the parts of `inner`."""
+        """Return the parts of `inner`."""
         return self.inner.parts(trees.pick(params, self.moving), state)
 
     def step(
         self, objective: Objective, params: Params, state: AnyState, batch: Tensor
     ) -> tuple[Params, AnyState, Metrics]:
-        """Takes one step of `inner` and returns the other parameters unchanged."""
+        """Take one step of `inner` and return the other parameters unchanged."""
         moved, state, metrics = self.inner.step(
             fix_others(objective, params), trees.pick(params, self.moving), state, batch
         )  # fmt: skip
@@ -48,7 +48,7 @@ class Frozen:
 
 
 def fix_others(objective: Objective, params: Params) -> Objective:
-    """Makes an objective of a part of the parameters, with the others fixed at `params`."""
+    """Make an objective of a part of the parameters, with the others fixed at `params`."""
     return objective._replace(
         value=lambda part, tokens: objective.value({**params, **part}, tokens),
         gradient=lambda part, tokens: _pick_gradient(part, objective.gradient({**params, **part}, tokens)),

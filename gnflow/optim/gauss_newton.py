@@ -18,6 +18,7 @@ Differs:  a search without any improvement refuses the step, and the next solve 
           same. From 11 layers on its layerwise code makes blocks 1, 10 and 11 one block, and ours does not
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
+from gnflow.crew import Crew
 from gnflow.objective import LocalModel, Metrics, Objective, Params
 from gnflow.optim.averages import Average, add_weighted, average_last
 from gnflow.optim.damping import adapt, add_damping
@@ -103,26 +105,26 @@ class GaussNewton:
         return self.cost.microbatches
 
     def init(self, params: Params) -> GaussNewtonState:
-        """Returns the state before the first step. The first solve starts from the params themselves."""
+        """Return the state before the first step. The first solve starts from the params themselves."""
         inner = {name: block.inner.init(trees.pick(params, block.names)) for name, block in self.blocks.items()}
         memory = {**self.search.memory, **({DAMPING: self.damping} if self.damping else {})}
         return GaussNewtonState(trees.clone(params), inner, {name: make_rate(n, params) for name, n in memory.items()})
 
     def parts(self, params: Params, state: GaussNewtonState) -> Iterator[Part]:
-        """Returns the parts of every block."""
+        """Return the parts of every block."""
         for name, block in self.blocks.items():
             yield from block.inner.parts(trees.pick(params, block.names), state.inner[name])
 
     def step(
         self, objective: Objective, params: Params, state: GaussNewtonState, batch: Tensor
     ) -> tuple[Params, GaussNewtonState, Metrics]:
-        """Takes one outer step. The batch has the micro-batches of the solve first, then those of the search."""
+        """Take one outer step. The batch has the micro-batches of the solve first, then those of the search."""
         # No copy is needed, since nothing that a step computes shares storage with the weights that it was given.
         anchor = params
         model, solve = objective.build_model(anchor), torch.split(batch[: self.cost.solve], self.width)
         if self.damping:
             model = add_damping(model, anchor, state.memory[DAMPING])
-        solved = {name: self._solve(name, model, anchor, state, solve) for name in self.blocks}
+        solved = self._solve_all(model, anchor, state, solve)
         point, goal = (
             trees.pick({name: w for part in parts for name, w in part.items()}, params)
             for parts in ([found.point for found in solved.values()], [found.goal for found in solved.values()])
@@ -147,6 +149,49 @@ class GaussNewton:
         inner = {name: block.inner for name, block in solved.items()}
         return found.params, GaussNewtonState(trees.select(found.accepted, point, anchor), inner, memory), metrics
 
+    def whole(self, state: GaussNewtonState, crew: Crew) -> GaussNewtonState:
+        """Return the state with the blocks that other processes have solved for. All processes call it."""
+        if crew.size == 1 or not crew.owners:
+            return state
+        parts = {name: (trees.pick(state.point, b.names), state.inner[name]) for name, b in self.blocks.items()}
+        sent: dict[int, Params] = defaultdict(dict)
+        for name, tensor in trees.name_tensors(parts).items():
+            sent[crew.owners[name.partition("/")[0]]][name] = tensor
+        crew.spread(sent)
+        found = trees.fill_tensors(parts, {name: tensor for tree in sent.values() for name, tensor in tree.items()})
+        point = {name: tensor for part, _ in found.values() for name, tensor in part.items()}
+        return state._replace(
+            point=trees.pick(point, state.point), inner={name: inner for name, (_, inner) in found.items()}
+        )
+
+    def _solve_all(
+        self, model: LocalModel, anchor: Params, state: GaussNewtonState, solve: Sequence[Tensor]
+    ) -> dict[str, Solved]:
+        """Solves for all blocks. If a crew has owners, each process solves for its own and sends the goals."""
+        crew = model.crew
+        if crew.size == 1 or not crew.owners:
+            return {name: self._solve(name, model, anchor, state, solve) for name in self.blocks}
+        alone = model._replace(crew=crew.make_single())
+        solved = {
+            name: self._solve(name, alone, anchor, state, solve)
+            for name in self.blocks
+            if crew.owners[name] == crew.rank
+        }
+        goals: dict[int, Params] = defaultdict(dict)
+        for name, block in self.blocks.items():
+            goals[crew.owners[name]] |= solved[name].goal if name in solved else trees.pick(anchor, block.names)
+        crew.spread(goals)
+        told = crew.collect({name: [_say(each.first), _say(each.last)] for name, each in solved.items()})
+        for name in self.blocks:
+            owner = crew.owners[name]
+            if owner != crew.rank:
+                goal = trees.pick(goals[owner], self.blocks[name].names)
+                # `whole` fetches the point under a mean, and the state of the inner optimizer.
+                point = trees.pick(state.point, goal) if self.averaged else goal
+                first, last = (_hear(metrics, anchor) for metrics in told[owner][name])
+                solved[name] = Solved(point, goal, state.inner[name], first, last)
+        return {name: solved[name] for name in self.blocks}
+
     def _solve(
         self, block: str, model: LocalModel, anchor: Params, before: GaussNewtonState, solve: Sequence[Tensor]
     ) -> Solved:
@@ -165,7 +210,19 @@ class GaussNewton:
         return Solved(point, goal, state, first, metrics)
 
 
+def _say(metrics: Metrics) -> dict[str, tuple[float, str]]:
+    return {name: (value.item(), str(value.dtype).removeprefix("torch.")) for name, value in metrics.items()}
+
+
+def _hear(said: Mapping[str, tuple[float, str]], like: Params) -> Metrics:
+    """Undo `_say`, on the device of `like`."""
+    device = next(iter(like.values())).device
+    return {
+        name: torch.tensor(value, dtype=getattr(torch, kind), device=device) for name, (value, kind) in said.items()
+    }
+
+
 def _average_metrics(blocks: Sequence[Metrics], *kinds: str) -> Metrics:
-    """Averages metrics over blocks. For dominance this is the mean over all matrices if blocks have equally many."""
+    """Average metrics over blocks. For dominance this is the mean over all matrices if blocks have equally many."""
     names = sorted({name for metrics in blocks for name in metrics if name.startswith(kinds)})
     return {name: torch.stack([metrics[name] for metrics in blocks if name in metrics]).mean() for name in names}

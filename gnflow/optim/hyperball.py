@@ -43,7 +43,7 @@ class HyperballState(NamedTuple):
 
 
 def hyperball(transform: AnyTransform, schedule: Schedule | None = None) -> Transform[HyperballState]:
-    """Wraps the transform of one rule, such as `muon(0.02)`, so that matrices keep their norms.
+    """Wrap the transform of one rule, such as `muon(0.02)`, so that matrices keep their norms.
 
     Its learning rate becomes the relative size of a step, which `schedule` multiplies. Pass the schedule here, since a
     schedule of the transform itself would only change what is divided out. The transform must have no weight decay.
@@ -106,6 +106,6 @@ def _stay_on_sphere(update: Tensor, weight: Tensor, norm: Tensor, lr: Tensor) ->
 
 
 def _measure_norm(matrix: Tensor) -> Tensor:
-    """Returns the Frobenius norm of each matrix: (..., m, n) -> (..., 1, 1)."""
+    """Return the Frobenius norm of each matrix: (..., m, n) -> (..., 1, 1)."""
     norm: Tensor = torch.linalg.vector_norm(matrix, dim=(-2, -1), keepdim=True)
     return norm

@@ -46,7 +46,7 @@ def kl_soap(
     fresh_factors: bool = False,
     schedule: Schedule | None = None,
 ) -> Transform[SoapState]:
-    """Makes KL-SOAP for vectors, matrices and stacks of them. Raises ValueError in `init` for anything else."""
+    """Make KL-SOAP for vectors, matrices and stacks of them. Raises ValueError in `init` for anything else."""
     import torch
 
     from gnflow.optim.soap import Average, Factors, adam_in_bases
@@ -57,7 +57,7 @@ def kl_soap(
         return torch.where(state.updates > 0, factor, squares.sqrt() * eye)
 
     def whiten(gradient: Tensor, factor: Tensor | None, basis: Tensor | None, state: SoapState) -> Tensor:
-        """Returns G Q max(l, eps)^-1 Q' / n, with the factor and the basis of the right side."""
+        """Return G Q max(l, eps)^-1 Q' / n, with the factor and the basis of the right side."""
         n = gradient.shape[-1]
         if factor is None or basis is None:
             return gradient / n

@@ -33,8 +33,8 @@ class LionRule(FirstOrder):
     betas: Annotated[tuple[Beta, Beta], Strict(False)] = (0.9, 0.99)
     """Weight of the momentum in the update, and decay rate of the momentum."""
     weight_decay: WeightDecay = 0.0
-    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate. `cautious` shrinks
-    only those that the update shrinks as well."""
+    """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
+    decay. `cautious` shrinks only those weights that the update shrinks as well."""
 
 
 class LionState(NamedTuple):
@@ -52,7 +52,7 @@ def lion(
     weight_decay: float | Cautious = 0.0,
     schedule: Schedule | None = None,
 ) -> Transform[LionState]:
-    """Makes Lion for any dict of tensors."""
+    """Make Lion for any dict of tensors."""
     b1, b2 = betas
 
     def init(params: Params) -> LionState:

@@ -1,74 +1,81 @@
 """Weighted means over micro-batches, which are then means over all targets.
 
 x = sum_m W_m x_m / sum_m W_m       W_m = sum of the weights of the targets of micro-batch m
+
+The crew of the objective says which micro-batches this process evaluates, and in which order they are added.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from gnflow.crew import ALONE, Crew
 from gnflow.objective import LocalModel, Objective, Params, Scalar, Slopes, Tokens
 
 
 def weigh_microbatches(objective: Slopes, batch: Tensor) -> Tensor:
-    """Returns W, (micro-batches,)."""
+    """Return W, (micro-batches,)."""
     return torch.stack([objective.weight(tokens) for tokens in batch])
 
 
-def average_value(value: Callable[[Tokens], Scalar], batch: Tensor, counts: Tensor) -> Scalar:
-    """Returns the mean of `value` over micro-batches. `counts` are the `weigh_microbatches` of the batch."""
-    return _average(torch.stack([value(tokens) for tokens in batch]), counts)
+def average_value(value: Callable[[Tokens], Scalar], batch: Tensor, counts: Tensor, crew: Crew = ALONE) -> Scalar:
+    """Return the mean of `value` over micro-batches. `counts` are the `weigh_microbatches` of the batch."""
+    return _average(crew.gather_values(lambda number: value(batch[number]), len(batch)), counts)
 
 
 def average_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Params, Scalar]:
-    """Returns the mean gradient and loss. It holds a running sum and the current gradient."""
+    """Return the mean gradient and loss. It holds a running sum and the current gradient."""
     if len(batch) == 1:
         return objective.gradient(params, batch[0])
+    crew, counts = objective.crew, weigh_microbatches(objective, batch)
     losses = []
 
-    def yield_gradients() -> Iterator[Params]:
-        for tokens in batch:
-            gradient, loss = objective.gradient(params, tokens)
-            losses.append(loss)
-            yield gradient
+    def weighted(number: int) -> Params:
+        gradient, loss = objective.gradient(params, batch[number])
+        losses.append(loss)
+        return _weigh(gradient, counts[number])
 
-    counts = weigh_microbatches(objective, batch)
-    return _average_tree(yield_gradients(), counts), _average(torch.stack(losses), counts)
+    gradient = _divide(crew.add_up(weighted, len(batch)), counts)
+    return gradient, _average(crew.gather(losses, crew.list_summed(len(batch))), counts)
 
 
 def average_product(model: LocalModel, direction: Params, batch: Tensor) -> Params:
-    """Returns the mean curvature times `direction`. It holds a running sum and the current product."""
+    """Return the mean curvature times `direction`. It holds a running sum and the current product."""
     if len(batch) == 1:
         return model.product(direction, batch[0])
-    products = (model.product(direction, tokens) for tokens in batch)
-    return _average_tree(products, weigh_microbatches(model, batch))
+    counts = weigh_microbatches(model, batch)
+    total = model.crew.add_up(lambda m: _weigh(model.product(direction, batch[m]), counts[m]), len(batch))
+    return _divide(total, counts)
 
 
 def average_diagonal(objective: Objective, params: Params, batch: Tensor, draw: Callable[[int], Tensor]) -> Params:
-    """Returns the mean of the estimates of curvature. `draw` makes the noise of the micro-batch of this index.
+    """Return the mean of the estimates of curvature. `draw` makes the noise of the micro-batch of this index.
 
     It holds a running sum and the current estimate.
     """
     if len(batch) == 1:
         return objective.diagonal(params, draw(0), batch[0])
-    estimates = (objective.diagonal(params, draw(i), tokens) for i, tokens in enumerate(batch))
-    return _average_tree(estimates, weigh_microbatches(objective, batch))
+    counts = weigh_microbatches(objective, batch)
+    total = objective.crew.add_up(
+        lambda m: _weigh(objective.diagonal(params, draw(m), batch[m]), counts[m]), len(batch)
+    )
+    return _divide(total, counts)
 
 
 def keep_positive(x: Tensor) -> Tensor:
-    """Raises values to at least the smallest positive number, so that one can divide by them."""
+    """Raise values to at least the smallest positive number, so that one can divide by them."""
     return x.clamp(min=torch.finfo(x.dtype).tiny)
 
 
-def _average_tree(trees: Iterable[Params], counts: Tensor) -> Params:
-    """Returns the weighted mean of trees, and consumes them."""
-    total: Params = {}
-    for tree, count in zip(trees, counts, strict=True):
-        torch._foreach_mul_(list(tree.values()), count)
-        if total:
-            torch._foreach_add_(list(total.values()), list(tree.values()))
-        total = total or tree
+def _weigh(tree: Params, count: Tensor) -> Params:
+    """Multiply in place."""
+    torch._foreach_mul_(list(tree.values()), count)
+    return tree
+
+
+def _divide(total: Params, counts: Tensor) -> Params:
+    """Divide in place by the sum of all counts."""
     torch._foreach_div_(list(total.values()), keep_positive(counts.sum()))
     return total
 

@@ -39,7 +39,7 @@ class Direction(NamedTuple):
 
 
 def turn_alone(turn: Callable[[Params], Params]) -> Direction:
-    """Makes a direction that depends on the momentum alone."""
+    """Make a direction that depends on the momentum alone."""
     return Direction(lambda followed, gradients, second: (turn(followed), second))
 
 
@@ -53,7 +53,7 @@ def follow_momentum(
     schedule: Schedule | None,
     split: int = 1,
 ) -> Transform[MomentumState]:
-    """Makes a transform that moves along `direction`. Errors begin with `method`.
+    """Make a transform that moves along `direction`. Errors begin with `method`.
 
     `direction` sees each weight as `split` matrices of equal size, stacked.
     """
@@ -94,29 +94,29 @@ def follow_momentum(
 
 
 def average_gradients(gradients: Params, before: Params, momentum: float) -> Params:
-    """Returns M + (1 - b)(G - M)."""
+    """Return M + (1 - b)(G - M)."""
     return {name: m + (1 - momentum) * (gradients[name] - m) for name, m in before.items()}
 
 
 def choose_followed(gradients: Params, average: Params, momentum: float, nesterov: bool) -> Params:
-    """Returns G + b (M - G) with Nesterov's momentum, or else M."""
+    """Return G + b (M - G) with Nesterov's momentum, or else M."""
     return {name: g + momentum * (average[name] - g) for name, g in gradients.items()} if nesterov else average
 
 
 def require_matrices(method: str, params: Params) -> None:
-    """Raises ValueError, in the name of `method`, for a parameter that is neither a matrix nor a stack of them."""
+    """Raise ValueError, in the name of `method`, for a parameter that is neither a matrix nor a stack of them."""
     for name, value in params.items():
         if value.ndim not in (2, 3):
             raise refuse_shape(method, "matrices and stacks of them", name, value)
 
 
 def require_choice(method: str, option: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises ValueError if `value` is none of the choices."""
+    """Raise ValueError if `value` is none of the choices."""
     if value not in choices:
         expected = join_with_or([f"`{choice}`" for choice in choices])
         raise ValueError(f"{method}'s {option} is {expected}, not `{value}`")
 
 
 def _split_rows(x: Tensor, split: int) -> Tensor:
-    """Returns a view: (k, split m, n) -> (k split, m, n)."""
+    """Return a view: (k, split m, n) -> (k split, m, n)."""
     return x.reshape(prod(x.shape[:-2]) * split, x.shape[-2] // split, x.shape[-1])

@@ -59,7 +59,7 @@ def muon(
     equalize: Literal["none", "rows"] = "none",
     dtype: IterationType = "auto",
 ) -> Transform[MomentumState]:
-    """Makes Muon for matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else.
+    """Make Muon for matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else.
 
     `orthogonalise` says what happens if `ns_steps` is not the number of polynomials in the set `coefficients`.
     """
@@ -83,7 +83,7 @@ def muon(
 
 
 def choose_size(factor: Tensor, scale: OrthogonalScale) -> float:
-    """Returns the factor on an orthogonal matrix, or on a stack of them."""
+    """Return the factor on an orthogonal matrix, or on a stack of them."""
     m, n = factor.shape[-2:]
     if scale == "match_rms":
         return 0.2 * sqrt(max(m, n))
@@ -92,7 +92,7 @@ def choose_size(factor: Tensor, scale: OrthogonalScale) -> float:
 
 
 def require_iteration(method: str, scale: str, coefficients: str, dtype: str) -> None:
-    """Raises ValueError for a scale, a set of coefficients or a type that does not exist."""
+    """Raise ValueError for a scale, a set of coefficients or a type that does not exist."""
     require_choice(method, "scale", scale, ("original", "match_rms", "spectral"))
     require_choice(method, "coefficients", coefficients, tuple(ITERATIONS))
     require_choice(method, "dtype", dtype, ("auto", "float32", "bfloat16"))

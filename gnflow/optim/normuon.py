@@ -41,28 +41,28 @@ class NorMuonRule(MatrixMethod):
     has_momentum = True
     kind: Literal["normuon"] = "normuon"
     learning_rate: Rate = 0.01
-    """Learning rate: the size of a step."""
+    """Learning rate: a factor on every update."""
     momentum: Beta = 0.95
-    """Decay rate of the momentum."""
+    """Decay rate of the momentum, per update."""
     second_beta: Beta = 0.95
-    """Decay rate of the second moment of the rows."""
+    """Decay rate of the second moment of the rows, per update."""
     eps: Rate = 1e-8
-    """Added to the square root of the second moment, so that no division is by zero."""
+    """Constant that prevents division by zero: it is added to the square root of the second moment."""
     nesterov: bool = True
     """Use Nesterov momentum, which looks one step ahead."""
     weight_decay: WeightDecay = 0.01
-    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate. `cautious` shrinks
-    only those that the update shrinks as well."""
+    """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
+    decay. `cautious` shrinks only those weights that the update shrinks as well."""
     ns_steps: IterationSteps = 5
     """Number of Newton-Schulz iterations."""
     scale: OrthogonalScale = "spectral"
-    """Factor on the update of an (m, n) matrix: `original` is sqrt(max(1, m/n)), `match_rms` 0.2 sqrt(max(m, n)) and
-    `spectral` sqrt(m/n)."""
+    """Factor on the update of an (m, n) matrix: sqrt(max(1, m/n)) for `original`, 0.2 sqrt(max(m, n)) for `match_rms`,
+    sqrt(m/n) for `spectral`."""
     coefficients: Coefficients = "polar_express"
     """Polynomials of the iteration, as for `muon`."""
     split: Count = 1
-    """Number of matrices that are fused along the rows of each weight and orthogonalised one by one, such as 3 for a
-    fused query, key and value."""
+    """Number of matrices that are joined along the rows of each weight and orthogonalised separately, for example 3
+    for a fused query, key and value. 1 means that each weight is a single matrix."""
     dtype: IterationType = "auto"
     """Type of the numbers in the iteration: `auto` is float32 on a CPU and bfloat16 on a GPU."""
 
@@ -82,7 +82,7 @@ def normuon(
     dtype: IterationType = "auto",
     schedule: Schedule | None = None,
 ) -> Transform[MomentumState]:
-    """Makes NorMuon for matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else."""
+    """Make NorMuon for matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else."""
     from gnflow.optim.momentum import Direction, follow_momentum
     from gnflow.optim.muon import choose_size, require_iteration
     from gnflow.optim.newton_schulz import orthogonalise

@@ -17,7 +17,7 @@ Observe: TypeAlias = Callable[[Slopes, Stacks, Params, AnyState, Tensor], AnySta
 
 
 def observe_with(curvature: Curvature[AnyState], seed: int) -> Observe:
-    """Makes the function that shows a transform its curvature on all micro-batches of a step, when that is due.
+    """Make the function that shows a transform its curvature on all micro-batches of a step, when that is due.
 
     The labels are a function of `seed`, the number of updates and the micro-batch, so a run that resumes draws the same
     ones. The function raises ValueError for a model of a loss, which draws no labels.
@@ -39,7 +39,7 @@ def observe_with(curvature: Curvature[AnyState], seed: int) -> Observe:
 
 
 def draw_noise(tokens: Tensor, key: str) -> Tensor:
-    """Returns a number in [0, 1) for each target of a micro-batch, (rows, time); on the device `meta` a shape alone."""
+    """Return a number in [0, 1) for each target of a micro-batch, (rows, time); on the device `meta` a shape alone."""
     rows, length = tokens.shape[:2]
     if tokens.is_meta:
         return torch.empty(rows, length - 1, device="meta")

@@ -36,11 +36,11 @@ class Preconditioner:
         self.fisher: Fisher[SoapState] = self.soap.metric
 
     def init(self, stacked: Params) -> SoapState:
-        """Returns the state before the first gradient."""
+        """Return the state before the first gradient."""
         return self.soap.init(stacked)._replace(first={})
 
     def refresh(self, gradient: Params, state: SoapState) -> SoapState:
-        """Updates the state with the gradient of a further solve."""
+        """Update the state with the gradient of a further solve."""
         first = not state.updates.is_meta and int(state.updates) == 0
         for _ in range(2 if first else 1):
             turned = self.soap.refresh(gradient, state) if self.soap.refresh else state
@@ -48,20 +48,20 @@ class Preconditioner:
         return state
 
     def take_roots(self, state: SoapState) -> Params:
-        """Returns sqrt(v) + floor."""
+        """Return sqrt(v) + floor."""
         root = trees.map_tensors(torch.sqrt, self.fisher.diagonal(state))
         every = trees.flatten(root)
         floor = FLOOR * every.square().mean().sqrt() + torch.finfo(every.dtype).tiny
         return {name: value + floor for name, value in root.items()}
 
     def apply_inverse(self, residual: Params, roots: Params, state: SoapState) -> Params:
-        """Returns P^-1 residual."""
+        """Return P^-1 residual."""
         turned = self.fisher.into(residual, state)
         return self.fisher.back({name: x / roots[name] for name, x in turned.items()}, state)
 
 
 def arrange(shapes: Mapping[str, Sequence[int]], turned: Collection[str]) -> Stacks:
-    """Stacks the parameters that are `turned` by shape, and joins all others into one vector."""
+    """Stack the parameters that are `turned` by shape, and join all others into one vector."""
     routes = {name: "turned" if name in turned else "others" for name in shapes}
     return Stacks.by_rule(
         routes, {name: tuple(shape) if name in turned else (prod(shape),) for name, shape in shapes.items()}

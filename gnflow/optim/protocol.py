@@ -23,7 +23,7 @@ class Jit(Protocol):
     """Compiles a region under a name. The identity runs it eagerly."""
 
     def __call__(self, name: str, region: Region, /, every: int | None = None) -> Region:
-        """Returns the same function, compiled.
+        """Return the same function, compiled.
 
         With `every` it is not compiled: it is work that is due once in `every` calls and depends on its data. 0 marks
         plain Python around other regions, which is no region itself; -k marks such code that is due once in k calls.
@@ -31,17 +31,17 @@ class Jit(Protocol):
 
 
 def eager(name: str, region: Region, /, every: int | None = None) -> Region:
-    """Returns the region itself."""
+    """Return the region itself."""
     return region
 
 
 def name_in_block(region: str, block: str) -> str:
-    """Names a region that serves one block among several."""
+    """Name a region that serves one block among several."""
     return f"{region}.{block}"
 
 
 def jit_for_block(jit: Jit, block: str) -> Jit:
-    """Makes a `Jit` that names its regions after this block."""
+    """Make a `Jit` that names its regions after this block."""
 
     def rename(name: str, region: Region, /, every: int | None = None) -> Region:
         return jit(name_in_block(name, block), region, every)
@@ -50,7 +50,7 @@ def jit_for_block(jit: Jit, block: str) -> Jit:
 
 
 def compile_regions(objective: Objective, jit: Jit) -> Objective:
-    """Passes the regions of an objective through `jit`."""
+    """Pass the regions of an objective through `jit`."""
     return objective._replace(
         value=jit("value", objective.value),
         gradient=jit("gradient", objective.gradient),
@@ -61,7 +61,7 @@ def compile_regions(objective: Objective, jit: Jit) -> Objective:
 
 
 def copy_code(function: Region) -> Region:
-    """Copies a function with its code. Dynamo counts recompilations by code object, which transforms would share."""
+    """Copy a function with its code. Dynamo counts recompilations by code object, which transforms would share."""
     if not isinstance(function, FunctionType):
         return function
     code = function.__code__.replace()
@@ -110,19 +110,19 @@ class Optimizer(Protocol):
         """Number of micro-batches that one step consumes."""
 
     def init(self, params: Params) -> AnyState:
-        """Returns the state before the first step."""
+        """Return the state before the first step."""
 
     def step(
         self, objective: Objective, params: Params, state: AnyState, batch: Tensor
     ) -> tuple[Params, AnyState, Metrics]:
-        """Takes a step on a batch (microbatches, rows, time + 1) and returns (params, state, metrics).
+        """Take a step on a batch (microbatches, rows, time + 1) and return (params, state, metrics).
 
         Metrics are 0-D and stay on the device. The batch may be on another device than the params, since only the
         objective looks into it.
         """
 
     def parts(self, params: Params, state: AnyState) -> "Iterator[Part]":
-        """Returns the optimizer itself, or each solver that it is made of, with its own params and state."""
+        """Return the optimizer itself, or each solver that it is made of, with its own params and state."""
 
 
 class Solver(Protocol):
@@ -133,18 +133,18 @@ class Solver(Protocol):
         """The cost of one step."""
 
     def init(self, params: Params) -> AnyState:
-        """Returns the state before the first step."""
+        """Return the state before the first step."""
 
     def step(
         self, objective: LocalModel, params: Params, state: AnyState, batch: Tensor
     ) -> tuple[Params, AnyState, Metrics]:
-        """Takes a step as an `Optimizer` does."""
+        """Take a step as an `Optimizer` does."""
 
     def parts(self, params: Params, state: AnyState) -> "Iterator[Part]":
-        """Returns its parts as an `Optimizer` does."""
+        """Return its parts as an `Optimizer` does."""
 
     def diagonal(self, state: AnyState) -> Diagonal | None:
-        """Returns its diagonal statistics at this state, or None if it keeps none or has not seen a gradient."""
+        """Return its diagonal statistics at this state, or None if it keeps none or has not seen a gradient."""
 
 
 class Part(NamedTuple):
@@ -156,7 +156,7 @@ class Part(NamedTuple):
 
 
 def refuse_shape(method: str, takes: str, name: str, value: Tensor) -> ValueError:
-    """Makes the error for a parameter whose shape a method does not take. It names the parameter and a remedy."""
+    """Make the error for a parameter whose shape a method does not take. It names the parameter and a remedy."""
     return ValueError(
         f"{method} takes {takes}; `{name}` has shape {tuple(value.shape)}. Give it to another transform, such as "
         "adamw: `partition` puts transforms together, and `route` says by name which parameter goes to which"

@@ -36,7 +36,7 @@ def rmnp(
     scale: Scale = "original",
     schedule: Schedule | None = None,
 ) -> Transform[MomentumState]:
-    """Makes RMNP for matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else."""
+    """Make RMNP for matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else."""
     require_choice("rmnp", "scale", scale, ("original", "match_rms"))
 
     def turn(followed: Params) -> Params:
@@ -46,7 +46,7 @@ def rmnp(
 
 
 def normalise_rows(x: Tensor) -> Tensor:
-    """Divides each row by its norm; a row of zeros stays."""
+    """Divide each row by its norm; a row of zeros stays."""
     norms: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / norms.clamp(min=SMALLEST_NORM)
 

@@ -31,17 +31,17 @@ SHAPES: dict[str, Callable[[Tensor, float], Tensor]] = {
 
 
 def _fall_along_cosine(progress: Tensor, final: float) -> Tensor:
-    """Returns 1 at progress 0, and `final` at 1 and after."""
+    """Return 1 at progress 0, and `final` at 1 and after."""
     return final + (1 - final) * 0.5 * (1 + torch.cos(torch.pi * progress.clamp(0, 1)))
 
 
 def constant(warmup: int = 0) -> Schedule:
-    """Rises linearly from 1/warmup to 1, then stays at 1."""
+    """Rise linearly from 1/warmup to 1, then stay at 1."""
     return lambda count: ((count + 1) / max(warmup, 1)).double().clamp(max=1)
 
 
 def cosine(updates: int, warmup: int = 0, final: float = 0.0) -> Schedule:
-    """Warms up linearly, then follows half a cosine that ends at `final` after `updates`."""
+    """Warm up linearly, then follow half a cosine that ends at `final` after `updates`."""
     rising = constant(warmup)
 
     def find_factor(count: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def cosine(updates: int, warmup: int = 0, final: float = 0.0) -> Schedule:
 def wsd(
     updates: int, warmup: int = 0, decay: int = 0, shape: Shape = "linear", power: float = 1.0, final: float = 0.0
 ) -> Schedule:
-    """Warms up linearly, keeps the full rate, then falls towards `final` over the last `decay` of all `updates`.
+    """Warm up linearly, keep the full rate, then fall towards `final` over the last `decay` of all `updates`.
 
     `power` is the exponent of the shape of that name. A decay that reaches into the warm-up begins after it.
     """
@@ -70,17 +70,17 @@ def wsd(
 
 
 def linear(updates: int, warmup: int = 0, final: float = 0.0) -> Schedule:
-    """Warms up linearly, then follows a straight line towards `final` over all other updates."""
+    """Warm up linearly, then follow a straight line towards `final` over all other updates."""
     return wsd(updates, warmup, updates, "linear", final=final)
 
 
 def constant_with_inner_cosine(inner_steps: int, final: float = 0.0) -> Schedule:
-    """Follows half a cosine inside each outer step, always from 1."""
+    """Follow half a cosine inside each outer step, always from 1."""
     return lambda count: _fall_along_cosine((count % inner_steps).double() / inner_steps, final)
 
 
 def inner_cosine(inner_steps: int, outer_steps: int, final: float = 0.0) -> Schedule:
-    """Follows half a cosine inside each outer step, from a peak on half a cosine over the outer steps."""
+    """Follow half a cosine inside each outer step, from a peak on half a cosine over the outer steps."""
     inner = constant_with_inner_cosine(inner_steps, final)
 
     def find_factor(count: Tensor) -> Tensor:

@@ -19,15 +19,22 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
+from gnflow.crew import ALONE, Crew
 from gnflow.objective import LocalModel, Metrics, Objective, Params, Scalar
 from gnflow.optim.means import average_value, weigh_microbatches
 
 
 class Seen(NamedTuple):
-    """The micro-batches that a search decides on, and their `weigh_microbatches`."""
+    """The micro-batches that a search decides on, their `weigh_microbatches`, and who evaluates them."""
 
     batch: Tensor
     counts: Tensor
+    crew: Crew = ALONE
+
+
+def look(objective: Objective, batch: Tensor) -> Seen:
+    """Return the micro-batches with their weights and the crew of the objective."""
+    return Seen(batch, weigh_microbatches(objective, batch), objective.crew)
 
 
 class Found(NamedTuple):
@@ -55,7 +62,7 @@ class Search(Protocol):
     def __call__(
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
-        """Returns the accepted params, which share no storage with `anchor`. `model` is the model that was solved."""
+        """Return the accepted params, which share no storage with `anchor`. `model` is the model that was solved."""
 
 
 class FullStep:
@@ -67,8 +74,8 @@ class FullStep:
     def __call__(
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
-        """Returns the goal itself. It records losses on `batch` and does not use them."""
-        seen = Seen(batch, weigh_microbatches(objective, batch))
+        """Return the goal itself. It records losses on `batch` and does not use them."""
+        seen = look(objective, batch)
         before, after = (average_loss(objective, params, seen) for params in (anchor, goal))
         found = measure_gains(objective, anchor, goal, seen, before, after)
         metrics = {"loss/train": before, "gn/alpha": torch.ones_like(before), **found}
@@ -88,13 +95,13 @@ class GeometricSearch:
     def __call__(
         self, objective: Objective, model: LocalModel, anchor: Params, goal: Params, batch: Tensor, memory: Metrics
     ) -> Found:
-        """Takes the best trial. A trial that is not finite loses; without any improvement the step is refused."""
+        """Take the best trial. A trial that is not finite loses; without any improvement the step is refused."""
         return choose_trial(objective, anchor, goal, batch, torch.tensor(self.alphas, dtype=torch.float64))
 
 
 def choose_trial(objective: Objective, anchor: Params, goal: Params, batch: Tensor, alphas: Tensor) -> Found:
-    """Takes the step length, out of these and 0, that has the smallest finite loss."""
-    seen = Seen(batch, weigh_microbatches(objective, batch))
+    """Take the step length, out of these and 0, that has the smallest finite loss."""
+    seen = look(objective, batch)
     before = average_loss(objective, anchor, seen)
     alphas = alphas.to(before)
     trials = [average_loss(objective, trees.move_towards(anchor, goal, alpha), seen) for alpha in alphas]
@@ -112,7 +119,7 @@ def choose_trial(objective: Objective, anchor: Params, goal: Params, batch: Tens
 def measure_gains(
     objective: Objective, anchor: Params, candidate: Params, seen: Seen, before: Scalar, after: Scalar
 ) -> Metrics:
-    """Compares the decrease that the model predicts for `candidate`, without damping, with that of the loss."""
+    """Compare the decrease that the model predicts for `candidate`, without damping, with that of the loss."""
     model = objective.build_model(anchor)
     predicted = before - average_value(lambda tokens: model.value(candidate, tokens), *seen)
     actual = before - after
@@ -124,5 +131,5 @@ def measure_gains(
 
 
 def average_loss(objective: Objective, params: Params, seen: Seen) -> Scalar:
-    """Returns the mean loss over micro-batches."""
+    """Return the mean loss over micro-batches."""
     return average_value(lambda tokens: objective.value(params, tokens), *seen)

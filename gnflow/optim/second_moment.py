@@ -16,12 +16,12 @@ from gnflow.objective import Params
 
 
 def square_entries(x: Tensor) -> Tensor:
-    """Returns the square of every entry."""
+    """Return the square of every entry."""
     return x.square()
 
 
 def square_rows(x: Tensor) -> Tensor:
-    """Returns the mean square of every row: (..., m, n) -> (..., m, 1)."""
+    """Return the mean square of every row: (..., m, n) -> (..., m, 1)."""
     # A row without entries has no mean.
     return x.square().sum(-1, keepdim=True) / max(x.shape[-1], 1)
 
@@ -29,13 +29,13 @@ def square_rows(x: Tensor) -> Tensor:
 def divide_by_root(
     directions: Params, second: Params, beta: float, eps: float, square: Callable[[Tensor], Tensor]
 ) -> tuple[Params, Params]:
-    """Returns (X2, V) for the directions X and the V before."""
+    """Return (X2, V) for the directions X and the V before."""
     moments = {name: beta * v + (1 - beta) * square(directions[name]) for name, v in second.items()}
     return {name: _match_norm(x / (moments[name].sqrt() + eps), x) for name, x in directions.items()}, moments
 
 
 def _match_norm(x: Tensor, like: Tensor) -> Tensor:
-    """Scales x to the Frobenius norm of the other; zero stays zero."""
+    """Scale x to the Frobenius norm of the other; zero stays zero."""
     tiny = torch.finfo(x.dtype).tiny
     norm, wanted = (torch.linalg.vector_norm(each, dim=(-2, -1), keepdim=True) for each in (x, like))
     scaled: Tensor = x * (wanted / norm.clamp(min=tiny))

@@ -77,7 +77,7 @@ def soap(
     fresh_factors: bool = False,
     schedule: Schedule | None = None,
 ) -> Transform[SoapState]:
-    """Makes SOAP for vectors, matrices (m, n) and stacks (k, m, n). Raises ValueError in `init` for anything else."""
+    """Make SOAP for vectors, matrices (m, n) and stacks (k, m, n). Raises ValueError in `init` for anything else."""
     return adam_in_bases(
         "soap",
         SHAMPOO,
@@ -108,7 +108,7 @@ def adam_in_bases(
     fresh_factors: bool,
     schedule: Schedule | None,
 ) -> Transform[SoapState]:
-    """Makes SOAP with factors that are averages of other products. Errors begin with `method`."""
+    """Make SOAP with factors that are averages of other products. Errors begin with `method`."""
     factor = schedule or constant()
     b1, b2 = betas
     fading = b2 if shampoo_beta is None else shampoo_beta

@@ -48,29 +48,30 @@ class SoapMuonRule(MatrixMethod):
     has_momentum = True
     kind: Literal["soap_muon"] = "soap_muon"
     learning_rate: Rate = 0.02
-    """Learning rate: the size of a step."""
+    """Learning rate: a factor on every update."""
     momentum: Beta = 0.95
-    """Decay rate of the momentum."""
+    """Decay rate of the momentum, per update."""
     second_beta: Beta = 0.95
-    """Decay rate of the second moment in the eigenbasis."""
+    """Decay rate of the second moment in the eigenbasis, per update."""
     shampoo_beta: Beta = 0.9
-    """Decay rate of the factors that give the eigenbasis."""
+    """Decay rate of Shampoo's factors, whose eigenvectors form the basis, per update."""
     eps: Rate = 1e-8
-    """Added to the square root of the second moment, so that no division is by zero."""
+    """Constant that prevents division by zero: it is added to the square root of the second moment."""
     nesterov: bool = True
     """Use Nesterov momentum, which looks one step ahead."""
     weight_decay: WeightDecay = 0.0
-    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate. `cautious` shrinks
-    only those that the update shrinks as well."""
+    """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
+    decay. `cautious` shrinks only those weights that the update shrinks as well."""
     precondition_frequency: Annotated[Count, Unit("updates")] = 1
-    """Number of updates between two renewals of the eigenbasis."""
+    """Number of updates between two computations of the eigenbasis."""
     max_precondition_dim: Count = 10_000
-    """Longest side that gets an eigenbasis; along a longer side, a matrix keeps its own coordinates."""
+    """Length of the longest side of a matrix that gets an eigenbasis. A matrix keeps its own coordinates along longer
+    sides."""
     ns_steps: IterationSteps = 5
     """Number of Newton-Schulz iterations."""
     scale: OrthogonalScale = "original"
-    """Factor on the update of an (m, n) matrix: `original` is sqrt(max(1, m/n)), `match_rms` 0.2 sqrt(max(m, n)) and
-    `spectral` sqrt(m/n)."""
+    """Factor on the update of an (m, n) matrix: sqrt(max(1, m/n)) for `original`, 0.2 sqrt(max(m, n)) for `match_rms`,
+    sqrt(m/n) for `spectral`."""
     coefficients: Coefficients = "polar_express"
     """Polynomials of the iteration, as for `muon`."""
     dtype: IterationType = "auto"
@@ -111,7 +112,7 @@ def soap_muon(
     dtype: IterationType = "auto",
     schedule: Schedule | None = None,
 ) -> Transform[SoapMuonState]:
-    """Makes SOAP-Muon for matrices (m, n) and stacks (k, m, n). Raises ValueError in `init` for anything else."""
+    """Make SOAP-Muon for matrices (m, n) and stacks (k, m, n). Raises ValueError in `init` for anything else."""
     import torch
 
     from gnflow import trees

@@ -45,8 +45,8 @@ class SophiaRule(FirstOrder):
     eps: Rate = 1e-12
     """Smallest value of the curvature times `gamma`, so that no division is by zero."""
     weight_decay: WeightDecay = 0.1
-    """Decoupled weight decay: each update also shrinks the weights by this times the learning rate. `cautious` shrinks
-    only those that the update shrinks as well."""
+    """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
+    decay. `cautious` shrinks only those weights that the update shrinks as well."""
     estimate_every: Annotated[Count, Unit("updates")] = 10
     """Number of updates between two estimates of the curvature. An estimate costs about as much as a gradient."""
 
@@ -70,7 +70,7 @@ def sophia(
     estimate_every: int = 10,
     schedule: Schedule | None = None,
 ) -> Transform[SophiaState]:
-    """Makes Sophia-G for any dict of tensors. Until the first estimate of curvature, each entry moves by the full rate.
+    """Make Sophia-G for any dict of tensors. Until the first estimate of curvature, each entry moves by the full rate.
 
     A loop of your own shows it the estimates, by `Transform.curvature` or by `as_torch(...).observe`.
     """

@@ -31,7 +31,7 @@ class Stacks(NamedTuple):
     def by_rule(
         cls, routes: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], each: Collection[str] = ()
     ) -> "Stacks":
-        """Makes one stack for each rule and shape of matrix. `routes` has the rule of every parameter.
+        """Make one stack for each rule and shape of matrix. `routes` has the rule of every parameter.
 
         Each parameter under a rule in `each` gets a stack of its own.
         """
@@ -47,17 +47,17 @@ class Stacks(NamedTuple):
         return cls({stack: tuple(names) for stack, names in members.items()}, named, rules, apart)
 
     def pick(self, stacks: Collection[str]) -> "Stacks":
-        """Returns a part of the stacks."""
+        """Return a part of the stacks."""
         members = {stack: self.members[stack] for stack in stacks}
         rules = {stack: self.rules[stack] for stack in stacks}
         return self._replace(members=members, rules=rules, apart=self.apart & frozenset(stacks))
 
     def count_numbers(self) -> dict[str, int]:
-        """Returns how many numbers each stack holds. Stacks with equal sizes can share a compiled update."""
+        """Return how many numbers each stack holds. Stacks with equal sizes can share a compiled update."""
         return {stack: sum(prod(self.shapes[name]) for name in names) for stack, names in self.members.items()}
 
     def stack(self, tree: Params) -> Params:
-        """Turns a tree by name into a tree by stack, with storage of its own."""
+        """Turn a tree by name into a tree by stack, with storage of its own."""
         return {
             stack: tree[names[0]].clone()
             if stack in self.apart
@@ -66,7 +66,7 @@ class Stacks(NamedTuple):
         }
 
     def unstack(self, stacked: Params) -> Params:
-        """Turns a tree by stack into a tree by name, as views."""
+        """Turn a tree by stack into a tree by name, as views."""
         return {
             name: part.view(self.shapes[name])
             for stack, names in self.members.items()
@@ -74,14 +74,14 @@ class Stacks(NamedTuple):
         }
 
     def split_members(self, stack: str, tensor: Tensor) -> tuple[Tensor, ...]:
-        """Splits a tensor that has the first axis of a stack into views, one for each member."""
+        """Split a tensor that has the first axis of a stack into views, one for each member."""
         if stack in self.apart:
             return (tensor,)
         return torch.split(tensor, [find_stacked_shape(self.shapes[name])[0] for name in self.members[stack]])
 
 
 def find_stacked_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns a parameter's shape in its stack: (k, m, n) for a matrix or stack, (k,) for a vector."""
+    """Return a parameter's shape in its stack: (k, m, n) for a matrix or stack, (k,) for a vector."""
     match shape:
         case () | (_,):
             return (prod(shape),)

@@ -12,7 +12,7 @@ FIELDS = {"updates": torch.int64, "learning_rate": torch.float64}
 
 
 def find_problem(state: AnyState) -> str | None:
-    """Says why this is not the state of a rule. Returns None if it is one."""
+    """Say why this is not the state of a rule. Returns None if it is one."""
     if not isinstance(state, tuple) or not hasattr(state, "_fields"):
         return f"its state is a {type(state).__name__}, expected a NamedTuple with {_list_fields()}"
     for path, leaf in pytree.tree_flatten_with_path(state)[0]:
@@ -29,7 +29,7 @@ def find_problem(state: AnyState) -> str | None:
 
 
 def find_problem_within(state: AnyState) -> str | None:
-    """Says why a state is not one of rules: each part of a `partition` must be one, and one part of a `chain`."""
+    """Say why a state is not one of rules: each part of a `partition` must be one, and one part of a `chain`."""
     if isinstance(state, Mapping):
         return next((problem for part in state.values() if (problem := find_problem_within(part))), None)
     if type(state) is tuple:

@@ -6,7 +6,7 @@ from gnflow.optim.stacks import Stacks
 
 
 def find_diagonals(optimizer: Optimizer, params: Params, state: AnyState) -> list[Diagonal]:
-    """Finds the statistics of each solver.
+    """Find the statistics of each solver.
 
     There are none for transforms without a Fisher metric, for conjugate gradients, and before the first update.
     """
@@ -15,7 +15,7 @@ def find_diagonals(optimizer: Optimizer, params: Params, state: AnyState) -> lis
 
 
 def find_diagonal(transform: AnyTransform, stacks: Stacks, state: AnyState) -> Diagonal | None:
-    """Finds the statistics of a transform over these stacks, or None if it has none yet."""
+    """Find the statistics of a transform over these stacks, or None if it has none yet."""
     if (metric := transform.metric) is None:
         return None
     values = metric.diagonal(state)

@@ -91,6 +91,9 @@ class Training(Spec):
     """Seed of all random draws. Each draw is a function of this seed, the step and the name of its stream."""
     rows: Annotated[Count, Unit("sequences")] = 32
     """Number of sequences in one micro-batch."""
+    shares: Annotated[Count, mark_later(1), Unit("shares")] = 1
+    """Number of shares in which the micro-batches of a mean are added: each share one after the other, then the shares
+    in pairs. Up to so many devices compute the same bits (`gnflow run --devices`). 1 is a plain running sum."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to train on. `auto` means the GPU if there is one, or else the CPU."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"

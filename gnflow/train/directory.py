@@ -17,9 +17,12 @@ from gnflow.train.changes import Differences, is_about_end, is_extendable, is_re
 from gnflow.train.journal import JOURNAL
 
 CHECKPOINTS, PLAN = "checkpoints", "plan.json"
+LOGS = "logs"
+"""What processes other than the first print."""
 SUPERSEDED = ".superseded"
 # The spec is deleted last: as long as it exists, the rest of the run can be recognised.
 OWN = (
+    LOGS,
     results.SUMMARY, results.METRICS, results.MODEL, results.SAMPLES, offending.OFFENDING, CHECKPOINTS, JOURNAL, PLAN,
     provenance.FILE, repository.DIFF, "mlflow.json", results.EXPERIMENT,
 )  # fmt: skip

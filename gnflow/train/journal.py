@@ -115,11 +115,14 @@ def compute_identity(line: bytes) -> str:
 
 
 class Journal:
-    """A journal that one process has opened for appending. A last line that a crash cut short is removed."""
+    """A journal that one process has opened for appending. A last line that a crash cut short is removed.
 
-    def __init__(self, path: Path) -> None:
+    If it does not write, it keeps the same records in memory: other processes of a run follow it in this way.
+    """
+
+    def __init__(self, path: Path, writes: bool = True) -> None:
         """Open the journal. Raises DiskProblem."""
-        self.path = path
+        self.path, self._writes = path, writes
         reading = read(path)
         self.damaged = reading.damaged
         self.steps = reading.steps
@@ -127,6 +130,8 @@ class Journal:
         """The step that was written last, which need not have the largest number."""
         self._events = {(event.step, event.name, event.message) for event in reading.events}
         self._differed = False
+        if not writes:
+            return
         with disk.guard_write(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -159,12 +164,16 @@ class Journal:
 
     def sync(self) -> None:
         """Wait until everything is on the disk itself. Raises DiskProblem."""
+        if not self._writes:
+            return
         with disk.guard_write(self.path):
             os.fsync(self._descriptor)
         faults.pass_point("journal.after_sync")
 
     def close(self) -> None:
         """Sync and close the file."""
+        if not self._writes:
+            return
         disk.release(self.path)
         try:
             self.sync()
@@ -187,6 +196,8 @@ class Journal:
                 return [record, Event(record.step, record.time, "recomputed", message)] if first else [record]
 
     def _append(self, content: bytes) -> None:
+        if not self._writes:
+            return
         with disk.guard_write(self.path):
             written = 0
             faults.pass_point("journal.before_write")

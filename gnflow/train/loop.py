@@ -4,11 +4,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
+from gnflow import streams
 from gnflow.compiler import fits
+from gnflow.compiler.devices import require_use
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import compile as compile_plan
+from gnflow.crew import ALONE, Crew
 from gnflow.data.dataset import Standing
 from gnflow.data.microbatches import make_reader
 from gnflow.data.prepare import prepare
@@ -28,6 +31,7 @@ from gnflow.train.changes import (
 )
 from gnflow.train.directory import (
     CHECKPOINTS,
+    LOGS,
     clear,
     establish,
     find_differences,
@@ -49,6 +53,7 @@ from gnflow.train.signals import Stop
 from gnflow.train.start import make_start
 from gnflow.workspace import Workspace
 
+T = TypeVar("T")
 COMPILING = "compiling region `{}`"
 Report: TypeAlias = Callable[[str], None]
 Watch: TypeAlias = Callable[[Plan, Path], AbstractContextManager[Observer]]
@@ -65,50 +70,90 @@ def run(
     extend: bool = False,
     watches: Sequence[Watch] = (),
     report: Report = lambda line: None,
+    crew: Crew = ALONE,
 ) -> Run:
     """Run an experiment to its end, starting from the state of its directory.
 
     `fresh` deletes an existing run first. `supersede` moves a run of another spec aside, and resumes a run of this
-    spec. `extend` lets a run continue to a later end, if none of its steps depends on the end.
+    spec. `extend` lets a run continue to a later end, if none of its steps depends on the end. `crew` are the processes
+    that work on it, all of which call this function; only the first reports and writes.
 
     Raises SpecError, DataError, Diverged, Preempted, EnvironmentProblem, DiskProblem or Interrupted.
     """
     require_threads()
     workspace = workspace or Workspace.find(Path.cwd())
     directory = directory or workspace.runs / experiment.name
-    known = is_run(directory) and has_begun(directory)
-    other = supersede and known and is_refused(find_differences(directory, experiment), experiment, extend=False)
-    replacing = fresh or other or (supersede and not is_run(directory))
-    changed = require_ours(directory, experiment, replacing, extend)
-    if not replacing and not any(map(is_about_end, changed)) and results.is_complete(directory):
+    if not crew.leads:
+        watches, report = (), lambda line: None
+    how = crew.run_first(
+        lambda: _look(directory, experiment, fresh=fresh, supersede=supersede, extend=extend),
+        lambda: Opening(False, False, {}, False),
+    )
+    if crew.tell(how.finished):
         more = "give more `training.steps` to extend it" if extend else "--fresh would run it again"
         report(f"{directory} is finished; {more}")
         return Run.load(directory)
     with Stop(report) as stop, make_reproducible(workspace):
         planned = plan(experiment)
+        crew.lead(lambda: require_use(planned, crew.size))
         room = fits.require_fit(planned)
         if room is not None and room.verdict != "fits":
             report(f"warning: {room}")
-        with fits.explain_out_of_memory(planned), lock.hold(directory):
-            changed = require_ours(directory, experiment, replacing, extend)
-            if other:
-                aside = set_aside(directory)
-                report(f"the run of another spec that was here is now in {aside}")
-            if fresh:
-                clear(directory)
-            if planned.evaluation.remark:
-                report(planned.evaluation.remark)
-            if not changed:
-                establish(directory, experiment, planned.to_json())
-            with closing(Journal(directory / JOURNAL)) as journal:
+        with fits.explain_out_of_memory(planned), ExitStack() as stack:
+            crew.lead(lambda: stack.enter_context(lock.hold(directory)))
+            changed = crew.run_first(lambda: _open(directory, planned, how, fresh, extend, report), lambda: how.changed)
+            if not crew.leads:
+                streams.redirect(directory / LOGS / f"rank_{crew.rank}.txt")
+            journal = crew.run_first(
+                lambda: Journal(directory / JOURNAL), lambda: Journal(directory / JOURNAL, writes=False)
+            )
+            with closing(journal):
                 try:
-                    if changed:
-                        _record_changes(journal, planned, changed, report)
-                        establish(directory, experiment, planned.to_json(), changed=True)
-                    _work(planned, workspace, directory, journal, stop, watches, report, changed)
+                    crew.lead(lambda: _change(directory, journal, planned, changed, report))
+                    _work(planned, workspace, directory, journal, stop, watches, report, changed, crew)
                 except disk.Gone as gone:
                     raise disk.Gone(f"{gone}.\n{_describe_loss(journal, gone.moved)}", gone.moved) from gone
     return Run.load(directory)
+
+
+class Opening(NamedTuple):
+    """The state of the directory before the run opens it."""
+
+    other: bool
+    """Whether the run of another spec has to be moved aside."""
+    replacing: bool
+    changed: Differences
+    finished: bool
+
+
+def _look(directory: Path, experiment: Experiment, *, fresh: bool, supersede: bool, extend: bool) -> Opening:
+    known = is_run(directory) and has_begun(directory)
+    other = supersede and known and is_refused(find_differences(directory, experiment), experiment, extend=False)
+    replacing = fresh or other or (supersede and not is_run(directory))
+    changed = require_ours(directory, experiment, replacing, extend)
+    finished = not replacing and not any(map(is_about_end, changed)) and results.is_complete(directory)
+    return Opening(other, replacing, changed, finished)
+
+
+def _open(directory: Path, planned: Plan, how: Opening, fresh: bool, extend: bool, report: Report) -> Differences:
+    """Bring the locked directory into the state in which the run begins or continues. Return what changes."""
+    changed = require_ours(directory, planned.experiment, how.replacing, extend)
+    if how.other:
+        aside = set_aside(directory)
+        report(f"the run of another spec that was here is now in {aside}")
+    if fresh:
+        clear(directory)
+    if not changed:
+        establish(directory, planned.experiment, planned.to_json())
+    if planned.evaluation.remark:
+        report(planned.evaluation.remark)
+    return changed
+
+
+def _change(directory: Path, journal: Journal, planned: Plan, changed: Differences, report: Report) -> None:
+    if changed:
+        _record_changes(journal, planned, changed, report)
+        establish(directory, planned.experiment, planned.to_json(), changed=True)
 
 
 def _record_changes(journal: Journal, planned: Plan, changed: Differences, report: Report) -> None:
@@ -145,34 +190,46 @@ def _work(
     watches: Sequence[Watch],
     report: Report,
     changed: Differences,
+    crew: Crew,
 ) -> None:
     checkpoints = directory / CHECKPOINTS
-    checkpoint.sweep(checkpoints)
-    source = _find_resume_point(checkpoints, journal, report)
-    if source is not None and results.is_finished(planned, journal.steps[checkpoint.read_step(source)]):
+    crew.lead(lambda: checkpoint.sweep(checkpoints))
+    step = crew.tell(crew.run_first(lambda: _resume_step(checkpoints, journal, report), lambda: None))
+    source = None if step is None else checkpoint.make_path(checkpoints, step)
+    if step is not None and source is not None and results.is_finished(planned, journal.steps[step]):
         with _watch(watches, planned, directory) as observers:
             for observer in observers:
-                observer.hear(journal.steps[checkpoint.read_step(source)])
-            results.write_all(directory, planned, journal.steps, source)
+                observer.hear(journal.steps[step])
+            crew.lead(lambda: results.write_all(directory, planned, journal.steps, source))
         return
     experiment = planned.experiment
-    dataset = prepare(experiment.data, workspace, report)
+    # The first process prepares what is not there yet, and the others read it.
+    dataset = crew.run_first(*twice(lambda: prepare(experiment.data, workspace, report)))
     standing = Standing(dataset.directory)
-    provenance.require_same_data(directory, dataset.digest, dataset.directory)
+    crew.lead(lambda: provenance.require_same_data(directory, dataset.digest, dataset.directory))
     durations = Durations(workspace, experiment)
-    program = compile_plan(planned, notice=lambda region: report(durations.describe(COMPILING.format(region))))
-    provenance.record(
-        directory,
-        workspace.root,
-        digests={"spec": digest(experiment), "data": dataset.digest},
-        seeds={"training": experiment.training.seed},
-        device=program.device,
-        resumed_from=None if source is None else checkpoint.read_step(source),
-        plugins=list_plugins(experiment),
-        changed=changed,
-        report=report,
+    program = compile_plan(
+        planned, notice=lambda region: report(durations.describe(COMPILING.format(region))), crew=crew
     )
-    params = make_start(planned, program, dataset, workspace, report) if source is None else {}
+    crew.lead(
+        lambda: provenance.record(
+            directory,
+            workspace.root,
+            digests={"spec": digest(experiment), "data": dataset.digest},
+            seeds={"training": experiment.training.seed},
+            device=program.device,
+            resumed_from=step,
+            plugins=list_plugins(experiment),
+            changed=changed,
+            processes=crew.size,
+            report=report,
+        )
+    )
+    params = (
+        crew.run_first(*twice(lambda: make_start(planned, program, dataset, workspace, report)))
+        if source is None
+        else {}
+    )
     with _watch(watches, planned, directory) as observers:
         session = Session(
             planned,
@@ -192,9 +249,16 @@ def _work(
             state = session.begin(params) if source is None else session.resume(source)
             state = session.train(state)
         finally:
-            regions = program.compiler.regions if program.compiler else ()
-            durations.keep({COMPILING.format(region.name): region.seconds for region in regions})
-        results.write_all(directory, planned, journal.steps, checkpoint.make_path(checkpoints, state.step))
+            if crew.leads:
+                regions = program.compiler.regions if program.compiler else ()
+                durations.keep({COMPILING.format(region.name): region.seconds for region in regions})
+        last = checkpoint.make_path(checkpoints, state.step)
+        crew.lead(lambda: results.write_all(directory, planned, journal.steps, last))
+
+
+def twice(do: Callable[[], T]) -> tuple[Callable[[], T], Callable[[], T]]:
+    """What the first process does, the others do after it."""
+    return do, do
 
 
 @contextmanager
@@ -203,8 +267,11 @@ def _watch(watches: Sequence[Watch], planned: Plan, directory: Path) -> Iterator
         yield [stack.enter_context(watch(planned, directory)) for watch in watches]
 
 
-def _find_resume_point(checkpoints: Path, journal: Journal, report: Report) -> Path | None:
-    """Find the newest good checkpoint that the journal covers; None if the run has none yet. Raises DiskProblem."""
+def _resume_step(checkpoints: Path, journal: Journal, report: Report) -> int | None:
+    """Find the newest good checkpoint that the journal covers, and return its step; None if there is none yet.
+
+    Raises DiskProblem if all are damaged.
+    """
     found = checkpoint.find_newest(checkpoints, journal.reaches)
     for step, problem in found.damage.items():
         name = checkpoint.make_path(checkpoints, step).name
@@ -215,4 +282,4 @@ def _find_resume_point(checkpoints: Path, journal: Journal, report: Report) -> P
         report(f"warning: line {number} of {journal.path} cannot be read; its step is computed again")
     if found.path is None and found.damage:
         raise DiskProblem(f"{checkpoints} has no good checkpoint left; --fresh starts the run again")
-    return found.path
+    return None if found.path is None else checkpoint.read_step(found.path)

@@ -39,6 +39,7 @@ def record(
     resumed_from: int | None,
     plugins: Sequence[Plugin] = (),
     changed: Mapping[str, tuple[str, str]] = {},
+    processes: int = 1,
     report: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Add this session to provenance.json, and report why git does not name a commit. Raises DiskProblem."""
@@ -55,6 +56,7 @@ def record(
             {"changed": {key: {"there": there, "now": now} for key, (there, now) in changed.items()}} if changed else {}
         ),
         **_describe_machine(device),
+        **({"processes": processes} if processes > 1 else {}),
         "versions": _list_versions(),
         **({"plugins": [plugin._asdict() for plugin in plugins]} if plugins else {}),
         "environment": _select_environment(os.environ),

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from signal import Signals
 
 import torch
 from torch import Tensor
@@ -12,10 +13,13 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.program import Program, State
+from gnflow.crew import Crew
 from gnflow.data.microbatches import Microbatches, Prepared, format_ids
 from gnflow.errors import Diverged, GnflowError
+from gnflow.metrics.protocol import measure_nothing
 from gnflow.objective import Params
-from gnflow.train import checkpoint, disk, divergence, offending, results
+from gnflow.train import agreement, checkpoint, disk, divergence, offending, results
+from gnflow.train.agreement import find_patience
 from gnflow.train.clock import Clock, Taken
 from gnflow.train.journal import Journal, Step
 from gnflow.train.past import ROLLED_BACK, SKIPPED, Past, make_beginning
@@ -52,6 +56,11 @@ class Session:
     saved_at: float = field(default_factory=time.monotonic)
 
     @property
+    def crew(self) -> Crew:
+        """The processes that work on the run. All of them make the same calls of a session."""
+        return self.program.objective.crew
+
+    @property
     def journal(self) -> Journal:
         """The journal of the run."""
         return self.recorder.journal
@@ -82,10 +91,22 @@ class Session:
     def train(self, state: State) -> State:
         """Take steps until the run is finished. Raises Diverged, Interrupted, Preempted or DiskProblem."""
         while not results.is_finished(self.plan, self.journal.steps[state.step]):
-            if self.stop.received:
+            # Signals, files and clocks may differ between processes: what any of them wants, all do.
+            signal, saves = self.crew.find_largest(self.stop.received or 0, self._wants_saving())
+            if signal:
+                self.stop.received = Signals(int(signal))
                 raise self._leave(state)
+            if saves:
+                self._save(state)
             state = self._advance(state)
+            self.crew.expect_within(find_patience(self.journal.steps.values()))
         return state
+
+    def _wants_saving(self) -> bool:
+        """Whether a user has asked for a checkpoint, or a temporary one is due."""
+        minutes = (time.monotonic() - self.saved_at) / 60
+        due = minutes >= self.plan.experiment.training.temporary_checkpoint_minutes
+        return due or (self.directory / REQUEST).is_file()
 
     def _advance(self, state: State) -> State:
         step, before = state.step + 1, self._keep_before(state)
@@ -122,13 +143,7 @@ class Session:
         if self.plan.experiment.training.on_nonfinite != "raise":
             values = {**values, UNDONE: len(self._find_undone(state.step))}
         record = self.recorder.record_step(state.step, values, taken, self.program.sum_compile_seconds())
-        minutes = (time.monotonic() - self.saved_at) / 60
-        if (
-            self._should_keep(state.step)
-            or results.is_finished(self.plan, record)
-            or (self.directory / REQUEST).is_file()
-            or minutes >= self.plan.experiment.training.temporary_checkpoint_minutes
-        ):
+        if self._should_keep(state.step) or results.is_finished(self.plan, record):
             self._save(state)
 
     def _evaluate(self, state: State, before: Params) -> dict[str, float]:
@@ -144,12 +159,15 @@ class Session:
             return values
         number = state.step // self.plan.evaluation.every
         last = results.is_finished(self.plan, Step(state.step, 0.0, values))
-        others = self.program.evaluate(at, lambda metric: not metric.decides and metric.is_due(number, last))
+        due = [metric for metric in self.program.metrics if not metric.decides and metric.is_due(number, last)]
+        if any(metric.measure is not measure_nothing for metric in due):
+            at = at._replace(state=self.program.whole(state).optimizer)
+        others = self.program.evaluate(at, due.__contains__)
         return {**values, **to_numbers(others)}
 
     def _write(self, name: str, content: bytes) -> None:
         """Write a file of a metric before its step is in the journal. Raises DiskProblem."""
-        disk.write(self.directory / results.SAMPLES / name, content)
+        self.crew.lead(lambda: disk.write(self.directory / results.SAMPLES / name, content))
 
     def _should_evaluate(self, step: int) -> bool:
         return step % self.plan.evaluation.every == 0 or step >= self.plan.steps
@@ -166,17 +184,22 @@ class Session:
     def _save(self, state: State) -> None:
         if self.saved == state.step:
             return
+        whole = self.program.whole(state)
+        agreement.require_same(self.crew, whole)
+        self.crew.lead(lambda: self._write_checkpoint(whole))
+        self.saved, self.saved_at = state.step, time.monotonic()
+
+    def _write_checkpoint(self, state: State) -> None:
         self.require_data()
         self.journal.sync()
         checkpoint.save(self.checkpoints, state)
         checkpoint.prune(self.checkpoints, state.step, self._should_keep)
         results.write_metrics(self.directory, self.journal.steps)
         (self.directory / REQUEST).unlink(missing_ok=True)
-        self.saved, self.saved_at = state.step, time.monotonic()
 
     def _leave(self, state: State) -> GnflowError:
         self._save(state)
-        results.write_summary(self.directory, self.plan, self.journal.steps, state.step, results.PREEMPTED)
+        self._summarise(state.step, results.PREEMPTED)
         return self.stop.make_error(f"stopped after step {state.step} of {self.plan.steps}; the same command resumes")
 
     def _undo(self, step: int, problem: str | None, spike: str | None) -> State:
@@ -189,7 +212,9 @@ class Session:
             find = divergence.find_cause if problem else divergence.find_highest
             cause = find(self.program, before.params, self.batches, first, count)
             what = problem or spike or ""
-            offending.write(self.directory, step, what, cause, self.batches, first, count, self.read)
+            self.crew.lead(
+                lambda: offending.write(self.directory, step, what, cause, self.batches, first, count, self.read)
+            )
             told, undone = f"{what}; {cause.words}", len(self._find_undone(step))
             if training.on_nonfinite == "raise":
                 raise self._diverge(step, told)
@@ -207,6 +232,9 @@ class Session:
         message = f"step {step}: {problem}"
         self.recorder.record_event(step, "diverged", message)
         self.journal.sync()
-        results.write_summary(self.directory, self.plan, self.journal.steps, max(step - 1, 0), results.DIVERGED)
+        self._summarise(max(step - 1, 0), results.DIVERGED)
         cure = "a smaller learning rate is the usual cure, under another name or with --fresh"
         return Diverged(f"{message}.\nThe weights before it are saved; {cure}.")
+
+    def _summarise(self, step: int, status: str) -> None:
+        self.crew.lead(lambda: results.write_summary(self.directory, self.plan, self.journal.steps, step, status))

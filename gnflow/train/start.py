@@ -87,7 +87,7 @@ def _make_warmup(experiment: Experiment, warmup: Warmup) -> Experiment:
         update={
             "steps": warmup.steps, "tokens": None, "start": Scratch(), "target": None,
             "evaluate_every": 1, "checkpoint_every": 1, "temporary_checkpoint_minutes": 5.0,
-            "on_nonfinite": "raise", "spike": None, "max_undone": 10, "average": None,
+            "shares": 1, "on_nonfinite": "raise", "spike": None, "max_undone": 10, "average": None,
         }
     )  # fmt: skip
     schedule = Constant(warmup=warmup.steps // 10)

@@ -1,0 +1,186 @@
+"""The crew of a run: the processes that work on it, and the one order in which they add micro-batches.
+
+The micro-batches 0 ... k-1 of a mean are cut into `shares` contiguous groups. Within a group one is added after the
+other. Then the groups are added in pairs, the pairs in pairs, and what is left over from the right to the left. This
+order depends on k and on `shares` alone, so that any number of processes computes the same bits. With one share it is a
+running sum.
+
+This module does not import torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from itertools import pairwise
+from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Tree: TypeAlias = "dict[str, Tensor]"
+T = TypeVar("T")
+
+
+class Crew:
+    """The processes of a run. This class is a crew of one process, which has nobody to talk to.
+
+    All processes call the same methods in the same order.
+    """
+
+    rank = 0
+    """The number of this process. Process 0 alone writes to the disk."""
+    size = 1
+    """Number of processes."""
+
+    def __init__(self, shares: int = 1, owners: Mapping[str, int] | None = None) -> None:
+        self.shares, self.owners = shares, owners or {}
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is process 0."""
+        return self.rank == 0
+
+    def divide(self, shares: int, owners: Mapping[str, int]) -> Self:
+        """Return the same crew with another order of sums and other owners (block -> rank)."""
+        crew = copy(self)
+        crew.shares, crew.owners = shares, owners
+        return crew
+
+    def make_single(self) -> Crew:
+        """Return a crew of this process alone, which adds in the same order."""
+        return Crew(self.shares)
+
+    def add_up(self, tree_of: Callable[[int], Tree], count: int) -> Tree:
+        """Return the sum of `tree_of(m)` over the micro-batches m = 0 ... count - 1. It consumes the trees."""
+        groups = split(count, min(self.shares, count))
+        mine, joint = self.find_part(len(groups))
+        found: PairwiseSum[Tree] = PairwiseSum(_add_into)
+        for group in mine:
+            found.put(Span(group, group + 1), add_in_order(tree_of, groups[group]))
+        total = self.complete(found.parts, len(groups)) if joint else found.total()
+        # An exchange makes tensors contiguous, and a kernel may round differently for another layout.
+        return {name: tensor.contiguous() for name, tensor in total.items()} if self.shares > 1 else total
+
+    def find_part(self, count: int) -> tuple[range, bool]:
+        """Return the part of `count` items that this process computes, and whether the others compute the rest.
+
+        If there are fewer items than processes, each process computes all of them.
+        """
+        if self.size == 1 or count < self.size:
+            return range(count), False
+        return split(count, self.size)[self.rank], True
+
+    def gather_values(self, value_of: Callable[[int], Tensor], count: int) -> Tensor:
+        """Return the 0-D `value_of(m)` of the micro-batches m = 0 ... count - 1 as a tensor, (count,)."""
+        mine, joint = self.find_part(count)
+        return self.gather([value_of(number) for number in mine], split(count, self.size if joint else 1))
+
+    def list_summed(self, count: int) -> list[range]:
+        """Return the micro-batches whose trees each process computes in `total`; one part if each computes all."""
+        groups = split(count, min(self.shares, count))
+        parts = split(len(groups), self.size if self.find_part(len(groups))[1] else 1)
+        return [range(groups[part.start].start, groups[part.stop - 1].stop) for part in parts]
+
+    def gather(self, mine: Sequence[Tensor], parts: Sequence[range]) -> Tensor:
+        """Return the 0-D values of all processes, each of which has those of its part. One part: all have all."""
+        import torch
+
+        return torch.stack(list(mine))
+
+    def complete(self, mine: Sequence[tuple[Span, Tree]], count: int) -> Tree:
+        """Return the sum over all `count` groups, given the sums over some of them that this process has."""
+        raise NotImplementedError("a crew of one process has nothing to complete")
+
+    def spread(self, trees: Mapping[int, Tree]) -> None:
+        """Send the tensors of `trees[rank]` from each rank to all others, which overwrite theirs."""
+
+    def collect(self, value: T) -> list[T]:
+        """Return the values of all processes, by rank. JSON must be able to hold them."""
+        return [value]
+
+    def tell(self, value: T) -> T:
+        """Return the value of process 0."""
+        return self.collect(value)[0]
+
+    def find_largest(self, *numbers: float) -> list[float]:
+        """Returns, for each number, the largest that any process has."""
+        rows = self.collect(numbers)
+        return [max(column) for column in zip(*rows, strict=True)]
+
+    def run_first(self, do: Callable[[], T], then: Callable[[], T]) -> T:
+        """Process 0 calls `do`. When it is through, the others call `then`; if it failed, they raise its error."""
+        return do()
+
+    def lead(self, do: Callable[[], object]) -> None:
+        """Process 0 calls `do` and the others wait. If it failed, all raise its error."""
+        self.run_first(do, lambda: None)
+
+    def expect_within(self, seconds: float) -> None:
+        """From now on, a process that keeps the others waiting for longer counts as lost."""
+
+
+ALONE = Crew()
+
+
+class Span(NamedTuple):
+    """The groups start ... stop - 1."""
+
+    start: int
+    stop: int
+
+
+class PairwiseSum(Generic[T]):
+    """A sum of neighbouring spans that come in order. It holds about log2(number of groups) parts."""
+
+    def __init__(self, add: Callable[[T, T], T]) -> None:
+        self.add = add
+        self.parts: list[tuple[Span, T]] = []
+
+    def put(self, span: Span, value: T) -> None:
+        """Add the value of the next span. Two spans become one where their sum is a node of the tree of all groups."""
+        while self.parts:
+            before, waiting = self.parts[-1]
+            length = span.stop - span.start
+            if before.stop - before.start != length or before.start % (2 * length):
+                break
+            self.parts.pop()
+            span, value = Span(before.start, span.stop), self.add(waiting, value)
+        self.parts.append((span, value))
+
+    def total(self) -> T:
+        """Add what is left over, from the right to the left."""
+        _, total = self.parts[-1]
+        for _, value in reversed(self.parts[:-1]):
+            total = self.add(value, total)
+        return total
+
+
+def split(count: int, parts: int) -> list[range]:
+    """Cut 0 ... count - 1 into so many neighbouring ranges, as even as possible."""
+    cuts = [part * count // parts for part in range(parts + 1)]
+    return [range(start, stop) for start, stop in pairwise(cuts)]
+
+
+def list_spans(groups: range) -> list[Span]:
+    """Return the spans that a `PairwiseSum` over these groups is left with."""
+    found: PairwiseSum[None] = PairwiseSum(lambda one, two: None)
+    for group in groups:
+        found.put(Span(group, group + 1), None)
+    return [span for span, _ in found.parts]
+
+
+def add_in_order(tree_of: Callable[[int], Tree], numbers: range) -> Tree:
+    """Add one tree after the other into the first."""
+    total = tree_of(numbers[0])
+    for number in numbers[1:]:
+        total = _add_into(total, tree_of(number))
+    return total
+
+
+def _add_into(a: Tree, b: Tree) -> Tree:
+    """Add b to a in place."""
+    import torch
+
+    torch._foreach_add_(list(a.values()), list(b.values()))
+    return a

@@ -1,0 +1,189 @@
+"""A crew of several processes, over torch.distributed. Processes move bytes; every addition is made here, in one order.
+
+An exchange stands between compiled regions and never inside `jvp` or `vjp`: on torch 2.13 the tangent of a collective
+is zero, without an error. Large tensors go through the backend of the device (gloo or NCCL), short messages as JSON
+through gloo.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gnflow import errors
+from gnflow.crew import Crew, PairwiseSum, Span, Tree, list_spans, split
+from gnflow.errors import EnvironmentProblem, GnflowError
+
+T = TypeVar("T")
+# torch 2.13 calls it by a new name.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+
+ELSEWHERE = "process 0 has said so"
+"""The note of an error that another process has raised too."""
+
+
+class LostCrew(EnvironmentProblem):
+    """Another process of the run has ended or does not answer."""
+
+
+class Processes(Crew):
+    """The processes of a group of torch.distributed; by default of all."""
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        super().__init__()
+        self.group = group or dist.group.WORLD
+        self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
+        self.messages = self.group if dist.get_backend(group) == "gloo" else dist.new_group(backend="gloo")
+        self.count = Count()
+
+    def gather(self, mine: Sequence[Tensor], parts: Sequence[range]) -> Tensor:
+        """Return the values of all processes in the order of the parts."""
+        here = torch.stack(list(mine))
+        if len(parts) == 1:
+            return here
+        longest = max(map(len, parts))
+        padded = torch.nn.functional.pad(here, (0, longest - len(here)))
+        found = padded.new_empty(self.size * longest)
+        with self._exchange("values", padded.nbytes):
+            _all_gather(found, padded, group=self.group)
+        return torch.cat([row[: len(part)] for row, part in zip(found.view(self.size, -1), parts, strict=True)])
+
+    def complete(self, mine: Sequence[tuple[Span, Tree]], count: int) -> Tree:
+        """Return the sum over all groups.
+
+        The flat vector is cut into one chunk for each process, which adds the sums of all processes over its chunk
+        and sends the result to all. With one sum from each process these are the bytes of a ring's all-reduce.
+        """
+        like = mine[0][1]
+        width, parts = (
+            find_chunk_size(sum(tensor.numel() for tensor in like.values()), self.size),
+            self._list_sums(count),
+        )
+        sent = torch.stack([_flatten(tree, width * self.size) for _, tree in mine])
+        # (sums, owners, chunk) -> one block for each owner
+        sent = sent.view(len(mine), self.size, width).transpose(0, 1).contiguous()
+        found = sent.new_empty(sum(map(len, parts)), width)
+        lengths = [len(part) * width for part in parts]
+        with self._exchange("a sum", sent.nbytes // self.size):
+            dist.all_to_all_single(
+                found.view(-1), sent.view(-1), lengths, [len(mine) * width] * self.size, group=self.group
+            )
+        del sent
+        total: PairwiseSum[Tensor] = PairwiseSum(torch.add)
+        for span, row in zip((span for part in parts for span in part), found, strict=True):
+            total.put(span, row)
+        own = total.total().contiguous()
+        whole = own.new_empty(width * self.size)
+        with self._exchange("a sum", own.nbytes):
+            _all_gather(whole, own, group=self.group)
+        return _unflatten(whole, like)
+
+    def spread(self, trees: Mapping[int, Tree]) -> None:
+        """Send the tensors of `trees[rank]` from each rank to all others, which overwrite theirs."""
+        for rank, tree in sorted(trees.items()):
+            for kind in dict.fromkeys(tensor.dtype for tensor in tree.values()):
+                tensors = {name: tensor for name, tensor in tree.items() if tensor.dtype == kind}
+                flat = _flatten(tensors, sum(tensor.numel() for tensor in tensors.values()))
+                with self._exchange("results", flat.nbytes if rank == self.rank else 0):
+                    dist.broadcast(flat, group=self.group, group_src=rank)
+                if rank != self.rank:
+                    for name, tensor in _unflatten(flat, tensors).items():
+                        tree[name] = tensor
+
+    def collect(self, value: T) -> list[T]:
+        """Return the values of all processes, by rank. JSON must be able to hold them."""
+        content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        with self._wait("a message"):
+            dist.all_gather(lengths, torch.tensor([len(content)]), group=self.messages)
+            longest = int(max(lengths))
+            found = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
+            padded = torch.nn.functional.pad(content, (0, longest - len(content)))
+            dist.all_gather(found, padded, group=self.messages)
+        return [
+            json.loads(row[: int(length)].numpy().tobytes()) for row, length in zip(found, lengths, strict=True)
+        ]  # fmt: skip
+
+    def run_first(self, do: Callable[[], T], then: Callable[[], T]) -> T:
+        """Process 0 calls `do`. When it is through, the others call `then`; if it failed, they raise its error."""
+        result, failed, problem = None, None, None
+        if self.leads:
+            try:
+                result = do()
+            except Exception as error:
+                problem, failed = error, (error.exit_code if isinstance(error, GnflowError) else 1, str(error))
+        failed = self.tell(failed)
+        if problem is not None:
+            raise problem
+        if failed is not None:
+            raise _error_with(*failed)
+        return cast("T", result) if self.leads else then()
+
+    def expect_within(self, seconds: float) -> None:
+        """From now on, a process that keeps the others waiting for longer counts as lost."""
+        for group in {self.group, self.messages}:
+            dist.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds), group)
+
+    def _list_sums(self, count: int) -> list[list[Span]]:
+        return [list_spans(part) for part in split(count, self.size)]
+
+    @contextmanager
+    def _exchange(self, what: str, each: int) -> Iterator[None]:
+        """Count `each` bytes to each of the other processes, and the time."""
+        self.count.sent += each * (self.size - 1)
+        with self._wait(what):
+            yield
+
+    @contextmanager
+    def _wait(self, what: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            raise LostCrew(
+                f"process {self.rank} of {self.size} has lost the others while it exchanged {what}: {reason}"
+            ) from error
+        self.count.seconds += time.perf_counter() - began
+
+
+class Count:
+    """Bytes that this process has sent in tensors, and seconds in which it exchanged or waited."""
+
+    sent = 0
+    seconds = 0.0
+
+
+def find_chunk_size(numbers: int, size: int) -> int:
+    """Return the length of one of `size` equal chunks that hold so many numbers."""
+    return -(-numbers // size)
+
+
+def _flatten(tree: Tree, length: int) -> Tensor:
+    """Join all tensors, which have one type, into a vector of this length, padded with zeros."""
+    (kind,) = {tensor.dtype for tensor in tree.values()}
+    flat = torch.zeros(length, dtype=kind, device=next(iter(tree.values())).device)
+    torch.cat([tensor.flatten() for tensor in tree.values()], out=flat[: sum(t.numel() for t in tree.values())])
+    return flat
+
+
+def _unflatten(flat: Tensor, like: Tree) -> Tree:
+    """Copy each tensor out of a vector: a view may be aligned in another way, and kernels may round differently."""
+    lengths = [tensor.numel() for tensor in like.values()]
+    parts = torch.split(flat[: sum(lengths)], lengths)
+    return {name: part.view(like[name].shape).clone() for name, part in zip(like, parts, strict=True)}
+
+
+def _error_with(code: int, words: str) -> GnflowError:
+    """Make the error that process 0 had."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, GnflowError)]
+    error = next((kind for kind in kinds if kind.exit_code == code), GnflowError)(words)
+    error.add_note(ELSEWHERE)
+    return error

@@ -1,0 +1,208 @@
+"""`gnflow run --devices N` with real processes: faults, and the bits of a run in one process."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import tiny
+from full_disk import no_file_beyond
+from mirroring import wait_until
+from processes import directory_of, project
+from ruamel.yaml import YAML
+
+from gnflow.train import results
+from gnflow.train.journal import read
+
+PATIENCE = {"GNFLOW_WAIT_SECONDS": "5"}
+
+
+@contextmanager
+def running(spec: Path, devices: int, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A run in several processes that has recorded a step or more."""
+    before = len(records(spec))
+    process = started(spec, devices, *options, **environment)
+    try:
+        wait_until(lambda: len(records(spec)) > before + 1 or process.poll() is not None)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def started(spec: Path, devices: int, *options: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "gnflow", "run", spec, "--devices", str(devices), *options],
+        env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def ended(process: subprocess.Popen[str], seconds: float = 60) -> tuple[int, str]:
+    """The exit code and all that was said."""
+    output = "".join(process.communicate(timeout=seconds))
+    return process.returncode, output
+
+
+def finished(spec: Path, devices: int, *options: str, **environment: str) -> tuple[int, str]:
+    return ended(started(spec, devices, *options, **environment), 120)
+
+
+def records(spec: Path) -> list[int]:
+    return list(read(directory_of(spec) / "journal.jsonl").steps)
+
+
+def process_of(launcher: subprocess.Popen[str], rank: int) -> int:
+    """The id of the process of this rank."""
+    for folder in Path("/proc").iterdir():
+        own = folder.name.isdecimal() and parent_of(folder) == launcher.pid
+        if own and f"RANK={rank}" in (folder / "environ").read_text().split("\0"):
+            return int(folder.name)
+    raise AssertionError(f"process {rank} is not there")
+
+
+def parent_of(folder: Path) -> int:
+    try:
+        return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def listening(process: int) -> set[str]:
+    """The addresses at which a process listens, in the kernel's hexadecimal."""
+    sockets = {str(link.readlink()) for link in Path(f"/proc/{process}/fd").iterdir() if link.is_symlink()}
+    lines = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]
+    ]
+    return {line[1].partition(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in sockets}
+
+
+def bits(spec: Path) -> list[str]:
+    """Digests of the weights and of the state at the end of a run."""
+    last = sorted((directory_of(spec) / "checkpoints").glob("step_*"))[-1]
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(last.glob("*.safetensors"))]
+
+
+def test_processes_listen_on_the_loopback_interface_and_stop_together(tmp_path: Path) -> None:
+    spec = project(tmp_path, 4, steps=5000, shares=4)
+    with running(spec, 2) as process:
+        addresses = {address for rank in (0, 1) for address in listening(process_of(process, rank))}
+        assert addresses == {"0100007F"}, "127.0.0.1"
+        assert not listening(process.pid)
+        os.kill(process_of(process, 1), signal.SIGTERM)  # one process alone
+        code, said = ended(process)
+    assert code == 6, said
+    assert results.read_status(directory_of(spec)) == results.PREEMPTED
+    assert "stopped after step" in said
+    assert said.count("stopped after step") == 1, "process 0 alone says so"
+    assert (directory_of(spec) / "logs" / "rank_1.txt").exists()
+
+
+def test_devices_that_would_wait_are_refused_with_a_cure(tmp_path: Path) -> None:
+    spec = project(tmp_path, 4, steps=2)
+    code, said = finished(spec, 2)
+    assert code == 3
+    assert "training.shares=2" in said
+    assert said.count("training.shares=2") == 1
+
+
+LAYERWISE = {
+    "kind": "gauss_newton", "blocks": "layer", "inner": "muon", "inner_steps": 2, "average": 1.0,
+    "search": {"kind": "geometric", "trials": 2, "microbatches": 4},
+}  # fmt: skip
+
+
+def layerwise(root: Path, **training: object) -> Path:
+    """A project whose model has four blocks."""
+    path = tiny.write_project(root) / "tiny.yaml"
+    tree = tiny.tiny(start="scratch", checkpoint_every=10_000, **training)
+    model = {"kind": "decoder", "layers": 2, "width": 16, "heads": 2}
+    YAML().dump(tree | {"optimizer": LAYERWISE, "model": model}, path)
+    return path
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("method", ["adamw", "layerwise"])
+def test_a_run_begun_on_4_devices_killed_on_2_and_finished_on_3_is_the_run_on_1(method: str, tmp_path: Path) -> None:
+    every = {"temporary_checkpoint_minutes": 0.001}
+
+    def made(root: Path) -> Path:
+        if method == "layerwise":
+            return layerwise(root, steps=40, **every)
+        return project(root, 4, steps=40, shares=4, **every)
+
+    alone, spec = made(tmp_path / "alone"), made(tmp_path / "moved")
+    assert finished(alone, 1)[0] == 0
+    with running(spec, 4) as process:
+        os.kill(process_of(process, 3), signal.SIGKILL)
+        code, said = ended(process)
+    assert code == 7, said
+    assert "process 3 of 4 is gone (killed by SIGKILL)" in said
+    code, said = finished(spec, 2, GNFLOW_FAULT="checkpoint.after_write:2")
+    assert code == 7, said
+    assert "process 0 of 2 is gone" in said
+    assert max(records(spec)) < 40
+    code, said = finished(spec, 3)
+    assert code == 0, said
+    assert bits(spec) == bits(alone)
+
+
+@pytest.mark.faults
+def test_a_run_that_loses_a_process_starts_again_by_itself(tmp_path: Path) -> None:
+    spec = project(tmp_path, 4, steps=400, shares=4)
+    with running(spec, 2, "--restarts", "2", "--fresh") as process:
+        os.kill(process_of(process, 1), signal.SIGKILL)
+        code, said = ended(process, 120)
+    assert code == 0, said
+    assert "starting again from the newest checkpoint (1 of at most 2)" in said
+
+
+@pytest.mark.faults
+def test_a_process_that_hangs_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    spec = project(tmp_path, 4, steps=50_000, shares=4)
+    with running(spec, 2, **PATIENCE) as process:
+        stopped = process_of(process, 1)
+        began = time.monotonic()
+        os.kill(stopped, signal.SIGSTOP)
+        code, said = ended(process, 120)
+    assert code == 7, said
+    assert "has lost the others" in said
+    assert time.monotonic() - began < 5 + 30 + 20, "torch waits 30 s before it kills a process"
+    assert not Path(f"/proc/{stopped}").exists()
+
+
+@pytest.mark.faults
+def test_a_full_disk_ends_all_processes_with_its_own_words(tmp_path: Path) -> None:
+    spec = project(tmp_path, 4, steps=50_000, shares=4)
+    subprocess.run([sys.executable, "-m", "gnflow", "prepare", spec], check=True, capture_output=True)
+    with no_file_beyond(20_000):
+        process = started(spec, 2)
+    code, said = ended(process)
+    assert code == 8, said
+    assert "cannot be written" in said
+
+
+@pytest.mark.faults
+def test_an_error_in_one_process_ends_all_with_its_code(tmp_path: Path) -> None:
+    spec = project(tmp_path, 4, steps=50_000, shares=4)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    import gnflow.train.session as session\n"
+        "    from gnflow.errors import DiskProblem\n"
+        "    def fail(self):\n"
+        "        raise DiskProblem('this process cannot go on')\n"
+        "    session.Session._wants_saving = fail\n"
+    )
+    path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    code, said = finished(spec, 2, PYTHONPATH=path)
+    assert code == 8, said
+    assert "process 1 of 2 failed; its words are in logs/rank_1.txt" in said
+    assert "this process cannot go on" in (directory_of(spec) / "logs" / "rank_1.txt").read_text()
