@@ -39,10 +39,8 @@ def explain_misfit(file: Path, found: Mapping[str, Tensor], wanted: tuple[Parame
     if not any(row.name in found for row in wanted):
         if foreign := _find_foreign(file.parent):
             return _explain_foreign(file, foreign)
-        names = ", ".join(list(found)[:3]) or "no weights"
-        return SpecError(
-            f"{KEY}: {file} has none of the {len(wanted)} weights of this model; it has {names} ...\n{REMEDY}"
-        )
+        names = ", ".join([*sorted(found)[:3], *(["..."] if len(found) > 3 else [])]) or "no weights"
+        return SpecError(f"{KEY}: {file} has none of the {len(wanted)} weights of this model; it has {names}\n{REMEDY}")
     lines = [f"{row.name}: expected {row.shape}, found {_format_shape(found.get(row.name))}" for row in wrong[:SHOWN]]
     more = [f"and {len(wrong) - SHOWN} more of {len(wanted)} weights"] if len(wrong) > SHOWN else []
     listed = "\n  ".join([*lines, *more])

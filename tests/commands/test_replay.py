@@ -86,7 +86,7 @@ def test_without_checkpoints_it_goes_on_from_the_start_or_from_what_is_left(proj
     if step == 4:
         assert damaged.origin == 2
         assert "step_00000003 is not used: params.safetensors has 6 bytes" in said[0]
-        assert said[1].endswith("1 steps from checkpoint step_00000002")
+        assert said[1].endswith("1 steps before it again, from checkpoint step_00000002")
     shutil.rmtree(directory / "checkpoints")
     assert replay(Run.load(directory), step, Workspace(project))._replace(origin=0) == whole._replace(origin=0)
 

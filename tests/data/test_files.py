@@ -239,7 +239,7 @@ def test_what_has_not_the_encoding_that_is_named_is_refused(
 
 
 def test_an_encoding_that_is_none_is_refused() -> None:
-    with pytest.raises(ValidationError, match="`latin_one` is no encoding"):
+    with pytest.raises(ValidationError, match="`latin_one` is not an encoding"):
         text(source={"kind": "files", "paths": ["a.txt"], "encoding": "latin_one"})
 
 

@@ -149,6 +149,7 @@ def test_keys_that_came_later_are_in_no_digest_at_their_default() -> None:
         ("training", "spike", {"above": 4.0}),
         ("training", "max_undone", 3),
         ("training", "average", {"kind": "ema"}),
+        ("training", "shares", 2),
         ("compile", "attention", "flash"),
         ("compile", "activations", 64),
         ("optimizer", "second_moment", "after"),

@@ -51,7 +51,7 @@ def test_a_kill_at_every_point_changes_nothing(path: str, tmp_path: Path) -> Non
 
 def test_every_point_in_the_code_is_declared_and_every_declared_one_is_in_the_code() -> None:
     code = "".join(path.read_text() for path in SOURCES.rglob("*.py"))
-    named = {*re.findall(r'faults\.at\(f?"([^"]+)"', code)}
+    named = {*re.findall(r'faults\.pass_point\(f?"([^"]+)"', code)}
     assert {point.replace("{name}.", "summary.") for point in named} == {
         point for point in faults.POINTS if point.partition(".")[0] not in {*faults.FILES} - {"summary"}
     }

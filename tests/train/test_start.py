@@ -113,7 +113,7 @@ def test_weights_of_nothing_like_this_model_are_one_line(project: Workspace) -> 
     save_file({"a": torch.zeros(3), "b": torch.zeros(2)}, project.root / "other.safetensors")
     message = refused(experiment(name="other", start={"kind": "checkpoint", "path": "other.safetensors"}), project)
     assert "has none of the" in message
-    assert "it has a, b ..." in message
+    assert "it has a, b" in message
     assert message.count("\n") == 1
 
 
