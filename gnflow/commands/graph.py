@@ -1,6 +1,7 @@
 """`gnflow graph SPEC`: compile the regions of a spec and show what became of each."""
 
 import json as encoder
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,7 +37,6 @@ def graph(spec: Path, *, sets: Sequence[str] = (), json: bool) -> int:
     if program.compiler is None:
         lack = toolchain.find_problem(program.plan.device)
         raise EnvironmentProblem(f"{experiment.name} compiles nothing on this machine: {lack}")
-    program.compiler.fullgraph = False  # a break is shown, not refused
     with fresh_cache():
         state = program.init()
         program.step(state, draw_text(short, program.plan.microbatches, 0))
@@ -63,8 +63,9 @@ def graph(spec: Path, *, sets: Sequence[str] = (), json: bool) -> int:
 
 
 def _shorten(experiment: Experiment) -> Experiment:
-    """Give a step as few calls of each region as there can be, and the regions their own shapes."""
-    method = experiment.optimizer
+    """Give a step few calls of each region, and allow graph breaks, which are to be shown. Shapes stay."""
+    lenient = experiment.compile.model_copy(update={"max_graph_breaks": sys.maxsize})
+    experiment, method = experiment.model_copy(update={"compile": lenient}), experiment.optimizer
     if not isinstance(method, GaussNewton):
         return experiment
     few: dict[str, object] = {"inner_steps": 1}
