@@ -4,6 +4,7 @@ import json as encoder
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gnflow.compiler import toolchain
 from gnflow.errors import EnvironmentProblem
@@ -11,6 +12,9 @@ from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load
 from gnflow.spec.optimizer import GaussNewton
 from gnflow.study import tables
+
+if TYPE_CHECKING:
+    from gnflow.compiler.program import Program
 
 
 def graph(spec: Path, *, sets: Sequence[str] = (), json: bool) -> int:
@@ -25,21 +29,17 @@ def graph(spec: Path, *, sets: Sequence[str] = (), json: bool) -> int:
     if experiment.compile.mode == "off":
         raise EnvironmentProblem(f"{experiment.name} compiles nothing: compile.mode is off")
     # torch takes seconds to import, so a bad spec is refused before.
+    from torch._dynamo.exc import Unsupported
     from torch._inductor.utils import fresh_cache
 
-    from gnflow.compiler.plan import plan
-    from gnflow.compiler.program import compile as make_program
-    from gnflow.verify.subject import draw_text
-
     toolchain.settle(loaded.workspace)
-    short = _shorten(experiment)
-    program = make_program(plan(short))
-    if program.compiler is None:
-        lack = toolchain.find_problem(program.plan.device)
-        raise EnvironmentProblem(f"{experiment.name} compiles nothing on this machine: {lack}")
     with fresh_cache():
-        state = program.init()
-        program.step(state, draw_text(short, program.plan.microbatches, 0))
+        try:
+            program = _compile(_shorten(experiment))
+        except Unsupported:
+            lenient = experiment.compile.model_copy(update={"max_graph_breaks": sys.maxsize})
+            program = _compile(_shorten(experiment.model_copy(update={"compile": lenient})))
+    assert program.compiler is not None
     regions = program.compiler.regions
     if json:
         rows = [
@@ -62,10 +62,23 @@ def graph(spec: Path, *, sets: Sequence[str] = (), json: bool) -> int:
     return 0
 
 
+def _compile(experiment: Experiment) -> "Program":
+    """Take one step on random ids. Raises EnvironmentProblem if nothing can be compiled on this machine."""
+    from gnflow.compiler.plan import plan
+    from gnflow.compiler.program import compile as make_program
+    from gnflow.verify.subject import draw_text
+
+    program = make_program(plan(experiment))
+    if program.compiler is None:
+        lack = toolchain.find_problem(program.plan.device)
+        raise EnvironmentProblem(f"{experiment.name} compiles nothing on this machine: {lack}")
+    program.step(program.init(), draw_text(experiment, program.plan.microbatches, 0))
+    return program
+
+
 def _shorten(experiment: Experiment) -> Experiment:
-    """Give a step few calls of each region, and allow graph breaks, which are to be shown. Shapes stay."""
-    lenient = experiment.compile.model_copy(update={"max_graph_breaks": sys.maxsize})
-    experiment, method = experiment.model_copy(update={"compile": lenient}), experiment.optimizer
+    """Give a step few calls of each region. Shapes stay."""
+    method = experiment.optimizer
     if not isinstance(method, GaussNewton):
         return experiment
     few: dict[str, object] = {"inner_steps": 1}
