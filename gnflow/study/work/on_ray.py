@@ -24,7 +24,11 @@ class OnRay:
 
     def __init__(self, slots: int | None, gpus: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="gnflow-ray-", ignore_cleanup_errors=True)
-        self._ray = _connect(slots, gpus, self._folder.name)
+        try:
+            self._ray = _connect(slots, gpus, self._folder.name)
+        except EnvironmentProblem:
+            self._folder.cleanup()
+            raise
         resources = self._ray.cluster_resources()
         on_gpu = resources.get("GPU", 0) >= 1
         self.slots = slots or int(resources["GPU" if on_gpu else "CPU"])
