@@ -26,6 +26,7 @@ OURS = {
     ("gnflow/__init__.py", "import_module(_HOMES[name])"),
     ("gnflow/optim/__init__.py", "import_module(_HOMES[name])"),
     ("gnflow/spec/imports.py", "importlib.import_module(name)"),
+    ("gnflow/study/work/on_ray.py", "import_module('ray')"),
     ("gnflow/track/system.py", "importlib.import_module(f'mlflow.system_metrics.metrics.{name}_monitor')"),
 }
 

@@ -42,6 +42,7 @@ EXTRAS = (
     ("mlflow", "3.17", "pip install 'gnflow[mlflow]', or write `tracking: none` in the spec"),
     ("psutil", "6", "pip install 'gnflow[mlflow]' to follow memory and processors in MLflow"),
     ("dvc", "3.67", "pip install 'gnflow[dvc]' to use `dvc repro`"),
+    ("ray", "2.52", "pip install 'gnflow[ray]' to use `gnflow study work --on ray`"),
     ("datasets", "3", "pip install 'gnflow[hf]' for `source: huggingface`"),
     ("transformers", "4.50", "pip install 'gnflow[hf]' for Hugging Face models"),
     ("scikit-learn", "1.4", "pip install 'gnflow[images]' for `source: digits`"),

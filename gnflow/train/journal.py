@@ -99,6 +99,17 @@ def read(path: Path) -> Reading:
     return Reading(records, damaged, length)
 
 
+def read_last_step(path: Path, size: int = 16384) -> Step | None:
+    """Return the last step in the last `size` bytes of a journal; None if there is none, or the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            lines = file.read().split(b"\n")[:-1]
+    except OSError:
+        return None
+    return next((record for line in reversed(lines) if isinstance(record := _parse(line), Step)), None)
+
+
 def read_first_line(path: Path) -> bytes | None:
     """Return the first complete line; None while there is none."""
     try:
