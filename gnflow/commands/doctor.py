@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gnflow.compiler import toolchain
+from gnflow.compiler import graphs, toolchain
 from gnflow.errors import EnvironmentProblem
 from gnflow.secrets import hide_secrets
 from gnflow.track import location
@@ -193,6 +193,9 @@ def _check_compiler(workspace: Workspace) -> Iterator[Finding]:
     if kept.problem:
         advice = f"name a directory that can be written to in {toolchain.CACHE}, or they go to the temporary files"
         yield Finding("compiled graphs", "note", kept.problem, advice)
+    elif kept.directory:
+        size = graphs.measure(kept.directory) / 2**20
+        yield Finding("compiled graphs", "ok", f"{kept.directory}, {size:,.0f} MiB; it can be deleted at any time")
 
 
 def _check_run_directory(workspace: Workspace) -> Finding:
