@@ -29,7 +29,7 @@ def find_shared() -> Path | None:
     """Return the directory for this torch on this processor; it need not exist yet. None without a home or torch."""
     base = os.environ.get("XDG_CACHE_HOME")
     with suppress(RuntimeError, metadata.PackageNotFoundError):
-        home = Path(base) if base and os.path.isabs(base) else Path.home() / _name_cache()
+        home = Path(base) if base and Path(base).is_absolute() else Path.home() / _name_cache()
         return home / "gnflow" / "graphs" / _digest_machine()
     return None
 

@@ -162,9 +162,7 @@ def renew(
                 first[name] = join(chosen.put(blocks, moment), first[name].shape)
             if order is not None:
                 blocks = cut(second[name], basis)
-                second[name] = join(
-                    chosen.put(blocks, _permute(chosen.take(blocks), order, side)), second[name].shape
-                )
+                second[name] = join(chosen.put(blocks, _permute(chosen.take(blocks), order, side)), second[name].shape)
             new_bases[side][name] = chosen.put(basis, new)
     return first, second, new_bases
 

@@ -54,7 +54,7 @@ def kl_soap(
     """Make KL-SOAP for vectors, matrices and stacks of them. Raises ValueError in `init` for anything else."""
     import torch
 
-    from gnflow.optim.soap import Average, Savings, Factors, adam_in_bases
+    from gnflow.optim.soap import Average, Factors, Savings, adam_in_bases
 
     def begin(factor: Tensor, gradient: Tensor, state: SoapState) -> Tensor:
         squares = gradient.square().sum((-2, -1), keepdim=True) / max(gradient.shape[-2:].numel(), 1)

@@ -201,9 +201,7 @@ class SoapFields(MatrixMethod):
     def smaller(self, part: float) -> Self:
         """Return the same rule with a lower limit, so that a side too long for an eigenbasis stays too long."""
         limits = {"max_precondition_dim": self.max_precondition_dim, "block_size": self.block_size}
-        return self.model_copy(
-            update={name: limit and max(int(limit * part), 1) for name, limit in limits.items()}
-        )
+        return self.model_copy(update={name: limit and max(int(limit * part), 1) for name, limit in limits.items()})
 
 
 class SoapRule(SoapFields):
