@@ -30,7 +30,7 @@ from gnflow import trees
 from gnflow.objective import Params
 from gnflow.optim import bases
 from gnflow.optim.arguments import add_help_of
-from gnflow.optim.bases import Sides
+from gnflow.optim.bases import Multiply, Sides
 from gnflow.optim.decay import find_decay
 from gnflow.optim.momentum import require_choice
 from gnflow.optim.protocol import Fisher, Transform, make_counter, make_rate, refuse_shape
@@ -70,6 +70,10 @@ class Average(NamedTuple):
     before: Tensor
     fresh: Tensor
 
+    def update(self, beta: float, gradient: Tensor, multiply: Multiply) -> Tensor:
+        """Return the factor after an update, given G' (left side) or G (right side)."""
+        return beta * self.before + multiply((1 - beta) * self.fresh, gradient)
+
 
 class Factors(NamedTuple):
     """The functions (name, G, state) -> average for the factors of both sides."""
@@ -105,20 +109,10 @@ def soap(
 ) -> Transform[SoapState]:
     """Make SOAP for vectors, matrices (m, n) and stacks (k, m, n). Raises ValueError in `init` for anything else."""
     return adam_in_bases(
-        "soap",
-        SHAMPOO,
-        learning_rate,
-        betas,
-        eps,
-        weight_decay,
-        precondition_frequency,
-        max_precondition_dim,
-        shampoo_beta,
-        normalize_gradients,
-        fresh_factors,
-        schedule,
-        Savings(refresh, sides, block_size, dtype),
-    )
+        "soap", SHAMPOO,
+        learning_rate, betas, eps, weight_decay, precondition_frequency, max_precondition_dim, shampoo_beta,
+        normalize_gradients, fresh_factors, schedule, Savings(refresh, sides, block_size, dtype),
+    )  # fmt: skip
 
 
 def adam_in_bases(
@@ -190,14 +184,8 @@ def adam_in_bases(
         left = {name: factors.left(name, blocks[name], state) for name in state.left}
         right = {name: factors.right(name, blocks[name], state) for name in state.right}
         return (
-            {
-                name: fading * each.before + (1 - fading) * multiply(each.fresh, blocks[name].mT)
-                for name, each in left.items()
-            },
-            {
-                name: fading * each.before + (1 - fading) * multiply(each.fresh, blocks[name])
-                for name, each in right.items()
-            },
+            {name: each.update(fading, blocks[name].mT, multiply) for name, each in left.items()},
+            {name: each.update(fading, blocks[name], multiply) for name, each in right.items()},
         )
 
     def refresh(gradients: Params, state: SoapState) -> SoapState:
@@ -217,9 +205,7 @@ def adam_in_bases(
         step = (state.updates - 1).clamp(min=1).double()
         return {name: v / (1 - b2**step) for name, v in state.second.items()}
 
-    return Transform(
-        init, update, refresh, precondition_frequency, Fisher(into, back, diagonal, feed)
-    )  # fmt: skip
+    return Transform(init, update, refresh, precondition_frequency, Fisher(into, back, diagonal, feed))
 
 
 def _measure_rms(update: Tensor) -> Tensor:

@@ -77,10 +77,8 @@ def formula(
             first, second = BETA * first + (1 - BETA) * x, BETA * second + (1 - BETA) * x**2
             u = turn(first / (second.sqrt() + EPS), bases[0], bases[1].T)
             w = (1 - RATE * DECAY) * (w - RATE * (1 - BETA**t) ** -0.5 * u)
-        factors = [
-            BETA * factor + (1 - BETA) * product
-            for factor, product in zip(factors, (multiply(g, g.T), multiply(g.T, g)), strict=True)
-        ]
+        products = multiply((1 - BETA) * g, g.T), multiply((1 - BETA) * g.T, g)
+        factors = [BETA * factor + product for factor, product in zip(factors, products, strict=True)]
     return w
 
 
