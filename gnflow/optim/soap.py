@@ -70,7 +70,7 @@ class Average(NamedTuple):
     before: Tensor
     fresh: Tensor
 
-    def update(self, beta: float, gradient: Tensor, multiply: Multiply) -> Tensor:
+    def update(self, beta: float, gradient: Tensor, multiply: Multiply = torch.matmul) -> Tensor:
         """Return the factor after an update, given G' (left side) or G (right side)."""
         return beta * self.before + multiply((1 - beta) * self.fresh, gradient)
 
