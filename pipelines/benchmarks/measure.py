@@ -18,6 +18,8 @@ sys.path.insert(0, str(HERE))
 from cases import BASES, DECODERS, Case, cases  # noqa: E402  # a script's neighbour
 from peers import list_missing  # noqa: E402
 
+from gnflow.train.allocator import keep_memory  # noqa: E402
+
 RUNS = 7
 FEWEST, SECONDS = 3, 120.0  # fewer runs than RUNS where a case has taken longer than this
 WARM_UP, SLOW = 2, 60.0  # calls before the clock counts: the first compiles; one is enough of what takes so long
@@ -29,7 +31,8 @@ def main(
     bases: tuple[int, ...] = BASES,
     runs: int = RUNS,
 ) -> None:
-    """Measure on the CPU, and on the GPU where there is one."""
+    """Measure on the CPU, and on the GPU where there is one. Freed memory is kept, as it is in a run."""
+    keep_memory()
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     result = {
         "machine": machine(),
