@@ -190,11 +190,12 @@ def _divide(polynomials: Sequence[Polynomial]) -> list[Sequence[Polynomial]]:
 
 
 def _normalise(x: Tensor, safety: float, dtype: IterationType) -> Tensor:
+    chosen = (torch.bfloat16 if x.is_cuda else x.dtype) if dtype == "auto" else TYPES[dtype]
+    if chosen == torch.bfloat16:
+        norm: Tensor = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
+        return x.to(chosen) / (safety * norm).clamp(min=SMALLEST_NORM).to(chosen)
     norm = x.square().sum((-2, -1), keepdim=True).sqrt()
-    x = x / (safety * norm).clamp(min=SMALLEST_NORM)
-    if dtype == "auto":
-        return x.bfloat16() if x.is_cuda else x
-    return x.to(TYPES[dtype])
+    return (x / (safety * norm).clamp(min=SMALLEST_NORM)).to(chosen)
 
 
 TYPES: dict[Literal["float32", "bfloat16"], torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
