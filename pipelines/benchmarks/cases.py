@@ -47,7 +47,8 @@ def cases(device: str, decoders: tuple[tuple[int, int], ...], bases: tuple[int, 
         shapes = matrices(layers, width)
         size = f"{layers} layers, width {width}"
         yield _muon(shapes, size, device)
-        yield _muon_in_bfloat16(shapes, size, device)
+        yield _muon_in_bfloat16(shapes, size, device, compiled=False)
+        yield _muon_in_bfloat16(shapes, size, device, compiled=True)
         yield _muon_unstacked(shapes, size, device)
         for name, build in SOAPS.items():
             if name not in list_missing():
@@ -94,14 +95,14 @@ def _muon_unstacked(shapes: dict[str, tuple[int, int]], size: str, device: str) 
     )
 
 
-def _muon_in_bfloat16(shapes: dict[str, tuple[int, int]], size: str, device: str) -> Case:
+def _muon_in_bfloat16(shapes: dict[str, tuple[int, int]], size: str, device: str, compiled: bool) -> Case:
     """Both iterate in bfloat16, and both are called as any training loop calls them."""
     weights, gradients = _draw(shapes, device), [_draw(shapes, device) for _ in range(GRADIENTS)]
     ours, theirs = ([nn.Parameter(w.clone()) for w in weights.values()] for _ in range(2))
     return Case(
-        "as_torch(muon(dtype=bfloat16)) : torch.optim.Muon",
+        f"as_torch(muon(dtype=bfloat16){', compile=True' if compiled else ''}) : torch.optim.Muon",
         size,
-        _steps_of(as_torch(muon(1e-3, weight_decay=0.1, dtype="bfloat16"), ours), ours, gradients, 1),
+        _steps_of(as_torch(muon(1e-3, weight_decay=0.1, dtype="bfloat16"), ours, compiled), ours, gradients, 1),
         _steps_of(torch.optim.Muon(theirs, lr=1e-3), theirs, gradients, 1),
         target=TARGET_MUON_BFLOAT16,
     )
