@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gnflow.compiler import toolchain
+from gnflow.compiler import graphs, toolchain
 from gnflow.errors import EnvironmentProblem
 from gnflow.secrets import hide_secrets
 from gnflow.track import location
@@ -77,12 +77,13 @@ def diagnose(*, json: bool) -> int:
 
 def run_checks(workspace: Workspace) -> Iterator[Finding]:
     """Run every check, in the order in which a run would need it."""
+    kept = toolchain.find_cache(workspace)  # before torch is imported, which names a directory of its own
     yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield from (_check_package(name, oldest, f"pip install '{name}>={oldest}'", needed=True) for name, oldest in NEEDED)
     yield from (_check_package(name, oldest, advice) for name, oldest, advice in EXTRAS)
     yield _check_shakespeare()
     yield from _guard("devices", _check_devices)
-    yield from _guard("C++ compiler", lambda: _check_compiler(workspace))
+    yield from _guard("C++ compiler", lambda: _check_compiler(kept))
     yield _check_run_directory(workspace)
     yield _check_disk(workspace)
     yield _check_sqlite()
@@ -179,9 +180,9 @@ def _find_kernels(device: str) -> str:
     return f"{', '.join(works)}; with torch's own forward mode: {', '.join(forward_mode)}"
 
 
-def _check_compiler(workspace: Workspace) -> Iterator[Finding]:
+def _check_compiler(kept: toolchain.Kept) -> Iterator[Finding]:
     """Check whether Inductor can build CPU code, as a run does before it compiles."""
-    kept, later = toolchain.find_cache(workspace), "until then runs are eager and slower"
+    later = "until then runs are eager and slower"
     problem = toolchain.find_problem("cpu", kept.directory)
     if problem is None:
         yield Finding("C++ compiler", "ok", f"{toolchain.find_compiler()}, with OpenMP and Python's headers")
@@ -193,6 +194,9 @@ def _check_compiler(workspace: Workspace) -> Iterator[Finding]:
     if kept.problem:
         advice = f"name a directory that can be written to in {toolchain.CACHE}, or they go to the temporary files"
         yield Finding("compiled graphs", "note", kept.problem, advice)
+    elif kept.directory:
+        size = graphs.measure(kept.directory) / 2**20
+        yield Finding("compiled graphs", "ok", f"{kept.directory}, {size:,.0f} MiB; it can be deleted at any time")
 
 
 def _check_run_directory(workspace: Workspace) -> Finding:

@@ -11,6 +11,7 @@ from gnflow.crew import ALONE, Crew
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import Loaded, load
 from gnflow.spec.training import Mlflow
+from gnflow.train import allocator
 from gnflow.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def run(
     """
     loaded = load(spec, sets)
     toolchain.settle(loaded.workspace)
+    allocator.keep_memory()
 
     def train(crew: Crew) -> int:
         return _train(loaded, crew, run_dir, fresh=fresh, supersede=supersede, extend=extend)
