@@ -68,7 +68,8 @@ def _choose_tracker(written: object, to: str | None) -> TrackerKind:
         names = list(known.list_group("trackers"))
         near = find_nearest(str(kind), names)
         raise UnknownTracker(
-            f"there is no tracker `{kind}`; " + (f"did you mean `{near}`?" if near else f"expected {join_with_or(names)}")
+            f"there is no tracker `{kind}`; "
+            + (f"did you mean `{near}`?" if near else f"expected {join_with_or(names)}")
         )
     model = find_class(named)
     assert issubclass(model, TrackerKind)

@@ -111,7 +111,6 @@ Item = TypeVar("Item")
 Listed = Annotated[tuple[Item, ...], Strict(False)]
 
 
-
 @dataclass(frozen=True)
 class OrOne:
     """A mark for a list of texts, of which a single text may stand for a list of one; it is written as a text again."""

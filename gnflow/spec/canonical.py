@@ -24,7 +24,9 @@ def format_resolved(experiment: Experiment) -> str:
 
 def make_tree(spec: Spec) -> dict[str, Plain]:
     """Return every key with its value, defaults included."""
-    return {name: _make_short(field, make_plain(getattr(spec, name))) for name, field in type(spec).model_fields.items()}
+    return {
+        name: _make_short(field, make_plain(getattr(spec, name))) for name, field in type(spec).model_fields.items()
+    }
 
 
 def _make_short(field: FieldInfo, value: Plain) -> Plain:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import SummaryWriter
 
 from gnflow.records import Status, Step, TrackedRun, Tracker
@@ -17,21 +16,21 @@ class EventFiles(Tracker):
     """The event files of one run: a scalar for each value of a step, with its time, and the spec as text."""
 
     def __init__(self, run: TrackedRun) -> None:
-        directory = run.directory / FOLDER
-        for old in directory.glob(FILES):
+        self._directory = run.directory / FOLDER
+        for old in self._directory.glob(FILES):
             old.unlink()
-        self.place = f"in {directory}"
+        self.place = f"in {self._directory}"
         self._last = -1
-        self._writer = SummaryWriter(str(directory))
+        self._writer = SummaryWriter(str(self._directory))
         text = "".join(f"    {line}\n" for line in format_lines(run.spec))
         self._writer.add_text("spec", text, walltime=run.began)
 
     def send(self, steps: Sequence[Step]) -> None:
         """Write these steps, and show them at once."""
         for step in steps:
-            if step.step <= self._last:  # readers forget this step and all later ones
-                start = Event(session_log=SessionLog(status=SessionLog.START))
-                self._writer.file_writer.add_event(start, step.step, step.time)
+            if step.step <= self._last:  # readers forget this step and all later ones of the files before
+                self._writer.close()
+                self._writer = SummaryWriter(str(self._directory), purge_step=step.step)
             self._last = step.step
             for key, value in step.values.items():
                 self._writer.add_scalar(key, value, step.step, walltime=step.time)

@@ -8,7 +8,7 @@ again: on one machine the recomputation is bit-identical, so a reader never sees
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from mirroring import client, free_port, mlflow_warnings, run_id, replay
+from mirroring import client, free_port, mlflow_warnings, replay, run_id
 from run_directories import BEGAN, experiment, finished, steps
 
 from gnflow.track import location, relocation, server

@@ -9,7 +9,6 @@ import pytest
 from mirroring import free_port, mlflow_warnings, replay
 from run_directories import BEGAN, experiment, finished, steps
 
-
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 pytestmark = [

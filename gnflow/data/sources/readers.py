@@ -95,8 +95,8 @@ def _read_lines(path: Path, encoding: str) -> Iterator[str | DataError]:
 def _decode_lines(path: Path, encoding: str) -> Iterator[str | DataError]:
     if not _has_ascii_line_feed(encoding):
         try:
-            with open_bytes(path) as file:
-                yield from io.TextIOWrapper(file, encoding=encoding, newline="\n")
+            with open_bytes(path) as file, io.TextIOWrapper(file, encoding=encoding, newline="\n") as text:
+                yield from text
         except UnicodeError as error:
             yield _explain_undecodable(str(path), str(error), encoding)
         return
