@@ -8,6 +8,7 @@ from gnflow.data.sources.opened import Opened as Opened
 from gnflow.data.sources.opened import Ready as Ready
 from gnflow.data.sources.opened import from_texts as from_texts
 from gnflow.errors import DataError as DataError
+from gnflow.errors import EnvironmentProblem as EnvironmentProblem
 from gnflow.metrics.protocol import Metric as Metric
 from gnflow.metrics.protocol import Moment as Moment
 from gnflow.metrics.protocol import Subject as Subject
