@@ -52,7 +52,7 @@ def open_tracker(directory: Path, workspace: Workspace, tracking: TrackerKind, *
         float(json.loads(line)["time"]),
         running,
     )
-    return call_factory(tracking, Tracker, run)
+    return call_factory(tracking, Tracker, tracking, run)
 
 
 def advance(tracker: Tracker, directory: Path) -> bool:

@@ -29,8 +29,16 @@ class WandbRun(Tracker):
             config=dict(run.spec),
             mode=os.environ.get("WANDB_MODE") or section.mode,
             resume="allow",
+            reinit="create_new",  # a process may track several runs
             settings=wandb.Settings(
-                console="off", silent=True, disable_code=True, disable_git=True, save_code=False, x_disable_stats=True
+                console="off",
+                silent=True,
+                disable_code=True,
+                disable_git=True,
+                save_code=False,
+                x_disable_machine_info=True,
+                x_disable_meta=True,
+                x_disable_stats=True,
             ),
         )
 
