@@ -72,7 +72,7 @@ def serve(name: str, files: Mapping[str, bytes]) -> Iterator[tuple[str, list[str
             if body and self.command != "HEAD":
                 self.wfile.write(content)
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *args: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)

@@ -19,7 +19,16 @@ from gnflow.spec.kinds import use_kinds_of
 from gnflow.spec.like.draft import Draft
 from gnflow.spec.like.readers import READERS
 from gnflow.spec.load import load
-from gnflow.spec.scaffold import BUDGET, BUDGETS, SHAKESPEARE, WIDTH, list_kinds, make_example, write_derived, write_whole
+from gnflow.spec.scaffold import (
+    BUDGET,
+    BUDGETS,
+    SHAKESPEARE,
+    WIDTH,
+    list_kinds,
+    make_example,
+    write_derived,
+    write_whole,
+)
 from gnflow.spec.suggest import find_nearest
 from gnflow.spec.tree import Plain
 from gnflow.track.description import read_json
@@ -98,7 +107,7 @@ def require_name(name: str) -> None:
 
 
 def save_new(file: Path, text: str) -> None:
-    """Write a spec that is not there yet. Raises Refusal if it is, and SpecError, leaving no file, if it is not valid."""
+    """Write a new spec. Raises Refusal if the file exists, and SpecError, leaving no file, if it is not valid."""
     try:
         with file.open("x", encoding="utf-8") as opened:
             opened.write(text)

@@ -6,7 +6,7 @@ from gnflow.commands.new import DEFAULT, Refusal, choose_source, require_name, r
 from gnflow.errors import DiskProblem
 from gnflow.spec.canonical import format_value
 from gnflow.spec.kinds import use_kinds_of
-from gnflow.spec.optimizer import GaussNewton
+from gnflow.spec.optimizer import GaussNewton, Optimizer
 from gnflow.spec.scaffold import SHAKESPEARE, make_example, write_whole
 from gnflow.study.design.load import load
 from gnflow.workspace import STUDY, Workspace
@@ -40,13 +40,7 @@ def write_study(name: str, *, optimizer: str | None = None) -> int:
         for arm in arms:
             experiment = make_example(arm, arm, source)
             save_new(folder / f"{arm}.yaml", f"# One arm of the study {name}.\n" + write_whole(experiment))
-            key, part = "optimizer", experiment.optimizer
-            if isinstance(part, GaussNewton):
-                key, part = "optimizer.inner", part.inner
-            lines += [f"  {arm}:", f"    spec: {arm}.yaml"]
-            if (rate := part.shown_rate) is not None:
-                space = {"low": rate / 2, "high": rate * 2, "scale": "log"}
-                lines += ["    tuning:", "      space:", f"        {key}.learning_rate: {format_value(space)}"]
+            lines += [f"  {arm}:", f"    spec: {arm}.yaml", *_compose_tuning(experiment.optimizer)]
         aim = f"targets: {format_value(list(TARGETS))}" if source == SHAKESPEARE else f"budget: {{tokens: {BUDGET:g}}}"
         text = [
             f"# {name}: say here what you compare, and why. docs/studies.md explains every key.",
@@ -67,3 +61,14 @@ def write_study(name: str, *, optimizer: str | None = None) -> int:
     print(f"  gnflow study pipeline {place}    # writes dvc.yaml, one stage for each run")
     print(f"  dvc repro {place}/dvc.yaml       # runs it all, and writes a report")
     return 0
+
+
+def _compose_tuning(optimizer: Optimizer) -> list[str]:
+    """Return the lines that let trials draw the learning rate from a factor of four about its value."""
+    newton = isinstance(optimizer, GaussNewton)
+    rate = getattr(optimizer.inner if isinstance(optimizer, GaussNewton) else optimizer, "shown_rate", None)
+    if not isinstance(rate, float):
+        return []
+    key = "optimizer.inner.learning_rate" if newton else "optimizer.learning_rate"
+    space: dict[str, object] = {"low": rate / 2, "high": rate * 2, "scale": "log"}
+    return ["    tuning:", "      space:", f"        {key}: {format_value(space)}"]

@@ -69,7 +69,11 @@ def test_a_configuration_of_nanogpt_becomes_a_spec_and_is_not_run(project: Path,
     assert (made.tracking.kind, made.tracking.experiment) == ("wandb", "shakespeare-char")
     text, said = (project / "mini-gpt.yaml").read_text(), capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 120
-    for lack in ("dropout = 0.2: gnflow has no dropout", "learned positions", "seed = os.getpid(): known only when the"):
+    for lack in (
+        "dropout = 0.2: gnflow has no dropout",
+        "learned positions",
+        "seed = os.getpid(): known only when the",
+    ):
         assert lack in said
         assert f"#   {lack}" in text
     assert not (project / "executed").exists()
@@ -93,7 +97,9 @@ def test_a_config_json_becomes_a_decoder_of_its_sizes(project: Path, capsys: pyt
     for lack in ("rope_scaling", "attention_dropout = 0.1", "sliding_window = 512", "the weights", "data, optimizer,"):
         assert f"  {lack}" in said
     assert "bos_token_id" not in said
-    (folder / "config.json").write_text('{"model_type": "gpt2", "n_embd": 32, "n_head": 2, "n_layer": 1, "n_inner": null}')
+    (folder / "config.json").write_text(
+        '{"model_type": "gpt2", "n_embd": 32, "n_head": 2, "n_layer": 1, "n_inner": null}'
+    )
     assert write_like("old", "huggingface", Path("models/small")) == 0
     assert load("old.yaml").experiment.model.tie_embeddings
 

@@ -85,7 +85,7 @@ def test_the_verb_serves_every_tracker(tmp_path: Path, monkeypatch, capsys: pyte
     spec = experiment().model_copy(update={"tracking": TensorBoard()})
     own = finished(tmp_path / "runs" / "own", spec, steps(LOSSES))
     other = finished(tmp_path / "runs" / "other", experiment(), steps(LOSSES, began=BEGAN + 1))
-    assert track([own]) == track([Path("runs")], to="tensorboard") == 0
+    assert track([own]) == track([tmp_path / "runs"], to="tensorboard") == 0
     places = [f"{run} is in {run / 'tensorboard'}" for run in (own, own, other)]
     assert capsys.readouterr().out.splitlines() == places
     assert read_scalars(own) == expected(steps(LOSSES))

@@ -65,7 +65,11 @@ class Draft(NamedTuple):
             "training": [Given("training.rows", 8), Given("training.steps", 300), Given("training.start", "scratch")],
         }
         known = {each.path for each in self.given}
-        absent = [name for name in rest if not any(path.startswith((f"{name}.source", f"{name}.kind", f"{name}.rows")) for path in known)]
+        absent = [
+            name
+            for name in rest
+            if not any(path.startswith((f"{name}.source", f"{name}.kind", f"{name}.rows")) for path in known)
+        ]
         more = [each for name in absent for each in rest[name]]
         lacks = (Lack(", ".join(absent), "these settings have none; those of the spec are a start"),) if absent else ()
         return Draft((*self.given, *more), (*self.lacks, *lacks))

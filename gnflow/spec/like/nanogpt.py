@@ -28,7 +28,7 @@ COPIED = {
     "training.evaluate_every": "eval_interval",
     "training.checkpoint_every": "eval_interval",
 }
-FIXED = {  # nanoGPT's only architecture
+FIXED: Mapping[str, Value] = {  # nanoGPT's only architecture
     "model.kind": "decoder",
     "model.feedforward": "gelu",
     "model.qk_norm": "none",
