@@ -4,8 +4,6 @@ import os
 import shutil
 from collections.abc import Sequence
 
-import wandb
-
 from gnflow.records import Status, Step, TrackedRun, Tracker
 from gnflow.spec.tracking import Wandb
 
@@ -16,6 +14,8 @@ class WandbRun(Tracker):
     """One run of Weights & Biases, under the identity that the run has everywhere. It keeps no code and no output."""
 
     def __init__(self, section: Wandb, run: TrackedRun) -> None:
+        import wandb
+
         folder = run.directory / FOLDER
         for old in folder.glob(f"offline-run-*-{run.identity}"):
             shutil.rmtree(old)
