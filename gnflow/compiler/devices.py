@@ -78,7 +78,7 @@ def _describe_part(plan: Plan, member: Member) -> Device:
         owners = assign_blocks(plan.blocks, member.size)
         own = tuple(name for name, owner in owners.items() if owner == member.rank)
         goal = sum(numbers[name] for block in own for name in plan.blocks[block].names)
-        work = sum(plan.blocks[name].cost for name in own) / sum(block.cost for block in plan.blocks.values())
+        work = sum(plan.blocks[name].share for name in own) / sum(block.share for block in plan.blocks.values())
         return Device(member.rank, width, own, work, 0, goal * BYTES * (member.size - 1) + search)
     computed = len(member.pick_own(member.list_summed(width)))
     mean = member.count_bytes_of_mean(sum(numbers.values()), width, _find_bytes_of_loss(plan))

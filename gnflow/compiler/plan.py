@@ -198,7 +198,7 @@ def _measure_step(experiment: Experiment, network: Model, probe: Probe | None, r
     with meter.storages:
         several = len(list(optimizer.parts(params, state))) > 1
         blocks = price_blocks(network, problem, params, tokens, meter) if several else {}
-        objective = divide_by_block(problem, {name: b.names for name, b in blocks.items() if b.own}, network, meter)
+        objective = divide_by_block(problem, {name: block.names for name, block in blocks.items()}, meter)
         objective = objective._replace(crew=Crew(experiment.training.shares))
         meter.storages.begin()
         optimizer.step(objective, params, state, tokens.expand(optimizer.microbatches, *tokens.shape))
