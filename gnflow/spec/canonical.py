@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from typing import get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -31,18 +32,10 @@ def make_tree(spec: Spec) -> dict[str, Plain]:
 
 def _make_short(field: FieldInfo, value: Plain) -> Plain:
     """Return a list of one without its brackets where the spec may leave them out."""
-    short = isinstance(value, list) and len(value) == 1 and any(isinstance(mark, OrOne) for mark in field.metadata)
-    return value[0] if short and isinstance(value, list) else value
-
-
-def make_plain(value: object) -> Plain:
-    """Convert a value of a spec to mappings, lists and scalars."""
-    if isinstance(value, Spec):
-        return make_tree(value)
-    if isinstance(value, tuple):
-        return [make_plain(item) for item in value]
-    assert value is None or isinstance(value, (str, int, float, bool))
-    return value
+    members = get_args(field.annotation)  # the marks of an optional list stand inside its union
+    marks = [*field.metadata, *(mark for member in members for mark in getattr(member, "__metadata__", ()))]
+    single = isinstance(value, list) and len(value) == 1 and any(isinstance(mark, OrOne) for mark in marks)
+    return value[0] if single and isinstance(value, list) else value
 
 
 def format_lines(tree: Mapping[str, object]) -> list[str]:
