@@ -38,6 +38,16 @@ def _make_short(field: FieldInfo, value: Plain) -> Plain:
     return value[0] if single and isinstance(value, list) else value
 
 
+def make_plain(value: object) -> Plain:
+    """Convert a value of a spec to mappings, lists and scalars."""
+    if isinstance(value, Spec):
+        return make_tree(value)
+    if isinstance(value, tuple):
+        return [make_plain(item) for item in value]
+    assert value is None or isinstance(value, (str, int, float, bool))
+    return value
+
+
 def format_lines(tree: Mapping[str, object]) -> list[str]:
     """Return a tree of plain values as lines of YAML."""
     return list(_format_block(tree, ""))
