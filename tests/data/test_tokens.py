@@ -10,6 +10,7 @@ from gnflow.data.dataset import Dataset
 from gnflow.data.prepare import prepare
 from gnflow.data.sources import tokens as source
 from gnflow.errors import DataError
+from gnflow.spec.canonical import make_tree
 from gnflow.workspace import Workspace
 
 Written = Callable[..., Path]
@@ -185,3 +186,5 @@ def test_one_file_is_written_without_brackets_and_keeps_its_place_among_prepared
         "kind": "tokens", "train": "a.npy", "held_out": None, "vocabulary": 9,
     }  # fmt: skip
     assert one == text(source={"kind": "tokens", "train": ["a.npy"], "vocabulary": 9})
+    both = text(source={"kind": "tokens", "train": ["a.npy"], "held_out": "b.npy", "vocabulary": 9})
+    assert [make_tree(both.source)[name] for name in ("train", "held_out")] == ["a.npy", "b.npy"]
