@@ -97,9 +97,15 @@ def replay(
 
 
 @app.command()
-def track(runs: Runs) -> None:
-    """Send MLflow the records of runs, or of all runs in a directory."""
+def track(
+    runs: Runs,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="Fill this tracker. Default: that of each run."),
+    ] = None,
+) -> None:
+    """Fill MLflow, or another tracker, with the records of runs."""
     from gnflow.commands.track import track
 
     streams.tolerate_failures()
-    raise typer.Exit(track(runs))
+    raise typer.Exit(track(runs, to))

@@ -41,6 +41,9 @@ NEEDED = (
 EXTRAS = (
     ("mlflow", "3.17", "pip install 'gnflow[mlflow]', or write `tracking: none` in the spec"),
     ("psutil", "6", "pip install 'gnflow[mlflow]' to follow memory and processors in MLflow"),
+    ("tensorboard", "2.20", "pip install 'gnflow[tensorboard]' for `tracking: tensorboard`"),
+    ("wandb", "0.20", "pip install 'gnflow[wandb]' for `tracking: wandb`"),
+    ("zstandard", "0.23", "pip install 'gnflow[zstd]' to read .zst files"),
     ("dvc", "3.67", "pip install 'gnflow[dvc]' to use `dvc repro`"),
     ("ray", "2.52", "pip install 'gnflow[ray]' to use `gnflow study work --on ray`"),
     ("datasets", "3", "pip install 'gnflow[hf]' for `source: huggingface`"),

@@ -39,6 +39,11 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "samples": "gnflow.spec.training:Samples",
         "curvature": "gnflow.spec.training:Curvature",
     },
+    "trackers": {
+        "mlflow": "gnflow.spec.tracking:Mlflow",
+        "tensorboard": "gnflow.spec.tracking:TensorBoard",
+        "wandb": "gnflow.spec.tracking:Wandb",
+    },
 }
 """Group -> kind -> `module:class`."""
 

@@ -10,7 +10,8 @@ from gnflow.spec.horizon import find_misfits
 from gnflow.spec.model import Decoder, Model
 from gnflow.spec.multimodal import Data, Multimodal
 from gnflow.spec.optimizer import GaussNewton, Method, Optimizer, has_momentum
-from gnflow.spec.training import Compile, Cost, Loss, Metric, Mlflow, Tracking, Training, Tuning, UpdateNorms
+from gnflow.spec.tracking import Mlflow, Tracking
+from gnflow.spec.training import Compile, Cost, Loss, Metric, Training, Tuning, UpdateNorms
 
 
 class Experiment(Spec):
@@ -35,7 +36,7 @@ class Experiment(Spec):
     compile: Compile = Compile()
     """How the functions of the run are compiled."""
     tracking: Tracking = Mlflow()
-    """The service to which the run is mirrored: MLflow, or none."""
+    """The tracker that shows the run: MLflow, TensorBoard, Weights & Biases, one of your own, or none."""
     tuning: Tuning = Tuning()
     """The number of configurations that were tried before this one. `gnflow compare` shows it beside each score."""
 

@@ -1,4 +1,4 @@
-"""The sections `training:`, `metrics:`, `compile:` and `tracking:`: how a run is carried out and what it records."""
+"""The sections `training:`, `metrics:` and `compile:`: how a run is carried out and what it records."""
 
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
@@ -313,23 +313,3 @@ class Compile(Spec):
     """Largest number of recompilations after the first step. The run stops if there are more."""
     max_graph_breaks: Annotated[int, Field(ge=0)] = 0
     """Largest number of graph breaks. The run stops if there are more."""
-
-
-class Mlflow(Spec):
-    """Mirror the run to MLflow."""
-
-    kind: Literal["mlflow"] = "mlflow"
-    experiment: Annotated[str, Field(min_length=1)] = "gnflow"
-    """Name of the MLflow experiment that the run belongs to."""
-    study: Annotated[str | None, Field(min_length=1)] = None
-    """Name of the study that the run belongs to. MLflow shows the runs of a study under one parent run. Default: no
-    study."""
-
-
-class NoTracking(Spec):
-    """Keep the run directory only."""
-
-    kind: Literal["none"] = "none"
-
-
-Tracking = Annotated[Mlflow | NoTracking, Field(discriminator="kind"), Shorthand]

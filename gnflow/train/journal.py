@@ -8,28 +8,19 @@ again: on one machine the recomputation is bit-identical, so a reader never sees
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from gnflow import faults
 from gnflow.errors import DiskProblem
+from gnflow.records import Step as Step
 from gnflow.train import disk
 
 JOURNAL = "journal.jsonl"  # name in the run directory
 OTHERS = "time/others"  # CPU seconds of all other processes during steps; recorded if the machine reports them
 TIMINGS = "time/"  # prefixes of values that differ when a step is computed again
-
-
-@dataclass(frozen=True)
-class Step:
-    """The values of one completed step; step 0 holds the evaluation of the starting weights."""
-
-    step: int
-    time: float
-    """Unix seconds."""
-    values: Mapping[str, float]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ from gnflow.spec.load import digest, load
 from gnflow.spec.multimodal import Data
 from gnflow.spec.optimizer import AdamW
 from gnflow.spec.schedules import Constant
-from gnflow.spec.training import Checkpoint, Compile, Cost, Loss, NoTracking, Scratch, Warmup
+from gnflow.spec.tracking import NoTracking
+from gnflow.spec.training import Checkpoint, Compile, Cost, Loss, Scratch, Warmup
 from gnflow.train import checkpoint, disk, misfits
 from gnflow.train.durations import Durations
 from gnflow.train.results import EXPERIMENT

@@ -214,7 +214,7 @@ class TestSet:
     def test_a_shorthand_in_the_file_can_be_refined(self, spec: Path) -> None:
         experiment = load(spec, ["data.source.kind=tokens", "data.source.train=a.npy", "data.source.held_out=b.npy",
                                  "data.source.vocabulary=300"]).experiment  # fmt: skip
-        assert experiment.data.source == Tokens(train="a.npy", held_out="b.npy", vocabulary=300)
+        assert experiment.data.source == Tokens(train=("a.npy",), held_out=("b.npy",), vocabulary=300)
 
     def test_null_and_a_whole_mapping_can_be_set(self, spec: Path) -> None:
         assert load(spec, ["training.target.at_most=3.5"]).experiment.training.target is not None

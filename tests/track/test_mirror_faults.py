@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from full_disk import no_file_beyond
-from mirroring import client, expected, free_port, mlflow_warnings, points, run_id, train, wait_until
+from mirroring import client, expected, free_port, mlflow_warnings, points, replay, run_id, train, wait_until
 from run_directories import BEGAN, append, begin, end, experiment, steps
 from safetensors.torch import save_file
 
@@ -21,7 +21,7 @@ from gnflow.errors import DiskProblem, EnvironmentProblem, Preempted
 from gnflow.spec.experiment import Experiment
 from gnflow.track import location, server
 from gnflow.track import mirror as mirroring
-from gnflow.track.mirror import Mirror, replay
+from gnflow.track.mirror import Mirror
 from gnflow.train.results import write_model
 from gnflow.workspace import Workspace
 

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mirroring import free_port, mlflow_warnings
+from mirroring import free_port, mlflow_warnings, replay
 from run_directories import BEGAN, experiment, finished, steps
-
-from gnflow.track.mirror import replay
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
