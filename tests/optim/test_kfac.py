@@ -5,6 +5,9 @@ import pytest
 import torch
 
 from gnflow.compiler import build
+from gnflow.curvature import staged
+from gnflow.curvature.linearised import BENDS, SURROGATES
+from gnflow.curvature.staged import Thrift
 from gnflow.objective import Watch
 from gnflow.optim import kfac, kronecker, newton_muon
 from gnflow.optim.observation import collect_for
@@ -64,3 +67,97 @@ def test_corrected_is_the_diagonal_of_the_matrix_in_the_eigenbases():
         expected = (basis.T @ dense @ basis).diagonal()
         found = state.curvature[stack][k].flatten()
         torch.testing.assert_close(found, expected, atol=1e-10 * float(expected.max()), rtol=1e-8)
+
+
+def test_frobenius_is_the_nearest_kronecker_product():
+    """Against the singular value decomposition of the matrix, rearranged."""
+    network, params, tokens = problems.small()
+    objective, tokens = build.build_exact(network), tokens[:, :2]
+    names = [f"blocks.1.{part}.weight" for part in ("attention.output", "feedforward.up")]
+    transform = kfac(kronecker="frobenius", targets="expanded", iterations=40)
+    stacks, state = observed(transform, params, names, tokens, objective, [torch.full((4, 1), 0.3)])
+    _, simple = observed(kfac(targets="expanded"), params, names, tokens, objective, [torch.full((4, 1), 0.3)])
+    for name, stack, k in list_places(stacks):
+        m, n = params[name].shape
+        dense = write_out(objective, params, name, tokens)
+        rearranged = dense.view(m, n, m, n).permute(0, 2, 1, 3).reshape(m * m, n * n)
+        u, s, v = torch.linalg.svd(rearranged)
+        nearest = (s[0] * torch.outer(u[:, 0], v[0])).view(m, m, n, n).permute(0, 2, 1, 3).reshape(m * n, m * n)
+        ours = torch.kron(state.outputs[stack][k], state.inputs[stack][k])
+        torch.testing.assert_close(ours, nearest, atol=1e-5 * float(nearest.abs().max()), rtol=1e-5)
+        plain = torch.kron(simple.outputs[stack][k], simple.inputs[stack][k])
+        assert (ours - dense).norm() < 0.99 * (plain - dense).norm()
+
+
+def test_drawn_labels_give_the_factors_of_all_logits_in_the_mean():
+    network, params, tokens = problems.small()
+    objective, name = build.build_exact(network), "blocks.1.feedforward.down.weight"
+    generator = torch.Generator().manual_seed(0)
+    expanded = objective.signals(params, torch.rand(4, 5, generator=generator), watch(name, True), tokens)
+    drawn = [
+        objective.signals(params, torch.rand(4, 5, generator=generator), watch(name, False), tokens)[name]["outputs"]
+        for _ in range(300)
+    ]
+    off = (torch.stack(drawn).mean(0) - expanded[name]["outputs"]).norm() / expanded[name]["outputs"].norm()
+    assert off < 0.15
+
+
+def watch(name, expanded):
+    return Watch({name: kronecker.expand}, expanded)
+
+
+@pytest.mark.parametrize("form", ["factors", "product", "corrected"])
+def test_the_update_is_that_of_dense_algebra(form):
+    """With (B + pi^-1 sqrt(l)) U (A + pi sqrt(l)) = G, or the damped product."""
+    network, params, tokens = problems.small()
+    objective, name = build.build_exact(network), "blocks.0.feedforward.up.weight"
+    damping = 0.3
+    transform = kfac(1.0, momentum=0.0, nesterov=False, scale="none", form=form, damping=damping)
+    stacks, state = observed(transform, params, [name], tokens, objective, [torch.full((4, 5), 0.4)])
+    gradient = objective.gradient(params, tokens)[0][name]
+    (stack,) = stacks.members
+    updates, _ = transform.update({stack: gradient[None]}, state, stacks.stack(params))
+    (m, n), a, b = gradient.shape, state.inputs[stack][0], state.outputs[stack][0]
+    identity = torch.eye(m * n, dtype=torch.float64)
+    if form == "factors":
+        level = damping * a.trace() * b.trace() / (m * n)
+        pi = ((a.trace() / n) / (b.trace() / m)).sqrt()
+        dense = torch.kron(b + torch.eye(m) * level.sqrt() / pi, a + torch.eye(n) * level.sqrt() * pi)
+    elif form == "product":
+        dense = torch.kron(b, a) + damping * a.trace() * b.trace() / (m * n) * identity
+    else:
+        basis = torch.kron(state.left_basis[stack][0], state.right_basis[stack][0])
+        c = state.curvature[stack][0].flatten()
+        dense = basis @ torch.diag(c + damping * c.mean()) @ basis.T
+    expected = -torch.linalg.solve(dense, gradient.flatten())
+    torch.testing.assert_close(updates[stack][0].flatten(), expected, rtol=1e-7, atol=1e-7 * float(expected.abs().max()))
+
+
+def test_newton_muon_divides_by_the_inputs_before_it_orthogonalises():
+    network, params, tokens = problems.small()
+    objective, name = build.build_exact(network), "blocks.0.feedforward.up.weight"
+    transform = newton_muon(1.0, momentum=0.0, nesterov=False, ridge=0.1, coefficients="convergent", ns_steps=25)
+    stacks, state = observed(transform, params, [name], tokens, objective, [torch.full((4, 5), 0.4)] * 2)
+    (stack,), gradient = stacks.members, objective.gradient(params, tokens)[0][name]
+    updates, _ = transform.update({stack: gradient[None]}, state, stacks.stack(params))
+    seen = objective.signals(params, torch.zeros(4, 5), watch(name, False), tokens)[name]["inputs"]
+    divided = gradient @ torch.linalg.inv(seen + 0.1 * seen.trace() / len(seen) * torch.eye(len(seen)))
+    u, _, v = torch.linalg.svd(divided, full_matrices=False)
+    size = max(1.0, gradient.shape[0] / gradient.shape[1]) ** 0.5
+    torch.testing.assert_close(updates[stack][0], -size * u @ v, atol=1e-3, rtol=1e-3)
+
+
+def test_pieces_and_recomputed_stages_give_the_same_signals():
+    network, params, tokens = problems.small()
+    whole = build.build_exact(network)
+    thrifty = staged.build_objective(network, SURROGATES["quadratic"], BENDS["quadratic"], Thrift(2, True))
+    asked = Watch(dict.fromkeys(sorted(network.linears), kronecker.reduce))
+    draw = torch.rand(4, 5, generator=torch.Generator().manual_seed(0))
+    one, other = (each.signals(params, draw, asked, tokens) for each in (whole, thrifty))
+    torch.testing.assert_close(one, other)
+
+
+def test_a_weight_of_no_linear_layer_is_named():
+    network, params, tokens = problems.small("tied")
+    with pytest.raises(ValueError, match="no linear map of tokens has the weight embedding.weight"):
+        build.build_exact(network).signals(params, torch.zeros(4, 5), watch("embedding.weight", False), tokens)
