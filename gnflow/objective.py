@@ -32,6 +32,11 @@ class Watch(NamedTuple):
     expanded: bool = False
     """Whether the logits are expanded one by one, instead of drawing a label for each target."""
 
+    @property
+    def form(self) -> tuple[str, ...]:
+        """The names of the statistics. Watches of one form give tensors of the same keys and shapes."""
+        return tuple(f"{name}:{statistic.__name__}" for name, statistic in self.statistics.items())
+
 
 def weigh_equally(tokens: Tokens) -> Scalar:
     """Return 1, the weight of a micro-batch if all micro-batches weigh the same."""

@@ -40,6 +40,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "modality_conflict": "gnflow.spec.training:ModalityConflict",
         "samples": "gnflow.spec.training:Samples",
         "curvature": "gnflow.spec.training:Curvature",
+        "preconditioners": "gnflow.spec.preconditioners:Preconditioners",
     },
 }
 """Group -> kind -> `module:class`."""
