@@ -17,14 +17,14 @@ Differs:  `expanded` takes one reverse pass for each logit, not for each logit o
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from gnflow import trees
 from gnflow.curvature.executor import Executor, Function, Pulled, Tangents, X, apply
-from gnflow.models.linear import Linear, apply_linear
+from gnflow.models.linear import apply_linear
 from gnflow.models.loss import Targets, compute_probabilities, cut, draw_logit_gradient, share_weights
 from gnflow.models.model import Model, Stage
 from gnflow.objective import Params, Tokens, Watch
@@ -47,10 +47,9 @@ def tap(function: Function, moving: Params, rest: Params) -> tuple[Tensor, Tange
         inputs[TAP + name] = x
         return y + point[TAP + name]
 
-    x = cast("Callable[[Params, Tensor, Linear], Tensor]", function)(weights, point[X], linear) if taps else (
-        function(weights, point[X])
-    )  # fmt: skip
-    return x, tuple(inputs[name] for name in taps)
+    # A function that has linear maps takes this third argument.
+    more = (linear,) if taps else ()
+    return function(weights, point[X], *more), tuple(inputs[name] for name in taps)
 
 
 def turn(

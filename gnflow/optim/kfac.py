@@ -21,7 +21,7 @@ Source:   Martens & Grosse 2015, arXiv:1503.05671; expand and reduce: Eschenhage
           arXiv:2201.10285
 Code:     github.com/f-dangel/curvlinops kfac.py, ekfac.py, kfoc.py @ 63fd690
 Differs:  damping is relative to the mean curvature of each matrix; the mean of C of EK-FAC is kept when the bases turn,
-          as SOAP keeps its second moment; the power iterations of KFOC begin at the factors of the last observation
+          as SOAP keeps its second moment; the power iterations of KFOC begin at the average of earlier observations
 """
 
 from __future__ import annotations
@@ -144,20 +144,18 @@ def kfac(
         )
 
     def observe(collect: Collect, state: KfacState) -> KfacState:
-        names, first = list(state.momentum), not state.observations.is_meta and int(state.observations) == 0
+        names = list(state.momentum)
 
         def average(before: Params, seen: Params) -> Params:
             return products.follow_average(before, seen, factor_beta, state.observations)
 
-        old = {"inputs": state.inputs, "outputs": state.outputs}
-        if kronecker != "frobenius" or first:
-            simple = products.reduce if kronecker == "reduce" else products.expand
-            seen = collect(names, lambda name, k: simple, expanded)
-        else:
-            seen = old
+        seen = {"inputs": state.inputs, "outputs": state.outputs}
         for _ in range(iterations if kronecker == "frobenius" else 0):
             seen = products.iterate(collect, names, seen["inputs"], seen["outputs"], expanded)
-        inputs, outputs = average(old["inputs"], seen["inputs"]), average(old["outputs"], seen["outputs"])
+        if kronecker != "frobenius":
+            statistic = products.reduce if kronecker == "reduce" else products.expand
+            seen = collect(names, lambda name, k: statistic, expanded)
+        inputs, outputs = average(state.inputs, seen["inputs"]), average(state.outputs, seen["outputs"])
         right, left = trees.map_tensors(find_basis, inputs), trees.map_tensors(find_basis, outputs)
         if form == "corrected":
             squares = collect(names, lambda name, k: products.square_in(left[name][k], right[name][k]), expanded)

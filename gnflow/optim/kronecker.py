@@ -90,7 +90,14 @@ def match_rms(update: Tensor) -> Tensor:
 
 
 def _normalise(factors: Params) -> Params:
-    return {name: x / _keep_positive(torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)) for name, x in factors.items()}
+    """Scale each factor to norm 1. One of zeros, which has seen nothing, becomes a multiple of the identity."""
+
+    def scale(x: Tensor) -> Tensor:
+        size = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
+        eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device) / max(x.shape[-1], 1) ** 0.5
+        return torch.where(size > 0, x / _keep_positive(size), eye)
+
+    return {name: scale(x) for name, x in factors.items()}
 
 
 def _keep_positive(x: Tensor) -> Tensor:
