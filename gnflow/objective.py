@@ -54,7 +54,9 @@ def _refuse_diagonal(params: Params, noise: Tensor, tokens: Tokens) -> Params:
 
 
 def _refuse_signals(params: Params, noise: Tensor, watch: Watch, tokens: Tokens) -> dict[str, Params]:
-    raise NotImplementedError("this objective has no `signals`: give it some for a method that looks into linear layers")
+    raise NotImplementedError(
+        "this objective has no `signals`: give it some for a method that looks into linear layers"
+    )
 
 
 class LocalModel(NamedTuple):

@@ -4,7 +4,7 @@
     E sum_{s,t} (g_s g_t') (x) (x_s x_t') = the block of W in the Gauss-Newton matrix, as E c c' = H, the Hessian in z
 
     drawn      c_t = sqrt(w_t / W) (p - y_t),  with a label y_t drawn from p = softmax(z_t)
-    expanded   c_t = sqrt(V) r_t sqrt(w_t / W) sqrt(p_k) (e_k - p),  for each k of the V logits; the mean over k is taken
+    expanded   c_t = sqrt(V) r_t sqrt(w_t / W) sqrt(p_k) (e_k - p)  for each k of the V logits, whose mean is taken;
                r_t = 1 or -1 at random, so that tokens of one row do not mix in the mean
 
 For one token per row `expanded` has no noise left. Rows never mix, whatever the labels. A tap is a summand 0 behind a

@@ -7,12 +7,13 @@ fraction of the mean of its diagonal of G. By Cauchy-Schwarz the efficiency lies
 the length of d: it is the decrease of <g, x> + <x, (G + l) x> / 2 along d with the best length, as a part of the
 decrease at its minimum.
 
-    preconditioners/<direction>/<judge>/<batch>               mean over the matrices of linear layers in the blocks, with
-                                                              the block of one matrix in G
-    preconditioners/<direction>/<judge>/<batch>/blocks.0      mean over the matrices of one block of the model
-    preconditioners/<direction>/<judge>/<batch>/attention.query   mean over the matrices of one kind
-    preconditioners/<direction>/<judge>/<batch>/joint         all these matrices together, with all of G
-    preconditioners/residual/<batch>                          largest residual of the exact solutions, over |g|
+    preconditioners/<direction>/<judge>/<batch>
+                         mean over the matrices of linear layers in the blocks, each with its own block of G
+    .../blocks.0         mean over the matrices of one block of the model
+    .../attention.query  mean over the matrices of one kind
+    .../joint            all these matrices together, with all of G
+    preconditioners/residual/<batch>
+                         largest residual of the exact solutions, over |g|
 
 <batch> is the number of micro-batches. A direction is taken on one batch and judged on the same one (`same`) and on
 another (`fresh`). A method's statistics are fed with further batches first, each as one update without a movement of

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from gnflow.models.attention import Kernel
-from gnflow.models.modality import IDS, PIXELS, weigh
 from gnflow.models.linear import Linear, apply_linear
+from gnflow.models.modality import IDS, PIXELS, weigh
 from gnflow.models.model import Model, Stage, Weight
 from gnflow.models.trunk import build_trunk, declare, declare_embedding
 from gnflow.objective import Params
@@ -91,9 +91,7 @@ def build_janus(
     # The generation adaptor is applied to a table, not to tokens.
     written_to = {read, "image_head.first.weight", "image_head.second.weight"}
     pixel_maps = {name for name in find_names("understanding") if name.endswith("weight")}
-    above = Stage(
-        frozenset({"norm.scale", read, *find_names("image_head")}), apply_head, linears=frozenset(written_to)
-    )
+    above = Stage(frozenset({"norm.scale", read, *find_names("image_head")}), apply_head, linears=frozenset(written_to))
     paths_in = Stage(
         frozenset(find_names("understanding", "generation")) | {"embedding.weight"},
         embed,

@@ -16,9 +16,9 @@
 
 With `damping` relative to the mean of b a', the damping of factors by pi of Martens & Grosse is the form above.
 
-Source:   Martens & Grosse 2015, arXiv:1503.05671; expand and reduce: Eschenhagen et al. 2023, arXiv:2311.00636; corrected
-          (EK-FAC): George et al. 2018, arXiv:1806.03884; frobenius (KFOC): Schnaus et al. 2021, Koroko et al. 2022,
-          arXiv:2201.10285
+Source:   Martens & Grosse 2015, arXiv:1503.05671; expand and reduce: Eschenhagen et al. 2023, arXiv:2311.00636;
+          corrected (EK-FAC): George et al. 2018, arXiv:1806.03884; frobenius (KFOC): Koroko et al. 2022,
+          arXiv:2201.10285, and Schnaus et al. 2021, bayesiandeeplearning.org/2021/papers/33.pdf
 Code:     github.com/f-dangel/curvlinops kfac.py, ekfac.py, kfoc.py @ 63fd690
 Differs:  damping is relative to the mean curvature of each matrix; the mean of C of EK-FAC is kept when the bases turn,
           as SOAP keeps its second moment; the power iterations of KFOC begin at the average of earlier observations

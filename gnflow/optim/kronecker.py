@@ -49,7 +49,9 @@ def square_in(left: Tensor, right: Tensor) -> Statistic:
     return square
 
 
-def iterate(collect: Collect, names: Sequence[str], inputs: Params, outputs: Params, expanded: bool) -> dict[str, Params]:
+def iterate(
+    collect: Collect, names: Sequence[str], inputs: Params, outputs: Params, expanded: bool
+) -> dict[str, Params]:
     """Do one power iteration towards the factors whose product is closest to the matrix, on all stacks."""
     u, v = _normalise(inputs), _normalise(outputs)
 

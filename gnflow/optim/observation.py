@@ -69,9 +69,7 @@ def collect_for(
         statistics = {m: watched(name, k) for name, own in members.items() for k, m in enumerate(own)}
         found = average_signals(objective, params, batch, draw, Watch(statistics, expanded))
         keys = {key: None for each in found.values() for key in each}
-        return {
-            key: {name: torch.stack([found[m][key] for m in own]) for name, own in members.items()} for key in keys
-        }
+        return {key: {name: torch.stack([found[m][key] for m in own]) for name, own in members.items()} for key in keys}
 
     return collect
 

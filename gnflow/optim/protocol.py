@@ -15,8 +15,8 @@ from gnflow.transform import Curvature as Curvature
 from gnflow.transform import Fisher as Fisher
 from gnflow.transform import Signals as Signals
 from gnflow.transform import Transform as Transform
-from gnflow.transform import make_counter as make_counter
 from gnflow.transform import Watched as Watched
+from gnflow.transform import make_counter as make_counter
 from gnflow.transform import make_rate as make_rate
 
 Region = TypeVar("Region", bound=Callable[..., object])

@@ -55,7 +55,7 @@ class Written(dict):
 @pytest.fixture(scope="module")
 def measured():
     """(columns, dense matrices of both batches, directions)."""
-    network, params, tokens = problems.small()
+    network, params, _ = problems.small()
     objective = build.build_exact(network)
     spec = Preconditioners(of=OF, feeds=FEEDS, damping=DAMPING, iterations=400, tolerance=1e-10)
     probe = Efficiencies(spec, objective, BLOCKS, seed=0, rows=4)
@@ -68,7 +68,8 @@ def measured():
     drawn = objective.diagonal(params, probe._draw(at, batches[-2:-1], -1)(0), batches[-2])
     level = torch.cat([(DAMPING * drawn[name].mean()).expand(params[name].numel()) for name in NAMES])
     written = {
-        judge: Written(objective, params, batch, level) for judge, batch in zip(("same", "fresh"), batches[-2:], strict=True)
+        judge: Written(objective, params, batch, level)
+        for judge, batch in zip(("same", "fresh"), batches[-2:], strict=True)
     }
     directions = {trial.name: trees.flatten(trees.pick(trial.direction, NAMES)) for trial in trials}
     same = written["same"]

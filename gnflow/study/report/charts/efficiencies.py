@@ -12,8 +12,8 @@ from gnflow.study.report.charts.chart import Chart, make_spec, make_still
 
 PREFIX = "preconditioners/"
 WHAT = (
-    "The decrease of the local quadratic model of the loss along a direction, with the best step length, as a part of the "
-    "decrease of the exact Gauss-Newton step (1 is best), averaged over seeds"
+    "The decrease of the local quadratic model of the loss along a direction, with the best step length, as a part "
+    "of the decrease of the exact Gauss-Newton step (1 is best), averaged over seeds"
 )
 CELL, MARGIN = 24, 720  # pixels: the height of a row, the width of all columns
 
