@@ -17,6 +17,7 @@ Differs:  `expanded` takes one reverse pass for each logit, not for each logit o
 
 from collections.abc import Callable
 from functools import partial
+from math import sqrt
 from typing import NamedTuple
 
 import torch
@@ -68,7 +69,7 @@ def _expand(p: Tensor, targets: Targets, column: Tensor) -> Tensor:
     onehot = (torch.arange(p.shape[-1], device=p.device) == column).to(p.dtype)
     signs = torch.where(targets.noise < 0.5, 1.0, -1.0).to(p.dtype).unsqueeze(-1)
     chosen = (p * onehot).sum(-1, keepdim=True).sqrt()
-    return p.shape[-1] ** 0.5 * signs * share_weights(p, targets).sqrt() * chosen * (onehot - p)
+    return sqrt(p.shape[-1]) * signs * share_weights(p, targets).sqrt() * chosen * (onehot - p)
 
 
 class Setting(NamedTuple):
@@ -101,7 +102,7 @@ def collect_signals(at: Setting, tokens: Tokens) -> dict[str, Params]:
 
 def _count_logits(at: Setting, inputs: Tensor) -> int:
     empty = {name: torch.empty_like(w, device="meta") for name, w in at.params.items()}
-    return at.network.compute_logits(empty, inputs[:1].to("meta")).shape[-1]
+    return int(at.network.compute_logits(empty, inputs[:1].to("meta")).shape[-1])
 
 
 def _collect(at: Setting, inputs: Tensor, targets: Targets, column: Tensor | None) -> dict[str, Params]:

@@ -101,7 +101,7 @@ class Efficiencies:
         else:
             stream = at.dataset.make_microbatches(self.rows, self.seed, STREAM)
             drawn = stream.take(at.step * count, count).to(next(iter(at.params.values())).device)
-        return list(drawn.split(size))
+        return list(torch.split(drawn, size))
 
     def _draw(self, at: Moment, batch: Tensor, number: int) -> Callable[[int], Tensor]:
         return lambda index: draw_noise(batch[index], f"{STREAM}/{self.seed}/{at.step}/{number}/{index}")

@@ -6,6 +6,7 @@ import torch
 
 from gnflow import trees
 from gnflow.compiler.regions import Compiler
+from gnflow.objective import Watch
 from gnflow.optim.protocol import Region
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.optimizer import GaussNewton
@@ -33,7 +34,7 @@ def check_compiled_regions(experiment: Experiment, make: Make = build_parts) -> 
         compiled = compiler(name, region)
 
         def call_both(*arguments: object) -> object:
-            expected = region(*trees.map_tensors(_clone, arguments))
+            expected = region(*(each if isinstance(each, Watch) else trees.clone(each) for each in arguments))
             found = _call_unbroken(name, compiled, arguments)
             _require_close(
                 name, found, expected, max(allowed, ROUGH) if rough and name.startswith("curved") else allowed
@@ -52,10 +53,6 @@ def check_compiled_regions(experiment: Experiment, make: Make = build_parts) -> 
             for region in compiler.regions:
                 again = len(region.compilations) - 1
                 require(again < 1, f"region `{region.name}` was compiled again at step {step}, expected one graph")
-
-
-def _clone(leaf: object) -> object:
-    return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
 
 
 def _call_unbroken(name: str, compiled: Callable[..., object], arguments: tuple[object, ...]) -> object:
