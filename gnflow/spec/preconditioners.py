@@ -59,7 +59,7 @@ class Preconditioners(MetricKind):
         for index, each in enumerate(of):
             if each.name in names[: len(OWN) + index]:
                 taken = "always there" if each.name in OWN else "the name of another one"
-                raise refuse(f"`{each.name}` is {taken}; give this method another name", index, "name")
+                raise refuse(f"`{each.name}` is {taken}; give this method another name", index)
         return of
 
     def estimate_work(self, blocks: int) -> Work:
