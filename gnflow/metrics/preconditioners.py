@@ -21,8 +21,8 @@ the weights; the direction is that of the next update. Without momentum and weig
 directions are the `gradient`, and the exact solutions for single matrices (`oracle`), for the matrices of each block of
 the model together (`oracle_layer`), and for all of them (`oracle_full`).
 
-With micro-batches of training data that no step has seen, taken eagerly in full precision. Like evaluation it is no
-part of a step's passes, tokens, FLOPs or seconds.
+The micro-batches are of training data, in an order of their own. All is computed eagerly in full precision. Like
+evaluation it is no part of a step's passes, tokens, FLOPs or seconds.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -41,7 +41,7 @@ from gnflow.optim.observation import draw_noise
 from gnflow.spec.preconditioners import Preconditioners
 
 STREAM = "preconditioners"
-"""The stream that the micro-batches come from. No step takes one of it."""
+"""The stream that the micro-batches come from. Steps take theirs from another one."""
 
 
 def build_preconditioners(spec: Preconditioners, subject: Subject) -> Metric:
