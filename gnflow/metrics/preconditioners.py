@@ -5,7 +5,7 @@
 g is the mean gradient of the batch and G its generalised Gauss-Newton matrix; l is the damping of each weight matrix, a
 fraction of the mean of its diagonal of G. By Cauchy-Schwarz the efficiency lies in [0, 1], and it does not depend on
 the length of d: it is the decrease of <g, x> + <x, (G + l) x> / 2 along d with the best length, as a part of the
-decrease at its minimum.
+decrease at its minimum. Exact solutions that stop early make it too large, by about the square of their residual.
 
     preconditioners/<direction>/<judge>/<batch>
                          mean over the matrices of linear layers in the blocks, each with its own block of G

@@ -26,13 +26,14 @@ def draw_efficiencies(comparison: Comparison) -> Iterator[Chart]:
     whole = rows.filter(polars.col("part").is_in(["", "joint"]))
     largest = rows.filter((polars.col("batch") == rows["batch"].max()) & (polars.col("judge") == "fresh"))
     kinds = largest.filter(~polars.col("part").str.starts_with("blocks.") & ~polars.col("part").is_in(["", "joint"]))
-    batch = polars.format("{} micro-batches, {}", "batch", "judge")
     joint = polars.when(polars.col("part") == "joint").then(polars.lit(", joint")).otherwise(polars.lit(""))
+    batch = polars.concat_str("judge", polars.lit(" "), "batch", joint)
     yield _draw(
         "efficiencies", "Efficiency of directions",
-        f"{WHAT} and over the measured steps. `same` is the batch that a direction was taken on, `fresh` another one. "
-        "`joint` takes all matrices together, otherwise it is the mean over single matrices.",
-        whole.with_columns((batch + joint).alias("measure")),
+        f"{WHAT} and over the measured steps. `same` is the batch that a direction was taken on, `fresh` another one; the "
+        "number is that of its micro-batches. `joint` takes all matrices together, otherwise it is the mean over single "
+        "matrices.",
+        whole.with_columns(batch.alias("measure")),
     )  # fmt: skip
     yield _draw(
         "efficiencies_steps", "Efficiency of directions by step", f"{WHAT}, on a fresh batch of the largest size.",
@@ -65,13 +66,20 @@ def collect_efficiencies(comparison: Comparison) -> polars.DataFrame:
 
 def _draw(name: str, title: str, note: str, rows: polars.DataFrame) -> Chart:
     arms = rows["arm"].n_unique()
-    column = polars.col("measure") if arms == 1 else polars.format("{}, {}", "arm", "measure")
-    ordered = rows.sort("batch", "step", maintain_order=True).with_columns(column.alias("column"))
+    column = polars.col("measure") if arms == 1 else polars.format("{}: {}", "arm", "measure")
+    ordered = rows.sort("arm", "judge", "batch", "step", "part", maintain_order=True).with_columns(
+        column.alias("column")
+    )
     order = ordered["column"].unique(maintain_order=True).to_list()
     table = ordered.group_by("direction", "column", maintain_order=True).agg(polars.col("value").mean())
     best = table.group_by("direction").agg(polars.col("value").mean()).sort("value", descending=True)
     base = alt.Chart(look.name_table(name)).encode(
-        alt.X("column:N", title=None, sort=order, axis=alt.Axis(orient="top", labelAngle=-30, labelLimit=260)),
+        alt.X(
+            "column:N",
+            title=None,
+            sort=order,
+            axis=alt.Axis(orient="top", labelAngle=-45, labelLimit=260, labelOverlap=False),
+        ),
         alt.Y("direction:N", title=None, sort=best["direction"].to_list()),
     )
     colour = alt.Color("value:Q", scale=alt.Scale(scheme="viridis", domain=[0, 1]), legend=None)
