@@ -30,9 +30,8 @@ def draw_efficiencies(comparison: Comparison) -> Iterator[Chart]:
     batch = polars.concat_str("judge", polars.lit(" "), "batch", joint)
     yield _draw(
         "efficiencies", "Efficiency of directions",
-        f"{WHAT} and over the measured steps. `same` is the batch that a direction was taken on, `fresh` another one; the "
-        "number is that of its micro-batches. `joint` takes all matrices together, otherwise it is the mean over single "
-        "matrices.",
+        f"{WHAT} and over the measured steps. `same` is the batch that a direction was taken on, `fresh` another; the "
+        "number is that of its micro-batches. `joint` takes all matrices together, all else is the mean over matrices.",
         whole.with_columns(batch.alias("measure")),
     )  # fmt: skip
     yield _draw(
@@ -73,6 +72,7 @@ def _draw(name: str, title: str, note: str, rows: polars.DataFrame) -> Chart:
     order = ordered["column"].unique(maintain_order=True).to_list()
     table = ordered.group_by("direction", "column", maintain_order=True).agg(polars.col("value").mean())
     best = table.group_by("direction").agg(polars.col("value").mean()).sort("value", descending=True)
+    axis = alt.Axis(orient="top", labelAngle=-45, labelLimit=260, labelOverlap=False)
     base = alt.Chart(look.name_table(name)).encode(
         alt.X(
             "column:N",
