@@ -74,12 +74,7 @@ def _draw(name: str, title: str, note: str, rows: polars.DataFrame) -> Chart:
     best = table.group_by("direction").agg(polars.col("value").mean()).sort("value", descending=True)
     axis = alt.Axis(orient="top", labelAngle=-45, labelLimit=260, labelOverlap=False)
     base = alt.Chart(look.name_table(name)).encode(
-        alt.X(
-            "column:N",
-            title=None,
-            sort=order,
-            axis=alt.Axis(orient="top", labelAngle=-45, labelLimit=260, labelOverlap=False),
-        ),
+        alt.X("column:N", title=None, sort=order, axis=axis),
         alt.Y("direction:N", title=None, sort=best["direction"].to_list()),
     )
     colour = alt.Color("value:Q", scale=alt.Scale(scheme="viridis", domain=[0, 1]), legend=None)
