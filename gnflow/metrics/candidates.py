@@ -18,6 +18,7 @@ from gnflow.spec.rules import FirstOrder
 ISOLATED: dict[str, object] = {
     "momentum": 0.0,
     "nesterov": False,
+    "unbiased": False,
     "weight_decay": 0.0,
     "hyperball": False,
     "estimate_every": 1,

@@ -34,30 +34,20 @@ from pydantic import Field
 from gnflow.objective import Params, Scalar
 from gnflow.optim.arguments import add_help_of
 from gnflow.optim.decay import find_decay
-from gnflow.spec.base import Count, Rate, Unit
-from gnflow.spec.rules import Beta, Cautious, MatrixMethod, WeightDecay
+from gnflow.spec.base import Count, Unit
+from gnflow.spec.rules import Beta, Cautious, MomentumFields
 from gnflow.transform import Collect, Schedule, Signals, Transform, make_counter, make_rate
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class KfacRule(MatrixMethod):
+class KfacRule(MomentumFields):
     """K-FAC, EK-FAC or KFOC: Kronecker factors of the Gauss-Newton matrix (arXiv:1503.05671); for matrices only."""
 
     factory = "gnflow.optim.kfac:kfac"
-    has_momentum = True
     takes_signals = True
     kind: Literal["kfac"] = "kfac"
-    learning_rate: Rate = 0.02
-    """Learning rate: a factor on every update."""
-    momentum: Beta = 0.95
-    """Decay rate of the momentum, per update."""
-    nesterov: bool = True
-    """Use Nesterov momentum, which looks one step ahead."""
-    weight_decay: WeightDecay = 0.0
-    """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
-    decay. `cautious` shrinks only those weights that the update shrinks as well."""
     scale: Literal["match_rms", "none"] = "match_rms"
     """`match_rms` scales the update of each matrix to a root mean square of 0.2, that of an AdamW update. `none` keeps
     the length that the curvature gives it."""

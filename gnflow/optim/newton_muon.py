@@ -29,9 +29,8 @@ from gnflow.spec.rules import (
     Coefficients,
     IterationSteps,
     IterationType,
-    MatrixMethod,
+    MomentumFields,
     OrthogonalScale,
-    WeightDecay,
 )
 from gnflow.transform import Collect, Schedule, Signals, Transform, make_counter, make_rate
 
@@ -39,22 +38,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class NewtonMuonRule(MatrixMethod):
+class NewtonMuonRule(MomentumFields):
     """Muon on gradients divided by the second moment of a layer's inputs (arXiv:2604.01472); for matrices only."""
 
     factory = "gnflow.optim.newton_muon:newton_muon"
-    has_momentum = True
     takes_signals = True
     kind: Literal["newton_muon"] = "newton_muon"
-    learning_rate: Rate = 0.02
-    """Learning rate: a factor on every update."""
-    momentum: Beta = 0.95
-    """Decay rate of the momentum, per update."""
-    nesterov: bool = True
-    """Use Nesterov momentum, which looks one step ahead."""
-    weight_decay: WeightDecay = 0.0
-    """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
-    decay. `cautious` shrinks only those weights that the update shrinks as well."""
     ridge: Rate = 0.2
     """Damping of the second moment of the inputs, as a fraction of its mean eigenvalue."""
     input_beta: Beta = 0.95
