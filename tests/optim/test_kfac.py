@@ -1,15 +1,18 @@
 """K-FAC, EK-FAC and KFOC against the Gauss-Newton matrix written out, and against products with unit vectors."""
 
+import multimodal
 import problems
 import pytest
 import torch
 
 from gnflow.compiler import build
+from gnflow.compiler.plan import plan
 from gnflow.curvature import staged
 from gnflow.curvature.linearised import BENDS, SURROGATES
 from gnflow.curvature.staged import Thrift
+from gnflow.errors import SpecError
 from gnflow.objective import Watch
-from gnflow.optim import kfac, kronecker, newton_muon
+from gnflow.optim import as_torch, kfac, kronecker, newton_muon
 from gnflow.optim.observation import collect_for
 from gnflow.optim.stacks import Stacks
 
@@ -162,3 +165,21 @@ def test_a_weight_of_no_linear_layer_is_named():
     network, params, tokens = problems.small("tied")
     with pytest.raises(ValueError, match="no linear map of tokens has the weight embedding"):
         build.build_exact(network).signals(params, torch.zeros(4, 5), watch("embedding.weight", False), tokens)
+
+
+def test_a_matrix_that_no_tokens_pass_is_refused_when_the_run_is_planned():
+    with pytest.raises(SpecError, match=r"generation.adaptor.second.weight is not the weight of such a layer"):
+        plan(multimodal.experiment("janus", {"kind": "kfac"}))
+
+
+def test_the_plan_counts_the_passes_of_an_observation():
+    """Two for the power iterations and one for the curvature in the eigenbases, of three micro-batches."""
+    method = {"kind": "kfac", "form": "corrected", "kronecker": "frobenius", "estimate_every": 4, "microbatches": 3}
+    made = plan(problems.experiment(method))
+    assert made.calls["signals"] == 3 * 3 / 4
+    assert made.regions["signals"].flops > made.regions["gradient"].flops
+
+
+def test_a_loop_that_sees_parameters_alone_is_refused():
+    with pytest.raises(ValueError, match="looks into linear layers"):
+        as_torch(newton_muon(), [torch.nn.Parameter(torch.ones(2, 2))])
