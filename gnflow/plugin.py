@@ -44,9 +44,11 @@ from gnflow.spec.rules import MatrixMethod as MatrixMethod
 from gnflow.spec.rules import WeightDecay as WeightDecay
 from gnflow.spec.tracking import TrackerKind as TrackerKind
 from gnflow.spec.training import MetricKind as MetricKind
+from gnflow.transform import Collect as Collect
 from gnflow.transform import Curvature as Curvature
 from gnflow.transform import Fisher as Fisher
 from gnflow.transform import Schedule as Schedule
+from gnflow.transform import Signals as Signals
 from gnflow.transform import Transform as Transform
 from gnflow.transform import make_counter as make_counter
 from gnflow.transform import make_rate as make_rate

@@ -6,7 +6,7 @@ regions, such as an inner step, can go through the meter too; it is run once in 
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gnflow.compiler.forms import Form
 from gnflow.compiler.shortcut import Shortcut
 from gnflow.compiler.storages import Peak, Storages
+from gnflow.objective import Watch
 from gnflow.optim.protocol import Region
 
 
@@ -34,7 +35,7 @@ class Meter:
         self.regions: dict[str, RegionCost] = {}
         self.counts: Counter[str] = Counter()
         """Number of calls of everything that went through this `Jit`."""
-        self._known: dict[str, _Known] = {}
+        self._known: dict[Hashable, _Known] = {}
         self._every: dict[str, int] = {}
 
     def __call__(self, name: str, region: Region, /, every: int | None = None) -> Region:
@@ -43,7 +44,7 @@ class Meter:
 
         def meter(*arguments: object) -> object:
             self.counts[name] += 1
-            if known := self._known.get(name):
+            if known := self._known.get(_describe_call(name, arguments)):
                 self.counts.update(known.calls)
                 self.storages.add_peak(known.most)
                 return known.stand_in(arguments, self.storages)
@@ -57,7 +58,8 @@ class Meter:
         with FlopCounterMode(display=False) as flops:
             result, most = self.storages.measure(lambda: region(*arguments), region=True)
         self.regions[name] = RegionCost(flops.get_total_flops(), most.total)
-        self._known[name] = _Known([Form(part, arguments) for part in _split_result(result)], type(result), most)
+        forms = [Form(part, arguments) for part in _split_result(result)]
+        self._known[_describe_call(name, arguments)] = _Known(forms, type(result), most)
         return result
 
     def _run_around(self, name: str, work: Callable[..., object], *arguments: object) -> object:
@@ -70,7 +72,7 @@ class Meter:
         parts = _split_result(result)
         forms, last = [Form(part, arguments) for part in parts], [id(part) for part in parts]
         inside = self.counts - before
-        self._known[name] = _Known(forms, type(result), most, inside, last)
+        self._known[_describe_call(name, arguments)] = _Known(forms, type(result), most, inside, last)
         if self._every[name] < 0:
             self._every |= dict.fromkeys(inside, -self._every[name])
         return result
@@ -110,6 +112,11 @@ class _Known:
                 storages.hold(made)
         self.last = [id(part) for part in parts] if self.last else ()
         return tuple(parts) if self.kind is tuple else parts[0]
+
+
+def _describe_call(name: str, arguments: Sequence[object]) -> Hashable:
+    """Return a key for calls whose results have one form."""
+    return name, *(each.form for each in arguments if isinstance(each, Watch))
 
 
 def _split_result(result: object) -> Sequence[object]:

@@ -176,5 +176,6 @@ def place(objective: Objective, device: torch.device) -> Objective:
         lambda direction, anchor, tokens: objective.product(direction, anchor, move_to_device(tokens)),
         lambda tokens: objective.weight(move_to_device(tokens)),
         lambda params, noise, tokens: objective.diagonal(params, noise.to(device), move_to_device(tokens)),
+        lambda params, noise, watch, tokens: objective.signals(params, noise.to(device), watch, move_to_device(tokens)),
         objective.crew,
     )

@@ -42,6 +42,8 @@ class FirstOrder(Kind):
     """Whether the transform of the rule has coordinates for a Fisher-orthogonal projection of matrices."""
     takes_curvature: ClassVar[bool] = False
     """Whether the transform of the rule takes estimates of curvature, which a loss has, but not a model of a loss."""
+    takes_signals: ClassVar[bool] = False
+    """Whether the transform of the rule takes statistics of linear layers, which a loss has, but not a model of it."""
 
     @property
     def shown_rate(self) -> float | None:

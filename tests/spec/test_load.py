@@ -233,7 +233,8 @@ class TestSet:
             (
                 "optimizer.kind=adam",
                 "unknown kind `adam`; expected `adamw`, `muon`, `rmnp`, `soap`, `lion`, `normuon`, `kl_soap`, "
-                "`soap_muon`, `sophia`, `fop_soap`, `ml_fop_soap` or `gauss_newton`; did you mean `adamw`?",
+                "`soap_muon`, `sophia`, `kfac`, `newton_muon`, `fop_soap`, `ml_fop_soap` or `gauss_newton`; "
+                "did you mean `adamw`?",
             ),
             ("training.seed=x", "expected a whole number of at least 0 and less than 4294967296, got the text `x`"),
             ("training.seed.x=3", "`training.seed` is a single value; it holds no `x`"),
