@@ -18,7 +18,8 @@ SMALL = {
     "moe_intermediate_size": 2, "shared_expert_intermediate_size": 2,
 }  # fmt: skip
 """Sizes of a small copy, as multiples of its width."""
-HEADS = ("num_attention_heads", "n_head", "num_key_value_heads")
+IDS = 16
+"""Token ids of a small copy, at most."""
 LAYERS = ("num_hidden_layers", "n_layer")
 
 
@@ -62,11 +63,20 @@ class HuggingFaceModel(ModelKind):
         values = self.values
         kinds = list(dict.fromkeys(values.get("layer_types") or ["all"]))
         small: dict[str, object] = {key: factor * side for key, factor in SMALL.items() if values.get(key)}
-        small |= {key: min(2, values[key]) for key in HEADS if values.get(key)}
+        grouped = values.get("num_key_value_heads") not in (None, values.get("num_attention_heads"))
+        small |= {key: 2 for key in ("num_attention_heads", "n_head") if values.get(key)}
+        small |= {"num_key_value_heads": 1 if grouped else 2} if values.get("num_key_value_heads") else {}
         small |= {key: len(kinds) for key in LAYERS if key in values}
         small |= {key: side // 2 for key in ("head_dim", "query_pre_attn_scalar") if values.get(key)}
         small |= {"layer_types": kinds} if values.get("layer_types") else {}
-        return self.model_copy(update={"config": format_config({**values, **small})})
+        small |= {key: min(values[key], 4) for key in ("sliding_window",) if values.get(key)}
+        small |= {key: min(values[key], IDS) for key in ("vocab_size",) if values.get(key)}
+        layers = next((values[key] for key in LAYERS if key in values), 0)
+        cut = {
+            key: each[: len(kinds)] for key, each in values.items() if isinstance(each, list) and len(each) == layers
+        }
+        kept = {key: value for key, value in {**values, **cut, **small}.items() if not key.endswith("_token_id")}
+        return self.model_copy(update={"config": format_config(kept)})
 
     @model_validator(mode="before")
     @classmethod

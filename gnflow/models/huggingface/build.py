@@ -21,11 +21,11 @@ from gnflow.models.huggingface.kernels import NAMES, attend, register
 from gnflow.models.huggingface.stages import (
     Function,
     Renamed,
+    adapt_modules,
     is_alike,
     make_embedding,
     make_head,
     make_layer,
-    separate_norms,
 )
 from gnflow.models.model import Model, Stage, Weight
 from gnflow.objective import Params
@@ -53,9 +53,11 @@ def _build(text: str, vocabulary: int, context: int, kernel: Kernel) -> Model:
     try:
         weights = declare_weights(model, model.initialize_weights)
     except LookupError as error:
-        raise SpecError(f"{KEY}: gnflow cannot draw first weights of {cls.__name__} like transformers: {error}") from None
+        raise SpecError(
+            f"{KEY}: gnflow cannot draw first weights of {cls.__name__} like transformers: {error}"
+        ) from None
     calls = record_calls(base, layers, config.hidden_size, context)
-    separate_norms(model)
+    adapt_modules(model)
     named = {id(weight): name for name, weight in model.named_parameters()}
 
     below, embed = make_embedding(base, layers, calls.norm)
@@ -89,7 +91,9 @@ def _require_room(config: Any, vocabulary: int, context: int) -> None:
         )
     most = getattr(config, "max_position_embeddings", None) or context
     if context > most:
-        raise SpecError(f"data.context is {context}, but the model takes at most {most} tokens (max_position_embeddings)")
+        raise SpecError(
+            f"data.context is {context}, but the model takes at most {most} tokens (max_position_embeddings)"
+        )
 
 
 def _find_layers(model: Any) -> tuple[str, str]:
@@ -106,7 +110,9 @@ def _find_layers(model: Any) -> tuple[str, str]:
 def _make_stage(module: nn.Module, function: Function, named: dict[int, str]) -> Stage:
     """Make a stage whose function knows the weights by their names in the whole model."""
     renamed: Renamed = {
-        name: named[id(weight)] for name, weight in module.named_parameters(remove_duplicate=False) if id(weight) in named
+        name: named[id(weight)]
+        for name, weight in module.named_parameters(remove_duplicate=False)
+        if id(weight) in named
     }
 
     def run(weights: Params, x: Tensor) -> Tensor:
@@ -156,7 +162,9 @@ def _try_out(layer: nn.Module, function: Function, config: Any, context: int) ->
         raise SpecError(f"{KEY}: {type(layer).__name__} has an attention of its own, which has no tangent here")
 
 
-def _group(weights: dict[str, Weight], first: Stage, layers: list[Stage], last: Stage, name: str) -> dict[str, tuple[str, ...]]:
+def _group(
+    weights: dict[str, Weight], first: Stage, layers: list[Stage], last: Stage, name: str
+) -> dict[str, tuple[str, ...]]:
     """Group the weights by stage, in order of depth; the norm belongs to the last layer, a tied head to the embedding.
 
     Raises SpecError for a weight that no stage reads, or that two layers share.

@@ -1,6 +1,8 @@
 """The class of transformers that a config names. Code that a directory brings along is never run."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from gnflow.errors import EnvironmentProblem, SpecError
@@ -18,6 +20,8 @@ def find_class(config: str) -> tuple[Any, Any]:
 
     content = json.loads(config)
     kind, named = content.get("model_type"), content.get("architectures") or []
+    if content.get("quantization_config"):
+        raise SpecError(f"{KEY}: config.json describes quantised weights, which cannot be trained")
     if kind not in CONFIG_MAPPING:
         raise SpecError(
             f"{KEY}: transformers has no `model_type` `{kind}`\n"
@@ -51,6 +55,22 @@ def require_transformers() -> None:
             f"a model of kind `huggingface` needs transformers 5 or later, not {transformers.__version__}\n"
             "run: pip install -U transformers"
         )
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Keep transformers from printing warnings and progress inside the context."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _shorten(error: Exception) -> str:

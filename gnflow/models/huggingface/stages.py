@@ -62,9 +62,11 @@ class Separate(nn.LayerNorm):
         return normal if self.bias is None else normal + self.bias
 
 
-def separate_norms(model: nn.Module) -> None:
-    """Replace the LayerNorms of a model by those in two operations."""
+def adapt_modules(model: nn.Module) -> None:
+    """Replace the LayerNorms of a model by those in two operations, and let embeddings train the vector of padding."""
     for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.padding_idx = None
         if type(module) is nn.LayerNorm and module.elementwise_affine:
             module.__class__ = Separate
 
@@ -91,7 +93,7 @@ def make_embedding(base: Any, layers: str, norm: str) -> tuple[nn.Module, Functi
 
 def make_layer(layer: nn.Module, call: Call) -> Function:
     """Return the function of a decoder layer: (weights by their names in it, x) -> x."""
-    fixed = Fixed(call, {name: buffer for name, buffer in layer.named_buffers()})
+    fixed = Fixed(call, dict(layer.named_buffers()))
 
     def apply_block(weights: Params, x: Tensor) -> Tensor:
         (positional, named), buffers = fixed.find(x)
