@@ -51,6 +51,11 @@ CONFIGS: dict[str, dict[str, object]] = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _work_in_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 def build(name: str, kernel: str = "plain") -> Model:
     return _build(format_config(CONFIGS[name]), IDS, CONTEXT, kernel)  # type: ignore[arg-type]
 
@@ -157,6 +162,8 @@ def write_spec(
     if not (root / "text.txt").exists():
         tiny.write_project(root)
     spec = {**tiny.tiny(optimizer, name, **training), "model": model}
+    if "start" not in training:
+        del spec["training"]["start"]  # type: ignore[attr-defined]
     spec["data"] = {**spec["data"], "context": CONTEXT}  # type: ignore[dict-item]
     file = root / f"{name}.yaml"
     file.write_text(json.dumps(spec))
@@ -187,7 +194,6 @@ def test_a_run_is_exported_and_continued(tmp_path: Path, monkeypatch: pytest.Mon
     experiment = gnflow.load(
         write_spec(tmp_path, {"kind": "huggingface", "path": "qwen3"}, average={"kind": "ema"}, start="pretrained")
     )
-    monkeypatch.chdir(tmp_path)
     run = gnflow.run(experiment)
     with monkeypatch.context() as patch:
         patch.setattr(exporting, "TOLERANCE", 0.0)
@@ -240,7 +246,9 @@ def test_a_decoder_is_exported(changed: dict[str, object], cls: str, tmp_path: P
 
 def test_a_decoder_without_a_class_is_refused(tmp_path: Path) -> None:
     run = gnflow.run(
-        gnflow.load(write_spec(tmp_path, {"kind": "decoder", "layers": 1, "width": 16, "heads": 2}, steps=1))
+        gnflow.load(
+            write_spec(tmp_path, {"kind": "decoder", "layers": 1, "width": 16, "heads": 2}, start="scratch", steps=1)
+        )
     )
     with pytest.raises(SpecError, match="qk_norm: none"):
         export(run.directory, tmp_path / "out", average=False)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from gnflow.models.attention import KERNELS, Kernel
 
-NAMES: dict[Kernel, str] = {"plain": "gnflow_plain", "flash": "gnflow_flash"}
-"""The names under which transformers knows the kernels."""
+NAMES: dict[Kernel, str] = {"plain": "gnflow_plain", "flash": "gnflow_tiled"}
+"""The names under which transformers knows the kernels. It takes a name with `flash` for a package of its own."""
 UNKNOWN = ("s_aux", "sinks", "position_bias", "alibi")
 """Arguments of attention that no kernel here takes."""
 

@@ -123,9 +123,20 @@ class Fixed:
         self._on = {each: _move((tuple(call), dict(buffers)), device=each) for each in types}
 
     def find(self, x: Tensor) -> Any:
-        """Return ((positional, named), buffers) on the device of `x`; tables of numbers are of its type."""
+        """Return ((positional, named), buffers) on the device of `x`, as long as its rows; numbers are of its type."""
         call, buffers = self._on[x.device.type]
-        return _move(call, dtype=x.dtype), buffers
+        return _move(_cut(call, x.shape[1]), dtype=x.dtype), buffers
+
+
+def _cut(value: Any, time: int) -> Any:
+    """Cut tables (1, time, ...) and masks (1, 1, time, time) to the first positions."""
+    if isinstance(value, Tensor):
+        return value[..., :time, :time] if value.ndim == 4 else value[:, :time] if value.ndim > 1 else value
+    if isinstance(value, tuple):
+        return tuple([_cut(each, time) for each in value])
+    if isinstance(value, dict):
+        return {name: _cut(each, time) for name, each in value.items()}
+    return value
 
 
 def _move(value: Any, device: str | None = None, dtype: torch.dtype | None = None) -> Any:
