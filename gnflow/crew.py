@@ -1,8 +1,8 @@
 """The crew of a run: the processes that work on it, and the one order in which they add micro-batches.
 
 The micro-batches 0 ... k-1 of a mean are cut into `shares` contiguous groups. Within a group one is added after the
-other. Then the groups are added in pairs, the pairs in pairs, and what is left over from the right to the left. This
-order depends on k and on `shares` alone, so that any number of processes computes the same bits. With one share it is a
+other. Then the groups are added in pairs, the pairs in pairs, and the rest from the right to the left. This order
+depends on k and on `shares` alone, so that any number of processes computes the same bits. With one share it is a
 running sum.
 
 This module does not import torch.
@@ -54,43 +54,43 @@ class Crew:
     def add_up(self, tree_of: Callable[[int], Tree], count: int) -> Tree:
         """Return the sum of `tree_of(m)` over the micro-batches m = 0 ... count - 1. It consumes the trees."""
         groups = split(count, min(self.shares, count))
-        mine, joint = self.find_part(len(groups))
         found: PairwiseSum[Tree] = PairwiseSum(_add_into)
-        for group in mine:
+        for group in self.pick_own(self.list_parts(len(groups))):
             found.put(Span(group, group + 1), add_in_order(tree_of, groups[group]))
-        total = self.complete(found.parts, len(groups)) if joint else found.total()
+        total = self.complete(found, len(groups))
         # An exchange makes tensors contiguous, and a kernel may round differently for another layout.
         return {name: tensor.contiguous() for name, tensor in total.items()} if self.shares > 1 else total
 
-    def find_part(self, count: int) -> tuple[range, bool]:
-        """Return the part of `count` items that this process computes, and whether the others compute the rest.
+    def list_parts(self, count: int) -> list[range]:
+        """Return the part of `count` items that each process computes.
 
-        If there are fewer items than processes, each process computes all of them.
+        If there are fewer items than processes, the list has one part, and each process computes all items.
         """
-        if self.size == 1 or count < self.size:
-            return range(count), False
-        return split(count, self.size)[self.rank], True
+        return split(count, self.size if count >= self.size else 1)
+
+    def pick_own(self, parts: Sequence[range]) -> range:
+        """Return the part of this process."""
+        return parts[self.rank % len(parts)]
 
     def gather_values(self, value_of: Callable[[int], Tensor], count: int) -> Tensor:
         """Return the 0-D `value_of(m)` of the micro-batches m = 0 ... count - 1 as a tensor, (count,)."""
-        mine, joint = self.find_part(count)
-        return self.gather([value_of(number) for number in mine], split(count, self.size if joint else 1))
+        parts = self.list_parts(count)
+        return self.gather([value_of(number) for number in self.pick_own(parts)], parts)
 
     def list_summed(self, count: int) -> list[range]:
-        """Return the micro-batches whose trees each process computes in `total`; one part if each computes all."""
+        """Return the parts of the micro-batches whose trees `add_up` asks each process for."""
         groups = split(count, min(self.shares, count))
-        parts = split(len(groups), self.size if self.find_part(len(groups))[1] else 1)
-        return [range(groups[part.start].start, groups[part.stop - 1].stop) for part in parts]
+        return [range(groups[part.start].start, groups[part.stop - 1].stop) for part in self.list_parts(len(groups))]
 
     def gather(self, mine: Sequence[Tensor], parts: Sequence[range]) -> Tensor:
-        """Return the 0-D values of all processes, each of which has those of its part. One part: all have all."""
+        """Return the 0-D values of all `parts` as a vector, given those of the part of this process."""
         import torch
 
         return torch.stack(list(mine))
 
-    def complete(self, mine: Sequence[tuple[Span, Tree]], count: int) -> Tree:
-        """Return the sum over all `count` groups, given the sums over some of them that this process has."""
-        raise NotImplementedError("a crew of one process has nothing to complete")
+    def complete(self, found: PairwiseSum[Tree], count: int) -> Tree:
+        """Return the sum over all `count` groups, given the sum over the groups of this process."""
+        return found.finish()
 
     def spread(self, trees: Mapping[int, Tree]) -> None:
         """Send the tensors of `trees[rank]` from each rank to all others, which overwrite theirs."""
@@ -104,20 +104,23 @@ class Crew:
         return self.collect(value)[0]
 
     def find_largest(self, *numbers: float) -> list[float]:
-        """Returns, for each number, the largest that any process has."""
+        """Return, for each number, the largest that any process has."""
         rows = self.collect(numbers)
         return [max(column) for column in zip(*rows, strict=True)]
 
-    def run_first(self, do: Callable[[], T], then: Callable[[], T]) -> T:
-        """Process 0 calls `do`. When it is through, the others call `then`; if it failed, they raise its error."""
+    def run_first(self, do: Callable[[], T], then: Callable[[], T] | None = None) -> T:
+        """Call `do` in process 0, and `then` (by default `do`) in the others when it has returned.
+
+        If it failed, all processes raise its error.
+        """
         return do()
 
     def lead(self, do: Callable[[], object]) -> None:
-        """Process 0 calls `do` and the others wait. If it failed, all raise its error."""
+        """Call `do` in process 0 while the others wait. If it failed, all processes raise its error."""
         self.run_first(do, lambda: None)
 
     def expect_within(self, seconds: float) -> None:
-        """From now on, a process that keeps the others waiting for longer counts as lost."""
+        """Count a process as lost if it keeps the others waiting for longer than so many seconds."""
 
 
 ALONE = Crew()
@@ -148,8 +151,8 @@ class PairwiseSum(Generic[T]):
             span, value = Span(before.start, span.stop), self.add(waiting, value)
         self.parts.append((span, value))
 
-    def total(self) -> T:
-        """Add what is left over, from the right to the left."""
+    def finish(self) -> T:
+        """Add the remaining parts, from the right to the left, and return the sum."""
         _, total = self.parts[-1]
         for _, value in reversed(self.parts[:-1]):
             total = self.add(value, total)
@@ -163,11 +166,16 @@ def split(count: int, parts: int) -> list[range]:
 
 
 def list_spans(groups: range) -> list[Span]:
-    """Return the spans that a `PairwiseSum` over these groups is left with."""
+    """Return the spans of the parts of a `PairwiseSum` over these groups."""
     found: PairwiseSum[None] = PairwiseSum(lambda one, two: None)
     for group in groups:
         found.put(Span(group, group + 1), None)
     return [span for span, _ in found.parts]
+
+
+def find_chunk_size(numbers: int, size: int) -> int:
+    """Return the length of one of `size` equal chunks that hold so many numbers."""
+    return -(-numbers // size)
 
 
 def add_in_order(tree_of: Callable[[int], Tree], numbers: range) -> Tree:

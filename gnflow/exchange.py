@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import chain
 from typing import TypeVar, cast
 
 import torch
@@ -17,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gnflow import errors
-from gnflow.crew import Crew, PairwiseSum, Span, Tree, list_spans, split
+from gnflow.crew import Crew, PairwiseSum, Tree, find_chunk_size, list_spans
 from gnflow.errors import EnvironmentProblem, GnflowError
 
 T = TypeVar("T")
@@ -55,35 +56,35 @@ class Processes(Crew):
             _all_gather(found, padded, group=self.group)
         return torch.cat([row[: len(part)] for row, part in zip(found.view(self.size, -1), parts, strict=True)])
 
-    def complete(self, mine: Sequence[tuple[Span, Tree]], count: int) -> Tree:
+    def complete(self, found: PairwiseSum[Tree], count: int) -> Tree:
         """Return the sum over all groups.
 
         The flat vector is cut into one chunk for each process, which adds the sums of all processes over its chunk
         and sends the result to all. With one sum from each process these are the bytes of a ring's all-reduce.
         """
-        like = mine[0][1]
-        width, parts = (
-            find_chunk_size(sum(tensor.numel() for tensor in like.values()), self.size),
-            self._list_sums(count),
-        )
-        sent = torch.stack([_flatten(tree, width * self.size) for _, tree in mine])
+        parts = self.list_parts(count)
+        if len(parts) == 1:
+            return super().complete(found, count)
+        mine, spans = [tree for _, tree in found.parts], [list_spans(part) for part in parts]
+        width = find_chunk_size(sum(tensor.numel() for tensor in mine[0].values()), self.size)
+        sent = torch.stack([_flatten(tree, width * self.size) for tree in mine])
         # (sums, owners, chunk) -> one block for each owner
         sent = sent.view(len(mine), self.size, width).transpose(0, 1).contiguous()
-        found = sent.new_empty(sum(map(len, parts)), width)
-        lengths = [len(part) * width for part in parts]
+        received = sent.new_empty(sum(map(len, spans)), width)
+        lengths = [len(part) * width for part in spans]
         with self._exchange("a sum", sent.nbytes // self.size):
             dist.all_to_all_single(
-                found.view(-1), sent.view(-1), lengths, [len(mine) * width] * self.size, group=self.group
+                received.view(-1), sent.view(-1), lengths, [len(mine) * width] * self.size, group=self.group
             )
         del sent
         total: PairwiseSum[Tensor] = PairwiseSum(torch.add)
-        for span, row in zip((span for part in parts for span in part), found, strict=True):
+        for span, row in zip(chain.from_iterable(spans), received, strict=True):
             total.put(span, row)
-        own = total.total().contiguous()
+        own = total.finish()
         whole = own.new_empty(width * self.size)
         with self._exchange("a sum", own.nbytes):
             _all_gather(whole, own, group=self.group)
-        return _unflatten(whole, like)
+        return _unflatten(whole, mine[0])
 
     def spread(self, trees: Mapping[int, Tree]) -> None:
         """Send the tensors of `trees[rank]` from each rank to all others, which overwrite theirs."""
@@ -111,8 +112,11 @@ class Processes(Crew):
             json.loads(row[: int(length)].numpy().tobytes()) for row, length in zip(found, lengths, strict=True)
         ]  # fmt: skip
 
-    def run_first(self, do: Callable[[], T], then: Callable[[], T]) -> T:
-        """Process 0 calls `do`. When it is through, the others call `then`; if it failed, they raise its error."""
+    def run_first(self, do: Callable[[], T], then: Callable[[], T] | None = None) -> T:
+        """Call `do` in process 0, and `then` (by default `do`) in the others when it has returned.
+
+        If it failed, all processes raise its error.
+        """
         result, failed, problem = None, None, None
         if self.leads:
             try:
@@ -124,15 +128,13 @@ class Processes(Crew):
             raise problem
         if failed is not None:
             raise _error_with(*failed)
-        return cast("T", result) if self.leads else then()
+        return cast("T", result) if self.leads else (then or do)()
 
     def expect_within(self, seconds: float) -> None:
-        """From now on, a process that keeps the others waiting for longer counts as lost."""
+        """Count a process as lost if it keeps the others waiting for longer than so many seconds."""
+        # torch has no public function that changes the timeout of an existing group.
         for group in {self.group, self.messages}:
             dist.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds), group)
-
-    def _list_sums(self, count: int) -> list[list[Span]]:
-        return [list_spans(part) for part in split(count, self.size)]
 
     @contextmanager
     def _exchange(self, what: str, each: int) -> Iterator[None]:
@@ -159,11 +161,6 @@ class Count:
 
     sent = 0
     seconds = 0.0
-
-
-def find_chunk_size(numbers: int, size: int) -> int:
-    """Return the length of one of `size` equal chunks that hold so many numbers."""
-    return -(-numbers // size)
 
 
 def _flatten(tree: Tree, length: int) -> Tensor:

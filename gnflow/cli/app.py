@@ -18,61 +18,42 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="The YAML file that describes the run.", show_default=False)]
-Specs = Annotated[
-    list[Path], typer.Argument(metavar="SPEC", help="The YAML files that describe the runs.", show_default=False)
-]
+Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="The YAML file that describes the run.")]
+Specs = Annotated[list[Path], typer.Argument(metavar="SPEC", help="The YAML files that describe the runs.")]
 Sets = Annotated[
     list[str] | None,
     typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Override one value, such as training.seed=3. The option can be repeated.",
-        show_default=False,
+        "--set", metavar="KEY=VALUE", help="Override one value, such as training.seed=3. The option can be repeated."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The directory or the name of a run.", show_default=False)]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The directory or the name of a run.")]
 Targets = Annotated[
     list[float] | None,
     typer.Option(
         "--target",
         help="Compare the cost of reaching this held-out loss. The option can be repeated. Default: the target of the "
         "runs; equal budgets if they have none in common.",
-        show_default=False,
     ),
 ]
 Budget = Annotated[
     float | None,
-    typer.Option(
-        metavar="TOKENS",
-        help="Compare losses at the end of schedules that all spend so many tokens.",
-        show_default=False,
-    ),
+    typer.Option(metavar="TOKENS", help="Compare losses at the end of schedules that all spend so many tokens."),
 ]
 Sigma = Annotated[
     float | None,
-    typer.Option(
-        min=1e-9,
-        help="With --budget: the known standard deviation of the loss over seeds, for z-tests.",
-        show_default=False,
-    ),
+    typer.Option(min=1e-9, help="With --budget: the known standard deviation of the loss over seeds, for z-tests."),
 ]
 Reference = Annotated[
     str | None,
     typer.Option(
         metavar="ARM",
         help="Compare the other arms to this one. Default: the arm with the fewest steps or the lowest loss.",
-        show_default=False,
     ),
 ]
-RunDir = Annotated[
-    Path | None, typer.Option(help="Write the run to this directory. Default: runs/<name>.", show_default=False)
-]
-Runs = Annotated[
-    list[Path], typer.Argument(metavar="RUN", help="The directories or the names of runs.", show_default=False)
-]
+RunDir = Annotated[Path | None, typer.Option(help="Write the run to this directory. Default: runs/<name>.")]
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="The directories or the names of runs.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -90,9 +71,7 @@ def handle_options(
     ] = False,
     plugin: Annotated[
         list[Path] | None,
-        typer.Option(
-            metavar="FILE", help="Load the kinds of this Python file. The option can be repeated.", show_default=False
-        ),
+        typer.Option(metavar="FILE", help="Load the kinds of this Python file. The option can be repeated."),
     ] = None,
 ) -> None:
     """Declarative experiments with second-order optimizers for LLM pretraining."""

@@ -26,7 +26,6 @@ def serve_ui(
             "--allow",
             metavar="NAME",
             help="Let browsers address this machine by this name as well. The option can be repeated.",
-            show_default=False,
         ),
     ] = None,
 ) -> None:

@@ -17,7 +17,7 @@ from gnflow.models.model import Model
 from gnflow.objective import Objective, Params
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.factory import call_factory
+from gnflow.spec.factory import call_factory, make_fault
 from gnflow.spec.search import Decrement
 
 LOGITS = 2**25  # the logits take 128 MiB in float32
@@ -33,8 +33,13 @@ def choose_kernel(experiment: Experiment) -> Kernel:
 
 
 def build_model(experiment: Experiment, attention: Kernel) -> Model:
-    """Build the network that the spec declares."""
-    return call_factory(experiment.model, Model, experiment.model, experiment.data, attention)
+    """Build the network that the spec declares. Raises EnvironmentProblem for one with a weight that no stage reads."""
+    network = call_factory(experiment.model, Model, experiment.model, experiment.data, attention)
+    read = frozenset().union(*(stage.reads for stage in (*network.layers, network.head)))
+    if idle := [name for name in network.moving if name not in read]:
+        problem = f"no stage of the model reads the weight `{idle[0]}`; expected it in the `reads` of one"
+        raise make_fault(experiment.model, problem)
+    return network
 
 
 def find_microbatch_shape(experiment: Experiment) -> tuple[int, ...]:
@@ -97,9 +102,11 @@ def _reduce_precision(network: Model, dtype: torch.dtype) -> Model:
 def count_pieces(experiment: Experiment) -> int:
     """Count the pieces of a micro-batch that keep at most LOGITS logits in memory. All have equally many tokens.
 
-    A tangent by a difference has the logits of two passes.
+    A tangent by a difference has the logits of two passes. If the number of tokens has no suitable divisor, the nearest
+    one in ratio is taken.
     """
     method, tokens = experiment.optimizer, experiment.training.rows * experiment.data.context
     passes = 2 if isinstance(method, spec.GaussNewton) and method.tangent == "difference" else 1
-    least = min(ceil(passes * tokens * experiment.data.vocabulary / LOGITS), tokens)
-    return next(count for count in range(least, tokens + 1) if tokens % count == 0)
+    least = ceil(passes * tokens * experiment.data.vocabulary / LOGITS)
+    divisors = (count for count in range(1, tokens + 1) if tokens % count == 0)
+    return min(divisors, key=lambda count: max(count / least, least / count))

@@ -1,13 +1,12 @@
-"""What a run sends and computes on several devices: which of them have work, and the bytes that they exchange."""
+"""Predict what each of several devices computes and sends in a run, and refuse devices without work."""
 
 from math import prod
 from typing import NamedTuple, assert_never
 
 from gnflow.compiler.blocks import assign_blocks
 from gnflow.compiler.plan import Plan
-from gnflow.crew import Crew, list_spans, split
+from gnflow.crew import Crew, find_chunk_size, list_spans
 from gnflow.errors import SpecError
-from gnflow.exchange import find_chunk_size
 from gnflow.spec import optimizer as spec
 from gnflow.spec import search
 
@@ -39,11 +38,11 @@ class Member(Crew):
 
     def count_bytes_of_sum(self, numbers: int, count: int) -> int:
         """Return the bytes that it sends for a sum of `count` trees of so many numbers."""
-        groups = min(self.shares, count)
-        mine, joint = self.find_part(groups)
-        return (
-            find_chunk_size(numbers, self.size) * BYTES * (len(list_spans(mine)) + 1) * (self.size - 1) if joint else 0
-        )
+        parts = self.list_parts(min(self.shares, count))
+        if len(parts) == 1:
+            return 0
+        chunks = len(list_spans(self.pick_own(parts))) + 1
+        return chunks * find_chunk_size(numbers, self.size) * BYTES * (self.size - 1)
 
     def count_bytes_of_values(self, parts: list[range], each: int = BYTES) -> int:
         """Return the bytes that it sends for one number of each micro-batch."""
@@ -51,15 +50,13 @@ class Member(Crew):
 
     def count_bytes_of_mean(self, numbers: int, count: int, each: int) -> int:
         """Return the bytes that it sends for the mean gradient and loss over `count` micro-batches."""
-        return (
-            (self.count_bytes_of_sum(numbers, count) + self.count_bytes_of_values(self.list_summed(count), each))
-            if count > 1
-            else 0
-        )
+        if count == 1:
+            return 0
+        return self.count_bytes_of_sum(numbers, count) + self.count_bytes_of_values(self.list_summed(count), each)
 
     def count_bytes_of_losses(self, count: int) -> int:
         """Return the bytes that it sends for the mean loss over `count` micro-batches."""
-        return self.count_bytes_of_values(split(count, self.size if self.find_part(count)[1] else 1))
+        return self.count_bytes_of_values(self.list_parts(count))
 
 
 def share_out(plan: Plan, size: int) -> list[Device]:
@@ -74,10 +71,8 @@ def find_efficiency(plan: Plan, size: int) -> float:
 
 
 def _describe_part(plan: Plan, member: Member) -> Device:
-    width, numbers = (
-        count_microbatches_of_mean(plan),
-        {r.name: prod(r.shape) for r in plan.parameters if r.method != "none"},
-    )
+    width = count_microbatches_of_mean(plan)
+    numbers = {row.name: prod(row.shape) for row in plan.parameters if row.method != "none"}
     search = _count_bytes_of_search(plan, member, sum(numbers.values()))
     if plan.blocks:
         owners = assign_blocks(plan.blocks, member.size)
@@ -85,10 +80,9 @@ def _describe_part(plan: Plan, member: Member) -> Device:
         goal = sum(numbers[name] for block in own for name in plan.blocks[block].names)
         work = sum(plan.blocks[name].share for name in own) / sum(block.share for block in plan.blocks.values())
         return Device(member.rank, width, own, work, 0, goal * BYTES * (member.size - 1) + search)
-    computed = len(member.list_summed(width)[member.rank]) if member.find_part(min(member.shares, width))[1] else width
-    inner = _count_means_of_inner_step(plan) * member.count_bytes_of_mean(
-        sum(numbers.values()), width, _find_bytes_of_loss(plan)
-    )
+    computed = len(member.pick_own(member.list_summed(width)))
+    mean = member.count_bytes_of_mean(sum(numbers.values()), width, _find_bytes_of_loss(plan))
+    inner = _count_leaves(plan.experiment.optimizer) * mean
     products = _count_iterations(plan) * member.count_bytes_of_sum(sum(numbers.values()), width) if width > 1 else 0
     steps = plan.experiment.optimizer.inner_steps if isinstance(plan.experiment.optimizer, spec.GaussNewton) else 1
     return Device(member.rank, computed, (), computed / width, inner + products, steps * (inner + products) + search)
@@ -111,10 +105,6 @@ def _count_bytes_of_search(plan: Plan, member: Member, numbers: int) -> int:
             return 0
         case _:
             assert_never(method.search)
-
-
-def _count_means_of_inner_step(plan: Plan) -> int:
-    return _count_leaves(plan.experiment.optimizer)
 
 
 def _count_iterations(plan: Plan) -> int:

@@ -11,7 +11,7 @@ from gnflow.models.model import Model
 from gnflow.objective import Scalar
 from gnflow.optim import averages, schedules
 from gnflow.optim.adaptive_steps import BracketSearch, Decrement
-from gnflow.optim.combine import chain, clip_by_global_norm, partition
+from gnflow.optim.combine import Empty, chain, clip_by_global_norm, clip_by_group, partition
 from gnflow.optim.conjugate_gradients import ConjugateGradients
 from gnflow.optim.descent import Descent, Probe
 from gnflow.optim.fisher_orthogonal import FisherOrthogonal, Projection
@@ -27,6 +27,7 @@ from gnflow.spec import rules
 from gnflow.spec import search as searches
 from gnflow.spec.classes import find_origin
 from gnflow.spec.factory import call_factory, collect_parameters, describe
+from gnflow.spec.parts import Part
 
 
 def build_optimizer(
@@ -133,14 +134,15 @@ def _build_descent(
             if not rule.matrices:
                 transforms[label] = transforms[label]._replace(metric=None)
     combined = partition(transforms, stacks.rules)
-    clipped = combined if method.clip is None else chain(clip_by_global_norm(method.clip), combined)
+    clip = _build_clip(method, labels, stacks)
+    clipped = combined if clip is None else chain(clip, combined)
     main = method.kind if method.kind in routes.values() else next(iter(routes.values()))
 
     factor = schedule(labels[main])
 
     def find_main_rate(state: AnyState) -> Scalar:
         """Return the learning rate of the method's own rule at this update."""
-        part = (state if method.clip is None else state[-1])[main]
+        part = (state if clip is None else state[-1])[main]
         return part.learning_rate * factor(part.updates)  # type: ignore[no-any-return]  # each rule has its own state
 
     rate = find_main_rate if main in stacks.rules.values() else None
@@ -162,6 +164,15 @@ def _build_descent(
             seed=seed,
         )
     return Descent(clipped, stacks, method.microbatches, jit, rate, probe, seed=seed)
+
+
+def _build_clip(method: spec.Method, labels: Mapping[str, rules.FirstOrder], stacks: Stacks) -> Transform[Empty] | None:
+    """Build the clipping of gradients. A part with a limit of its own is clipped apart from all others."""
+    own = {label: rule.clip for label, rule in labels.items() if isinstance(rule, Part) and rule.clip is not None}
+    if not own:
+        return None if method.clip is None else clip_by_global_norm(method.clip)
+    limits = own if method.clip is None else {**own, method.kind: method.clip}
+    return clip_by_group(limits, {stack: rule if rule in own else method.kind for stack, rule in stacks.rules.items()})
 
 
 def build_transform(rule: rules.FirstOrder, schedule: schedules.Schedule) -> AnyTransform:

@@ -35,6 +35,7 @@ class Compiled:
 
         def compile_graph(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
             # This takes seconds to import, and a finished run never compiles.
+            from torch._functorch import config as autograd
             from torch._inductor import config
             from torch._inductor.compile_fx import compile_fx
 
@@ -44,7 +45,9 @@ class Compiled:
             self.graphs.append(len(graph.graph.nodes))
             if place := _find_break(graph):
                 self.breaks.append(place)
-            return cast("Callable[..., object]", compile_fx(graph, inputs, config_patches=patches))
+            # By default the reverse graph is compiled at its first call, where its seconds are not seen.
+            with autograd.patch(force_non_lazy_backward_lowering=True):
+                return cast("Callable[..., object]", compile_fx(graph, inputs, config_patches=patches))
 
         self.name, self.fullgraph = name, fullgraph
         self._notice: Notice | None = notice

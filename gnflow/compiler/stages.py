@@ -61,11 +61,11 @@ class CompiledStages:
         self, kept: bool, operator: Callable[..., object], function: Function, arguments: tuple[object, ...],
         run: Callable[..., object],
     ) -> Callable[..., Any]:  # fmt: skip
-        """Find the region of this operator, or makes one of `run`."""
+        """Find the region of this operator, or make one of `run`."""
         division = tuple(tuple(argument) if isinstance(argument, dict) else () for argument in arguments)
         key = (kept, operator, function, division)
         if key not in self._regions:
-            name = f"{function.__name__}.{operator.__name__}"
+            name = f"{getattr(function, '__name__', 'stage')}.{operator.__name__}"
             self._names[name] += 1
             self._regions[key] = self._compile(f"{name}.{n}" if (n := self._names[name]) > 1 else name, run)
         return self._regions[key]

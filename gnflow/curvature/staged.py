@@ -190,10 +190,12 @@ def _push_through(case: _Case, inputs: Tensor) -> _Below:
             continue
         goal = [] if case.goal is None else [_add_x(stage.pick(case.goal), below.tangents)]
         x, pullback, tangents = keeping.pull(case.push, stage.function, own, rest, *goal)
+        if case.beside is not None:
+            point = {**stage.pick(case.beside), X: (*below.tangents, below.x)[0]}
+            tangents = (case.executor.call(apply, stage.function, point),)
         below = _Below(x, tangents, [*below.pullbacks, (stage, pullback)])
-    if case.beside is not None:
-        return below._replace(tangents=(_run(case.network, case.executor, case.beside, inputs),))
-    return below
+    # If no stage below the head moves, the features beside x are x.
+    return below if case.beside is None or below.tangents else below._replace(tangents=(below.x,))
 
 
 def _turn(case: _Case, judge: Operator, below: _Below, targets: Targets) -> tuple[Scalar, Params, Tensor]:

@@ -35,8 +35,8 @@ class Method(FirstOrder):
     """Change of the learning rates over the run. Parts may have schedules of their own. Inside Gauss-Newton,
     `optimizer.schedule` is used instead."""
     clip: Rate | None = None
-    """Largest global norm of the gradient. A gradient with a larger norm is scaled down to this norm. Default: no
-    limit."""
+    """Largest global norm of the gradient. A gradient with a larger norm is scaled down to this norm. Parts with a
+    `clip` of their own are left out of it. Default: no limit."""
     rules: Listed[Rule] = ()
     """Rules that assign parameters to other methods by name. They come before the method's own choice. Default: no
     rules."""

@@ -83,6 +83,15 @@ def format_interval(difference: Difference) -> str:
             return f"{_format_end(low)} to {_format_end(high)}"
 
 
+def describe_basis(difference: Difference, sigma: float | None = None) -> str:
+    """Say how sure a difference is: `95 % CI 0.100 to 0.150, 3 seeds`; `sigma` is the spread of a z-test."""
+    seeds = figures.format_plural(len(difference.seeds), "seed")
+    if difference.interval is None:
+        return f"{seeds}: no interval"
+    known = "" if sigma is None else f", z-test with sigma {sigma:g}"
+    return f"95 % CI {format_interval(difference)}, {seeds}{known}"
+
+
 def _format_end(end: float) -> str:
     return f"{abs(end):.3f} {'below' if end > 0 else 'above'}"
 
@@ -91,15 +100,12 @@ def _describe_first_axis(reference: str, budget: Budget, difference: Difference,
     where = f"at {figures.format_budget(budget.axis, budget.amount)}" + (
         "" if budget.axis == "seconds" else f" {WORDS[budget.axis]}"
     )
-    seeds, tuned = (
-        figures.format_plural(len(difference.seeds), "seed"),
-        describe_tuning(reference, difference.other, trials),
-    )
-    basis = f"95 % CI {format_interval(difference)}, {seeds}" if difference.interval else f"{seeds}: no interval"
+    seeds, tuned = len(difference.seeds), describe_tuning(reference, difference.other, trials)
+    basis = describe_basis(difference)
     match decide_claim(difference):
         case "undecided":
             return (
-                f"{seeds} do not decide whether {reference} or {difference.other} has the lower loss {where} "
+                f"{seeds} seeds do not decide whether {reference} or {difference.other} has the lower loss {where} "
                 f"({basis}, {tuned})."
             )
         case "alike":

@@ -42,13 +42,17 @@ class Difference(NamedTuple):
 
     other: str
     seeds: tuple[int, ...]
-    """The seeds that both arms have."""
+    """The seeds that both arms have or, if the standard deviation over seeds is known, those of either."""
     mean: float
     interval: Interval | None
-    """95 % interval of Student's t; None with one seed."""
+    """95 % interval of Student's t, or of the normal distribution if the standard deviation over seeds is known; None
+    with one seed, unless it is known."""
     bootstrap: Interval | None
+    """95 % percentile interval over resampled seeds; None with one seed, or in a z-test."""
     p_value: float | None
+    """Two-sided, paired t-test, or z-test of the means if the standard deviation over seeds is known."""
     p_sign_flip: float | None
+    """Two-sided sign-flip test; None with one seed, or in a z-test."""
     token_ratio: TokenRatio | None = None
     """Tokens that the reference would need for the loss of the other arm; only at the end of schedules."""
 

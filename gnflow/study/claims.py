@@ -38,11 +38,7 @@ def format_interval(estimate: Estimate) -> str:
         return "the same with each seed"
     if claimed == "more":
         low, high = 1 / high, 1 / low if low else inf
-    return (
-        f"{figures.format_ratio(low)} to {figures.format_ratio(high)}"
-        if high < inf
-        else f"{figures.format_ratio(low)} or more"
-    )
+    return figures.format_range(low, high) if high < inf else f"{figures.format_ratio(low)} or more"
 
 
 def _make_interval(estimate: Estimate) -> Interval:

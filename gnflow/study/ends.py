@@ -1,7 +1,8 @@
 """Compare the held-out loss of arms at the end of their schedules, all of which trained on one budget of tokens.
 
 A difference is the loss of another arm less that of the reference, in nats, paired by seed. If the standard deviation
-over seeds is known, it is the difference of the means over all seeds, with the normal distribution.
+over seeds is known, it is the difference of the means over all seeds, with the normal distribution. A run that diverged
+has no loss at the end. Its whole arm is left out, since the other seeds alone would be biased in its favour.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +14,8 @@ from gnflow.study.arms import Arm
 from gnflow.study.budgets import Budget, BudgetResult, Difference, compare_arm
 from gnflow.study.intervals import compute_z_interval, run_z_test
 from gnflow.study.scores import METRIC, read_costs
-from gnflow.study.token_ratio import TokenRatio, estimate_token_ratio
-from gnflow.train.results import COMPLETE
+from gnflow.study.token_ratio import TokenRatio, estimate_token_ratios
+from gnflow.train.results import COMPLETE, DIVERGED
 from gnflow.train.run import Run
 
 AXIS = "tokens"
@@ -24,33 +25,38 @@ NEAR = 0.02  # a run that used a part of the budget that differs from 1 by more 
 def compare_ends(
     arms: Sequence[Arm], amount: float, reference: str | None, sigma: float | None = None
 ) -> tuple[str | None, tuple[Budget, ...]]:
-    """Return the reference and the comparison at `amount` tokens; no comparison if a run has not ended.
+    """Return the reference and the comparison at `amount` tokens, without arms that have a diverged run.
 
-    Unless named, the reference is the arm with the lowest median loss.
+    There is no comparison if a run has not ended, or if the reference diverged. Unless named, the reference is the arm
+    with the lowest median loss.
     """
-    if list(list_unended(arms)):
+    kept = {arm.name: arm for arm in arms if not count_diverged(arm)}
+    if any(list_unended(arms)) or not kept or (reference is not None and reference not in kept):
         return reference, ()
-    reached = tuple(_measure_arm(arm) for arm in arms)
+    reached = tuple(_measure_arm(arm) for arm in kept.values())
     chosen = reference or min(reached, key=lambda arm: arm.median).arm
-    mine = reached[[arm.name for arm in arms].index(chosen)]
-    ratios = {
-        arm.name: estimate_token_ratio(arms[reached.index(mine)], reached[place].losses, amount)
-        for place, arm in enumerate(arms)
-        if arm.name != chosen
-    }
-    found = (_difference(other, mine, sigma, ratios[other.arm]) for other in reached if other is not mine)
+    mine = next(arm for arm in reached if arm.arm == chosen)
+    others = [arm for arm in reached if arm is not mine]
+    ratios = estimate_token_ratios(kept[chosen], {arm.arm: arm.losses for arm in others}, amount)
+    found = (_compare_arm(other, mine, sigma, ratios[other.arm]) for other in others)
     return chosen, (Budget(AXIS, amount, reached, tuple(one for one in found if one)),)
 
 
+def count_diverged(arm: Arm) -> int:
+    """Return how many runs of an arm diverged."""
+    return sum(run.summary.get("status") == DIVERGED for run in arm.runs)
+
+
 def list_unended(arms: Sequence[Arm]) -> Iterator[str]:
-    """List the labels of runs that have not come to the end of their schedule."""
+    """List the labels of runs that have not come to the end of their schedule, and have not diverged either."""
     for arm in arms:
         for run, label in zip(arm.runs, arm.labels, strict=True):
-            if run.summary.get("status") != COMPLETE or _find_last(run) is None:
+            status = run.summary.get("status")
+            if status != DIVERGED and (status != COMPLETE or _find_last(run) is None):
                 yield label
 
 
-def warn(budget: Budget) -> Iterator[str]:
+def warn_of_ends(budget: Budget) -> Iterator[str]:
     """Warn about arms whose runs used clearly more or less than the budget, or different numbers of steps."""
     for arm in budget.arms:
         if len(set(arm.steps.values())) > 1:
@@ -63,8 +69,11 @@ def warn(budget: Budget) -> Iterator[str]:
 
 
 def _find_last(run: Run) -> Mapping[str, float] | None:
-    rows = [row for row in run.metrics.to_dicts() if row.get(METRIC) is not None]
-    return rows[-1] if rows and rows[-1]["step"] else None
+    """Return the row of the last held-out loss; None if there is none after the first step."""
+    if METRIC not in run.metrics.columns:
+        return None
+    rows = run.metrics.drop_nulls(METRIC).tail(1).to_dicts()
+    return rows[0] if rows and rows[0]["step"] else None
 
 
 def _measure_arm(arm: Arm) -> BudgetResult:
@@ -77,7 +86,7 @@ def _measure_arm(arm: Arm) -> BudgetResult:
     )
 
 
-def _difference(other: BudgetResult, mine: BudgetResult, sigma: float | None, ratio: TokenRatio) -> Difference | None:
+def _compare_arm(other: BudgetResult, mine: BudgetResult, sigma: float | None, ratio: TokenRatio) -> Difference | None:
     """Return the difference of another arm; None if it has no seed in common with the reference."""
     if sigma is None:
         paired = mine.losses.keys() & other.losses.keys()

@@ -82,6 +82,11 @@ def format_ratio(value: float) -> str:
     return f"{value:.2f}" if value < 1.995 else f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
 
 
+def format_range(low: float, high: float) -> str:
+    """Format the two ends of an interval of factors: `0.83 to 1.02`."""
+    return f"{format_ratio(low)} to {format_ratio(high)}"
+
+
 def format_target(value: float) -> str:
     """Format a target loss as it was given, with at least two decimals: `3.40`, `3.375`."""
     short = f"{value:.2f}"

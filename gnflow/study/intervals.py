@@ -31,6 +31,10 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def to_json(self) -> dict[str, float | None]:
+        """Return a plain tree, with null for an infinite end."""
+        return {name: end if np.isfinite(end) else None for name, end in self._asdict().items()}
+
 
 def compute_t_interval(lows: Sequence[float], highs: Sequence[float]) -> Interval:
     """Return the 95 % interval of the mean of at least two values; it has no width if they are equal."""

@@ -9,8 +9,9 @@ Source: Volkova et al., "Towards Robust Scaling Laws for Optimizers", arXiv:2602
 Differs: the paper has a factor for parameters and one for tokens; here one measure of size varies, with one factor.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import exp, log
+from statistics import geometric_mean
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +19,12 @@ from numpy.typing import NDArray
 from scipy import optimize, stats  # type: ignore[import-untyped]  # it ships no types
 
 from gnflow.errors import SpecError
+from gnflow.study import figures
 from gnflow.study.intervals import LEVEL, Interval
 
 EXPONENTS = (0.02, 4.0)  # smallest and largest exponent that is searched
 GRID = 60  # number of exponents that are tried before the best is refined
+FLAT = 1e-6  # part of the largest scale below which the losses of a method count as flat
 DECADE = 10.0  # how many times beyond the sizes of the fit a prediction may lie
 Array = NDArray[np.float64]
 
@@ -47,8 +50,9 @@ class Law(NamedTuple):
     factors: dict[str, float]
     """rho of each method, which is 1 for the reference."""
     intervals: dict[str, Interval | None]
-    """95 % interval of rho of every other method; None if there are no more points than parameters."""
+    """95 % interval of rho of every other method; None if `covariance` is empty."""
     exponent_interval: Interval | None
+    """95 % interval of alpha; None if `covariance` is empty."""
     sizes: tuple[float, float]
     """Smallest and largest size of the fit."""
     centre: float
@@ -58,41 +62,42 @@ class Law(NamedTuple):
     degrees: int
     """Number of points minus number of parameters."""
     covariance: tuple[tuple[float, ...], ...]
-    """Of E, log A, log alpha and the log factors of the other methods; empty if `degrees` is 0."""
+    """Covariance of the estimates of E, log A, log alpha and the log rho of the other methods, in this order.
 
-    def loss(self, method: str, size: float) -> float:
+    It is empty if there are no more points than parameters, or if the points do not determine all parameters."""
+
+    def predict_loss(self, method: str, size: float) -> float:
         """Return the loss at a size. Raises SpecError more than one decade beyond the sizes of the fit."""
         self._refuse_far(size)
-        return _loss(_parameters(self), self._place(method), size / self.centre)
+        return _compute_loss(_list_parameters(self), _find_place(method, list(self.factors)), size / self.centre)
 
-    def interval(self, method: str, size: float) -> Interval | None:
-        """Return the 95 % interval of the fitted loss at a size, by the delta method. Raises SpecError like `loss`."""
+    def predict_interval(self, method: str, size: float) -> Interval | None:
+        """Return the 95 % interval of the fitted loss at a size, by the delta method; None if `covariance` is empty.
+
+        Raises SpecError more than one decade beyond the sizes of the fit.
+        """
         self._refuse_far(size)
         if not self.covariance:
             return None
-        slope = _gradient(_parameters(self), self._place(method), size / self.centre)
-        half = _quantile(self.degrees) * float(slope @ np.array(self.covariance) @ slope) ** 0.5
-        middle = self.loss(method, size)
+        slope = _compute_gradient(_list_parameters(self), _find_place(method, list(self.factors)), size / self.centre)
+        half = _find_quantile(self.degrees) * float(slope @ np.array(self.covariance) @ slope) ** 0.5
+        middle = self.predict_loss(method, size)
         return Interval(middle - half, middle + half)
 
-    def size(self, loss: float) -> float | None:
+    def find_size(self, loss: float) -> float | None:
         """Return the size at which the reference has this loss; None below the floor or more than a decade away."""
         if loss <= self.floor:
             return None
-        found = self.centre * ((loss - self.floor) / self.scale) ** (-1 / self.exponent)
-        return found if self.sizes[0] / DECADE <= found <= self.sizes[1] * DECADE else None
-
-    def _place(self, method: str) -> int | None:
-        """Return the place of the method among the factors that were fitted; None for the reference."""
-        others = [name for name in self.factors if name != self.reference]
-        return None if method == self.reference else others.index(method)
+        found = log(self.centre) - log((loss - self.floor) / self.scale) / self.exponent
+        low, high = self.sizes
+        return exp(found) if log(low / DECADE) <= found <= log(high * DECADE) else None
 
     def _refuse_far(self, size: float) -> None:
         low, high = self.sizes
         if not low / DECADE * (1 - 1e-9) <= size <= high * DECADE * (1 + 1e-9):
             raise SpecError(
-                f"a loss at {size:.3g} cannot be told from runs at {low:.3g} to {high:.3g}: it is more than one decade "
-                "away, where a small error of the exponent or of the floor is a large one of the loss; "
+                f"a loss at {size:.3g} cannot be predicted from runs at {low:.3g} to {high:.3g}: it is more than one "
+                "decade away, where a small error of the exponent or of the floor is a large one of the loss; "
                 f"expected {low / DECADE:.3g} to {high * DECADE:.3g}, or runs nearer to it"
             )
 
@@ -101,30 +106,31 @@ def fit(points: Sequence[Point], reference: str) -> Law:
     """Fit the law by least squares. Raises SpecError, with what is missing, if the points do not determine it."""
     methods = [reference, *(name for name in dict.fromkeys(point.method for point in points) if name != reference)]
     _refuse_few(points, methods)
-    centre = exp(float(np.mean([log(point.size) for point in points])))
+    centre = geometric_mean(point.size for point in points)
     sizes = np.array([point.size / centre for point in points])
     losses = np.array([point.loss for point in points])
     members = np.array([[point.method == name for name in methods] for point in points], dtype=float)
 
-    def misfit(log_alpha: float) -> float:
-        return _linear(exp(log_alpha), sizes, losses, members)[1]
+    def measure_misfit(log_alpha: float) -> float:
+        return _solve_linear(exp(log_alpha), sizes, losses, members)[1]
 
     grid = np.linspace(log(EXPONENTS[0]), log(EXPONENTS[1]), GRID)
-    best = int(np.argmin([misfit(value) for value in grid]))
+    best = int(np.argmin([measure_misfit(value) for value in grid]))
     around = (grid[max(best - 1, 0)], grid[min(best + 1, GRID - 1)])
-    found = optimize.minimize_scalar(misfit, bounds=around, method="bounded", options={"xatol": 1e-9})
+    found = optimize.minimize_scalar(measure_misfit, bounds=around, method="bounded", options={"xatol": 1e-9})
     alpha = exp(float(found.x))
-    (floor, *scales), squares = _linear(alpha, sizes, losses, members)
-    if min(scales) <= 0:
-        flat = _name_flat(methods, scales)
-        raise SpecError(f"the losses of {flat} do not fall with size: no scaling law fits them")
+    (floor, *scales), squares = _solve_linear(alpha, sizes, losses, members)
+    flat = [name for name, scale in zip(methods, scales, strict=True) if scale <= FLAT * max(scales)]
+    if flat:
+        raise SpecError(f"the losses of {figures.join_words(flat)} do not fall with size: no scaling law fits them")
+    _refuse_extreme(alpha)
     factors = {name: (scale / scales[0]) ** (-1 / alpha) for name, scale in zip(methods, scales, strict=True)}
     parameters = np.array([floor, log(scales[0]), log(alpha), *(log(factors[name]) for name in methods[1:])])
     degrees = len(points) - len(parameters)
-    covariance = _covariance(parameters, points, methods, centre, squares, degrees)
+    covariance = _estimate_covariance(parameters, points, methods, centre, squares, degrees)
     errors = np.sqrt(np.diag(covariance)) if covariance is not None else None
     ends: dict[str, Interval | None] = (
-        {name: _around(factors[name], errors[3 + place], degrees) for place, name in enumerate(methods[1:])}
+        {name: _make_interval(factors[name], errors[3 + place], degrees) for place, name in enumerate(methods[1:])}
         if errors is not None
         else dict.fromkeys(methods[1:])
     )
@@ -135,18 +141,13 @@ def fit(points: Sequence[Point], reference: str) -> Law:
         alpha,
         factors,
         ends,
-        None if errors is None else _around(alpha, errors[2], degrees),
+        None if errors is None else _make_interval(alpha, errors[2], degrees),
         (min(point.size for point in points), max(point.size for point in points)),
         centre,
         (squares / len(points)) ** 0.5,
         degrees,
         () if covariance is None else tuple(tuple(map(float, row)) for row in covariance),
     )
-
-
-def _name_flat(methods: Sequence[str], scales: Sequence[float]) -> str:
-    """Name the methods whose scale is not above 0."""
-    return ", ".join(name for name, scale in zip(methods, scales, strict=True) if scale <= 0)
 
 
 def _refuse_few(points: Sequence[Point], methods: Sequence[str]) -> None:
@@ -160,29 +161,44 @@ def _refuse_few(points: Sequence[Point], methods: Sequence[str]) -> None:
         )
 
 
-def _linear(alpha: float, sizes: Array, losses: Array, members: Array) -> tuple[list[float], float]:
+def _refuse_extreme(alpha: float) -> None:
+    """Refuse an exponent at an end of those that are searched: a better one may lie beyond it."""
+    low, high = EXPONENTS
+    if not low * 1.01 < alpha < high / 1.01:
+        raise SpecError(
+            f"the points do not determine an exponent: the best one is at an end of {low:g} to {high:g}, which are "
+            "searched; expected runs that are farther apart in size, or more seeds"
+        )
+
+
+def _solve_linear(alpha: float, sizes: Array, losses: Array, members: Array) -> tuple[list[float], float]:
     """Return E and A rho_m^(-alpha) of each method, none below 0, with the sum of squared residuals."""
     design = np.column_stack([np.ones_like(sizes), members * sizes[:, None] ** -alpha])
     found, norm = optimize.nnls(design, losses)
     return [float(value) for value in found], float(norm) ** 2
 
 
-def _parameters(law: Law) -> Array:
+def _find_place(method: str, methods: Sequence[str]) -> int | None:
+    """Return the place of a method among those that follow the reference; None for the reference, the first."""
+    return methods.index(method) - 1 if method != methods[0] else None
+
+
+def _list_parameters(law: Law) -> Array:
     others = [log(factor) for name, factor in law.factors.items() if name != law.reference]
     return np.array([law.floor, log(law.scale), log(law.exponent), *others])
 
 
-def _loss(parameters: Array, place: int | None, size: float) -> float:
+def _compute_loss(parameters: Array, place: int | None, size: float) -> float:
     floor, log_scale, log_alpha, *logs = parameters
     shift = 0.0 if place is None else logs[place]
     return float(floor + exp(log_scale - exp(log_alpha) * (shift + log(size))))
 
 
-def _gradient(parameters: Array, place: int | None, size: float) -> Array:
+def _compute_gradient(parameters: Array, place: int | None, size: float) -> Array:
     """Return the derivatives of the loss by E, log A, log alpha and the log factors."""
     floor, _, log_alpha, *logs = parameters
     alpha, shift = exp(log_alpha), 0.0 if place is None else logs[place]
-    reducible = _loss(parameters, place, size) - floor
+    reducible = _compute_loss(parameters, place, size) - floor
     slope = np.zeros(len(parameters))
     slope[:3] = 1.0, reducible, -reducible * alpha * (shift + log(size))
     if place is not None:
@@ -190,27 +206,24 @@ def _gradient(parameters: Array, place: int | None, size: float) -> Array:
     return slope
 
 
-def _covariance(
+def _estimate_covariance(
     parameters: Array, points: Sequence[Point], methods: Sequence[str], centre: float, squares: float, degrees: int
 ) -> Array | None:
     """Return s^2 (J'J)^(-1); None if no degrees are left or if J'J is singular."""
     if degrees <= 0:
         return None
-    places: Iterator[int | None] = (methods.index(point.method) - 1 for point in points)
-    rows = [
-        _gradient(parameters, place if place is not None and place >= 0 else None, point.size / centre)
-        for place, point in zip(places, points, strict=True)
-    ]
-    jacobian = np.array(rows)
+    jacobian = np.array(
+        [_compute_gradient(parameters, _find_place(each.method, methods), each.size / centre) for each in points]
+    )
     if np.linalg.matrix_rank(jacobian) < len(parameters):
         return None
     return np.linalg.inv(jacobian.T @ jacobian) * squares / degrees
 
 
-def _around(value: float, error: float, degrees: int) -> Interval:
-    width = exp(_quantile(degrees) * float(error))
+def _make_interval(value: float, error: float, degrees: int) -> Interval:
+    width = exp(_find_quantile(degrees) * float(error))
     return Interval(value / width, value * width)
 
 
-def _quantile(degrees: int) -> float:
+def _find_quantile(degrees: int) -> float:
     return float(stats.t.ppf((1 + LEVEL) / 2, degrees))

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias
 
 from gnflow import streams
 from gnflow.compiler import fits
@@ -53,7 +53,6 @@ from gnflow.train.signals import Stop
 from gnflow.train.start import make_start
 from gnflow.workspace import Workspace
 
-T = TypeVar("T")
 COMPILING = "compiling region `{}`"
 Report: TypeAlias = Callable[[str], None]
 Watch: TypeAlias = Callable[[Plan, Path], AbstractContextManager[Observer]]
@@ -75,8 +74,8 @@ def run(
     """Run an experiment to its end, starting from the state of its directory.
 
     `fresh` deletes an existing run first. `supersede` moves a run of another spec aside, and resumes a run of this
-    spec. `extend` lets a run continue to a later end, if none of its steps depends on the end. `crew` are the processes
-    that work on it, all of which call this function; only the first reports and writes.
+    spec. `extend` lets a run continue to a later end, if none of its steps depends on the end. All processes of `crew`
+    call this function, and only process 0 reports and writes.
 
     Raises SpecError, DataError, Diverged, Preempted, EnvironmentProblem, DiskProblem or Interrupted.
     """
@@ -204,7 +203,7 @@ def _work(
         return
     experiment = planned.experiment
     # The first process prepares what is not there yet, and the others read it.
-    dataset = crew.run_first(*twice(lambda: prepare(experiment.data, workspace, report)))
+    dataset = crew.run_first(lambda: prepare(experiment.data, workspace, report))
     standing = Standing(dataset.directory)
     crew.lead(lambda: provenance.require_same_data(directory, dataset.digest, dataset.directory))
     durations = Durations(workspace, experiment)
@@ -225,11 +224,7 @@ def _work(
             report=report,
         )
     )
-    params = (
-        crew.run_first(*twice(lambda: make_start(planned, program, dataset, workspace, report)))
-        if source is None
-        else {}
-    )
+    params = crew.run_first(lambda: make_start(planned, program, dataset, workspace, report)) if source is None else {}
     with _watch(watches, planned, directory) as observers:
         session = Session(
             planned,
@@ -254,11 +249,6 @@ def _work(
                 durations.keep({COMPILING.format(region.name): region.seconds for region in regions})
         last = checkpoint.make_path(checkpoints, state.step)
         crew.lead(lambda: results.write_all(directory, planned, journal.steps, last))
-
-
-def twice(do: Callable[[], T]) -> tuple[Callable[[], T], Callable[[], T]]:
-    """What the first process does, the others do after it."""
-    return do, do
 
 
 @contextmanager
