@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from gnflow.models.huggingface.calls import Call, graft, list_tensors
 from gnflow.objective import Params
@@ -85,7 +86,7 @@ def make_embedding(base: Any, layers: str, norm: str) -> tuple[nn.Module, Functi
     module = graft(base, unused, forward=unwrap_forward(base))
 
     def embed(weights: Params, ids: Tensor) -> Tensor:
-        x: Tensor = functional_call(module, weights, (ids,), {"use_cache": False})[0]
+        x: Tensor = call_module(module, weights, (ids,), {"use_cache": False})[0]
         return x
 
     return module, embed
@@ -97,7 +98,7 @@ def make_layer(layer: nn.Module, call: Call) -> Function:
 
     def apply_block(weights: Params, x: Tensor) -> Tensor:
         (positional, named), buffers = fixed.find(x)
-        out = functional_call(layer, {**weights, **buffers}, (x, *positional), named)
+        out = call_module(layer, {**weights, **buffers}, (x, *positional), named)
         return out[0] if isinstance(out, tuple) else out
 
     return apply_block
@@ -109,10 +110,38 @@ def make_head(model: Any, body: str, norm: nn.Module) -> tuple[nn.Module, Functi
 
     def apply_head(weights: Params, x: Tensor) -> Tensor:
         features = x.reshape(1, -1, x.shape[-1])
-        logits: Tensor = functional_call(module, {**weights, f"{body}.x": features}, ()).logits
+        logits: Tensor = call_module(module, {**weights, f"{body}.x": features}, (), {}).logits
         return logits.reshape(*x.shape[:-1], -1)
 
     return module, apply_head
+
+
+class KeepDouble(TorchFunctionMode):
+    """Keeps tensors of float64 as they are where modules of transformers turn them into float32, such as in norms.
+
+    The checks of derivatives are in float64, and a step through float32 would take their digits.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), named: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Call the function, with float64 in the place of float32 if its first argument is in float64."""
+        named = dict(named or {})
+        first = arguments[0] if arguments else None
+        if not isinstance(first, Tensor) or first.dtype != torch.float64:
+            return function(*arguments, **named)
+        if function is torch.Tensor.float:
+            return first
+        kept = tuple([torch.float64 if each is torch.float32 else each for each in arguments])
+        return function(*kept, **{key: torch.float64 if each is torch.float32 else each for key, each in named.items()})
+
+
+def call_module(module: nn.Module, weights: Params, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """Call a module with these weights in the place of its own."""
+    if all(weight.dtype != torch.float64 for weight in weights.values()):
+        return functional_call(module, weights, positional, named)
+    with KeepDouble():
+        return functional_call(module, weights, positional, named)
 
 
 class Fixed:
