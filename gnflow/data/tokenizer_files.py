@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from gnflow.data.dataset import TOKENIZER
 from gnflow.data.tokenizers import END_OF_TEXT, find_pretrained, open_tokenizer
@@ -60,10 +61,12 @@ def list_letters() -> list[str]:
 
 
 def _save(directory: Path, content: str, context: int) -> None:
+    import transformers
     from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
 
-    PreTrainedTokenizerFast(
+    cls: Any = transformers.PreTrainedTokenizerFast
+    made = cls(
         tokenizer_object=Tokenizer.from_str(content), eos_token=END_OF_TEXT, model_max_length=context,
         clean_up_tokenization_spaces=False,
-    ).save_pretrained(directory)  # fmt: skip
+    )  # fmt: skip
+    made.save_pretrained(directory)

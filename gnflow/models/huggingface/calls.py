@@ -54,7 +54,7 @@ def record_calls(base: Any, layers: str, width: int, context: int) -> Calls:
         calls.append(Call(positional, named))
         return torch.zeros(1, context, width)
 
-    def fill(module: nn.Module, ids: Tensor) -> Tensor:
+    def fill(module: nn.Embedding, ids: Tensor) -> Tensor:
         return torch.zeros(*ids.shape, module.embedding_dim)
 
     children: dict[str, nn.Module] = {

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 from gnflow.errors import EnvironmentProblem, SpecError
 
@@ -50,7 +50,7 @@ def require_transformers() -> None:
             "a model of kind `huggingface` needs the package transformers, which is not installed\n"
             "run: pip install 'gnflow[hf]'"
         ) from None
-    if int(cast(str, transformers.__version__).partition(".")[0]) < 5:
+    if int(transformers.__version__.partition(".")[0]) < 5:
         raise EnvironmentProblem(
             f"a model of kind `huggingface` needs transformers 5 or later, not {transformers.__version__}\n"
             "run: pip install -U transformers"
@@ -63,14 +63,14 @@ def silence() -> Iterator[None]:
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it has no annotations
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no annotations
     try:
         yield
     finally:
         logging.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # it has no annotations
 
 
 def _shorten(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Write a directory that `AutoModelForCausalLM.from_pretrained` loads, and compare its logits with those of a run."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ def compare_logits(directory: Path, network: Model, params: Params, vocabulary: 
 
     ids = torch.randint(vocabulary, (ROWS, context), generator=torch.Generator().manual_seed(0))
     with silence(), torch.no_grad():
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             directory, dtype=torch.float32, local_files_only=True, trust_remote_code=False
         )
         theirs: Tensor = model.eval()(input_ids=ids, use_cache=False).logits

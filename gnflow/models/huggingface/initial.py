@@ -24,11 +24,11 @@ class Law(NamedTuple):
     value: float = 0.0
 
 
-class Draws(TorchDispatchMode):
+class Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """Notes the law of every tensor that is filled while the mode is on."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.laws: dict[int, Law] = {}
         """id of a tensor -> the law of its entries."""
 

@@ -99,7 +99,8 @@ def make_layer(layer: nn.Module, call: Call) -> Function:
     def apply_block(weights: Params, x: Tensor) -> Tensor:
         (positional, named), buffers = fixed.find(x)
         out = call_module(layer, {**weights, **buffers}, (x, *positional), named)
-        return out[0] if isinstance(out, tuple) else out
+        after: Tensor = out[0] if isinstance(out, tuple) else out
+        return after
 
     return apply_block
 
@@ -190,7 +191,7 @@ def is_alike(one: tuple[nn.Module, Call], other: tuple[nn.Module, Call]) -> bool
 
 def _describe(layer: nn.Module) -> list[object]:
     """Describe modules, their plain attributes and the shapes of their weights."""
-    plain = bool | int | float | str | tuple | None
+    plain = bool | int | float | str | tuple | None  # type: ignore[type-arg]  # of anything
     return [
         (
             name,
