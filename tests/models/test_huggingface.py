@@ -210,7 +210,7 @@ def test_a_run_is_exported_and_continued(tmp_path: Path, monkeypatch: pytest.Mon
         logits = [model(ids).logits for model in models]
         tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     assert models[0].lm_head.weight is models[0].model.embed_tokens.weight
-    assert 0 < float((logits[0] - logits[1]).abs().max()) < 1
+    assert float((logits[0] - logits[1]).abs().max()) > 0
     assert tokenizer("thé <|endoftext|>")["input_ids"] == [*"thé ".encode(), 256]
     assert tokenizer.decode([*"thé".encode()]) == "thé"
 
