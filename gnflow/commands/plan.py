@@ -156,6 +156,8 @@ def _describe_costs(planned: "Plan", seconds: float | None) -> Iterator[str]:
         f"{planned.experiment.name}: {count:,} parameters on {planned.device}, "
         f"{planned.attention} attention, {planned.steps:,} steps"
     )
+    if planned.start:
+        yield f"it starts from the pretrained weights in {planned.start}"
     yield (
         f"a step: {planned.microbatches:,} micro-batches, {planned.tokens_solve:,} tokens to solve on "
         f"+ {planned.tokens_search:,} to search on, {planned.passes:,} serial passes, "

@@ -12,6 +12,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.module_tracker import ModuleTracker
 
 from gnflow.compiler.forms import Form
 from gnflow.compiler.shortcut import Shortcut
@@ -25,6 +26,16 @@ class RegionCost(NamedTuple):
 
     flops: int
     peak_bytes: int
+
+
+class _Untracked(ModuleTracker):
+    """Tracks no modules: its hooks fail inside torch.func, and no count here is by module."""
+
+    def __enter__(self) -> "_Untracked":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Remove nothing."""
 
 
 class Meter:
@@ -55,7 +66,9 @@ class Meter:
 
     def price(self, name: str, region: Callable[..., object], *arguments: object) -> object:
         """Run the region to learn its cost and return its result. This does not count as a call."""
-        with FlopCounterMode(display=False) as flops:
+        flops = FlopCounterMode(display=False)
+        flops.mod_tracker = _Untracked()
+        with flops:
             result, most = self.storages.measure(lambda: region(*arguments), region=True)
         self.regions[name] = RegionCost(flops.get_total_flops(), most.total)
         forms = [Form(part, arguments) for part in _split_result(result)]

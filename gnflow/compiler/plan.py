@@ -24,6 +24,8 @@ from gnflow.optim.descent import Probe
 from gnflow.optim.protocol import Cost, eager
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
+from gnflow.spec.huggingface import HuggingFaceModel
+from gnflow.spec.training import Pretrained
 
 MIB = 2**20
 
@@ -104,6 +106,12 @@ class Plan:
         blocks = len({row.block for row in self.parameters})
         return price_evaluations(self.experiment, self.steps, self.flops, self.regions, blocks)
 
+    @property
+    def start(self) -> str:
+        """The directory of the pretrained weights that the run starts from; empty if there are none."""
+        model, start = self.experiment.model, self.experiment.training.start
+        return model.path if isinstance(model, HuggingFaceModel) and isinstance(start, Pretrained) else ""
+
     def to_json(self) -> dict[str, object]:
         """Return the content of plan.json."""
         return {
@@ -111,6 +119,7 @@ class Plan:
             "device": self.device,
             "attention": self.attention,
             "steps": self.steps,
+            **({"start": start} if (start := self.start) else {}),
             "parameters": sum(prod(row.shape) for row in self.parameters),
             "step": {
                 "microbatches": self.microbatches,

@@ -42,7 +42,7 @@ class Chosen(NamedTuple):
     @property
     def is_all(self) -> bool:
         """Whether nothing is left out."""
-        return self.which.step == 1
+        return bool(self.which.step == 1)
 
     def take(self, x: Tensor) -> Tensor:
         """Return the chosen matrices of (..., m, n)."""
@@ -97,8 +97,8 @@ def cut(x: Tensor, *bases: Tensor | None) -> Tensor:
     basis = next((basis for basis in bases if basis is not None), x)
     if basis.ndim == x.ndim:
         return x
-    a, b = basis.shape[-4:-2]
-    return x.unflatten(-1, (b, -1)).unflatten(-3, (a, -1)).transpose(-3, -2)
+    (a, b), (m, n) = basis.shape[-4:-2], x.shape[-2:]
+    return x.reshape(*x.shape[:-2], a, m // a, b, n // b).transpose(-3, -2)
 
 
 def join(x: Tensor, shape: torch.Size) -> Tensor:

@@ -24,6 +24,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "decoder": "gnflow.spec.model:Decoder",
         "emu3": "gnflow.spec.model:Emu3",
         "janus": "gnflow.spec.model:Janus",
+        "huggingface": "gnflow.spec.huggingface:HuggingFaceModel",
     },
     "sources": {
         "shakespeare": "gnflow.spec.data:Shakespeare",
@@ -52,6 +53,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
 
 GIVE_WAY: Mapping[str, frozenset[str]] = {
     "optimizers": frozenset({"lion", "normuon", "kl_soap", "soap_muon", "sophia", "kfac", "newton_muon"}),
+    "models": frozenset({"huggingface"}),
 }
 """Kinds that were added after projects could name kinds of their own. If a project or a distribution names a kind the
 same, its own is used. All other names are taken."""

@@ -264,7 +264,8 @@ class Text(Spec):
     source: Source = Shakespeare()
     """The source of the text."""
     tokenizer: Tokenizer | None = None
-    """The tokenizer that turns text into tokens. Default: `bpe`. Leave it out if the source has ready `tokens`."""
+    """The tokenizer that turns text into tokens. Default: that of the model for kind `huggingface`, else `bpe`. Leave
+    it out if the source has ready `tokens`."""
     context: Annotated[int, Field(ge=2), Unit("tokens")] = 64
     """Number of tokens that are predicted in one row."""
 

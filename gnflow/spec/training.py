@@ -25,14 +25,20 @@ class Warmup(Spec):
 
 
 class Checkpoint(Spec):
-    """Start from the weights in a file `params.safetensors`."""
+    """Start from the weights in a file `params.safetensors`, or in a directory of transformers for such a model."""
 
     kind: Literal["checkpoint"] = "checkpoint"
     path: Path
     """The file `params.safetensors`, or the directory that contains it. The path is relative to the project root."""
 
 
-Start = Annotated[Scratch | Warmup | Checkpoint, Field(discriminator="kind"), Shorthand]
+class Pretrained(Spec):
+    """Start from the pretrained weights in the directory of a model of kind `huggingface`."""
+
+    kind: Literal["pretrained"] = "pretrained"
+
+
+Start = Annotated[Scratch | Warmup | Checkpoint | Pretrained, Field(discriminator="kind"), Shorthand]
 
 
 class Target(Spec):
@@ -104,7 +110,8 @@ class Training(Spec):
     """Number of training tokens, including those of a line search. It is rounded up to whole steps. Give either this
     or `steps`."""
     start: Start = Warmup()
-    """The weights at the start of the run."""
+    """The weights at the start of the run. Default: `pretrained` for a model of kind `huggingface` whose directory has
+    weights, `warmup` for all others."""
     target: Target | None = None
     """Target value of a metric. The run stops at the first evaluation that reaches it. Default: the run trains to its
     end."""
