@@ -54,6 +54,14 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
         **GAUSS_NEWTON, "blocks": "layer", "inner": SOLVERS["soap"], "average": 1.0,
     },
 }  # fmt: skip
+BY_PART: dict[str, dict[str, object]] = {
+    f"{name}, by part": {**OPTIMIZERS[name], **clip}
+    for name, clip in {
+        "muon": {"clip": 0.5}, "soap": {}, "adamw": {"clip": 0.5}, "rmnp": {}, "normuon": {}, "kl_soap": {},
+        "soap_muon": {}, "lion": {}, "gauss_newton muon": {}, "gauss_newton soap": {}, "gauss_newton, damped mean": {},
+        "layerwise, mean": {},
+    }.items()
+}  # fmt: skip
 
 
 def small(optimizer: Mapping[str, object], shares: int = 4, **compiling: object) -> Experiment:
@@ -102,6 +110,7 @@ def digests() -> Work:
     Then the bytes that each process has sent in a step, and those that the plan says.
     """
     plans = {name: plan(small(optimizer)) for name, optimizer in OPTIMIZERS.items()}
+    plans |= {name: plan(small(optimizer, update="parts")) for name, optimizer in BY_PART.items()}
 
     def train(crews: Crews) -> dict[str, dict[str, object]]:
         return {

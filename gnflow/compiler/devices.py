@@ -4,8 +4,9 @@ from math import prod
 from typing import NamedTuple, assert_never
 
 from gnflow.compiler.blocks import assign_blocks
+from gnflow.compiler.parts import assign_parts
 from gnflow.compiler.plan import Plan
-from gnflow.crew import Crew, find_chunk_size, list_spans
+from gnflow.crew import Crew, find_chunk_size, list_owned, list_spans
 from gnflow.errors import SpecError
 from gnflow.spec import optimizer as spec
 from gnflow.spec import search
@@ -38,21 +39,26 @@ class Member(Crew):
 
     def count_bytes_of_sum(self, numbers: int, count: int) -> int:
         """Return the bytes that it sends for a sum of `count` trees of so many numbers."""
-        parts = self.list_parts(min(self.shares, count))
-        if len(parts) == 1:
+        if not (spans := self._count_spans(count)):
             return 0
-        chunks = len(list_spans(self.pick_own(parts))) + 1
-        return chunks * find_chunk_size(numbers, self.size) * BYTES * (self.size - 1)
+        return (spans + 1) * find_chunk_size(numbers, self.size) * BYTES * (self.size - 1)
+
+    def count_bytes_to_owners(self, numbers: int, owned: int, count: int) -> int:
+        """Return the bytes that it sends for a sum of which each process gets what it owns."""
+        return self._count_spans(count) * (numbers - owned) * BYTES
+
+    def _count_spans(self, count: int) -> int:
+        """Return how many sums it sends for a sum of `count` trees; 0 if each process computes all of it."""
+        parts = self.list_parts(min(self.shares, count))
+        return len(list_spans(self.pick_own(parts))) if len(parts) > 1 else 0
 
     def count_bytes_of_values(self, parts: list[range], each: int = BYTES) -> int:
         """Return the bytes that it sends for one number of each micro-batch."""
         return max(map(len, parts)) * each * (self.size - 1) if len(parts) > 1 else 0
 
-    def count_bytes_of_mean(self, numbers: int, count: int, each: int) -> int:
-        """Return the bytes that it sends for the mean gradient and loss over `count` micro-batches."""
-        if count == 1:
-            return 0
-        return self.count_bytes_of_sum(numbers, count) + self.count_bytes_of_values(self.list_summed(count), each)
+    def count_bytes_of_mean_loss(self, count: int, each: int) -> int:
+        """Return the bytes that it sends for the mean loss that comes with a gradient over `count` micro-batches."""
+        return self.count_bytes_of_values(self.list_summed(count), each) if count > 1 else 0
 
     def count_bytes_of_losses(self, count: int) -> int:
         """Return the bytes that it sends for the mean loss over `count` micro-batches."""
@@ -81,11 +87,28 @@ def _describe_part(plan: Plan, member: Member) -> Device:
         work = sum(plan.blocks[name].cost for name in own) / sum(block.cost for block in plan.blocks.values())
         return Device(member.rank, width, own, work, 0, goal * BYTES * (member.size - 1) + search)
     computed = len(member.pick_own(member.list_summed(width)))
-    mean = member.count_bytes_of_mean(sum(numbers.values()), width, _find_bytes_of_loss(plan))
+    mean = member.count_bytes_of_mean_loss(width, _find_bytes_of_loss(plan))
+    if plan.parts:
+        mean += _count_bytes_of_parts(plan, member, width)
+    elif width > 1:
+        mean += member.count_bytes_of_sum(sum(numbers.values()), width)
     inner = _count_leaves(plan.experiment.optimizer) * mean
     products = _count_iterations(plan) * member.count_bytes_of_sum(sum(numbers.values()), width) if width > 1 else 0
     steps = plan.experiment.optimizer.inner_steps if isinstance(plan.experiment.optimizer, spec.GaussNewton) else 1
     return Device(member.rank, computed, (), computed / width, inner + products, steps * (inner + products) + search)
+
+
+def _count_bytes_of_parts(plan: Plan, member: Member, width: int) -> int:
+    """Return the bytes that it sends for an update by parts: gradients to owners, moved weights to all, and norms."""
+    owners = assign_parts(plan.parts, member.size)
+    own = sum(part.numbers for name, part in plan.parts.items() if owners[name] == member.rank)
+    numbers = sum(part.numbers for part in plan.parts.values())
+    most = max(map(len, list_owned(owners, member.size)))
+    method = plan.experiment.optimizer
+    first_order = method.inner if isinstance(method, spec.GaussNewton) else method
+    norms = 2 + (isinstance(first_order, spec.Method) and first_order.clip is not None)
+    gradients = member.count_bytes_to_owners(numbers, own, width) if width > 1 else 0
+    return gradients + (own + norms * most) * BYTES * (member.size - 1)
 
 
 def _count_bytes_of_search(plan: Plan, member: Member, numbers: int) -> int:

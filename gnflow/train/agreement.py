@@ -13,6 +13,7 @@ from gnflow import trees
 from gnflow.compiler.program import State
 from gnflow.crew import Crew
 from gnflow.errors import EnvironmentProblem, GnflowError
+from gnflow.optim.by_part import find_part
 from gnflow.train.journal import Step
 
 VARIABLE, LEAST, STEPS = "GNFLOW_WAIT_SECONDS", 300.0, 20
@@ -21,15 +22,15 @@ BEGINNING = 1800.0
 
 
 def require_same(crew: Crew, state: State) -> None:
-    """Raise GnflowError if a process has other bits than the others. All processes have the whole state.
+    """Raise GnflowError if a process has other bits than the others in what all of them have.
 
-    No exchange makes bits differ, so this is the work of a bad memory or of a kernel without a fixed order.
+    A part of the state that one process owns cannot be compared. No exchange makes bits differ, so this is the work of a bad memory or of a kernel without a fixed order.
     """
     if crew.size == 1:
         return
     average = {} if state.average is None else state.average.params
     tensors = trees.name_tensors({"weights": state.params, "optimizer": state.optimizer, "average": average})
-    found = crew.collect({name: compute_checksum(tensor) for name, tensor in tensors.items()})
+    found = crew.collect({name: compute_checksum(t) for name, t in tensors.items() if find_part(name) is None})
     for name in found[0]:
         sums = [each[name] for each in found]
         ((common, times), *others) = Counter(sums).most_common()

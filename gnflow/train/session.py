@@ -184,15 +184,18 @@ class Session:
     def _save(self, state: State) -> None:
         if self.saved == state.step:
             return
-        whole = self.program.whole(state)
-        agreement.require_same(self.crew, whole)
-        self.crew.lead(lambda: self._write_checkpoint(whole))
+        state = self.program.join_blocks(state)
+        agreement.require_same(self.crew, state)
+        self.crew.lead(self._prepare_saving)
+        checkpoint.save(self.checkpoints, state, self.crew)
+        self.crew.lead(lambda: self._tidy(state))
         self.saved, self.saved_at = state.step, time.monotonic()
 
-    def _write_checkpoint(self, state: State) -> None:
+    def _prepare_saving(self) -> None:
         self.require_data()
         self.journal.sync()
-        checkpoint.save(self.checkpoints, state)
+
+    def _tidy(self, state: State) -> None:
         checkpoint.prune(self.checkpoints, state.step, self._should_keep)
         results.write_metrics(self.directory, self.journal.steps)
         (self.directory / REQUEST).unlink(missing_ok=True)
