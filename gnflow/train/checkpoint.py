@@ -82,8 +82,8 @@ def save(parent: Path, state: State, crew: Crew = ALONE) -> Path:
     try:
         crew.lead(lambda: _begin(path, partial, size))
         files = crew.run_first(lambda: _write_files(path, partial, shared), dict)
-        for each in crew.collect(_write_files(path, partial, own)):
-            files |= each
+        parts = {name: about for each in crew.collect(_write_files(path, partial, own)) for name, about in each.items()}
+        files |= dict(sorted(parts.items()))
         crew.lead(lambda: _finish(path, partial, about, files))
     finally:
         if crew.leads:
