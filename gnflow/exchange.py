@@ -161,6 +161,15 @@ class Processes(Crew):
             raise _error_with(*failed)
         return cast("T", result) if self.leads else (then or do)()
 
+    def measure_waiting(self) -> float:
+        """Return the seconds in which this process has exchanged tensors or waited for others so far.
+
+        On a GPU the step must be at its end, so that the device has passed every exchange.
+        """
+        self.count.seconds += sum(began.elapsed_time(ended) for began, ended in self.count.marks) / 1000
+        self.count.marks.clear()
+        return self.count.seconds
+
     def expect_within(self, seconds: float) -> None:
         """Count a process as lost if it keeps the others waiting for longer than so many seconds."""
         # torch has no public function that changes the timeout of an existing group.
@@ -171,8 +180,17 @@ class Processes(Crew):
     def _exchange(self, what: str, sent: int) -> Iterator[None]:
         """Count the bytes that go to other processes, and the time."""
         self.count.sent += sent
+        if self.messages is self.group:
+            with self._wait(what):
+                yield
+            return
+        # A GPU exchanges later than Python asks it to, so the device itself marks when.
+        marks = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        marks[0].record()
         with self._wait(what):
             yield
+        marks[1].record()
+        self.count.marks.append(marks)
 
     @contextmanager
     def _wait(self, what: str) -> Iterator[None]:
@@ -190,8 +208,9 @@ class Processes(Crew):
 class Count:
     """Bytes that this process has sent in tensors, and seconds in which it exchanged or waited."""
 
-    sent = 0
-    seconds = 0.0
+    def __init__(self) -> None:
+        self.sent, self.seconds = 0, 0.0
+        self.marks: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
 
 def _flatten(tree: Tree, length: int) -> Tensor:

@@ -7,14 +7,14 @@ from statistics import median
 
 from gnflow.study.find import list_runs
 from gnflow.study.load import QUIET, compute_share
-from gnflow.train.journal import OTHERS
+from gnflow.train.journal import DEVICE_SECONDS, OTHERS
 
 # Speeds are comparable up to this ratio of FLOPs per pass, since small products are slower than large ones.
 FARTHEST = 16.0
 
 
 def measure_speed(runs: Path, device: str, one_pass: int) -> float | None:
-    """Return the median FLOPs per second of finished runs on this kind of device whose passes are about as large.
+    """Return the median FLOPs per second and device of finished runs on this kind of device whose passes are about as large.
 
     Return None if there are no such runs, since a tiny model does not predict the speed of a large one. Runs on a
     machine that was busy with other work count only if there is no other run.
@@ -41,10 +41,11 @@ def _measure_run(summary: Path, device: str, one_pass: int) -> tuple[float, bool
     if not isinstance(figures, dict) or not isinstance(plan, dict):
         return None
     seconds, flops = figures.get("time/seconds"), figures.get("flops/total")
+    device_seconds = figures.get(DEVICE_SECONDS, seconds)
     theirs = find_pass_flops(region.get("flops") for region in plan.get("regions", {}).values())
     if not theirs or not one_pass or not 1 / FARTHEST <= one_pass / theirs <= FARTHEST:
         return None
     if not seconds or not flops or plan.get("device") != device:
         return None
     load = compute_share(summary.parent, figures.get(OTHERS, 0.0), seconds)
-    return flops / seconds, load is not None and load > QUIET
+    return flops / device_seconds, load is not None and load > QUIET

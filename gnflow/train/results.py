@@ -58,7 +58,7 @@ def make_summary(plan: Plan, steps: Mapping[int, Step], step: int, status: str) 
         **compute_cost(plan, last.step),
         **{name: last.values[name] for name in (UNDONE,) if name in last.values},
         **{clock: last.values.get(clock, 0.0) for clock in ("time/seconds", "time/compile", "time/wall")},
-        **{name: last.values[name] for name in ("time/cpu", OTHERS) if name in last.values},
+        **{name: last.values[name] for name in (DEVICE_SECONDS, "time/waited", "time/cpu", OTHERS) if name in last.values},
         **{f"target/{axis}": value for axis, value in target.items()},
     }
 

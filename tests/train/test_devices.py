@@ -190,6 +190,28 @@ def test_a_full_disk_ends_all_processes_with_its_own_words(tmp_path: Path) -> No
 
 
 @pytest.mark.faults
+def test_a_slow_process_is_named_and_the_run_goes_on(tmp_path: Path) -> None:
+    spec = project(tmp_path, 4, steps=14, shares=4)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    import time\n"
+        "    import gnflow.compiler.program as program\n"
+        "    quick = program.Program.step\n"
+        "    program.Program.step = lambda *arguments: (time.sleep(0.5), quick(*arguments))[1]\n"
+    )
+    code, said = finished(spec, 2, PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    assert code == 0, said
+    journal = read(directory_of(spec) / "journal.jsonl")
+    (event,) = (event for event in journal.events if event.name == "slow")
+    assert event.message.startswith("process 1 of 2 has computed for 0.5")
+    assert f"step {event.step}: slow: process 1 of 2" in said
+    last = journal.last.values
+    assert last["time/device_seconds"] == pytest.approx(2 * last["time/seconds"])
+    assert 0.8 * last["time/seconds"] < last["time/waited"] < last["time/seconds"], "process 0 has waited"
+
+
+@pytest.mark.faults
 def test_an_error_in_one_process_ends_all_with_its_code(tmp_path: Path) -> None:
     spec = project(tmp_path, 4, steps=50_000, shares=4)
     (tmp_path / "sitecustomize.py").write_text(
