@@ -214,12 +214,14 @@ def conversation() -> Callable[[Crews], dict[str, object]]:
 
 
 def _flipped(crew: Crew) -> list[str]:
-    """What is said of a bit that differs in process 1: of the weights, and of a state."""
+    """Return the errors for a bit that differs in process 1, of the weights and of a state, and for swapped weights."""
     said = []
-    for where in ("w", "momentum"):
-        tensors = {"w": torch.ones(5), "momentum": torch.zeros(3)}
+    for where in ("w", "momentum", "swapped"):
+        tensors = {"w": torch.arange(5.0), "momentum": torch.zeros(3)}
         require_same(crew, State(7, {"w": tensors["w"]}, {"momentum": tensors["momentum"]}))
-        if crew.rank == 1:
+        if crew.rank == 1 and where == "swapped":
+            tensors["w"] = tensors["w"].flip(0)
+        elif crew.rank == 1:
             tensors[where].view(torch.int32)[2] ^= 1
         try:
             require_same(crew, State(7, {"w": tensors["w"]}, {"momentum": tensors["momentum"]}))

@@ -8,6 +8,7 @@ of process 0 is printed as JSON.
 
 import importlib
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ HERE = Path(__file__).parent
 
 
 def ask(work: str, size: int = 4, timeout: float = 300) -> Any:
-    """What the function that `module:function` returns has for a result in process 0."""
+    """Return the result in process 0 of the function that `module:function` returns."""
     done = subprocess.run(
         [sys.executable, __file__, str(size), work],
         env={**os.environ, **LOOPBACK, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE.parent}:{HERE}"},
@@ -49,24 +50,17 @@ def _work(store: str, rank: int, size: int, function: Callable[[Crews], object])
 
 
 def _main(size: int, work: str) -> int:
-    """Forks the processes after the imports and preparations, which take longer than most work."""
+    """Fork the processes after the imports and preparations, which take longer than most work."""
     module, _, name = work.partition(":")
     function = getattr(importlib.import_module(module), name)()
     with tempfile.TemporaryDirectory() as folder:
-        children = []
-        for rank in range(size):
-            if not (child := os.fork()):
-                status = 1
-                try:
-                    _work(f"{folder}/store", rank, size, function)
-                    status = 0
-                except Exception:
-                    sys.excepthook(*sys.exc_info())
-                finally:
-                    sys.stderr.flush()
-                    os._exit(status)
-            children.append(child)
-        return max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0 for child in children)
+        forked = multiprocessing.get_context("fork").Process
+        children = [forked(target=_work, args=(f"{folder}/store", rank, size, function)) for rank in range(size)]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join()
+        return any(child.exitcode for child in children)
 
 
 if __name__ == "__main__":

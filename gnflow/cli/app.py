@@ -18,60 +18,55 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="The YAML file that describes the run.", show_default=False)]
+Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="The YAML file that describes the run.")]
 Specs = Annotated[
-    list[Path], typer.Argument(metavar="SPEC", help="The YAML files that describe the runs.", show_default=False)
+    list[Path], typer.Argument(metavar="SPEC", help="The YAML files that describe the runs.")
 ]
 Sets = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override one value, such as training.seed=3. The option can be repeated.",
-        show_default=False,
+        help="Override one value, such as training.seed=3. The option can be repeated."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="The directory or the name of a run.", show_default=False)]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The directory or the name of a run.")]
 Targets = Annotated[
     list[float] | None,
     typer.Option(
         "--target",
         help="Compare the cost of reaching this held-out loss. The option can be repeated. Default: the target of the "
-        "runs; equal budgets if they have none in common.",
-        show_default=False,
+        "runs; equal budgets if they have none in common."
     ),
 ]
 Budget = Annotated[
     float | None,
     typer.Option(
         metavar="TOKENS",
-        help="Compare losses at the end of schedules that all spend so many tokens.",
-        show_default=False,
+        help="Compare losses at the end of schedules that all spend so many tokens."
     ),
 ]
 Sigma = Annotated[
     float | None,
     typer.Option(
         min=1e-9,
-        help="With --budget: the known standard deviation of the loss over seeds, for z-tests.",
-        show_default=False,
+        help="With --budget: the known standard deviation of the loss over seeds, for z-tests."
     ),
 ]
 Reference = Annotated[
     str | None,
     typer.Option(
         metavar="ARM",
-        help="Compare the other arms to this one. Default: the arm with the fewest steps or the lowest loss.",
-        show_default=False,
+        help="Compare the other arms to this one. Default: the arm with the fewest steps or the lowest loss."
     ),
 ]
 RunDir = Annotated[
-    Path | None, typer.Option(help="Write the run to this directory. Default: runs/<name>.", show_default=False)
+    Path | None, typer.Option(help="Write the run to this directory. Default: runs/<name>.")
 ]
 Runs = Annotated[
-    list[Path], typer.Argument(metavar="RUN", help="The directories or the names of runs.", show_default=False)
+    list[Path], typer.Argument(metavar="RUN", help="The directories or the names of runs.")
 ]
 
 
@@ -91,7 +86,7 @@ def handle_options(
     plugin: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE", help="Load the kinds of this Python file. The option can be repeated.", show_default=False
+            metavar="FILE", help="Load the kinds of this Python file. The option can be repeated."
         ),
     ] = None,
 ) -> None:

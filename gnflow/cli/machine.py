@@ -25,8 +25,7 @@ def serve_ui(
         typer.Option(
             "--allow",
             metavar="NAME",
-            help="Let browsers address this machine by this name as well. The option can be repeated.",
-            show_default=False,
+            help="Let browsers address this machine by this name as well. The option can be repeated."
         ),
     ] = None,
 ) -> None:

@@ -40,15 +40,7 @@ def compare(
 
     aims = targets or ()
     raise typer.Exit(
-        compare(
-            runs,
-            targets=aims,
-            reference=reference,
-            budget=budget,
-            sigma=sigma,
-            everything=everything,
-            json=json,
-        )
+        compare(runs, targets=aims, reference=reference, budget=budget, sigma=sigma, everything=everything, json=json)
     )
 
 
@@ -63,7 +55,7 @@ def report(
     budget: Budget = None,
     sigma: Sigma = None,
     title: Annotated[
-        str | None, typer.Option(help="Give the page this title. Default: the arms and the target.", show_default=False)
+        str | None, typer.Option(help="Give the page this title. Default: the arms and the target.")
     ] = None,
 ) -> None:
     """Write a comparison as an HTML page, and its charts as pictures."""
@@ -81,7 +73,7 @@ def rerun(
     run: Run,
     keep: Annotated[
         Path | None,
-        typer.Option(help="Repeat the run in this new directory, and keep it.", metavar="DIR", show_default=False),
+        typer.Option(help="Repeat the run in this new directory, and keep it.", metavar="DIR"),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -95,7 +87,7 @@ def rerun(
 @app.command()
 def replay(
     run: Run,
-    step: Annotated[int, typer.Argument(metavar="STEP", help="The number of the step, from 1.", show_default=False)],
+    step: Annotated[int, typer.Argument(metavar="STEP", help="The number of the step, from 1.")],
     json: Json = False,
 ) -> None:
     """Repeat one step, and name the first tensor that is not finite."""

@@ -42,16 +42,10 @@ def run(
     streams.tolerate_failures()
     raise typer.Exit(
         run(
-            spec,
-            sets=sets or (),
-            run_dir=run_dir,
-            fresh=fresh,
-            supersede=supersede,
-            extend=extend,
-            devices=devices,
+            spec, sets=sets or (), run_dir=run_dir, fresh=fresh, supersede=supersede, extend=extend, devices=devices,
             restarts=restarts,
         )
-    )
+    )  # fmt: skip
 
 
 @app.command("init")
@@ -65,14 +59,14 @@ def make_project() -> None:
 @app.command("new")
 def write_spec(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="The name of the spec and of its run.", show_default=False)
+        str, typer.Argument(metavar="NAME", help="The name of the spec and of its run.")
     ],
     optimizer: Annotated[
         str | None,
-        typer.Option(metavar="KIND", help="Use this kind of optimizer. Default: gauss_newton.", show_default=False),
+        typer.Option(metavar="KIND", help="Use this kind of optimizer. Default: gauss_newton."),
     ] = None,
     base: Annotated[
-        Path | None, typer.Option("--from", metavar="SPEC", help="Start from this spec.", show_default=False)
+        Path | None, typer.Option("--from", metavar="SPEC", help="Start from this spec.")
     ] = None,
 ) -> None:
     """Write a new spec that explains its values."""
@@ -98,7 +92,7 @@ def plan(
     json: Json = False,
     devices: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Show how N devices would share the work.", show_default=False),
+        typer.Option(min=1, metavar="N", help="Show how N devices would share the work."),
     ] = None,
 ) -> None:
     """Show the work and the cost of a run without allocating anything."""
@@ -113,7 +107,7 @@ def explain(
     key: Annotated[
         str | None,
         typer.Argument(
-            metavar="[KEY]", help="The key to explain, such as optimizer.inner. Default: all keys.", show_default=False
+            metavar="[KEY]", help="The key to explain, such as optimizer.inner. Default: all keys."
         ),
     ] = None,
     sets: Sets = None,
@@ -136,7 +130,7 @@ def verify(specs: Specs, sets: Sets = None, json: Json = False) -> None:
 @app.command("schema")
 def print_schema(
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the schema to this file.", show_default=False)
+        Path | None, typer.Option("-o", "--output", help="Write the schema to this file.")
     ] = None,
 ) -> None:
     """Print the JSON Schema of a spec, for editors."""

@@ -11,7 +11,7 @@ from gnflow.cli.app import Json, RunDir, Sets, Spec, app
 study = typer.Typer(help="Compare several methods, with tuning, seeds and a DVC pipeline.", no_args_is_help=True)
 app.add_typer(study, name="study")
 Measure = Literal["parameters", "tokens", "flops"]
-Study = Annotated[Path, typer.Argument(metavar="STUDY", help="A folder with a study.yaml.", show_default=False)]
+Study = Annotated[Path, typer.Argument(metavar="STUDY", help="A folder with a study.yaml.")]
 
 
 @study.command("plan")
@@ -39,7 +39,7 @@ def write_pipeline(
 @study.command("choose")
 def choose_values(
     folder: Study,
-    arm: Annotated[str, typer.Argument(metavar="ARM", help="The name of an arm of the study.", show_default=False)],
+    arm: Annotated[str, typer.Argument(metavar="ARM", help="The name of an arm of the study.")],
 ) -> None:
     """Write the spec of an arm's best trial to tuned/."""
     from gnflow.commands.study import choose_values
@@ -52,10 +52,10 @@ def choose_values(
 def widen_space(
     folder: Study,
     arms: Annotated[
-        list[str] | None, typer.Argument(metavar="[ARM]...", help="Default: all with trials.", show_default=False)
+        list[str] | None, typer.Argument(metavar="[ARM]...", help="Default: all with trials.")
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="To add to an arm. Default: half as many as it has.", show_default=False)
+        int | None, typer.Option(min=1, help="To add to an arm. Default: half as many as it has.")
     ] = None,
 ) -> None:
     """Add trials beyond the ranges whose best value lies at an edge."""
@@ -69,12 +69,12 @@ def widen_space(
 def fit_scales(
     folder: Study,
     against: Annotated[
-        Measure | None, typer.Option(help="Size of a scale. Default: the one that differs.", show_default=False)
+        Measure | None, typer.Option(help="Size of a scale. Default: the one that differs.")
     ] = None,
     at: Annotated[
-        list[float] | None, typer.Option(metavar="SIZE", help="Predict losses there.", show_default=False)
+        list[float] | None, typer.Option(metavar="SIZE", help="Predict losses there.")
     ] = None,
-    chart: Annotated[Path | None, typer.Option(help="Draw to this .svg or .png file.", show_default=False)] = None,
+    chart: Annotated[Path | None, typer.Option(help="Draw to this .svg or .png file.")] = None,
     json: Json = False,
 ) -> None:
     """Fit one scaling law to the methods of a study over its scales."""

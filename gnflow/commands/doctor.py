@@ -8,6 +8,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -168,14 +169,12 @@ def _find_kernels(device: str) -> str:
         ("efficient", SDPBackend.EFFICIENT_ATTENTION),
         ("plain", SDPBackend.MATH),
     ):
-        with sdpa_kernel(backend):
-            try:
-                attention(query, query, query, is_causal=True)
-                works.append(name)
-                torch.func.jvp(lambda q: attention(q, query, query, is_causal=True), (query,), (query,))
-                forward_mode.append(name)
-            except (RuntimeError, NotImplementedError):
-                continue
+        # torch raises RuntimeError for a kernel that does not run here, or that has no forward mode.
+        with sdpa_kernel(backend), suppress(RuntimeError):
+            attention(query, query, query, is_causal=True)
+            works.append(name)
+            torch.func.jvp(lambda q: attention(q, query, query, is_causal=True), (query,), (query,))
+            forward_mode.append(name)
     return f"{', '.join(works)}; with torch's own forward mode: {', '.join(forward_mode)}"
 
 

@@ -11,7 +11,7 @@ from gnflow.study.comparison import compare as compared
 from gnflow.study.design.design import Design
 from gnflow.study.design.load import load
 from gnflow.study.intervals import Interval
-from gnflow.study.scales import WORDS, Measure, Scaled, compare_scales, tell
+from gnflow.study.scales import WORDS, Measure, Scaled, compare_scales, describe_scales
 from gnflow.study.scaling_law import Law
 from gnflow.train import disk
 from gnflow.train.run import Run
@@ -26,21 +26,21 @@ def scaling(folder: Path, *, against: Measure | None, at: Sequence[float], chart
         )
     comparisons = {str(scale): _compare(design, scale) for scale in design.scales}
     methods = {arm.name: arm.method for arm in design.arms}
-    reference = design.study.reference or _reference(comparisons, methods)
+    reference = design.study.reference or _choose_reference(comparisons, methods)
     found = compare_scales(comparisons, methods, reference, against)
     if at and found.law is None:
         raise SpecError(f"no loss can be predicted: {found.why_not}")
     predicted = {size: _predict(found, size) for size in at}
     if chart is not None:
-        _draw(found, chart)
+        _write_chart(found, chart)
     if json:
-        print(json_text.dumps(_tree(found, predicted), indent=2, allow_nan=False))
+        print(json_text.dumps(_make_tree(found, predicted), indent=2, allow_nan=False))
         return 0
     console = tables.make_console()
-    console.print(_table(found, comparisons, methods))
+    console.print(_make_table(found, comparisons, methods))
     if found.law is not None:
-        console.print(_formula(found.law))
-    for sentence in tell(found):
+        console.print(_format_formula(found.law))
+    for sentence in describe_scales(found):
         console.print(sentence)
     for size, losses in predicted.items():
         told = [
@@ -51,7 +51,7 @@ def scaling(folder: Path, *, against: Measure | None, at: Sequence[float], chart
     return 0
 
 
-def _formula(law: Law) -> str:
+def _format_formula(law: Law) -> str:
     return f"loss = {law.floor:.3f} + {law.scale:.3f} (factor x size / {law.centre:.3g})^-{law.exponent:.3f}"
 
 
@@ -63,7 +63,7 @@ def _compare(design: Design, scale: str | None) -> Comparison:
     )
 
 
-def _reference(comparisons: dict[str, Comparison], methods: dict[str, str]) -> str:
+def _choose_reference(comparisons: dict[str, Comparison], methods: dict[str, str]) -> str:
     """Choose the method that is the reference at most scales."""
     named = [methods[comparison.reference] for comparison in comparisons.values() if comparison.reference]
     if not named:
@@ -75,12 +75,12 @@ def _predict(found: Scaled, size: float) -> dict[str, tuple[float, float | None,
     assert found.law is not None
     losses = {}
     for method in found.law.factors:
-        interval = found.law.interval(method, size)
-        losses[method] = (found.law.loss(method, size), *(interval or (None, None)))
+        interval = found.law.predict_interval(method, size)
+        losses[method] = (found.law.predict_loss(method, size), *(interval or (None, None)))
     return losses
 
 
-def _table(found: Scaled, comparisons: dict[str, Comparison], methods: dict[str, str]) -> tables.Table:
+def _make_table(found: Scaled, comparisons: dict[str, Comparison], methods: dict[str, str]) -> tables.Table:
     kind = "median loss at the end" if found.nats else "median steps to the target"
     names = list(dict.fromkeys(methods.values()))
     table = tables.Table(f"{kind}, by scale", ("scale", WORDS[found.measure], *names), 1)
@@ -98,7 +98,7 @@ def _table(found: Scaled, comparisons: dict[str, Comparison], methods: dict[str,
     return table
 
 
-def _draw(found: Scaled, chart: Path) -> None:
+def _write_chart(found: Scaled, chart: Path) -> None:
     from gnflow.study.report import assets
 
     if not found.points:
@@ -110,7 +110,7 @@ def _draw(found: Scaled, chart: Path) -> None:
     disk.write(chart, assets.draw_png(spec) if chart.suffix == ".png" else assets.draw_svg(spec).encode())
 
 
-def _tree(
+def _make_tree(
     found: Scaled, predicted: dict[float, dict[str, tuple[float, float | None, float | None]]]
 ) -> dict[str, object]:
     law = found.law
@@ -118,21 +118,21 @@ def _tree(
         "measure": found.measure,
         "sizes": found.sizes,
         "reference": found.reference,
-        "law": None if law is None else _law(law),
+        "law": None if law is None else _convert_law(law),
         "why_not": found.why_not,
-        "trends": [trend._asdict() | {"interval": _ends(trend.interval)} for trend in found.trends],
+        "trends": [trend._asdict() | {"interval": _convert_interval(trend.interval)} for trend in found.trends],
         "predicted": {f"{size:g}": losses for size, losses in predicted.items()},
-        "verdict": list(tell(found)),
+        "verdict": list(describe_scales(found)),
     }
 
 
-def _law(law: Law) -> dict[str, object]:
+def _convert_law(law: Law) -> dict[str, object]:
     plain = {name: value for name, value in law._asdict().items() if name != "covariance"}
     return plain | {
-        "intervals": {name: _ends(interval) for name, interval in law.intervals.items()},
-        "exponent_interval": _ends(law.exponent_interval),
+        "intervals": {name: _convert_interval(interval) for name, interval in law.intervals.items()},
+        "exponent_interval": _convert_interval(law.exponent_interval),
     }
 
 
-def _ends(interval: Interval | None) -> dict[str, float] | None:
-    return None if interval is None else interval._asdict()
+def _convert_interval(interval: Interval | None) -> dict[str, float | None] | None:
+    return None if interval is None else interval.to_json()

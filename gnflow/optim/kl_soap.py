@@ -76,16 +76,7 @@ def kl_soap(
         return Average(before, whiten(gradient.mT, state.left.get(name), state.left_basis.get(name), state))
 
     return adam_in_bases(
-        "kl_soap",
-        Factors(average_left, average_right),
-        learning_rate,
-        betas,
-        eps,
-        weight_decay,
-        precondition_frequency,
-        max_precondition_dim,
-        shampoo_beta,
-        normalize_gradients,
-        fresh_factors,
-        schedule,
-    )
+        "kl_soap", Factors(average_left, average_right),
+        learning_rate, betas, eps, weight_decay, precondition_frequency, max_precondition_dim, shampoo_beta,
+        normalize_gradients, fresh_factors, schedule,
+    )  # fmt: skip

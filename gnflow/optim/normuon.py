@@ -16,17 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from gnflow.optim.arguments import add_help_of
-from gnflow.spec.base import Count, Rate
-from gnflow.spec.rules import (
-    Beta,
-    Cautious,
-    Coefficients,
-    IterationSteps,
-    IterationType,
-    MatrixMethod,
-    OrthogonalScale,
-    WeightDecay,
-)
+from gnflow.spec.base import Rate
+from gnflow.spec.rules import Beta, Cautious, Coefficients, IterationType, OrthogonalScale, SplitFields, WeightDecay
 from gnflow.transform import Schedule, Transform
 
 if TYPE_CHECKING:
@@ -34,37 +25,16 @@ if TYPE_CHECKING:
     from gnflow.optim.momentum import MomentumState
 
 
-class NorMuonRule(MatrixMethod):
+class NorMuonRule(SplitFields):
     """Muon with a second moment for every row, which is one output neuron (arXiv:2510.05491); for matrices only."""
 
     factory = "gnflow.optim.normuon:normuon"
-    has_momentum = True
     kind: Literal["normuon"] = "normuon"
     learning_rate: Rate = 0.01
-    """Learning rate: a factor on every update."""
-    momentum: Beta = 0.95
-    """Decay rate of the momentum, per update."""
+    weight_decay: WeightDecay = 0.01
+    scale: OrthogonalScale = "spectral"
     second_beta: Beta = 0.95
     """Decay rate of the second moment of the rows, per update."""
-    eps: Rate = 1e-8
-    """Constant that prevents division by zero: it is added to the square root of the second moment."""
-    nesterov: bool = True
-    """Use Nesterov momentum, which looks one step ahead."""
-    weight_decay: WeightDecay = 0.01
-    """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
-    decay. `cautious` shrinks only those weights that the update shrinks as well."""
-    ns_steps: IterationSteps = 5
-    """Number of Newton-Schulz iterations."""
-    scale: OrthogonalScale = "spectral"
-    """Factor on the update of an (m, n) matrix: sqrt(max(1, m/n)) for `original`, 0.2 sqrt(max(m, n)) for `match_rms`,
-    sqrt(m/n) for `spectral`."""
-    coefficients: Coefficients = "polar_express"
-    """Polynomials of the iteration, as for `muon`."""
-    split: Count = 1
-    """Number of matrices that are joined along the rows of each weight and orthogonalised separately, for example 3
-    for a fused query, key and value. 1 means that each weight is a single matrix."""
-    dtype: IterationType = "auto"
-    """Type of the numbers in the iteration: `auto` is float32 on a CPU and bfloat16 on a GPU."""
 
 
 @add_help_of(NorMuonRule)

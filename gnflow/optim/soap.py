@@ -49,6 +49,10 @@ class Average(NamedTuple):
     before: Tensor
     fresh: Tensor
 
+    def update(self, beta: float, gradient: Tensor) -> Tensor:
+        """Return the factor after an update, given G' (left side) or G (right side)."""
+        return beta * self.before + (1 - beta) * self.fresh @ gradient
+
 
 class Factors(NamedTuple):
     """The functions (name, G, state) -> average for the factors of both sides."""
@@ -79,19 +83,10 @@ def soap(
 ) -> Transform[SoapState]:
     """Make SOAP for vectors, matrices (m, n) and stacks (k, m, n). Raises ValueError in `init` for anything else."""
     return adam_in_bases(
-        "soap",
-        SHAMPOO,
-        learning_rate,
-        betas,
-        eps,
-        weight_decay,
-        precondition_frequency,
-        max_precondition_dim,
-        shampoo_beta,
-        normalize_gradients,
-        fresh_factors,
-        schedule,
-    )
+        "soap", SHAMPOO,
+        learning_rate, betas, eps, weight_decay, precondition_frequency, max_precondition_dim, shampoo_beta,
+        normalize_gradients, fresh_factors, schedule,
+    )  # fmt: skip
 
 
 def adam_in_bases(
@@ -157,11 +152,8 @@ def adam_in_bases(
         left = {name: factors.left(name, gradients[name], state) for name in state.left}
         right = {name: factors.right(name, gradients[name], state) for name in state.right}
         return (
-            {
-                name: fading * each.before + (1 - fading) * each.fresh @ gradients[name].mT
-                for name, each in left.items()
-            },
-            {name: fading * each.before + (1 - fading) * each.fresh @ gradients[name] for name, each in right.items()},
+            {name: each.update(fading, gradients[name].mT) for name, each in left.items()},
+            {name: each.update(fading, gradients[name]) for name, each in right.items()},
         )
 
     def refresh(gradients: Params, state: SoapState) -> SoapState:
@@ -177,9 +169,7 @@ def adam_in_bases(
         step = (state.updates - 1).clamp(min=1).double()
         return {name: v / (1 - b2**step) for name, v in state.second.items()}
 
-    return Transform(
-        init, update, refresh, precondition_frequency, Fisher(into, back, diagonal, feed)
-    )  # fmt: skip
+    return Transform(init, update, refresh, precondition_frequency, Fisher(into, back, diagonal, feed))
 
 
 def _measure_rms(update: Tensor) -> Tensor:

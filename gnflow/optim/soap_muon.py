@@ -19,67 +19,34 @@ Differs:  the first call moves nothing, as in SOAP; T is not brought to the norm
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from gnflow.objective import Params, Scalar
 from gnflow.optim.arguments import add_help_of
 from gnflow.optim.decay import find_decay
-from gnflow.spec.base import Count, Rate, Unit
+from gnflow.spec.base import Count, Unit
 from gnflow.spec.rules import (
+    BasisFields,
     Beta,
     Cautious,
     Coefficients,
-    IterationSteps,
     IterationType,
-    MatrixMethod,
+    NewtonSchulzFields,
     OrthogonalScale,
-    WeightDecay,
 )
 from gnflow.transform import Schedule, Transform, make_counter, make_rate
 
-if TYPE_CHECKING:
-    from torch import Tensor
 
-
-class SoapMuonRule(MatrixMethod):
+class SoapMuonRule(BasisFields, NewtonSchulzFields):
     """Muon on a momentum that SOAP's second moment has whitened; for matrices only."""
 
     factory = "gnflow.optim.soap_muon:soap_muon"
-    has_momentum = True
     kind: Literal["soap_muon"] = "soap_muon"
-    learning_rate: Rate = 0.02
-    """Learning rate: a factor on every update."""
-    momentum: Beta = 0.95
-    """Decay rate of the momentum, per update."""
+    precondition_frequency: Annotated[Count, Unit("updates")] = 1
     second_beta: Beta = 0.95
     """Decay rate of the second moment in the eigenbasis, per update."""
     shampoo_beta: Beta = 0.9
     """Decay rate of Shampoo's factors, whose eigenvectors form the basis, per update."""
-    eps: Rate = 1e-8
-    """Constant that prevents division by zero: it is added to the square root of the second moment."""
-    nesterov: bool = True
-    """Use Nesterov momentum, which looks one step ahead."""
-    weight_decay: WeightDecay = 0.0
-    """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
-    decay. `cautious` shrinks only those weights that the update shrinks as well."""
-    precondition_frequency: Annotated[Count, Unit("updates")] = 1
-    """Number of updates between two computations of the eigenbasis."""
-    max_precondition_dim: Count = 10_000
-    """Length of the longest side of a matrix that gets an eigenbasis. A matrix keeps its own coordinates along longer
-    sides."""
-    ns_steps: IterationSteps = 5
-    """Number of Newton-Schulz iterations."""
-    scale: OrthogonalScale = "original"
-    """Factor on the update of an (m, n) matrix: sqrt(max(1, m/n)) for `original`, 0.2 sqrt(max(m, n)) for `match_rms`,
-    sqrt(m/n) for `spectral`."""
-    coefficients: Coefficients = "polar_express"
-    """Polynomials of the iteration, as for `muon`."""
-    dtype: IterationType = "auto"
-    """Type of the numbers in the iteration: `auto` is float32 on a CPU and bfloat16 on a GPU."""
-
-    def smaller(self, part: float) -> SoapMuonRule:
-        """Return the same rule with a lower limit, so that a side too long for an eigenbasis stays too long."""
-        return self.model_copy(update={"max_precondition_dim": max(int(self.max_precondition_dim * part), 1)})
 
 
 class SoapMuonState(NamedTuple):
@@ -120,6 +87,7 @@ def soap_muon(
     from gnflow.optim.momentum import average_gradients, choose_followed, require_matrices
     from gnflow.optim.muon import choose_size, require_iteration
     from gnflow.optim.newton_schulz import orthogonalise
+    from gnflow.optim.soap import Average
 
     require_iteration("soap_muon", scale, coefficients, dtype)
 
@@ -149,15 +117,13 @@ def soap_muon(
             u, w = choose_size(factor, scale) * factor, params[name]
             updates[name] = -lr * live * (u + find_decay(weight_decay, u, w) * w)
 
-        def average(factor: Tensor, one: Tensor, two: Tensor) -> Tensor:
-            return shampoo_beta * factor + (1 - shampoo_beta) * one @ two
-
+        g = gradients
         after = state._replace(
             updates=state.updates + 1,
             momentum=average_gradients(gradients, state.momentum, momentum),
             second=second,
-            left={name: average(lhs, gradients[name], gradients[name].mT) for name, lhs in state.left.items()},
-            right={name: average(rhs, gradients[name].mT, gradients[name]) for name, rhs in state.right.items()},
+            left={name: Average(x, g[name]).update(shampoo_beta, g[name].mT) for name, x in state.left.items()},
+            right={name: Average(x, g[name].mT).update(shampoo_beta, g[name]) for name, x in state.right.items()},
         )
         return updates, after
 

@@ -93,12 +93,10 @@ class AdamWRule(FirstOrder):
     decay. `cautious` shrinks only those weights that the update shrinks as well."""
 
 
-class MuonRule(MatrixMethod):
-    """Muon: momentum orthogonalised by a Newton-Schulz iteration. For matrices only."""
+class MomentumFields(MatrixMethod):
+    """The keys that methods of matrices with a momentum share."""
 
-    factory = "gnflow.optim.muon:muon"
     has_momentum = True
-    kind: Literal["muon"] = "muon"
     learning_rate: Rate = 0.02
     """Learning rate: a factor on every update."""
     momentum: Beta = 0.95
@@ -108,58 +106,82 @@ class MuonRule(MatrixMethod):
     weight_decay: WeightDecay = 0.0
     """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
     decay. `cautious` shrinks only those weights that the update shrinks as well."""
+
+
+class NewtonSchulzFields(MomentumFields):
+    """The keys that methods with a Newton-Schulz iteration share."""
+
     ns_steps: IterationSteps = 5
     """Number of Newton-Schulz iterations."""
     scale: OrthogonalScale = "original"
     """Factor on the update of an (m, n) matrix: sqrt(max(1, m/n)) for `original`, 0.2 sqrt(max(m, n)) for
     `match_rms`, and sqrt(m/n) for `spectral`."""
-    coefficients: Coefficients = "jordan"
+    coefficients: Coefficients = "polar_express"
     """Polynomials of the Newton-Schulz iteration. `jordan` uses the same one in all steps. `polar_express`
     (arXiv:2505.16932), `you_jiacheng` and `cans` (arXiv:2506.10935) use a different one in each of 5 steps.
     `deepseek_v4` is made for 10 steps: 8 of `jordan`, then 2 of `convergent`. `convergent` alone reaches the orthogonal
     factor itself in 12 steps."""
+    eps: Rate = 1e-8
+    """Constant that prevents division by zero: it is added to the square root of the second moment."""
+    dtype: IterationType = "auto"
+    """Type of the numbers in the iteration: `auto` is float32 on a CPU and bfloat16 on a GPU."""
+
+
+class SplitFields(NewtonSchulzFields):
+    """The keys that Muon and NorMuon share."""
+
     split: Count = 1
     """Number of matrices that are joined along the rows of each weight and orthogonalised separately, for example 3
     for a fused query, key and value. 1 means that each weight is a single matrix."""
+
+    def find_problem(self, shape: Sequence[int]) -> str | None:
+        """Return the reason why `split` cannot divide the rows of this shape; None if it can."""
+        if shape[0] % self.split == 0:
+            return None
+        return f"{self.kind}'s `split: {self.split}` does not divide the {shape[0]} rows"
+
+
+class MuonRule(SplitFields):
+    """Muon: momentum orthogonalised by a Newton-Schulz iteration. For matrices only."""
+
+    factory = "gnflow.optim.muon:muon"
+    kind: Literal["muon"] = "muon"
+    coefficients: Coefficients = "jordan"
     second_moment: Annotated[Literal["none", "before", "after"], mark_later("none")] = "none"
     """Divide entries by the square root of a second moment: `before` the iteration, that of the gradients (Muon
     squared, arXiv:2604.09967), or `after` it, that of its results, whose norm is kept (AdaMuon, arXiv:2507.11005)."""
     second_beta: Annotated[Beta, mark_later(0.95)] = 0.95
     """Decay rate of the second moment, per update."""
     eps: Annotated[Rate, mark_later(1e-8)] = 1e-8
-    """Constant that prevents division by zero: it is added to the square root of the second moment."""
     equalize: Annotated[Literal["none", "rows"], mark_later("none")] = "none"
     """`rows` gives all rows of a matrix the same norm before the iteration (MuonEq-R, arXiv:2603.28254)."""
     dtype: Annotated[IterationType, mark_later("auto")] = "auto"
-    """Type of the numbers in the iteration: `auto` is float32 on a CPU and bfloat16 on a GPU."""
-
-    def find_problem(self, shape: Sequence[int]) -> str | None:
-        """Return the reason why `split` cannot divide the rows of this shape; None if it can."""
-        if shape[0] % self.split == 0:
-            return None
-        return f"muon's `split: {self.split}` does not divide the {shape[0]} rows"
 
 
-class RmnpRule(MatrixMethod):
+class RmnpRule(MomentumFields):
     """RMNP: momentum with every row (one output neuron) scaled to norm 1 (arXiv:2603.20527). For matrices only."""
 
     factory = "gnflow.optim.rmnp:rmnp"
-    has_momentum = True
     kind: Literal["rmnp"] = "rmnp"
-    learning_rate: Rate = 0.02
-    """Learning rate: a factor on every update."""
-    momentum: Beta = 0.95
-    """Decay rate of the momentum, per update."""
-    nesterov: bool = True
-    """Use Nesterov momentum, which looks one step ahead."""
-    weight_decay: WeightDecay = 0.0
-    """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
-    decay. `cautious` shrinks only those weights that the update shrinks as well."""
     scale: Scale = "original"
     """Factor on the update of an (m, n) matrix: sqrt(max(1, m/n)) for `original`, 0.2 sqrt(n) for `match_rms`."""
 
 
-class SoapFields(MatrixMethod):
+class BasisFields(MatrixMethod):
+    """The keys that methods with an eigenbasis for every matrix share."""
+
+    precondition_frequency: Annotated[Count, Unit("updates")] = 10
+    """Number of updates between two computations of the eigenbasis."""
+    max_precondition_dim: Count = 10_000
+    """Length of the longest side of a matrix that gets an eigenbasis. A matrix keeps its own coordinates along longer
+    sides."""
+
+    def smaller(self, part: float) -> Self:
+        """Return the same rule with a lower limit, so that a side too long for an eigenbasis stays too long."""
+        return self.model_copy(update={"max_precondition_dim": max(int(self.max_precondition_dim * part), 1)})
+
+
+class SoapFields(BasisFields):
     """The keys that SOAP and the methods built on it share."""
 
     factory = "gnflow.optim.soap:soap"
@@ -176,20 +198,11 @@ class SoapFields(MatrixMethod):
     weight_decay: WeightDecay = 0.01
     """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
     decay. `cautious` shrinks only those weights that the update shrinks as well."""
-    precondition_frequency: Annotated[Count, Unit("updates")] = 10
-    """Number of updates between two computations of the eigenbasis."""
-    max_precondition_dim: Count = 10_000
-    """Length of the longest side of a matrix that gets an eigenbasis. A matrix keeps its own coordinates along longer
-    sides."""
     normalize_gradients: bool = False
     """Scale each update to a root mean square of 1 before the learning rate is applied."""
     fresh_factors: bool = False
     """Add the current gradient to Shampoo's factors before the eigenbasis is computed and the gradient is projected
     onto it (arXiv:2607.20548)."""
-
-    def smaller(self, part: float) -> Self:
-        """Return the same rule with a lower limit, so that a side too long for an eigenbasis stays too long."""
-        return self.model_copy(update={"max_precondition_dim": max(int(self.max_precondition_dim * part), 1)})
 
 
 class SoapRule(SoapFields):

@@ -71,10 +71,10 @@ class Widening(Spec):
 
 
 class Widenings(Spec):
-    """The file `widened.yaml` beside a study: everything that was added to it."""
+    """The file `widened.yaml` beside a study: the trials that were added to it."""
 
     arms: dict[str, Listed[Widening]]
-    """What was added to each arm, in order."""
+    """Trials that were added to each arm, in the order in which they were added."""
 
 
 class Arm(Spec):
@@ -137,13 +137,13 @@ class Study(Spec):
         return min(self.targets) if self.targets else None
 
     def find_budget(self, scale: str | None = None) -> float | None:
-        """The tokens of each run at a scale; None if arms are compared at targets."""
+        """Return the tokens of each run at a scale; None if arms are compared at targets."""
         own = next((each.budget for each in self.scales if each.name == scale), None)
         budget = own or self.budget
         return None if budget is None else budget.tokens
 
     @model_validator(mode="after")
-    def _targets_or_budget(self) -> "Study":
+    def _require_targets_or_budget(self) -> "Study":
         if (self.targets is None) == (self.budget is None):
             what = "both are given" if self.targets else "none is given"
             raise refuse(f"arms are compared at `targets` or at a `budget`, {what}; give one of them", "budget")

@@ -8,7 +8,7 @@ from gnflow.errors import SpecError
 from gnflow.study import budget_verdict, end_verdict, figures
 from gnflow.study.arms import Arm, group_runs
 from gnflow.study.budgets import Budget, compare_at_budgets
-from gnflow.study.ends import compare_ends, warn
+from gnflow.study.ends import compare_ends, warn_of_ends
 from gnflow.study.fairness import warn_of_differences
 from gnflow.study.intervals import Interval
 from gnflow.study.load import find_objection, measure_load
@@ -146,7 +146,7 @@ def _compare_at_budgets(
 def _compare_at_ends(compared: tuple[Arm, ...], amount: float, named: str | None, sigma: float | None) -> Comparison:
     chosen, found = compare_ends(compared, amount, named, sigma)
     said = tuple(end_verdict.describe_ends(compared, found, chosen, sigma))
-    against = (*warn_of_differences(compared), *(warning for budget in found for warning in warn(budget)))
+    against = (*warn_of_differences(compared), *(warning for budget in found for warning in warn_of_ends(budget)))
     return Comparison((), compared, (), chosen, (), {}, found, said, against, True)
 
 
@@ -230,9 +230,7 @@ def _convert_seeds(values: Mapping[int, float]) -> dict[str, float]:
 
 
 def _convert_interval(interval: Interval | None) -> dict[str, float | None] | None:
-    return (
-        None if interval is None else {"low": _replace_infinity(interval.low), "high": _replace_infinity(interval.high)}
-    )
+    return None if interval is None else interval.to_json()
 
 
 def _replace_infinity(value: float) -> float | None:

@@ -16,24 +16,25 @@ def describe_ends(
 ) -> Iterator[str]:
     """Compare each arm with the reference in one or two sentences, then name the runs that have no loss at the end."""
     trials = {arm.name: arm.trials for arm in arms}
-    for budget in budgets if reference is not None else ():
+    mine = str(reference)  # every comparison at a budget has one
+    for budget in budgets:
         paired = {each.other for each in budget.differences}
         for each in budget.differences:
-            basis = f"{describe_basis(each, sigma)}, {describe_tuning(str(reference), each.other, trials)}"
-            yield _describe_difference(str(reference), budget, each, basis)
-            yield from _describe_tokens(str(reference), each.other, each.token_ratio)
+            basis = f"{describe_basis(each, sigma)}, {describe_tuning(mine, each.other, trials)}"
+            yield _describe_difference(mine, budget, each, basis)
+            yield from _describe_tokens(mine, each.other, each.token_ratio)
         for other in budget.arms:
             if other.arm not in paired and other.arm != reference:
                 yield f"{reference} and {other.arm} have no seed in common: nothing is paired."
     for label in list_unended(arms):
         yield f"{label} has not come to the end of its schedule: nothing is compared."
-    yield from describe_diverged(arms, reference)
+    yield from _describe_diverged(arms, reference)
     if budgets:
         yield from warn_of_unequal_tuning(trials)
 
 
-def describe_diverged(arms: Sequence[Arm], reference: str | None) -> Iterator[str]:
-    """Name each arm of which a run diverged, in one sentence."""
+def _describe_diverged(arms: Sequence[Arm], reference: str | None) -> Iterator[str]:
+    """Write a sentence for each arm that has a diverged run."""
     for arm in arms:
         if count := count_diverged(arm):
             seeds = "" if len(arm.runs) == 1 else f" with {count} of {len(arm.runs)} seeds"
@@ -57,6 +58,6 @@ def _describe_tokens(reference: str, other: str, ratio: TokenRatio | None) -> It
     if ratio is None or ratio.factor is None:
         return
     sure = "1 seed: no interval" if ratio.interval is None else f"95 % CI {figures.format_range(*ratio.interval)}"
-    beyond = ", beyond its curve, by a law whose error is not in this" if ratio.extrapolated else ""
+    beyond = "; extrapolated by a law, whose error is not included" if ratio.extrapolated else ""
     times = figures.format_ratio(ratio.factor)
     yield f"{reference} has the loss of {other} after {times} times the tokens ({sure}{beyond})."

@@ -2,7 +2,7 @@
 
 A difference is the loss of another arm less that of the reference, in nats, paired by seed. If the standard deviation
 over seeds is known, it is the difference of the means over all seeds, with the normal distribution. A run that diverged
-has no loss at the end. Its whole arm is left out, since the other seeds alone would flatter it.
+has no loss at the end. Its whole arm is left out, since the other seeds alone would be biased in its favour.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ NEAR = 0.02  # a run that used a part of the budget that differs from 1 by more 
 def compare_ends(
     arms: Sequence[Arm], amount: float, reference: str | None, sigma: float | None = None
 ) -> tuple[str | None, tuple[Budget, ...]]:
-    """Return the reference and the comparison at `amount` tokens, without arms of which a run diverged.
+    """Return the reference and the comparison at `amount` tokens, without arms that have a diverged run.
 
     There is no comparison if a run has not ended, or if the reference diverged. Unless named, the reference is the arm
     with the lowest median loss.

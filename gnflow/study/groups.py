@@ -12,7 +12,7 @@ class Member(NamedTuple):
 
     group: str
     level: str
-    """What distinguishes the arm in its group: the rest of its name, or all of it."""
+    """Name of the arm without the name of its group, or the whole name if nothing would be left."""
     place: int
     """Place of the group among the groups."""
     rank: int

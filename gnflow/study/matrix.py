@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
     arm: str
     reached: str
-    """How many seeds reached the target; empty without one."""
+    """Number of seeds that reached the target, such as `2/3`; empty at equal budgets."""
     cells: tuple[Cell, ...]
 
 

@@ -14,21 +14,23 @@ from gnflow.study.comparison import Comparison
 from gnflow.study.intervals import Interval, compute_t_interval
 from gnflow.study.scaling_law import Law, Point, fit
 from gnflow.study.scores import select_numbers
+from gnflow.study.token_ratio import BySeed
 
 Measure = Literal["parameters", "tokens", "flops"]
 MEASURES: tuple[Measure, ...] = ("parameters", "tokens", "flops")
 WORDS: Mapping[Measure, str] = {"parameters": "parameters", "tokens": "tokens", "flops": "FLOPs"}
-BySeed = Mapping[int, float]
 
 
 class Trend(NamedTuple):
-    """How the difference of a method from the reference changes with size."""
+    """The change with size of the difference of a method from the reference."""
 
     method: str
     values: dict[str, dict[int, float]]
-    """By scale and seed: loss less that of the reference in nats or, to a target, the log of the ratio of steps."""
+    """The difference by scale and seed: the loss minus that of the reference in nats or, if methods are compared at a
+    target, the log of the ratio of steps."""
     slope: float | None
-    """Change of that for ten times the size: the mean over the seeds that all scales have; None without one."""
+    """Change of the difference for ten times the size: the mean over the seeds that all scales have; None if they have
+    no seed in common."""
     interval: Interval | None
     """95 % interval of Student's t; None with one seed."""
 
@@ -37,7 +39,7 @@ class Scaled(NamedTuple):
     """Methods at several scales."""
 
     measure: Measure
-    """What the size of a scale is: the one that differs, parameters before tokens."""
+    """The quantity that is the size of a scale. By default it is the first of MEASURES that differs between scales."""
     sizes: dict[str, float]
     """Size of each scale: the median over its runs."""
     reference: str
@@ -48,7 +50,7 @@ class Scaled(NamedTuple):
     """Why there is no law."""
     trends: tuple[Trend, ...]
     nats: bool
-    """Whether values of trends are in nats."""
+    """Whether differences are in nats, and not logs of ratios of steps."""
 
 
 def compare_scales(
@@ -84,8 +86,8 @@ def compare_scales(
     return Scaled(chosen, sizes, reference, points, law, why_not, trends, nats)
 
 
-def tell(scaled: Scaled) -> Iterator[str]:
-    """Say what the law and the trends show."""
+def describe_scales(scaled: Scaled) -> Iterator[str]:
+    """Write a sentence for each result of the law and of the trends."""
     word, law = WORDS[scaled.measure], scaled.law
     ends = " to ".join(figures.format_count(end) for end in (min(scaled.sizes.values()), max(scaled.sizes.values())))
     if law is None:
@@ -93,7 +95,11 @@ def tell(scaled: Scaled) -> Iterator[str]:
     for name, factor in law.factors.items() if law else ():
         if name != scaled.reference:
             found = law.intervals[name] if law else None
-            sure = "no interval, as many parameters as points" if found is None else f"95 % CI {_format_ends(found)}"
+            sure = (
+                "no interval, as many parameters as points"
+                if found is None
+                else f"95 % CI {figures.format_range(*found)}"
+            )
             undecided = found is None or found.low <= 1 <= found.high
             mark = "; not decided whether more or fewer" if undecided else ""
             yield (
@@ -115,10 +121,6 @@ def _describe_trend(trend: Trend, scaled: Scaled) -> str:
         f"The {what} of {trend.method} from {scaled.reference} {claim} with size: {trend.slope:+.3f} {unit} for ten "
         f"times the {WORDS[scaled.measure]} ({sure})."
     )
-
-
-def _format_ends(interval: Interval) -> str:
-    return f"{figures.format_ratio(interval.low)} to {figures.format_ratio(interval.high)}"
 
 
 def _measure_size(measure: Measure, arm: Arm) -> float:

@@ -1,4 +1,4 @@
-"""How many tokens the reference would need for the final loss of another arm, over the budget that both had.
+"""Estimate the tokens that the reference would need for the final loss of another arm, over the budget of both.
 
 The tokens are read from the reference's own curve. This is possible only if its schedule does not look ahead: then a
 loss on the way is the loss of a shorter run. If the loss is lower than all of the curve, the tokens come from a scaling
@@ -62,7 +62,9 @@ def _estimate_ratio(
                 return _make_unknown(str(law))
             needed, extrapolated = law.find_size(losses[seed]), True
         if needed is None:
-            return _make_unknown(f"{reference} would need more than {DECADE:g} times the budget, or never get there")
+            return _make_unknown(
+                f"{reference} would need more than {DECADE:g} times the tokens of its runs, or never reach that loss"
+            )
         logs.append(log(needed / budget))
     if not logs:
         return _make_unknown("there is no seed in common")

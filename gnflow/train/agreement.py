@@ -1,5 +1,6 @@
-"""Do the processes of a run agree, and how long may one keep the others waiting?"""
+"""Require that the processes of a run agree, and limit how long one may keep the others waiting."""
 
+import hashlib
 import os
 import statistics
 from collections import Counter
@@ -24,18 +25,19 @@ BEGINNING = 1800.0
 def require_same(crew: Crew, state: State) -> None:
     """Raise GnflowError if a process has other bits than the others in what all of them have.
 
-    A part of the state that one process owns cannot be compared. No exchange makes bits differ, so this is the work of a bad memory or of a kernel without a fixed order.
+    A part of the state that one process owns cannot be compared. An exchange gives all processes the same bits, so a
+    difference comes from a faulty memory or from a kernel that adds in no fixed order. The cost is one copy of the state to the CPU and one SHA-256, about DIGEST_COST.
     """
     if crew.size == 1:
         return
     average = {} if state.average is None else state.average.params
     tensors = trees.name_tensors({"weights": state.params, "optimizer": state.optimizer, "average": average})
-    found = crew.collect({name: compute_checksum(t) for name, t in tensors.items() if find_part(name) is None})
+    found = crew.collect({name: compute_digest(t) for name, t in tensors.items() if find_part(name) is None})
     for name in found[0]:
-        sums = [each[name] for each in found]
-        ((common, times), *others) = Counter(sums).most_common()
+        digests = [each[name] for each in found]
+        ((common, times), *others) = Counter(digests).most_common()
         if others:
-            odd = [str(rank) for rank, each in enumerate(sums) if each != common]
+            odd = [str(rank) for rank, each in enumerate(digests) if each != common]
             who = f"process {', '.join(odd)} has" if times > 1 else "the processes have"
             raise GnflowError(
                 f"step {state.step}: {who} other bits than the others in `{name}`; no checkpoint was written. "
@@ -43,9 +45,9 @@ def require_same(crew: Crew, state: State) -> None:
             )
 
 
-def compute_checksum(tensor: Tensor) -> int:
-    """Return a sum over the bits of a tensor. It differs from that of a tensor with one other bit."""
-    return int(tensor.detach().contiguous().flatten().view(torch.uint8).sum(dtype=torch.int64))
+def compute_digest(tensor: Tensor) -> str:
+    """Return the SHA-256 of the bytes of a tensor, in the order of its entries."""
+    return hashlib.sha256(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data).hexdigest()
 
 
 def find_patience(steps: Iterable[Step]) -> float:

@@ -1,4 +1,4 @@
-"""A process that works on a run together with others: it joins them, and all leave together."""
+"""Make this process one of several that work on a run: it joins the others, and all end together."""
 
 import os
 import sys
@@ -25,9 +25,9 @@ GRACE = 1.0
 
 
 def work(task: Callable[[Crew], int], size: int, wants_gpu: bool) -> int:
-    """Carries out the task as one of `size` processes and ends this process with its exit code.
+    """Carry out the task as one of `size` processes, and end this process with its exit code.
 
-    A crew of one is this process alone, and then the function returns. Raises EnvironmentProblem if the processes do
+    If `size` is 1, return the exit code instead. Raises EnvironmentProblem if the processes do
     not find one another.
     """
     if size == 1:

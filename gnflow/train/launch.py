@@ -1,4 +1,4 @@
-"""Start the processes of a run on this machine, with torch's elastic launcher, and returns one exit code for all.
+"""Start the processes of a run on this machine with torch's elastic launcher, and return one exit code for all.
 
 The launcher and the processes find one another through a file, and gloo and NCCL use the loopback interface, so that
 nothing can be reached from another machine.
@@ -56,7 +56,7 @@ def launch(size: int, arguments: Sequence[str], restarts: int, wants_gpu: bool) 
 
 
 def _attempt(size: int, arguments: Sequence[str]) -> tuple[int, str]:
-    """Return the exit code, and what to tell the user unless a process has told it."""
+    """Return the exit code, and a message for the user unless a process has already printed one."""
     with tempfile.TemporaryDirectory(prefix="gnflow-") as folder, _quiet():
         os.environ[STORE] = str(Path(folder) / "processes")
         config = LaunchConfig(
@@ -86,7 +86,7 @@ def _attempt(size: int, arguments: Sequence[str]) -> tuple[int, str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence torch's own account of processes that failed: they have said it themselves."""
+    """Silence torch's reports on processes that failed, since these processes print their own errors."""
     logger = logging.getLogger("torch.distributed.elastic")
     before, logger.disabled = logger.level, False
     logger.setLevel(logging.CRITICAL)
@@ -97,18 +97,18 @@ def _quiet() -> Iterator[None]:
 
 
 class FileRendezvous(RendezvousHandler):
-    """A launcher that is alone: it has nobody to meet, and opens no port."""
+    """The rendezvous of a single launcher, which opens no port."""
 
     def __init__(self, path: str) -> None:
         self._path, self._closed = path, False
 
     @property
     def use_agent_store(self) -> bool:
-        """Whether the processes should connect to the store of the launcher."""
+        """Return False: the processes do not connect to the store of the launcher."""
         return False
 
     def get_backend(self) -> str:
-        """Return the name under which it is registered."""
+        """Return the name under which this rendezvous is registered."""
         return BACKEND
 
     def next_rendezvous(self) -> RendezvousInfo:
@@ -116,11 +116,11 @@ class FileRendezvous(RendezvousHandler):
         return RendezvousInfo(FileStore(self._path, 1), 0, 1, RendezvousStoreInfo("127.0.0.1", 0))
 
     def is_closed(self) -> bool:
-        """Whether it was closed."""
+        """Return whether this rendezvous was closed."""
         return self._closed
 
     def set_closed(self) -> None:
-        """Close it."""
+        """Close this rendezvous."""
         self._closed = True
 
     def num_nodes_waiting(self) -> int:
@@ -132,7 +132,7 @@ class FileRendezvous(RendezvousHandler):
         return "gnflow"
 
     def shutdown(self) -> bool:
-        """Close it."""
+        """Close this rendezvous, and return True."""
         self.set_closed()
         return True
 

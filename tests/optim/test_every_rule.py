@@ -17,6 +17,7 @@ ROWS |= {
 }
 BASIS = {"learning_rate": 0.1, "precondition_frequency": 1}
 ROWS |= {
+    "soap normalized": {**BASIS, "normalize_gradients": True},
     "soap one-sided": {**BASIS, "max_precondition_dim": 5},
     "kl_soap fresh": {**BASIS, "fresh_factors": True},
     "kl_soap one-sided": {**BASIS, "max_precondition_dim": 5},
@@ -25,7 +26,7 @@ ROWS |= {
 }
 WITH_VECTORS = {"adamw", "lion", "soap", "kl_soap", "sophia"}
 # A first gradient that is tall or wide leaves null spaces, whose basis is anyone's.
-TWO_SIDED = {"soap", "kl_soap", "kl_soap fresh", "soap_muon"}
+TWO_SIDED = {"soap", "soap normalized", "kl_soap", "kl_soap fresh", "soap_muon"}
 
 
 def transform(row, **options):
@@ -66,6 +67,27 @@ def test_a_stack_is_its_matrices(row, shape):
         lambda step: {"s": torch.stack(list(drawn({"a": shape, "b": shape}, step + 1).values()))},
     )
     torch.testing.assert_close(stacked["s"], torch.stack(list(apart.values())), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(18, 6), (18, 20), (18, 5)])
+@pytest.mark.parametrize(("kind", "scale"), [("muon", "original"), ("muon", "match_rms"), ("normuon", "spectral")])
+def test_a_split_weight_is_each_of_its_parts_alone(kind, scale, shape):
+    made = {split: getattr(optim, kind)(**MUON, scale=scale, split=split) for split in (1, 3)}
+    fused, state = followed(made[3], drawn({"w": (2, *shape)}, 0), lambda step: drawn({"w": (2, *shape)}, step + 1))
+    assert state.momentum["w"].shape == (2, *shape)
+
+    def take_part(seed):
+        return {"w": drawn({"w": (2, *shape)}, seed)["w"].reshape(6, -1, shape[1])}
+
+    alone, _ = followed(made[1], take_part(0), lambda step: take_part(step + 1))
+    torch.testing.assert_close(fused["w"].reshape(6, -1, shape[1]), alone["w"], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["muon", "normuon", "soap_muon"])
+@pytest.mark.parametrize(("option", "value"), [("scale", "match"), ("coefficients", "polar"), ("dtype", "half")])
+def test_a_misspelt_option_of_the_iteration_is_refused(kind, option, value):
+    with pytest.raises(ValueError, match=f"{kind}'s {option} is .*, not `{value}`"):
+        getattr(optim, kind)(**{option: value})
 
 
 @pytest.mark.parametrize("row", ROWS)

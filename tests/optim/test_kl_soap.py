@@ -1,6 +1,7 @@
 import pytest
 import torch
 from problems import noise
+from updates import follow
 
 from gnflow.optim import kl_soap, soap
 
@@ -12,22 +13,10 @@ def given(step, scale=1.0):
     return {"w": scale * noise({"w": torch.empty(SIDE, SIDE, dtype=torch.float64)}, 50 + step)["w"]}
 
 
-def followed(transform, steps, gradients=given):
-    """The updates of fixed weights, and the states after them."""
-    params, updates, states = given(-1), [], []
-    state = transform.init(params)
-    for step in range(steps):
-        state = transform.refresh(gradients(step), state)
-        update, state = transform.update(gradients(step), state, params)
-        updates.append(update["w"])
-        states.append(state)
-    return updates, states
-
-
 def test_the_factors_follow_the_formula():
     """Both sides from the old values, whitened by the diagonals of the factors in their bases."""
     fading, eps = 0.8, 1e-3
-    _, states = followed(kl_soap(shampoo_beta=fading, eps=eps, precondition_frequency=2), 6)
+    _, states = follow(kl_soap(shampoo_beta=fading, eps=eps, precondition_frequency=2), 6, given)
     rms = given(0)["w"].square().mean().sqrt()
     left = right = rms * torch.eye(SIDE, dtype=torch.float64)
     bases = torch.eye(SIDE, dtype=torch.float64), torch.eye(SIDE, dtype=torch.float64)
@@ -49,8 +38,8 @@ def test_the_factors_follow_the_formula():
 
 @pytest.mark.parametrize("scale", [1e-4, 1e4])
 def test_the_bases_do_not_depend_on_the_scale_of_the_gradients(scale):
-    _, plain = followed(kl_soap(eps=1e-30, precondition_frequency=1), 5)
-    _, scaled = followed(
+    _, plain = follow(kl_soap(eps=1e-30, precondition_frequency=1), 5, given)
+    _, scaled = follow(
         kl_soap(eps=1e-30, precondition_frequency=1), 5, lambda step: given(step, scale)
     )  # fmt: skip
     for one, two in zip(plain, scaled, strict=True):
@@ -68,7 +57,7 @@ def test_given_the_covariance_of_a_kronecker_product_the_factors_are_its_own():
         noise = torch.randn(SIDE, SIDE, generator=generator, dtype=torch.float64)
         return {"w": spread.sqrt().unsqueeze(1) * noise * spread.flip(0).sqrt()}
 
-    _, states = followed(kl_soap(shampoo_beta=0.99, precondition_frequency=1), 600, coloured)
+    _, states = follow(kl_soap(shampoo_beta=0.99, precondition_frequency=1), 600, coloured)
     left, right = (torch.diagonal(side["w"]) for side in (states[-1].left, states[-1].right))
     found = left.unsqueeze(1) * right
     expected = spread.unsqueeze(1) * spread.flip(0)
@@ -82,22 +71,15 @@ def test_a_matrix_with_one_basis_has_soaps_factor_over_the_other_side():
     def wide(step):
         return noise({"w": torch.empty(4, 9, dtype=torch.float64)}, step)
 
-    params, found = wide(-1), []
-    for transform in (kl_soap(**options), soap(**options)):
-        state = transform.init(params)
-        for step in range(4):
-            state = transform.refresh(wide(step), state)
-            updates, state = transform.update(wide(step), state, params)
-        found.append((updates["w"], state))
-    (ours, state), (theirs, other) = found
-    assert not state.right
-    torch.testing.assert_close(9 * state.left["w"], other.left["w"])
-    torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-6)
+    (ours, states), (theirs, others) = follow(kl_soap(**options), 4, wide), follow(soap(**options), 4, wide)
+    assert not states[-1].right
+    torch.testing.assert_close(9 * states[-1].left["w"], others[-1].left["w"])
+    torch.testing.assert_close(ours[-1], theirs[-1], atol=1e-9, rtol=1e-6)
 
 
 def test_before_its_factors_differ_it_moves_as_soap_does():
     """The first basis of both is that of the first gradient: of G G', whatever multiple of the identity is added."""
-    (ours, _), (theirs, _) = followed(kl_soap(), 5), followed(soap(), 5)
+    (ours, _), (theirs, _) = follow(kl_soap(), 5, given), follow(soap(), 5, given)
     for one, two in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, two, atol=1e-9, rtol=1e-6)
 
@@ -105,7 +87,7 @@ def test_before_its_factors_differ_it_moves_as_soap_does():
 def test_a_fresh_renewal_sees_the_gradient_that_is_about_to_be_projected():
     transform = kl_soap(precondition_frequency=1, fresh_factors=True)
     stale = kl_soap(precondition_frequency=1)
-    _, states = followed(stale, 3)
+    _, states = follow(stale, 3, given)
     fresh, old = transform.refresh(given(3), states[-1]), stale.refresh(given(3), states[-1])
     assert not torch.allclose(fresh.left_basis["w"], old.left_basis["w"])
     other = transform.refresh(given(4), states[-1])

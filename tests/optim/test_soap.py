@@ -111,18 +111,6 @@ def test_the_first_call_moves_and_decays_nothing():
     torch.testing.assert_close(state.left["a"], 0.05 * gradients(0)["a"] @ gradients(0)["a"].T)
 
 
-def test_a_stack_is_its_matrices():
-    def apart(step):
-        return gradients(step, {"a": (8, 8), "b": (8, 8)})
-
-    def stacked(step):
-        return {"s": torch.stack(list(apart(step).values()))}
-
-    one, _ = followed(soap(3e-3, normalize_gradients=True), apart(-1), 25, apart)
-    many, _ = followed(soap(3e-3, normalize_gradients=True), stacked(-1), 25, stacked)
-    assert_same([{"a": s["s"][0], "b": s["s"][1]} for s in many], one, atol=1e-5)
-
-
 def test_a_refresh_leaves_the_momentum_where_it_was_and_sorts_the_second_moment_along():
     transform = soap(precondition_frequency=4)
     _, state = followed(transform, gradients(-1), 5)

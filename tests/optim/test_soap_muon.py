@@ -3,6 +3,7 @@ from math import sqrt
 import pytest
 import torch
 from problems import noise
+from updates import follow
 
 from gnflow.optim import muon, soap_muon
 from gnflow.optim.newton_schulz import orthogonalise
@@ -10,20 +11,8 @@ from gnflow.optim.newton_schulz import orthogonalise
 SHAPES = {"a": (6, 6), "b": (9, 9)}
 
 
-def drawn(step, shapes=None):
-    return noise({name: torch.empty(size, dtype=torch.float64) for name, size in (shapes or SHAPES).items()}, 70 + step)
-
-
-def followed(transform, steps, given=drawn):
-    """The updates of fixed weights, and the states after them."""
-    params, updates, states = given(-1), [], []
-    state = transform.init(params)
-    for step in range(steps):
-        state = transform.refresh(given(step), state)
-        update, state = transform.update(given(step), state, params)
-        updates.append(update)
-        states.append(state)
-    return updates, states
+def drawn(step):
+    return noise({name: torch.empty(size, dtype=torch.float64) for name, size in SHAPES.items()}, 70 + step)
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
@@ -32,7 +21,7 @@ def test_updates_follow_the_formula(nesterov):
     transform = soap_muon(
         0.5, 0.9, 0.8, 0.7, 1e-3, nesterov, 0.3, precondition_frequency=99, scale="match_rms", coefficients="jordan"
     )
-    updates, states = followed(transform, 6)
+    updates, states = follow(transform, 6, drawn)
     for name, start in drawn(-1).items():
         average, second = torch.zeros_like(start), torch.zeros_like(start)
         factors = torch.zeros_like(start), torch.zeros_like(start)
@@ -54,7 +43,7 @@ def test_updates_follow_the_formula(nesterov):
 
 def test_a_renewal_turns_the_bases_and_permutes_the_second_moment_along():
     transform = soap_muon(precondition_frequency=4)
-    _, states = followed(transform, 5)
+    _, states = follow(transform, 5, drawn)
     after = transform.refresh(drawn(5), states[-1])
     for name in SHAPES:
         old, new = states[-1].second[name], after.second[name]
@@ -70,13 +59,13 @@ def test_it_is_renewed_at_every_update_by_default_and_else_when_it_is_due():
     for frequency, expected in ((1, [1, 2, 3, 4, 5]), (2, [1, 3, 5])):
         transform = soap_muon(precondition_frequency=frequency)
         assert transform.period == frequency
-        _, states = followed(transform, 6)
+        _, states = follow(transform, 6, drawn)
         due = [step for step in range(1, 6) if states[step].left_basis["a"] is not states[step - 1].left_basis["a"]]
         assert due == expected
 
 
 def test_without_any_basis_it_is_muon_whose_momentum_is_divided_by_its_own_second_moment():
-    updates, states = followed(soap_muon(1.0, max_precondition_dim=1, coefficients="jordan", eps=1e-12), 3)
+    updates, states = follow(soap_muon(1.0, max_precondition_dim=1, coefficients="jordan", eps=1e-12), 3, drawn)
     assert states[-1].left == states[-1].right == {}
     plain = muon(1.0, nesterov=False, momentum=0.0)
     for step in (1, 2):
@@ -87,7 +76,7 @@ def test_without_any_basis_it_is_muon_whose_momentum_is_divided_by_its_own_secon
 
 
 def test_the_first_call_moves_nothing_and_fills_momentum_and_factors():
-    updates, [state] = followed(soap_muon(0.1, weight_decay=0.5), 1)
+    updates, [state] = follow(soap_muon(0.1, weight_decay=0.5), 1, drawn)
     assert not any(u.any() for u in updates[0].values())
     assert not any(v.any() for v in state.second.values())
     torch.testing.assert_close(state.momentum["a"], 0.05 * drawn(0)["a"])
@@ -96,14 +85,8 @@ def test_the_first_call_moves_nothing_and_fills_momentum_and_factors():
 
 def test_the_momentum_it_shows_is_what_the_next_update_whitens():
     transform = soap_muon(momentum=0.8)
-    _, states = followed(transform, 3)
+    _, states = follow(transform, 3, drawn)
     shown = transform.momentum(drawn(3), states[-1])
     _, after = transform.update(drawn(3), states[-1], drawn(-1))
     for name, g in drawn(3).items():
         torch.testing.assert_close(shown[name], 0.2 * g + 0.8 * after.momentum[name])
-
-
-@pytest.mark.parametrize(("option", "value"), [("scale", "match"), ("coefficients", "polar"), ("dtype", "half")])
-def test_a_misspelt_option_is_refused(option, value):
-    with pytest.raises(ValueError, match=f"soap_muon's {option} is .*, not `{value}`"):
-        soap_muon(**{option: value})

@@ -4,11 +4,13 @@ from math import log
 from pathlib import Path
 
 import pytest
-from run_directories import TOKENS, experiment, finished, steps
+from run_directories import TOKENS, end, experiment, finished, steps
 
 from gnflow.errors import SpecError
+from gnflow.study.arms import group_runs
 from gnflow.study.comparison import Comparison, compare
-from gnflow.study.scales import compare_scales, tell
+from gnflow.study.scales import compare_scales, describe_scales
+from gnflow.study.token_ratio import estimate_token_ratios
 from gnflow.train.run import Run
 
 COUNT = 16
@@ -44,12 +46,41 @@ def test_the_loss_at_the_end_is_compared_and_given_as_tokens(tmp_path: Path) -> 
     ratio = difference.token_ratio
     assert ratio is not None
     assert ratio.factor == pytest.approx(2.0, rel=1e-3)  # beyond the curve of the reference: by the fit
+    assert ratio.extrapolated
+    assert "extrapolated by a law" in comparison.verdict[1]
     assert comparison.verdict[0].startswith("The loss of muon is 0.220 above that of full_gn at the end of 2.1M tokens")
     assert comparison.verdict[1].startswith("muon has the loss of full_gn after 2.0 times the tokens (95 % CI ")
     assert not [line for line in comparison.warnings if "budget" in line]
     [within] = compare(pair(tmp_path / "b"), reference="full_gn", budget=BUDGET).budgets[0].differences
     assert within.token_ratio is not None
     assert within.token_ratio.factor == pytest.approx(0.5, rel=1e-2)  # read off its curve, between evaluations
+    assert not within.token_ratio.extrapolated
+
+
+def test_an_unknown_token_ratio_has_a_reason(tmp_path: Path) -> None:
+    [reference] = group_runs([run(tmp_path, "muon", 1.0)])
+    losses = {"worse": {0: law(TOKENS, 0.5)}, "far": {0: law(BUDGET, 1000.0)}, "unpaired": {5: 3.0}}
+    found = estimate_token_ratios(reference, losses, BUDGET)
+    assert all(ratio.factor is None and ratio.interval is None for ratio in found.values())
+    assert "lower loss at its first evaluation" in str(found["worse"].why_not)
+    assert "more than 10 times the tokens" in str(found["far"].why_not)
+    assert "no seed in common" in str(found["unpaired"].why_not)
+
+
+def test_an_arm_with_a_diverged_run_is_left_out(tmp_path: Path) -> None:
+    runs = [*pair(tmp_path), run(tmp_path, "adamw", 3.0), run(tmp_path, "adamw", 3.0, 1, count=4)]
+    end(runs[-1].directory, steps([8.0, 9.0]), "diverged")
+    runs[-1] = Run.load(runs[-1].directory)
+    comparison = compare(runs, budget=BUDGET)
+    assert comparison.reference == "full_gn"
+    assert [reached.arm for reached in comparison.budgets[0].arms] == ["muon", "full_gn"]
+    assert (
+        "adamw diverged with 1 of 2 seeds and has no loss at the end of the budget: it is left out."
+        in comparison.verdict
+    )
+    named = compare(runs, reference="adamw", budget=BUDGET)
+    assert not named.budgets
+    assert "nothing is compared to it" in named.verdict[-1]
 
 
 def test_a_schedule_that_looks_ahead_has_no_token_ratio(tmp_path: Path) -> None:
@@ -102,7 +133,7 @@ def test_over_scales_a_law_is_fitted_and_the_difference_has_a_trend(tmp_path: Pa
     assert found.law.factors["full_gn"] > 1
     [trend] = found.trends
     assert trend.slope == pytest.approx(-0.05)  # nats for ten times the parameters
-    assert any("falls with size: -0.050 nats for ten times the parameters" in line for line in tell(found))
+    assert any("falls with size: -0.050 nats for ten times the parameters" in line for line in describe_scales(found))
     with pytest.raises(SpecError, match="do not differ in tokens"):
         compare_scales(comparisons, methods, "muon", "tokens")
     two = {name: comparisons[name] for name in list(comparisons)[:2]}

@@ -25,8 +25,8 @@ def test_the_law_that_made_the_losses_is_found() -> None:
     assert law.floor == pytest.approx(FLOOR, abs=1e-4)
     assert law.exponent == pytest.approx(EXPONENT, rel=1e-4)
     assert law.factors == pytest.approx(FACTORS, rel=1e-4)
-    assert law.loss("full_gn", 4e7) == pytest.approx(FLOOR + SCALE * (2.5 * 4e7) ** -EXPONENT, abs=1e-4)
-    assert law.size(law.loss("adamw", 1e6)) == pytest.approx(0.6e6, rel=1e-4)
+    assert law.predict_loss("full_gn", 4e7) == pytest.approx(FLOOR + SCALE * (2.5 * 4e7) ** -EXPONENT, abs=1e-4)
+    assert law.find_size(law.predict_loss("adamw", 1e6)) == pytest.approx(0.6e6, rel=1e-4)
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
@@ -34,14 +34,18 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     covered = [law.intervals["full_gn"][0] <= 2.5 <= law.intervals["full_gn"][1] for law in fits]  # type: ignore[index]
     assert 88 <= sum(covered) <= 100
     truth = FLOOR + SCALE * 1e6**-EXPONENT
-    assert 88 <= sum(law.interval("muon", 1e6)[0] <= truth <= law.interval("muon", 1e6)[1] for law in fits) <= 100  # type: ignore[index]
+    assert (
+        88
+        <= sum(law.predict_interval("muon", 1e6)[0] <= truth <= law.predict_interval("muon", 1e6)[1] for law in fits)
+        <= 100
+    )  # type: ignore[index]
 
 
 def test_more_than_a_decade_away_is_refused_and_why() -> None:
     law = fit(points(), "muon")
     with pytest.raises(SpecError, match="more than one decade away, where a small error of the exponent"):
-        law.loss("muon", 4.1e7)
-    assert law.size(FLOOR + 1e-3) is None
+        law.predict_loss("muon", 4.1e7)
+    assert law.find_size(FLOOR + 1e-3) is None
 
 
 def test_too_few_sizes_and_losses_that_rise_are_refused() -> None:
@@ -51,3 +55,8 @@ def test_too_few_sizes_and_losses_that_rise_are_refused() -> None:
         fit(points(), "soap")
     with pytest.raises(SpecError, match="do not fall with size"):
         fit([Point("muon", size, 1.0 + 0.1 * place) for place, size in enumerate((1e5, 1e6, 1e7))], "muon")
+
+
+def test_losses_that_fall_with_the_logarithm_of_size_have_no_exponent() -> None:
+    with pytest.raises(SpecError, match="the best one is at an end of"):
+        fit([Point("muon", size, 10 - 0.1 * np.log(size)) for size in (1e5, 1e6, 1e7)], "muon")

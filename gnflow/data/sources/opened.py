@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 Sha256 = Callable[[Path], str]
 """The digest of a file. A large file that did not change is not read again."""
 Identity = Callable[[Sha256], Json]
-"""What distinguishes a corpus from any other, besides the keys of its source.
+"""A function that returns everything that identifies a corpus besides the keys of its source.
 
-Prepared shards are kept under it, so texts that change without it are not prepared again. It is asked twice, before and
-after the corpus is read; a corpus that changed meanwhile is refused.
+Prepared shards are stored under this identity, so a corpus whose texts change but whose identity does not is not
+prepared again. The function is called before and after the corpus is read; a corpus that changed meanwhile is refused.
 """
 Texts = Callable[[], Iterable[str]]
 Ids = Callable[[], "Iterable[NDArray[np.integer]]"]

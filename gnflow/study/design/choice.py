@@ -11,7 +11,7 @@ from gnflow.spec.canonical import digest, format_lines, format_value
 from gnflow.study import figures
 from gnflow.study.arms import list_held_out_losses
 from gnflow.study.design.design import ArmDesign, Design, Trial
-from gnflow.study.design.edges import Edge, find_edges, tell
+from gnflow.study.design.edges import Edge, describe_edges, find_edges
 from gnflow.study.scores import score_run
 from gnflow.train import disk
 from gnflow.train.results import COMPLETE, DIVERGED
@@ -124,6 +124,6 @@ def _format_trials(choice: Choice, aimed: bool) -> list[str]:
 def _make_remarks(design: Design, arm: ArmDesign, tried: list[TrialResult], edges: Sequence[Edge]) -> Iterator[str]:
     if design.study.target is not None and tried[0].steps is None:
         yield f"No trial reached {figures.format_target(design.study.target)}."
-    yield from tell(edges)
+    yield from describe_edges(edges)
     if arm.added:
         yield f"{figures.format_plural(arm.added, 'trial')} of these {len(tried)} lie beyond the ranges of study.yaml."

@@ -24,20 +24,22 @@ def find_edges(
     space: Mapping[str, Axis], best: Mapping[str, Plain], tried: Sequence[Mapping[str, Plain]]
 ) -> list[Edge]:
     """Return an edge for each key with numbers whose best value has tried values on one side only."""
-    return [edge for key, axis in space.items() if (edge := _edge(key, axis, best[key], [one[key] for one in tried]))]
+    return [
+        edge for key, axis in space.items() if (edge := _find_edge(key, axis, best[key], [one[key] for one in tried]))
+    ]
 
 
-def tell(edges: Sequence[Edge]) -> Iterator[str]:
-    """Say it in a sentence for each edge."""
+def describe_edges(edges: Sequence[Edge]) -> Iterator[str]:
+    """Write a sentence for each edge."""
     for edge in edges:
         yield f"The best `{edge.key}` is the {edge.end} that was tried: a wider range may hold a better one."
 
 
-def _edge(key: str, axis: Axis, best: Plain, tried: Sequence[Plain]) -> Edge | None:
+def _find_edge(key: str, axis: Axis, best: Plain, tried: Sequence[Plain]) -> Edge | None:
     numbers = [float(value) for value in tried if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(numbers) < len(tried) or len(set(numbers)) < FEWEST or not isinstance(best, int | float):
         return None
-    ends = _ends(axis)
+    ends = _find_ends(axis)
     if best == min(numbers):
         return Edge(key, "least", best, min(ends[0], min(numbers)))
     if best == max(numbers):
@@ -45,7 +47,7 @@ def _edge(key: str, axis: Axis, best: Plain, tried: Sequence[Plain]) -> Edge | N
     return None
 
 
-def _ends(axis: Axis) -> tuple[float, float]:
+def _find_ends(axis: Axis) -> tuple[float, float]:
     if isinstance(axis, Range):
         return axis.low, axis.high
     values = [float(value) for node in axis.values if isinstance(value := make_plain(node), int | float)]

@@ -17,10 +17,10 @@ TIMES = 4  # number of times that a range is continued by half as much, if value
 
 
 class Outcome(NamedTuple):
-    """What was done to one arm."""
+    """The trials that were added to one arm, in numbers and in words."""
 
     added: int
-    """Number of trials."""
+    """Number of trials that were added."""
     sentences: tuple[str, ...]
 
 
@@ -42,7 +42,7 @@ def widen(design: Design, arm: ArmDesign, trials: int | None = None) -> Outcome:
 
 
 def _is_budget(design: Design, edge: Edge) -> bool:
-    """Whether a longer run would spend more than the budget."""
+    """Return whether values beyond this edge would spend more than the budget."""
     return design.study.budget is not None and edge.key == "training.steps" and edge.end == "largest"
 
 

@@ -49,7 +49,7 @@ def _curves(scaled: Scaled) -> list[dict[str, object]]:
     for method in law.factors:
         for step in range(STEPS + 1):
             size = exp(log(low) + step / STEPS * (log(high) - log(low)))
-            loss, interval = law.loss(method, size), law.interval(method, size)
+            loss, interval = law.predict_loss(method, size), law.predict_interval(method, size)
             ends = interval or (loss, loss)
             rows.append({"arm": method, "size": size, "loss": loss, "low": ends[0], "high": ends[1]})
     return rows
