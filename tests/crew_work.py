@@ -170,9 +170,7 @@ def handed_over() -> Callable[[Crews], dict[str, object]]:
                     path = checkpoint.make_path(folder / name, step)
                     state = checkpoint.load(path, program.make_template(), program.device) if step else program.init()
                     drawn = torch.Generator().manual_seed(step)
-                    state, _ = program.step(
-                        state, torch.randint(256, (planned.microbatches, 1, 9), generator=drawn)
-                    )
+                    state, _ = program.step(state, torch.randint(256, (planned.microbatches, 1, 9), generator=drawn))
                     held = {"parts": len(state.optimizer.inner["all"].parts), "bytes": count_bytes(state.optimizer)}
                     path = checkpoint.save(folder / name, state, crew)
                     found[f"{name} {size}"] = crew.collect(held)

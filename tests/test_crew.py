@@ -13,7 +13,6 @@ from torch import Tensor
 from gnflow.compiler.blocks import BlockRegion, assign_blocks
 from gnflow.crew import Crew, PairwiseSum, Span, list_spans, split
 
-
 CLIPPED = "muon"
 """The method that is clipped in its run by parts, and not in that on stacks."""
 

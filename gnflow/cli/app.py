@@ -19,15 +19,11 @@ app = typer.Typer(
 )
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="The YAML file that describes the run.")]
-Specs = Annotated[
-    list[Path], typer.Argument(metavar="SPEC", help="The YAML files that describe the runs.")
-]
+Specs = Annotated[list[Path], typer.Argument(metavar="SPEC", help="The YAML files that describe the runs.")]
 Sets = Annotated[
     list[str] | None,
     typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Override one value, such as training.seed=3. The option can be repeated."
+        "--set", metavar="KEY=VALUE", help="Override one value, such as training.seed=3. The option can be repeated."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -38,36 +34,26 @@ Targets = Annotated[
     typer.Option(
         "--target",
         help="Compare the cost of reaching this held-out loss. The option can be repeated. Default: the target of the "
-        "runs; equal budgets if they have none in common."
+        "runs; equal budgets if they have none in common.",
     ),
 ]
 Budget = Annotated[
     float | None,
-    typer.Option(
-        metavar="TOKENS",
-        help="Compare losses at the end of schedules that all spend so many tokens."
-    ),
+    typer.Option(metavar="TOKENS", help="Compare losses at the end of schedules that all spend so many tokens."),
 ]
 Sigma = Annotated[
     float | None,
-    typer.Option(
-        min=1e-9,
-        help="With --budget: the known standard deviation of the loss over seeds, for z-tests."
-    ),
+    typer.Option(min=1e-9, help="With --budget: the known standard deviation of the loss over seeds, for z-tests."),
 ]
 Reference = Annotated[
     str | None,
     typer.Option(
         metavar="ARM",
-        help="Compare the other arms to this one. Default: the arm with the fewest steps or the lowest loss."
+        help="Compare the other arms to this one. Default: the arm with the fewest steps or the lowest loss.",
     ),
 ]
-RunDir = Annotated[
-    Path | None, typer.Option(help="Write the run to this directory. Default: runs/<name>.")
-]
-Runs = Annotated[
-    list[Path], typer.Argument(metavar="RUN", help="The directories or the names of runs.")
-]
+RunDir = Annotated[Path | None, typer.Option(help="Write the run to this directory. Default: runs/<name>.")]
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN", help="The directories or the names of runs.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -85,9 +71,7 @@ def handle_options(
     ] = False,
     plugin: Annotated[
         list[Path] | None,
-        typer.Option(
-            metavar="FILE", help="Load the kinds of this Python file. The option can be repeated."
-        ),
+        typer.Option(metavar="FILE", help="Load the kinds of this Python file. The option can be repeated."),
     ] = None,
 ) -> None:
     """Declarative experiments with second-order optimizers for LLM pretraining."""

@@ -25,7 +25,7 @@ def serve_ui(
         typer.Option(
             "--allow",
             metavar="NAME",
-            help="Let browsers address this machine by this name as well. The option can be repeated."
+            help="Let browsers address this machine by this name as well. The option can be repeated.",
         ),
     ] = None,
 ) -> None:

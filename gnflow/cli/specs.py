@@ -58,16 +58,12 @@ def make_project() -> None:
 
 @app.command("new")
 def write_spec(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="The name of the spec and of its run.")
-    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the spec and of its run.")],
     optimizer: Annotated[
         str | None,
         typer.Option(metavar="KIND", help="Use this kind of optimizer. Default: gauss_newton."),
     ] = None,
-    base: Annotated[
-        Path | None, typer.Option("--from", metavar="SPEC", help="Start from this spec.")
-    ] = None,
+    base: Annotated[Path | None, typer.Option("--from", metavar="SPEC", help="Start from this spec.")] = None,
 ) -> None:
     """Write a new spec that explains its values."""
     from gnflow.commands.new import write_spec
@@ -106,9 +102,7 @@ def explain(
     spec: Spec,
     key: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[KEY]", help="The key to explain, such as optimizer.inner. Default: all keys."
-        ),
+        typer.Argument(metavar="[KEY]", help="The key to explain, such as optimizer.inner. Default: all keys."),
     ] = None,
     sets: Sets = None,
     json: Json = False,
@@ -129,9 +123,7 @@ def verify(specs: Specs, sets: Sets = None, json: Json = False) -> None:
 
 @app.command("schema")
 def print_schema(
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the schema to this file.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the schema to this file.")] = None,
 ) -> None:
     """Print the JSON Schema of a spec, for editors."""
     from gnflow.commands.schema import print_schema

@@ -51,9 +51,7 @@ def choose_values(
 @study.command("widen")
 def widen_space(
     folder: Study,
-    arms: Annotated[
-        list[str] | None, typer.Argument(metavar="[ARM]...", help="Default: all with trials.")
-    ] = None,
+    arms: Annotated[list[str] | None, typer.Argument(metavar="[ARM]...", help="Default: all with trials.")] = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="To add to an arm. Default: half as many as it has.")
     ] = None,
@@ -68,12 +66,8 @@ def widen_space(
 @study.command("scaling")
 def fit_scales(
     folder: Study,
-    against: Annotated[
-        Measure | None, typer.Option(help="Size of a scale. Default: the one that differs.")
-    ] = None,
-    at: Annotated[
-        list[float] | None, typer.Option(metavar="SIZE", help="Predict losses there.")
-    ] = None,
+    against: Annotated[Measure | None, typer.Option(help="Size of a scale. Default: the one that differs.")] = None,
+    at: Annotated[list[float] | None, typer.Option(metavar="SIZE", help="Predict losses there.")] = None,
     chart: Annotated[Path | None, typer.Option(help="Draw to this .svg or .png file.")] = None,
     json: Json = False,
 ) -> None:

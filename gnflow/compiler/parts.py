@@ -12,7 +12,7 @@ from gnflow.optim.descent import Descent
 from gnflow.optim.protocol import Part, name_in_block
 
 FLOPS_OF_NUMBER = 1_000
-"""Cost of an update for each of its numbers, in FLOPs: memory moves some ten numbers for it, at about 100 FLOPs each."""
+"""Cost of each number of an update, in FLOPs: it moves some ten numbers in memory, at about 100 FLOPs each."""
 
 
 class PartCost(NamedTuple):

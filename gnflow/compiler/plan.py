@@ -11,7 +11,7 @@ import torch
 from gnflow.compiler import build, methods
 from gnflow.compiler.blocks import BlockRegion, divide_by_block, price_blocks
 from gnflow.compiler.evaluation import Evaluation, price_evaluations
-from gnflow.compiler.measuring import NotedProbe, build_metrics
+from gnflow.compiler.measuring import NotedProbe, build_metrics, join_probes
 from gnflow.compiler.metering import Meter, RegionCost
 from gnflow.compiler.pace import require_fit
 from gnflow.compiler.parts import PartCost, price_parts
@@ -193,11 +193,26 @@ class _Measured(NamedTuple):
     memory: dict[str, int]
 
 
-def _measure_step(experiment: Experiment, network: Model, probe: Probe | None, recomputed: bool) -> _Measured:
+def measure_member(plan: Plan, crew: Crew, ownership: Ownership | None) -> dict[str, int]:
+    """Return the bytes of a process of a crew, by class, beside those that it sends and receives."""
+    experiment = plan.experiment
+    network = build.build_model(experiment, plan.attention)
+    probe = join_probes(build_metrics(experiment, network, plan.attention, eager))
+    return _measure_step(experiment, network, probe, plan.recomputed, crew, ownership).memory
+
+
+def _measure_step(
+    experiment: Experiment,
+    network: Model,
+    probe: Probe | None,
+    recomputed: bool,
+    crew: Crew | None = None,
+    ownership: Ownership | None = None,
+) -> _Measured:
     meter = Meter()
     # The number of steps matters to the schedule alone and changes no cost.
     by_part = experiment.compile.update == "parts"
-    ownership = Ownership() if by_part else None
+    ownership = ownership or (Ownership() if by_part else None)
     optimizer = methods.build_optimizer(experiment.optimizer, network, 1, meter, probe, ownership=ownership)
     problem = build.build_objective(network, experiment, recomputed)
     params = network.init(experiment.training.seed, "meta")
@@ -208,7 +223,7 @@ def _measure_step(experiment: Experiment, network: Model, probe: Probe | None, r
         layerwise = isinstance(experiment.optimizer, spec.GaussNewton) and experiment.optimizer.blocks == "layer"
         blocks = price_blocks(network, problem, params, tokens, meter) if layerwise else {}
         objective = divide_by_block(problem, {name: b.names for name, b in blocks.items() if b.own}, network, meter)
-        objective = objective._replace(crew=Crew(experiment.training.shares))
+        objective = objective._replace(crew=crew or Crew(experiment.training.shares))
         meter.storages.begin()
         optimizer.step(objective, params, state, tokens.expand(optimizer.microbatches, *tokens.shape))
         peak = meter.storages.peak
@@ -225,7 +240,7 @@ def _measure_step(experiment: Experiment, network: Model, probe: Probe | None, r
         "copies": peak.total - peak.inside - count_bytes((params, state)),
     }
     regions = {name: cost for name, cost in meter.regions.items() if name in {"value", *meter.calls}}
-    parts = price_parts(optimizer.parts(params, state), meter) if by_part else {}
+    parts = price_parts(optimizer.parts(params, state), meter) if by_part and crew is None else {}
     return _Measured(optimizer.cost, meter.calls, regions, blocks, parts, memory)
 
 

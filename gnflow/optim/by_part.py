@@ -42,6 +42,9 @@ class Ownership(NamedTuple):
         return self.owners.get(part, self.rank)
 
 
+SOLE = Ownership()
+
+
 class ByPartState(NamedTuple):
     """The number of updates made, and the state of each part that this process owns."""
 
@@ -91,7 +94,7 @@ class ByPart:
     def __init__(
         self,
         solvers: Mapping[str, Descent],
-        ownership: Ownership = Ownership(),
+        ownership: Ownership = SOLE,
         clip: float | None = None,
         rate: Rate | None = None,
         probed: bool = False,
@@ -155,7 +158,7 @@ class ByPart:
         """Return the state with the parts that other processes own. All processes call it."""
         if crew.size == 1:
             return state
-        parts = {part: state.parts[part] if part in state.parts else self._init_part(part, params) for part in self.names}
+        parts = {**{part: self._init_part(part, params) for part in self.names}, **state.parts}
         sent: dict[int, Params] = defaultdict(dict)
         for part, inner in parts.items():
             sent[self.owners[part]] |= trees.name_tensors({part: inner})

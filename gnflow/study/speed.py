@@ -7,6 +7,7 @@ from statistics import median
 
 from gnflow.study.find import list_runs
 from gnflow.study.load import QUIET, compute_share
+from gnflow.track.description import read_json
 from gnflow.train.journal import DEVICE_SECONDS, OTHERS
 
 # Speeds are comparable up to this ratio of FLOPs per pass, since small products are slower than large ones.
@@ -14,7 +15,7 @@ FARTHEST = 16.0
 
 
 def measure_speed(runs: Path, device: str, one_pass: int) -> float | None:
-    """Return the median FLOPs per second and device of finished runs on this kind of device whose passes are about as large.
+    """Return the median FLOPs per second and device of finished runs here whose passes are about as large.
 
     Return None if there are no such runs, since a tiny model does not predict the speed of a large one. Runs on a
     machine that was busy with other work count only if there is no other run.
@@ -24,6 +25,26 @@ def measure_speed(runs: Path, device: str, one_pass: int) -> float | None:
     ]
     rates = [rate for rate, busy in found if not busy] or [rate for rate, _ in found]
     return median(rates) if rates else None
+
+
+def measure_bandwidth(runs: Path, device: str) -> float | None:
+    """Return the median bytes per second that a process sent in finished runs on several devices of this kind.
+
+    The seconds are all those in which process 0 exchanged or waited. Return None if there are no such runs.
+    """
+    found = [rate for run in list_runs(runs) if (rate := _measure_exchange(run / "summary.json", device)) is not None]
+    return median(found) if found else None
+
+
+def _measure_exchange(summary: Path, device: str) -> float | None:
+    figures, plan = read_json(summary), read_json(summary.parent / "plan.json")
+    match figures, read_json(summary.parent / "provenance.json").get("sessions"):
+        case {"steps": int(steps), "time/waited": float(waited)}, [*sessions] if waited > 0:
+            sent = {each.get("sent_a_step", 0) for each in sessions if isinstance(each, dict)}
+            # A run whose number of devices changed does not tell what it sent in which seconds.
+            return steps * sent.pop() / waited if len(sent) == 1 and plan.get("device") == device else None
+        case _:
+            return None
 
 
 def find_pass_flops(flops: Iterable[object]) -> int:

@@ -183,9 +183,7 @@ def seal(directory: Path, *names: str) -> None:
 
 
 def _describe(directory: Path, *names: str) -> Files:
-    return {
-        name: {"bytes": (directory / name).stat().st_size, "sha256": hash_file(directory / name)} for name in names
-    }
+    return {name: {"bytes": (directory / name).stat().st_size, "sha256": hash_file(directory / name)} for name in names}
 
 
 def find_damage(directory: Path) -> str | None:

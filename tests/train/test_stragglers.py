@@ -11,9 +11,7 @@ def test_a_process_that_is_slow_for_ten_steps_is_named_once_with_its_seconds() -
     stragglers = Stragglers([1.0, 1.0, 1.0])
     assert heard(stragglers, 1.0, 2.0, 1.1, steps=STEPS - 1) == []
     (said,) = heard(stragglers, 1.0, 2.0, 1.1, steps=2 * STEPS)
-    assert said == (
-        "process 1 of 3 has computed for 2 s a step over 10 steps, the others for 1.05 s; they wait for it"
-    )
+    assert said == ("process 1 of 3 has computed for 2 s a step over 10 steps, the others for 1.05 s; they wait for it")
 
 
 def test_one_quick_step_ends_the_count() -> None:
