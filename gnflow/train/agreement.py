@@ -26,8 +26,8 @@ def require_same(crew: Crew, state: State) -> None:
     """Raise GnflowError if a process has other bits than the others in what all of them have.
 
     A part of the state that one process owns cannot be compared. An exchange gives all processes the same bits, so a
-    difference comes from a faulty memory or from a kernel that adds in no fixed order. The cost is one copy of the
-    state to the CPU and one SHA-256, about DIGEST_COST.
+    difference comes from a faulty memory or from a kernel that adds in no fixed order. The cost is a copy of the
+    state to the CPU and one SHA-256, about 1 s for each GB.
     """
     if crew.size == 1:
         return
