@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
+from gnflow.curvature import staged
+from gnflow.curvature.linearised import BENDS, SURROGATES, Form
+from gnflow.curvature.staged import KEEP_ALL, Thrift
 from gnflow.metrics.protocol import Moment
 from gnflow.models.attention import Kernel
 from gnflow.models.decoder import build_decoder
@@ -40,6 +43,11 @@ def small(variant: str = "default", kernel: Kernel = "plain", seed: int = 0) -> 
     params = trees.move_along(model.init(seed), noise(model.init(seed), seed + 1), 0.1)
     tokens = torch.randint(VOCABULARY, (4, 6), generator=torch.Generator().manual_seed(seed))
     return Problem(model, trees.map_tensors(lambda w: w.double(), params), tokens)
+
+
+def build(model: Model, form: Form = "quadratic", thrift: Thrift = KEEP_ALL) -> Objective:
+    """Build the objective of a model."""
+    return staged.build_objective(model, SURROGATES[form], BENDS[form], thrift)
 
 
 def moment(

@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 
 from gnflow.compiler import build
 from gnflow.crew import Crew
-from gnflow.curvature.linearised import expand_quadratic, linearise
+from gnflow.curvature.linearised import expand_quadratic
 from gnflow.models.loss import Targets
 from gnflow.models.model import Stage
 from gnflow.objective import Params, Scalar
@@ -92,7 +92,7 @@ def work() -> Callable[[Crews], dict[str, float]]:
     drawn = torch.Generator().manual_seed(0)
     params = {name: w + 0.01 * torch.randn(w.shape, generator=drawn, dtype=w.dtype) for name, w in anchor.items()}
     batch = torch.randint(256, (2, 3, 9), generator=drawn)
-    whole = linearise(network.compute_logits, expand_quadratic, network.split)
+    whole = build.build_exact(network).curved
 
     def compare(crews: Crews) -> dict[str, float]:
         crew = crews(2)

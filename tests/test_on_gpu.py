@@ -133,7 +133,7 @@ def test_the_curved_gradient_with_flash_attention_on_the_gpu_is_that_with_plain(
             found, at = other.objective.curved(point, anchor, tokens)
             torch.testing.assert_close(at, value, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(found, gradient, rtol=1e-3, atol=1e-4)
-    assert compiled.count_graphs()["curved"] == 1
+    assert set(compiled.count_graphs().values()) == {1}
 
 
 def test_flash_attention_and_its_tangent_take_no_memory_of_time_times_time_on_the_gpu() -> None:

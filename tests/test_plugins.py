@@ -324,6 +324,16 @@ print(list_plugins(experiment)[0].version, list_plugins(experiment)[0].replaces)
     assert done.stdout.strip() == "lions 1.2 gnflow.optim.lion:LionRule"
 
 
+def test_a_weight_that_no_stage_of_its_model_reads_is_named(project: Path) -> None:
+    text = plugged.FILES["my_models.py"]
+    read = 'frozenset({f"{name}.up", f"{name}.down"})'
+    assert read in text
+    (project / "my_models.py").write_text(text.replace(read, 'frozenset({f"{name}.up"})'))
+    experiment = load(plugged.write_spec(project, "adamw"), ["model=windowed"]).experiment
+    with pytest.raises(EnvironmentProblem, match=r"model `windowed` .*: no stage .* reads the weight `blocks.0.down`"):
+        plan(experiment)
+
+
 def test_its_model_trains_under_muon(project: Path) -> None:
     spec = plugged.write_spec(project, "{kind: muon, microbatches: 2}")
     program = compile_plan(plan(load(spec, ["model=windowed"]).experiment), compiled=False)

@@ -98,6 +98,14 @@ def plan(
 
 
 @app.command()
+def graph(spec: Spec, sets: Sets = None, json: Json = False) -> None:
+    """Compile a spec and show its regions: nodes, kernels, seconds, breaks."""
+    from gnflow.commands.graph import graph
+
+    raise typer.Exit(graph(spec, sets=sets or (), json=json))
+
+
+@app.command()
 def explain(
     spec: Spec,
     key: Annotated[

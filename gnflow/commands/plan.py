@@ -147,13 +147,9 @@ def _make_region_table(planned: "Plan") -> Table:
 
 
 def _describe_blocks(planned: "Plan") -> Iterator[str]:
-    """Say why a block has a compiled region of its own or shares one."""
+    """Say what a block costs."""
     for name, block in planned.blocks.items():
-        need = f"{block.share:.0%} of the FLOPs of `curved`"
-        if not block.own:
-            yield f"block {name}: solved for with `curved`; a region of its own would need {need}"
-        else:
-            yield f"block {name}: solved for with `{block.region}`, which needs {need}"
+        yield f"block {name}: solved for with `{block.region}`, which needs {block.share:.0%} of the FLOPs of `curved`"
 
 
 def _describe_rates(courses: "Sequence[Course]", encoding: str) -> Iterator[str]:

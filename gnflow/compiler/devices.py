@@ -84,7 +84,7 @@ def _describe_part(plan: Plan, member: Member) -> Device:
     if plan.blocks:
         own = tuple(name for name, owner in member.owners.items() if owner == member.rank)
         goal = sum(numbers[name] for block in own for name in plan.blocks[block].names)
-        work = sum(plan.blocks[name].cost for name in own) / sum(block.cost for block in plan.blocks.values())
+        work = sum(plan.blocks[name].share for name in own) / sum(block.share for block in plan.blocks.values())
         sent = goal * BYTES * (member.size - 1) + search
         return Device(member.rank, width, own, 0, work, goal / total, 0, sent)
     computed = len(member.pick_own(member.list_summed(width)))
@@ -112,7 +112,7 @@ def _count_bytes_of_parts(plan: Plan, member: Member, width: int, owned: int, mo
     numbers = sum(part.numbers for part in plan.parts.values())
     method = plan.experiment.optimizer
     first_order = method.inner if isinstance(method, spec.GaussNewton) else method
-    norms = 2 + (isinstance(first_order, spec.Method) and first_order.clip is not None)
+    norms = 2 + (isinstance(first_order, spec.Method) and spec.has_clip(first_order))
     gradients = member.count_bytes_to_owners(numbers, owned, width) if width > 1 else 0
     return gradients + (owned + norms * most) * BYTES * (member.size - 1)
 

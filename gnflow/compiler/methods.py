@@ -14,8 +14,8 @@ from gnflow.models.model import Model
 from gnflow.objective import Scalar
 from gnflow.optim import averages, schedules
 from gnflow.optim.adaptive_steps import BracketSearch, Decrement
-from gnflow.optim.by_part import ByPart, Ownership, divide, name_part
-from gnflow.optim.combine import chain, clip_by_global_norm, partition
+from gnflow.optim.by_part import ByPart, Clip, Ownership, divide, name_part
+from gnflow.optim.combine import Empty, chain, clip_by_global_norm, clip_by_group, partition
 from gnflow.optim.conjugate_gradients import ConjugateGradients
 from gnflow.optim.descent import Descent, Probe
 from gnflow.optim.fisher_orthogonal import FisherOrthogonal, Projection
@@ -31,6 +31,7 @@ from gnflow.spec import rules
 from gnflow.spec import search as searches
 from gnflow.spec.classes import find_origin
 from gnflow.spec.factory import call_factory, collect_parameters, describe
+from gnflow.spec.parts import Part
 
 
 def build_optimizer(
@@ -166,14 +167,15 @@ def _build_descent(
             if not rule.matrices:
                 transforms[label] = transforms[label]._replace(metric=None)
     combined = partition(transforms, stacks.rules)
-    clipped = combined if method.clip is None else chain(clip_by_global_norm(method.clip), combined)
+    clip = _build_clip(method, labels, stacks)
+    clipped = combined if clip is None else chain(clip, combined)
     main = method.kind if method.kind in routes.values() else next(iter(routes.values()))
 
     factor = schedule(labels[main])
 
     def find_main_rate(state: AnyState) -> Scalar:
         """Return the learning rate of the method's own rule at this update."""
-        part = (state if method.clip is None else state[-1])[main]
+        part = (state if clip is None else state[-1])[main]
         return part.learning_rate * factor(part.updates)  # type: ignore[no-any-return]  # each rule has its own state
 
     rate = find_main_rate if main in stacks.rules.values() else None
@@ -197,6 +199,19 @@ def _build_descent(
     return Descent(clipped, stacks, method.microbatches, jit, rate, probe, seed=seed)
 
 
+def _build_clip(method: spec.Method, labels: Mapping[str, rules.FirstOrder], stacks: Stacks) -> Transform[Empty] | None:
+    """Build the clipping of gradients. A part with a limit of its own is clipped apart from all others."""
+    own = _list_own_limits(labels)
+    if not own:
+        return None if method.clip is None else clip_by_global_norm(method.clip)
+    limits = own if method.clip is None else {**own, method.kind: method.clip}
+    return clip_by_group(limits, {stack: rule if rule in own else method.kind for stack, rule in stacks.rules.items()})
+
+
+def _list_own_limits(labels: Mapping[str, rules.FirstOrder]) -> dict[str, float]:
+    return {label: rule.clip for label, rule in labels.items() if isinstance(rule, Part) and rule.clip is not None}
+
+
 def _build_by_part(
     method: spec.Method,
     network: Model,
@@ -213,12 +228,14 @@ def _build_by_part(
     each = [label for label, transform in transforms.items() if transform.each]
     own = {name: routes[name] for name in names}
     solvers: dict[str, Descent] = {}
+    limits, groups = _list_own_limits(labels), dict[str, str]()
     for stacks in divide(own, {name: network.weights[name].shape for name in own}, each):
         ((form, rule),) = stacks.rules.items()
         if form not in lenders:
             transform = partition({rule: transforms[rule]}, stacks.rules)
             lenders[form] = Descent(transform, stacks, method.microbatches, jit_for_block(jit, form), probe=probe)
         solvers[name_part(stacks)] = lenders[form].with_stacks(stacks)
+        groups[name_part(stacks)] = rule if rule in limits else method.kind
     main = method.kind if method.kind in routes.values() else next(iter(routes.values()))
     base, factor = labels[main].shown_rate, schedule(labels[main])
 
@@ -226,7 +243,8 @@ def _build_by_part(
         return factor(updates) * torch.full((), base or 0.0, dtype=torch.float64, device=updates.device)
 
     rate = find_main_rate if main in own.values() and base is not None else None
-    return ByPart(solvers, ownership, method.clip, rate, probed=probe is not None)
+    limits |= {} if method.clip is None else {method.kind: method.clip}
+    return ByPart(solvers, ownership, Clip(limits, groups), rate, probed=probe is not None)
 
 
 def build_transform(rule: rules.FirstOrder, schedule: schedules.Schedule) -> AnyTransform:

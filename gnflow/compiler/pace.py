@@ -46,15 +46,16 @@ def require_fit(method: Optimizer, steps: int) -> None:
 def make_schedule(schedule: spec.AnySchedule, updates: int, inner_steps: int = 1) -> schedules.Schedule:
     """Return the factors of one schedule over so many updates, `inner_steps` of them in one step of the run."""
     match schedule:
-        case spec.Constant(warmup=warmup):
-            return schedules.constant(measure(warmup, updates))
+        case spec.Constant(warmup=warmup, warmup_from=first):
+            return schedules.constant(measure(warmup, updates), first)
         case spec.Cosine() | spec.GlobalCosine():
-            return schedules.cosine(updates, measure(schedule.warmup, updates), schedule.final)
-        case spec.Linear(warmup=warmup, final=final):
-            return schedules.linear(updates, measure(warmup, updates), final)
-        case spec.Wsd(warmup=warmup, decay=decay, shape=shape, power=power, final=final):
+            warmup, first = measure(schedule.warmup, updates), schedule.warmup_from
+            return schedules.cosine(updates, warmup, schedule.final, first)
+        case spec.Linear(warmup=warmup, warmup_from=first, final=final):
+            return schedules.linear(updates, measure(warmup, updates), final, first)
+        case spec.Wsd(warmup=warmup, warmup_from=first, decay=decay, shape=shape, power=power, final=final):
             spans = measure(warmup, updates), measure(decay, updates)
-            return schedules.wsd(updates, *spans, shape, power or 1.0, final)
+            return schedules.wsd(updates, *spans, shape, power or 1.0, final, first)
         case spec.InnerCosine(final=final):
             return schedules.inner_cosine(inner_steps, updates // inner_steps, final)
         case spec.ConstantWithInnerCosine(final=final):

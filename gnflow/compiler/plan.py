@@ -222,7 +222,7 @@ def _measure_step(
     with meter.storages:
         layerwise = isinstance(experiment.optimizer, spec.GaussNewton) and experiment.optimizer.blocks == "layer"
         blocks = price_blocks(network, problem, params, tokens, meter) if layerwise else {}
-        objective = divide_by_block(problem, {name: b.names for name, b in blocks.items() if b.own}, network, meter)
+        objective = divide_by_block(problem, {name: block.names for name, block in blocks.items()}, meter)
         objective = objective._replace(crew=crew or Crew(experiment.training.shares))
         meter.storages.begin()
         optimizer.step(objective, params, state, tokens.expand(optimizer.microbatches, *tokens.shape))

@@ -158,8 +158,8 @@ def compile(  # noqa: A001  # the verb of the design
     jit: Jit = compiler or eager
     network = network or build.build_model(experiment, plan.attention)
     metrics = build_metrics(experiment, network, plan.attention, jit)
-    own = {name: block.names for name, block in plan.blocks.items() if block.own}
-    problem = divide_by_block(build.build_objective(network, experiment, plan.recomputed), own, network, jit)
+    blocks = {name: block.names for name, block in plan.blocks.items()}
+    problem = divide_by_block(build.build_objective(network, experiment, plan.recomputed), blocks, jit)
     crew = crew.divide(experiment.training.shares, assign_blocks(plan.blocks, crew.size))
     ownership = find_ownership(plan, crew)
     probe, seed = join_probes(metrics), experiment.training.seed

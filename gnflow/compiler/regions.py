@@ -12,6 +12,8 @@ from typing import Literal, TypeAlias, cast
 import torch
 
 from gnflow.compiler import toolchain
+from gnflow.compiler.stages import CompiledStages
+from gnflow.curvature.staged import Staged
 from gnflow.errors import EnvironmentProblem
 from gnflow.optim.protocol import Region, copy_code
 
@@ -33,6 +35,7 @@ class Compiled:
 
         def compile_graph(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
             # This takes seconds to import, and a finished run never compiles.
+            from torch._functorch import config as autograd
             from torch._inductor import config
             from torch._inductor.compile_fx import compile_fx
 
@@ -40,7 +43,11 @@ class Compiled:
             if toolchain.find_compiler() not in config.cpp.cxx:
                 patches["cpp.cxx"] = (None, toolchain.find_compiler())
             self.graphs.append(len(graph.graph.nodes))
-            return cast("Callable[..., object]", compile_fx(graph, inputs, config_patches=patches))
+            if place := _find_break(graph):
+                self.breaks.append(place)
+            # By default the reverse graph is compiled at its first call, where its seconds are not seen.
+            with autograd.patch(force_non_lazy_backward_lowering=True):
+                return cast("Callable[..., object]", compile_fx(graph, inputs, config_patches=patches))
 
         self.name, self.fullgraph = name, fullgraph
         self._notice: Notice | None = notice
@@ -48,6 +55,10 @@ class Compiled:
         """Number of nodes of each graph compiled so far."""
         self.compilations: list[int] = []
         """Number of graphs from each call that compiled: a second graph is a break, a second call a recompilation."""
+        self.breaks: list[str] = []
+        """For each break between two graphs: its reason, and the line of source where it is."""
+        self.kernels = 0
+        """Number of kernels that were generated for the graphs, those of their reverse passes included."""
         self.seconds = 0.0
         """Seconds of all calls that compiled."""
         self._function = torch.compile(copy_code(function), backend=compile_graph, fullgraph=fullgraph, dynamic=False)
@@ -57,7 +68,7 @@ class Compiled:
         if self._notice is not None:
             self._notice(self.name)
             self._notice = None
-        known, start = len(self.graphs), time.perf_counter()
+        known, kernels, start = len(self.graphs), _count_kernels(), time.perf_counter()
         try:
             result = self._function(*arguments)
         except (RuntimeError, OSError) as error:
@@ -66,6 +77,7 @@ class Compiled:
             raise
         if len(self.graphs) > known:
             self.seconds += time.perf_counter() - start
+            self.kernels += _count_kernels() - kernels
             if self.fullgraph:
                 # Inductor may have Dynamo trace a function twice before it accepts the graph.
                 del self.graphs[known:-1]
@@ -89,6 +101,22 @@ class Compiled:
         )
 
 
+def _count_kernels() -> int:
+    """Count the kernels that this process has generated so far."""
+    from torch._inductor import metrics
+
+    return metrics.generated_kernel_count
+
+
+def _find_break(graph: torch.fx.GraphModule) -> str | None:
+    """Say why a graph ends before its function does, and where; None if it does not."""
+    reason = getattr(graph, "compile_subgraph_reason", None)
+    if reason is None or not reason.graph_break:
+        return None
+    where = f" at {reason.user_stack[-1].filename}:{reason.user_stack[-1].lineno}" if reason.user_stack else ""
+    return f"{str(reason.reason).splitlines()[0]}{where}"
+
+
 class Compiler:
     """A `Jit` that keeps the regions which it compiled."""
 
@@ -97,14 +125,25 @@ class Compiler:
     ) -> None:
         self.mode, self.fullgraph, self.notice = mode, fullgraph, notice
         self.regions: list[Compiled] = []
+        # A graph that runs once for each layer cannot be a CUDA graph: its own earlier results are its arguments.
+        stages = mode if mode == "default" else f"{mode}-no-cudagraphs"
+        self._stages = CompiledStages(lambda name, function: self._compile(name, function, stages))
 
     def __call__(self, name: str, region: Region, /, every: int | None = None) -> Region:
-        """Return a region that is compiled at its first call. With `every` the function is returned as it is."""
+        """Return a region that is compiled at its first call, or whose stages are, if it has any.
+
+        With `every` the function is returned as it is.
+        """
         if every is not None:
             return region
-        compiled = Compiled(name, region, self.mode, self.fullgraph, self.notice)
+        if isinstance(region, Staged):
+            return cast("Region", region.on(self._stages))
+        return cast("Region", self._compile(name, region, self.mode))
+
+    def _compile(self, name: str, function: Callable[..., object], mode: str) -> Compiled:
+        compiled = Compiled(name, function, mode, self.fullgraph, self.notice)
         self.regions.append(compiled)
-        return cast("Region", compiled)
+        return compiled
 
     def count_graphs(self) -> dict[str, int]:
         """Count the graphs compiled so far, by region."""

@@ -12,28 +12,20 @@ Differs:  targets may have unequal weights; the squares are of single micro-batc
           squares the mean over several: the same mean with less variance
 """
 
-from collections.abc import Callable
-
+import torch
 from torch import Tensor
 
-from gnflow import trees
-from gnflow.curvature.tangents import push_nothing
+from gnflow.curvature.executor import Function, apply
+from gnflow.curvature.heads import Sloped
 from gnflow.models.loss import Split, Targets, compute_probabilities, draw_logit_gradient
-from gnflow.objective import Params, Scalar, Tokens
+from gnflow.objective import Params, Tokens
 
 
-def estimate_diagonal(
-    logits: Callable[[Params, Tensor], Tensor], read: Split
-) -> Callable[[Params, Params, Tensor, Tokens], Params]:
-    """Return (params, moving, noise, tokens) -> the estimate for the parameters in `moving`."""
-
-    def estimate(params: Params, moving: Params, noise: Tensor, tokens: Tokens) -> Params:
-        inputs, targets = add_noise(read, noise)(tokens)
-        z, pullback, _ = push_nothing(lambda p: logits(p, inputs), params, moving)
-        (slope,) = pullback(draw_cotangent(z, z, targets)[1])
-        return square(slope)
-
-    return estimate
+def diagonal(function: Function, moving: Params, rest: Params, targets: Targets) -> Sloped:
+    """Return (0, g), as an operator on the head. The targets have the noise that chooses the labels."""
+    logits, pullback = torch.func.vjp(lambda part: apply(function, {**rest, **part}), moving)  # type: ignore[misc]  # torch types the form with an auxiliary output
+    cotangent = draw_logit_gradient(compute_probabilities(logits, targets), targets)
+    return logits.new_zeros(()), pullback(cotangent)[0]
 
 
 def add_noise(read: Split, noise: Tensor) -> Split:
@@ -44,13 +36,3 @@ def add_noise(read: Split, noise: Tensor) -> Split:
         return inputs, targets._replace(noise=noise)
 
     return split
-
-
-def draw_cotangent(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
-    """Serve as a surrogate that ignores its tangent and has no value: its cotangent is drawn."""
-    return logits.new_zeros(()), draw_logit_gradient(compute_probabilities(logits, targets), targets)
-
-
-def square(slope: Params) -> Params:
-    """Return the squares of all entries."""
-    return trees.map_tensors(lambda g: g.square(), slope)

@@ -1,4 +1,4 @@
-"""Convex models of the loss around an anchor: a tangent, a product in logit space and one vjp.
+"""Convex models of the loss around an anchor, as functions of the logits and their tangent.
 
     z = f(anchor),  v = J (params - anchor)
     quadratic      L(z) + <l', v> + <v, H v> / 2      gradient J' (l' + H v)
@@ -24,21 +24,16 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor
 
-from gnflow import trees
-from gnflow.curvature.tangents import Pull, push_exactly
 from gnflow.models.loss import (
-    Split,
     Targets,
     compute_cross_entropy,
     compute_logit_gradient,
     compute_logit_hessian_product,
     compute_probabilities,
     compute_whitened_product,
-    split,
 )
-from gnflow.objective import Params, Scalar, Tokens
+from gnflow.objective import Scalar
 
-Logits: TypeAlias = Callable[[Params, Tensor], Tensor]
 Surrogate: TypeAlias = Callable[[Tensor, Tensor, Targets], tuple[Scalar, Tensor]]
 Bend: TypeAlias = Callable[[Tensor, Tensor, Targets], Tensor]
 Form: TypeAlias = Literal["quadratic", "prox_linear", "whitened"]
@@ -78,33 +73,3 @@ BENDS: dict[Form, Bend] = {
     "whitened": compute_whitened_product,
 }
 """The second derivative of each form in v, at v = 0."""
-
-
-def linearise(
-    logits: Logits, surrogate: Surrogate, read: Split = split, pull: Pull = push_exactly
-) -> Callable[[Params, Params, Tokens], tuple[Params, Scalar]]:
-    """Make the `Objective.curved` of a surrogate loss on linearised logits. `read` splits a micro-batch."""
-
-    def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        inputs, targets = read(tokens)
-        displacement = trees.subtract(params, trees.pick(anchor, params))
-        primal, pullback, tangent = pull(lambda p: logits(p, inputs), anchor, displacement)
-        value, cotangent = surrogate(primal, tangent, targets)
-        (gradient,) = pullback(cotangent)
-        return gradient, value
-
-    return curved
-
-
-def make_curvature_product(
-    logits: Logits, bend: Bend, read: Split = split
-) -> Callable[[Params, Params, Tokens], Params]:
-    """Make the `Objective.product` J' B J direction, where B is the second derivative `bend` in the logits."""
-
-    def product(direction: Params, anchor: Params, tokens: Tokens) -> Params:
-        inputs, targets = read(tokens)
-        primal, pullback, tangent = push_exactly(lambda p: logits(p, inputs), anchor, direction)
-        (image,) = pullback(bend(compute_probabilities(primal, targets), tangent, targets))
-        return image
-
-    return product

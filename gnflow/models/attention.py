@@ -25,7 +25,8 @@ Attention: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 def attend_plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Map query, key and value, each (rows, heads, time, size), to an output of the same shape."""
     time, size = query.shape[-2:]
-    future = torch.ones(time, time, dtype=torch.bool, device=query.device).triu(1)
+    position = torch.arange(time, device=query.device)
+    future = position > position.unsqueeze(-1)  # a compiler computes it again, where it would keep and read a `triu`
     scores = (query @ key.transpose(-2, -1)) * size**-0.5
     return torch.softmax(scores.masked_fill(future, float("-inf")), dim=-1) @ value
 

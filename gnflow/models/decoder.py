@@ -2,7 +2,7 @@
 
 x <- embedding[tokens]
 x <- blocks(x)
-logits = head x
+logits = head rms_norm(x)
 """
 
 from torch import Tensor
@@ -36,7 +36,7 @@ def build_decoder(spec: Transformer, vocabulary: int, kernel: Kernel) -> Model:
         return functional.embedding(inputs, params["embedding.weight"])
 
     def apply_head(params: Params, x: Tensor) -> Tensor:
-        return functional.linear(x, params[read])
+        return functional.linear(base.normalize(params, x), params[read])
 
     layers = (Stage(frozenset({"embedding.weight"}), embed), *base.layers)
-    return Model(weights, blocks, base.hidden, layers, Stage(frozenset({read}), apply_head))
+    return Model(weights, blocks, base.hidden, layers, Stage(frozenset({"norm.scale", read}), apply_head))

@@ -29,4 +29,4 @@ def build_emu3(spec: Emu3, vocabulary: int, kernel: Kernel) -> Model:
     def embed(params: Params, inputs: Tensor) -> Tensor:
         return embedding.run(params, inputs[..., IDS])
 
-    return base._replace(layers=(embedding._replace(run=embed), *others), split=weigh(spec.image_weight))
+    return base._replace(layers=(embedding._replace(function=embed), *others), split=weigh(spec.image_weight))

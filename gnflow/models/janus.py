@@ -4,7 +4,7 @@
     x <- adaptor(encoder(pixels of the patch))      an image that is read; it replaces its placeholders
     x <- adaptor(codes[id])                         an image that is written
     x <- blocks(x)
-    logits = (head x, image_head x)                 the softmax is over the part that the target belongs to
+    logits = (head n, image_head n)                 n = rms_norm(x); the softmax is over the part of the target
 
     adaptor, image_head:  second gelu(first x)
 
@@ -71,6 +71,7 @@ def build_janus(
         return torch.where(kind >= text_vocabulary, written, torch.where(kind == placeholder, read, text))
 
     def apply_head(params: Params, x: Tensor) -> Tensor:
+        x = base.normalize(params, x)
         return torch.cat((functional.linear(x, params[read]), _apply_mlp(params, "image_head", x)), dim=-1)
 
     blocks = {
@@ -85,7 +86,7 @@ def build_janus(
     inner = {"understanding.adaptor.first.weight", "understanding.adaptor.second.weight",
              "generation.adaptor.second.weight", "image_head.first.weight"}  # fmt: skip
     frozen = frozenset(find_names(*spec.freeze)) if spec.freeze else frozenset()
-    above = Stage(frozenset({read, *find_names("image_head")}), apply_head)
+    above = Stage(frozenset({"norm.scale", read, *find_names("image_head")}), apply_head)
     paths_in = Stage(frozenset(find_names("understanding", "generation")) | {"embedding.weight"}, embed)
     layers = (paths_in, *base.layers)
     return Model(weights, blocks, base.hidden | inner, layers, above, weigh(1.0, apart=text_vocabulary), frozen)

@@ -5,7 +5,7 @@ This module does not import torch, so that a plug-in need not import it either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from gnflow.models.targets import Split, split
@@ -25,21 +25,28 @@ class Weight(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """A part of a model: a pure function, and the names of the weights that it reads."""
+    """A part of a model: a pure function, and the names of the weights that it reads.
+
+    Stages that have one function are compiled once: give the blocks of a model one function and a prefix each.
+    """
 
     reads: frozenset[str]
-    run: Callable[[Params, Tensor], Tensor]
+    function: Callable[[Params, Tensor], Tensor]
+    """(weights, x) -> x. It knows the weights by their names without the prefix."""
+    prefix: str = ""
+    """The beginning that the names of all its weights share, such as `blocks.3.`."""
 
+    def list_names(self, among: Container[str]) -> list[str]:
+        """List the weights that the stage reads and that are `among` these, by the names that its function uses."""
+        return [name.removeprefix(self.prefix) for name in sorted(self.reads) if name in among]
 
-def join(stages: Sequence[Stage]) -> Stage:
-    """Join stages into one that runs them one after another."""
+    def pick(self, params: Mapping[str, Tensor]) -> Params:
+        """Return the parameters that the stage reads and `params` has, by the names that its function uses."""
+        return {name: params[self.prefix + name] for name in self.list_names(params)}
 
-    def run(params: Params, x: Tensor) -> Tensor:
-        for stage in stages:
-            x = stage.run(params, x)
-        return x
-
-    return Stage(frozenset().union(*(stage.reads for stage in stages)), run)
+    def run(self, params: Params, x: Tensor) -> Tensor:
+        """Apply the function to its part of all parameters."""
+        return self.function(self.pick(params), x)
 
 
 class Model(NamedTuple):
@@ -62,12 +69,10 @@ class Model(NamedTuple):
 
     def compute_logits(self, params: Params, inputs: Tensor) -> Tensor:
         """Return the logits (rows, time, vocabulary) of `inputs`."""
-        return self.head.run(params, self.features.run(params, inputs))
-
-    @property
-    def features(self) -> Stage:
-        """All stages below the head as one."""
-        return join(self.layers)
+        x = inputs
+        for stage in (*self.layers, self.head):
+            x = stage.run(params, x)
+        return x
 
     @property
     def moving(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
     x <- x + output(attention(rope(qk_norm(query n)), rope(qk_norm(key n)), value n)),   n = rms_norm(x)
     x <- x + down(gelu(up n)),                                                           n = rms_norm(x)
-    after the last block: rms_norm(x)
+    before the head: rms_norm(x)
 
 Source:   Abreu et al. 2025, arXiv:2510.09378
 Code:     github.com/natalieabreu/full-gauss-newton llama_model.py @ 0c14e7e
@@ -10,7 +10,7 @@ Differs:  rotary pairs are (i, i + size/2), not neighbours; grouped heads, SwiGL
           GELU is exact unless `feedforward: gelu_tanh` asks for the approximation that the code uses
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -28,11 +28,13 @@ class Trunk(NamedTuple):
 
     weights: Mapping[str, Weight]
     blocks: Mapping[str, tuple[str, ...]]
-    """Block -> names of its weights. The last block has the final norm."""
+    """Block -> names of its weights. The last block has the weight of `normalize`."""
     hidden: frozenset[str]
     """The names of the matrices."""
     layers: tuple[Stage, ...]
-    """One stage for each block, from (rows, time, width) to the same shape. The last one normalises its output."""
+    """One stage for each block, from (rows, time, width) to the same shape. All have one function."""
+    normalize: Callable[[Params, Tensor], Tensor]
+    """The norm of the features (..., width) that a head begins with. It reads `norm.scale`."""
 
 
 def build_trunk(spec: Transformer, kernel: Kernel) -> Trunk:
@@ -42,23 +44,23 @@ def build_trunk(spec: Transformer, kernel: Kernel) -> Trunk:
         f"blocks.{layer}": tuple(name for name in weights if name.startswith(f"blocks.{layer}."))
         for layer in range(spec.layers)
     }
-    blocks[f"blocks.{spec.layers - 1}"] += ("norm.scale",)
     hidden = frozenset(name for name, weight in weights.items() if len(weight.shape) > 1)
     attend = KERNELS[kernel]
 
-    def make_layer(prefix: str, last: bool) -> Stage:
-        def run(params: Params, x: Tensor) -> Tensor:
-            block = {name: params[f"{prefix}.{name}"] for name in _BLOCK if f"{prefix}.{name}" in params}
-            x = x + _apply_attention(
-                spec, attend, block, _normalize(x, block["attention.norm.scale"], spec.norm_epsilon)
-            )
-            x = x + _apply_feedforward(spec, block, _normalize(x, block["feedforward.norm.scale"], spec.norm_epsilon))
-            return _normalize(x, params["norm.scale"], spec.norm_epsilon) if last else x
+    def apply_block(weights: Params, x: Tensor) -> Tensor:
+        x = x + _apply_attention(
+            spec, attend, weights, _normalize(x, weights["attention.norm.scale"], spec.norm_epsilon)
+        )
+        return x + _apply_feedforward(
+            spec, weights, _normalize(x, weights["feedforward.norm.scale"], spec.norm_epsilon)
+        )
 
-        return Stage(frozenset(blocks[prefix]), run)
+    def normalize(weights: Params, x: Tensor) -> Tensor:
+        return _normalize(x, weights["norm.scale"], spec.norm_epsilon)
 
-    layers = tuple(make_layer(prefix, "norm.scale" in names) for prefix, names in blocks.items())
-    return Trunk(weights, blocks, hidden, layers)
+    layers = tuple(Stage(frozenset(names), apply_block, f"{prefix}.") for prefix, names in blocks.items())
+    blocks[f"blocks.{spec.layers - 1}"] += ("norm.scale",)
+    return Trunk(weights, blocks, hidden, layers, normalize)
 
 
 _BLOCK = (

@@ -4,9 +4,11 @@
     V <- b2 V + (1 - b2) G^2
     W <- W - lr [ M / (1 - b1^t) / (sqrt(V / (1 - b2^t)) + eps) + decay W ]
 
-Source:   Loshchilov & Hutter 2019, arXiv:1711.05101
-Code:     torch.optim.AdamW
-Differs:  nothing but the order of two roundings
+    nesterov:  b1 M / (1 - b1^(t+1)) + (1 - b1) G / (1 - b1^t)  in place of  M / (1 - b1^t)
+
+Source:   Loshchilov & Hutter 2019, arXiv:1711.05101; nesterov: Dozat 2016, openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ
+Code:     torch.optim.AdamW; nesterov: optax.adamw(nesterov=True)
+Differs:  nothing but the order of two roundings. torch.optim.NAdam also lets b1 grow with the steps, and this does not
 """
 
 from typing import NamedTuple
@@ -38,6 +40,8 @@ def adamw(
     eps: float = 1e-8,
     weight_decay: float | Cautious = 0.0,
     schedule: Schedule | None = None,
+    *,
+    nesterov: bool = False,
 ) -> Transform[AdamWState]:
     """Make AdamW for any dict of tensors."""
     factor = schedule or constant()
@@ -56,15 +60,21 @@ def adamw(
     ) -> tuple[Params, AdamWState]:
         count = state.updates + 1
         lr = state.learning_rate * factor(state.updates)
-        correction1, correction2 = 1 - b1 ** count.double(), 1 - b2 ** count.double()
+        correction2 = 1 - b2 ** count.double()
         first = {name: b1 * state.first[name] + (1 - b1) * g for name, g in direction.items()}
         square = {name: b2 * state.second[name] + (1 - b2) * g * g for name, g in second.items()}
         updates = {}
         for name, w in params.items():
             root = (square[name] / correction2).sqrt() + eps
-            u = first[name] / correction1 / root
+            u = look_ahead(first[name], direction[name], count) / root
             updates[name] = -lr * (u + find_decay(weight_decay, u, w) * w)
         return updates, AdamWState(count, state.learning_rate, first, square)
+
+    def look_ahead(first: Tensor, gradient: Tensor, count: Tensor) -> Tensor:
+        correction = 1 - b1 ** count.double()
+        if not nesterov:
+            return first / correction
+        return b1 * first / (1 - b1 ** (count + 1).double()) + (1 - b1) * gradient / correction
 
     def diagonal(state: AdamWState) -> Params:
         correction = 1 - b2 ** state.updates.clamp(min=1).double()

@@ -45,6 +45,16 @@ class Ownership(NamedTuple):
 SOLE = Ownership()
 
 
+class Clip(NamedTuple):
+    """The largest norms of the gradients of groups of parts, and the group of each part. A group may have no limit."""
+
+    limits: Mapping[str, float] = {}
+    groups: Mapping[str, str] = {}
+
+
+NO_CLIP = Clip()
+
+
 class ByPartState(NamedTuple):
     """The number of updates made, and the state of each part that this process owns."""
 
@@ -84,10 +94,15 @@ def _isolate(rule: str, names: Sequence[str], shapes: Mapping[str, tuple[int, ..
     return Stacks({form: tuple(names)}, own, {form: rule}, frozenset([form] if apart else ()))
 
 
+def join_norms(norms: Tensor) -> list[Scalar]:
+    """Return the norms over all parts, given those of each part, (parts, count)."""
+    return list(norms.square().sum(0).sqrt())
+
+
 class ByPart:
     """Takes the steps of a `Descent`, part by part. Each solver has the stacks of its part alone.
 
-    `clip` is the largest norm of the gradient over all parts. If the solvers are `probed`, all processes exchange what
+    If the solvers are `probed`, all processes exchange what
     their probes measured.
     """
 
@@ -95,7 +110,7 @@ class ByPart:
         self,
         solvers: Mapping[str, Descent],
         ownership: Ownership = SOLE,
-        clip: float | None = None,
+        clip: Clip = NO_CLIP,
         rate: Rate | None = None,
         probed: bool = False,
     ) -> None:
@@ -133,20 +148,20 @@ class ByPart:
         stacked = {part: self.solvers[part].stacks.stack(gradient) for part in self.own}
         del gradient
         metrics: Metrics = {"loss/train": loss}
-        shrink: float | Tensor = 1.0
-        if self.clip is not None:
-            lengths = {part: [trees.norm(own)] for part, own in stacked.items()}
-            (metrics["norm/gradient"],) = self._join_norms(crew, lengths, params, 1)
-            tiny = torch.finfo(torch.float32).tiny
-            shrink = (self.clip / metrics["norm/gradient"].clamp(min=tiny)).clamp(max=1)
+        shrink: dict[str, Tensor] = {}
+        if self.clip.limits:
+            lengths = self._gather(crew, {part: [trees.norm(own)] for part, own in stacked.items()}, params, 1)
+            (metrics["norm/gradient"],) = join_norms(lengths)
+            shrink = self._find_factors(lengths)
         moved, after, found = dict[str, Params](), dict[str, AnyState](), dict[str, Metrics]()
         for part in self.own:
             raw = stacked.pop(part)
-            slope = Slope(raw if self.clip is None else trees.scale(raw, shrink), raw, raw)
+            slope = Slope(trees.scale(raw, shrink[part]) if part in shrink else raw, raw, raw)
             own = trees.pick(params, self.names[part])
             moved[part], after[part], found[part] = self.solvers[part].follow(slope, own, state.parts[part])
         norms = {part: [each[name] for name in NORMS] for part, each in found.items()}
-        metrics = {**dict(zip(NORMS, self._join_norms(crew, norms, params, 2), strict=True)), **metrics}
+        joined = join_norms(self._gather(crew, norms, params, len(NORMS)))
+        metrics = {**dict(zip(NORMS, joined, strict=True)), **metrics}
         if self.rate is not None:
             metrics["learning_rate"] = self.rate(state.updates)
         if self.probed:
@@ -179,11 +194,22 @@ class ByPart:
         crew.spread(sent)
         return {name: sent[self.owners_of_weights[name]][name] for name in weights}
 
-    def _join_norms(self, crew: Crew, norms: Mapping[str, list[Tensor]], params: Params, count: int) -> list[Scalar]:
-        """Return `count` norms over all parts, given those of each part that is here."""
+    def _gather(self, crew: Crew, norms: Mapping[str, list[Tensor]], params: Params, count: int) -> Tensor:
+        """Return `count` norms of each part, (parts, count), given those of the parts that are here."""
         like = next(iter(params.values())).new_zeros(count)
-        every = crew.gather_owned({part: torch.stack(own) for part, own in norms.items()}, self.owners, like)
-        return list(every.square().sum(0).sqrt())
+        return crew.gather_owned({part: torch.stack(own) for part, own in norms.items()}, self.owners, like)
+
+    def _find_factors(self, lengths: Tensor) -> dict[str, Tensor]:
+        """Return the factor by which the gradient of each part is clipped, given the norms of all parts, (parts, 1)."""
+        factors: dict[str, Tensor] = {}
+        for group, largest in self.clip.limits.items():
+            places = [place for place, part in enumerate(self.owners) if self.clip.groups[part] == group]
+            if not places:
+                continue
+            (length,) = join_norms(lengths[torch.tensor(places, device=lengths.device)])
+            factor = (largest / length.clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1)
+            factors |= {part: factor for part in self.owners if self.clip.groups[part] == group}
+        return factors
 
     def _join_probes(self, crew: Crew, found: Mapping[str, Metrics], params: Params) -> Metrics:
         """Average what the probes measured over the parts that have it."""

@@ -208,9 +208,25 @@ def _chain_curvature(transforms: tuple[AnyTransform, ...]) -> Curvature[Chained]
 
 def clip_by_global_norm(largest: float) -> Transform[Empty]:
     """Make G <- G min(1, largest / |G|), with the norm over all parameters together."""
+    return Transform(
+        lambda params: Empty(), lambda gradients, state, params: (_shrink(gradients, largest), state)
+    )  # fmt: skip
+
+
+def clip_by_group(limits: Mapping[str, float], groups: Mapping[str, str]) -> Transform[Empty]:
+    """Clip each group of parameters by its own norm. `groups` has the group of a parameter; no limit, no clipping."""
 
     def update(gradients: Params, state: Empty, params: Params) -> tuple[Params, Empty]:
-        shrink: Tensor = (largest / trees.norm(gradients).clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1)
-        return trees.scale(gradients, shrink), state
+        clipped = dict(gradients)
+        for group, largest in limits.items():
+            own = [name for name in gradients if groups.get(name) == group]
+            if own:
+                clipped |= _shrink(trees.pick(gradients, own), largest)
+        return clipped, state
 
     return Transform(lambda params: Empty(), update)
+
+
+def _shrink(gradients: Params, largest: float) -> Params:
+    shrink: Tensor = (largest / trees.norm(gradients).clamp(min=torch.finfo(torch.float32).tiny)).clamp(max=1)
+    return trees.scale(gradients, shrink)

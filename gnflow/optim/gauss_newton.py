@@ -14,8 +14,9 @@ Code:     github.com/natalieabreu/full-gauss-newton llama_train_gn.py, llama_tra
 Differs:  a search without any improvement refuses the step, and the next solve then starts from the anchor; the
           reference always takes the best trial. Means of the iterates are ours. The reference has no damping.
           It clips {embedding, head} and all else apart, its vectors follow NAdam, and its Muon mixes the gradient
-          into a momentum that is corrected for its bias: whole outer steps agree to 7e-10 once these three are the
-          same. From 11 layers on its layerwise code makes blocks 1, 10 and 11 one block, and ours does not
+          into a momentum that is corrected for its bias. Options do so here, and specs/paper uses them; whole outer
+          steps then agree to 7e-10. From 11 layers on its layerwise code makes blocks 1, 10 and 11 one block, and
+          ours does not
 """
 
 from collections import defaultdict

@@ -2,6 +2,7 @@
 
 M <- M + (1 - b)(G - M)
 U <- direction of  G + b (M - G)  (Nesterov)  or of M
+                   b M / (1 - b^(t+1)) + (1 - b) G / (1 - b^t)  (Nesterov, unbiased; t counts from 1)
 W <- W - lr (U + decay W)
 """
 
@@ -52,10 +53,11 @@ def follow_momentum(
     weight_decay: float | Cautious,
     schedule: Schedule | None,
     split: int = 1,
+    unbiased: bool = False,
 ) -> Transform[MomentumState]:
     """Make a transform that moves along `direction`. Errors begin with `method`.
 
-    `direction` sees each weight as `split` matrices of equal size, stacked.
+    `direction` sees each weight as `split` matrices of equal size, stacked. `unbiased` is about Nesterov's momentum.
     """
     factor = schedule or constant()
 
@@ -71,8 +73,8 @@ def follow_momentum(
     def average(gradients: Params, state: MomentumState) -> Params:
         return average_gradients(gradients, state.momentum, momentum)
 
-    def look_ahead(gradients: Params, average: Params) -> Params:
-        return split_rows(choose_followed(gradients, average, momentum, nesterov))
+    def look_ahead(gradients: Params, average: Params, count: Tensor) -> Params:
+        return split_rows(choose_followed(gradients, average, momentum, nesterov, count if unbiased else None))
 
     def split_rows(tree: Params) -> Params:
         return tree if split == 1 else {name: _split_rows(x, split) for name, x in tree.items()}
@@ -80,7 +82,7 @@ def follow_momentum(
     def update(gradients: Params, state: MomentumState, params: Params) -> tuple[Params, MomentumState]:
         lr = state.learning_rate * factor(state.updates)
         mean = average(gradients, state)
-        followed = look_ahead(gradients, mean)
+        followed = look_ahead(gradients, mean, state.updates + 1)
         turned, second = direction.turn(followed, split_rows(gradients), split_rows(state.second))
         updates = {}
         for name, towards in turned.items():
@@ -90,7 +92,10 @@ def follow_momentum(
         kept = {name: v.reshape(state.second[name].shape) for name, v in second.items()}
         return updates, MomentumState(state.updates + 1, state.learning_rate, mean, kept)
 
-    return Transform(init, update, momentum=lambda gradients, state: look_ahead(gradients, average(gradients, state)))
+    def find_momentum(gradients: Params, state: MomentumState) -> Params:
+        return look_ahead(gradients, average(gradients, state), state.updates + 1)
+
+    return Transform(init, update, momentum=find_momentum)
 
 
 def average_gradients(gradients: Params, before: Params, momentum: float) -> Params:
@@ -98,8 +103,13 @@ def average_gradients(gradients: Params, before: Params, momentum: float) -> Par
     return {name: m + (1 - momentum) * (gradients[name] - m) for name, m in before.items()}
 
 
-def choose_followed(gradients: Params, average: Params, momentum: float, nesterov: bool) -> Params:
-    """Return G + b (M - G) with Nesterov's momentum, or else M."""
+def choose_followed(
+    gradients: Params, average: Params, momentum: float, nesterov: bool, count: Tensor | None = None
+) -> Params:
+    """Return G + b (M - G) with Nesterov's momentum, or else M. With a `count` of updates, M and G are unbiased."""
+    if count is not None:
+        b, now, ahead = momentum, 1 - momentum ** count.double(), 1 - momentum ** (count + 1).double()
+        return {name: b * average[name] / ahead + (1 - b) * g / now for name, g in gradients.items()}
     return {name: g + momentum * (average[name] - g) for name, g in gradients.items()} if nesterov else average
 
 

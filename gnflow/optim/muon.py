@@ -8,6 +8,7 @@
     match_rms   scale = 0.2 sqrt(max(m, n)): the update has the size of an AdamW update
     spectral    scale = sqrt(m/n): for inputs with root mean square 1, the outputs change by at most lr
 
+    unbiased                U is the factor of  b M / (1 - b^(t+1)) + (1 - b) G / (1 - b^t)
     second_moment: before   V <- c V + (1 - c) G^2;  U is the factor of [G + b (M - G)] / (sqrt V + eps)
     second_moment: after    V <- c V + (1 - c) U^2;  U <- U / (sqrt V + eps), scaled to the norm that U had
     equalize: rows          every row of the matrix that is orthogonalised is divided by its norm first
@@ -18,7 +19,8 @@ own U and m.
 Source:   Jordan et al. 2024, kellerjordan.github.io/posts/muon; scale: Liu et al. 2025, arXiv:2502.16982; second
           moment: arXiv:2604.09967 (before: Muon squared), arXiv:2507.11005 (after: AdaMuon); rows: arXiv:2603.28254
           (MuonEq-R)
-Code:     github.com/KellerJordan/Muon muon.py @ 857d1ad; torch.optim.Muon; pytorch_optimizer.AdaMuon
+Code:     github.com/KellerJordan/Muon muon.py @ 857d1ad; torch.optim.Muon; optax.contrib.muon (unbiased);
+          pytorch_optimizer.AdaMuon
 Differs:  float32 on a CPU; gradients are never written to; eps is a floor on the norm, not a summand; AdaMuon's norm is
           that of U itself and not sqrt(min(m, n)), and it takes no sign before the iteration
 """
@@ -58,6 +60,7 @@ def muon(
     eps: float = 1e-8,
     equalize: Literal["none", "rows"] = "none",
     dtype: IterationType = "auto",
+    unbiased: bool = False,
 ) -> Transform[MomentumState]:
     """Make Muon for matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else.
 
@@ -79,7 +82,9 @@ def muon(
         return {name: choose_size(u, scale) * u for name, u in factors.items()}, second
 
     direction = Direction(turn, None if second_moment == "none" else torch.zeros_like)
-    return follow_momentum("muon", direction, learning_rate, momentum, nesterov, weight_decay, schedule, split)
+    return follow_momentum(
+        "muon", direction, learning_rate, momentum, nesterov, weight_decay, schedule, split, unbiased
+    )
 
 
 def choose_size(factor: Tensor, scale: OrthogonalScale) -> float:

@@ -35,8 +35,8 @@ class Method(FirstOrder):
     """Change of the learning rates over the run. Parts may have schedules of their own. Inside Gauss-Newton,
     `optimizer.schedule` is used instead."""
     clip: Rate | None = None
-    """Largest global norm of the gradient. A gradient with a larger norm is scaled down to this norm. Default: no
-    limit."""
+    """Largest global norm of the gradient. A gradient with a larger norm is scaled down to this norm. Parts with a
+    `clip` of their own are left out of it. Default: no limit."""
     rules: Listed[Rule] = ()
     """Rules that assign parameters to other methods by name. They come before the method's own choice. Default: no
     rules."""
@@ -330,3 +330,9 @@ def find_what_joins(method: InnerMethod) -> str | None:
     if any(part.takes_curvature for part in (method, *(rule.use for rule in method.rules))):
         return f"`{method.kind}` takes estimates of curvature for all parameters at once"
     return None
+
+
+def has_clip(method: Method) -> bool:
+    """Return whether any gradient is clipped."""
+    parts = [rule.use for rule in method.rules] + ([method.others] if isinstance(method, MethodOfMatrices) else [])
+    return method.clip is not None or any(part.clip is not None for part in parts)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from gnflow.spec.base import Spec, mark_later, refuse
+from gnflow.spec.base import Rate, Spec, mark_later, refuse
 from gnflow.spec.open import Open
 from gnflow.spec.rules import AdamWRule, FirstOrder
 from gnflow.spec.schedules import RunSchedule, Schedule
@@ -19,6 +19,9 @@ class Part(FirstOrder):
 
     schedule: Annotated[Schedule | None, mark_later(None)] = None
     """Factor on the learning rate of these parameters alone. Default: the schedule of the method."""
+    clip: Annotated[Rate | None, mark_later(None)] = None
+    """Largest norm of the gradient of these parameters, which are then clipped apart from all others. Default: they
+    share the method's `clip`."""
 
 
 class AdamWPart(Part, AdamWRule):

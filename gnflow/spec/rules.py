@@ -91,6 +91,8 @@ class AdamWRule(FirstOrder):
     weight_decay: WeightDecay = 0.0
     """Decoupled weight decay: each update also subtracts this number x the learning rate x the weights. 0 means no
     decay. `cautious` shrinks only those weights that the update shrinks as well."""
+    nesterov: Annotated[bool, mark_later(False)] = False
+    """Mix the gradient into the first moment, which then looks one step ahead: NAdam with decoupled weight decay."""
 
 
 class MomentumFields(MatrixMethod):
@@ -156,6 +158,15 @@ class MuonRule(SplitFields):
     equalize: Annotated[Literal["none", "rows"], mark_later("none")] = "none"
     """`rows` gives all rows of a matrix the same norm before the iteration (MuonEq-R, arXiv:2603.28254)."""
     dtype: Annotated[IterationType, mark_later("auto")] = "auto"
+    unbiased: Annotated[bool, mark_later(False)] = False
+    """Correct the momentum and the gradient for their bias towards 0 before Nesterov's momentum mixes them, as optax
+    does. Without `nesterov` it only scales what is orthogonalised, so it is refused."""
+
+    @model_validator(mode="after")
+    def _require_nesterov(self) -> Self:
+        if self.unbiased and not self.nesterov:
+            raise refuse("`unbiased` changes Nesterov's mix alone; set `nesterov: true`, or leave it out", "unbiased")
+        return self
 
 
 class RmnpRule(MomentumFields):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gnflow.spec.base import Rate, Shorthand, Spec, refuse
+from gnflow.spec.base import Rate, Shorthand, Spec, mark_later, refuse
 from gnflow.spec.span import Span, measure
 
 Final = Annotated[float, Field(ge=0, le=1)]
@@ -25,6 +25,9 @@ class Warming(ScheduleKind):
     kind: Literal["constant", "cosine", "linear", "wsd", "global_cosine"]
     warmup: Span = 0
     """Length of the linear warm-up: a number of updates, or a fraction of the run. 0 means no warm-up."""
+    warmup_from: Annotated[Final | None, mark_later(None)] = None
+    """Learning rate of the first update, as a fraction of the full rate, which is then reached one update after the
+    warm-up. Default: 1/`warmup`, with the full rate at the last update of the warm-up."""
 
 
 class HalfCosine(Warming):

@@ -49,7 +49,7 @@ def build_parts(experiment: Experiment, jit: Jit) -> Parts:
     network = build.build_model(experiment, build.choose_kernel(experiment))
     problem = build.build_objective(network, experiment, recomputed=experiment.compile.activations is not None)
     optimizer = methods.build_optimizer(experiment.optimizer, network, experiment.training.steps or STEPS, jit)
-    return Parts(network, divide_by_block(problem, network.moving_blocks, network, jit), optimizer)
+    return Parts(network, divide_by_block(problem, network.moving_blocks, jit), optimizer)
 
 
 def shrink(experiment: Experiment) -> Experiment:

@@ -52,7 +52,7 @@ def make_experiment(scale: Scale, level: dict[str, dict[str, object]]) -> Experi
     tree["optimizer"] |= {"inner_steps": scale.steps, "schedule": "constant", **level.get("optimizer", {})}
     tree["optimizer"]["inner"]["microbatches"] = scale.rows
     tree["optimizer"]["search"]["microbatches"] = scale.steps * scale.rows
-    tree["training"] |= {"rows": 1, "shares": max(SIZES), "steps": 10, "device": "cpu"}
+    tree["training"] |= {"rows": 1, "shares": max(SIZES), "steps": 10, "device": "cpu", "target": None}
     tree["compile"] = level.get("compile", {})
     return Experiment.model_validate(tree | {"metrics": []})
 

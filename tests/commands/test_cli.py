@@ -13,13 +13,14 @@ from gnflow.cli import main
 
 GOOD = "name: a\ndata: text\noptimizer: adamw\ntraining: {steps: 3}\n"
 HEAVY = "torch mlflow polars numpy dvc datasets transformers tokenizers safetensors rich pandas"
-READING = {"check", "plan", "rerun", "replay", "explain", "verify", "show", "list", "compare", "doctor"}
+READING = {"check", "plan", "graph", "rerun", "replay", "explain", "verify", "show", "list", "compare", "doctor"}
 VERBS = [
     "run",
     "init",
     "new",
     "check",
     "plan",
+    "graph",
     "explain",
     "verify",
     "schema",
@@ -98,7 +99,7 @@ def test_help_lists_the_verbs_and_their_options(call: Call) -> None:
     assert "..." not in verbs  # nothing is cut off at 80 columns
     for verb in VERBS:
         options = call(verb, "--help").out
-        assert ("--set" in options) is (verb in {"run", "check", "plan", "explain", "verify", "prepare"}), verb
+        assert ("--set" in options) is (verb in {"run", "check", "plan", "graph", "explain", "verify", "prepare"}), verb
         assert ("--json" in options) is (verb in READING), verb
 
 

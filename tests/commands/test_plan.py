@@ -47,13 +47,11 @@ def test_every_shipped_spec_has_the_same_tokens_to_solve_on(name, capsys):
     assert planned["parameters"] == 214_208
 
 
-def test_every_block_is_printed_with_its_region_and_why(capsys):
+def test_every_block_is_printed_with_its_region_and_its_cost(capsys):
     plan(SPECS / "layerwise_gn.yaml", sets=(), json=False)
     printed = capsys.readouterr().out
     assert "72 micro-batches, 131,072 tokens to solve on + 16,384 to search on, 65 serial passes" in printed
     assert "block head: solved for with `curved.head`, which needs 30% of the FLOPs of `curved`" in printed
-    plan(SPECS / "layerwise_gn.yaml", sets=("model.layers=1", "data.tokenizer.vocabulary=300"), json=False)
-    assert "block blocks.0: solved for with `curved`; a region of its own would need 9" in capsys.readouterr().out
 
 
 def test_what_a_set_changes_is_planned(capsys):

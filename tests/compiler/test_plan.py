@@ -6,7 +6,7 @@ import pytest
 import torch
 from problems import experiment
 
-from gnflow.compiler.build import MOST_PIECES, count_pieces
+from gnflow.compiler.build import count_pieces
 from gnflow.compiler.plan import plan
 from gnflow.errors import SpecError
 from gnflow.spec.load import load
@@ -77,19 +77,19 @@ def test_blocks_of_one_structure_share_the_regions_of_their_inner_optimizer():
     assert set(planned.regions) == set(calls)
 
 
-def test_a_region_of_its_own_is_for_blocks_that_it_saves_a_tenth():
+def test_every_block_has_a_region_with_its_own_share_of_the_work():
     layerwise = {**GAUSS_NEWTON, "blocks": "layer"}
     planned = plan(experiment(layerwise, model={"layers": 1, "width": 128, "heads": 2}))
     assert {name: block.region for name, block in planned.blocks.items()} == {
         "embedding": "curved.embedding",
-        "blocks.0": "curved",
+        "blocks.0": "curved.blocks.0",
         "head": "curved.head",
     }
-    assert planned.blocks["blocks.0"].share > 0.9 >= planned.blocks["embedding"].share > planned.blocks["head"].share
-    assert planned.calls["curved"] == 6 + 5
+    assert 1 > planned.blocks["blocks.0"].share > planned.blocks["embedding"].share > planned.blocks["head"].share
+    assert planned.calls["curved"] == 5
     assert set(planned.regions) == set(planned.calls)
     written = planned.to_json()["blocks"]
-    assert written["blocks.0"] == {"region": "curved", "share": planned.blocks["blocks.0"].share}
+    assert written["blocks.0"] == {"region": "curved.blocks.0", "share": planned.blocks["blocks.0"].share}
     assert plan(experiment(GAUSS_NEWTON)).blocks == {}
 
 
@@ -202,11 +202,11 @@ def test_only_a_micro_batch_with_many_logits_is_taken_in_pieces():
     shipped = [path for path in SPECS.rglob("*.yaml") if not {"paper", "common"} & set(path.parts)]
     assert len(shipped) > 20
     assert {count_pieces(load(path).experiment) for path in shipped} == {1}
-    assert count_pieces(load(SPECS / "paper" / "full_gn_45m.yaml").experiment) == MOST_PIECES
+    assert count_pieces(load(SPECS / "paper" / "full_gn_45m.yaml").experiment) == 32
     wide = {"kind": "text", "tokenizer": {"kind": "bpe", "vocabulary": 4096}, "context": 1024}
     assert [
         count_pieces(experiment(GAUSS_NEWTON, data=wide, training={"steps": 1, "rows": rows})) for rows in (8, 9, 17)
-    ] == [1, 2, 3]
+    ] == [1, 2, 4], "of equal size"
     rough = {**GAUSS_NEWTON, "tangent": "difference"}
     assert [count_pieces(experiment(rough, data=wide, training={"steps": 1, "rows": r})) for r in (4, 8, 9)] == [
         1,
@@ -247,5 +247,5 @@ def test_within_a_budget_of_activations_the_blocks_are_taken_again(optimizer):
     region = "gradient" if optimizer["kind"] == "adamw" else "curved"
     more, body = tight.regions[region].flops - free.regions[region].flops, free.regions["value"].flops
     assert 0.5 * body < more < body, "one more pass through the blocks, and none through the head"
-    with pytest.raises(SpecError, match=rf"compile.activations is 1 MiB; `{region}.*` needs at least \d+ MiB\. Raise"):
+    with pytest.raises(SpecError, match=r"compile.activations is 1 MiB; `\w+` needs at least \d+ MiB\. Raise"):
         planned(activations=1)

@@ -1,10 +1,10 @@
 import pytest
 import torch
 from oracles import Dense
-from problems import VARIANTS, noise, small
+from problems import VARIANTS, build, noise, small
 
 from gnflow import trees
-from gnflow.curvature.linearised import SURROGATES, linearise
+from gnflow.curvature.linearised import SURROGATES
 from gnflow.models.loss import compute_cross_entropy, split
 
 
@@ -13,9 +13,7 @@ from gnflow.models.loss import compute_cross_entropy, split
 def test_gradient_and_value_equal_the_dense_model(objective, variant):
     problem = small(variant)
     params = trees.move_along(problem.params, noise(problem.params, 7), 0.3)
-    gradient, value = linearise(problem.model.compute_logits, SURROGATES[objective])(
-        params, problem.params, problem.tokens
-    )
+    gradient, value = build(problem.model, objective).curved(params, problem.params, problem.tokens)
     dense = Dense(problem)
     expected_gradient, expected_value = getattr(dense, objective)(params)
     torch.testing.assert_close(dense.flat(gradient), expected_gradient, atol=1e-10, rtol=1e-10)
@@ -26,7 +24,7 @@ def test_gradient_and_value_equal_the_dense_model(objective, variant):
 def test_whitened_it_is_least_squares_between_the_tangent_and_so_many_times_the_error_as_there_are_words(seed):
     problem = small(seed=seed)
     params, tokens = trees.move_along(problem.params, noise(problem.params, seed), 0.3), problem.tokens
-    curved = linearise(problem.model.compute_logits, SURROGATES["whitened"])
+    curved = build(problem.model, "whitened").curved
     gradient, value = curved(params, problem.params, tokens)
     _, touching = curved(trees.clone(problem.params), problem.params, tokens)
     dense, n = Dense(problem), tokens[:, 1:].numel()
@@ -43,7 +41,7 @@ def test_whitened_it_is_least_squares_between_the_tangent_and_so_many_times_the_
 @pytest.mark.parametrize("objective", SURROGATES)
 def test_of_a_block_it_is_the_dense_model_with_all_else_at_the_anchor(objective, variant):
     problem = small(variant)
-    curved, dense = linearise(problem.model.compute_logits, SURROGATES[objective]), Dense(problem)
+    curved, dense = build(problem.model, objective).curved, Dense(problem)
     moved = trees.move_along(problem.params, noise(problem.params, 7), 0.3)
     for names in problem.model.blocks.values():
         block = trees.pick(moved, names)
@@ -63,7 +61,7 @@ def test_at_the_anchor_it_is_the_loss_itself(objective):
         inputs, targets = split(problem.tokens)
         return compute_cross_entropy(problem.model.compute_logits(params, inputs), targets)
 
-    gradient, value = linearise(problem.model.compute_logits, SURROGATES[objective])(
+    gradient, value = build(problem.model, objective).curved(
         trees.clone(problem.params), problem.params, problem.tokens
     )
     expected, loss_value = torch.func.grad_and_value(loss)(problem.params)
@@ -73,7 +71,7 @@ def test_at_the_anchor_it_is_the_loss_itself(objective):
 
 def test_the_curvature_product_is_symmetric_and_positive():
     problem = small()
-    curved = linearise(problem.model.compute_logits, SURROGATES["quadratic"])
+    curved = build(problem.model).curved
 
     def product(v):
         at, _ = curved(trees.add(problem.params, v), problem.params, problem.tokens)
@@ -87,7 +85,7 @@ def test_the_curvature_product_is_symmetric_and_positive():
 
 def test_the_prox_linear_model_is_convex_along_a_line():
     problem = small()
-    curved = linearise(problem.model.compute_logits, SURROGATES["prox_linear"])
+    curved = build(problem.model, "prox_linear").curved
     direction = noise(problem.params, 3)
     values = torch.stack(
         [

@@ -3,10 +3,10 @@ import pytest
 import torch
 from multimodal import KINDS, weights_and_choice
 from oracles import Dense
-from problems import noise
+from problems import build, noise
 
 from gnflow import trees
-from gnflow.curvature.linearised import SURROGATES, linearise
+from gnflow.curvature.linearised import SURROGATES
 from gnflow.models.modality import keep_modality
 
 
@@ -14,8 +14,7 @@ def setting(kind, objective, tokens=None):
     problem = multimodal.small(kind)
     if tokens is not None:
         problem = problem._replace(tokens=tokens)
-    curved = linearise(problem.model.compute_logits, SURROGATES[objective], problem.model.split)
-    return problem, curved, Dense(problem, *weights_and_choice(kind, problem.tokens))
+    return problem, build(problem.model, objective).curved, Dense(problem, *weights_and_choice(kind, problem.tokens))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,11 +3,10 @@
 import pytest
 import torch
 from oracles import Dense
-from problems import VARIANTS, Problem, noise
+from problems import VARIANTS, Problem, build, noise
 
 from gnflow import trees
 from gnflow.curvature.hessian import make_hessian_product
-from gnflow.curvature.linearised import BENDS, make_curvature_product
 from gnflow.curvature.newton import expand
 from gnflow.models.decoder import build_decoder
 from gnflow.models.loss import compute_cross_entropy, split
@@ -76,7 +75,5 @@ def test_where_the_logits_are_linear_it_is_the_gauss_newton_matrix():
     problem = tiny()
     direction = trees.pick(noise(problem.params, 2), ["head.weight"])
     newton = make_hessian_product(loss_of(problem.model))(direction, problem.params, problem.tokens)
-    gauss_newton = make_curvature_product(problem.model.compute_logits, BENDS["quadratic"])(
-        direction, problem.params, problem.tokens
-    )
+    gauss_newton = build(problem.model).product(direction, problem.params, problem.tokens)
     torch.testing.assert_close(newton, gauss_newton, rtol=1e-9, atol=1e-12)

@@ -4,15 +4,15 @@ from itertools import product
 
 import pytest
 import torch
-from problems import VARIANTS, VOCABULARY, noise, small
+from problems import VARIANTS, VOCABULARY, build, noise, small
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gnflow import trees
-from gnflow.curvature import pieces
+from gnflow.compiler.regions import Compiler
 from gnflow.curvature.hessian import make_hessian_product
-from gnflow.curvature.linearised import BENDS, SURROGATES, linearise
-from gnflow.curvature.pieces import Thrift
+from gnflow.curvature.linearised import SURROGATES
+from gnflow.curvature.staged import Thrift
 from gnflow.models import trunk
 from gnflow.models.attention import attend_flash, attend_plain
 from gnflow.models.attention_tangent import TILE, compute_attention_tangent, compute_in_tiles
@@ -88,8 +88,7 @@ def test_gauss_newtons_model_is_that_of_plain_attention(variant):
     for objective, names in product(SURROGATES, (tuple(params), *one.model.blocks.values())):
         part = trees.pick(params, names)
         expected, found = (
-            linearise(problem.model.compute_logits, SURROGATES[objective])(part, problem.params, problem.tokens)
-            for problem in (one, two)
+            build(problem.model, objective).curved(part, problem.params, problem.tokens) for problem in (one, two)
         )
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
@@ -98,9 +97,7 @@ def test_blocks_that_are_taken_again_have_the_same_tangent():
     one, two = small(), small(kernel="flash")
     params = trees.move_along(one.params, noise(one.params, 7), 0.3)
     expected, found = (
-        pieces.build_objective(
-            problem.model, Thrift(2, recomputed=True), SURROGATES["quadratic"], BENDS["quadratic"]
-        ).curved(params, problem.params, problem.tokens)
+        build(problem.model, thrift=Thrift(2, recomputed=True)).curved(params, problem.params, problem.tokens)
         for problem in (one, two)
     )
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
@@ -109,8 +106,8 @@ def test_blocks_that_are_taken_again_have_the_same_tangent():
 def test_compiled_it_is_one_graph_for_all_weights():
     model = build_decoder(Decoder(layers=1, width=8, heads=2, hidden=10, key_value_heads=1), VOCABULARY, "flash")
     anchor, tokens = model.init(0), torch.randint(VOCABULARY, (2, TILE + 8))
-    eager = linearise(model.compute_logits, SURROGATES["quadratic"])
-    compiled = torch.compile(eager, fullgraph=True)
+    eager, compiler = build(model).curved, Compiler("default", fullgraph=True)
+    compiled = compiler("curved", eager)
     for distance in (0.1, 0.3):
         params = trees.move_along(anchor, noise(anchor, 7), distance)
         with torch.compiler.set_stance("default" if distance == 0.1 else "fail_on_recompile"):

@@ -24,6 +24,21 @@ def test_it_follows_torch(decay):
         torch.testing.assert_close(mine, parameter.detach(), atol=1e-6, rtol=1e-6)
 
 
+def test_with_nesterov_it_is_nadam_with_decoupled_decay():
+    lr, b1, b2, eps, decay = 0.02, 0.9, 0.99, 1e-8, 0.1
+    transform = adamw(lr, (b1, b2), eps, decay, nesterov=True)
+    ours = {"a": noise({"a": torch.empty(5, 3)}, 0)["a"].double()}
+    w, m, v, state = ours["a"].clone(), 0.0, 0.0, transform.init(ours)
+    for t in range(1, 9):
+        g = noise(ours, t)["a"]
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+        ahead = b1 * m / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
+        w = w - lr * (ahead / ((v / (1 - b2**t)).sqrt() + eps) + decay * w)
+        updates, state = transform.update({"a": g}, state, ours)
+        ours = trees.add(ours, updates)
+        torch.testing.assert_close(ours["a"], w, rtol=1e-12, atol=1e-12)
+
+
 def test_the_learning_rate_is_an_input_of_the_update():
     params = {"a": torch.ones(2)}
     transform = adamw(0.1)

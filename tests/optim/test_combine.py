@@ -4,6 +4,7 @@ from problems import noise
 
 from gnflow import trees
 from gnflow.optim import adamw, chain, clip_by_global_norm, muon, partition, rmnp
+from gnflow.optim.combine import clip_by_group
 from gnflow.optim.stacks import Stacks
 
 PARAMS = noise({"w": torch.empty(4, 4), "e": torch.empty(6, 4), "g": torch.empty(4)}, 0)
@@ -36,6 +37,16 @@ def test_clipping_shortens_long_gradients_only():
     short = trees.scale(gradients, 0.5 / trees.norm(gradients))
     kept, _ = transform.update(short, state, PARAMS)
     torch.testing.assert_close(kept, short)
+
+
+def test_each_group_is_clipped_by_its_own_norm():
+    gradients = noise(PARAMS, 1)
+    transform = clip_by_group({"one": 1e-2, "other": 1e9}, {"w": "one", "g": "one", "e": "other"})
+    clipped, _ = transform.update(gradients, transform.init(PARAMS), PARAMS)
+    assert list(clipped) == list(gradients)
+    own = trees.pick(gradients, ["w", "g"])
+    torch.testing.assert_close(trees.pick(clipped, ["w", "g"]), trees.scale(own, 1e-2 / trees.norm(own)))
+    torch.testing.assert_close(clipped["e"], gradients["e"])
 
 
 def test_a_chain_hands_updates_on():

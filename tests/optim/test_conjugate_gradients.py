@@ -3,15 +3,13 @@
 import pytest
 import torch
 from oracles import Dense
-from problems import Problem, noise
+from problems import Problem, build, noise
 
 from gnflow import trees
 from gnflow.curvature.hessian import make_hessian_product
-from gnflow.curvature.linearised import BENDS, SURROGATES, linearise, make_curvature_product
 from gnflow.curvature.newton import expand
 from gnflow.models.decoder import build_decoder
 from gnflow.models.loss import compute_cross_entropy, split
-from gnflow.objective import Objective
 from gnflow.optim.conjugate_gradients import ConjugateGradients
 from gnflow.optim.damping import adapt
 from gnflow.optim.gauss_newton import Block, GaussNewton
@@ -28,19 +26,6 @@ def tiny(seed=0):
     params = trees.move_along(model.init(seed), noise(model.init(seed), seed + 1), 0.1)
     tokens = torch.randint(5, (3, 4), generator=torch.Generator().manual_seed(seed))
     return Problem(model, trees.map_tensors(lambda w: w.double(), params), tokens)
-
-
-def objective(model, form="quadratic"):
-    def value(params, tokens):
-        inputs, targets = split(tokens)
-        return compute_cross_entropy(model.compute_logits(params, inputs), targets)
-
-    return Objective(
-        value,
-        torch.func.grad_and_value(value),
-        linearise(model.compute_logits, SURROGATES[form]),
-        make_curvature_product(model.compute_logits, BENDS[form]),
-    )
 
 
 def batch(problem, microbatches=2):
@@ -72,7 +57,7 @@ def test_the_step_solves_the_damped_system(form, seed, preconditioner):
     made = Preconditioner(0.9, turned) if preconditioner else None
     optimizer = gauss_newton({"all": tuple(problem.params)}, iterations=150, preconditioner=made)
     params, _, metrics = optimizer.step(
-        objective(problem.model, form), problem.params, optimizer.init(problem.params), tokens
+        build(problem.model, form), problem.params, optimizer.init(problem.params), tokens
     )
     slope, matrix = dense(problem, tokens, form)
     expected = torch.linalg.solve(matrix + DAMPING * torch.eye(len(slope), dtype=torch.float64), -slope)
@@ -93,7 +78,7 @@ def test_newtons_step_is_that_of_the_damped_hessian_where_this_is_positive_and_g
     def mean(flat):
         return torch.stack([loss(trees.unflatten(flat, problem.params), microbatch) for microbatch in tokens]).mean()
 
-    newton = objective(problem.model)._replace(curved=expand(loss), product=make_hessian_product(loss))
+    newton = build(problem.model)._replace(curved=expand(loss), product=make_hessian_product(loss))
     optimizer = gauss_newton({"all": tuple(problem.params)}, iterations=150, damping=damping)
     params, _, metrics = optimizer.step(newton, problem.params, optimizer.init(problem.params), tokens)
     step, at = trees.flatten(trees.subtract(params, problem.params)), trees.flatten(problem.params)
@@ -114,7 +99,7 @@ def test_layerwise_each_block_solves_the_system_of_its_own():
     problem = tiny()
     tokens = batch(problem)
     optimizer = gauss_newton(problem.model.blocks)
-    params, _, _ = optimizer.step(objective(problem.model), problem.params, optimizer.init(problem.params), tokens)
+    params, _, _ = optimizer.step(build(problem.model), problem.params, optimizer.init(problem.params), tokens)
     for names in problem.model.blocks.values():
         names = [name for name in problem.params if name in names]
         slope, matrix = dense(problem, tokens, "quadratic", names)
@@ -126,7 +111,7 @@ def test_layerwise_each_block_solves_the_system_of_its_own():
 def test_the_model_loss_is_that_of_the_damped_model_at_the_solution():
     problem = tiny()
     tokens, optimizer = batch(problem), gauss_newton({"all": tuple(problem.params)}, iterations=5)
-    whole = objective(problem.model)
+    whole = build(problem.model)
     params, _, metrics = optimizer.step(whole, problem.params, optimizer.init(problem.params), tokens)
     step = trees.subtract(params, problem.params)
     values = torch.stack([whole.curved(params, problem.params, microbatch)[1] for microbatch in tokens])
@@ -145,7 +130,7 @@ def test_the_curve_has_the_residual_of_a_solve_that_ends_there():
 
     def metrics(iterations):
         optimizer = gauss_newton(names, iterations=iterations)
-        return optimizer.step(objective(problem.model), problem.params, optimizer.init(problem.params), tokens)[2]
+        return optimizer.step(build(problem.model), problem.params, optimizer.init(problem.params), tokens)[2]
 
     long = metrics(9)
     assert {name for name in long if name.startswith("gn/residual_")} == {f"gn/residual_{n}" for n in (1, 2, 4, 8)}
@@ -155,7 +140,7 @@ def test_the_curve_has_the_residual_of_a_solve_that_ends_there():
 
 def test_a_carried_start_is_a_part_of_the_last_solution_from_the_new_anchor():
     problem = tiny()
-    whole, names = objective(problem.model), {"all": tuple(problem.params)}
+    whole, names = build(problem.model), {"all": tuple(problem.params)}
     tokens = batch(problem, 3)
     optimizer = gauss_newton(names, GeometricSearch(3, 1), iterations=4, carry=0.9)
     params, state, metrics = optimizer.step(whole, problem.params, optimizer.init(problem.params), tokens)
@@ -169,7 +154,7 @@ def test_a_carried_start_is_a_part_of_the_last_solution_from_the_new_anchor():
 
 def test_a_better_start_reaches_the_same_solution():
     problem = tiny()
-    whole, tokens = objective(problem.model), batch(problem)
+    whole, tokens = build(problem.model), batch(problem)
     optimizer = gauss_newton({"all": tuple(problem.params)})
     state = optimizer.init(problem.params)
     cold, _, _ = optimizer.step(whole, problem.params, state, tokens)
@@ -190,7 +175,7 @@ def test_the_damping_follows_the_gain_ratio(gain, factor):
 
 def test_the_damping_of_the_next_step_is_the_one_that_was_adapted():
     problem = tiny()
-    whole, tokens = objective(problem.model), batch(problem)
+    whole, tokens = build(problem.model), batch(problem)
     optimizer = gauss_newton({"all": tuple(problem.params)}, iterations=3, damping=10.0)
     params, state = problem.params, optimizer.init(problem.params)
     damping = torch.tensor(10.0, dtype=torch.float64)

@@ -61,6 +61,22 @@ def test_an_update_is_a_scaled_orthogonal_factor(scale, sizes, coefficients):
         torch.testing.assert_close(u, -0.1 * sizes[name] * factors[name], atol=1e-5, rtol=1e-4)
 
 
+def test_an_unbiased_mix_is_that_of_optax():
+    params, b, m = matrices(), 0.9, trees.zeros(matrices())
+    transform = muon(0.1, momentum=b, unbiased=True)
+    state = transform.init(params)
+    for t in range(1, 5):
+        g = matrices(t)
+        m = {name: b * m[name] + (1 - b) * g[name] for name in g}
+        mixed = {name: b * m[name] / (1 - b ** (t + 1)) + (1 - b) * g[name] / (1 - b**t) for name in g}
+        expected, factors = transform.momentum(g, state), orthogonalise(mixed)
+        updates, state = transform.update(g, state, params)
+        for name, u in updates.items():
+            torch.testing.assert_close(expected[name], mixed[name])
+            size = sqrt(max(1, u.shape[0] / u.shape[1]))
+            torch.testing.assert_close(u, -0.1 * size * factors[name], atol=1e-5, rtol=1e-3)
+
+
 def test_a_split_that_leaves_a_rest_is_refused_by_name():
     with pytest.raises(ValueError, match=re.escape("the rows of `square`, of shape (12, 12), into 5 matrices")):
         muon(split=5).init(matrices())

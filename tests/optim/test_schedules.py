@@ -63,6 +63,15 @@ def test_wsd_is_its_formula_at_every_update(shape, updates, warmup, decay, final
     assert final or after == [0, 0]
 
 
+def test_a_warm_up_may_begin_at_a_part_of_the_rate():
+    rising = [0.1 + 0.9 * u / 4 for u in range(4)]
+    for made in (schedules.constant(4, 0.1), schedules.wsd(10, 4, warmup_from=0.1)):
+        assert values(made, range(6)) == pytest.approx([*rising, 1, 1], rel=1e-14)
+    cosine = values(schedules.cosine(10, 4, warmup_from=0.1), range(5))
+    assert cosine == pytest.approx([*rising, 1], rel=1e-14)
+    assert values(schedules.linear(10, 4, warmup_from=0.1), [3, 4, 7]) == pytest.approx([0.775, 1, 0.5], rel=1e-14)
+
+
 @pytest.mark.parametrize(("updates", "warmup"), [(10, 0), (10, 3), (7, 7), (1, 0)])
 def test_linear_falls_over_all_that_follows_the_warm_up(updates, warmup):
     rising = [(u + 1) / warmup for u in range(warmup)]

@@ -12,7 +12,7 @@ from pytorch_optimizer import SophiaH
 from gnflow import trees
 from gnflow.compiler import build, methods
 from gnflow.compiler.plan import plan
-from gnflow.curvature import pieces
+from gnflow.curvature import staged
 from gnflow.curvature.linearised import BENDS, SURROGATES
 from gnflow.models.loss import compute_probabilities, draw_labels
 from gnflow.objective import Objective
@@ -87,8 +87,8 @@ def test_the_mean_of_all_estimates_is_the_diagonal_of_the_gauss_newton_matrix(ki
 @pytest.mark.parametrize("kind", ["text", "janus"])
 def test_an_estimate_in_pieces_is_that_of_the_whole(kind):
     network, params, tokens = problems.small() if kind == "text" else multimodal.small(kind)
-    thrift, choice = pieces.Thrift(3, True), draw_noise(tokens, "pieces")
-    cut = pieces.build_objective(network, thrift, SURROGATES["quadratic"], BENDS["quadratic"])
+    thrift, choice = staged.Thrift(3, True), draw_noise(tokens, "pieces")
+    cut = staged.build_objective(network, SURROGATES["quadratic"], BENDS["quadratic"], thrift)
     expected = build.build_exact(network).diagonal(params, choice, tokens)
     torch.testing.assert_close(cut.diagonal(params, choice, tokens), expected)
 

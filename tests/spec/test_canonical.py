@@ -158,11 +158,14 @@ def test_keys_that_came_later_are_in_no_digest_at_their_default() -> None:
         ("optimizer", "equalize", "rows"),
         ("optimizer", "dtype", "float32"),
         ("optimizer", "hyperball", True),
+        ("optimizer", "unbiased", True),
     ]
     for section, key, _ in later:
         del before[section][key]  # type: ignore[union-attr, arg-type, call-overload, index]
         assert f"  {key}: " in format_resolved(one)
-    del before["optimizer"]["others"]["schedule"]  # type: ignore[union-attr, arg-type, call-overload, index]
+    for key in ("schedule", "clip", "nesterov"):
+        del before["optimizer"]["others"][key]  # type: ignore[union-attr, arg-type, call-overload, index]
+    del before["optimizer"]["schedule"]["warmup_from"]  # type: ignore[union-attr, arg-type, call-overload, index]
     del before["data"]["source"]["held_out_fraction"]  # type: ignore[union-attr, arg-type, call-overload, index]
     assert digest(one) == digest(before)
     scheduled = {"optimizer": {"kind": "muon", "others": {"schedule": "linear"}}}

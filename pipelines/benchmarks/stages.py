@@ -1,0 +1,256 @@
+"""Compile the stage or compile the model: seconds of compilation, time of a call, memory. Writes stages.json and .md.
+
+The model as one graph is what gnflow compiled before; it is here as the other side of the comparison. Every measurement
+has a process of its own. Compilation starts with nothing cached and is measured in seconds of the processor, those of
+the C++ compiler included. Before it a trivial function is compiled, which takes the time that every process needs once.
+Two processes run at a time where no clock is read. Calls are interleaved. Memory is measured as in curved.py. All takes
+less than ten minutes on two idle cores. Linux only.
+"""
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from curved import ALLOCATOR, KEPT, held  # noqa: E402  # a script's neighbour
+from measure import machine, quartiles  # noqa: E402
+
+from gnflow import trees  # noqa: E402
+from gnflow.compiler.regions import Compiler  # noqa: E402
+from gnflow.curvature.linearised import BENDS, SURROGATES  # noqa: E402
+from gnflow.curvature.staged import build_objective  # noqa: E402
+from gnflow.models.decoder import build_decoder  # noqa: E402
+from gnflow.models.loss import compute_cross_entropy  # noqa: E402
+from gnflow.models.model import Model  # noqa: E402
+from gnflow.objective import Params, Scalar, Tokens  # noqa: E402
+from gnflow.spec.model import Decoder  # noqa: E402
+
+RUNS, THREADS, REGIONS, KINDS = 31, (1, 2), ("gradient", "curved"), ("stages", "whole")
+Calls = dict[str, Callable[[], object]]
+
+
+class Size(NamedTuple):
+    """A decoder with 4 heads, and its micro-batch."""
+
+    layers: int
+    width: int
+    vocabulary: int = 2048
+    rows: int = 8
+    context: int = 128
+
+    def __str__(self) -> str:
+        return f"{self.layers} x {self.width}, {self.vocabulary} words, {self.rows} x {self.context} tokens"
+
+
+COMPILED = [Size(layers, 64) for layers in (2, 6, 12, 24, 48)]
+COMPARED = Size(3, 256)
+TIMED = [Size(4, 256), Size(12, 64)]
+
+
+def main(folder: Path = HERE) -> None:
+    """Make every measurement, and print the report too."""
+    cold = [*((size, "stages") for size in COMPILED), *((COMPARED, kind) for kind in KINDS)]
+    peaks = [(size, f"{kind}.{region}") for size in TIMED for region in REGIONS for kind in KINDS]
+    with ThreadPoolExecutor(2) as pool, tempfile.TemporaryDirectory() as cache:
+        result = {
+            "machine": machine(),
+            "runs": RUNS,
+            "compile": list(pool.map(lambda case: _measure_alone("compilation", *case), cold)),
+            "memory": list(pool.map(lambda case: _measure_alone("memory", *case, cache=cache), peaks)),
+            "time": [_measure_alone("times", size, threads, cache=cache) for size in TIMED for threads in THREADS],
+        }
+    (folder / "stages.json").write_text(json.dumps(result, indent=2) + "\n")
+    (folder / "stages.md").write_text(report(result))
+    print(report(result))
+
+
+def compilation(size: Size, kind: str) -> dict[str, object]:
+    """Measure the seconds of the first calls of `gradient` and `curved`."""
+    torch.set_num_threads(1)
+    torch.compile(lambda x: x.cos() + 1)(torch.ones(3))
+    seconds = {}
+    for name, call in _make_calls(size, kind).items():
+        start = _processor_seconds()
+        call()
+        seconds[name] = _processor_seconds() - start
+    return {"size": str(size), "kind": kind, **seconds, "both": sum(seconds.values())}
+
+
+def times(size: Size, threads: int) -> dict[str, object]:
+    """Measure interleaved calls in milliseconds, of the processor on one thread and by the clock on two."""
+    torch.set_num_threads(threads)
+    clock = time.process_time if threads == 1 else time.perf_counter
+    calls = {(kind, name): call for kind in KINDS for name, call in _make_calls(size, kind).items()}
+    found: dict[tuple[str, str], list[float]] = {key: [] for key in calls}
+    for i in range(RUNS + 2):
+        for key in calls if i % 2 else reversed(calls):
+            start = clock()
+            calls[key]()
+            found[key].append(1e3 * (clock() - start))
+    middle = {key: statistics.median(each[2:]) for key, each in found.items()}
+    return {
+        "size": str(size), "threads": threads, "load": os.getloadavg()[0],
+        "milliseconds": {f"{kind}.{name}": quartiles(each[2:]) for (kind, name), each in found.items()},
+        "ratio": {name: middle["stages", name] / middle["whole", name] for name in REGIONS},
+    }  # fmt: skip
+
+
+def memory(size: Size, what: str) -> dict[str, object]:
+    """Measure the bytes at the highest point of one call."""
+    torch.set_num_threads(1)
+    kind, name = what.split(".")
+    call = _make_calls(size, kind)[name]
+    for _ in range(2):
+        call()
+    return {"size": str(size), "what": what, "bytes": held(call)}
+
+
+def _make_calls(size: Size, kind: str) -> Calls:
+    """Make a call of each region."""
+    spec = Decoder.model_validate({"layers": size.layers, "width": size.width, "heads": 4})
+    model = build_decoder(spec, size.vocabulary, "plain")
+    generator = torch.Generator().manual_seed(0)
+    anchor = model.init(0)
+    params = {name: w + 0.01 * torch.randn(w.shape, generator=generator) for name, w in anchor.items()}
+    tokens = torch.randint(size.vocabulary, (size.rows, size.context + 1), generator=generator)
+    compiler = Compiler("default", fullgraph=True)
+    if kind == "stages":
+        staged = build_objective(model, SURROGATES["quadratic"], BENDS["quadratic"])
+        gradient, curved = compiler("gradient", staged.gradient), compiler("curved", staged.curved)
+    else:
+        gradient, curved = compiler("gradient", _make_gradient(model)), compiler("curved", _make_curved(model))
+    return {"gradient": lambda: gradient(params, tokens), "curved": lambda: curved(params, anchor, tokens)}
+
+
+def _make_gradient(model: Model) -> Callable[[Params, Tokens], tuple[Params, Scalar]]:
+    """Make the gradient of the whole model as one function."""
+
+    def gradient(params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
+        inputs, targets = model.split(tokens)
+        return torch.func.grad_and_value(lambda p: compute_cross_entropy(model.compute_logits(p, inputs), targets))(
+            params
+        )
+
+    return gradient
+
+
+def _make_curved(model: Model) -> Callable[[Params, Params, Tokens], tuple[Params, Scalar]]:
+    """Make the quadratic model of the whole model as one function."""
+
+    def curved(params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
+        inputs, targets = model.split(tokens)
+
+        def push(point: Params) -> tuple[Tensor, Tensor]:
+            displacement = trees.subtract(params, anchor)
+            return torch.func.jvp(lambda p: model.compute_logits(p, inputs), (point,), (displacement,))
+
+        logits, pullback, tangent = torch.func.vjp(push, anchor, has_aux=True)
+        value, cotangent = SURROGATES["quadratic"](logits, tangent, targets)
+        return pullback(cotangent)[0], value
+
+    return curved
+
+
+def _processor_seconds() -> float:
+    """Add up the seconds of the processor that this process and its finished children took."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def _measure_alone(function: str, size: Size, argument: int | str, cache: str | None = None) -> dict[str, Any]:
+    """Run `function(size, argument)` in a fresh process with this cache of compiled graphs, or with an empty one."""
+    with tempfile.TemporaryDirectory() as empty:
+        environment = {**os.environ, **(ALLOCATOR if function == "memory" else KEPT)}
+        environment |= {"TORCHINDUCTOR_CACHE_DIR": cache or empty, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, __file__, function, json.dumps(size), str(argument)],
+            env=environment, stdout=subprocess.PIPE, text=True, check=True,
+        )  # fmt: skip
+    print(function, size, argument, done.stdout.strip(), file=sys.stderr, flush=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def report(result: dict[str, Any]) -> str:
+    """Write the results in Markdown."""
+    about = result["machine"]
+    lines = [
+        "# Stages and whole graphs", "",
+        f"{about['date']}, {about['cpu']}, {about['cores']} cores, torch {about['torch']}. Plain attention, float32.",
+        "", "| aim | at most | found |", "|---|---|---|",
+        *(f"| {what} | {limit} | {found:.3f} |" for what, limit, found in compare(result)),
+        "",
+        "## Compilation with nothing cached", "",
+        "Seconds of the processor for the first calls.", "",
+        "| size | compiled | gradient | curved | both |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row in result["compile"]:
+        figures = " | ".join(f"{row[key]:.1f}" for key in (*REGIONS, "both"))
+        lines.append(f"| {row['size']} | {row['kind']} | {figures} |")
+    lines += [
+        "", "## Time of a call", "",
+        f"Milliseconds: medians of {result['runs']} interleaved calls in one process, of the processor on one thread "
+        "and by the clock on two.", "",
+        "| size | threads | gradient | whole | ratio | curved | whole | ratio | load |", "|---" * 9 + "|",
+    ]  # fmt: skip
+    for row in result["time"]:
+        cells = []
+        for name in REGIONS:
+            cells += [f"{row['milliseconds'][f'{kind}.{name}'][1]:.1f}" for kind in KINDS]
+            cells += [f"{row['ratio'][name]:.3f}"]
+        lines.append(f"| {row['size']} | {row['threads']} | {' | '.join(cells)} | {row['load']:.1f} |")
+    lines += ["", "## Peak memory beyond the arguments", "", "| size | compiled and region | MiB |", "|---|---|---|"]
+    lines += [f"| {row['size']} | {row['what']} | {row['bytes'] / 2**20:.1f} |" for row in result["memory"]]
+    return "\n".join(lines) + "\n"
+
+
+def compare(result: dict[str, Any]) -> list[tuple[str, float, float]]:
+    """Return (what, at most, found) for everything that was aimed at."""
+    seconds = {(row["size"], row["kind"]): row["both"] for row in result["compile"]}
+    depths = [seconds[str(size), "stages"] for size in COMPILED]
+    stages, whole = (seconds[str(COMPARED), kind] for kind in KINDS)
+    peaks = {(row["size"], row["what"]): row["bytes"] for row in result["memory"]}
+
+    def divide(size: Size, name: str) -> float:
+        return peaks[str(size), f"stages.{name}"] / peaks[str(size), f"whole.{name}"]
+
+    return [
+        ("seconds of compilation at 2 to 48 layers, the most by the least", 1.3, max(depths) / min(depths)),
+        (f"seconds of compilation at {COMPARED.layers} layers, by those of whole graphs", 0.5, stages / whole),
+        *(
+            (f"time of `{name}` at {row['size']} on {row['threads']} threads", 1.02, row["ratio"][name])
+            for row in result["time"] for name in REGIONS
+        ),
+        *(
+            (f"memory of `{name}` at {size}", 1.0, divide(size, name))
+            for size in TIMED for name in REGIONS
+        ),
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        main()
+    else:
+        name, shape, argument = sys.argv[1:]
+        of = Size(*json.loads(shape))
+        functions: dict[str, Callable[[], object]] = {
+            "compilation": lambda: compilation(of, argument),
+            "times": lambda: times(of, int(argument)),
+            "memory": lambda: memory(of, argument),
+        }
+        print(json.dumps(functions[name]()))
