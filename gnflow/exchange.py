@@ -185,7 +185,7 @@ class Processes(Crew):
                 yield
             return
         # A GPU exchanges later than Python asks it to, so the device itself marks when.
-        marks = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        marks = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         marks[0].record()
         with self._wait(what):
             yield

@@ -93,10 +93,10 @@ def _build_blocks(
     """Build one block, or those of the model. Blocks of one structure share the regions of the first of them."""
     if ownership is not None and isinstance(method.inner, spec.Method):
         named = {"all": network.moving} if method.blocks == "full" else network.moving_blocks
-        lent: dict[str, Descent] = {}
+        forms: dict[str, Descent] = {}
         return {
             name: Block(
-                tuple(names), _build_by_part(method.inner, network, schedule, jit, probe, names, ownership, lent)
+                tuple(names), _build_by_part(method.inner, network, schedule, jit, probe, names, ownership, forms)
             )
             for name, names in named.items()
         }

@@ -81,7 +81,7 @@ def save(parent: Path, state: State, crew: Crew = ALONE) -> Path:
     size = sum(crew.collect(_count_bytes(own))) + _count_bytes(shared)
     try:
         crew.lead(lambda: _begin(path, partial, size))
-        files = crew.run_first(lambda: _write_files(path, partial, shared), dict)
+        files: Files = crew.run_first(lambda: _write_files(path, partial, shared), dict)
         parts = {name: about for each in crew.collect(_write_files(path, partial, own)) for name, about in each.items()}
         files |= dict(sorted(parts.items()))
         crew.lead(lambda: _finish(path, partial, about, files))
