@@ -58,7 +58,9 @@ def measure_memory(plan: Plan, size: int) -> list[dict[str, int]]:
     states = [sum(part.state for part in _list_own(plan, member)) for member in members]
     busiest = members[states.index(max(states))]
     ownership = Ownership(busiest.rank, busiest.owners) if plan.parts else None
-    found, width = measure_member(plan, busiest, ownership), count_microbatches_of_mean(plan)
+    # Gauss-Newton takes the owners of a crew for those of blocks.
+    crew = Member(busiest.rank, size, busiest.shares, {})
+    found, width = measure_member(plan, crew, ownership), count_microbatches_of_mean(plan)
     rows = []
     for member, state in zip(members, states, strict=True):
         owned = sum(part.numbers for part in _list_own(plan, member)) if plan.parts else None
