@@ -34,8 +34,7 @@ def test_device_seconds_stand_beside_seconds_with_the_number_of_devices(
 ) -> None:
     one, three = run(tmp_path / "one", 1), run(tmp_path / "three", 3, "adamw")
     assert describe_device(three) == "cpu, 2 devices", "a step on one and one on three"
-    found = compare([one, three]).to_json()["results"]
-    costs = {each["arm"]: each["median"] for each in found}
+    costs = {result.arm: result.median for result in compare([one, three]).results}
     assert (costs["three"]["seconds"], costs["three"]["device_seconds"]) == (24, 48)
     assert (costs["one"]["seconds"], costs["one"]["device_seconds"]) == (24, 24)
     assert "Seconds are not compared: the runs were on different numbers of devices, 1 in one and 2 in three." in (
