@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 ROWS = (
     "status", "steps", "loss/train", "loss/held_out", "loss/held_out_average", "tokens/solve", "tokens/search",
-    "tokens/total", "passes/serial", "flops/total", "time/seconds", "time/compile", "target/step", "target/seconds",
+    "tokens/total", "passes/serial", "flops/total", "time/seconds", "time/device_seconds", "time/compile",
+    "target/step", "target/seconds",
 )  # fmt: skip
 
 

@@ -104,10 +104,14 @@ class Descent:
         slope, loss, seen = self.find_slope(objective, params, state, batch)
         state = self.observe(objective, self.stacks, params, state, batch)
         state = self.watch(objective, self.stacks, params, state, batch)
+        moved, state, metrics = self.follow(slope, params, state)
+        return moved, state, {"loss/train": loss, **metrics, **seen}
+
+    def follow(self, slope: Slope, params: Params, state: AnyState) -> tuple[Params, AnyState, Metrics]:
+        """Take one update along `slope`."""
         state = self.refresh(slope.factors, state)
         updates, state, metrics = self.update(slope, state, self.stacks.stack(params))
-        moved = trees.add(params, self.stacks.unstack(updates))
-        return moved, state, {"loss/train": loss, **metrics, **seen}
+        return trees.add(params, self.stacks.unstack(updates)), state, metrics
 
     def find_slope(
         self, objective: Slopes, params: Params, state: AnyState, batch: Tensor

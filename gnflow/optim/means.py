@@ -5,7 +5,7 @@ x = sum_m W_m x_m / sum_m W_m       W_m = sum of the weights of the targets of m
 The crew of the objective says which micro-batches this process evaluates, and in which order they are added.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -24,8 +24,13 @@ def average_value(value: Callable[[Tokens], Scalar], batch: Tensor, counts: Tens
     return _average(crew.gather_values(lambda number: value(batch[number]), len(batch)), counts)
 
 
-def average_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Params, Scalar]:
-    """Return the mean gradient and loss. It holds a running sum and the current gradient."""
+def average_gradient(
+    objective: Slopes, params: Params, batch: Tensor, owners: Mapping[str, int] | None = None
+) -> tuple[Params, Scalar]:
+    """Return the mean gradient and loss. It holds a running sum and the current gradient.
+
+    With `owners` (parameter -> rank) a process may get only the gradient of what it owns.
+    """
     if len(batch) == 1:
         return objective.gradient(params, batch[0])
     crew, counts = objective.crew, weigh_microbatches(objective, batch)
@@ -36,7 +41,7 @@ def average_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[
         losses.append(loss)
         return _weigh(gradient, counts[number])
 
-    gradient = _divide(crew.add_up(weighted, len(batch)), counts)
+    gradient = _divide(crew.add_up(weighted, len(batch), owners), counts)
     return gradient, _average(crew.gather(losses, crew.list_summed(len(batch))), counts)
 
 

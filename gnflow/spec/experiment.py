@@ -10,7 +10,7 @@ from gnflow.spec.horizon import find_misfits
 from gnflow.spec.huggingface import HuggingFaceModel
 from gnflow.spec.model import Decoder, Model
 from gnflow.spec.multimodal import Data, Multimodal
-from gnflow.spec.optimizer import GaussNewton, Method, Optimizer, has_momentum
+from gnflow.spec.optimizer import GaussNewton, Method, Optimizer, find_what_joins, has_momentum
 from gnflow.spec.tracking import Mlflow, Tracking
 from gnflow.spec.training import Compile, Cost, Loss, Metric, Pretrained, Training, Tuning, UpdateNorms
 
@@ -125,6 +125,15 @@ class Experiment(Spec):
             raise refuse(
                 "objective `newton` needs second derivatives, which `flash` does not have; use `plain`", "attention"
             )
+        return compile
+
+    @field_validator("compile")
+    @classmethod
+    def _require_parts(cls, compile: Compile, info: ValidationInfo) -> Compile:  # noqa: A002  # the section's name
+        optimizer = info.data.get("optimizer")
+        method = optimizer.inner if isinstance(optimizer, GaussNewton) else optimizer
+        if compile.update == "parts" and method is not None and (why := find_what_joins(method)):
+            raise refuse(f"`parts` needs updates that can be made matrix by matrix, but {why}; use `stacks`", "update")
         return compile
 
     @field_validator("metrics")

@@ -316,6 +316,10 @@ class Compile(Spec):
     """Limit on the activation memory of one micro-batch, as predicted by the plan. If a micro-batch needs more, the
     backward pass recomputes the blocks of the model one at a time. If that needs more as well, the plan is refused.
     Default: no limit."""
+    update: Annotated[Literal["stacks", "parts"], mark_later("stacks")] = "stacks"
+    """Unit of an update: a stack of all matrices of one shape, or one matrix (`parts`). With `parts`, several devices
+    share the work of the updates and the memory of the optimizer's state, and rounding errors may differ from those of
+    `stacks`."""
     max_recompiles: Annotated[int, Field(ge=0)] = 0
     """Largest number of recompilations after the first step. The run stops if there are more."""
     max_graph_breaks: Annotated[int, Field(ge=0)] = 0

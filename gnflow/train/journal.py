@@ -20,6 +20,7 @@ from gnflow.train import disk
 
 JOURNAL = "journal.jsonl"  # name in the run directory
 OTHERS = "time/others"  # CPU seconds of all other processes during steps; recorded if the machine reports them
+DEVICE_SECONDS = "time/device_seconds"  # seconds times devices; recorded once the run was on several devices
 TIMINGS = "time/"  # prefixes of values that differ when a step is computed again
 
 
