@@ -327,8 +327,9 @@ def find_what_joins(method: InnerMethod) -> str | None:
         return "conjugate gradients move all parameters together"
     if isinstance(method, Projected):
         return f"`{method.kind}` merges the gradients of all matrices before its update"
-    if any(part.takes_curvature for part in (method, *(rule.use for rule in method.rules))):
-        return f"`{method.kind}` takes estimates of curvature for all parameters at once"
+    for part in (method, *(rule.use for rule in method.rules)):
+        if part.takes_curvature or part.takes_signals:
+            return f"`{part.kind}` takes estimates of curvature for all parameters at once"
     return None
 
 
