@@ -154,9 +154,9 @@ def test_a_study_from_nothing_to_its_report(tmp_path: Path) -> None:
     assert "Running stage" not in call(tmp_path, "dvc", "repro", "pipelines/tiny/dvc.yaml")
     muon = tmp_path / "specs" / "muon.yaml"
     muon.write_text(muon.read_text().replace("kind: muon", "kind: muon, momentum: 0.9"))
-    ran = set(re.findall(r"Running stage '[^']*?(\w+)'", call(tmp_path, "dvc", "repro", "pipelines/tiny/dvc.yaml")))
-    assert ran == {
-        "trial_muon_1", "trial_muon_2", "choose_muon", "run_muon_seed_1", "run_muon_seed_2", "compare", "report"
+    due = call(tmp_path, "dvc", "repro", "--dry", "pipelines/tiny/dvc.yaml")
+    assert set(re.findall(r"Running stage '[^']*?(\w+)'", due)) == {
+        "trial_muon_1", "trial_muon_2", "choose_muon", "run_muon_seed_1", "run_muon_seed_2"
     }  # fmt: skip
     assert "seed_1" in call(tmp_path, "gnflow", "list")
 

@@ -152,6 +152,7 @@ def test_a_database_locked_by_another_connection_is_waited_for_by_nobody(local: 
     local.assert_has_every_point_once()
 
 
+@pytest.mark.faults
 def test_a_database_locked_to_the_end_gets_everything_afterwards(local: Local, monkeypatch) -> None:
     monkeypatch.setattr(mirroring, "FLUSH", 1.0)
     monkeypatch.setattr(mirroring, "HURRIED_FLUSH", 1.0)
@@ -171,6 +172,7 @@ def test_a_database_locked_to_the_end_gets_everything_afterwards(local: Local, m
         local.assert_has_every_point_once()
 
 
+@pytest.mark.faults
 def test_a_full_store_harms_nothing_and_gets_everything_when_there_is_room(local: Local, monkeypatch) -> None:
     monkeypatch.setattr(mirroring, "FLUSH", 5.0)
     monkeypatch.setattr(mirroring, "HURRIED_FLUSH", 5.0)
