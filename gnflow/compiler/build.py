@@ -1,7 +1,7 @@
 """Build models and objectives from a spec."""
 
 from functools import cache
-from math import ceil
+from math import ceil, isqrt
 
 import torch
 from torch import Tensor
@@ -108,5 +108,6 @@ def count_pieces(experiment: Experiment) -> int:
     method, tokens = experiment.optimizer, experiment.training.rows * experiment.data.context
     passes = 2 if isinstance(method, spec.GaussNewton) and method.tangent == "difference" else 1
     least = ceil(passes * tokens * experiment.data.vocabulary / LOGITS)
-    divisors = (count for count in range(1, tokens + 1) if tokens % count == 0)
-    return min(divisors, key=lambda count: max(count / least, least / count))
+    small = [count for count in range(1, isqrt(tokens) + 1) if tokens % count == 0]
+    divisors = {*small, *(tokens // count for count in small)}
+    return min(sorted(divisors), key=lambda count: max(count / least, least / count))
