@@ -42,6 +42,8 @@ def track(runs: Sequence[Path], to: str | None = None) -> int:
             problems[run] = f"{away}{f'. The {rest} runs after it were not tried' if rest else ''}"
             break
         except GnflowError as problem:
+            if to is not None and isinstance(problem, UnknownTracker):
+                raise
             problems[run] = str(problem)
         except OSError as error:
             problems[run] = f"{run} cannot be read: {error.strerror}"

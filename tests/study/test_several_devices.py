@@ -42,7 +42,7 @@ def test_device_seconds_stand_beside_seconds_with_the_number_of_devices(
     )
     command([one.directory, three.directory], targets=[TARGET], reference=None, json=False, everything=True)
     (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("three") and "1 of 1" in line)
-    assert row.split()[-5:] == ["24", "s", "48", "s", "2"], row
+    assert row.split()[-5:] == ["24.0", "s", "48.0", "s", "2"], row
 
 
 def test_runs_on_one_device_have_no_such_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
