@@ -105,8 +105,8 @@ def test_a_study_that_was_stopped_and_lost_a_worker_ends_and_dvc_has_nothing_to_
     assert process.returncode == 0, output
     assert "trial_adamw_1: killed by signal 9; it is resumed (1 of at most 3)" in output
     assert "the study is done, and in dvc.lock: pipelines/tiny/report.html" in output
-    for run in (repository / "runs" / "tiny").glob("*/[ts]*"):
-        records = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    for run in (repository / "runs" / "tiny").glob("*/[ts]*/journal.jsonl"):
+        records = [json.loads(line) for line in run.read_text().splitlines()]
         assert [record["step"] for record in records if record["kind"] == "step"] == list(range(STEPS + 1))
     assert (first / "journal.jsonl").read_text().startswith(before)
 
