@@ -1,10 +1,13 @@
 """Writes the table of several devices in docs/devices.md, with what `gnflow plan` predicts for them.
 
-    python pipelines/devices/on_paper.py
+    python pipelines/devices/on_paper.py            the paper's model of 45M parameters: minutes
+    python pipelines/devices/on_paper.py 45M 1B     these scales: a plan counts every micro-batch, so large ones take hours
 
-The plans are those of full Gauss-Newton at 45M to 8B parameters. RATE and BANDWIDTH are assumptions, not measurements.
+RATE and BANDWIDTH are assumptions, not measurements.
 """
 
+import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,11 +69,11 @@ def describe(planned: Plan, size: int) -> str:
     return f"{sum(found.memory.values()) / 1e9:,.1f} GB, {found.sent / 1e9:,.0f} GB, {found.efficiency:.0%}"
 
 
-def make_table() -> str:
-    """Return the rows of Markdown."""
+def make_table(names: Collection[str]) -> str:
+    """Return the rows of Markdown for the scales of these names."""
     lines = [f"| model | what is shared | 1 device | {' | '.join(f'{size} devices' for size in SIZES)} | limit |"]
     lines.append("|---" * (len(SIZES) + 4) + "|")
-    for scale in SCALES:
+    for scale in [scale for scale in SCALES if scale.name in names]:
         for name, level in LEVELS.items():
             planned = plan(make_experiment(scale, level))
             alone = f"{sum(planned.memory.values()) / 1e9:,.1f} GB"
@@ -87,7 +90,7 @@ def main() -> None:
     text = DOCUMENT.read_text()
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    DOCUMENT.write_text(f"{before}{BEGIN}\n{make_table()}\n{END}{after}")
+    DOCUMENT.write_text(f"{before}{BEGIN}\n{make_table(sys.argv[1:] or ['45M'])}\n{END}{after}")
 
 
 if __name__ == "__main__":
