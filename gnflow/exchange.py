@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gnflow import errors
-from gnflow.crew import Crew, PairwiseSum, Tree, find_chunk_size, list_spans
+from gnflow.crew import Crew, PairwiseSum, Span, Tree, find_chunk_size, list_owned, list_spans
 from gnflow.errors import EnvironmentProblem, GnflowError
 
 T = TypeVar("T")
@@ -52,39 +52,70 @@ class Processes(Crew):
         longest = max(map(len, parts))
         padded = torch.nn.functional.pad(here, (0, longest - len(here)))
         found = padded.new_empty(self.size * longest)
-        with self._exchange("values", padded.nbytes):
+        with self._exchange("values", padded.nbytes * (self.size - 1)):
             _all_gather(found, padded, group=self.group)
         return torch.cat([row[: len(part)] for row, part in zip(found.view(self.size, -1), parts, strict=True)])
 
-    def complete(self, found: PairwiseSum[Tree], count: int) -> Tree:
+    def gather_owned(self, mine: Mapping[str, Tensor], owners: Mapping[str, int], like: Tensor) -> Tensor:
+        """Return the vectors of all items in the order of `owners` (item -> rank), given those of our own items."""
+        held = list_owned(owners, self.size)
+        longest = max(map(len, held))
+        own = [mine[item] for item in held[self.rank]]
+        padded = torch.stack([*own, *[torch.zeros_like(like)] * (longest - len(own))])
+        found = padded.new_empty(self.size * longest, *like.shape)
+        with self._exchange("values", padded.nbytes * (self.size - 1)):
+            _all_gather(found, padded, group=self.group)
+        places = {item: rank * longest + i for rank, items in enumerate(held) for i, item in enumerate(items)}
+        return found[torch.tensor([places[item] for item in owners], device=found.device)]
+
+    def complete(self, found: PairwiseSum[Tree], count: int, owners: Mapping[str, int] | None = None) -> Tree:
         """Return the sum over all groups.
 
         The flat vector is cut into one chunk for each process, which adds the sums of all processes over its chunk
-        and sends the result to all. With one sum from each process these are the bytes of a ring's all-reduce.
+        and sends the result to all. With one sum from each process these are the bytes of a ring's all-reduce. With
+        `owners` the chunks are the tensors of each owner, which keeps the result.
         """
         parts = self.list_parts(count)
         if len(parts) == 1:
             return super().complete(found, count)
         mine, spans = [tree for _, tree in found.parts], [list_spans(part) for part in parts]
+        if owners is not None:
+            held = list_owned({name: owners[name] for name in mine[0]}, self.size)
+            widths = [sum(mine[0][name].numel() for name in names) for names in held]
+            order = [name for names in held for name in names]
+            mine = [{name: tree[name] for name in order} for tree in mine]
+            own = self._add_chunk(mine, widths, spans)
+            return _unflatten(own, {name: mine[0][name] for name in held[self.rank]})
         width = find_chunk_size(sum(tensor.numel() for tensor in mine[0].values()), self.size)
-        sent = torch.stack([_flatten(tree, width * self.size) for tree in mine])
-        # (sums, owners, chunk) -> one block for each owner
-        sent = sent.view(len(mine), self.size, width).transpose(0, 1).contiguous()
+        own = self._add_chunk(mine, [width] * self.size, spans)
+        whole = own.new_empty(width * self.size)
+        with self._exchange("a sum", own.nbytes * (self.size - 1)):
+            _all_gather(whole, own, group=self.group)
+        return _unflatten(whole, mine[0])
+
+    def _add_chunk(self, mine: Sequence[Tree], widths: Sequence[int], spans: Sequence[Sequence[Span]]) -> Tensor:
+        """Send to each process its chunk of our sums; add those of all processes over our own chunk.
+
+        `widths` are the lengths of the chunks, and `spans` the groups that each sum of each process is over.
+        """
+        flat = [torch.split(_flatten(tree, sum(widths)), list(widths)) for tree in mine]
+        sent = torch.cat([chunk for chunks in zip(*flat, strict=True) for chunk in chunks])
+        del flat
+        width = widths[self.rank]
         received = sent.new_empty(sum(map(len, spans)), width)
-        lengths = [len(part) * width for part in spans]
-        with self._exchange("a sum", sent.nbytes // self.size):
+        with self._exchange("a sum", sent.nbytes - len(mine) * width * sent.element_size()):
             dist.all_to_all_single(
-                received.view(-1), sent.view(-1), lengths, [len(mine) * width] * self.size, group=self.group
+                received.view(-1),
+                sent,
+                [len(part) * width for part in spans],
+                [len(mine) * each for each in widths],
+                group=self.group,
             )
         del sent
         total: PairwiseSum[Tensor] = PairwiseSum(torch.add)
         for span, row in zip(chain.from_iterable(spans), received, strict=True):
             total.put(span, row)
-        own = total.finish()
-        whole = own.new_empty(width * self.size)
-        with self._exchange("a sum", own.nbytes):
-            _all_gather(whole, own, group=self.group)
-        return _unflatten(whole, mine[0])
+        return total.finish()
 
     def spread(self, trees: Mapping[int, Tree]) -> None:
         """Send the tensors of `trees[rank]` from each rank to all others, which overwrite theirs."""
@@ -92,7 +123,7 @@ class Processes(Crew):
             for kind in dict.fromkeys(tensor.dtype for tensor in tree.values()):
                 tensors = {name: tensor for name, tensor in tree.items() if tensor.dtype == kind}
                 flat = _flatten(tensors, sum(tensor.numel() for tensor in tensors.values()))
-                with self._exchange("results", flat.nbytes if rank == self.rank else 0):
+                with self._exchange("results", flat.nbytes * (self.size - 1) if rank == self.rank else 0):
                     dist.broadcast(flat, group=self.group, group_src=rank)
                 if rank != self.rank:
                     for name, tensor in _unflatten(flat, tensors).items():
@@ -130,6 +161,15 @@ class Processes(Crew):
             raise _error_with(*failed)
         return cast("T", result) if self.leads else (then or do)()
 
+    def measure_waiting(self) -> float:
+        """Return the seconds in which this process has exchanged tensors or waited for others so far.
+
+        On a GPU the step must be at its end, so that the device has passed every exchange.
+        """
+        self.count.seconds += sum(began.elapsed_time(ended) for began, ended in self.count.marks) / 1000
+        self.count.marks.clear()
+        return self.count.seconds
+
     def expect_within(self, seconds: float) -> None:
         """Count a process as lost if it keeps the others waiting for longer than so many seconds."""
         # torch has no public function that changes the timeout of an existing group.
@@ -137,11 +177,20 @@ class Processes(Crew):
             dist.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds), group)
 
     @contextmanager
-    def _exchange(self, what: str, each: int) -> Iterator[None]:
-        """Count `each` bytes to each of the other processes, and the time."""
-        self.count.sent += each * (self.size - 1)
+    def _exchange(self, what: str, sent: int) -> Iterator[None]:
+        """Count the bytes that go to other processes, and the time."""
+        self.count.sent += sent
+        if self.messages is self.group:
+            with self._wait(what):
+                yield
+            return
+        # A GPU exchanges later than Python asks it to, so the device itself marks when.
+        marks = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        marks[0].record()
         with self._wait(what):
             yield
+        marks[1].record()
+        self.count.marks.append(marks)
 
     @contextmanager
     def _wait(self, what: str) -> Iterator[None]:
@@ -159,8 +208,9 @@ class Processes(Crew):
 class Count:
     """Bytes that this process has sent in tensors, and seconds in which it exchanged or waited."""
 
-    sent = 0
-    seconds = 0.0
+    def __init__(self) -> None:
+        self.sent, self.seconds = 0, 0.0
+        self.marks: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
 
 def _flatten(tree: Tree, length: int) -> Tensor:

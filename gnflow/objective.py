@@ -5,7 +5,7 @@ This module does not import torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from gnflow.crew import ALONE, Crew
@@ -17,6 +17,25 @@ Params: TypeAlias = dict[str, "Tensor"]  # also gradients, updates, displacement
 Metrics: TypeAlias = dict[str, "Tensor"]  # 0-D, left on the device
 Tokens: TypeAlias = "Tensor"  # (rows, time + 1) of one micro-batch: inputs and, shifted by one, targets
 Scalar: TypeAlias = "Tensor"  # 0-D
+
+
+Statistic: TypeAlias = Callable[["Tensor", "Tensor"], Params]
+"""(inputs of a linear layer (rows, time, in), gradients at its outputs (rows, time, out)) -> tensors by key. They are
+quadratic in the gradients, or do not depend on them."""
+
+
+class Watch(NamedTuple):
+    """The statistics of linear layers that are asked for, and the labels that they are taken with."""
+
+    statistics: Mapping[str, Statistic]
+    """Weight -> its statistic. The mean over all cotangents of the logits is taken."""
+    expanded: bool = False
+    """Whether the logits are expanded one by one, instead of drawing a label for each target."""
+
+    @property
+    def form(self) -> tuple[str, ...]:
+        """The names of the statistics. Watches of one form give tensors of the same keys and shapes."""
+        return tuple(f"{name}:{statistic.__name__}" for name, statistic in self.statistics.items())
 
 
 def weigh_equally(tokens: Tokens) -> Scalar:
@@ -32,6 +51,12 @@ def _refuse_product(direction: Params, anchor: Params, tokens: Tokens) -> Params
 
 def _refuse_diagonal(params: Params, noise: Tensor, tokens: Tokens) -> Params:
     raise NotImplementedError("this objective has no `diagonal`: give it one for a method that estimates curvature")
+
+
+def _refuse_signals(params: Params, noise: Tensor, watch: Watch, tokens: Tokens) -> dict[str, Params]:
+    raise NotImplementedError(
+        "this objective has no `signals`: give it some for a method that looks into linear layers"
+    )
 
 
 class LocalModel(NamedTuple):
@@ -73,6 +98,8 @@ class Objective(NamedTuple):
 
     It uses labels that the model draws. `noise` chooses them: it is uniform in [0, 1), with a number for each target.
     """
+    signals: Callable[[Params, Tensor, Watch, Tokens], dict[str, Params]] = _refuse_signals
+    """(params, noise, watch, tokens) -> statistics of linear layers by weight, of inputs and gradients at outputs."""
     crew: Crew = ALONE
     """The processes that evaluate it, each on some of the micro-batches of a mean."""
 

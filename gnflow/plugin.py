@@ -1,6 +1,6 @@
 """All names that a plug-in needs, in one module that does not import torch. See docs/plugins.md.
 
-A kind is a class derived from one of the four bases, and the function that its `factory` names. gnflow's own
+A kind is a class derived from one of the five bases, and the function that its `factory` names. gnflow's own
 kinds use the same classes and types.
 """
 
@@ -8,6 +8,7 @@ from gnflow.data.sources.opened import Opened as Opened
 from gnflow.data.sources.opened import Ready as Ready
 from gnflow.data.sources.opened import from_texts as from_texts
 from gnflow.errors import DataError as DataError
+from gnflow.errors import EnvironmentProblem as EnvironmentProblem
 from gnflow.metrics.protocol import Metric as Metric
 from gnflow.metrics.protocol import Moment as Moment
 from gnflow.metrics.protocol import Subject as Subject
@@ -20,6 +21,10 @@ from gnflow.objective import Params as Params
 from gnflow.objective import Scalar as Scalar
 from gnflow.objective import Tokens as Tokens
 from gnflow.optim.decay import find_decay as find_decay
+from gnflow.records import Status as Status
+from gnflow.records import Step as Step
+from gnflow.records import TrackedRun as TrackedRun
+from gnflow.records import Tracker as Tracker
 from gnflow.spec.base import Count as Count
 from gnflow.spec.base import Fraction as Fraction
 from gnflow.spec.base import Listed as Listed
@@ -37,10 +42,13 @@ from gnflow.spec.rules import Decay as Decay
 from gnflow.spec.rules import FirstOrder as FirstOrder
 from gnflow.spec.rules import MatrixMethod as MatrixMethod
 from gnflow.spec.rules import WeightDecay as WeightDecay
+from gnflow.spec.tracking import TrackerKind as TrackerKind
 from gnflow.spec.training import MetricKind as MetricKind
+from gnflow.transform import Collect as Collect
 from gnflow.transform import Curvature as Curvature
 from gnflow.transform import Fisher as Fisher
 from gnflow.transform import Schedule as Schedule
+from gnflow.transform import Signals as Signals
 from gnflow.transform import Transform as Transform
 from gnflow.transform import make_counter as make_counter
 from gnflow.transform import make_rate as make_rate

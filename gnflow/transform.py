@@ -12,10 +12,10 @@ Schedulers, `as_torch` and the column `learning_rate` read these two fields.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from gnflow.objective import Params
+from gnflow.objective import Params, Statistic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +58,31 @@ class Curvature(NamedTuple, Generic[State]):
     """Number of updates from one estimate to the next."""
 
 
+Watched: TypeAlias = Callable[[str, int], "Statistic"]
+"""(name, k) -> the statistic of the k-th matrix of this stack."""
+
+
+class Collect(Protocol):
+    """Takes statistics of linear layers on the micro-batches of a step. Each call takes passes of its own."""
+
+    def __call__(self, names: Collection[str], watched: Watched, expanded: bool = False) -> dict[str, Params]:
+        """Return, by key of the statistics, the tensors of these stacks, with a first axis for the matrices."""
+
+
+class Signals(NamedTuple, Generic[State]):
+    """The statistics of linear layers that a transform of matrices takes now and then, before an update.
+
+    Only a loss has them, not the model of a loss that Gauss-Newton minimises.
+    """
+
+    observe: Callable[[Collect, State], State]
+    """(collect, state) -> state."""
+    due: Callable[[State], int | None]
+    """state -> the number of updates made so far if statistics are due before the next one; None if not."""
+    period: int
+    """Number of updates from one observation to the next."""
+
+
 class Transform(NamedTuple, Generic[State]):
     """Turns a gradient into an update, which includes its sign and learning rate: params_new = params + updates.
 
@@ -85,7 +110,9 @@ class Transform(NamedTuple, Generic[State]):
     Otherwise matrices of one shape come as a stack (k, m, n) and vectors as one long vector, which is faster.
     """
     curvature: Curvature[State] | None = None
-    """The estimates of curvature that the transform takes; None if gradients are enough for it."""
+    """The estimates of curvature that the transform takes; None if it takes none."""
+    signals: Signals[State] | None = None
+    """The statistics of linear layers that the transform takes; None if it takes none."""
 
 
 AnyTransform: TypeAlias = Transform[AnyState]

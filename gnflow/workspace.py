@@ -1,5 +1,8 @@
 """The project root and the directories under it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,3 +69,21 @@ class Workspace:
 def find_ancestor(folder: Path, name: str) -> Path | None:
     """Return the folder or its nearest ancestor that has a file or directory of this name; None if there is none."""
     return next((place for place in (folder, *folder.parents) if (place / name).exists()), None)
+
+
+_root: ContextVar[Path | None] = ContextVar("root", default=None)
+
+
+def find_root() -> Path:
+    """Return the root of the project that is being read; outside of any, that of the current directory."""
+    return _root.get() or Workspace.find(Path.cwd()).root
+
+
+@contextmanager
+def read_in(workspace: Workspace) -> Iterator[None]:
+    """Take paths in a spec as relative to this project inside the context."""
+    token = _root.set(workspace.root)
+    try:
+        yield
+    finally:
+        _root.reset(token)

@@ -18,10 +18,13 @@ from gnflow.compiler.devices import share_out
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import State
 from gnflow.compiler.program import compile as make_program
+from gnflow.compiler.storages import count_bytes
 from gnflow.crew import Crew
+from gnflow.data.digests import hash_file
 from gnflow.errors import DiskProblem, GnflowError, SpecError
 from gnflow.exchange import Processes
 from gnflow.spec.experiment import Experiment
+from gnflow.train import checkpoint
 from gnflow.train.agreement import require_same
 from gnflow.train.reproducible import make_reproducible
 from gnflow.workspace import Workspace
@@ -53,6 +56,12 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "layerwise, mean": {
         **GAUSS_NEWTON, "blocks": "layer", "inner": SOLVERS["soap"], "average": 1.0,
     },
+}  # fmt: skip
+BY_PART: dict[str, dict[str, object]] = {
+    f"{name}, by part": {**OPTIMIZERS[name], **clip}
+    for name, clip in {
+        "muon": {"clip": 0.5}, "soap": {}, "normuon": {}, "gauss_newton soap": {}, "layerwise, mean": {},
+    }.items()
 }  # fmt: skip
 
 
@@ -91,6 +100,8 @@ def compiled_digests() -> Work:
     """The same of compiled methods, which take minutes."""
     names = ("muon", "soap", "gauss_newton muon", "layerwise muon")
     plans = {name: plan(small(OPTIMIZERS[name], mode="default")) for name in names}
+    by_part = {f"{name}, by part": OPTIMIZERS[name] for name in ("muon", "gauss_newton soap")}
+    plans |= {name: plan(small(each, mode="default", update="parts")) for name, each in by_part.items()}
     return lambda crews: {
         name: {size: found for size, found, _ in _trained(planned, crews)} for name, planned in plans.items()
     }
@@ -102,6 +113,7 @@ def digests() -> Work:
     Then the bytes that each process has sent in a step, and those that the plan says.
     """
     plans = {name: plan(small(optimizer)) for name, optimizer in OPTIMIZERS.items()}
+    plans |= {name: plan(small(optimizer, update="parts")) for name, optimizer in BY_PART.items()}
 
     def train(crews: Crews) -> dict[str, dict[str, object]]:
         return {
@@ -142,6 +154,31 @@ def _trained(
             state = program.whole(state)
         values = {key: value.item() for key, value in metrics.items()}
         yield str(size), [bits(state.params), bits(state.optimizer), values], sent
+
+
+def handed_over() -> Callable[[Crews], dict[str, object]]:
+    """A run by parts that goes on from the checkpoint of 4 processes on 2, and on 3 from theirs; and one in one."""
+    planned = plan(small(BY_PART["gauss_newton soap, by part"], update="parts"))
+    folder = Path(tempfile.mkdtemp())
+
+    def hand_over(crews: Crews) -> dict[str, object]:
+        found = {}
+        for name, sizes in {"moved": (4, 2, 3), "alone": (1, 1, 1)}.items():
+            for step, size in enumerate(sizes):
+                if (crew := crews(size)) is not None:
+                    program = make_program(planned, crew=crew)
+                    path = checkpoint.make_path(folder / name, step)
+                    state = checkpoint.load(path, program.make_template(), program.device) if step else program.init()
+                    drawn = torch.Generator().manual_seed(step)
+                    state, _ = program.step(state, torch.randint(256, (planned.microbatches, 1, 9), generator=drawn))
+                    held = {"parts": len(state.optimizer.inner["all"].parts), "bytes": count_bytes(state.optimizer)}
+                    path = checkpoint.save(folder / name, state, crew)
+                    found[f"{name} {size}"] = crew.collect(held)
+                dist.barrier()
+            found[name] = {file.name: hash_file(file) for file in sorted((folder / name / "step_00000003").iterdir())}
+        return found
+
+    return hand_over
 
 
 def conversation() -> Callable[[Crews], dict[str, object]]:

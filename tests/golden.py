@@ -44,6 +44,8 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "normuon": {"kind": "normuon", "learning_rate": 0.01, **OTHERS},
     "kl_soap": {"kind": "kl_soap", **BASIS, **OTHERS},
     "soap_muon": {"kind": "soap_muon", **BASIS, **OTHERS},
+    "kfac": {"kind": "kfac", "learning_rate": 0.01, "estimate_every": 2, **OTHERS},
+    "newton_muon": {"kind": "newton_muon", "learning_rate": 0.01, **OTHERS},
     "sophia": {"kind": "sophia", "learning_rate": 0.003, "estimate_every": 2, "microbatches": 2},
     "fop_soap": {"kind": "fop_soap", **BASIS, **OTHERS},
     "ml_fop_soap": {"kind": "ml_fop_soap", "leaves": 4, **BASIS, **OTHERS},

@@ -11,7 +11,9 @@ import pytest
 from run_directories import append
 
 from gnflow.track.mirror import Mirror
+from gnflow.track.opening import refill
 from gnflow.train.journal import Step
+from gnflow.workspace import Workspace
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 deprecates.
 mlflow_warnings = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
@@ -27,6 +29,11 @@ def train(mirror: Mirror, records: Sequence[Step], pause: float = 0.0) -> list[f
         took.append(time.perf_counter() - before)
         time.sleep(pause)
     return took
+
+
+def replay(directory: Path, workspace: Workspace) -> str:
+    """Refill MLflow, and return the id of the run there."""
+    return refill(directory, workspace).place.removeprefix("run ")
 
 
 def client(uri: str) -> Any:

@@ -98,6 +98,9 @@ class Quadratic:
     def make_moment(self, state: State, batch: Tensor, before: Params) -> Moment:
         return Moment(state.step, state.params, before, self, state.optimizer, self.objective, batch)
 
+    def join_blocks(self, state: State) -> State:
+        return state
+
     def whole(self, state: State) -> State:
         return state
 

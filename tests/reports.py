@@ -63,6 +63,14 @@ def probed(step: int) -> dict[str, float]:
         "conflict/cosine": 0.1 * step,
         "curvature/eigenvalue/ggn_1": 3.0 + step,
         "curvature/eigenvalue/hessian_1": 4.0 + step,
+        "preconditioners/residual/1": 0.01,
+        **{
+            f"preconditioners/{name}/{judge}/{batch}{part}": value / step
+            for name, value in (("gradient", 0.1), ("muon", 0.4))
+            for judge in ("same", "fresh")
+            for batch in (1, 8)
+            for part in ("", "/joint", "/blocks.0", "/attention.query")
+        },
     }
 
 

@@ -90,6 +90,8 @@ def _logged_model(project: Path) -> str:
 def test_yaml_is_a_spec_a_study_or_a_part_of_a_spec(block: Block, tmp_path: Path) -> None:
     keys = re.findall(r"^(\w+):", block.text, flags=re.MULTILINE)
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "models" / "small").mkdir(parents=True)
+    (tmp_path / "models" / "small" / "config.json").write_text('{"model_type": "llama", "vocab_size": 257}')
     if {"arms", "budget", "scales"} & set(keys):
         from gnflow.study.design.load import load as load_study
 

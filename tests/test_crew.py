@@ -13,6 +13,9 @@ from torch import Tensor
 from gnflow.compiler.blocks import BlockRegion, assign_blocks
 from gnflow.crew import Crew, PairwiseSum, Span, list_spans, split
 
+CLIPPED = "muon"
+"""The method that is clipped in its run by parts, and not in that on stacks."""
+
 
 def expression(groups: int, parts: list[range]) -> str:
     """The sum that processes with these parts of the groups write down together."""
@@ -63,7 +66,8 @@ def test_blocks_are_shared_out_evenly(costs: list[float], size: int) -> None:
 
 
 def test_every_optimizer_and_search_has_the_same_bits_on_1_to_4_processes_and_sends_what_the_plan_says() -> None:
-    for name, found in crews.ask("crew_work:digests").items():
+    every = crews.ask("crew_work:digests")
+    for name, found in every.items():
         assert list(found) == ["1", "2", "3", "4"], name
         assert len({json.dumps(bits) for bits, _, _ in found.values()}) == 1, f"{name}: {found}"
         assert all(found[size][2] for size in ("1", "2"))
@@ -72,6 +76,18 @@ def test_every_optimizer_and_search_has_the_same_bits_on_1_to_4_processes_and_se
             assert name == "sophia" or planned in (sent, None), (
                 f"{name} on {size}: bytes by process, and what the plan says"
             )
+    weights = {name: found["1"][0][0] for name, found in every.items()}
+    by_part = [name for name in every if name.endswith(", by part") and name.removesuffix(", by part") != CLIPPED]
+    for name in by_part:
+        assert weights[name] == weights[name.removesuffix(", by part")], "a CPU has the same bits for stacks"
+
+
+def test_a_checkpoint_by_parts_is_read_by_any_number_of_processes() -> None:
+    found = crews.ask("crew_work:handed_over")
+    assert found["moved"] == found["alone"], "written by 4, 2 and 3 processes in turn, and by 1"
+    assert sum(name.startswith("optimizer.part:") for name in found["alone"]) == found["alone 1"][0]["parts"]
+    assert sum(each["parts"] for each in found["moved 4"]) == found["alone 1"][0]["parts"]
+    assert max(each["bytes"] for each in found["moved 3"]) < 0.6 * found["alone 1"][0]["bytes"]
 
 
 @pytest.mark.slow

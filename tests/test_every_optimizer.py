@@ -43,6 +43,9 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "kl_soap one-sided": {**SOAP, "kind": "kl_soap", "max_precondition_dim": 16, "fresh_factors": True},
     "soap_muon": {**MUON, "kind": "soap_muon", "precondition_frequency": 2},
     "sophia": {"kind": "sophia", "learning_rate": 0.01, "estimate_every": 3, "microbatches": 2},
+    "kfac": {"kind": "kfac", "estimate_every": 3, "microbatches": 2},
+    "kfac corrected": {"kind": "kfac", "form": "corrected", "kronecker": "frobenius", "microbatches": 2},
+    "newton_muon": {"kind": "newton_muon", "estimate_every": 4, "microbatches": 2},
     "muon and sophia": {**MUON, "rules": [{"match": "feedforward", "use": {"kind": "sophia", "estimate_every": 4}}]},
     "muon cautious": {**MUON, "weight_decay": {"kind": "cautious", "rate": 0.2}},
     "soap cautious": {**SOAP, "weight_decay": "cautious", "precondition_frequency": 2},
@@ -81,6 +84,7 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
 COMPILED_HERE = (
     "soap fresh",
     "sophia",
+    "kfac corrected",
     "ml_fop_soap uneven",
     "prox_linear",
     "difference",

@@ -23,9 +23,15 @@ CALLS = {
 }  # fmt: skip
 # Modules whose names come from our own tables or from classes, never from a file.
 OURS = {
+    (
+        "gnflow/models/huggingface/export.py",
+        "AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True, "
+        "trust_remote_code=False)",
+    ),
     ("gnflow/__init__.py", "import_module(_HOMES[name])"),
     ("gnflow/optim/__init__.py", "import_module(_HOMES[name])"),
     ("gnflow/spec/imports.py", "importlib.import_module(name)"),
+    ("gnflow/study/work/on_ray.py", "import_module('ray')"),
     ("gnflow/track/system.py", "importlib.import_module(f'mlflow.system_metrics.metrics.{name}_monitor')"),
 }
 

@@ -12,6 +12,8 @@ import torch
 
 from gnflow import compile as compile_plan
 from gnflow.commands.new import write_spec
+from gnflow.commands.run import make_mirrors
+from gnflow.commands.track import track
 from gnflow.compiler import methods
 from gnflow.compiler.plan import plan
 from gnflow.errors import EnvironmentProblem, SpecError
@@ -22,6 +24,7 @@ from gnflow.spec.load import load
 from gnflow.spec.named import Named
 from gnflow.spec.schema import make_schema
 from gnflow.study.design.load import load as load_study
+from gnflow.train.journal import read
 from gnflow.train.loop import run
 from gnflow.train.plugins import list_plugins
 from gnflow.train.run import Run
@@ -159,6 +162,22 @@ def test_the_transform_serves_a_loop_of_ones_own(project: Path) -> None:
     optimizer.param_groups[0]["lr"] = 0.5
     optimizer.step()
     assert torch.equal(weight.detach(), torch.full((3, 2), 0.5))
+
+
+def test_a_tracker_of_the_project_is_told_every_step_and_can_be_refilled(project: Path) -> None:
+    loaded = load(plugged.write_spec(project), ["tracking=sheet"])
+    with use_kinds_of(loaded.workspace):
+        watches = make_mirrors(loaded.experiment, loaded.workspace, print)
+        done = run(loaded.experiment, loaded.workspace, watches=watches)
+    sheet = done.directory.with_suffix(".tsv")
+    told = sheet.read_text()
+    recorded = read(done.directory / "journal.jsonl").steps.values()
+    losses = [f"{step.step}\t{step.values['loss/train']}" for step in recorded if "loss/train" in step.values]
+    assert len(losses) == 4
+    assert told.splitlines() == [*losses, "FINISHED"]
+    sheet.unlink()
+    assert track([done.directory]) == 0
+    assert sheet.read_text() == told
 
 
 def swapped(old: str, new: str) -> str:

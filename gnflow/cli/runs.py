@@ -85,6 +85,23 @@ def rerun(
 
 
 @app.command()
+def export(
+    run: Run,
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The new directory of the model.", show_default=False)
+    ],
+    average: Annotated[
+        bool, typer.Option("--average", help="Export the average of the weights (training.average).")
+    ] = False,
+) -> None:
+    """Write a run's model as a directory that transformers loads."""
+    from gnflow.commands.export import export
+
+    streams.tolerate_failures()
+    raise typer.Exit(export(run, directory, average=average))
+
+
+@app.command()
 def replay(
     run: Run,
     step: Annotated[int, typer.Argument(metavar="STEP", help="The number of the step, from 1.")],
@@ -97,9 +114,15 @@ def replay(
 
 
 @app.command()
-def track(runs: Runs) -> None:
-    """Send MLflow the records of runs, or of all runs in a directory."""
+def track(
+    runs: Runs,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="Fill this tracker. Default: that of each run."),
+    ] = None,
+) -> None:
+    """Fill MLflow, or another tracker, with the records of runs."""
     from gnflow.commands.track import track
 
     streams.tolerate_failures()
-    raise typer.Exit(track(runs))
+    raise typer.Exit(track(runs, to))

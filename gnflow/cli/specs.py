@@ -58,17 +58,39 @@ def make_project() -> None:
 
 @app.command("new")
 def write_spec(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the spec and of its run.")],
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="The name of the spec and of its run. --like can do without."),
+    ] = None,
     optimizer: Annotated[
         str | None,
         typer.Option(metavar="KIND", help="Use this kind of optimizer. Default: gauss_newton."),
     ] = None,
     base: Annotated[Path | None, typer.Option("--from", metavar="SPEC", help="Start from this spec.")] = None,
+    like: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(
+            metavar="TOOL PATH",
+            help="Turn settings of another tool into a spec: nanogpt config.py, or huggingface DIR.",
+        ),
+    ] = None,
+    study: Annotated[bool, typer.Option("--study", help="Write a small study of this name in pipelines/.")] = False,
 ) -> None:
-    """Write a new spec that explains its values."""
-    from gnflow.commands.new import write_spec
+    """Write a new spec that explains its values, or a study."""
+    from gnflow.commands.new import write_like, write_spec
+    from gnflow.commands.new_study import write_study
 
     streams.tolerate_failures()
+    if like is not None and (optimizer or base or study):
+        raise typer.BadParameter("it takes no other option beside it", param_hint="--like")
+    if study and base:
+        raise typer.BadParameter("a study has specs of its own; leave --from out", param_hint="--study")
+    if like is not None:
+        raise typer.Exit(write_like(name, *like))
+    if name is None:
+        raise typer.BadParameter("a name is missing", param_hint="NAME")
+    if study:
+        raise typer.Exit(write_study(name, optimizer=optimizer))
     raise typer.Exit(write_spec(name, optimizer=optimizer, base=base))
 
 

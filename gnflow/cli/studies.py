@@ -77,6 +77,33 @@ def fit_scales(
     raise typer.Exit(scaling(folder, against=against, at=at or (), chart=chart, json=json))
 
 
+@study.command("jobs")
+def list_jobs(folder: Study, json: Json = False) -> None:
+    """Print the commands of a study that are ready, and what the others wait for."""
+    from gnflow.commands.work import list_jobs
+
+    raise typer.Exit(list_jobs(folder, json=json))
+
+
+@study.command("work")
+def work(
+    folder: Study,
+    on: Annotated[
+        Literal["processes", "ray"], typer.Option(help="Run commands on this machine, or on Ray (RAY_ADDRESS).")
+    ] = "processes",
+    slots: Annotated[
+        int | None,
+        typer.Option(min=1, help="Commands at a time. Default: one for each GPU, else for each core."),
+    ] = None,
+    retries: Annotated[int, typer.Option(min=0, help="Resume a killed or stopped run so many times.")] = 3,
+) -> None:
+    """Run all that a study still needs, several runs at a time, and record it in DVC."""
+    from gnflow.commands.work import work
+
+    streams.tolerate_failures()
+    raise typer.Exit(work(folder, on=on, slots=slots, retries=retries))
+
+
 @study.command("run")
 def run_job(
     spec: Spec,

@@ -112,21 +112,26 @@ def _make_result_table(target: float, results: Sequence[Result]) -> Table:
     title = f"to {METRIC} <= {figures.format_target(target)}" + (
         " (medians over seeds)" if any(len(result.scores) > 1 for result in results) else ""
     )
-    columns = ("arm", "reached", "steps", "passes", "tokens", "solve", "search", "FLOPs", "time")
+    columns = ["arm", "reached", "steps", "passes", "tokens", "solve", "search", "FLOPs", "time"]
+    times = ["seconds"]
+    if any(result.needed["seconds"] != result.needed["device_seconds"] for result in results):
+        columns, times = [*columns, "device time", "devices"], [*times, "device_seconds"]
     table = tables.Table(title, columns, 1)
     for result in results:
-        table.add_row(result.arm, f"{result.reached} of {len(result.scores)}", *_format_costs(result))
+        costs = _format_costs(result, times) if result.median["steps"] < inf else ["missed"]
+        missing = [figures.MISSING] * (len(columns) - 2 - len(costs))
+        table.add_row(result.arm, f"{result.reached} of {len(result.scores)}", *costs, *missing)
     return table
 
 
-def _format_costs(result: Result) -> list[str]:
+def _format_costs(result: Result, times: Sequence[str]) -> list[str]:
     costs = result.median
-    if costs["steps"] == inf:
-        return ["missed"] + [figures.MISSING] * 6
+    several = [f"{costs['device_seconds'] / costs['seconds']:.3g}"] if len(times) > 1 else []
     return [
         f"{costs['steps']:g}",
         *(figures.format_count(costs[axis]) for axis in COUNTS),
-        figures.format_duration(costs["seconds"]),
+        *(figures.format_duration(costs[axis]) for axis in times),
+        *several,
     ]
 
 

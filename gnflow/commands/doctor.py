@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gnflow.compiler import toolchain
+from gnflow.compiler import graphs, toolchain
 from gnflow.errors import EnvironmentProblem
 from gnflow.secrets import hide_secrets
 from gnflow.track import location
@@ -41,7 +41,11 @@ NEEDED = (
 EXTRAS = (
     ("mlflow", "3.17", "pip install 'gnflow[mlflow]', or write `tracking: none` in the spec"),
     ("psutil", "6", "pip install 'gnflow[mlflow]' to follow memory and processors in MLflow"),
+    ("tensorboard", "2.20", "pip install 'gnflow[tensorboard]' for `tracking: tensorboard`"),
+    ("wandb", "0.20", "pip install 'gnflow[wandb]' for `tracking: wandb`"),
+    ("zstandard", "0.23", "pip install 'gnflow[zstd]' to read .zst files"),
     ("dvc", "3.67", "pip install 'gnflow[dvc]' to use `dvc repro`"),
+    ("ray", "2.52", "pip install 'gnflow[ray]' to use `gnflow study work --on ray`"),
     ("datasets", "3", "pip install 'gnflow[hf]' for `source: huggingface`"),
     ("transformers", "4.50", "pip install 'gnflow[hf]' for Hugging Face models"),
     ("scikit-learn", "1.4", "pip install 'gnflow[images]' for `source: digits`"),
@@ -76,12 +80,13 @@ def diagnose(*, json: bool) -> int:
 
 def run_checks(workspace: Workspace) -> Iterator[Finding]:
     """Run every check, in the order in which a run would need it."""
+    kept = toolchain.find_cache(workspace)  # before torch is imported, which names a directory of its own
     yield Finding("python", "ok", f"{platform.python_version()} at {sys.executable}")
     yield from (_check_package(name, oldest, f"pip install '{name}>={oldest}'", needed=True) for name, oldest in NEEDED)
     yield from (_check_package(name, oldest, advice) for name, oldest, advice in EXTRAS)
     yield _check_shakespeare()
     yield from _guard("devices", _check_devices)
-    yield from _guard("C++ compiler", lambda: _check_compiler(workspace))
+    yield from _guard("C++ compiler", lambda: _check_compiler(kept))
     yield _check_run_directory(workspace)
     yield _check_disk(workspace)
     yield _check_sqlite()
@@ -178,9 +183,9 @@ def _find_kernels(device: str) -> str:
     return f"{', '.join(works)}; with torch's own forward mode: {', '.join(forward_mode)}"
 
 
-def _check_compiler(workspace: Workspace) -> Iterator[Finding]:
+def _check_compiler(kept: toolchain.Kept) -> Iterator[Finding]:
     """Check whether Inductor can build CPU code, as a run does before it compiles."""
-    kept, later = toolchain.find_cache(workspace), "until then runs are eager and slower"
+    later = "until then runs are eager and slower"
     problem = toolchain.find_problem("cpu", kept.directory)
     if problem is None:
         yield Finding("C++ compiler", "ok", f"{toolchain.find_compiler()}, with OpenMP and Python's headers")
@@ -192,6 +197,9 @@ def _check_compiler(workspace: Workspace) -> Iterator[Finding]:
     if kept.problem:
         advice = f"name a directory that can be written to in {toolchain.CACHE}, or they go to the temporary files"
         yield Finding("compiled graphs", "note", kept.problem, advice)
+    elif kept.directory:
+        size = graphs.measure(kept.directory) / 2**20
+        yield Finding("compiled graphs", "ok", f"{kept.directory}, {size:,.0f} MiB; it can be deleted at any time")
 
 
 def _check_run_directory(workspace: Workspace) -> Finding:

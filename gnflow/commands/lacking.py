@@ -6,12 +6,14 @@ from pathlib import Path
 from gnflow.data.sources.needs import require
 from gnflow.data.sources.paths import find_existing
 from gnflow.errors import DataError, EnvironmentProblem
-from gnflow.spec.data import BPE, Bytes, PretrainedTokenizer, SourceKind
+from gnflow.spec.data import BPE, Bytes, PretrainedTokenizer
 from gnflow.spec.experiment import Experiment
-from gnflow.spec.factory import guard_plugin, import_function
-from gnflow.spec.multimodal import ImageKind, Multimodal, PretrainedVQ
-from gnflow.spec.training import Checkpoint, Mlflow
-from gnflow.track.location import check_available
+from gnflow.spec.factory import check_needs
+from gnflow.spec.huggingface import WEIGHTS as FOREIGN
+from gnflow.spec.huggingface import HuggingFaceModel
+from gnflow.spec.multimodal import Multimodal, PretrainedVQ
+from gnflow.spec.tracking import TrackerKind
+from gnflow.spec.training import Checkpoint, Pretrained
 from gnflow.workspace import Workspace
 
 WEIGHTS = "params.safetensors"
@@ -32,26 +34,24 @@ def _find_problem(check: Callable[[], object]) -> str | None:
 
 def _list_checks(experiment: Experiment, workspace: Workspace) -> Iterator[Callable[[], object]]:
     data, root = experiment.data, workspace.root
-    yield lambda: _check_source(data.source, root)
+    yield lambda: check_needs(data.source, root)
     yield lambda: _check_tokenizer(data.tokenizer if isinstance(data, Multimodal) else data.cut_by, root)
     if isinstance(data, Multimodal):
         text, images = data.text, data.image_tokenizer
         if text is not None:
-            yield lambda: _check_source(text, root)
+            yield lambda: check_needs(text, root)
         if isinstance(images, PretrainedVQ):
             yield lambda: require("transformers", "hf", "a pretrained image tokenizer")
             yield lambda: find_existing(f"{images.path}/config.json", root, "data.image_tokenizer.path")
-    if isinstance(start := experiment.training.start, Checkpoint):
+    if isinstance(model := experiment.model, HuggingFaceModel):
+        yield lambda: require("transformers", "hf", "a model of kind `huggingface`")
+        if isinstance(experiment.training.start, Pretrained):
+            yield lambda: _require_weights(root / model.path, "model.path")
+    start = experiment.training.start
+    if isinstance(start, Checkpoint) and not (isinstance(model, HuggingFaceModel) and _has_weights(root / start.path)):
         yield lambda: _require_file(root / start.path, WEIGHTS, "training.start.path")
-    if isinstance(experiment.tracking, Mlflow):
-        yield check_available
-
-
-def _check_source(source: SourceKind | ImageKind, root: Path) -> None:
-    if source.needs:
-        needs = import_function(source, "needs")
-        with guard_plugin(source, f"`{source.needs}`"):
-            needs(source, root)
+    if isinstance(tracking := experiment.tracking, TrackerKind):
+        yield lambda: check_needs(tracking, root)
 
 
 def _check_tokenizer(tokenizer: BPE | PretrainedTokenizer | Bytes | None, root: Path) -> None:
@@ -59,6 +59,15 @@ def _check_tokenizer(tokenizer: BPE | PretrainedTokenizer | Bytes | None, root: 
         _require_file(root / tokenizer.path, "tokenizer.json", "data.tokenizer.path")
     if not isinstance(tokenizer, Bytes | None):
         require("tokenizers", "", "a tokenizer")
+
+
+def _has_weights(directory: Path) -> bool:
+    return any((directory / name).is_file() for name in FOREIGN)
+
+
+def _require_weights(directory: Path, key: str) -> None:
+    if not _has_weights(directory):
+        raise DataError(f"{key}: there is no {FOREIGN[0]} in {directory}, which `start: pretrained` reads")
 
 
 def _require_file(path: Path, name: str, key: str) -> None:

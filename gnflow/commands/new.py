@@ -1,6 +1,7 @@
 """`gnflow new NAME`: write a spec to begin with, and say what to do next."""
 
 import os
+import textwrap
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -11,11 +12,23 @@ from pydantic import ValidationError
 from gnflow.commands.lacking import find_missing
 from gnflow.data.sources import shakespeare
 from gnflow.errors import DiskProblem, EnvironmentProblem, GnflowError, SpecError
+from gnflow.spec.base import join_with_or
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.grammar import list_shapes
 from gnflow.spec.kinds import use_kinds_of
+from gnflow.spec.like.draft import Draft
+from gnflow.spec.like.readers import READERS
 from gnflow.spec.load import load
-from gnflow.spec.scaffold import BUDGET, BUDGETS, SHAKESPEARE, list_kinds, make_example, write_derived, write_whole
+from gnflow.spec.scaffold import (
+    BUDGET,
+    BUDGETS,
+    SHAKESPEARE,
+    WIDTH,
+    list_kinds,
+    make_example,
+    write_derived,
+    write_whole,
+)
 from gnflow.spec.suggest import find_nearest
 from gnflow.spec.tree import Plain
 from gnflow.track.description import read_json
@@ -42,22 +55,62 @@ class Rival(NamedTuple):
 def write_spec(name: str, *, optimizer: str | None = None, base: Path | None = None) -> int:
     """Write NAME.yaml, in specs/ if that folder exists, and print the next commands.
 
-    Raises Refused for an invalid name or optimizer and for an existing file, and SpecError for a bad base.
+    Raises Refusal for an invalid name or optimizer and for an existing file, and SpecError for a bad base.
     """
     with use_kinds_of(Workspace.find(Path.cwd())):
-        return _write(name.removesuffix(".yaml"), optimizer, base)
+        name = name.removesuffix(".yaml")
+        if optimizer is not None:
+            require_optimizer(optimizer)
+        file = _choose_file(name)
+        experiment, text = _compose_spec(name, optimizer, base, file)
+        save_new(file, _compose_heading(name, file) + text)
+        return _show_next(experiment, file, base)
 
 
-def _write(name: str, optimizer: str | None, base: Path | None) -> int:
-    if optimizer is not None and optimizer not in list_kinds():
+def write_like(name: str | None, tool: str, source: Path) -> int:
+    """Write a spec from the settings of another tool, and print what has no counterpart and the next commands.
+
+    Raises Refusal for an invalid name or tool and for an existing file, Unreadable for settings that cannot be read,
+    and SpecError for values that a spec does not allow.
+    """
+    workspace = Workspace.find(Path.cwd())
+    with use_kinds_of(workspace):
+        reader = READERS.get(tool)
+        if reader is None:
+            raise Refusal(f"there is no tool `{tool}` to read settings of; expected {join_with_or(list(READERS))}")
+        name = (name or reader.choose_name(source)).removesuffix(".yaml")
+        require_name(name)
+        draft = reader.read(source, workspace.root).complete(choose_source())
+        file = _choose_file(name)
+        about = f"{name}: {source.name} of {reader.title}"
+        lacks = [f"  {lack}" for lack in draft.lacks]
+        heading = "".join(_wrap_comment(line) for line in [f"{about}. Without a counterpart here:", *lacks])
+        save_new(file, _compose_schema(file) + heading + draft.write(name) + _compose_tracking(draft))
+        print("\n".join([f"{_format_path(file)} is made from {source}. Without a counterpart here:", *lacks]))
+        return _show_next(load(file).experiment, file, None)
+
+
+def require_optimizer(optimizer: str) -> None:
+    """Raise Refusal, with the nearest name, unless there is such an optimizer."""
+    if optimizer not in list_kinds():
         near = find_nearest(optimizer, list_kinds())
         hint = f"; did you mean `{near}`?" if near else f"; the optimizers are {', '.join(list_kinds())}"
         raise Refusal(f"there is no optimizer `{optimizer}`{hint}")
-    file = _choose_file(name)
-    experiment, text = _compose_spec(name, optimizer, base, file)
+
+
+def require_name(name: str) -> None:
+    """Raise Refusal unless a run can have this name."""
+    try:
+        make_example(name, DEFAULT)
+    except ValidationError:
+        raise Refusal(f"`{name}` cannot name a run: expected {list_shapes(Experiment)['name'].words}") from None
+
+
+def save_new(file: Path, text: str) -> None:
+    """Write a new spec. Raises Refusal if the file exists, and SpecError, leaving no file, if it is not valid."""
     try:
         with file.open("x", encoding="utf-8") as opened:
-            opened.write(_compose_heading(name, file) + text)
+            opened.write(text)
     except FileExistsError:
         raise Refusal(f"{_format_path(file)} exists already; choose another name") from None
     except OSError as error:
@@ -67,6 +120,9 @@ def _write(name: str, optimizer: str | None, base: Path | None) -> int:
     except SpecError:
         file.unlink()
         raise
+
+
+def _show_next(experiment: Experiment, file: Path, base: Path | None) -> int:
     steps, lacks = experiment.training.steps, find_missing(experiment, Workspace.find(file))
     ready = "not ready to run yet" if lacks else "ready to run"
     print(f"{_format_path(file)}: {experiment.optimizer.kind}, {f'at most {steps} steps, ' if steps else ''}{ready}")
@@ -77,10 +133,8 @@ def _write(name: str, optimizer: str | None, base: Path | None) -> int:
 
 def _compose_spec(name: str, optimizer: str | None, base: Path | None, file: Path) -> tuple[Experiment, str]:
     """Return the experiment and the text of its spec."""
-    try:
-        experiment = make_example(name, optimizer or DEFAULT, _choose_source())
-    except ValidationError:
-        raise Refusal(f"`{name}` cannot name a run: expected {list_shapes(Experiment)['name'].words}") from None
+    require_name(name)
+    experiment = make_example(name, optimizer or DEFAULT, choose_source())
     if base is None:
         return experiment, write_whole(experiment) + _compose_tracking()
     found = load(base).experiment
@@ -93,16 +147,19 @@ def _compose_spec(name: str, optimizer: str | None, base: Path | None, file: Pat
 
 
 def _compose_heading(name: str, file: Path) -> str:
-    schema = next((path for path in (file.with_name("schema.json"), Path("schema.json")) if path.is_file()), None)
-    line = f"# yaml-language-server: $schema={os.path.relpath(schema, file.parent)}\n" if schema else ""
     return (
-        f"{line}# {name}: say here what you try, and why.\n"
+        f"{_compose_schema(file)}# {name}: say here what you try, and why.\n"
         "# All values of the optimizer are here; of the other sections, only those that often change. Show the rest:\n"
         f"# gnflow explain {_format_path(file)}\n"
     )
 
 
-def _choose_source() -> Mapping[str, Plain]:
+def _compose_schema(file: Path) -> str:
+    schema = next((path for path in (file.with_name("schema.json"), Path("schema.json")) if path.is_file()), None)
+    return f"# yaml-language-server: $schema={os.path.relpath(schema, file.parent)}\n" if schema else ""
+
+
+def choose_source() -> Mapping[str, Plain]:
     """Return the plays of the shipped specs if they are installed, else the source code of NumPy, which is."""
     try:
         shakespeare.require_installed()
@@ -117,8 +174,10 @@ def _choose_source() -> Mapping[str, Plain]:
     return SHAKESPEARE
 
 
-def _compose_tracking() -> str:
+def _compose_tracking(draft: Draft | None = None) -> str:
     """Return the line that turns tracking off if MLflow is not installed, so that the run works at once."""
+    if draft is not None and any(each.path.startswith("tracking") for each in draft.given):
+        return ""
     try:
         check_available()
     except EnvironmentProblem:
@@ -144,6 +203,11 @@ def _list_commands(experiment: Experiment, file: Path, base: Path | None, worksp
     yield from (f"  {command:<{width}}  # {why}" for command, why in commands)
     if not workspace.is_project:
         yield f"There is no project here; runs/ and data/ will be in {workspace.root}. `gnflow init` makes a project."
+
+
+def _wrap_comment(text: str) -> str:
+    lines = textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="#     ", break_on_hyphens=False)
+    return "\n".join(lines) + "\n"
 
 
 def _choose_rival(experiment: Experiment, base: Path | None, workspace: Workspace) -> Rival:

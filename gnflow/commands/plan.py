@@ -1,14 +1,14 @@
 """`gnflow plan SPEC`: show the work and the cost of a run, without allocating anything."""
 
 import json as json_text
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gnflow.spec.load import load
 from gnflow.study import figures, tables
-from gnflow.study.speed import find_pass_flops, measure_speed
+from gnflow.study.speed import find_pass_flops, measure_bandwidth, measure_speed
 from gnflow.study.tables import Table
 from gnflow.workspace import Workspace
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gnflow.compiler.devices import Device
     from gnflow.compiler.plan import Plan
     from gnflow.compiler.rates import Course
+    from gnflow.compiler.scaling import Forecast
 
 
 def plan(spec: Path, *, sets: Sequence[str], json: bool, parameters: bool = False, devices: int | None = None) -> int:
@@ -26,7 +27,7 @@ def plan(spec: Path, *, sets: Sequence[str], json: bool, parameters: bool = Fals
     """
     loaded = load(spec, sets)
     # torch takes seconds to import, so a bad spec is refused before.
-    from gnflow.compiler.devices import share_out
+    from gnflow.compiler.devices import measure_memory, share_out
     from gnflow.compiler.fits import compare_with_memory
     from gnflow.compiler.plan import plan as make_plan
     from gnflow.compiler.rates import trace_rates
@@ -36,12 +37,15 @@ def plan(spec: Path, *, sets: Sequence[str], json: bool, parameters: bool = Fals
     found = compare_with_memory(planned)
     courses = trace_rates(planned)
     parts = share_out(planned, devices) if devices else []
+    memory = measure_memory(planned, devices) if devices else []
+    forecasts = _forecast(planned, loaded.workspace, devices) if devices else []
     if json:
         judged = None if found is None else {"verdict": found.verdict, "needed": found.needed, "room": found.room.total}
         rates = [course._asdict() for course in courses]
         more: dict[str, object] = {"predicted_seconds": seconds, "fits": judged, "rates": rates}
         if parts:
-            more["devices"] = [part._asdict() for part in parts]
+            more["devices"] = [{**part._asdict(), "memory": sizes} for part, sizes in zip(parts, memory, strict=True)]
+            more["forecasts"] = [found._asdict() for found in forecasts]
         print(json_text.dumps({**planned.to_json(), **more}, indent=2))
         return 0
     console = tables.make_console()
@@ -55,7 +59,9 @@ def plan(spec: Path, *, sets: Sequence[str], json: bool, parameters: bool = Fals
         _make_memory_table(planned),
         *([_make_parameter_table(planned)] if parameters else []),
     ]
-    details += [_make_device_table(parts), _make_speed_table(planned, len(parts))] if parts else []
+    if parts:
+        details += [_make_device_table(parts), _make_device_memory_table(memory)]
+        details += [_make_speed_table(planned, forecasts, loaded.workspace)]
     for table in details:
         console.print()
         console.print(table)
@@ -80,31 +86,55 @@ def _make_device_table(parts: "Sequence[Device]") -> Table:
         "process",
         "micro-batches of a mean",
         "its part of a solve",
+        "its part of the updates",
         "MB sent an inner step",
         "MB sent a step",
-        "blocks",
+        "blocks or parts",
     )
-    table = tables.Table("devices (memory is the same on each as on one)", columns, words=1)
+    table = tables.Table("devices", columns, words=1)
     for part in parts:
         sent = (f"{size / 1e6:,.3f}" for size in (part.sent_inner, part.sent))
-        table.add_row(
-            str(part.rank), str(part.microbatches), f"{part.work:.0%}", *sent, ", ".join(part.blocks) or "all"
-        )
+        shares, owned = (f"{part.work:.0%}", f"{part.update:.0%}"), str(part.parts) if part.parts else "all"
+        table.add_row(str(part.rank), str(part.microbatches), *shares, *sent, ", ".join(part.blocks) or owned)
     return table
 
 
-def _make_speed_table(planned: "Plan", most: int) -> Table:
-    """Return the speed-up of a solve, without the time of messages."""
-    from gnflow.compiler.devices import explain_limit, find_efficiency
+def _make_device_memory_table(memory: Sequence[Mapping[str, int]]) -> Table:
+    """Return the memory of each process by class."""
+    table = tables.Table("memory of each process, MB", ("process", *memory[0], "total"), words=1)
+    for rank, sizes in enumerate(memory):
+        table.add_row(str(rank), *(f"{size / 1e6:,.1f}" for size in (*sizes.values(), sum(sizes.values()))))
+    return table
 
+
+def _forecast(planned: "Plan", workspace: Workspace, most: int) -> "list[Forecast]":
+    """Predict 1, 2, 4, ... and `most` devices from what runs of this project have measured."""
+    from gnflow.compiler.scaling import predict
+
+    rate, bandwidth = _measure_rate(planned, workspace), measure_bandwidth(workspace.runs, planned.device)
+    sizes = sorted({*(2**power for power in range(most.bit_length())), most})
+    return [predict(planned, size, rate, bandwidth) for size in sizes]
+
+
+def _make_speed_table(planned: "Plan", forecasts: "Sequence[Forecast]", workspace: Workspace) -> Table:
+    """Return the predicted speed-up, and what takes the rest."""
+    from gnflow.compiler.devices import explain_limit
+
+    bandwidth = measure_bandwidth(workspace.runs, planned.device)
+    messages = (
+        "if messages took no time, since no run here has measured it"
+        if bandwidth is None
+        else f"with messages at {bandwidth / 1e6:,.0f} MB/s, as runs here had"
+    )
     table = tables.Table(
-        f"a solve on several devices, if messages took no time; {explain_limit(planned)}",
-        ("devices", "times as fast", "efficiency"),
+        f"a step on several devices, {messages}; {explain_limit(planned)}",
+        ("devices", "times as fast", "efficiency", "seconds a step", "what takes the rest"),
         words=0,
     )
-    for size in sorted({*(2**power for power in range(most.bit_length())), most}):
-        found = find_efficiency(planned, size)
-        table.add_row(str(size), f"{size * found:.2f}", f"{found:.0%}")
+    for found in forecasts:
+        seconds = figures.MISSING if found.seconds is None else f"{found.seconds:.3g}"
+        speed = f"{found.devices * found.efficiency:.2f}"
+        table.add_row(str(found.devices), speed, f"{found.efficiency:.0%}", seconds, found.limit or figures.MISSING)
     return table
 
 
@@ -156,6 +186,8 @@ def _describe_costs(planned: "Plan", seconds: float | None) -> Iterator[str]:
         f"{planned.experiment.name}: {count:,} parameters on {planned.device}, "
         f"{planned.attention} attention, {planned.steps:,} steps"
     )
+    if planned.start:
+        yield f"it starts from the pretrained weights in {planned.start}"
     yield (
         f"a step: {planned.microbatches:,} micro-batches, {planned.tokens_solve:,} tokens to solve on "
         f"+ {planned.tokens_search:,} to search on, {planned.passes:,} serial passes, "
@@ -175,7 +207,11 @@ def _describe_costs(planned: "Plan", seconds: float | None) -> Iterator[str]:
         yield f"warning: {found.remark}"
 
 
-def _predict_seconds(planned: "Plan", workspace: Workspace) -> float | None:
+def _measure_rate(planned: "Plan", workspace: Workspace) -> float | None:
     size = find_pass_flops(cost.flops for cost in planned.regions.values())
-    rate = measure_speed(workspace.runs, planned.device, size)
+    return measure_speed(workspace.runs, planned.device, size)
+
+
+def _predict_seconds(planned: "Plan", workspace: Workspace) -> float | None:
+    rate = _measure_rate(planned, workspace)
     return (planned.steps * planned.flops + planned.evaluation.flops) / rate if rate else None

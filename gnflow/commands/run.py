@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from gnflow.compiler import toolchain
 from gnflow.crew import ALONE, Crew
 from gnflow.spec.experiment import Experiment
+from gnflow.spec.factory import check_needs
 from gnflow.spec.load import Loaded, load
-from gnflow.spec.training import Mlflow
+from gnflow.spec.tracking import TrackerKind
+from gnflow.train import allocator
 from gnflow.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
 ROWS = (
     "status", "steps", "loss/train", "loss/held_out", "loss/held_out_average", "tokens/solve", "tokens/search",
-    "tokens/total", "passes/serial", "flops/total", "time/seconds", "time/compile", "target/step", "target/seconds",
+    "tokens/total", "passes/serial", "flops/total", "time/seconds", "time/device_seconds", "time/compile",
+    "target/step", "target/seconds",
 )  # fmt: skip
 
 
@@ -43,6 +46,7 @@ def run(
     """
     loaded = load(spec, sets)
     toolchain.settle(loaded.workspace)
+    allocator.keep_memory()
 
     def train(crew: Crew) -> int:
         return _train(loaded, crew, run_dir, fresh=fresh, supersede=supersede, extend=extend)
@@ -90,14 +94,14 @@ def _train(loaded: Loaded, crew: Crew, run_dir: Path | None, *, fresh: bool, sup
 
 
 def make_mirrors(experiment: Experiment, workspace: Workspace, report: "Report") -> "list[Watch]":
-    """Return the mirrors that the spec asks for. Raises EnvironmentProblem if MLflow is not installed."""
-    if not isinstance(experiment.tracking, Mlflow):
+    """Return the mirror that the spec asks for, if any. Raises EnvironmentProblem if its package is not installed."""
+    tracking = experiment.tracking
+    if not isinstance(tracking, TrackerKind):
         return []
-    from gnflow.track.location import check_available
     from gnflow.track.mirror import Mirror
 
-    check_available()
-    return [lambda plan, directory: Mirror(directory, workspace, report=report)]
+    check_needs(tracking, workspace.root)
+    return [lambda plan, directory: Mirror(directory, workspace, tracking, report=report)]
 
 
 def print_summary(run: "Run", console: "Console") -> None:

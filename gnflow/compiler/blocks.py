@@ -36,16 +36,21 @@ def price_blocks(
 
 
 def assign_blocks(blocks: Mapping[str, BlockRegion], processes: int) -> dict[str, int]:
-    """Assign each block to the process that has the least to do so far, the most expensive block first.
+    """Assign each block to a process."""
+    return assign_evenly({name: block.share for name, block in blocks.items()}, processes)
+
+
+def assign_evenly(costs: Mapping[str, float], processes: int) -> dict[str, int]:
+    """Assign each item to the process that has the least to do so far, the most expensive item first.
 
     The largest cost of a process is at most 4/3 of the smallest possible (Graham 1969).
     """
     load = [0.0] * processes
     owners = {}
-    for name in sorted(blocks, key=lambda name: -blocks[name].share):
+    for name in sorted(costs, key=lambda name: -costs[name]):
         owners[name] = load.index(min(load))
-        load[owners[name]] += blocks[name].share
-    return {name: owners[name] for name in blocks}
+        load[owners[name]] += costs[name]
+    return {name: owners[name] for name in costs}
 
 
 def divide_by_block(problem: Objective, blocks: Mapping[str, tuple[str, ...]], jit: Jit) -> Objective:

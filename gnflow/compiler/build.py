@@ -1,7 +1,7 @@
 """Build models and objectives from a spec."""
 
 from functools import cache
-from math import ceil
+from math import ceil, isqrt
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from gnflow.spec.factory import call_factory, make_fault
 from gnflow.spec.search import Decrement
 
 LOGITS = 2**25  # the logits take 128 MiB in float32
+MOST_PIECES = 256  # each is a call, and a plan counts each by itself
 
 
 def choose_kernel(experiment: Experiment) -> Kernel:
@@ -100,13 +101,14 @@ def _reduce_precision(network: Model, dtype: torch.dtype) -> Model:
 
 
 def count_pieces(experiment: Experiment) -> int:
-    """Count the pieces of a micro-batch that keep at most LOGITS logits in memory. All have equally many tokens.
+    """Count the pieces of a micro-batch that keep about LOGITS logits in memory. All have equally many tokens.
 
     A tangent by a difference has the logits of two passes. If the number of tokens has no suitable divisor, the nearest
     one in ratio is taken.
     """
     method, tokens = experiment.optimizer, experiment.training.rows * experiment.data.context
     passes = 2 if isinstance(method, spec.GaussNewton) and method.tangent == "difference" else 1
-    least = ceil(passes * tokens * experiment.data.vocabulary / LOGITS)
-    divisors = (count for count in range(1, tokens + 1) if tokens % count == 0)
-    return min(divisors, key=lambda count: max(count / least, least / count))
+    least = min(ceil(passes * tokens * experiment.data.vocabulary / LOGITS), MOST_PIECES)
+    small = [count for count in range(1, isqrt(tokens) + 1) if tokens % count == 0]
+    divisors = {*small, *(tokens // count for count in small)}
+    return min(sorted(divisors), key=lambda count: max(count / least, least / count))

@@ -4,13 +4,14 @@ from math import prod
 from typing import NamedTuple, assert_never
 
 from gnflow.compiler.blocks import assign_blocks
-from gnflow.compiler.plan import Plan
-from gnflow.crew import Crew, find_chunk_size, list_spans
+from gnflow.compiler.member import BYTES, Member
+from gnflow.compiler.parts import PartCost, assign_parts
+from gnflow.compiler.plan import Plan, measure_member
+from gnflow.crew import list_owned
 from gnflow.errors import SpecError
+from gnflow.optim.by_part import Ownership
 from gnflow.spec import optimizer as spec
 from gnflow.spec import search
-
-BYTES = 4  # of a number
 
 
 class Device(NamedTuple):
@@ -21,71 +22,101 @@ class Device(NamedTuple):
     """Number of micro-batches that it computes for a mean of gradients."""
     blocks: tuple[str, ...]
     """The blocks that it solves for, if the method is layerwise."""
+    parts: int
+    """Number of parts whose updates it makes, if updates are made by parts."""
     work: float
     """Its passes in a solve, relative to those of one device."""
+    update: float
+    """Its cost of updates, relative to that of one device."""
     sent_inner: int
     """Bytes that it sends in an inner step of Gauss-Newton, or in a step of a first-order method."""
     sent: int
     """Bytes that it sends in a step. The messages that agree on what to do next are not among them."""
 
 
-class Member(Crew):
-    """A process of a crew that does not exist, to ask what it would do."""
-
-    def __init__(self, rank: int, size: int, shares: int) -> None:
-        super().__init__(shares)
-        self.rank, self.size = rank, size
-
-    def count_bytes_of_sum(self, numbers: int, count: int) -> int:
-        """Return the bytes that it sends for a sum of `count` trees of so many numbers."""
-        parts = self.list_parts(min(self.shares, count))
-        if len(parts) == 1:
-            return 0
-        chunks = len(list_spans(self.pick_own(parts))) + 1
-        return chunks * find_chunk_size(numbers, self.size) * BYTES * (self.size - 1)
-
-    def count_bytes_of_values(self, parts: list[range], each: int = BYTES) -> int:
-        """Return the bytes that it sends for one number of each micro-batch."""
-        return max(map(len, parts)) * each * (self.size - 1) if len(parts) > 1 else 0
-
-    def count_bytes_of_mean(self, numbers: int, count: int, each: int) -> int:
-        """Return the bytes that it sends for the mean gradient and loss over `count` micro-batches."""
-        if count == 1:
-            return 0
-        return self.count_bytes_of_sum(numbers, count) + self.count_bytes_of_values(self.list_summed(count), each)
-
-    def count_bytes_of_losses(self, count: int) -> int:
-        """Return the bytes that it sends for the mean loss over `count` micro-batches."""
-        return self.count_bytes_of_values(self.list_parts(count))
-
-
 def share_out(plan: Plan, size: int) -> list[Device]:
     """Return the parts of `size` processes. Raises SpecError if some would have nothing to do."""
     require_use(plan, size)
-    return [_describe_part(plan, Member(rank, size, plan.experiment.training.shares)) for rank in range(size)]
+    return [_describe_part(plan, member) for member in _make_members(plan, size)]
 
 
-def find_efficiency(plan: Plan, size: int) -> float:
-    """Return the speed-up of a solve by `size` devices, relative to `size`, if messages took no time."""
-    return 1 / (size * max(device.work for device in share_out(plan, size)))
+def measure_memory(plan: Plan, size: int) -> list[dict[str, int]]:
+    """Return the bytes of each process by class, at the peak of an eager step.
+
+    `exchange` is what it sends and receives at a time. `activations` and `copies` are those of the process with the
+    largest state.
+    """
+    members, numbers = (
+        _make_members(plan, size),
+        sum(prod(row.shape) for row in plan.parameters if row.method != "none"),
+    )
+    if size == 1:
+        return [{**plan.memory, "exchange": 0}]
+    if plan.blocks:
+        # The solved weights of one process at a time.
+        return [{**plan.memory, "exchange": BYTES * numbers} for _ in members]
+    states = [sum(part.state for part in _list_own(plan, member)) for member in members]
+    busiest = members[states.index(max(states))]
+    ownership = Ownership(busiest.rank, busiest.owners) if plan.parts else None
+    # Gauss-Newton takes the owners of a crew for those of blocks.
+    crew = Member(busiest.rank, size, busiest.shares, {})
+    found, width = measure_member(plan, crew, ownership), count_microbatches_of_mean(plan)
+    rows = []
+    for member, state in zip(members, states, strict=True):
+        owned = sum(part.numbers for part in _list_own(plan, member)) if plan.parts else None
+        optimizer = found["optimizer"] - max(states) + state
+        rows.append({**found, "optimizer": optimizer, "exchange": member.count_bytes_held(numbers, owned, width)})
+    return rows
+
+
+def _make_members(plan: Plan, size: int) -> list[Member]:
+    owners = assign_blocks(plan.blocks, size) if plan.blocks else assign_parts(plan.parts, size)
+    return [Member(rank, size, plan.experiment.training.shares, owners) for rank in range(size)]
+
+
+def _list_own(plan: Plan, member: Member) -> list[PartCost]:
+    return [part for name, part in plan.parts.items() if member.owners[name] == member.rank]
 
 
 def _describe_part(plan: Plan, member: Member) -> Device:
     width = count_microbatches_of_mean(plan)
     numbers = {row.name: prod(row.shape) for row in plan.parameters if row.method != "none"}
-    search = _count_bytes_of_search(plan, member, sum(numbers.values()))
+    total = sum(numbers.values())
+    search = _count_bytes_of_search(plan, member, total)
     if plan.blocks:
-        owners = assign_blocks(plan.blocks, member.size)
-        own = tuple(name for name, owner in owners.items() if owner == member.rank)
+        own = tuple(name for name, owner in member.owners.items() if owner == member.rank)
         goal = sum(numbers[name] for block in own for name in plan.blocks[block].names)
         work = sum(plan.blocks[name].share for name in own) / sum(block.share for block in plan.blocks.values())
-        return Device(member.rank, width, own, work, 0, goal * BYTES * (member.size - 1) + search)
+        sent = goal * BYTES * (member.size - 1) + search
+        return Device(member.rank, width, own, 0, work, goal / total, 0, sent)
     computed = len(member.pick_own(member.list_summed(width)))
-    mean = member.count_bytes_of_mean(sum(numbers.values()), width, _find_bytes_of_loss(plan))
+    mean = member.count_bytes_of_mean_loss(width, _find_bytes_of_loss(plan))
+    parts, update = 0, 1.0
+    if plan.parts:
+        mine = _list_own(plan, member)
+        parts, owned = len(mine), sum(part.numbers for part in mine)
+        update = sum(part.cost for part in mine) / sum(part.cost for part in plan.parts.values())
+        mean += _count_bytes_of_parts(plan, member, width, owned, max(map(len, list_owned(member.owners, member.size))))
+    elif width > 1:
+        mean += member.count_bytes_of_sum(total, width)
     inner = _count_leaves(plan.experiment.optimizer) * mean
-    products = _count_iterations(plan) * member.count_bytes_of_sum(sum(numbers.values()), width) if width > 1 else 0
+    products = _count_iterations(plan) * member.count_bytes_of_sum(total, width) if width > 1 else 0
     steps = plan.experiment.optimizer.inner_steps if isinstance(plan.experiment.optimizer, spec.GaussNewton) else 1
-    return Device(member.rank, computed, (), computed / width, inner + products, steps * (inner + products) + search)
+    sent = steps * (inner + products) + search
+    return Device(member.rank, computed, (), parts, computed / width, update, inner + products, sent)
+
+
+def _count_bytes_of_parts(plan: Plan, member: Member, width: int, owned: int, most: int) -> int:
+    """Return the bytes that it sends for an update by parts: gradients to owners, moved weights to all, and norms.
+
+    It owns so many numbers, and a process owns at most so many parts.
+    """
+    numbers = sum(part.numbers for part in plan.parts.values())
+    method = plan.experiment.optimizer
+    first_order = method.inner if isinstance(method, spec.GaussNewton) else method
+    norms = 2 + (isinstance(first_order, spec.Method) and spec.has_clip(first_order))
+    gradients = member.count_bytes_to_owners(numbers, owned, width) if width > 1 else 0
+    return gradients + (owned + norms * most) * BYTES * (member.size - 1)
 
 
 def _count_bytes_of_search(plan: Plan, member: Member, numbers: int) -> int:

@@ -6,16 +6,18 @@ regions, such as an inner step, can go through the meter too; it is run once in 
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.module_tracker import ModuleTracker
 
 from gnflow.compiler.forms import Form
 from gnflow.compiler.shortcut import Shortcut
 from gnflow.compiler.storages import Peak, Storages
+from gnflow.objective import Watch
 from gnflow.optim.protocol import Region
 
 
@@ -26,6 +28,16 @@ class RegionCost(NamedTuple):
     peak_bytes: int
 
 
+class _Untracked(ModuleTracker):
+    """Tracks no modules: its hooks fail inside torch.func, and no count here is by module."""
+
+    def __enter__(self) -> "_Untracked":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Remove nothing."""
+
+
 class Meter:
     """A `Jit` that counts calls and prices regions, inside `with meter.storages`."""
 
@@ -34,7 +46,7 @@ class Meter:
         self.regions: dict[str, RegionCost] = {}
         self.counts: Counter[str] = Counter()
         """Number of calls of everything that went through this `Jit`."""
-        self._known: dict[str, _Known] = {}
+        self._known: dict[Hashable, _Known] = {}
         self._every: dict[str, int] = {}
 
     def __call__(self, name: str, region: Region, /, every: int | None = None) -> Region:
@@ -43,7 +55,7 @@ class Meter:
 
         def meter(*arguments: object) -> object:
             self.counts[name] += 1
-            if known := self._known.get(name):
+            if known := self._known.get(_describe_call(name, arguments)):
                 self.counts.update(known.calls)
                 self.storages.add_peak(known.most)
                 return known.stand_in(arguments, self.storages)
@@ -54,10 +66,13 @@ class Meter:
 
     def price(self, name: str, region: Callable[..., object], *arguments: object) -> object:
         """Run the region to learn its cost and return its result. This does not count as a call."""
-        with FlopCounterMode(display=False) as flops:
+        flops = FlopCounterMode(display=False)
+        flops.mod_tracker = _Untracked()
+        with flops:
             result, most = self.storages.measure(lambda: region(*arguments), region=True)
         self.regions[name] = RegionCost(flops.get_total_flops(), most.total)
-        self._known[name] = _Known([Form(part, arguments) for part in _split_result(result)], type(result), most)
+        forms = [Form(part, arguments) for part in _split_result(result)]
+        self._known[_describe_call(name, arguments)] = _Known(forms, type(result), most)
         return result
 
     def _run_around(self, name: str, work: Callable[..., object], *arguments: object) -> object:
@@ -70,7 +85,7 @@ class Meter:
         parts = _split_result(result)
         forms, last = [Form(part, arguments) for part in parts], [id(part) for part in parts]
         inside = self.counts - before
-        self._known[name] = _Known(forms, type(result), most, inside, last)
+        self._known[_describe_call(name, arguments)] = _Known(forms, type(result), most, inside, last)
         if self._every[name] < 0:
             self._every |= dict.fromkeys(inside, -self._every[name])
         return result
@@ -110,6 +125,11 @@ class _Known:
                 storages.hold(made)
         self.last = [id(part) for part in parts] if self.last else ()
         return tuple(parts) if self.kind is tuple else parts[0]
+
+
+def _describe_call(name: str, arguments: Sequence[object]) -> Hashable:
+    """Return a key for calls whose results have one form."""
+    return name, *(each.form for each in arguments if isinstance(each, Watch))
 
 
 def _split_result(result: object) -> Sequence[object]:

@@ -3,6 +3,9 @@
 from collections.abc import Hashable, Iterable, Mapping
 from typing import assert_never
 
+import torch
+from torch import Tensor
+
 from gnflow.compiler.checked import check_transform
 from gnflow.compiler.pace import Pace, set_pace
 from gnflow.compiler.routing import route_parameters
@@ -11,6 +14,7 @@ from gnflow.models.model import Model
 from gnflow.objective import Scalar
 from gnflow.optim import averages, schedules
 from gnflow.optim.adaptive_steps import BracketSearch, Decrement
+from gnflow.optim.by_part import ByPart, Clip, Ownership, divide, name_part
 from gnflow.optim.combine import Empty, chain, clip_by_global_norm, clip_by_group, partition
 from gnflow.optim.conjugate_gradients import ConjugateGradients
 from gnflow.optim.descent import Descent, Probe
@@ -31,21 +35,34 @@ from gnflow.spec.parts import Part
 
 
 def build_optimizer(
-    method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None = None, seed: int = 0
+    method: spec.Optimizer,
+    network: Model,
+    steps: int,
+    jit: Jit,
+    probe: Probe | None = None,
+    seed: int = 0,
+    ownership: Ownership | None = None,
 ) -> Optimizer:
     """Build the optimizer of a run of `steps` steps, for the weights that are not frozen.
 
-    `seed` chooses the labels that a method draws from the model, if it draws any.
+    `seed` chooses the labels that a method draws from the model, if it draws any. With an `ownership` updates are made
+    by parts.
     """
-    inner = _build_moving(method, network, steps, jit, probe, seed)
+    inner = _build_moving(method, network, steps, jit, probe, seed, ownership)
     return Frozen(inner, network.moving) if network.frozen else inner
 
 
 def _build_moving(
-    method: spec.Optimizer, network: Model, steps: int, jit: Jit, probe: Probe | None, seed: int
+    method: spec.Optimizer,
+    network: Model,
+    steps: int,
+    jit: Jit,
+    probe: Probe | None,
+    seed: int,
+    ownership: Ownership | None,
 ) -> Optimizer:
     if isinstance(method, spec.GaussNewton):
-        blocks = _build_blocks(method, network, set_pace(method, steps), jit, probe)
+        blocks = _build_blocks(method, network, set_pace(method, steps), jit, probe, ownership)
         inner, damping, carry = method.inner, method.damping, None
         if isinstance(inner, spec.ConjugateGradients):
             damping, carry = inner.damping, inner.carry
@@ -60,13 +77,29 @@ def _build_moving(
             reset=method.inner_state == "reset",
             jit=jit,
         )
+    if ownership is not None:
+        return _build_by_part(method, network, set_pace(method, steps), jit, probe, network.moving, ownership, {})
     return _build_descent(method, network, set_pace(method, steps), jit, probe, seed=seed)
 
 
 def _build_blocks(
-    method: spec.GaussNewton, network: Model, schedule: Pace, jit: Jit, probe: Probe | None
+    method: spec.GaussNewton,
+    network: Model,
+    schedule: Pace,
+    jit: Jit,
+    probe: Probe | None,
+    ownership: Ownership | None,
 ) -> dict[str, Block]:
     """Build one block, or those of the model. Blocks of one structure share the regions of the first of them."""
+    if ownership is not None and isinstance(method.inner, spec.Method):
+        named = {"all": network.moving} if method.blocks == "full" else network.moving_blocks
+        forms: dict[str, Descent] = {}
+        return {
+            name: Block(
+                tuple(names), _build_by_part(method.inner, network, schedule, jit, probe, names, ownership, forms)
+            )
+            for name, names in named.items()
+        }
     if method.blocks == "full":
         return {"all": Block(network.moving, _build_inner(method.inner, network, schedule, jit, probe, network.moving))}
     blocks: dict[str, Block] = {}
@@ -168,11 +201,50 @@ def _build_descent(
 
 def _build_clip(method: spec.Method, labels: Mapping[str, rules.FirstOrder], stacks: Stacks) -> Transform[Empty] | None:
     """Build the clipping of gradients. A part with a limit of its own is clipped apart from all others."""
-    own = {label: rule.clip for label, rule in labels.items() if isinstance(rule, Part) and rule.clip is not None}
+    own = _list_own_limits(labels)
     if not own:
         return None if method.clip is None else clip_by_global_norm(method.clip)
     limits = own if method.clip is None else {**own, method.kind: method.clip}
     return clip_by_group(limits, {stack: rule if rule in own else method.kind for stack, rule in stacks.rules.items()})
+
+
+def _list_own_limits(labels: Mapping[str, rules.FirstOrder]) -> dict[str, float]:
+    return {label: rule.clip for label, rule in labels.items() if isinstance(rule, Part) and rule.clip is not None}
+
+
+def _build_by_part(
+    method: spec.Method,
+    network: Model,
+    schedule: Pace,
+    jit: Jit,
+    probe: Probe | None,
+    names: Iterable[str],
+    ownership: Ownership,
+    lenders: dict[str, Descent],
+) -> ByPart:
+    """Build a first-order method that makes its updates by parts. Parts of one form share the regions in `lenders`."""
+    labels, routes = route_parameters(method, network)
+    transforms = {label: build_transform(rule, schedule(rule)) for label, rule in labels.items()}
+    each = [label for label, transform in transforms.items() if transform.each]
+    own = {name: routes[name] for name in names}
+    solvers: dict[str, Descent] = {}
+    limits, groups = _list_own_limits(labels), dict[str, str]()
+    for stacks in divide(own, {name: network.weights[name].shape for name in own}, each):
+        ((form, rule),) = stacks.rules.items()
+        if form not in lenders:
+            transform = partition({rule: transforms[rule]}, stacks.rules)
+            lenders[form] = Descent(transform, stacks, method.microbatches, jit_for_block(jit, form), probe=probe)
+        solvers[name_part(stacks)] = lenders[form].with_stacks(stacks)
+        groups[name_part(stacks)] = rule if rule in limits else method.kind
+    main = method.kind if method.kind in routes.values() else next(iter(routes.values()))
+    base, factor = labels[main].shown_rate, schedule(labels[main])
+
+    def find_main_rate(updates: Tensor) -> Scalar:
+        return factor(updates) * torch.full((), base or 0.0, dtype=torch.float64, device=updates.device)
+
+    rate = find_main_rate if main in own.values() and base is not None else None
+    limits |= {} if method.clip is None else {method.kind: method.clip}
+    return ByPart(solvers, ownership, Clip(limits, groups), rate, probed=probe is not None)
 
 
 def build_transform(rule: rules.FirstOrder, schedule: schedules.Schedule) -> AnyTransform:

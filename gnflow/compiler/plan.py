@@ -11,19 +11,23 @@ import torch
 from gnflow.compiler import build, methods
 from gnflow.compiler.blocks import BlockRegion, divide_by_block, price_blocks
 from gnflow.compiler.evaluation import Evaluation, price_evaluations
-from gnflow.compiler.measuring import NotedProbe, build_metrics
+from gnflow.compiler.measuring import NotedProbe, build_metrics, join_probes
 from gnflow.compiler.metering import Meter, RegionCost
 from gnflow.compiler.pace import require_fit
+from gnflow.compiler.parts import PartCost, price_parts
 from gnflow.compiler.routing import route_parameters
 from gnflow.compiler.storages import count_bytes
 from gnflow.crew import Crew
 from gnflow.errors import SpecError
 from gnflow.models.attention import Kernel
 from gnflow.models.model import Model
+from gnflow.optim.by_part import Ownership
 from gnflow.optim.descent import Probe
 from gnflow.optim.protocol import Cost, eager
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
+from gnflow.spec.huggingface import HuggingFaceModel
+from gnflow.spec.training import Pretrained
 
 MIB = 2**20
 
@@ -54,6 +58,8 @@ class Plan:
     regions: dict[str, RegionCost]
     blocks: dict[str, BlockRegion]
     """Block -> its region, for layerwise Gauss-Newton; empty for all other methods."""
+    parts: dict[str, PartCost]
+    """Part -> its cost, if updates are made by parts (`compile.update`); empty if not."""
     memory: dict[str, int]
     """Bytes by class at the peak of an eager step. Compiled regions need less.
 
@@ -104,6 +110,12 @@ class Plan:
         blocks = len({row.block for row in self.parameters})
         return price_evaluations(self.experiment, self.steps, self.flops, self.regions, blocks)
 
+    @property
+    def start(self) -> str:
+        """The directory of the pretrained weights that the run starts from; empty if there are none."""
+        model, start = self.experiment.model, self.experiment.training.start
+        return model.path if isinstance(model, HuggingFaceModel) and isinstance(start, Pretrained) else ""
+
     def to_json(self) -> dict[str, object]:
         """Return the content of plan.json."""
         return {
@@ -111,6 +123,7 @@ class Plan:
             "device": self.device,
             "attention": self.attention,
             "steps": self.steps,
+            **({"start": start} if (start := self.start) else {}),
             "parameters": sum(prod(row.shape) for row in self.parameters),
             "step": {
                 "microbatches": self.microbatches,
@@ -135,6 +148,7 @@ class Plan:
             },
             "regions": {name: cost._asdict() for name, cost in self.regions.items()},
             "blocks": {name: {"region": b.region, "share": b.share} for name, b in self.blocks.items()},
+            **({"parts": {name: part._asdict() for name, part in self.parts.items()}} if self.parts else {}),
             "memory": self.memory,
             "recomputed": self.recomputed,
             "table": [row._asdict() for row in self.parameters],
@@ -170,6 +184,7 @@ def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
         calls=found.calls,
         regions=found.regions,
         blocks=found.blocks,
+        parts=found.parts,
         memory=found.memory,
         recomputed=recomputed,
         held_out=max((metric.microbatches for metric in metrics), default=0),
@@ -183,23 +198,41 @@ class _Measured(NamedTuple):
     calls: Mapping[str, float]
     regions: dict[str, RegionCost]
     blocks: dict[str, BlockRegion]
+    parts: dict[str, PartCost]
     memory: dict[str, int]
 
 
-def _measure_step(experiment: Experiment, network: Model, probe: Probe | None, recomputed: bool) -> _Measured:
+def measure_member(plan: Plan, crew: Crew, ownership: Ownership | None) -> dict[str, int]:
+    """Return the bytes of a process of a crew, by class, beside those that it sends and receives."""
+    experiment = plan.experiment
+    network = build.build_model(experiment, plan.attention)
+    probe = join_probes(build_metrics(experiment, network, plan.attention, eager))
+    return _measure_step(experiment, network, probe, plan.recomputed, crew, ownership).memory
+
+
+def _measure_step(
+    experiment: Experiment,
+    network: Model,
+    probe: Probe | None,
+    recomputed: bool,
+    crew: Crew | None = None,
+    ownership: Ownership | None = None,
+) -> _Measured:
     meter = Meter()
     # The number of steps matters to the schedule alone and changes no cost.
-    optimizer = methods.build_optimizer(experiment.optimizer, network, 1, meter, probe)
+    by_part = experiment.compile.update == "parts"
+    ownership = ownership or (Ownership() if by_part else None)
+    optimizer = methods.build_optimizer(experiment.optimizer, network, 1, meter, probe, ownership=ownership)
     problem = build.build_objective(network, experiment, recomputed)
     params = network.init(experiment.training.seed, "meta")
     state = optimizer.init(params)
     tokens = torch.empty(build.find_microbatch_shape(experiment), dtype=torch.int64, device="meta")
     meter.storages.hold((params, state))
     with meter.storages:
-        several = len(list(optimizer.parts(params, state))) > 1
-        blocks = price_blocks(network, problem, params, tokens, meter) if several else {}
+        layerwise = isinstance(experiment.optimizer, spec.GaussNewton) and experiment.optimizer.blocks == "layer"
+        blocks = price_blocks(network, problem, params, tokens, meter) if layerwise else {}
         objective = divide_by_block(problem, {name: block.names for name, block in blocks.items()}, meter)
-        objective = objective._replace(crew=Crew(experiment.training.shares))
+        objective = objective._replace(crew=crew or Crew(experiment.training.shares))
         meter.storages.begin()
         optimizer.step(objective, params, state, tokens.expand(optimizer.microbatches, *tokens.shape))
         peak = meter.storages.peak
@@ -216,7 +249,8 @@ def _measure_step(experiment: Experiment, network: Model, probe: Probe | None, r
         "copies": peak.total - peak.inside - count_bytes((params, state)),
     }
     regions = {name: cost for name, cost in meter.regions.items() if name in {"value", *meter.calls}}
-    return _Measured(optimizer.cost, meter.calls, regions, blocks, memory)
+    parts = price_parts(optimizer.parts(params, state), meter) if by_part and crew is None else {}
+    return _Measured(optimizer.cost, meter.calls, regions, blocks, parts, memory)
 
 
 def _is_within_budget(experiment: Experiment, found: _Measured) -> bool:

@@ -12,6 +12,7 @@ from gnflow.compiler import build, methods, toolchain
 from gnflow.compiler.average import Average, begin_average, follow
 from gnflow.compiler.blocks import assign_blocks, divide_by_block
 from gnflow.compiler.measuring import build_metrics, join_probes, measure
+from gnflow.compiler.parts import assign_parts
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.regions import Compiler, Notice, ignore_notice
 from gnflow.crew import ALONE, Crew
@@ -19,6 +20,7 @@ from gnflow.errors import EnvironmentProblem
 from gnflow.metrics.protocol import Metric, Moment
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Objective, Params, Tokens
+from gnflow.optim.by_part import ByPart, Ownership
 from gnflow.optim.frozen import Frozen
 from gnflow.optim.gauss_newton import GaussNewton
 from gnflow.optim.protocol import AnyState, Jit, Optimizer, eager
@@ -70,12 +72,23 @@ class Program:
         average = follow(state.average, self._rule, params, state.step + 1, self.plan.steps)
         return State(state.step + 1, params, optimizer, average), metrics
 
-    def whole(self, state: State) -> State:
-        """Return the state with the parts that other processes own. All processes call it."""
-        optimizer = self.optimizer.inner if isinstance(self.optimizer, Frozen) else self.optimizer
+    @property
+    def _moving(self) -> Optimizer:
+        return self.optimizer.inner if isinstance(self.optimizer, Frozen) else self.optimizer
+
+    def join_blocks(self, state: State) -> State:
+        """Return the state with the blocks that other processes have solved for. All processes call it."""
+        optimizer = self._moving
         if not isinstance(optimizer, GaussNewton):
             return state
-        return state._replace(optimizer=optimizer.whole(state.optimizer, self.objective.crew))
+        return state._replace(optimizer=optimizer.join_blocks(state.optimizer, self.objective.crew))
+
+    def whole(self, state: State) -> State:
+        """Return the state with all that other processes own. All processes call it."""
+        state, optimizer = self.join_blocks(state), self._moving
+        if not isinstance(optimizer, GaussNewton | ByPart):
+            return state
+        return state._replace(optimizer=optimizer.whole(state.params, state.optimizer, self.objective.crew))
 
     def make_moment(self, state: State, batch: Tensor, before: Params | None = None) -> Moment:
         """Return the moment for metrics to look at. `before` are the weights that the last step started from."""
@@ -148,8 +161,9 @@ def compile(  # noqa: A001  # the verb of the design
     blocks = {name: block.names for name, block in plan.blocks.items()}
     problem = divide_by_block(build.build_objective(network, experiment, plan.recomputed), blocks, jit)
     crew = crew.divide(experiment.training.shares, assign_blocks(plan.blocks, crew.size))
+    ownership = find_ownership(plan, crew)
     probe, seed = join_probes(metrics), experiment.training.seed
-    optimizer = methods.build_optimizer(experiment.optimizer, network, plan.steps, jit, probe, seed)
+    optimizer = methods.build_optimizer(experiment.optimizer, network, plan.steps, jit, probe, seed, ownership)
     device = torch.device(plan.device)
     return Program(
         plan,
@@ -161,6 +175,14 @@ def compile(  # noqa: A001  # the verb of the design
         compiler,
         metrics,
     )
+
+
+def find_ownership(plan: Plan, crew: Crew) -> Ownership | None:
+    """Return which process owns which part of an update; None if updates are made on stacks."""
+    if not plan.parts:
+        return None
+    # A process that solves for whole blocks has all of their parts.
+    return Ownership(crew.rank, {} if plan.blocks else assign_parts(plan.parts, crew.size))
 
 
 def place(objective: Objective, device: torch.device) -> Objective:
@@ -176,5 +198,6 @@ def place(objective: Objective, device: torch.device) -> Objective:
         lambda direction, anchor, tokens: objective.product(direction, anchor, move_to_device(tokens)),
         lambda tokens: objective.weight(move_to_device(tokens)),
         lambda params, noise, tokens: objective.diagonal(params, noise.to(device), move_to_device(tokens)),
+        lambda params, noise, watch, tokens: objective.signals(params, noise.to(device), watch, move_to_device(tokens)),
         objective.crew,
     )

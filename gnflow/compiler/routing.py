@@ -81,3 +81,8 @@ def _require_fit(labels: Mapping[str, rules.FirstOrder], routes: Mapping[str, st
     for name, label in routes.items():
         if problem := labels[label].find_problem(network.weights[name].shape):
             raise SpecError(f"{problem} of {name}; give such weights a rule of their own")
+        if labels[label].takes_signals and name not in network.linears:
+            raise SpecError(
+                f"{labels[label].kind} looks at the tokens that a linear layer maps, and {name} is not the weight of "
+                "such a layer; give it a rule of its own, such as {match: '^" + name + "$', use: adamw}"
+            )

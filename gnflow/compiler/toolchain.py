@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from gnflow.compiler import graphs
 from gnflow.workspace import Workspace
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
@@ -29,16 +30,21 @@ class Kept(NamedTuple):
 
 
 def find_cache(workspace: Workspace) -> Kept:
-    """Return the directory that the environment names, or else one in the workspace.
+    """Return the first directory that can be written to, of those that may be meant.
 
-    There is none if it cannot be written to.
+    That is the one that the environment names; or the project's own, if it is there; or the one that all projects of
+    the user share, and else the project's.
     """
-    directory = Path(os.environ.get(CACHE) or workspace.cache / "inductor")
-    try:
-        with tempfile.TemporaryDirectory(prefix=".gnflow_", dir=find_nearest(directory.absolute())):
-            return Kept(directory)
-    except OSError as error:
-        return Kept(None, f"compiled graphs cannot be kept in {directory}: {error.strerror or error}")
+    own, named = workspace.cache / "inductor", os.environ.get(CACHE)
+    shared = graphs.find_shared()
+    problem = ""
+    for directory in [Path(named)] if named else [own] if own.is_dir() or shared is None else [shared, own]:
+        try:
+            with tempfile.TemporaryDirectory(prefix=".gnflow_", dir=find_nearest(directory.absolute())):
+                return Kept(directory)
+        except OSError as error:
+            problem = f"compiled graphs cannot be kept in {directory}: {error.strerror or error}"
+    return Kept(None, problem)
 
 
 def settle(workspace: Workspace) -> None:
@@ -46,6 +52,7 @@ def settle(workspace: Workspace) -> None:
     kept = find_cache(workspace)
     if kept.directory:
         os.environ[CACHE] = str(kept.directory)
+        graphs.remove_torn(kept.directory)
     else:
         _warn(f"{kept.problem}; they go to the temporary files")
         os.environ.pop(CACHE, None)

@@ -72,13 +72,20 @@ def advance(at: Iterate, image: Tensor, inverse: Inverse, tolerance: float) -> I
     )
 
 
-def solve(operator: Operator, b: Params, damping: float, iterations: int) -> tuple[Params, Scalar]:
-    """Return (x, |r| / |b|) for (A + damping) x = b. Each iteration takes one product; the residual stops none."""
+def solve(
+    operator: Operator, b: Params, damping: float, iterations: int, tolerance: float = 0.0
+) -> tuple[Params, Scalar]:
+    """Return (x, |r| / |b|) for (A + damping) x = b. Each iteration takes one product.
+
+    With a `tolerance` the host looks after each iteration whether the residual is at most that part of |b|.
+    """
     right = trees.flatten(b)
     at = begin(right, _keep)
     for _ in range(iterations):
         image = operator(trees.unflatten(at.direction, b))
-        at = advance(at, trees.flatten(trees.pick(image, b)) + damping * at.direction, _keep, 0.0)
+        at = advance(at, trees.flatten(trees.pick(image, b)) + damping * at.direction, _keep, tolerance)
+        if tolerance and not bool(at.going):
+            break
     return trees.unflatten(at.solution, b), torch.linalg.vector_norm(at.residual) / at.size
 
 

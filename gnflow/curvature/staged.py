@@ -26,10 +26,11 @@ from gnflow.curvature.diagonal import diagonal as draw
 from gnflow.curvature.executor import EAGER, Executor, Recompute, Tangents, X, apply, keep, push, push_towards
 from gnflow.curvature.heads import Operator
 from gnflow.curvature.linearised import Bend, Surrogate
+from gnflow.curvature.signals import Setting, collect_signals
 from gnflow.curvature.tangents import Tangent, choose_step
 from gnflow.models.loss import Targets, compute_total_weight, cut
 from gnflow.models.model import Model, Stage
-from gnflow.objective import Objective, Params, Scalar, Tokens
+from gnflow.objective import Objective, Params, Scalar, Tokens, Watch
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -107,6 +108,10 @@ def build_objective(
         slope, _ = _derive(_Case(drawn, thrift, executor, params, network.moving), draw, tokens)
         return trees.map_tensors(torch.square, slope)
 
+    def signals(executor: Executor, params: Params, noise: Tensor, watch: Watch, tokens: Tokens) -> dict[str, Params]:
+        drawn = network._replace(split=add_noise(network.split, noise))
+        return collect_signals(Setting(drawn, executor, params, watch, *thrift), tokens)
+
     return Objective(
         Staged(lambda executor: partial(value, executor)),
         Staged(lambda executor: partial(gradient, executor)),
@@ -114,6 +119,7 @@ def build_objective(
         Staged(lambda executor: partial(product, executor)),
         lambda tokens: compute_total_weight(network.split(tokens)[1]),
         Staged(lambda executor: partial(diagonal, executor)),
+        Staged(lambda executor: partial(signals, executor)),
     )
 
 

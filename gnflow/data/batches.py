@@ -32,6 +32,8 @@ class Batches:
     context: int
     seed: int
     stream: str = "train"
+    shuffled: bool = True
+    """Whether each epoch has its own order; otherwise rows come in the order of the text."""
 
     @property
     def rows_per_epoch(self) -> int:
@@ -43,7 +45,7 @@ class Batches:
         positions = np.arange(first * self.rows, (first + count) * self.rows, dtype=np.uint64)
         size = self.rows_per_epoch
         epochs, places = np.divmod(positions, np.uint64(size))
-        numbers = shuffle(places, epochs, size, self.seed, self.stream)
+        numbers = shuffle(places, epochs, size, self.seed, self.stream) if self.shuffled else places
         return numbers.astype(np.int64).reshape(count, self.rows)
 
     def take(self, first: int, count: int) -> torch.Tensor:

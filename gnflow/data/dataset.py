@@ -66,7 +66,8 @@ class Dataset:
 
     def make_microbatches(self, rows: int, seed: int, stream: str = "train") -> Batches:
         """Make the endless sequence of micro-batches of training text, each of `rows` rows."""
-        return Batches(self.train, rows, self.data.context, seed, stream)
+        shuffled = stream != "train" or not self.data.source.is_sequential
+        return Batches(self.train, rows, self.data.context, seed, stream, shuffled)
 
     def take_held_out(self, rows: int, most: int) -> torch.Tensor:
         """Return at most `most` held-out micro-batches, in which no row comes twice; one if there are fewer rows."""

@@ -90,8 +90,9 @@ def _open_content(data: Text, root: Path) -> Content:
 
 
 def _identify(data: Text, identity: Identity, root: Path, digests: Digests) -> dict[str, Json]:
-    """Return what distinguishes these shards from others. The length of a row does not: it only shapes batches."""
-    section = data.model_copy(update={"tokenizer": data.cut_by}).model_dump(mode="json", exclude={"context"})
+    """Return what distinguishes these shards from others. The length and order of rows do not: they shape batches."""
+    content = data.model_copy(update={"tokenizer": data.cut_by, "source": data.source.ignore_order()})
+    section = content.model_dump(mode="json", exclude={"context"})
     source, tokenizer = identity(digests.sha256), tokenizers.identify(data.cut_by, root, digests.sha256)
     return {"data": section, "source": source, "tokenizer": tokenizer, "format": FORMAT}
 

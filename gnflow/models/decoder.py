@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gnflow.models.attention import Kernel
+from gnflow.models.linear import Linear, apply_linear
 from gnflow.models.model import Model, Stage
 from gnflow.models.trunk import build_trunk, declare, declare_embedding
 from gnflow.objective import Params
@@ -35,8 +36,9 @@ def build_decoder(spec: Transformer, vocabulary: int, kernel: Kernel) -> Model:
     def embed(params: Params, inputs: Tensor) -> Tensor:
         return functional.embedding(inputs, params["embedding.weight"])
 
-    def apply_head(params: Params, x: Tensor) -> Tensor:
-        return functional.linear(base.normalize(params, x), params[read])
+    def apply_head(params: Params, x: Tensor, linear: Linear = apply_linear) -> Tensor:
+        return linear(params, read, base.normalize(params, x))
 
     layers = (Stage(frozenset({"embedding.weight"}), embed), *base.layers)
-    return Model(weights, blocks, base.hidden, layers, Stage(frozenset({"norm.scale", read}), apply_head))
+    head = Stage(frozenset({"norm.scale", read}), apply_head, linears=frozenset({read}))
+    return Model(weights, blocks, base.hidden, layers, head)

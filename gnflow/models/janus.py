@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gnflow.models.attention import Kernel
+from gnflow.models.linear import Linear, apply_linear
 from gnflow.models.modality import IDS, PIXELS, weigh
 from gnflow.models.model import Model, Stage, Weight
 from gnflow.models.trunk import build_trunk, declare, declare_embedding
@@ -60,19 +61,20 @@ def build_janus(
 
     read = "embedding.weight" if spec.tie_embeddings else "head.weight"
 
-    def embed(params: Params, inputs: Tensor) -> Tensor:
+    def embed(params: Params, inputs: Tensor, linear: Linear = apply_linear) -> Tensor:
         ids, pixels = inputs[..., IDS], inputs[..., PIXELS:]
         text = functional.embedding(ids.clamp(max=text_vocabulary - 1), params["embedding.weight"])
         table = _apply_mlp(params, "generation.adaptor", params["generation.codes.weight"])
         written = functional.embedding((ids - text_vocabulary).clamp(min=0), table)
         patches = pixels.to(text.dtype) / 127.5 - 1
-        read = _apply_mlp(params, "understanding.adaptor", _apply_linear(params, "understanding.encoder", patches))
+        encoded = linear(params, "understanding.encoder.weight", patches)
+        read = _apply_mlp(params, "understanding.adaptor", encoded, linear)
         kind = ids.unsqueeze(-1)
         return torch.where(kind >= text_vocabulary, written, torch.where(kind == placeholder, read, text))
 
-    def apply_head(params: Params, x: Tensor) -> Tensor:
+    def apply_head(params: Params, x: Tensor, linear: Linear = apply_linear) -> Tensor:
         x = base.normalize(params, x)
-        return torch.cat((functional.linear(x, params[read]), _apply_mlp(params, "image_head", x)), dim=-1)
+        return torch.cat((linear(params, read, x), _apply_mlp(params, "image_head", x, linear)), dim=-1)
 
     blocks = {
         "embedding": ("embedding.weight",),
@@ -86,8 +88,15 @@ def build_janus(
     inner = {"understanding.adaptor.first.weight", "understanding.adaptor.second.weight",
              "generation.adaptor.second.weight", "image_head.first.weight"}  # fmt: skip
     frozen = frozenset(find_names(*spec.freeze)) if spec.freeze else frozenset()
-    above = Stage(frozenset({"norm.scale", read, *find_names("image_head")}), apply_head)
-    paths_in = Stage(frozenset(find_names("understanding", "generation")) | {"embedding.weight"}, embed)
+    # The generation adaptor is applied to a table, not to tokens.
+    written_to = {read, "image_head.first.weight", "image_head.second.weight"}
+    pixel_maps = {name for name in find_names("understanding") if name.endswith("weight")}
+    above = Stage(frozenset({"norm.scale", read, *find_names("image_head")}), apply_head, linears=frozenset(written_to))
+    paths_in = Stage(
+        frozenset(find_names("understanding", "generation")) | {"embedding.weight"},
+        embed,
+        linears=frozenset(pixel_maps),
+    )
     layers = (paths_in, *base.layers)
     return Model(weights, blocks, base.hidden | inner, layers, above, weigh(1.0, apart=text_vocabulary), frozen)
 
@@ -111,9 +120,5 @@ def _declare_mlp(name: str, inputs: int, outputs: int, width: int) -> dict[str, 
     }
 
 
-def _apply_mlp(params: Params, name: str, x: Tensor) -> Tensor:
-    return _apply_linear(params, f"{name}.second", functional.gelu(_apply_linear(params, f"{name}.first", x)))
-
-
-def _apply_linear(params: Params, name: str, x: Tensor) -> Tensor:
-    return functional.linear(x, params[f"{name}.weight"], params[f"{name}.bias"])
+def _apply_mlp(params: Params, name: str, x: Tensor, linear: Linear = apply_linear) -> Tensor:
+    return linear(params, f"{name}.second.weight", functional.gelu(linear(params, f"{name}.first.weight", x)))

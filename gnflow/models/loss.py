@@ -84,12 +84,14 @@ def draw_logit_gradient(p: Tensor, targets: Targets) -> Tensor:
     assert targets.noise is not None
     labels = draw_labels(p, targets.noise)
     onehot = torch.arange(p.shape[-1], device=p.device) == labels.unsqueeze(-1)
-    share = (
-        torch.full_like(p[..., :1], 1 / targets.ids.numel())
-        if targets.weights is None
-        else _compute_shares(targets.weights, targets.total, p).unsqueeze(-1)
-    )
-    return share.sqrt() * (p - onehot.to(p.dtype))
+    return share_weights(p, targets).sqrt() * (p - onehot.to(p.dtype))
+
+
+def share_weights(p: Tensor, targets: Targets) -> Tensor:
+    """Return w / W with an axis of length 1 in place of the logits."""
+    if targets.weights is None:
+        return torch.full_like(p[..., :1], 1 / targets.ids.numel())
+    return _compute_shares(targets.weights, targets.total, p).unsqueeze(-1)
 
 
 def compute_logit_hessian_product(p: Tensor, tangent: Tensor, targets: Targets) -> Tensor:

@@ -35,6 +35,9 @@ class Stage(NamedTuple):
     """(weights, x) -> x. It knows the weights by their names without the prefix."""
     prefix: str = ""
     """The beginning that the names of all its weights share, such as `blocks.3.`."""
+    linears: frozenset[str] = frozenset()
+    """The weights of its linear maps of tokens, (rows, time, in) -> (rows, time, out), by the names that its function
+    uses. A function that has any takes a third argument `linear` (`models/linear.py`) and applies them with it."""
 
     def list_names(self, among: Container[str]) -> list[str]:
         """List the weights that the stage reads and that are `among` these, by the names that its function uses."""
@@ -73,6 +76,13 @@ class Model(NamedTuple):
         for stage in (*self.layers, self.head):
             x = stage.run(params, x)
         return x
+
+    @property
+    def linears(self) -> frozenset[str]:
+        """The weights of linear maps of tokens that have no other use."""
+        stages = (*self.layers, self.head)
+        named = {stage.prefix + name for stage in stages for name in stage.linears}
+        return frozenset(name for name in named if sum(name in stage.reads for stage in stages) == 1)
 
     @property
     def moving(self) -> tuple[str, ...]:

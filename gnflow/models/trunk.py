@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gnflow.models.attention import KERNELS, Attention, Kernel, rotate
+from gnflow.models.linear import Linear, apply_linear
 from gnflow.models.model import Stage, Weight
 from gnflow.objective import Params
 from gnflow.spec.model import Transformer
@@ -47,18 +48,26 @@ def build_trunk(spec: Transformer, kernel: Kernel) -> Trunk:
     hidden = frozenset(name for name, weight in weights.items() if len(weight.shape) > 1)
     attend = KERNELS[kernel]
 
-    def apply_block(weights: Params, x: Tensor) -> Tensor:
+    def apply_block(weights: Params, x: Tensor, linear: Linear = apply_linear) -> Tensor:
         x = x + _apply_attention(
-            spec, attend, weights, _normalize(x, weights["attention.norm.scale"], spec.norm_epsilon)
+            spec, attend, weights, _normalize(x, weights["attention.norm.scale"], spec.norm_epsilon), linear
         )
         return x + _apply_feedforward(
-            spec, weights, _normalize(x, weights["feedforward.norm.scale"], spec.norm_epsilon)
+            spec, weights, _normalize(x, weights["feedforward.norm.scale"], spec.norm_epsilon), linear
         )
 
     def normalize(weights: Params, x: Tensor) -> Tensor:
         return _normalize(x, weights["norm.scale"], spec.norm_epsilon)
 
-    layers = tuple(Stage(frozenset(names), apply_block, f"{prefix}.") for prefix, names in blocks.items())
+    layers = tuple(
+        Stage(
+            frozenset(names),
+            apply_block,
+            f"{prefix}.",
+            frozenset(name.removeprefix(f"{prefix}.") for name in names if name in hidden),
+        )
+        for prefix, names in blocks.items()
+    )
     blocks[f"blocks.{spec.layers - 1}"] += ("norm.scale",)
     return Trunk(weights, blocks, hidden, layers, normalize)
 
@@ -129,9 +138,9 @@ def _normalize(x: Tensor, scale: Tensor, epsilon: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon) * scale
 
 
-def _apply_attention(spec: Transformer, attend: Attention, block: Params, x: Tensor) -> Tensor:
+def _apply_attention(spec: Transformer, attend: Attention, block: Params, x: Tensor, linear: Linear) -> Tensor:
     rows, time, width = x.shape
-    query, key, value = (functional.linear(x, block[f"attention.{side}.weight"]) for side in ("query", "key", "value"))
+    query, key, value = (linear(block, f"attention.{side}.weight", x) for side in ("query", "key", "value"))
     if spec.qk_norm == "full":
         query, key = _normalize_head(spec, block, "query", query), _normalize_head(spec, block, "key", key)
     query, key, value = (part.view(rows, time, -1, width // spec.heads) for part in (query, key, value))
@@ -142,7 +151,7 @@ def _apply_attention(spec: Transformer, attend: Attention, block: Params, x: Ten
     if key.shape[1] != spec.heads:
         key, value = (part.repeat_interleave(spec.heads // part.shape[1], dim=1) for part in (key, value))
     merged = attend(query, key, value).transpose(1, 2).reshape(rows, time, width)
-    return functional.linear(merged, block["attention.output.weight"])
+    return linear(block, "attention.output.weight", merged)
 
 
 def _normalize_head(spec: Transformer, block: Params, side: str, x: Tensor) -> Tensor:
@@ -151,10 +160,10 @@ def _normalize_head(spec: Transformer, block: Params, side: str, x: Tensor) -> T
     return functional.layer_norm(x, scale.shape, eps=spec.norm_epsilon) * scale + bias
 
 
-def _apply_feedforward(spec: Transformer, block: Params, x: Tensor) -> Tensor:
-    up = functional.linear(x, block["feedforward.up.weight"])
+def _apply_feedforward(spec: Transformer, block: Params, x: Tensor, linear: Linear) -> Tensor:
+    up = linear(block, "feedforward.up.weight", x)
     if "feedforward.gate.weight" in block:
-        up = functional.silu(functional.linear(x, block["feedforward.gate.weight"])) * up
+        up = functional.silu(linear(block, "feedforward.gate.weight", x)) * up
     else:
         up = functional.gelu(up, approximate="tanh" if spec.feedforward == "gelu_tanh" else "none")
-    return functional.linear(up, block["feedforward.down.weight"])
+    return linear(block, "feedforward.down.weight", up)

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from gnflow.optim.combine import partition as partition
     from gnflow.optim.combine import route as route
     from gnflow.optim.hyperball import hyperball as hyperball
+    from gnflow.optim.kfac import kfac as kfac
     from gnflow.optim.kl_soap import kl_soap as kl_soap
     from gnflow.optim.lion import lion as lion
     from gnflow.optim.muon import muon as muon
+    from gnflow.optim.newton_muon import newton_muon as newton_muon
     from gnflow.optim.normuon import normuon as normuon
     from gnflow.optim.rmnp import rmnp as rmnp
     from gnflow.optim.soap import soap as soap

@@ -42,6 +42,11 @@ def as_torch(transform: AnyTransform, params: Given, compile: bool = False) -> "
     """
     if not isinstance(transform, Transform):
         raise TypeError(f"as_torch takes a transform, such as muon(0.02), not {transform!r}")
+    if transform.signals is not None:
+        raise ValueError(
+            "this transform looks into linear layers, and as_torch sees parameters alone; use it in a spec, or call "
+            "`transform.signals.observe` in a loop of your own"
+        )
     return TransformOptimizer(transform, params, compile)
 
 

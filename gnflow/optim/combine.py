@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Params
-from gnflow.optim.protocol import AnyState, AnyTransform, Curvature, Fisher, Transform
+from gnflow.optim.protocol import AnyState, AnyTransform, Collect, Curvature, Fisher, Signals, Transform
 
 Chained: TypeAlias = tuple[AnyState, ...]
 Parts: TypeAlias = dict[str, AnyState]
@@ -79,6 +79,7 @@ def chain(*transforms: AnyTransform) -> Transform[Chained]:
         rule if any(each.rule for each in transforms) else None,
         any(transform.each for transform in transforms),
         _chain_curvature(transforms),
+        _chain_signals(transforms),
     )
 
 
@@ -92,6 +93,7 @@ def partition(transforms: Mapping[str, AnyTransform], routes: Mapping[str, str])
     used = {rule: transforms[rule] for rule in transforms if rule in set(routes.values())}
     fisher = {rule: each.metric for rule, each in used.items() if each.metric is not None}
     curved = {rule: each.curvature for rule, each in used.items() if each.curvature is not None}
+    watching = {rule: each.signals for rule, each in used.items() if each.signals is not None}
     moving = {rule: each.momentum for rule, each in used.items() if each.momentum is not None}
 
     def find_owner(name: str) -> str:
@@ -128,6 +130,13 @@ def partition(transforms: Mapping[str, AnyTransform], routes: Mapping[str, str])
 
     def find_due(state: Parts) -> int | None:
         found = [each.due(state[rule]) for rule, each in curved.items() if rule in state]
+        return next((updates for updates in found if updates is not None), None)
+
+    def watch(collect: Collect, state: Parts) -> Parts:
+        return {**state, **{rule: watching[rule].observe(collect, state[rule]) for rule in watching if rule in state}}
+
+    def find_watch_due(state: Parts) -> int | None:
+        found = [each.due(state[rule]) for rule, each in watching.items() if rule in state]
         return next((updates for updates in found if updates is not None), None)
 
     def feed(direction: Params, factors: Params, second: Params, state: Parts, params: Params) -> tuple[Params, Parts]:
@@ -171,6 +180,7 @@ def partition(transforms: Mapping[str, AnyTransform], routes: Mapping[str, str])
         rule,
         any(transform.each for transform in used.values()),
         Curvature(observe, find_due, gcd(*(each.period for each in curved.values()))) if curved else None,
+        Signals(watch, find_watch_due, gcd(*(each.period for each in watching.values()))) if watching else None,
     )
 
 
@@ -204,6 +214,19 @@ def _chain_curvature(transforms: tuple[AnyTransform, ...]) -> Curvature[Chained]
         return next((updates for updates in found if updates is not None), None)
 
     return Curvature(observe, find_due, gcd(*(each.period for each in curved.values()))) if curved else None
+
+
+def _chain_signals(transforms: tuple[AnyTransform, ...]) -> Signals[Chained] | None:
+    watching = {i: each.signals for i, each in enumerate(transforms) if each.signals is not None}
+
+    def watch(collect: Collect, state: Chained) -> Chained:
+        return tuple(watching[i].observe(collect, inner) if i in watching else inner for i, inner in enumerate(state))
+
+    def find_due(state: Chained) -> int | None:
+        found = [each.due(state[i]) for i, each in watching.items()]
+        return next((updates for updates in found if updates is not None), None)
+
+    return Signals(watch, find_due, gcd(*(each.period for each in watching.values()))) if watching else None
 
 
 def clip_by_global_norm(largest: float) -> Transform[Empty]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.objective import Metrics, Params, Scalar, Slopes
 from gnflow.optim.means import average_gradient
-from gnflow.optim.observation import Observe, observe_with
+from gnflow.optim.observation import Observe, observe_with, watch_with
 from gnflow.optim.protocol import AnyState, AnyTransform, Cost, Diagonal, Jit, Part, eager
 from gnflow.optim.stacks import Stacks
 from gnflow.optim.statistics import find_diagonal
@@ -69,6 +69,9 @@ class Descent:
         if transform.curvature is not None:
             # An estimate takes passes of its own. They need not follow those of the gradient.
             self.observe = jit("observe", observe_with(transform.curvature, seed), every=-transform.curvature.period)
+        self.watch: Observe = lambda objective, stacks, params, state, batch: state
+        if transform.signals is not None:
+            self.watch = jit("watch", watch_with(transform.signals, seed), every=-transform.signals.period)
         self.cost = Cost(solve=microbatches, search=0, passes=1)
 
     @property
@@ -100,10 +103,15 @@ class Descent:
         """Take one update on the gradients of all micro-batches of `batch`."""
         slope, loss, seen = self.find_slope(objective, params, state, batch)
         state = self.observe(objective, self.stacks, params, state, batch)
+        state = self.watch(objective, self.stacks, params, state, batch)
+        moved, state, metrics = self.follow(slope, params, state)
+        return moved, state, {"loss/train": loss, **metrics, **seen}
+
+    def follow(self, slope: Slope, params: Params, state: AnyState) -> tuple[Params, AnyState, Metrics]:
+        """Take one update along `slope`."""
         state = self.refresh(slope.factors, state)
         updates, state, metrics = self.update(slope, state, self.stacks.stack(params))
-        moved = trees.add(params, self.stacks.unstack(updates))
-        return moved, state, {"loss/train": loss, **metrics, **seen}
+        return trees.add(params, self.stacks.unstack(updates)), state, metrics
 
     def find_slope(
         self, objective: Slopes, params: Params, state: AnyState, batch: Tensor

@@ -55,6 +55,7 @@ def fix_others(objective: Objective, params: Params) -> Objective:
         curved=lambda part, anchor, tokens: objective.curved(part, {**params, **anchor}, tokens),
         product=lambda part, anchor, tokens: objective.product(part, {**params, **anchor}, tokens),
         diagonal=lambda part, noise, tokens: trees.pick(objective.diagonal({**params, **part}, noise, tokens), part),
+        signals=lambda part, noise, watch, tokens: objective.signals({**params, **part}, noise, watch, tokens),
     )
 
 

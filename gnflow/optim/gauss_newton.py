@@ -30,7 +30,9 @@ from gnflow import trees
 from gnflow.crew import Crew
 from gnflow.objective import LocalModel, Metrics, Objective, Params
 from gnflow.optim.averages import Average, add_weighted, average_last
+from gnflow.optim.by_part import ByPart
 from gnflow.optim.damping import adapt, add_damping
+from gnflow.optim.messages import average_metrics, hear_metrics, say_metrics
 from gnflow.optim.protocol import AnyState, Cost, Jit, Part, Solver, eager, jit_for_block, make_rate
 from gnflow.optim.search import Search
 
@@ -136,7 +138,8 @@ class GaussNewton:
             "norm/update": trees.norm(trees.subtract(found.params, anchor)),
             # With several blocks this is their mean, since no block has seen the others move.
             "gn/model_loss": torch.stack([block.last["loss/train"] for block in solved.values()]).mean(),
-            **_average_metrics([block.last for block in solved.values()], "dominance/", "gn/"),
+            # For dominance this is the mean over all matrices if blocks have equally many.
+            **average_metrics([block.last for block in solved.values()], "dominance/", "gn/"),
         }
         rates = [block.first["learning_rate"] for block in solved.values() if "learning_rate" in block.first]
         if rates:
@@ -150,7 +153,17 @@ class GaussNewton:
         inner = {name: block.inner for name, block in solved.items()}
         return found.params, GaussNewtonState(trees.select(found.accepted, point, anchor), inner, memory), metrics
 
-    def whole(self, state: GaussNewtonState, crew: Crew) -> GaussNewtonState:
+    def whole(self, params: Params, state: GaussNewtonState, crew: Crew) -> GaussNewtonState:
+        """Return the state with the parts of inner optimizers that other processes own. All processes call it."""
+        if crew.size == 1 or crew.owners:
+            return state
+        inner = dict(state.inner)
+        for name, block in self.blocks.items():
+            if isinstance(block.inner, ByPart):
+                inner[name] = block.inner.whole(trees.pick(params, block.names), inner[name], crew)
+        return state._replace(inner=inner)
+
+    def join_blocks(self, state: GaussNewtonState, crew: Crew) -> GaussNewtonState:
         """Return the state with the blocks that other processes have solved for. All processes call it."""
         if crew.size == 1 or not crew.owners:
             return state
@@ -182,14 +195,14 @@ class GaussNewton:
         for name, block in self.blocks.items():
             goals[crew.owners[name]] |= solved[name].goal if name in solved else trees.pick(anchor, block.names)
         crew.spread(goals)
-        told = crew.collect({name: [_say(each.first), _say(each.last)] for name, each in solved.items()})
+        told = crew.collect({name: [say_metrics(each.first), say_metrics(each.last)] for name, each in solved.items()})
         for name in self.blocks:
             owner = crew.owners[name]
             if owner != crew.rank:
                 goal = trees.pick(goals[owner], self.blocks[name].names)
-                # `whole` fetches the point under a mean, and the state of the inner optimizer.
+                # `join_blocks` fetches the point under a mean, and the state of the inner optimizer.
                 point = trees.pick(state.point, goal) if self.averaged else goal
-                first, last = (_hear(metrics, anchor) for metrics in told[owner][name])
+                first, last = (hear_metrics(metrics, anchor) for metrics in told[owner][name])
                 solved[name] = Solved(point, goal, state.inner[name], first, last)
         return {name: solved[name] for name in self.blocks}
 
@@ -209,21 +222,3 @@ class GaussNewton:
                 total = add_weighted(total, point, weight)
         goal = trees.scale(total, 1 / sum(self.iterate_weights)) if self.averaged else point
         return Solved(point, goal, state, first, metrics)
-
-
-def _say(metrics: Metrics) -> dict[str, tuple[float, str]]:
-    return {name: (value.item(), str(value.dtype).removeprefix("torch.")) for name, value in metrics.items()}
-
-
-def _hear(said: Mapping[str, tuple[float, str]], like: Params) -> Metrics:
-    """Undo `_say`, on the device of `like`."""
-    device = next(iter(like.values())).device
-    return {
-        name: torch.tensor(value, dtype=getattr(torch, kind), device=device) for name, (value, kind) in said.items()
-    }
-
-
-def _average_metrics(blocks: Sequence[Metrics], *kinds: str) -> Metrics:
-    """Average metrics over blocks. For dominance this is the mean over all matrices if blocks have equally many."""
-    names = sorted({name for metrics in blocks for name in metrics if name.startswith(kinds)})
-    return {name: torch.stack([metrics[name] for metrics in blocks if name in metrics]).mean() for name in names}

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from gnflow.objective import Params
-from gnflow.optim.protocol import AnyState, AnyTransform, Curvature, Fisher, Transform
+from gnflow.optim.protocol import AnyState, AnyTransform, Curvature, Fisher, Signals, Transform
 from gnflow.optim.schedules import Schedule, constant
 
 
@@ -87,6 +87,12 @@ def hyperball(transform: AnyTransform, schedule: Schedule | None = None) -> Tran
             due=lambda state: curvature.due(state.inner),
         )
 
+    def wrap_signals(signals: Signals[AnyState]) -> Signals[HyperballState]:
+        return signals._replace(
+            observe=lambda collect, state: state._replace(inner=signals.observe(collect, state.inner)),
+            due=lambda state: signals.due(state.inner),
+        )
+
     refresh, momentum, metric = transform.refresh, transform.momentum, transform.metric
     return transform._replace(
         init=init,
@@ -95,6 +101,7 @@ def hyperball(transform: AnyTransform, schedule: Schedule | None = None) -> Tran
         metric=metric and wrap(metric),
         momentum=momentum and (lambda gradients, state: momentum(gradients, state.inner)),
         curvature=transform.curvature and wrap_curvature(transform.curvature),
+        signals=transform.signals and wrap_signals(transform.signals),
     )
 
 

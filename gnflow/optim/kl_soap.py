@@ -45,11 +45,16 @@ def kl_soap(
     normalize_gradients: bool = False,
     fresh_factors: bool = False,
     schedule: Schedule | None = None,
+    *,
+    refresh: Literal["together", "staggered"] = "together",
+    sides: Literal["both", "shorter"] = "both",
+    block_size: int | None = None,
+    dtype: Literal["auto", "bfloat16"] = "auto",
 ) -> Transform[SoapState]:
     """Make KL-SOAP for vectors, matrices and stacks of them. Raises ValueError in `init` for anything else."""
     import torch
 
-    from gnflow.optim.soap import Average, Factors, adam_in_bases
+    from gnflow.optim.soap import Average, Factors, Savings, adam_in_bases
 
     def begin(factor: Tensor, gradient: Tensor, state: SoapState) -> Tensor:
         squares = gradient.square().sum((-2, -1), keepdim=True) / max(gradient.shape[-2:].numel(), 1)
@@ -78,5 +83,5 @@ def kl_soap(
     return adam_in_bases(
         "kl_soap", Factors(average_left, average_right),
         learning_rate, betas, eps, weight_decay, precondition_frequency, max_precondition_dim, shampoo_beta,
-        normalize_gradients, fresh_factors, schedule,
+        normalize_gradients, fresh_factors, schedule, Savings(refresh, sides, block_size, dtype),
     )  # fmt: skip

@@ -5,13 +5,13 @@ x = sum_m W_m x_m / sum_m W_m       W_m = sum of the weights of the targets of m
 The crew of the objective says which micro-batches this process evaluates, and in which order they are added.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from gnflow.crew import ALONE, Crew
-from gnflow.objective import LocalModel, Objective, Params, Scalar, Slopes, Tokens
+from gnflow.objective import LocalModel, Objective, Params, Scalar, Slopes, Tokens, Watch
 
 
 def weigh_microbatches(objective: Slopes, batch: Tensor) -> Tensor:
@@ -24,8 +24,13 @@ def average_value(value: Callable[[Tokens], Scalar], batch: Tensor, counts: Tens
     return _average(crew.gather_values(lambda number: value(batch[number]), len(batch)), counts)
 
 
-def average_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[Params, Scalar]:
-    """Return the mean gradient and loss. It holds a running sum and the current gradient."""
+def average_gradient(
+    objective: Slopes, params: Params, batch: Tensor, owners: Mapping[str, int] | None = None
+) -> tuple[Params, Scalar]:
+    """Return the mean gradient and loss. It holds a running sum and the current gradient.
+
+    With `owners` (parameter -> rank) a process may get only the gradient of what it owns.
+    """
     if len(batch) == 1:
         return objective.gradient(params, batch[0])
     crew, counts = objective.crew, weigh_microbatches(objective, batch)
@@ -36,7 +41,7 @@ def average_gradient(objective: Slopes, params: Params, batch: Tensor) -> tuple[
         losses.append(loss)
         return _weigh(gradient, counts[number])
 
-    gradient = _divide(crew.add_up(weighted, len(batch)), counts)
+    gradient = _divide(crew.add_up(weighted, len(batch), owners), counts)
     return gradient, _average(crew.gather(losses, crew.list_summed(len(batch))), counts)
 
 
@@ -61,6 +66,26 @@ def average_diagonal(objective: Objective, params: Params, batch: Tensor, draw: 
         lambda m: _weigh(objective.diagonal(params, draw(m), batch[m]), counts[m]), len(batch)
     )
     return _divide(total, counts)
+
+
+def average_signals(
+    objective: Objective, params: Params, batch: Tensor, draw: Callable[[int], Tensor], watch: Watch
+) -> dict[str, Params]:
+    """Return the mean of the statistics of linear layers, by weight. `draw` makes the noise as for the diagonal."""
+    if len(batch) == 1:
+        return objective.signals(params, draw(0), watch, batch[0])
+    counts, keys = weigh_microbatches(objective, batch), dict[str, tuple[str, str]]()
+
+    def weighted(number: int) -> Params:
+        found = objective.signals(params, draw(number), watch, batch[number])
+        keys.update({f"{key}:{name}": (name, key) for name, each in found.items() for key in each})
+        return _weigh({label: found[name][key] for label, (name, key) in keys.items()}, counts[number])
+
+    total = _divide(objective.crew.add_up(weighted, len(batch)), counts)
+    result: dict[str, Params] = {name: {} for name in watch.statistics}
+    for label, (name, key) in keys.items():
+        result[name][key] = total[label]
+    return result
 
 
 def keep_positive(x: Tensor) -> Tensor:

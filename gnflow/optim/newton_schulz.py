@@ -134,10 +134,16 @@ def iterate(
     *_, m, n = batches[0].shape
     segments = _divide(polynomials) if max(m, n) > 2 * min(m, n) else [[each] for each in polynomials]
     xs = [_normalise(x, safety, dtype) for x in batches]
+    rounded = xs[0].dtype == torch.bfloat16
     for segment in segments:
         gram = _join([x @ x.mT if _is_wide(x) else x.mT @ x for x in xs])
-        factors = torch.split(multiply_out(gram, segment), [len(x) for x in xs])
-        xs = [q @ x if _is_wide(x) else x @ q for x, q in zip(xs, factors, strict=True)]
+        if rounded and len(segment) == 1:
+            ((a, b, c),) = segment
+            factors, beta = torch.baddbmm(gram, gram, gram, beta=b, alpha=c), a
+        else:
+            factors, beta = multiply_out_fused(gram, segment) if rounded else multiply_out(gram, segment), 0.0
+        parts = torch.split(factors, [len(x) for x in xs])
+        xs = [_multiply(q, x, beta) for x, q in zip(xs, parts, strict=True)]
     return [x.to(batch.dtype) for x, batch in zip(xs, batches, strict=True)]
 
 
@@ -153,6 +159,29 @@ def multiply_out(gram: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
     return identity.expand_as(gram) if product is None else product
 
 
+def multiply_out_fused(gram: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
+    """Return the same Q for a batch, with sums inside the products, which round once: it takes half the rounding."""
+    product: Tensor | None = None
+    for i, (a, b, c) in enumerate(polynomials):
+        rest = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # Z - a I
+        if product is None:
+            product = rest.clone()
+            product.diagonal(dim1=-2, dim2=-1).add_(a)
+        else:
+            product = torch.baddbmm(product, rest, product, beta=a)
+        if i < len(polynomials) - 1:
+            turned = torch.baddbmm(gram, rest, gram, beta=a)
+            gram = torch.baddbmm(turned, turned, rest, beta=a)
+    assert product is not None
+    return product
+
+
+def _multiply(factor: Tensor, x: Tensor, beta: float) -> Tensor:
+    """Return Q X + beta X for a wide X, and X Q + beta X for a tall one."""
+    left, right = (factor, x) if _is_wide(x) else (x, factor)
+    return left @ right if beta == 0 else torch.baddbmm(x, left, right, beta=beta)
+
+
 def _divide(polynomials: Sequence[Polynomial]) -> list[Sequence[Polynomial]]:
     """Divide the polynomials into segments of two, and up to five of them into the first two and all others."""
     if 2 < len(polynomials) <= 5:
@@ -161,11 +190,12 @@ def _divide(polynomials: Sequence[Polynomial]) -> list[Sequence[Polynomial]]:
 
 
 def _normalise(x: Tensor, safety: float, dtype: IterationType) -> Tensor:
+    chosen = (torch.bfloat16 if x.is_cuda else x.dtype) if dtype == "auto" else TYPES[dtype]
+    if chosen == torch.bfloat16:
+        norm: Tensor = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
+        return x.to(chosen) / (safety * norm).clamp(min=SMALLEST_NORM).to(chosen)
     norm = x.square().sum((-2, -1), keepdim=True).sqrt()
-    x = x / (safety * norm).clamp(min=SMALLEST_NORM)
-    if dtype == "auto":
-        return x.bfloat16() if x.is_cuda else x
-    return x.to(TYPES[dtype])
+    return (x / (safety * norm).clamp(min=SMALLEST_NORM)).to(chosen)
 
 
 TYPES: dict[Literal["float32", "bfloat16"], torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}

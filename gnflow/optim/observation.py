@@ -1,15 +1,15 @@
 """Estimates of curvature for a transform that takes them: when one is due, and with which labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from gnflow.models.initial import make_generator
-from gnflow.objective import LocalModel, Params, Slopes
-from gnflow.optim.means import average_diagonal
-from gnflow.optim.protocol import AnyState, Curvature
+from gnflow.objective import LocalModel, Objective, Params, Slopes, Watch
+from gnflow.optim.means import average_diagonal, average_signals
+from gnflow.optim.protocol import AnyState, Collect, Curvature, Signals, Watched
 from gnflow.optim.stacks import Stacks
 
 Observe: TypeAlias = Callable[[Slopes, Stacks, Params, AnyState, Tensor], AnyState]
@@ -36,6 +36,42 @@ def observe_with(curvature: Curvature[AnyState], seed: int) -> Observe:
         return curvature.observe(stacks.stack(average_diagonal(objective, params, batch, draw)), state)
 
     return observe
+
+
+def watch_with(signals: Signals[AnyState], seed: int) -> Observe:
+    """Make the function that lets a transform take statistics of linear layers, when they are due.
+
+    Labels are drawn as for estimates of curvature. Every call of `collect` in one step draws the same ones.
+    """
+
+    def watch(objective: Slopes, stacks: Stacks, params: Params, state: AnyState, batch: Tensor) -> AnyState:
+        if isinstance(objective, LocalModel):
+            raise ValueError("linear layers are observed on a loss; the model that Gauss-Newton minimises has none")
+        updates = signals.due(state)
+        if updates is None:
+            return state
+
+        def draw(index: int) -> Tensor:
+            return draw_noise(batch[index], f"labels/{seed}/{updates}/{index}")
+
+        return signals.observe(collect_for(objective, stacks, params, batch, draw), state)
+
+    return watch
+
+
+def collect_for(
+    objective: Objective, stacks: Stacks, params: Params, batch: Tensor, draw: Callable[[int], Tensor]
+) -> Collect:
+    """Make the function that collects statistics by stack on a batch. `draw` makes the noise of a micro-batch."""
+
+    def collect(names: Collection[str], watched: Watched, expanded: bool = False) -> dict[str, Params]:
+        members = {name: stacks.members[name] for name in names}
+        statistics = {m: watched(name, k) for name, own in members.items() for k, m in enumerate(own)}
+        found = average_signals(objective, params, batch, draw, Watch(statistics, expanded))
+        keys = {key: None for each in found.values() for key in each}
+        return {key: {name: torch.stack([found[m][key] for m in own]) for name, own in members.items()} for key in keys}
+
+    return collect
 
 
 def draw_noise(tokens: Tensor, key: str) -> Tensor:

@@ -10,9 +10,12 @@ from torch import Tensor
 from gnflow.objective import LocalModel, Metrics, Objective, Params
 from gnflow.transform import AnyState as AnyState
 from gnflow.transform import AnyTransform as AnyTransform
+from gnflow.transform import Collect as Collect
 from gnflow.transform import Curvature as Curvature
 from gnflow.transform import Fisher as Fisher
+from gnflow.transform import Signals as Signals
 from gnflow.transform import Transform as Transform
+from gnflow.transform import Watched as Watched
 from gnflow.transform import make_counter as make_counter
 from gnflow.transform import make_rate as make_rate
 
@@ -57,6 +60,7 @@ def compile_regions(objective: Objective, jit: Jit) -> Objective:
         curved=jit("curved", objective.curved),
         product=jit("product", objective.product),
         diagonal=jit("diagonal", objective.diagonal),
+        signals=jit("signals", objective.signals),
     )
 
 

@@ -9,13 +9,19 @@
 A side longer than `max_precondition_dim` keeps the identity; vectors are left to plain Adam. The first call only fills
 the factors. Matrices of one shape are worked on as one stack.
 
-Source:   Vyas et al. 2024, arXiv:2409.11321; `fresh_factors`: arXiv:2607.20548
+    refresh: staggered   side i of all sides of all matrices is renewed at update 1 and at every f-th from i + 1 on
+    sides: shorter       X = QL' G if m <= n, or else G QR: the other side keeps the identity
+    block_size           G consists of blocks, and each has L, R, QL and QR of its own
+    dtype: bfloat16      G, QL, QR and X are rounded to bfloat16 where they are multiplied, and each product is rounded
+
+Source:   Vyas et al. 2024, arXiv:2409.11321 (`sides`: section 6); `fresh_factors`: arXiv:2607.20548; blocks: Shi et al.
+          2023, arXiv:2309.06497
 Code:     github.com/nikhilvyas/SOAP soap.py @ a1e5535
 Differs:  three axes are a stack of matrices, not a tensor with three factors
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,7 +30,9 @@ from gnflow import trees
 from gnflow.objective import Params
 from gnflow.optim import bases
 from gnflow.optim.arguments import add_help_of
+from gnflow.optim.bases import Multiply, Sides
 from gnflow.optim.decay import find_decay
+from gnflow.optim.momentum import require_choice
 from gnflow.optim.protocol import Fisher, Transform, make_counter, make_rate, refuse_shape
 from gnflow.optim.schedules import Schedule, constant
 from gnflow.spec.rules import Cautious, SoapRule
@@ -43,15 +51,28 @@ class SoapState(NamedTuple):
     right_basis: Params
 
 
+Refresh: TypeAlias = Literal["together", "staggered"]
+ProductType: TypeAlias = Literal["auto", "bfloat16"]
+
+
+class Savings(NamedTuple):
+    """What is saved of the cost of eigenbases."""
+
+    refresh: Refresh = "together"
+    sides: Sides = "both"
+    block_size: int | None = None
+    dtype: ProductType = "auto"
+
+
 class Average(NamedTuple):
     """A factor before an update, and A of the product A G' (left side) or A G (right side) that enters its average."""
 
     before: Tensor
     fresh: Tensor
 
-    def update(self, beta: float, gradient: Tensor) -> Tensor:
+    def update(self, beta: float, gradient: Tensor, multiply: Multiply = torch.matmul) -> Tensor:
         """Return the factor after an update, given G' (left side) or G (right side)."""
-        return beta * self.before + (1 - beta) * self.fresh @ gradient
+        return beta * self.before + multiply((1 - beta) * self.fresh, gradient)
 
 
 class Factors(NamedTuple):
@@ -80,12 +101,17 @@ def soap(
     normalize_gradients: bool = False,
     fresh_factors: bool = False,
     schedule: Schedule | None = None,
+    *,
+    refresh: Refresh = "together",
+    sides: Sides = "both",
+    block_size: int | None = None,
+    dtype: ProductType = "auto",
 ) -> Transform[SoapState]:
     """Make SOAP for vectors, matrices (m, n) and stacks (k, m, n). Raises ValueError in `init` for anything else."""
     return adam_in_bases(
         "soap", SHAMPOO,
         learning_rate, betas, eps, weight_decay, precondition_frequency, max_precondition_dim, shampoo_beta,
-        normalize_gradients, fresh_factors, schedule,
+        normalize_gradients, fresh_factors, schedule, Savings(refresh, sides, block_size, dtype),
     )  # fmt: skip
 
 
@@ -102,8 +128,13 @@ def adam_in_bases(
     normalize_gradients: bool,
     fresh_factors: bool,
     schedule: Schedule | None,
+    savings: Savings,
 ) -> Transform[SoapState]:
     """Make SOAP with factors that are averages of other products. Errors begin with `method`."""
+    require_choice(method, "refresh", savings.refresh, ("together", "staggered"))
+    require_choice(method, "sides", savings.sides, ("both", "shorter"))
+    require_choice(method, "dtype", savings.dtype, ("auto", "bfloat16"))
+    multiply = bases.multiply_in_bfloat16 if savings.dtype == "bfloat16" else torch.matmul
     factor = schedule or constant()
     b1, b2 = betas
     fading = b2 if shampoo_beta is None else shampoo_beta
@@ -112,16 +143,16 @@ def adam_in_bases(
         for name, value in params.items():
             if value.ndim not in (1, 2, 3):
                 raise refuse_shape(method, "vectors, matrices and stacks of them", name, value)
-        left, right = bases.begin_factors(params, max_precondition_dim)
+        left, right = bases.begin_factors(params, max_precondition_dim, savings.sides, savings.block_size)
         moments = trees.zeros(params), trees.zeros(params)
         turned = bases.begin_bases(left), bases.begin_bases(right)
         return SoapState(make_counter(params), make_rate(learning_rate, params), *moments, left, right, *turned)
 
     def into(tree: Params, state: SoapState) -> Params:
-        return bases.turn_into(tree, state.left_basis, state.right_basis)
+        return bases.turn_into(tree, state.left_basis, state.right_basis, multiply)
 
     def back(tree: Params, state: SoapState) -> Params:
-        return bases.turn_back(tree, state.left_basis, state.right_basis)
+        return bases.turn_back(tree, state.left_basis, state.right_basis, multiply)
 
     def update(gradients: Params, state: SoapState, params: Params) -> tuple[Params, SoapState]:
         return feed(gradients, gradients, gradients, state, params)
@@ -149,20 +180,25 @@ def adam_in_bases(
         return updates, state._replace(updates=state.updates + 1, first=first, second=square, left=left, right=right)
 
     def average(gradients: Params, state: SoapState) -> tuple[Params, Params]:
-        left = {name: factors.left(name, gradients[name], state) for name in state.left}
-        right = {name: factors.right(name, gradients[name], state) for name in state.right}
+        blocks = {name: bases.cut(g, state.left.get(name), state.right.get(name)) for name, g in gradients.items()}
+        left = {name: factors.left(name, blocks[name], state) for name in state.left}
+        right = {name: factors.right(name, blocks[name], state) for name in state.right}
         return (
-            {name: each.update(fading, gradients[name].mT) for name, each in left.items()},
-            {name: each.update(fading, gradients[name]) for name, each in right.items()},
+            {name: each.update(fading, blocks[name].mT, multiply) for name, each in left.items()},
+            {name: each.update(fading, blocks[name], multiply) for name, each in right.items()},
         )
 
     def refresh(gradients: Params, state: SoapState) -> SoapState:
-        calls = bases.count_if_due(state.updates, precondition_frequency)
+        in_turn = savings.refresh == "staggered"
+        calls = bases.count_if_due(state.updates, 1 if in_turn else precondition_frequency)
         if calls is None:
             return state
+        # The plan asks on the meta device what a whole renewal costs.
+        in_turn = in_turn and calls > 1 and not state.updates.is_meta
+        part = bases.Part(calls - 1, precondition_frequency) if in_turn else bases.ALL
         sides = average(gradients, state) if fresh_factors else (state.left, state.right)
         turned = state.left_basis, state.right_basis
-        first, second, turned = bases.renew(state.first, state.second, turned, sides, from_nothing=calls == 1)
+        first, second, turned = bases.renew(state.first, state.second, turned, sides, calls == 1, part)
         return state._replace(first=first, second=second, left_basis=turned[0], right_basis=turned[1])
 
     def diagonal(state: SoapState) -> Params:

@@ -110,6 +110,28 @@ Item = TypeVar("Item")
 # A YAML list, kept as a tuple.
 Listed = Annotated[tuple[Item, ...], Strict(False)]
 
+
+@dataclass(frozen=True)
+class OrOne:
+    """A mark for a list of texts, of which a single text may stand for a list of one; it is written as a text again."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        write = core_schema.plain_serializer_function_ser_schema(_write_short)
+        return core_schema.no_info_before_validator_function(_read_short, handler(source), serialization=write)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        found = handler(schema)
+        return {"anyOf": [found["items"], found]}
+
+
+def _read_short(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+def _write_short(items: tuple[str, ...]) -> str | list[str]:
+    return items[0] if len(items) == 1 else list(items)
+
+
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -155,6 +177,8 @@ def _require_inside(name: str) -> str:
 Name = Annotated[str, Field(min_length=1)]
 # Of a file in the project. A symbolic link may lead elsewhere (DVC links to its cache); a name may not.
 Path = Annotated[str, Field(min_length=1), AfterValidator(_require_inside)]
+# Names of files or patterns; a single one needs no brackets.
+Paths = Annotated[tuple[Path, ...], Strict(False), Field(min_length=1), OrOne()]
 
 
 def join_with_or(names: Sequence[str]) -> str:

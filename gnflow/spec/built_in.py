@@ -17,11 +17,14 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "kl_soap": "gnflow.optim.kl_soap:KlSoapRule",
         "soap_muon": "gnflow.optim.soap_muon:SoapMuonRule",
         "sophia": "gnflow.optim.sophia:SophiaRule",
+        "kfac": "gnflow.optim.kfac:KfacRule",
+        "newton_muon": "gnflow.optim.newton_muon:NewtonMuonRule",
     },
     "models": {
         "decoder": "gnflow.spec.model:Decoder",
         "emu3": "gnflow.spec.model:Emu3",
         "janus": "gnflow.spec.model:Janus",
+        "huggingface": "gnflow.spec.huggingface:HuggingFaceModel",
     },
     "sources": {
         "shakespeare": "gnflow.spec.data:Shakespeare",
@@ -38,12 +41,19 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "modality_conflict": "gnflow.spec.training:ModalityConflict",
         "samples": "gnflow.spec.training:Samples",
         "curvature": "gnflow.spec.training:Curvature",
+        "preconditioners": "gnflow.spec.preconditioners:Preconditioners",
+    },
+    "trackers": {
+        "mlflow": "gnflow.spec.tracking:Mlflow",
+        "tensorboard": "gnflow.spec.tracking:TensorBoard",
+        "wandb": "gnflow.spec.tracking:Wandb",
     },
 }
 """Group -> kind -> `module:class`."""
 
 GIVE_WAY: Mapping[str, frozenset[str]] = {
-    "optimizers": frozenset({"lion", "normuon", "kl_soap", "soap_muon", "sophia"}),
+    "optimizers": frozenset({"lion", "normuon", "kl_soap", "soap_muon", "sophia", "kfac", "newton_muon"}),
+    "models": frozenset({"huggingface"}),
 }
 """Kinds that were added after projects could name kinds of their own. If a project or a distribution names a kind the
 same, its own is used. All other names are taken."""

@@ -4,10 +4,12 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from typing import get_args
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-from gnflow.spec.base import Spec
+from gnflow.spec.base import OrOne, Spec
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.problems import UNPRINTABLE
 from gnflow.spec.scalar import Refused, parse_scalar
@@ -23,7 +25,17 @@ def format_resolved(experiment: Experiment) -> str:
 
 def make_tree(spec: Spec) -> dict[str, Plain]:
     """Return every key with its value, defaults included."""
-    return {name: make_plain(getattr(spec, name)) for name in type(spec).model_fields}
+    return {
+        name: _make_short(field, make_plain(getattr(spec, name))) for name, field in type(spec).model_fields.items()
+    }
+
+
+def _make_short(field: FieldInfo, value: Plain) -> Plain:
+    """Return a list of one without its brackets where the spec may leave them out."""
+    members = get_args(field.annotation)  # the marks of an optional list stand inside its union
+    marks = [*field.metadata, *(mark for member in members for mark in getattr(member, "__metadata__", ()))]
+    single = isinstance(value, list) and len(value) == 1 and any(isinstance(mark, OrOne) for mark in marks)
+    return value[0] if single and isinstance(value, list) else value
 
 
 def make_plain(value: object) -> Plain:

@@ -38,13 +38,14 @@ def find_group(model: type[Kind]) -> str:
 @cache
 def find_base(group: str) -> type[Kind]:
     """Return the class that all kinds of a group derive from."""
-    from gnflow.spec import data, model, rules, training
+    from gnflow.spec import data, model, rules, tracking, training
 
     bases: dict[str, type[Kind]] = {
         "optimizers": rules.FirstOrder,
         "models": model.ModelKind,
         "sources": data.SourceKind,
         "metrics": training.MetricKind,
+        "trackers": tracking.TrackerKind,
     }
     return bases[group]
 

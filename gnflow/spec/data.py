@@ -2,11 +2,24 @@
 
 import codecs
 from pathlib import PurePath
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from gnflow.spec.base import Count, Fraction, Kind, Listed, Name, Path, Shorthand, Spec, Unit, mark_later, refuse
+from gnflow.spec.base import (
+    Count,
+    Fraction,
+    Kind,
+    Listed,
+    Name,
+    Path,
+    Paths,
+    Shorthand,
+    Spec,
+    Unit,
+    mark_later,
+    refuse,
+)
 from gnflow.spec.open import Open
 from gnflow.spec.splits import overlap
 
@@ -47,6 +60,15 @@ class SourceKind(Kind):
         """Return the number of distinct ids. A source whose ids are `ready` has to define this itself."""
         return tokenizer.vocabulary
 
+    @property
+    def is_sequential(self) -> bool:
+        """Whether training takes rows in the order of the source. Otherwise it shuffles them anew in each epoch."""
+        return False
+
+    def ignore_order(self) -> Self:
+        """Return the source without its order of rows, which does not change its tokens."""
+        return self
+
 
 class Shakespeare(SourceKind):
     """The complete plays of Shakespeare (5.0 MB, public domain); three of them are held out."""
@@ -65,7 +87,8 @@ class Files(SourceKind):
     needs = "gnflow.data.sources.needs:require_files"
     kind: Literal["files"] = "files"
     paths: Annotated[Listed[Path], Field(min_length=1)]
-    """Training files. A .txt or .md file is one document; each row of a .jsonl or .parquet file is one document."""
+    """Training files. A .txt or .md file is one document; each row of a .jsonl or .parquet file is one document. Text
+    and JSONL may be compressed (.gz or .zst, such as .jsonl.zst)."""
     held_out: Listed[Path] = ()
     """Held-out files. Default: the last `held_out_fraction` of the documents of `paths`."""
     held_out_fraction: Part = 0.05
@@ -150,29 +173,43 @@ def require_apart(split: str, held_out: str) -> None:
 
 
 class Tokens(SourceKind):
-    """Ready token ids: one-dimensional integer `.npy` arrays. Paths are relative to the project root."""
+    """Ready token ids: one-dimensional integer `.npy` arrays, or `.bin` shards of llm.c."""
 
     factory = "gnflow.data.sources.tokens:open_ids"
     needs = "gnflow.data.sources.needs:require_ids"
     ready = True
     kind: Literal["tokens"] = "tokens"
-    train: Path
-    """File of token ids to train on."""
-    held_out: Path | None = None
-    """File of token ids to evaluate on. Default: the last `held_out_fraction` of `train`."""
+    train: Paths
+    """Files of token ids to train on, in the order in which they are read. Paths are relative to the project root and
+    may contain `*` and `**`."""
+    held_out: Paths | None = None
+    """Files of token ids to evaluate on, which are never trained on. Default: the last `held_out_fraction` of
+    `train`."""
     held_out_fraction: Annotated[Part, mark_later(0.05)] = 0.05
     """Fraction of the tokens of `train` to hold out if `held_out` is not given."""
     vocabulary: Annotated[Count, Unit("tokens")]
     """Number of distinct ids. Every id must be less than this number."""
+    order: Annotated[Literal["shuffled", "sequential"], mark_later("shuffled")] = "shuffled"
+    """Order in which training takes rows: shuffled anew in each epoch, or that of the files (`sequential`)."""
 
     def entries(self, tokenizer: "Tokenizer") -> int:
         """Return the number of distinct ids."""
         return self.vocabulary
 
+    @property
+    def is_sequential(self) -> bool:
+        """Whether training takes rows in the order of the files."""
+        return self.order == "sequential"
+
+    def ignore_order(self) -> Self:
+        """Return the source with the default order."""
+        return self.model_copy(update={"order": "shuffled"})
+
     @field_validator("held_out")
     @classmethod
-    def _require_held_out_apart(cls, held_out: str | None, info: ValidationInfo) -> str | None:
-        if held_out is not None and PurePath(held_out) == PurePath(info.data.get("train", "")):
+    def _require_held_out_apart(cls, held_out: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        train = {PurePath(name) for name in info.data.get("train", ())}
+        if held_out is not None and train and train <= {PurePath(name) for name in held_out}:
             raise refuse(
                 "`train` and `held_out` are the same file; name another one, "
                 "or remove this key: the last `held_out_fraction` of `train` is held out then"
@@ -227,7 +264,8 @@ class Text(Spec):
     source: Source = Shakespeare()
     """The source of the text."""
     tokenizer: Tokenizer | None = None
-    """The tokenizer that turns text into tokens. Default: `bpe`. Leave it out if the source has ready `tokens`."""
+    """The tokenizer that turns text into tokens. Default: that of the model for kind `huggingface`, else `bpe`. Leave
+    it out if the source has ready `tokens`."""
     context: Annotated[int, Field(ge=2), Unit("tokens")] = 64
     """Number of tokens that are predicted in one row."""
 

@@ -5,12 +5,14 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from gnflow.spec.base import Expects, Listed, Spec, refuse
-from gnflow.spec.data import Text
+from gnflow.spec.data import PretrainedTokenizer, Text
 from gnflow.spec.horizon import find_misfits
+from gnflow.spec.huggingface import HuggingFaceModel
 from gnflow.spec.model import Decoder, Model
 from gnflow.spec.multimodal import Data, Multimodal
-from gnflow.spec.optimizer import GaussNewton, Method, Optimizer, has_momentum
-from gnflow.spec.training import Compile, Cost, Loss, Metric, Mlflow, Tracking, Training, Tuning, UpdateNorms
+from gnflow.spec.optimizer import GaussNewton, Method, Optimizer, find_what_joins, has_momentum
+from gnflow.spec.tracking import Mlflow, Tracking
+from gnflow.spec.training import Compile, Cost, Loss, Metric, Pretrained, Training, Tuning, UpdateNorms
 
 
 class Experiment(Spec):
@@ -35,7 +37,7 @@ class Experiment(Spec):
     compile: Compile = Compile()
     """How the functions of the run are compiled."""
     tracking: Tracking = Mlflow()
-    """The service to which the run is mirrored: MLflow, or none."""
+    """The tracker that shows the run: MLflow, TensorBoard, Weights & Biases, one of your own, or none."""
     tuning: Tuning = Tuning()
     """The number of configurations that were tried before this one. `gnflow compare` shows it beside each score."""
 
@@ -51,6 +53,38 @@ class Experiment(Spec):
                 f"data of style `{data.style}` needs a model of that kind, but `model.kind` is `{model.kind}`", "style"
             )
         return data
+
+    @field_validator("data")
+    @classmethod
+    def _fit_to_vocabulary(cls, data: Data, info: ValidationInfo) -> Data:
+        """Take the tokenizer of a model of transformers, unless the data has its own."""
+        model = info.data.get("model")
+        if not isinstance(data, Text) or not isinstance(model, HuggingFaceModel):
+            return data
+        if data.tokenizer is None and not data.source.ready:
+            if not model.vocabulary:
+                raise refuse("config.json has no `vocab_size`, so give `data.tokenizer`", ("model", "path"))
+            tokenizer = PretrainedTokenizer(path=model.path, vocabulary=model.vocabulary)
+            return data.model_copy(update={"tokenizer": tokenizer})
+        if 0 < model.vocabulary < data.vocabulary:
+            raise refuse(
+                f"the data has {data.vocabulary} token ids, and the model in `{model.path}` has {model.vocabulary}",
+                "tokenizer",
+                "source",
+            )
+        return data
+
+    @field_validator("training")
+    @classmethod
+    def _choose_start(cls, training: Training, info: ValidationInfo) -> Training:
+        """Start a model of transformers from the weights in its directory, unless the spec says otherwise."""
+        model = info.data.get("model")
+        if isinstance(model, HuggingFaceModel):
+            chosen = "start" in training.model_fields_set or not model.has_weights
+            return training if chosen else training.model_copy(update={"start": Pretrained()})
+        if model is not None and isinstance(training.start, Pretrained):
+            raise refuse(f"`model.kind` is `{model.kind}`, whose weights are not in a directory", "start")
+        return training
 
     @field_validator("optimizer")
     @classmethod
@@ -91,6 +125,15 @@ class Experiment(Spec):
             raise refuse(
                 "objective `newton` needs second derivatives, which `flash` does not have; use `plain`", "attention"
             )
+        return compile
+
+    @field_validator("compile")
+    @classmethod
+    def _require_parts(cls, compile: Compile, info: ValidationInfo) -> Compile:  # noqa: A002  # the section's name
+        optimizer = info.data.get("optimizer")
+        method = optimizer.inner if isinstance(optimizer, GaussNewton) else optimizer
+        if compile.update == "parts" and method is not None and (why := find_what_joins(method)):
+            raise refuse(f"`parts` needs updates that can be made matrix by matrix, but {why}; use `stacks`", "update")
         return compile
 
     @field_validator("metrics")

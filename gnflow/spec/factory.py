@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar, cast
 
 from gnflow.errors import EnvironmentProblem, GnflowError
@@ -46,6 +47,14 @@ def import_function(kind: Kind, role: str = "factory") -> Callable[..., object]:
     if not callable(made):
         raise make_fault(kind, f"the {role} `{target}` is not there: the module has no function `{attribute}`")
     return cast("Callable[..., object]", made)
+
+
+def check_needs(kind: Kind, root: Path) -> None:
+    """Call the function that the class names as `needs`, which raises DataError or EnvironmentProblem."""
+    if target := getattr(kind, "needs", ""):
+        needs = import_function(kind, "needs")
+        with guard_plugin(kind, f"`{target}`"):
+            needs(kind, root)
 
 
 @contextmanager

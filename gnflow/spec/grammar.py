@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic.fields import FieldInfo
 
-from gnflow.spec.base import DefaultKind, Expects, Spec, Unit, find_kind, join_with_or
+from gnflow.spec.base import DefaultKind, Expects, OrOne, Spec, Unit, find_kind, join_with_or
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.open import Choices, Open, list_usable
 from gnflow.spec.tree import KeyPath, Node, Table, expand
@@ -164,9 +164,9 @@ def _make_shape(annotation: object, marks: Sequence[object]) -> Shape:
             return Shape("a mapping", {}, values=_make_shape(parameters[1], ()))
         case special if special is tuple:
             items = tuple(_make_shape(item, ()) for item in parameters if item is not Ellipsis)
-            return Shape(
-                _describe_list(items, len(items) if Ellipsis not in parameters else None, marks), {}, items=items
-            )
+            words = _describe_list(items, len(items) if Ellipsis not in parameters else None, marks)
+            single = f"{items[0].words}, or " if any(isinstance(mark, OrOne) for mark in marks) else ""
+            return Shape(single + words, {}, items=items)
         case _:
             assert isinstance(annotation, type)
             if issubclass(annotation, Spec):

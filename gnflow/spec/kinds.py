@@ -18,7 +18,7 @@ from gnflow.spec.base import Kind, find_kind, join_with_or
 from gnflow.spec.classes import find_group
 from gnflow.spec.imports import load_module
 from gnflow.spec.named import ONE, TARGET, Named, list_built_in
-from gnflow.workspace import Workspace
+from gnflow.workspace import Workspace, read_in
 
 
 class Kinds:
@@ -64,7 +64,8 @@ def use_kinds_of(workspace: Workspace) -> Iterator[Kinds]:
     known = _read_kinds(project, project.stat().st_mtime_ns if project else 0, tuple(_TRIED))
     token = _current.set(known)
     try:
-        yield known
+        with read_in(workspace):
+            yield known
     finally:
         _current.reset(token)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gnflow.spec.built_in import BUILT_IN, GIVE_WAY
 
-ONE = {"optimizers": "optimizer", "models": "model", "sources": "source", "metrics": "metric"}
+ONE = {"optimizers": "optimizer", "models": "model", "sources": "source", "metrics": "metric", "trackers": "tracker"}
 """Group -> the word for one of its kinds."""
 GNFLOW = "gnflow"
 """The place of built-in kinds."""

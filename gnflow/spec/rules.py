@@ -42,6 +42,8 @@ class FirstOrder(Kind):
     """Whether the transform of the rule has coordinates for a Fisher-orthogonal projection of matrices."""
     takes_curvature: ClassVar[bool] = False
     """Whether the transform of the rule takes estimates of curvature, which a loss has, but not a model of a loss."""
+    takes_signals: ClassVar[bool] = False
+    """Whether the transform of the rule takes statistics of linear layers, which a loss has, but not a model of it."""
 
     @property
     def shown_rate(self) -> float | None:
@@ -214,6 +216,22 @@ class SoapFields(BasisFields):
     fresh_factors: bool = False
     """Add the current gradient to Shampoo's factors before the eigenbasis is computed and the gradient is projected
     onto it (arXiv:2607.20548)."""
+    refresh: Annotated[Literal["together", "staggered"], mark_later("together")] = "together"
+    """The update at which an eigenbasis is computed again: all in the same update (`together`), or each in its turn, so
+    that every update has an equal part of the work (`staggered`)."""
+    sides: Annotated[Literal["both", "shorter"], mark_later("both")] = "both"
+    """The sides of a matrix that get an eigenbasis. With `shorter`, a square matrix has one on the left."""
+    block_size: Annotated[Count | None, mark_later(None)] = None
+    """Cut every matrix into blocks, each with eigenbases of its own. The sides of a block have the length of the
+    largest divisor of the matrix's side that is at most this number. Default: no blocks."""
+    dtype: Annotated[Literal["auto", "bfloat16"], mark_later("auto")] = "auto"
+    """Type of the numbers in products of gradients with each other and with bases: `auto` is the type of the gradients.
+    Sums, moments, factors and the computation of a basis keep that type in any case."""
+
+    def smaller(self, part: float) -> Self:
+        """Return the same rule with lower limits, so that a side too long for an eigenbasis stays too long."""
+        block = self.block_size and max(int(self.block_size * part), 1)
+        return super().smaller(part).model_copy(update={"block_size": block})
 
 
 class SoapRule(SoapFields):

@@ -25,6 +25,8 @@ OPTIMIZERS: dict[str, dict[str, Plain]] = {
     "kl_soap": {"microbatches": 4, "others": OTHERS},
     "soap_muon": {"microbatches": 4, "learning_rate": 0.02, "scale": "match_rms", "others": OTHERS},
     "sophia": {"microbatches": 4, "learning_rate": 0.001},
+    "kfac": {"microbatches": 4, "learning_rate": 0.02, "others": OTHERS},
+    "newton_muon": {"microbatches": 4, "learning_rate": 0.02, "scale": "match_rms", "others": OTHERS},
     "fop_soap": {"microbatches": 4, "others": OTHERS},
     "ml_fop_soap": {"microbatches": 8, "others": OTHERS},
     "gauss_newton": {

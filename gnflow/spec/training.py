@@ -1,4 +1,4 @@
-"""The sections `training:`, `metrics:`, `compile:` and `tracking:`: how a run is carried out and what it records."""
+"""The sections `training:`, `metrics:` and `compile:`: how a run is carried out and what it records."""
 
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
@@ -25,14 +25,20 @@ class Warmup(Spec):
 
 
 class Checkpoint(Spec):
-    """Start from the weights in a file `params.safetensors`."""
+    """Start from the weights in a file `params.safetensors`, or in a directory of transformers for such a model."""
 
     kind: Literal["checkpoint"] = "checkpoint"
     path: Path
     """The file `params.safetensors`, or the directory that contains it. The path is relative to the project root."""
 
 
-Start = Annotated[Scratch | Warmup | Checkpoint, Field(discriminator="kind"), Shorthand]
+class Pretrained(Spec):
+    """Start from the pretrained weights in the directory of a model of kind `huggingface`."""
+
+    kind: Literal["pretrained"] = "pretrained"
+
+
+Start = Annotated[Scratch | Warmup | Checkpoint | Pretrained, Field(discriminator="kind"), Shorthand]
 
 
 class Target(Spec):
@@ -104,7 +110,8 @@ class Training(Spec):
     """Number of training tokens, including those of a line search. It is rounded up to whole steps. Give either this
     or `steps`."""
     start: Start = Warmup()
-    """The weights at the start of the run."""
+    """The weights at the start of the run. Default: `pretrained` for a model of kind `huggingface` whose directory has
+    weights, `warmup` for all others."""
     target: Target | None = None
     """Target value of a metric. The run stops at the first evaluation that reaches it. Default: the run trains to its
     end."""
@@ -309,27 +316,11 @@ class Compile(Spec):
     """Limit on the activation memory of one micro-batch, as predicted by the plan. If a micro-batch needs more, the
     backward pass recomputes the blocks of the model one at a time. If that needs more as well, the plan is refused.
     Default: no limit."""
+    update: Annotated[Literal["stacks", "parts"], mark_later("stacks")] = "stacks"
+    """Unit of an update: a stack of all matrices of one shape, or one matrix (`parts`). With `parts`, several devices
+    share the work of the updates and the memory of the optimizer's state, and rounding errors may differ from those of
+    `stacks`."""
     max_recompiles: Annotated[int, Field(ge=0)] = 0
     """Largest number of recompilations after the first step. The run stops if there are more."""
     max_graph_breaks: Annotated[int, Field(ge=0)] = 0
     """Largest number of graph breaks. The run stops if there are more."""
-
-
-class Mlflow(Spec):
-    """Mirror the run to MLflow."""
-
-    kind: Literal["mlflow"] = "mlflow"
-    experiment: Annotated[str, Field(min_length=1)] = "gnflow"
-    """Name of the MLflow experiment that the run belongs to."""
-    study: Annotated[str | None, Field(min_length=1)] = None
-    """Name of the study that the run belongs to. MLflow shows the runs of a study under one parent run. Default: no
-    study."""
-
-
-class NoTracking(Spec):
-    """Keep the run directory only."""
-
-    kind: Literal["none"] = "none"
-
-
-Tracking = Annotated[Mlflow | NoTracking, Field(discriminator="kind"), Shorthand]

@@ -162,6 +162,8 @@ def walk(node: Node, path: KeyPath) -> Iterator[tuple[Origin, Node]]:
             case Items(items=items) if isinstance(step, int) and step < len(items):
                 node = items[step]
                 origin = node.origin
+            case Scalar() if step == 0:  # a single value that stands for a list of one
+                origin = node.origin
             case _:
                 return
         yield origin, node

@@ -130,6 +130,8 @@ def _is_excused(place: _Place, details: ErrorDetails) -> bool:
             return isinstance(entries["kind"].node, Broken)
         case Items(items=items) if kind == "too_short":  # pydantic does not count the items that are wrong
             return len(items) >= int(details["ctx"]["min_length"])
+        case Scalar() if kind == "too_short":  # a single value that is wrong itself
+            return True
         case _:
             return kind == "gnflow" and any(_holds_broken(node) for _, node in place.trail[-2:])
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from math import sqrt
@@ -10,7 +11,7 @@ from statistics import median
 from typing import NamedTuple
 
 from gnflow.errors import SpecError
-from gnflow.study.scores import METRIC, select_numbers
+from gnflow.study.scores import METRIC, count_devices, select_numbers
 from gnflow.train.run import Run
 
 SEED = re.compile(r"seed_\d+")
@@ -34,6 +35,8 @@ class Arm(NamedTuple):
     """Held-out loss of the starting weights: the median over the seeds."""
     best: float | None
     """Best held-out loss: the median over the seeds."""
+    twins: tuple[tuple[Run, Run], ...] = ()
+    """Pairs of a run in `runs` and one with its seed on another number of devices, which is not counted again."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -47,16 +50,31 @@ class Arm(NamedTuple):
 
 
 def group_runs(runs: Sequence[Run]) -> tuple[Arm, ...]:
-    """Group runs whose specs differ only in seed, name and tracking. Raises SpecError if two of them share a seed."""
+    """Group runs whose specs differ only in seed, name and tracking.
+
+    Two runs with one seed on different numbers of devices have the same bits and count as one, the one that went
+    further. Raises SpecError if two runs share a seed and the number of devices.
+    """
     groups: dict[str, dict[int, Run]] = {}
+    twins: dict[str, list[tuple[Run, Run]]] = defaultdict(list)
     for run in runs:
-        group, seed = groups.setdefault(_serialise_spec(run), {}), run.experiment.training.seed
-        if seed in group:
+        spec, seed = _serialise_spec(run), run.experiment.training.seed
+        group = groups.setdefault(spec, {})
+        if seed in group and count_devices(group[seed]) == count_devices(run):
             both = f"{group[seed].directory} and {run.directory}"
             raise SpecError(f"{both} are runs of one spec with one seed ({seed}); leave one out")
-        group[seed] = run
-    members = [tuple(group[seed] for seed in sorted(group)) for group in groups.values()]
-    return tuple(_make_arm(name, runs) for name, runs in zip(_choose_names(members), members, strict=True))
+        if seed in group:
+            further, other = sorted((group[seed], run), key=lambda one: len(one.metrics), reverse=True)
+            group[seed] = further
+            twins[spec].append((further, other))
+        else:
+            group[seed] = run
+    members = {spec: tuple(group[seed] for seed in sorted(group)) for spec, group in groups.items()}
+    names = _choose_names(list(members.values()))
+    return tuple(
+        _make_arm(name, own)._replace(twins=tuple(twins[spec]))
+        for name, (spec, own) in zip(names, members.items(), strict=True)
+    )
 
 
 def list_held_out_losses(run: Run) -> list[tuple[int, float]]:

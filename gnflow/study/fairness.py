@@ -6,6 +6,7 @@ from itertools import chain
 from gnflow.study import figures
 from gnflow.study.arms import Arm, find_start_loss, list_held_out_losses
 from gnflow.study.load import describe_device
+from gnflow.study.scores import count_devices
 from gnflow.study.state import find_status
 from gnflow.track.description import find_text, flatten, read_json
 from gnflow.train.run import Run
@@ -30,6 +31,12 @@ def warn_of_differences(arms: Sequence[Arm], targets: Sequence[float] = ()) -> I
             yield _describe_difference(fact, *_group_by_arm(arms, values))
     yield from _compare_starts(arms)
     yield from _find_early_stops(arms, targets)
+    for arm in arms:
+        for kept, other in arm.twins:
+            yield (
+                f"{kept.directory} and {other.directory} are one run on {count_devices(kept):.3g} and on "
+                f"{count_devices(other):.3g} devices, which counts once; seconds are those of the former"
+            )
     for arm in arms:
         for run, label in zip(arm.runs, arm.labels, strict=True):
             if (found := find_status(run)) != "complete":

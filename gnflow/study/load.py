@@ -5,6 +5,7 @@ from pathlib import Path
 
 from gnflow.study import figures
 from gnflow.study.arms import Arm
+from gnflow.study.scores import count_devices
 from gnflow.track.description import read_json
 from gnflow.train.journal import OTHERS
 from gnflow.train.run import Run
@@ -40,7 +41,12 @@ def compute_share(directory: Path, others: float, seconds: float) -> float | Non
 
 
 def describe_device(run: Run) -> str:
-    """Describe the last device of a run, as far as its seconds depend on it."""
+    """Describe the last device of a run and the number of devices, as far as its seconds depend on them."""
+    count = count_devices(run)
+    return _describe_kind(run) + (f", {count:.3g} devices" if count > 1 else "")
+
+
+def _describe_kind(run: Run) -> str:
     match read_json(run.directory / "provenance.json").get("sessions"):
         case [*_, {"device": "cpu", "processor": processor, "threads": threads}]:
             return f"{processor}, {threads} threads"
@@ -54,6 +60,9 @@ def find_objection(arms: Sequence[Arm]) -> str | None:
     """Return a sentence on why the seconds of these runs cannot be compared; None if they can."""
     runs = {label: run for arm in arms for run, label in zip(arm.runs, arm.labels, strict=True)}
     if len({describe_device(run) for run in runs.values()}) > 1:
+        if len({_describe_kind(run) for run in runs.values()}) == 1:
+            told = {label: f"{count_devices(run):.3g} in {label}" for label, run in runs.items()}
+            return f"Seconds are not compared: the runs were on different numbers of devices, {_join_named(told)}."
         return "Seconds are not compared: the runs were not all on the same kind of device."
     loads = {label: measure_load(run) for label, run in runs.items()}
     busy = {label: f"{found:.0%} in {label}" for label, found in loads.items() if found is not None and found > QUIET}

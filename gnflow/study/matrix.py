@@ -14,7 +14,7 @@ from gnflow.study.comparison import Comparison
 from gnflow.study.load import describe_device, find_objection, measure_load
 from gnflow.study.ratios import Estimate, Ratio
 from gnflow.study.results import Result
-from gnflow.study.scores import WORDS
+from gnflow.study.scores import WORDS, count_devices
 
 UNDECIDED, ALIKE = "?", "="
 
@@ -157,4 +157,6 @@ def _describe_time(comparison: Comparison, objection: str | None) -> list[str]:
         return [objection]
     loads = [load for arm in comparison.arms for run in arm.runs if (load := measure_load(run)) is not None]
     busy = f", where other processes took at most {max(loads):.0%} of the processors" if loads else ""
-    return [f"Time: on {describe_device(comparison.arms[0].runs[0])}{busy}, without compilation."]
+    first = comparison.arms[0].runs[0]
+    times = f" Device time is {count_devices(first):.3g} times as much." if count_devices(first) > 1 else ""
+    return [f"Time: on {describe_device(first)}{busy}, without compilation.{times}"]

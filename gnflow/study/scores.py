@@ -1,8 +1,12 @@
-"""Compute what a run needed to reach a target, on five axes."""
+"""Compute what a run needed to reach a target, on five axes.
+
+Seconds are those of the run. On several devices it also has device-seconds, which are seconds times devices.
+"""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from gnflow.train.journal import DEVICE_SECONDS
 from gnflow.train.run import Run
 
 METRIC = "loss/held_out"
@@ -15,6 +19,7 @@ COLUMNS = {
     "tokens/search": "tokens/search",
     "flops": "flops/total",
     "seconds": "time/seconds",
+    "device_seconds": DEVICE_SECONDS,
 }
 WORDS = {"steps": "steps", "passes": "serial passes", "tokens": "tokens", "flops": "FLOPs", "seconds": "seconds"}
 Costs = dict[str, float]
@@ -59,9 +64,19 @@ def read_costs(run: Run, row: Mapping[str, float | None]) -> Costs:
     planned["flops/total"] = planned.get("flops", 0.0)
     steps = row["step"] or 0.0
     recorded = {axis: row.get(column) for axis, column in COLUMNS.items()}
+    if recorded["device_seconds"] is None:
+        recorded["device_seconds"] = recorded["seconds"]  # on one device
     return {
         axis: steps * planned.get(COLUMNS[axis], 0.0) if value is None else value for axis, value in recorded.items()
     }
+
+
+def count_devices(run: Run) -> float:
+    """Return the number of devices of a run, or its mean over the seconds if the number changed."""
+    if DEVICE_SECONDS not in run.metrics.columns:
+        return 1.0
+    times = run.metrics.select("time/seconds", DEVICE_SECONDS).drop_nulls().rows()
+    return times[-1][1] / times[-1][0] if times and times[-1][0] else 1.0
 
 
 def select_numbers(tree: object) -> dict[str, float]:

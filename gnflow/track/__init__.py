@@ -1,1 +1,1 @@
-"""Mirror run directories to MLflow. Only this package imports MLflow. The run directory stays authoritative."""
+"""Show run directories in trackers. Only this package imports MLflow. The run directory stays authoritative."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ruamel.yaml import YAML
 
+from gnflow.records import Status
 from gnflow.track import dvc_lock
 
 LONGEST_KEY = 250
@@ -21,7 +22,12 @@ STUDY = "gnflow.study"
 SOURCE = {"mlflow.source.name": "gnflow", "mlflow.source.type": "LOCAL"}
 ARTIFACTS = ("experiment.yaml", "plan.json", "provenance.json", "summary.json")
 SAMPLES = "samples"
-STATUS = {"complete": "FINISHED", "preempted": "KILLED", "interrupted": "KILLED", "diverged": "FAILED"}
+STATUS: Mapping[str, Status] = {
+    "complete": "FINISHED",
+    "preempted": "KILLED",
+    "interrupted": "KILLED",
+    "diverged": "FAILED",
+}
 
 
 class Description(NamedTuple):
@@ -123,8 +129,8 @@ def _find_user() -> str | None:
         return None
 
 
-def read_status(directory: Path, otherwise: str) -> str:
-    """Translate the status in the summary of a run into MLflow's word for it."""
+def read_status(directory: Path, otherwise: Status) -> Status:
+    """Translate the status in the summary of a run into the word that trackers are given."""
     return STATUS.get(str(read_json(directory / "summary.json").get("status")), otherwise)
 
 

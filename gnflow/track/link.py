@@ -9,11 +9,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from gnflow.records import Incomplete, Status, Step, TrackedRun, Tracker
 from gnflow.secrets import hide_secrets
-from gnflow.track import description, store, study, tail
+from gnflow.spec.tracking import Mlflow
+from gnflow.track import description, location, store, study
 from gnflow.track.datasets import list_datasets
 from gnflow.track.description import Description
-from gnflow.train.journal import JOURNAL, Step, compute_identity, read_first_line
+from gnflow.workspace import Workspace
 
 # Name in the run directory; the file has the id of the run and how far the journal has been sent.
 MEMORY = "mlflow.json"
@@ -21,7 +23,7 @@ METRICS_AT_ONCE = 1000  # MLflow's limits for one batch
 PARAMETERS_AT_ONCE = 100
 
 
-class Link:
+class Link(Tracker):
     """A run directory and its MLflow run."""
 
     def __init__(self, about: Description, uri: str, client: MlflowClient, run: Run, identity: str, position: int):
@@ -30,36 +32,34 @@ class Link:
         self.uri = uri
         self.client = client
         self.run_id = str(run.info.run_id)
+        self.place = f"run {self.run_id}"
         self.experiment = str(run.info.experiment_id)
         self.identity = identity
         self.position = position
         self._tried: set[Path] = set()
 
     @classmethod
-    def attach(cls, directory: Path, uri: str, running: bool) -> Self | None:
-        """Find the MLflow run of `directory`, or create it. None while the journal has no line yet.
+    def attach(cls, tracked: TrackedRun, uri: str) -> Self:
+        """Find the MLflow run of a run, or create it.
 
         A run that the user has deleted in MLflow is ignored, and a new one is created.
         """
-        line = read_first_line(directory / JOURNAL)
-        if line is None:
-            return None
-        name = compute_identity(line)
-        about = description.describe(directory)
+        name = tracked.identity
+        about = description.describe(tracked.directory)
         client = store.open_client(uri)
-        run, position = _recall_run(directory, client, uri, name)
+        run, position = _recall_run(tracked.directory, client, uri, name)
         if run is None:
             group = store.ensure_experiment(about.group, client, uri)
             run = next(iter(store.find_runs(name, group, client)), None) or client.create_run(
                 group,
-                start_time=store.to_milliseconds(json.loads(line)["time"]),
+                start_time=store.to_milliseconds(tracked.began),
                 tags={description.IDENTITY: name},
                 run_name=about.title,
             )
         link = cls(about, uri, client, run, name, position)
-        link._remember()
+        link.remember()
         link._describe(run)
-        if running and run.info.status != "RUNNING":
+        if tracked.running and run.info.status != "RUNNING":
             client.update_run(run.info.run_id, status="RUNNING")
         link._nest(run)
         return link
@@ -85,31 +85,37 @@ class Link:
         self.client.set_tag(self.run_id, store.PARENT, parent)
         study.settle(parent, self.experiment, self.client)
 
-    def is_current(self) -> bool:
-        """Return whether the directory still holds the mirrored run."""
-        line = read_first_line(self.directory / JOURNAL)
-        return line is not None and compute_identity(line) == self.identity
+    def send(self, steps: Sequence[Step]) -> None:
+        """Send the values of these steps."""
+        self._log(metric for step in steps for metric in convert_to_metrics(step))
+
+    def take_samples(self, samples: Sequence[object]) -> None:
+        """Send samples of the load of the machine."""
+        self._log(sample for sample in samples if isinstance(sample, Metric))
+
+    def refresh(self) -> None:
+        """Store the files of the run directory that were not tried before."""
+        self._upload([path for path in description.list_artifacts(self.directory) if path not in self._tried])
+
+    def finish(self, status: Status, ended: float) -> None:
+        """Store all files, the status and the weights of the run. Raises Incomplete if files could not be stored."""
+        problem = self._upload(description.list_artifacts(self.directory))
+        self.client.set_terminated(self.run_id, status, store.to_milliseconds(ended))
+        self._nest(self.client.get_run(self.run_id))
+        problem = self._upload_model() or problem
+        if problem is not None:
+            raise Incomplete from problem
 
     def abandon(self) -> None:
         """Mark the run as failed: its directory is gone, so nothing more will be known of it."""
         self.client.set_terminated(self.run_id, "FAILED")
 
-    def advance(self) -> bool:
-        """Send the next part of the journal. Return False if there is none."""
-        chunk = tail.read(self.directory, self.position)
-        if chunk.position == self.position:
-            return False
-        self.send(metric for step in chunk.steps for metric in convert_to_metrics(step))
-        self.position = chunk.position
-        self._remember()
-        return True
-
-    def send(self, values: Iterable[Metric]) -> None:
+    def _log(self, values: Iterable[Metric]) -> None:
         """Log `values`, many in one request. MLflow drops points that it already has with the same timestamp."""
         for some in store.split_into_groups(values, METRICS_AT_ONCE):
             self.client.log_batch(self.run_id, metrics=some)
 
-    def upload_model(self) -> Exception | None:
+    def _upload_model(self) -> Exception | None:
         """Store the final weights, unless MLflow has them. Return errors."""
         from gnflow.track.logged_model import log_model
 
@@ -118,14 +124,6 @@ class Link:
         except Exception as error:
             return error
         return None
-
-    def upload_new(self) -> None:
-        """Store the files of the run directory that were not tried before."""
-        self._upload([path for path in description.list_artifacts(self.directory) if path not in self._tried])
-
-    def upload(self) -> Exception | None:
-        """Store the files of the run directory. Return errors, so that metrics are sent even if this fails."""
-        return self._upload(description.list_artifacts(self.directory))
 
     def _upload(self, paths: Sequence[Path]) -> Exception | None:
         self._tried.update(paths)
@@ -137,12 +135,8 @@ class Link:
             return error
         return None
 
-    def finish(self, status: str, time: float) -> None:
-        """Set how the run ended and when (in Unix seconds)."""
-        self.client.set_terminated(self.run_id, status, store.to_milliseconds(time))
-        self._nest(self.client.get_run(self.run_id))
-
-    def _remember(self) -> None:
+    def remember(self) -> None:
+        """Write down which run it is and how far the journal has been sent."""
         memory = {
             "tracking_uri": hide_secrets(self.uri),
             "run_id": self.run_id,
@@ -153,6 +147,11 @@ class Link:
         temporary = path.with_suffix(".json.part")
         temporary.write_text(json.dumps(memory, indent=2) + "\n")
         temporary.replace(path)
+
+
+def open_mlflow(section: Mlflow, run: TrackedRun) -> Link:
+    """Open the MLflow run of a run; the spec of the tracker names this function as its factory."""
+    return Link.attach(run, location.find_tracking_uri(Workspace(run.root)))
 
 
 def convert_to_metrics(step: Step) -> list[Metric]:

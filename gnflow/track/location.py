@@ -18,10 +18,12 @@ SQLITE = re.compile(r"sqlite(\+\w+)?:///(?!file:|:memory:)(?P<file>[^?]+)")
 LOOPBACK = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1", "0.0.0.0")
 NO_PROXY = ("no_proxy", "NO_PROXY")
 
-# Set before MLflow is imported, unless the user has set them. gnflow retries by itself, sooner than MLflow would.
+# Set before MLflow or wandb is imported, unless the user has set them. gnflow retries by itself, sooner than MLflow
+# would.
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
+    "WANDB_ERROR_REPORTING": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",

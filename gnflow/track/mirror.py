@@ -1,7 +1,6 @@
-"""Mirror a run directory to MLflow while it grows, without ever delaying training."""
+"""Show a run directory in a tracker while it grows, without ever delaying training."""
 
 import contextlib
-import socket
 import sys
 import threading
 import time
@@ -10,18 +9,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from gnflow.errors import EnvironmentProblem, Interrupted, Preempted, walk_causes
-from gnflow.secrets import hide_secrets
+from gnflow.errors import Interrupted, Preempted
+from gnflow.records import Incomplete, Status, Tracker
+from gnflow.spec.tracking import TrackerKind
 from gnflow.track import description, location, tail
+from gnflow.track.opening import MLFLOW, advance, describe_place, find_reason, is_hopeless, open_tracker, read_identity
 from gnflow.train.journal import JOURNAL, Record, read_first_line
 from gnflow.workspace import Workspace
 
 if TYPE_CHECKING:
-    from gnflow.track.link import Link
     from gnflow.track.system import System
 
-AWAY = (ConnectionError, TimeoutError, socket.gaierror)
-LONGEST_REASON = 500  # characters
 PERIOD = 1.0  # smallest number of seconds between two batches
 LOOK = 10.0  # seconds without a record after which the machine is measured anyway
 PATIENCE = 60.0  # seconds after which the run is announced even without a first step
@@ -31,10 +29,6 @@ LOOK_AGAIN = 0.2  # seconds between checks whether an attempt has failed
 HURRIED_FLUSH = 5.0  # the same if the store does not answer or the run was stopped, since the user then waits
 
 
-class StoreAway(EnvironmentProblem):
-    """An error that means that the store does not answer, for any run."""
-
-
 def _print_to_stderr(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
@@ -42,23 +36,25 @@ def _print_to_stderr(message: str) -> None:
 class Mirror:
     """An observer of a run. Its thread reads the journal from disk; the records that it hears only wake it.
 
-    Errors of MLflow are never raised here; `report` gets a sentence about them.
+    Errors of the tracker are never raised here; `report` gets a sentence about them.
     """
 
     def __init__(
         self,
         directory: Path,
         workspace: Workspace,
+        tracking: TrackerKind = MLFLOW,
         *,
         report: Callable[[str], None] = _print_to_stderr,
     ) -> None:
         self.directory = directory
         self.problem: str | None = None
-        self._uri = location.find_tracking_uri(workspace)
-        self._shown = f"MLflow at {hide_secrets(self._uri)}"
+        self._workspace = workspace
+        self._tracking = tracking
+        self._shown = describe_place(tracking, workspace)
         self._report = report
         self._heard = 0
-        self._ended: str | None = None
+        self._ended: Status | None = None
         self._wake, self._closing, self._abandoned, self._done = (threading.Event() for _ in range(4))
         self._thread = threading.Thread(target=self._live, name="gnflow-mirror", daemon=True)
 
@@ -108,10 +104,10 @@ class Mirror:
             if not self._heard or self._follow():
                 self._done.set()
         except Exception as error:
-            self.problem = _find_reason(error)
+            self.problem = find_reason(error)
 
     def _await_the_first_step(self) -> None:
-        # Importing MLflow takes seconds of CPU time, which the compilation of the first step needs first.
+        # Importing a tracker's package takes seconds of CPU time, which the compilation of the first step needs first.
         self._wake.wait()
         patient_until = time.monotonic() + PATIENCE
         while self._heard < 2 and not self._closing.is_set() and (left := patient_until - time.monotonic()) > 0:
@@ -121,115 +117,64 @@ class Mirror:
 
     def _follow(self) -> bool:
         """Send the journal as it grows, and return whether everything was sent."""
-        link: Link | None = None
+        tracker: Tracker | None = None
+        identity: str | None = None
         system: System | None = None
         pause = FIRST_PAUSE
         while not self._abandoned.is_set():
             closing = self._closing.is_set()  # checked before reading, so that the last reading misses nothing
             self._wake.clear()
             try:
-                system = system or _make_system(self.directory)
+                system = system or self._make_system()
                 if system and (closing or system.is_due()):
                     system.sample()
-                link = link or self._attach()
-                if link and not link.is_current():
-                    link.abandon()
+                if tracker is None and (identity := read_identity(self.directory)):
+                    tracker = open_tracker(self.directory, self._workspace, self._tracking, running=True)
+                if tracker and read_identity(self.directory) != identity:
+                    tracker.abandon()
                     return True
-                if link:
-                    self._deliver(link, system)
+                if tracker:
+                    self._deliver(tracker, system)
                 if closing and not self._abandoned.is_set():
-                    return self._finish(link)
+                    return self._finish(tracker)
                 self.problem, pause = None, FIRST_PAUSE
                 self._closing.wait(PERIOD)
                 self._wake.wait(LOOK)
             except Exception as error:
-                hopeless = _is_hopeless(error)
-                self._complain(_find_reason(error), "does not accept the run" if hopeless else "does not answer")
+                hopeless = is_hopeless(error)
+                self._complain(find_reason(error), "does not accept the run" if hopeless else "does not answer")
                 if closing and hopeless:
                     return False
-                link = None
+                tracker = None
                 (self._abandoned if closing else self._closing).wait(pause)
                 pause = FIRST_PAUSE if closing else min(2 * pause, LONGEST_PAUSE)
         return False
 
-    def _attach(self) -> "Link | None":
-        from gnflow.track.link import Link
-
-        return Link.attach(self.directory, self._uri, running=True)
-
-    def _deliver(self, link: "Link", system: "System | None") -> None:
-        while not self._abandoned.is_set() and link.advance():
+    def _deliver(self, tracker: Tracker, system: "System | None") -> None:
+        while not self._abandoned.is_set() and advance(tracker, self.directory):
             pass
         if system and system.waiting:
-            link.send(system.waiting)
+            tracker.take_samples(system.waiting)
             system.waiting.clear()
-        link.upload_new()
+        tracker.refresh()
 
-    def _finish(self, link: "Link | None") -> bool:
-        if link and (problem := finish(link, self._ended or description.read_status(self.directory, "FINISHED"))):
-            self._tell(f"{self._shown} has the run, but not all of its files ({_find_reason(problem)}).")
+    def _finish(self, tracker: Tracker | None) -> bool:
+        if tracker:
+            status = self._ended or description.read_status(self.directory, "FINISHED")
+            try:
+                tracker.finish(status, tail.read_span(self.directory)[1])
+            except Incomplete as problem:
+                self._tell(f"{self._shown} has the run, but not all of its files ({find_reason(problem)}).")
         return True
+
+    def _make_system(self) -> "System | None":
+        if not self._tracking.measures or not read_first_line(self.directory / JOURNAL):
+            return None
+        from gnflow.track.system import System
+
+        return System(tail.read_span(self.directory)[0])
 
     def _complain(self, reason: str, what: str) -> None:
         if self.problem is None and not self._closing.is_set():
             self._tell(f"{self._shown} {what} ({reason}); it gets everything as soon as it does.")
         self.problem = reason
-
-
-def finish(link: "Link", status: str) -> Exception | None:
-    """Store the files of the run, its status and its weights. Return errors of storing."""
-    problem = link.upload()
-    link.finish(status, tail.read_span(link.directory)[1])
-    return link.upload_model() or problem
-
-
-def replay(directory: Path, workspace: Workspace | None = None) -> str:
-    """Send everything that MLflow lacks of a run directory. Return the id of the MLflow run.
-
-    Without the file `mlflow.json` in the directory everything is sent again, which changes nothing that MLflow has.
-    Raises EnvironmentProblem if there is nothing to mirror, or no store.
-    """
-    location.check_available()
-    location.settle_environment()
-    from gnflow.track.link import Link
-
-    uri = location.find_tracking_uri(workspace or Workspace.find_for_run(directory))
-    try:
-        link = Link.attach(directory, uri, running=False)
-        while link and link.advance():
-            pass
-        problem = finish(link, description.read_status(directory, "KILLED")) if link else None
-        if problem is not None:
-            raise problem
-    except EnvironmentProblem as problem:
-        raise EnvironmentProblem(f"{directory} cannot be mirrored: {problem}") from problem
-    except Exception as error:
-        kind = StoreAway if any(isinstance(cause, AWAY) for cause in walk_causes(error)) else EnvironmentProblem
-        raise kind(f"MLflow at {hide_secrets(uri)} did not accept {directory}: {_find_reason(error)}") from error
-    if link is None:
-        raise EnvironmentProblem(f"There is nothing to mirror: {directory / JOURNAL} has no record yet.")
-    return link.run_id
-
-
-def _make_system(directory: Path) -> "System | None":
-    from gnflow.track.system import System
-
-    return System(tail.read_span(directory)[0]) if read_first_line(directory / JOURNAL) else None
-
-
-def _is_hopeless(error: Exception) -> bool:
-    try:
-        from gnflow.track import store  # if MLflow cannot be imported, waiting does not help either
-    except Exception:  # `_follow` tells the reason, which is that of `error`.
-        return True
-    return store.is_hopeless(error)
-
-
-def _find_reason(error: Exception) -> str:
-    """Return the innermost error of the operating system or, if there is none, the first line of the error."""
-    found = ""
-    for cause in walk_causes(error):
-        if isinstance(cause, OSError):
-            found = cause.strerror or str(cause)
-    found = found or (str(error).strip() or type(error).__name__).splitlines()[0]
-    return hide_secrets(found)[:LONGEST_REASON].rstrip(": .")

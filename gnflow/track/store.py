@@ -20,7 +20,6 @@ PARENT = "mlflow.parentRunId"
 
 Item = TypeVar("Item")
 
-HOPELESS = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "ENDPOINT_NOT_FOUND"}
 CONTENDED = {"BAD_REQUEST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS"}
 ATTEMPTS = 10
 
@@ -71,13 +70,6 @@ def ensure_experiment(name: str, client: MlflowClient, uri: str) -> str:
         return str(found.experiment_id if found else client.create_experiment(name, location.make_artifacts_uri(uri)))
 
     return repeat(get_or_create)
-
-
-def is_hopeless(error: Exception) -> bool:
-    """Return whether the same attempt would fail again until the user changes something."""
-    return isinstance(error, EnvironmentProblem | ImportError) or (
-        isinstance(error, MlflowException) and error.error_code in HOPELESS
-    )
 
 
 def repeat(action: Callable[[], Item]) -> Item:

@@ -14,6 +14,7 @@ from gnflow import trees
 from gnflow.compiler.program import State
 from gnflow.crew import Crew
 from gnflow.errors import EnvironmentProblem, GnflowError
+from gnflow.optim.by_part import find_part
 from gnflow.train.journal import Step
 
 VARIABLE, LEAST, STEPS = "GNFLOW_WAIT_SECONDS", 300.0, 20
@@ -22,16 +23,17 @@ BEGINNING = 1800.0
 
 
 def require_same(crew: Crew, state: State) -> None:
-    """Raise GnflowError if a process has other bits than the others. All processes have the whole state.
+    """Raise GnflowError if a process has other bits than the others in what all of them have.
 
-    An exchange gives all processes the same bits, so a difference comes from a faulty memory or from a kernel that adds
-    in no fixed order. The cost is a copy of the state to the CPU and one SHA-256, about 1 s for each GB.
+    A part of the state that one process owns cannot be compared. An exchange gives all processes the same bits, so a
+    difference comes from a faulty memory or from a kernel that adds in no fixed order. The cost is a copy of the
+    state to the CPU and one SHA-256, about 1 s for each GB.
     """
     if crew.size == 1:
         return
     average = {} if state.average is None else state.average.params
     tensors = trees.name_tensors({"weights": state.params, "optimizer": state.optimizer, "average": average})
-    found = crew.collect({name: compute_digest(tensor) for name, tensor in tensors.items()})
+    found = crew.collect({name: compute_digest(t) for name, t in tensors.items() if find_part(name) is None})
     for name in found[0]:
         digests = [each[name] for each in found]
         ((common, times), *others) = Counter(digests).most_common()

@@ -2,7 +2,9 @@
 
     checkpoints/step_00000012/{params,optimizer}.safetensors state.json manifest.json
 
-With `average.safetensors` where the run keeps an average of its weights; `state.json` says of how many steps.
+With `average.safetensors` where the run keeps an average of its weights; `state.json` says of how many steps. If
+updates are made by parts, `optimizer.part:NAME.safetensors` has the state of each part. The process that owns the part
+writes this file, and any number of processes reads it.
 
 Made under a temporary name, every file synced, the manifest written last, then renamed.
 """
@@ -14,7 +16,8 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
+from urllib.parse import quote
 
 import torch
 from safetensors import SafetensorError
@@ -24,14 +27,19 @@ from torch import Tensor
 from gnflow import faults, trees
 from gnflow.compiler.average import Average
 from gnflow.compiler.program import State
+from gnflow.crew import ALONE, Crew
 from gnflow.data.digests import hash_file
 from gnflow.errors import DiskProblem
+from gnflow.optim.by_part import PREFIX, find_part
 from gnflow.train import disk
 
 PARAMS, OPTIMIZER, STATE, MANIFEST = "params.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
 AVERAGE = "average.safetensors"
+PART = f"optimizer.{PREFIX}"
 PARTIAL = ".partial_"
 FORMAT = 1
+Files: TypeAlias = dict[str, dict[str, object]]
+"""File -> its size and its SHA-256 digest."""
 
 
 class Found(NamedTuple):
@@ -58,41 +66,65 @@ def list_checkpoints(parent: Path) -> list[Path]:
     return sorted((path for path in found if re.fullmatch(r"step_\d{8,}", path.name)), key=read_step)
 
 
-def save(parent: Path, state: State) -> Path:
-    """Write the checkpoint of `state.step`, or replace it. Raises DiskProblem; older checkpoints survive that."""
+def save(parent: Path, state: State, crew: Crew = ALONE) -> Path:
+    """Write the checkpoint of `state.step`, or replace it. Raises DiskProblem; older checkpoints survive that.
+
+    All processes of `crew` call it. Each one writes the parts that it owns, and process 0 all else.
+    """
     path = make_path(parent, state.step)
     partial = path.with_name(PARTIAL + path.name)
-    tensors = {PARAMS: trees.name_tensors(state.params), OPTIMIZER: trees.name_tensors(state.optimizer)}
+    shared = {PARAMS: trees.name_tensors(state.params), **_divide_by_file(trees.name_tensors(state.optimizer))}
     about = {"format": FORMAT, "step": state.step}
     if state.average is not None:
-        tensors[AVERAGE], about["averaged"] = state.average.params, state.average.steps
-    with disk.guard_write(path):
-        parent.mkdir(parents=True, exist_ok=True)
-        sweep(parent)
-        _require_room(parent, sum(tensor.nbytes for named in tensors.values() for tensor in named.values()))
-        try:
-            partial.mkdir()
-            faults.pass_point("checkpoint.before_write")
-            for name, named in tensors.items():
-                file = partial / name
-                save_file(_copy_shared(named), file, metadata={"format": "pt"})
-                faults.pass_point("checkpoint.in_file", lambda: os.truncate(file, file.stat().st_size // 2))  # noqa: B023
-                file.chmod(0o644)  # safetensors makes files that only the owner may read
-                disk.sync(file)
-                faults.pass_point("checkpoint.after_file")
-            disk.write_json(partial / STATE, about)
-            seal(partial, *tensors, STATE)
-            faults.pass_point("checkpoint.after_write")
-            if path.exists():
-                path.rename(partial.with_name(PARTIAL + "replaced"))
-                faults.pass_point("checkpoint.after_removal")
-            partial.rename(path)
-            faults.pass_point("checkpoint.after_rename")
-            disk.sync(parent)
-            faults.pass_point("checkpoint.after_sync")
-        finally:
+        shared[AVERAGE], about["averaged"] = state.average.params, state.average.steps
+    own = {name: shared.pop(name) for name in tuple(shared) if name.startswith(PART)}
+    size = sum(crew.collect(_count_bytes(own))) + _count_bytes(shared)
+    try:
+        crew.lead(lambda: _begin(path, partial, size))
+        files: Files = crew.run_first(lambda: _write_files(path, partial, shared), dict)
+        parts = {name: about for each in crew.collect(_write_files(path, partial, own)) for name, about in each.items()}
+        files |= dict(sorted(parts.items()))
+        crew.lead(lambda: _finish(path, partial, about, files))
+    finally:
+        if crew.leads:
             sweep(parent)
     return path
+
+
+def _begin(path: Path, partial: Path, size: int) -> None:
+    with disk.guard_write(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
+        _require_room(path.parent, size)
+        partial.mkdir()
+        faults.pass_point("checkpoint.before_write")
+
+
+def _write_files(path: Path, partial: Path, tensors: Mapping[str, Mapping[str, Tensor]]) -> Files:
+    """Write the tensors of each file and return what the manifest says of it."""
+    with disk.guard_write(path):
+        for name, named in tensors.items():
+            file = partial / name
+            save_file(_copy_shared(named), file, metadata={"format": "pt"})
+            faults.pass_point("checkpoint.in_file", lambda: os.truncate(file, file.stat().st_size // 2))  # noqa: B023
+            file.chmod(0o644)  # safetensors makes files that only the owner may read
+            disk.sync(file)
+            faults.pass_point("checkpoint.after_file")
+        return _describe(partial, *tensors)
+
+
+def _finish(path: Path, partial: Path, about: Mapping[str, object], files: Files) -> None:
+    with disk.guard_write(path):
+        disk.write_json(partial / STATE, about)
+        disk.write(partial / MANIFEST, _format_manifest({**files, **_describe(partial, STATE)}))
+        faults.pass_point("checkpoint.after_write")
+        if path.exists():
+            path.rename(partial.with_name(PARTIAL + "replaced"))
+            faults.pass_point("checkpoint.after_removal")
+        partial.rename(path)
+        faults.pass_point("checkpoint.after_rename")
+        disk.sync(path.parent)
+        faults.pass_point("checkpoint.after_sync")
 
 
 def load(path: Path, template: State, device: torch.device) -> State:
@@ -101,9 +133,12 @@ def load(path: Path, template: State, device: torch.device) -> State:
     try:
         about = json.loads((path / STATE).read_bytes())
         params = trees.clone(load_file(path / PARAMS, device=str(device)))
-        optimizer = trees.clone(load_file(path / OPTIMIZER, device=str(device)))
         _require_form(PARAMS, params, trees.name_tensors(template.params))
-        _require_form(OPTIMIZER, optimizer, trees.name_tensors(template.optimizer))
+        optimizer: dict[str, Tensor] = {}
+        for file, wanted in _divide_by_file(trees.name_tensors(template.optimizer)).items():
+            part = trees.clone(load_file(path / file, device=str(device)))
+            _require_form(file, part, wanted)
+            optimizer |= part
         average = None
         if template.average is not None:
             found = trees.clone(load_file(path / AVERAGE, device=str(device)))
@@ -144,10 +179,11 @@ def find_newest(parent: Path, usable: Callable[[int], bool] = lambda step: True,
 
 def seal(directory: Path, *names: str) -> None:
     """Write the manifest with the size and SHA-256 digest of each named file. Raises DiskProblem."""
-    files = {
-        name: {"bytes": (directory / name).stat().st_size, "sha256": hash_file(directory / name)} for name in names
-    }
-    disk.write(directory / MANIFEST, _format_manifest(files))
+    disk.write(directory / MANIFEST, _format_manifest(_describe(directory, *names)))
+
+
+def _describe(directory: Path, *names: str) -> Files:
+    return {name: {"bytes": (directory / name).stat().st_size, "sha256": hash_file(directory / name)} for name in names}
 
 
 def find_damage(directory: Path) -> str | None:
@@ -191,7 +227,21 @@ def sweep(parent: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _copy_shared(named: dict[str, Tensor]) -> dict[str, Tensor]:
+def _divide_by_file(named: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Divide the tensors of an optimizer's state among files."""
+    files: dict[str, dict[str, Tensor]] = {OPTIMIZER: {}}
+    for name, tensor in named.items():
+        part = find_part(name)
+        file = OPTIMIZER if part is None else f"optimizer.{quote(part, safe=':')}.safetensors"
+        files.setdefault(file, {})[name] = tensor
+    return files
+
+
+def _count_bytes(tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
+    return sum(tensor.nbytes for named in tensors.values() for tensor in named.values())
+
+
+def _copy_shared(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Move tensors to the CPU, contiguous. Those that share memory are copied, since safetensors refuses them."""
     seen: set[int] = set()
     stored: dict[str, Tensor] = {}

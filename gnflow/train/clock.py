@@ -1,4 +1,4 @@
-"""The time of a step: seconds, CPU seconds of this process, and CPU seconds of all other processes meanwhile.
+"""The time of a step: seconds, CPU seconds of the run, and CPU seconds of all other processes meanwhile.
 
 If other processes use the machine, steps are slower and a comparison of seconds is worthless. Linux reports how long
 the processors have worked for all processes (/proc/stat, in hundredths of a second). Without this file, the time of
@@ -23,9 +23,14 @@ class Taken(NamedTuple):
     seconds: float = 0.0
     """Seconds of the step, without compilation."""
     cpu: float = 0.0
+    """CPU seconds of the processes of the run."""
     others: float | None = None
     """CPU seconds of other processes; None if unknown. May be slightly negative, as the machine counts in
     hundredths."""
+    devices: int = 1
+    """Number of processes that worked on the step, each with a device of its own."""
+    waited: float = 0.0
+    """Seconds in which this process exchanged tensors with others or waited for them."""
 
 
 class Clock:

@@ -24,7 +24,7 @@ SUPERSEDED = ".superseded"
 OWN = (
     LOGS,
     results.SUMMARY, results.METRICS, results.MODEL, results.SAMPLES, offending.OFFENDING, CHECKPOINTS, JOURNAL, PLAN,
-    provenance.FILE, repository.DIFF, "mlflow.json", results.EXPERIMENT,
+    provenance.FILE, repository.DIFF, "mlflow.json", "tensorboard", "wandb", results.EXPERIMENT,
 )  # fmt: skip
 # `dvc pull` or git may restore these files without the rest.
 OUTPUTS = (results.SUMMARY, results.METRICS, results.MODEL)

@@ -1,6 +1,9 @@
 """Make this process one of several that work on a run: it joins the others, and all end together."""
 
+import fcntl
 import os
+import socket
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +23,7 @@ from gnflow.train.agreement import BEGINNING
 
 STORE = "GNFLOW_STORE"
 """The file through which the processes of `gnflow run --devices` find one another."""
+SIOCGIFADDR = 0x8915  # Linux: the address of an interface
 GRACE = 1.0
 """Seconds for which a process that has lost another one waits, so that the other one is seen to be the first to end."""
 
@@ -51,14 +55,19 @@ def work(task: Callable[[Crew], int], size: int, wants_gpu: bool) -> int:
 
 
 def join(wants_gpu: bool) -> Processes:
-    """Join the processes that a launcher has started. On one machine they listen on the loopback interface alone."""
-    gpu = wants_gpu and torch.cuda.is_available()
+    """Join the processes that a launcher has started. On one machine they listen on the loopback interface alone.
+
+    On several machines gloo takes the interface that leads to process 0, unless GLOO_SOCKET_IFNAME names another.
+    """
+    backend = choose_backend(wants_gpu)
     if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
         for library in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
-    if gpu:
+    elif interface := find_interface(os.environ.get("MASTER_ADDR", "")):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    if backend == "nccl":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    rank, size, backend = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "nccl" if gpu else "gloo"
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     patience = timedelta(seconds=BEGINNING)
     try:
         if path := os.environ.get(STORE):
@@ -69,6 +78,24 @@ def join(wants_gpu: bool) -> Processes:
         return Processes()
     except (RuntimeError, ValueError) as error:
         raise EnvironmentProblem(f"process {rank} of {size} cannot reach the others: {error}") from error
+
+
+def choose_backend(wants_gpu: bool) -> str:
+    """Return the library that exchanges tensors: NCCL between GPUs, gloo between CPUs."""
+    return "nccl" if wants_gpu and torch.cuda.is_available() else "gloo"
+
+
+def find_interface(address: str) -> str | None:
+    """Return the network interface that leads to an address; None if there is none, or the address is no IPv4 one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        probe.connect((address, 9))  # sends nothing
+        own = socket.inet_aton(probe.getsockname()[0])
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # an interface without an address
+                found = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+                if found[20:24] == own:
+                    return name
+    return None
 
 
 def _leave(crew: Crew, code: int, waits: bool) -> NoReturn:

@@ -8,28 +8,20 @@ again: on one machine the recomputation is bit-identical, so a reader never sees
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from gnflow import faults
 from gnflow.errors import DiskProblem
+from gnflow.records import Step as Step
 from gnflow.train import disk
 
 JOURNAL = "journal.jsonl"  # name in the run directory
 OTHERS = "time/others"  # CPU seconds of all other processes during steps; recorded if the machine reports them
+DEVICE_SECONDS = "time/device_seconds"  # seconds times devices; recorded once the run was on several devices
 TIMINGS = "time/"  # prefixes of values that differ when a step is computed again
-
-
-@dataclass(frozen=True)
-class Step:
-    """The values of one completed step; step 0 holds the evaluation of the starting weights."""
-
-    step: int
-    time: float
-    """Unix seconds."""
-    values: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -97,6 +89,17 @@ def read(path: Path) -> Reading:
         damaged += bad
         bad, length = [], position
     return Reading(records, damaged, length)
+
+
+def read_last_step(path: Path, size: int = 16384) -> Step | None:
+    """Return the last step in the last `size` bytes of a journal; None if there is none, or the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            lines = file.read().split(b"\n")[:-1]
+    except OSError:
+        return None
+    return next((record for line in reversed(lines) if isinstance(record := _parse(line), Step)), None)
 
 
 def read_first_line(path: Path) -> bytes | None:

@@ -37,3 +37,19 @@ def hold(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def is_held(directory: Path) -> bool:
+    """Return whether a process holds the lock, here or on another machine that shares the directory."""
+    try:
+        descriptor = os.open(directory / NAME, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        # A free lock is taken for an instant, in which a run that starts is refused as one in use.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 from gnflow import streams
 from gnflow.compiler import fits
-from gnflow.compiler.devices import require_use
+from gnflow.compiler.devices import require_use, share_out
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import compile as compile_plan
 from gnflow.crew import ALONE, Crew
@@ -49,6 +49,7 @@ from gnflow.train.recorder import Observer, Recorder
 from gnflow.train.reproducible import make_reproducible
 from gnflow.train.run import Run
 from gnflow.train.session import Session
+from gnflow.train.shared import require_shared
 from gnflow.train.signals import Stop
 from gnflow.train.start import make_start
 from gnflow.workspace import Workspace
@@ -101,6 +102,7 @@ def run(
         with fits.explain_out_of_memory(planned), ExitStack() as stack:
             crew.lead(lambda: stack.enter_context(lock.hold(directory)))
             changed = crew.run_first(lambda: _open(directory, planned, how, fresh, extend, report), lambda: how.changed)
+            require_shared(crew, directory)
             if not crew.leads:
                 streams.redirect(directory / LOGS / f"rank_{crew.rank}.txt")
             journal = crew.run_first(
@@ -221,6 +223,7 @@ def _work(
             plugins=list_plugins(experiment),
             changed=changed,
             processes=crew.size,
+            sent=share_out(planned, crew.size)[0].sent,
             report=report,
         )
     )

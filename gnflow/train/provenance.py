@@ -40,9 +40,13 @@ def record(
     plugins: Sequence[Plugin] = (),
     changed: Mapping[str, tuple[str, str]] = {},
     processes: int = 1,
+    sent: int = 0,
     report: Callable[[str], None] = lambda line: None,
 ) -> None:
-    """Add this session to provenance.json, and report why git does not name a commit. Raises DiskProblem."""
+    """Add this session to provenance.json, and report why git does not name a commit. Raises DiskProblem.
+
+    `processes` work on the run, and process 0 has `sent` so many bytes to the others after a step.
+    """
     git = repository.read_state(root, directory)
     if git.problem and repository.is_in_repository(root):
         report(f"warning: provenance.json does not describe this code completely, because git answered: {git.problem}")
@@ -56,7 +60,7 @@ def record(
             {"changed": {key: {"there": there, "now": now} for key, (there, now) in changed.items()}} if changed else {}
         ),
         **_describe_machine(device),
-        **({"processes": processes} if processes > 1 else {}),
+        **({"processes": processes, "sent_a_step": sent} if processes > 1 else {}),
         "versions": _list_versions(),
         **({"plugins": [plugin._asdict() for plugin in plugins]} if plugins else {}),
         "environment": _select_environment(os.environ),

@@ -12,7 +12,7 @@ from gnflow.secrets import hide_secrets
 from gnflow.spec.classes import load_built_in
 from gnflow.spec.training import MetricKind
 from gnflow.train.clock import Taken
-from gnflow.train.journal import OTHERS, Event, Journal, Record, Step
+from gnflow.train.journal import DEVICE_SECONDS, OTHERS, Event, Journal, Record, Step
 
 UNDONE = "steps/undone"  # number of undone steps so far; recorded if the spec allows undoing steps
 
@@ -50,6 +50,11 @@ class Recorder:
             "time/compile": _read_value(last, "time/compile") + compile_seconds - self._compile,
             "time/wall": _read_value(last, "time/wall") + time.perf_counter() - self._wall,
         }
+        if taken.devices > 1 or (before and DEVICE_SECONDS in before.values):
+            # Until then the run was on one device.
+            first = DEVICE_SECONDS if before and DEVICE_SECONDS in before.values else "time/seconds"
+            clocks[DEVICE_SECONDS] = _read_value(before, first) + taken.devices * taken.seconds
+            clocks["time/waited"] = _read_value(before, "time/waited") + taken.waited
         if taken.others is not None or (before and OTHERS in before.values):
             clocks[OTHERS] = _read_value(before, OTHERS) + (taken.others or 0.0)
         finite = {name: value for name, value in values.items() if math.isfinite(value)}

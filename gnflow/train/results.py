@@ -11,7 +11,7 @@ import polars
 from gnflow import faults
 from gnflow.compiler.plan import Plan
 from gnflow.train import checkpoint, disk
-from gnflow.train.journal import JOURNAL, OTHERS, Step, compute_identity, read_first_line
+from gnflow.train.journal import DEVICE_SECONDS, JOURNAL, OTHERS, Step, compute_identity, read_first_line
 from gnflow.train.recorder import AVERAGE_LOSS, UNDONE, compute_cost
 from gnflow.train.table import make_table
 
@@ -58,7 +58,11 @@ def make_summary(plan: Plan, steps: Mapping[int, Step], step: int, status: str) 
         **compute_cost(plan, last.step),
         **{name: last.values[name] for name in (UNDONE,) if name in last.values},
         **{clock: last.values.get(clock, 0.0) for clock in ("time/seconds", "time/compile", "time/wall")},
-        **{name: last.values[name] for name in ("time/cpu", OTHERS) if name in last.values},
+        **{
+            name: last.values[name]
+            for name in (DEVICE_SECONDS, "time/waited", "time/cpu", OTHERS)
+            if name in last.values
+        },
         **{f"target/{axis}": value for axis, value in target.items()},
     }
 

@@ -1,9 +1,11 @@
 """One process that works on a run: it steps, evaluates, records, saves, and stops or undoes a step that failed."""
 
 import math
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from signal import Signals
 
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
+from gnflow.compiler.devices import share_out
 from gnflow.compiler.plan import Plan
 from gnflow.compiler.program import Program, State
 from gnflow.crew import Crew
@@ -25,6 +28,7 @@ from gnflow.train.journal import Journal, Step
 from gnflow.train.past import ROLLED_BACK, SKIPPED, Past, make_beginning
 from gnflow.train.recorder import AVERAGE_LOSS, UNDONE, Recorder, find_divergence, to_numbers
 from gnflow.train.signals import Stop
+from gnflow.train.stragglers import SLOW, Stragglers
 
 # Name in the run directory. Touching the file asks for a checkpoint after this step; then it is removed.
 REQUEST = "save"
@@ -54,6 +58,11 @@ class Session:
     saved: int | None = None
     """The step of the newest checkpoint."""
     saved_at: float = field(default_factory=time.monotonic)
+
+    @cached_property
+    def stragglers(self) -> Stragglers:
+        """The times of the processes in the last steps."""
+        return Stragglers([device.work for device in share_out(self.plan, self.crew.size)])
 
     @property
     def crew(self) -> Crew:
@@ -110,12 +119,13 @@ class Session:
 
     def _advance(self, state: State) -> State:
         step, before = state.step + 1, self._keep_before(state)
-        clock = Clock(self.program.sum_compile_seconds())
+        clock, waited = Clock(self.program.sum_compile_seconds()), self.crew.measure_waiting()
         state, metrics = self.program.step(state, self.past.take_batch(step))
         values = to_numbers(metrics)
         if self.program.device.type == "cuda":
             torch.cuda.synchronize(self.program.device)
         taken = clock.measure(self.program.sum_compile_seconds())
+        taken = self._compare_times(step, taken._replace(waited=self.crew.measure_waiting() - waited))
         rule, loss = self.plan.experiment.training.spike, values.get(divergence.LOSS)
         problem = find_divergence(values) or divergence.find_unusable(state.params)
         spike = (
@@ -133,6 +143,18 @@ class Session:
                 raise self._diverge(step, f"{problem}, though the step was undone")
         self._conclude(state, {**values, **evaluated}, taken)
         return state
+
+    def _compare_times(self, step: int, taken: Taken) -> Taken:
+        """Return the time of the step for all processes together, and record which of them have become slow."""
+        if self.crew.size == 1:
+            return taken
+        mine = socket.gethostname(), taken.cpu, taken.seconds - taken.waited
+        hosts, cpu, own = zip(*self.crew.collect(mine), strict=True)
+        here = sum(each for host, each in zip(hosts, cpu, strict=True) if host == hosts[self.crew.rank])
+        for slow in self.stragglers.hear(dict(enumerate(own))):
+            self.recorder.record_event(step, SLOW, slow.message)
+        others = None if taken.others is None else taken.others + taken.cpu - here
+        return taken._replace(cpu=sum(cpu), others=others, devices=self.crew.size)
 
     def _keep_before(self, state: State) -> Params:
         """Copy the weights if a metric may need those before the step, which overwrites them."""
@@ -184,15 +206,18 @@ class Session:
     def _save(self, state: State) -> None:
         if self.saved == state.step:
             return
-        whole = self.program.whole(state)
-        agreement.require_same(self.crew, whole)
-        self.crew.lead(lambda: self._write_checkpoint(whole))
+        state = self.program.join_blocks(state)
+        agreement.require_same(self.crew, state)
+        self.crew.lead(self._prepare_saving)
+        checkpoint.save(self.checkpoints, state, self.crew)
+        self.crew.lead(lambda: self._tidy(state))
         self.saved, self.saved_at = state.step, time.monotonic()
 
-    def _write_checkpoint(self, state: State) -> None:
+    def _prepare_saving(self) -> None:
         self.require_data()
         self.journal.sync()
-        checkpoint.save(self.checkpoints, state)
+
+    def _tidy(self, state: State) -> None:
         checkpoint.prune(self.checkpoints, state.step, self._should_keep)
         results.write_metrics(self.directory, self.journal.steps)
         (self.directory / REQUEST).unlink(missing_ok=True)

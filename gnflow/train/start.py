@@ -1,6 +1,6 @@
-"""Make the weights that a run starts from: drawn at random, pretrained by AdamW, or read from a file.
+"""Make the weights that a run starts from: drawn at random, warmed up by AdamW, or read from a file.
 
-Pretrained weights are the same for every arm with this model, data, seed and batch. They are made once, eagerly and
+Warmed weights are the same for every arm with this model, data, seed and batch. They are made once, eagerly and
 with plain attention, whatever the arm uses, and are cached under a digest of all settings that they depend on.
 """
 
@@ -23,14 +23,17 @@ from gnflow.compiler.program import Program
 from gnflow.compiler.program import compile as make_program
 from gnflow.data.microbatches import Prepared
 from gnflow.errors import DataError, SpecError
+from gnflow.models.huggingface.pretrained import find_weights, read_pretrained
 from gnflow.models.model import Model
 from gnflow.objective import Params
 from gnflow.spec.experiment import Experiment
+from gnflow.spec.huggingface import HuggingFaceModel
 from gnflow.spec.load import digest, load
 from gnflow.spec.multimodal import Data
 from gnflow.spec.optimizer import AdamW
 from gnflow.spec.schedules import Constant
-from gnflow.spec.training import Checkpoint, Compile, Cost, Loss, NoTracking, Scratch, Warmup
+from gnflow.spec.tracking import NoTracking
+from gnflow.spec.training import Checkpoint, Compile, Cost, Loss, Pretrained, Scratch, Warmup
 from gnflow.train import checkpoint, disk, misfits
 from gnflow.train.durations import Durations
 from gnflow.train.results import EXPERIMENT
@@ -44,12 +47,18 @@ def make_start(
     plan: Plan, program: Program, dataset: Prepared, workspace: Workspace, report: Report = lambda line: None
 ) -> Params:
     """Make the first weights, on the device of the program. Raises SpecError if a file does not fit the model."""
-    beginning = plan.experiment.training.start
+    beginning, model = plan.experiment.training.start, plan.experiment.model
     match beginning:
         case Scratch():
             return program.initial()
         case Warmup():
             return _warm(program, beginning, dataset, workspace, report)
+        case Pretrained() if isinstance(model, HuggingFaceModel):
+            return _read_foreign(plan, program.device, model, workspace.root / model.path, "model.path")
+        case Pretrained():
+            raise SpecError("training.start: only a model of kind `huggingface` has pretrained weights")
+        case Checkpoint(path=path) if isinstance(model, HuggingFaceModel) and find_weights(workspace.root / path):
+            return _read_foreign(plan, program.device, model, workspace.root / path, misfits.KEY)
         case Checkpoint(path=path):
             return _read_weights(plan, program.device, workspace.root / path)
         case _:
@@ -146,6 +155,14 @@ def _read_weights(plan: Plan, device: torch.device, path: Path) -> Params:
     if misfit := misfits.explain_misfit(file, found, plan.parameters):
         raise misfit
     _require_same_ids(file.with_name(EXPERIMENT), plan.experiment.data)
+    return {row.name: found[row.name].to(device, torch.float32) for row in plan.parameters}
+
+
+def _read_foreign(plan: Plan, device: torch.device, model: HuggingFaceModel, path: Path, key: str) -> Params:
+    """Read the weights in a directory of transformers."""
+    found = read_pretrained(model.config, path, key)
+    if misfit := misfits.explain_misfit(path, found, plan.parameters):
+        raise misfit
     return {row.name: found[row.name].to(device, torch.float32) for row in plan.parameters}
 
 

@@ -9,7 +9,7 @@ from gnflow.train.journal import Step
 ORDER = (
     "loss/train", "loss/held_out", "loss/held_out_average",
     "tokens/solve", "tokens/search", "tokens/total", "passes/serial", "flops/total",
-    "time/seconds", "time/cpu", "time/others", "time/compile", "time/wall",
+    "time/seconds", "time/device_seconds", "time/waited", "time/cpu", "time/others", "time/compile", "time/wall",
     "learning_rate", "norm/gradient", "norm/update",
     "gn/alpha", "gn/predicted_decrease", "gn/actual_decrease", "gn/gain_ratio",
     "gn/damping", "gn/decrement", "gn/kappa", "gn/cg_iterations", "gn/residual",

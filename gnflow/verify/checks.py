@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
+from gnflow.compiler.routing import label_rules
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
-from gnflow.verify import behaviour, compiled, derivatives, schedules, state
+from gnflow.verify import behaviour, compiled, derivatives, schedules, signals, state
 from gnflow.verify.subject import Make, build_parts
 
 
@@ -46,14 +47,17 @@ CURVATURE: Mapping[str, Check] = {
 DIFFERENCE: Mapping[str, Check] = {
     "the difference stands for the tangent": derivatives.check_difference_tangent,
 }
+SIGNALS: Mapping[str, Check] = {
+    "the factors of linear layers are those of the product": signals.check_signals,
+}
 COMPILED: Mapping[str, Check] = {
     "compiled regions equal eager ones, one graph each": compiled.check_compiled_regions,
 }
 
 
 def select_checks(experiment: Experiment, *, compiling: bool) -> Iterator[tuple[str, Check]]:
-    """Select the checks that concern the experiment: those of curvature only if the optimizer uses it, and those of
-    compiled regions only if there are any.
+    """Select the checks that concern the experiment: those of curvature and of linear layers only if the optimizer uses
+    them, and those of compiled regions only if there are any.
     """
     yield from GRADIENT.items()
     method = experiment.optimizer
@@ -62,6 +66,8 @@ def select_checks(experiment: Experiment, *, compiling: bool) -> Iterator[tuple[
         yield from ((claim, check) for claim, check in CURVATURE.items() if convex or claim != POSITIVE)
         if method.tangent == "difference":
             yield from DIFFERENCE.items()
+    elif any(rule.takes_signals for rule in label_rules(method).values()):
+        yield from SIGNALS.items()
     yield from ((claim, check) for claim, check in OPTIMIZER.items() if claim != SCHEDULE or spec.has_rate(method))
     if compiling:
         yield from COMPILED.items()

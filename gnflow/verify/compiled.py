@@ -6,6 +6,7 @@ import torch
 
 from gnflow import trees
 from gnflow.compiler.regions import Compiler
+from gnflow.objective import Watch
 from gnflow.optim.protocol import Region
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.optimizer import GaussNewton
@@ -33,7 +34,7 @@ def check_compiled_regions(experiment: Experiment, make: Make = build_parts) -> 
         compiled = compiler(name, region)
 
         def call_both(*arguments: object) -> object:
-            expected = region(*trees.clone(arguments))
+            expected = region(*(each if isinstance(each, Watch) else trees.clone(each) for each in arguments))
             found = _call_unbroken(name, compiled, arguments)
             _require_close(
                 name, found, expected, max(allowed, ROUGH) if rough and name.startswith("curved") else allowed

@@ -56,7 +56,8 @@ class Point(NamedTuple):
         return self.parts.network.compute_logits(params, self.parts.network.split(self.tokens)[0])
 
 
-def _draw_point(experiment: Experiment, make: Make, tangent: Tangent = "exact") -> Point:
+def draw_point(experiment: Experiment, make: Make, tangent: Tangent = "exact") -> Point:
+    """Draw weights, tokens and directions for the exact derivatives of an experiment without frozen weights."""
     exact = experiment.training.model_copy(update={"precision": "float32"})
     model = experiment.model
     if isinstance(model, Janus):
@@ -76,7 +77,7 @@ def _draw_point(experiment: Experiment, make: Make, tangent: Tangent = "exact") 
 
 def check_gradient_of_loss(experiment: Experiment, make: Make = build_parts) -> None:
     """Check that <gradient, u> is the central difference of the loss along u, at two sets of weights."""
-    at = _draw_point(experiment, make)
+    at = draw_point(experiment, make)
     value = at.parts.objective.value
     for weights in (at.anchor, at.params):
         gradient, loss = at.parts.objective.gradient(weights, at.tokens)
@@ -89,7 +90,7 @@ def check_gradient_of_loss(experiment: Experiment, make: Make = build_parts) -> 
 
 def check_model_at_anchor(experiment: Experiment, make: Make = build_parts) -> None:
     """Check at two anchors that the model has the value and the gradient of the loss there."""
-    at = _draw_point(experiment, make)
+    at = draw_point(experiment, make)
     for anchor in (at.anchor, at.params):
         gradient, loss = at.parts.objective.gradient(anchor, at.tokens)
         touching, value = at.parts.objective.curved(trees.clone(anchor), anchor, at.tokens)
@@ -99,7 +100,7 @@ def check_model_at_anchor(experiment: Experiment, make: Make = build_parts) -> N
 
 def check_gradient_of_model(experiment: Experiment, make: Make = build_parts) -> None:
     """Check the model's gradient away from the anchor against central differences of its value."""
-    at = _draw_point(experiment, make)
+    at = draw_point(experiment, make)
     gradient = at.differentiate_model(at.params)
     for u in (_normalise(gradient), *at.directions):
         points = (trees.move_along(at.params, u, h) for h in (STEP, -STEP))
@@ -110,7 +111,7 @@ def check_gradient_of_model(experiment: Experiment, make: Make = build_parts) ->
 
 def check_model_against_finite_differences(experiment: Experiment, make: Make = build_parts) -> None:
     """Check the model's slope along u by central differences of the logits, or of the loss for Newton's model."""
-    at = _draw_point(experiment, make)
+    at = draw_point(experiment, make)
     expected = _difference_loss(experiment, at) if _is_newton(experiment) else _difference_logits(experiment, at)
     gradient = at.differentiate_model(at.params)
     for u in (_normalise(gradient), *at.directions):
@@ -121,7 +122,7 @@ def check_model_against_finite_differences(experiment: Experiment, make: Make = 
 
 def check_model_against_dense_matrix(experiment: Experiment, make: Make = build_parts) -> None:
     """Check the model's gradient against a dense Jacobian, or for Newton's model against reverse mode taken twice."""
-    at = _draw_point(experiment, make)
+    at = draw_point(experiment, make)
     expected = _reverse_twice(experiment, at) if _is_newton(experiment) else _multiply_dense(experiment, at)
     _require_trees_close(
         at.differentiate_model(at.params), expected, EXACT, "the gradient of the model against the dense Jacobian"
@@ -185,7 +186,7 @@ def _multiply_dense(experiment: Experiment, at: Point) -> Params:
 
 def check_product_against_gradients(experiment: Experiment, make: Make = build_parts) -> None:
     """Check the product at two anchors against central differences of the model's gradient."""
-    first = _draw_point(experiment, make)
+    first = draw_point(experiment, make)
     for at, u in product((first, first._replace(anchor=first.params)), first.directions):
         found = at.parts.objective.product(u, at.anchor, at.tokens)
         after, before = (at.differentiate_model(trees.move_along(at.anchor, u, h)) for h in (STEP, -STEP))
@@ -195,7 +196,7 @@ def check_product_against_gradients(experiment: Experiment, make: Make = build_p
 
 def check_symmetry(experiment: Experiment, make: Make = build_parts) -> None:
     """Check that <u, H v> = <v, H u>."""
-    at = _draw_point(experiment, make)
+    at = draw_point(experiment, make)
     u, v, _ = at.directions
     one, two = at.multiply_curvature(u), at.multiply_curvature(v)
     size = trees.norm(one) + trees.norm(two)
@@ -204,7 +205,7 @@ def check_symmetry(experiment: Experiment, make: Make = build_parts) -> None:
 
 def check_positive_semidefiniteness(experiment: Experiment, make: Make = build_parts) -> None:
     """Check that <v, H v> >= 0."""
-    at = _draw_point(experiment, make)
+    at = draw_point(experiment, make)
     for v in (_normalise(at.differentiate_model(at.params)), *at.directions):
         product = at.multiply_curvature(v)
         bend = trees.dot(v, product).item()
@@ -213,7 +214,7 @@ def check_positive_semidefiniteness(experiment: Experiment, make: Make = build_p
 
 def check_difference_tangent(experiment: Experiment, make: Make = build_parts) -> None:
     """Check gradients of models whose tangent is a difference against exact ones, in float32 and in float64."""
-    rough, exact = _draw_point(experiment, make, "difference"), _draw_point(experiment, make)
+    rough, exact = draw_point(experiment, make, "difference"), draw_point(experiment, make)
     expected = exact.differentiate_model(exact.params)
     for dtype, allowed in ROUGH.items():
         anchor, params = ({n: w.to(dtype) for n, w in tree.items()} for tree in (rough.anchor, rough.params))

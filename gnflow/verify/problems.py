@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.objective import Objective, Params, Scalar, Tokens
+from gnflow.objective import Objective, Params, Scalar, Tokens, Watch
 from gnflow.optim.protocol import eager
 from gnflow.spec.experiment import Experiment
 from gnflow.verify.subject import Make, Parts, draw_noise, draw_start
@@ -41,7 +41,10 @@ def build_bowl(target: Params, condition: float = 1.0, spread: float = 0.0) -> O
         bends = {name: side if side.ndim == 1 else side.diagonal().unsqueeze(-1) for name, side in sides.items()}
         return {name: bends[name].expand_as(w).clone() for name, w in params.items()}
 
-    return _build_objective(evaluate, differentiate, multiply)._replace(diagonal=diagonal)
+    def signals(params: Params, noise: Tensor, watch: Watch, tokens: Tokens) -> dict[str, Params]:
+        return {name: statistic(*_factor(sides[name], params[name])) for name, statistic in watch.statistics.items()}
+
+    return _build_objective(evaluate, differentiate, multiply)._replace(diagonal=diagonal, signals=signals)
 
 
 def build_on_bowl(experiment: Experiment, make: Make, dtype: torch.dtype = torch.float32) -> tuple[Parts, Params]:
@@ -59,7 +62,13 @@ def build_ramp(like: Params) -> Objective:
         lambda params, tokens: trees.dot(rank_one, params),
         lambda params, tokens: trees.clone(rank_one),
         lambda direction, anchor, tokens: trees.zeros(direction),
-    )._replace(diagonal=lambda params, noise, tokens: trees.zeros(params))
+    )._replace(
+        diagonal=lambda params, noise, tokens: trees.zeros(params),
+        signals=lambda params, noise, watch, tokens: {
+            name: statistic(*map(torch.zeros_like, _factor(rank_one[name][:, :1], params[name])))
+            for name, statistic in watch.statistics.items()
+        },
+    )
 
 
 def hide_parameters(objective: Objective, fixed: Params) -> Objective:
@@ -78,6 +87,10 @@ def hide_parameters(objective: Objective, fixed: Params) -> Objective:
         product=lambda direction, anchor, tokens: {
             name: torch.zeros_like(image) if name in fixed else image
             for name, image in objective.product(direction, anchor, tokens).items()
+        },
+        signals=lambda params, noise, watch, tokens: {
+            name: trees.zeros(seen) if name in fixed else seen
+            for name, seen in objective.signals(fix(params), noise, watch, tokens).items()
         },
         diagonal=lambda params, noise, tokens: {
             name: torch.zeros_like(bend) if name in fixed else bend
@@ -101,6 +114,15 @@ def _build_objective(
         evaluate_model,
         product,
     )
+
+
+def _factor(side: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return inputs and output gradients of rows with one token each, whose Gauss-Newton matrix is 1 x `side`."""
+    values, vectors = torch.linalg.eigh(side @ side.mT)
+    roots = (vectors * values.clamp(min=0) ** 0.25).mT
+    units = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
+    rows = len(units) * len(roots)
+    return units.repeat(len(roots), 1).view(rows, 1, -1), roots.repeat_interleave(len(units), 0).view(rows, 1, -1)
 
 
 def _draw_bend(weight: Tensor, condition: float) -> Tensor:

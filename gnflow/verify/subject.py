@@ -96,7 +96,7 @@ def _shrink_data(data: Data) -> Data:
         few = {"source": Digits(), "tokenizer": tokenizer, "image_tokenizer": VQ(codebook=CODES), "context": CONTEXT}
         # No row here is made from images, so no row needs room for one.
         return data.model_copy(update={**few, "understanding_patch": None})
-    return Text(source=Tokens(train="none", vocabulary=VOCABULARY), context=CONTEXT)
+    return Text(source=Tokens(train=("none",), vocabulary=VOCABULARY), context=CONTEXT)
 
 
 def _shrink_method(method: spec.Method, names: list[str], part: float) -> spec.Method:

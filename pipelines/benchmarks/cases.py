@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import pytorch_optimizer
 import torch
+from peers import SOAPS, Build, list_missing
 from torch import Tensor, nn
 
 from gnflow import trees
 from gnflow.objective import Params
-from gnflow.optim import muon, soap
+from gnflow.optim import as_torch, muon, soap
 from gnflow.optim.eigenbasis import decompose_by_cholesky, decompose_by_householder
 from gnflow.optim.muon import orthogonalise
 from gnflow.optim.protocol import AnyTransform, copy_code
@@ -20,7 +20,14 @@ DECODERS = ((12, 256), (6, 512))
 BASES = (128, 256, 512, 1024, 2048)
 PERIOD = 10
 GRADIENTS = 5
-TARGET_MUON, TARGET_SOAP, TARGET_RMNP = 0.7, 0.6, 1 / 13
+TARGET_MUON, TARGET_MUON_BFLOAT16, TARGET_SOAP, TARGET_RMNP = 0.7, 0.8, 0.6, 1 / 13
+SAVINGS: tuple[dict[str, object], ...] = (
+    {"refresh": "staggered"},
+    {"sides": "shorter"},
+    {"block_size": 256},
+    {"dtype": "bfloat16"},
+    {"sides": "shorter", "dtype": "bfloat16"},
+)
 
 
 class Case(NamedTuple):
@@ -40,8 +47,14 @@ def cases(device: str, decoders: tuple[tuple[int, int], ...], bases: tuple[int, 
         shapes = matrices(layers, width)
         size = f"{layers} layers, width {width}"
         yield _muon(shapes, size, device)
+        yield _muon_in_bfloat16(shapes, size, device, compiled=False)
+        yield _muon_in_bfloat16(shapes, size, device, compiled=True)
         yield _muon_unstacked(shapes, size, device)
-        yield _soap(shapes, size, device)
+        for name, build in SOAPS.items():
+            if name not in list_missing():
+                yield _soap(shapes, size, device, name, build)
+        for options in SAVINGS:
+            yield _soap_saving(shapes, size, device, options)
         yield _rmnp(shapes, size, device, TARGET_RMNP if width >= 512 else None)
     for size in bases:
         yield _basis(size, device)
@@ -82,18 +95,40 @@ def _muon_unstacked(shapes: dict[str, tuple[int, int]], size: str, device: str) 
     )
 
 
-def _soap(shapes: dict[str, tuple[int, int]], size: str, device: str) -> Case:
+def _muon_in_bfloat16(shapes: dict[str, tuple[int, int]], size: str, device: str, compiled: bool) -> Case:
+    """Both iterate in bfloat16, and both are called as any training loop calls them."""
+    weights, gradients = _draw(shapes, device), [_draw(shapes, device) for _ in range(GRADIENTS)]
+    ours, theirs = ([nn.Parameter(w.clone()) for w in weights.values()] for _ in range(2))
+    return Case(
+        f"as_torch(muon(dtype=bfloat16){', compile=True' if compiled else ''}) : torch.optim.Muon",
+        size,
+        _steps_of(as_torch(muon(1e-3, weight_decay=0.1, dtype="bfloat16"), ours, compiled), ours, gradients, 1),
+        _steps_of(torch.optim.Muon(theirs, lr=1e-3), theirs, gradients, 1),
+        target=TARGET_MUON_BFLOAT16,
+    )
+
+
+def _soap(shapes: dict[str, tuple[int, int]], size: str, device: str, peer: str, build: Build) -> Case:
     weights, gradients = _draw(shapes, device), [_draw(shapes, device) for _ in range(GRADIENTS)]
     theirs = [nn.Parameter(w.clone()) for w in weights.values()]
-    reference = pytorch_optimizer.SOAP(theirs, lr=1e-3, precondition_frequency=PERIOD)
     return Case(
-        f"SOAP's mean step over {PERIOD} : pytorch_optimizer.SOAP",
+        f"SOAP's mean step over {PERIOD} : {peer}.SOAP",
         size,
         stepper(soap(1e-3, precondition_frequency=PERIOD), weights, gradients, PERIOD),
-        _steps_of(reference, theirs, gradients, PERIOD),
+        _steps_of(build(theirs, PERIOD), theirs, gradients, PERIOD),
         PERIOD,
-        TARGET_SOAP,
+        TARGET_SOAP if peer == "pytorch_optimizer" else None,
     )
+
+
+def _soap_saving(shapes: dict[str, tuple[int, int]], size: str, device: str, options: dict[str, object]) -> Case:
+    weights, gradients = _draw(shapes, device), [_draw(shapes, device) for _ in range(GRADIENTS)]
+    ours, plain = (
+        stepper(soap(1e-3, precondition_frequency=PERIOD, **chosen), weights, gradients, PERIOD)
+        for chosen in (options, {})
+    )
+    told = ", ".join(f"{name}: {value}" for name, value in options.items())
+    return Case(f"SOAP's mean step over {PERIOD}, {told} : without", size, ours, plain, PERIOD)
 
 
 def _rmnp(shapes: dict[str, tuple[int, int]], size: str, device: str, target: float | None) -> Case:

@@ -16,6 +16,9 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 from cases import BASES, DECODERS, Case, cases  # noqa: E402  # a script's neighbour
+from peers import list_missing  # noqa: E402
+
+from gnflow.train.allocator import keep_memory  # noqa: E402
 
 RUNS = 7
 FEWEST, SECONDS = 3, 120.0  # fewer runs than RUNS where a case has taken longer than this
@@ -28,7 +31,8 @@ def main(
     bases: tuple[int, ...] = BASES,
     runs: int = RUNS,
 ) -> None:
-    """Measure on the CPU, and on the GPU where there is one."""
+    """Measure on the CPU, and on the GPU where there is one. Freed memory is kept, as it is in a run."""
+    keep_memory()
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     result = {
         "machine": machine(),
@@ -52,6 +56,7 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "missing": list_missing(),
     }
 
 
@@ -112,6 +117,8 @@ def report(result: dict[str, object]) -> str:
         f"load {about['load_before']:.1f} before and {result['load_after']:.1f} after, torch {about['torch']}.",
         "Milliseconds a step: median, and quartiles in brackets, of interleaved runs in one process.",
     ]
+    if missing := about.get("missing"):
+        lines.append(f"Not installed, and so not compared: {', '.join(map(str, missing))}.")
     for device, title in (("cpu", "CPU"), ("cuda", f"GPU: {about['gpu']}")):
         rows = result.get(device)
         lines += ["", f"## {title if rows else 'GPU'}", ""]

@@ -30,6 +30,7 @@ VERBS = [
     "compare",
     "report",
     "rerun",
+    "export",
     "replay",
     "track",
     "doctor",

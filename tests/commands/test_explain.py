@@ -74,8 +74,8 @@ def test_without_a_key_everything_is_listed_with_its_place(spec: Path, capsys: p
         ("seed", "unknown key `seed`; it belongs in `training`"),
         (
             "optimizer.ns_steps",
-            "unknown key `ns_steps` in `optimizer` (gauss_newton); `ns_steps` belongs to `muon`, `normuon` or "
-            "`soap_muon`",
+            "unknown key `ns_steps` in `optimizer` (gauss_newton); `ns_steps` belongs to `muon`, `normuon`, "
+            "`soap_muon` or `newton_muon`",
         ),
         ("optimizer.inner.lr", "unknown key `lr` in `optimizer.inner` (muon); did you mean `learning_rate`?"),
         ("training.rows.x", "`training.rows` is a single value; it holds no `x`"),

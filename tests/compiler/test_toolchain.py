@@ -19,7 +19,8 @@ pytestmark = pytest.mark.skipif(GXX is None, reason="no g++ to test with")
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.delenv(toolchain.CACHE, raising=False)
     toolchain._warn.cache_clear()
@@ -106,7 +107,8 @@ def test_a_directory_that_cannot_be_written_to_is_told_once_and_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = Workspace(tmp_path)
-    workspace.cache.write_text("a file where a directory should be")
+    for place in (workspace.cache, tmp_path / "home"):
+        place.write_text("a file where a directory should be")
     assert toolchain.find_cache(workspace).directory is None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -1,4 +1,6 @@
+import gzip
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from pydantic import ValidationError
 from gnflow.data.dataset import Dataset
 from gnflow.data.prepare import prepare
 from gnflow.data.sources import readers
-from gnflow.errors import DataError
+from gnflow.errors import DataError, EnvironmentProblem
 from gnflow.workspace import Workspace
 
 Written = Callable[..., Path]
@@ -249,3 +251,55 @@ def test_all_bad_rows_are_counted(workspace: Workspace, written: Written) -> Non
     assert message.startswith("3 faults in 1 file:\n")
     for place in ("a.jsonl:2: `text` is null", "a.jsonl:3 has no column `text`", "a.jsonl:4 is not JSON"):
         assert place in message
+
+
+def compress(name: str, content: bytes) -> bytes:
+    if name.endswith(".gz"):
+        return gzip.compress(content)
+    zstandard = pytest.importorskip("zstandard")
+    frame = zstandard.ZstdCompressor().compress
+    return bytes(frame(content[: len(content) // 2]) + frame(content[len(content) // 2 :]))  # two frames
+
+
+@pytest.mark.parametrize("ending", [".jsonl.gz", ".jsonl.zst", ".zst"])
+def test_compressed_json_lines_are_read(workspace: Workspace, written: Written, ending: str) -> None:
+    rows = [f"number {number}, {'very ' * (number % 50)}long \u00e9" for number in range(4000)]
+    content = lines(*({"text": row} for row in rows)).encode()
+    written(f"a{ending}", compress(ending, content))
+    found = dataset(workspace, f"a{ending}", held_out_fraction=0.5)
+    assert documents(found.train) + documents(found.held_out) == rows
+
+
+def test_compressed_text_is_one_document_in_any_encoding(workspace: Workspace, written: Written) -> None:
+    written("a.txt.gz", gzip.compress("caf\u00e9 one\ntwo".encode("utf-16")))
+    written("h.txt", "caf\u00e9".encode("utf-16"))
+    found = dataset(workspace, "a.txt.gz", held_out=["h.txt"], encoding="utf-16")
+    assert documents(found.train) == ["caf\u00e9 one\ntwo"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "damage"),
+    [(".jsonl.gz", "cut"), (".jsonl.gz", "replaced"), (".zst", "cut"), (".zst", "replaced"), (".zst", "changed")],
+)
+def test_a_damaged_compressed_file_is_named_with_the_byte(
+    workspace: Workspace, written: Written, ending: str, damage: str
+) -> None:
+    whole = compress(ending, lines(*({"text": f"number {number}"} for number in range(9000))).encode())
+    middle = len(whole) // 2
+    content = {
+        "cut": whole[:-9],
+        "replaced": b"no magic number at all",
+        "changed": whole[:middle] + bytes(byte ^ 255 for byte in whole[middle : middle + 40]) + whole[middle + 40 :],
+    }[damage]
+    path = written(f"a{ending}", content)
+    message = failure(workspace, f"a{ending}")
+    kind = "gzip" if ending.endswith("gz") else "Zstandard"
+    assert f"{path} is not a complete {kind} file (at byte " in message, message
+    assert int(message.partition("at byte ")[2].partition(")")[0]) <= len(content)
+
+
+def test_a_compressed_file_without_its_package_is_named(workspace: Workspace, written: Written, monkeypatch) -> None:
+    written("a.jsonl.zst", b"")
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(EnvironmentProblem, match=r"a \.zst file needs .*\nrun: pip install 'gnflow\[zstd\]'"):
+        dataset(workspace, "a.jsonl.zst")

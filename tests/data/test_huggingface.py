@@ -1,9 +1,13 @@
+import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from corpora import documents, lines, text
+from hub import serve
 from pydantic import ValidationError
 
 from gnflow.data.dataset import Dataset
@@ -130,3 +134,36 @@ def test_all_bad_rows_of_both_splits_are_counted(workspace: Workspace, written: 
     written("poems/validation.jsonl", lines({"text": None}, {"text": "good"}))
     with pytest.raises(DataError, match=r"(?s)^3 faults:\n.*train, row 2:.*train, row 3:.*validation, row 1:"):
         dataset(workspace)
+
+
+FROM_THE_HUB = """
+import json, sys
+from pathlib import Path
+from gnflow.data.prepare import prepare
+from gnflow.spec.data import Text
+from gnflow.workspace import Workspace
+source = {"kind": "huggingface", "path": "someone/poems", "held_out_fraction": 0.25, "documents": 8}
+data = Text.model_validate({"source": source, "tokenizer": "bytes", "context": 2})
+found = prepare(data, Workspace(Path(sys.argv[1])))
+print(json.dumps([bytes(int(i) for i in part if i != 256).decode() for part in (found.train, found.held_out)]))
+"""
+
+
+def test_documents_of_the_hub_are_streamed_by_a_local_stand_in(workspace: Workspace) -> None:
+    """The package talks to a hub on this machine, and stops at the number of documents that is asked for."""
+    pytest.importorskip("datasets")
+    rows = lines(*({"text": f"hub {number};"} for number in range(50)))
+    with serve("someone/poems", {"train.jsonl": rows.encode(), "README.md": b""}) as (address, asked):
+        done = subprocess.run(
+            [sys.executable, "-c", FROM_THE_HUB, str(workspace.root)],
+            env={**os.environ, "HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(workspace.root / "home")},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+    assert done.returncode == 0, (done.stderr[-2000:], asked)
+    train, held_out = json.loads(done.stdout.splitlines()[-1])
+    assert train + held_out == "".join(f"hub {number};" for number in range(8))
+    assert held_out == "hub 6;hub 7;"
+    assert any("/resolve/" in request and request.endswith("train.jsonl") for request in asked)

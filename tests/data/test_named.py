@@ -74,7 +74,9 @@ def test_a_training_file_of_a_package_with_the_content_of_a_held_out_one_is_refu
 def test_tokens_with_the_same_content_in_both_parts_are_refused(workspace: Workspace) -> None:
     for name in ("a.npy", "b.npy"):
         np.save(workspace.root / name, np.arange(100) % 7)
-    with pytest.raises(DataError, match=r"`a\.npy` and `b\.npy` have the same content\nname other tokens"):
+    with pytest.raises(
+        DataError, match=r"`a\.npy` would be trained on and has the content of `b\.npy`, which is held out"
+    ):
         prepare(
             text(source={"kind": "tokens", "train": "a.npy", "held_out": "b.npy", "vocabulary": 7}, context=2),
             workspace,

@@ -10,6 +10,7 @@ from gnflow.data.dataset import Dataset
 from gnflow.data.prepare import prepare
 from gnflow.data.sources import tokens as source
 from gnflow.errors import DataError
+from gnflow.spec.canonical import make_tree
 from gnflow.workspace import Workspace
 
 Written = Callable[..., Path]
@@ -111,3 +112,79 @@ def test_without_a_held_out_file_the_last_tokens_are_held_out(workspace: Workspa
     assert (found.train[:].tolist(), found.held_out[:].tolist()) == (ids[:95].tolist(), ids[95:].tolist())
     found = prepare(text(source=source | {"held_out_fraction": 0.3}, context=2), workspace)
     assert (len(found.train), len(found.held_out)) == (70, 30)
+
+
+def shard(ids: np.ndarray, magic: int = 20240520, version: int = 1, tokens: int | None = None) -> bytes:
+    """A shard as dev/data/data_common.py of llm.c writes it."""
+    header = np.zeros(256, dtype="<i4")
+    header[:3] = magic, version, len(ids) if tokens is None else tokens
+    return header.tobytes() + ids.astype("<u2").tobytes()
+
+
+IDS = np.arange(90) * 7 % 100
+
+
+def test_shards_of_llm_c_are_read_in_the_order_of_their_names(workspace: Workspace, written: Written) -> None:
+    for number, part in enumerate(np.split(IDS, [40, 70])):
+        written(f"fineweb/train_{number}.bin", shard(part))
+    written("fineweb/val.bin", shard(np.arange(9)))
+    section = {"kind": "tokens", "train": "fineweb/train_*.bin", "vocabulary": 100}
+    found = prepare(text(source={**section, "held_out": ["fineweb/val.bin"]}, context=4), workspace)
+    assert (found.train.tolist(), found.held_out.tolist()) == (IDS.tolist(), list(range(9)))
+    names = ["fineweb/train_1.bin", "fineweb/train_0.bin"]
+    apart = prepare(text(source={**section, "train": names, "held_out_fraction": 0.5}, context=4), workspace)
+    assert apart.train.tolist() + apart.held_out.tolist() == [*IDS[40:70], *IDS[:40]]
+    assert len(apart.held_out) == 35  # half of both files together
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (shard(IDS, magic=1), r"bad\.bin, byte 0: the magic number is 1, not 20240520: .*\n.* numpy\.fromfile"),
+        (shard(IDS, magic=20240801), r"bad\.bin, byte 0: .* a shard for Llama 3, whose ids have four bytes"),
+        (shard(IDS, version=7), r"bad\.bin, byte 4: the version is 7, not 1"),
+        (
+            shard(IDS)[:-3],
+            r"bad\.bin, byte 8: the header promises 90 tokens, .* end at byte 1204, .* ends at byte 1201",
+        ),
+        (shard(IDS)[:700], r"bad\.bin ends at byte 700, inside the header"),
+        (b"", r"bad\.bin ends at byte 0, inside the header"),
+        (shard(IDS, tokens=-1), r"bad\.bin, byte 8: the header promises -1 tokens"),
+        (
+            shard(np.array([*IDS[:53], 100, *IDS])),
+            r"bad\.bin: token 53 \(byte 1130\) is 100; expected ids from 0 to 99",
+        ),
+    ],
+)
+def test_a_bad_shard_is_named_with_its_byte(
+    workspace: Workspace, written: Written, content: bytes, problem: str
+) -> None:
+    written("good.bin", shard(IDS))
+    written("bad.bin", content)
+    section = {"kind": "tokens", "train": ["good.bin", "bad.bin"], "held_out": "held_out.npy", "vocabulary": 100}
+    with pytest.raises(DataError, match=problem):
+        prepare(text(source=section, context=4), workspace)
+
+
+def test_the_order_of_the_files_can_be_kept(workspace: Workspace) -> None:
+    np.save(workspace.root / "train.npy", IDS)
+    section = {"kind": "tokens", "train": "train.npy", "held_out": "held_out.npy", "vocabulary": 100}
+    shuffled = prepare(text(source=section, context=4), workspace)
+    kept = prepare(text(source={**section, "order": "sequential"}, context=4), workspace)
+    assert kept.directory == shuffled.directory  # the order is not part of the shards
+    rows = kept.make_microbatches(3, seed=0)
+    assert rows.find_rows(0, 8).ravel().tolist() == [*range(22), 0, 1]
+    assert rows.take(0, 1)[0, 1].tolist() == IDS[4:9].tolist()
+    assert shuffled.make_microbatches(3, seed=0).find_rows(0, 7).ravel().tolist() != list(range(21))
+    # Warm-up steps before the run see rows of their own.
+    assert kept.make_microbatches(3, 0, "start").find_rows(0, 7).ravel().tolist() != list(range(21))
+
+
+def test_one_file_is_written_without_brackets_and_keeps_its_place_among_prepared_data() -> None:
+    one = text(source={"kind": "tokens", "train": "a.npy", "vocabulary": 9})
+    assert one.source.model_dump(mode="json") == {
+        "kind": "tokens", "train": "a.npy", "held_out": None, "vocabulary": 9,
+    }  # fmt: skip
+    assert one == text(source={"kind": "tokens", "train": ["a.npy"], "vocabulary": 9})
+    both = text(source={"kind": "tokens", "train": ["a.npy"], "held_out": "b.npy", "vocabulary": 9})
+    assert [make_tree(both.source)[name] for name in ("train", "held_out")] == ["a.npy", "b.npy"]

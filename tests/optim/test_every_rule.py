@@ -22,6 +22,7 @@ ROWS |= {
     "kl_soap fresh": {**BASIS, "fresh_factors": True},
     "kl_soap one-sided": {**BASIS, "max_precondition_dim": 5},
     "soap_muon one-sided": {**BASIS, "max_precondition_dim": 5, "nesterov": False},
+    "kfac corrected": {"learning_rate": 0.1, "form": "corrected", "scale": "none"},
     "normuon split": {**MUON, "split": 2, "scale": "original"},
 }
 WITH_VECTORS = {"adamw", "lion", "soap", "kl_soap", "sophia"}

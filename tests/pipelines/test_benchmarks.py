@@ -29,9 +29,14 @@ def test_tiny_shapes_give_a_whole_table(tmp_path: Path) -> None:
     result = json.loads((tmp_path / "results.json").read_text())
     assert result["machine"].keys() >= {"date", "cpu", "cores", "threads", "torch", "gpu", "load_before"}
     rows = result["cpu"]
-    assert [row["what"].partition(" : ")[0] for row in rows] == [
-        "Muon's update", "Muon's update", "SOAP's mean step over 10", "RMNP's rows to one", "basis by CholeskyQR2",
-    ]  # fmt: skip
+    firsts = [row["what"].partition(" : ")[0] for row in rows]
+    assert firsts[1:3] == ["as_torch(muon(dtype=bfloat16))", "as_torch(muon(dtype=bfloat16), compile=True)"]
+    assert firsts[0] == firsts[3] == "Muon's update"
+    assert firsts[-2:] == ["RMNP's rows to one", "basis by CholeskyQR2"]
+    assert sum(first.startswith("SOAP's mean step over 10, ") for first in firsts) == 5
+    compared = {row["what"].partition(" : ")[2] for row in rows}
+    named = [name for name in ("pytorch_optimizer", "heavyball", "emerging_optimizers") if f"{name}.SOAP" in compared]
+    assert sorted([*named, *result["machine"]["missing"]]) == ["emerging_optimizers", "heavyball", "pytorch_optimizer"]
     for row in rows:
         assert row["runs"] == 2
         for low, middle, high in (row["ours_ms"], row["theirs_ms"]):

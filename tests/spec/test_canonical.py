@@ -152,6 +152,7 @@ def test_keys_that_came_later_are_in_no_digest_at_their_default() -> None:
         ("training", "shares", 2),
         ("compile", "attention", "flash"),
         ("compile", "activations", 64),
+        ("compile", "update", "parts"),
         ("optimizer", "second_moment", "after"),
         ("optimizer", "second_beta", 0.9),
         ("optimizer", "eps", 1e-6),

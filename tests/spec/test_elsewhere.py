@@ -88,7 +88,7 @@ def test_no_word_has_two_meanings() -> None:
         ("optimizer: {kind: gauss_newton, lr: 1}", "gnflow calls it `learning_rate`, which belongs in `inner`"),
         ("data: {kind: text, n_embd: 3}", "gnflow calls it `width`, which belongs in `model`"),
         ("model: {kind: llama}", "did you mean `decoder`?"),
-        ("tracking: wandb", "did you mean `mlflow`?"),
+        ("tracking: comet", "did you mean `mlflow`?"),
         ("n_embd: 64", "gnflow calls it `width`, which belongs in `model`"),
     ],
 )

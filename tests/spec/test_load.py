@@ -214,7 +214,7 @@ class TestSet:
     def test_a_shorthand_in_the_file_can_be_refined(self, spec: Path) -> None:
         experiment = load(spec, ["data.source.kind=tokens", "data.source.train=a.npy", "data.source.held_out=b.npy",
                                  "data.source.vocabulary=300"]).experiment  # fmt: skip
-        assert experiment.data.source == Tokens(train="a.npy", held_out="b.npy", vocabulary=300)
+        assert experiment.data.source == Tokens(train=("a.npy",), held_out=("b.npy",), vocabulary=300)
 
     def test_null_and_a_whole_mapping_can_be_set(self, spec: Path) -> None:
         assert load(spec, ["training.target.at_most=3.5"]).experiment.training.target is not None
@@ -233,7 +233,8 @@ class TestSet:
             (
                 "optimizer.kind=adam",
                 "unknown kind `adam`; expected `adamw`, `muon`, `rmnp`, `soap`, `lion`, `normuon`, `kl_soap`, "
-                "`soap_muon`, `sophia`, `fop_soap`, `ml_fop_soap` or `gauss_newton`; did you mean `adamw`?",
+                "`soap_muon`, `sophia`, `kfac`, `newton_muon`, `fop_soap`, `ml_fop_soap` or `gauss_newton`; "
+                "did you mean `adamw`?",
             ),
             ("training.seed=x", "expected a whole number of at least 0 and less than 4294967296, got the text `x`"),
             ("training.seed.x=3", "`training.seed` is a single value; it holds no `x`"),

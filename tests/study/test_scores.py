@@ -20,6 +20,7 @@ def test_the_first_evaluation_at_the_target_is_what_counts(tmp_path: Path) -> No
         "tokens/search": 3 * TOKENS // 8,
         "flops": 9e12,
         "seconds": 30.0,
+        "device_seconds": 30.0,
     }
     assert (found.start, found.best, found.spent["steps"]) == (4.9, 3.2, 4)
 
@@ -29,7 +30,7 @@ def test_costs_that_were_not_recorded_come_from_the_plan(tmp_path: Path) -> None
     plan = {"tokens/solve": 100, "tokens/search": 10, "tokens/total": 110, "passes/serial": 7, "flops": 1000}
     found = score_run(Run.load(finished(tmp_path / "bare", experiment(), bare, step=plan)), "bare", 3.4)
     expected = {"steps": 3, "passes": 21, "tokens": 330, "tokens/solve": 300, "tokens/search": 30, "flops": 3000}
-    assert found.needed == {**expected, "seconds": 0.0}
+    assert found.needed == {**expected, "seconds": 0.0, "device_seconds": 0.0}
 
 
 def test_steps_without_an_evaluation_are_passed_over(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
-from mirroring import client, expected, mlflow_warnings, points, run_id, train, wait_until
+from mirroring import client, expected, mlflow_warnings, points, replay, run_id, train, wait_until
 from run_directories import BEGAN, append, begin, end, experiment, finished, steps
 
 from gnflow.errors import Diverged, EnvironmentProblem, Preempted
 from gnflow.track import location, store
-from gnflow.track.mirror import Mirror, replay
+from gnflow.track.mirror import Mirror
 from gnflow.workspace import Workspace
 
 pytestmark = mlflow_warnings

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from full_disk import no_file_beyond
-from mirroring import client, expected, free_port, mlflow_warnings, points, run_id, train, wait_until
+from mirroring import client, expected, free_port, mlflow_warnings, points, replay, run_id, train, wait_until
 from run_directories import BEGAN, append, begin, end, experiment, steps
 from safetensors.torch import save_file
 
@@ -21,7 +21,7 @@ from gnflow.errors import DiskProblem, EnvironmentProblem, Preempted
 from gnflow.spec.experiment import Experiment
 from gnflow.track import location, server
 from gnflow.track import mirror as mirroring
-from gnflow.track.mirror import Mirror, replay
+from gnflow.track.mirror import Mirror
 from gnflow.train.results import write_model
 from gnflow.workspace import Workspace
 
@@ -152,6 +152,7 @@ def test_a_database_locked_by_another_connection_is_waited_for_by_nobody(local: 
     local.assert_has_every_point_once()
 
 
+@pytest.mark.faults
 def test_a_database_locked_to_the_end_gets_everything_afterwards(local: Local, monkeypatch) -> None:
     monkeypatch.setattr(mirroring, "FLUSH", 1.0)
     monkeypatch.setattr(mirroring, "HURRIED_FLUSH", 1.0)
@@ -171,6 +172,7 @@ def test_a_database_locked_to_the_end_gets_everything_afterwards(local: Local, m
         local.assert_has_every_point_once()
 
 
+@pytest.mark.faults
 def test_a_full_store_harms_nothing_and_gets_everything_when_there_is_room(local: Local, monkeypatch) -> None:
     monkeypatch.setattr(mirroring, "FLUSH", 5.0)
     monkeypatch.setattr(mirroring, "HURRIED_FLUSH", 5.0)

@@ -10,11 +10,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from mirroring import client, free_port, mlflow_warnings, run_id
+from mirroring import client, free_port, mlflow_warnings, replay, run_id
 from run_directories import BEGAN, experiment, finished, steps
 
 from gnflow.track import location, relocation, server
-from gnflow.track.mirror import replay
 from gnflow.workspace import Workspace
 
 pytestmark = mlflow_warnings

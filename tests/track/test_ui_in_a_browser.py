@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mirroring import free_port, mlflow_warnings
+from mirroring import free_port, mlflow_warnings, replay
 from run_directories import BEGAN, experiment, finished, steps
 
-from gnflow.track.mirror import replay
+from gnflow.workspace import Workspace
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
@@ -33,7 +33,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "muon": ("muon", steps([4.9 - 0.05 * step for step in range(30)], began=BEGAN + 999, passes=1, searched=0)),
     }
     for name, (optimizer, records) in arms.items():
-        replay(finished(tmp_path / "runs" / name, experiment(optimizer), records))
+        replay(finished(tmp_path / "runs" / name, experiment(optimizer), records), Workspace(tmp_path))
     (tmp_path / "deeper").mkdir()
     process = subprocess.Popen(
         [

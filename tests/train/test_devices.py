@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from processes import directory_of, project
 from ruamel.yaml import YAML
 
 from gnflow.train import results
+from gnflow.train.join import choose_backend, find_interface
 from gnflow.train.journal import read
 
 PATIENCE = {"GNFLOW_WAIT_SECONDS": "5"}
@@ -113,6 +115,83 @@ def test_devices_that_would_wait_are_refused_with_a_cure(tmp_path: Path) -> None
     assert said.count("training.shares=2") == 1
 
 
+def started_alone(spec: Path, rank: int, *, before: tuple[str, ...] = (), **environment: str) -> subprocess.Popen[str]:
+    """One of two processes, as a launcher on a machine of its own starts it."""
+    variables = {
+        "RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1",
+        **environment,
+    }  # fmt: skip
+    return subprocess.Popen(
+        [*before, sys.executable, "-m", "gnflow", "run", spec], env={**os.environ, **variables},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_machines_that_do_not_share_the_run_directory_are_refused(tmp_path: Path) -> None:
+    specs = [project(tmp_path / place, 4, steps=2, shares=4) for place in ("here", "there")]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    processes = [started_alone(spec, rank, MASTER_PORT=port) for rank, spec in enumerate(specs)]
+    (code, said), (other, _) = (ended(process) for process in processes)
+    assert (code, other) == (7, 7), said
+    assert "process 1 of 2 does not see the run directory of process 0" in said
+    assert f"{directory_of(specs[1])}" in said
+
+
+def test_gpus_talk_by_nccl_and_cpus_by_gloo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert [choose_backend(wants_gpu) for wants_gpu in (True, False)] == ["nccl", "gloo"]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert choose_backend(wants_gpu=True) == "gloo"
+
+
+def test_the_interface_is_the_one_that_leads_to_process_0() -> None:
+    assert find_interface("127.0.0.1") == "lo"
+    assert find_interface("no such host") is None
+
+
+NETWORKS = """
+set -e
+unshare --net sleep 1000 & other=$!
+trap "kill $other" EXIT
+until [ "$(readlink /proc/$other/ns/net)" != "$(readlink /proc/$$/ns/net)" ]; do sleep 0.05; done
+ip link add name left type veth peer name right netns $other
+ip address add 10.77.0.1/24 dev left; ip link set left up; ip link set lo up
+there="nsenter --target $other --net"
+$there ip address add 10.77.0.2/24 dev right; $there ip link set right up; $there ip link set lo up
+"$@" & first=$!
+RANK=1 $there "$@" && wait $first
+"""
+
+
+def joined_networks(*command: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Two processes of a run, each in a network namespace of its own; a pair of virtual cards joins the two."""
+    variables = {
+        "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1",
+        "MASTER_ADDR": "10.77.0.1", "MASTER_PORT": "29500", **environment,
+    }  # fmt: skip
+    return subprocess.run(
+        ["unshare", "--map-root-user", "--net", "bash", "-c", NETWORKS, "bash", *map(str, command)],
+        env={**os.environ, **variables}, capture_output=True, text=True, timeout=150, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.faults
+def test_two_machines_have_the_bits_of_one(tmp_path: Path) -> None:
+    try:
+        possible = joined_networks("true")
+    except FileNotFoundError as missing:
+        pytest.skip(f"network namespaces need unshare, nsenter and ip: {missing}")
+    if possible.returncode:
+        pytest.skip(f"network namespaces cannot be made here: {possible.stderr.strip()}")
+    alone, spec = (project(tmp_path / place, 4, steps=6, shares=4) for place in ("alone", "apart"))
+    assert finished(alone, 1)[0] == 0
+    done = joined_networks(sys.executable, "-m", "gnflow", "run", spec)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert bits(spec) == bits(alone)
+
+
 LAYERWISE = {
     "kind": "gauss_newton", "blocks": "layer", "inner": "muon", "inner_steps": 2, "average": 1.0,
     "search": {"kind": "geometric", "trials": 2, "microbatches": 4},
@@ -128,14 +207,25 @@ def layerwise(root: Path, **training: object) -> Path:
     return path
 
 
+def by_part(root: Path, **training: object) -> Path:
+    """A project with SOAP, whose updates are made by parts."""
+    path = tiny.write_project(root) / "tiny.yaml"
+    tree = tiny.tiny(start="scratch", checkpoint_every=10_000, shares=4, **training)
+    optimizer = {"kind": "soap", "microbatches": 4, "precondition_frequency": 2, "clip": 1.0}
+    YAML().dump(tree | {"optimizer": optimizer, "compile": {"mode": "off", "update": "parts"}}, path)
+    return path
+
+
 @pytest.mark.faults
-@pytest.mark.parametrize("method", ["adamw", "layerwise"])
+@pytest.mark.parametrize("method", ["adamw", "layerwise", "by_part"])
 def test_a_run_begun_on_4_devices_killed_on_2_and_finished_on_3_is_the_run_on_1(method: str, tmp_path: Path) -> None:
     every = {"temporary_checkpoint_minutes": 0.001}
 
     def made(root: Path) -> Path:
         if method == "layerwise":
             return layerwise(root, steps=40, **every)
+        if method == "by_part":
+            return by_part(root, steps=40, **every)
         return project(root, 4, steps=40, shares=4, **every)
 
     alone, spec = made(tmp_path / "alone"), made(tmp_path / "moved")
@@ -187,6 +277,28 @@ def test_a_full_disk_ends_all_processes_with_its_own_words(tmp_path: Path) -> No
     code, said = ended(process)
     assert code == 8, said
     assert "cannot be written" in said
+
+
+@pytest.mark.faults
+def test_a_slow_process_is_named_and_the_run_goes_on(tmp_path: Path) -> None:
+    spec = project(tmp_path, 4, steps=14, shares=4)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    import time\n"
+        "    import gnflow.compiler.program as program\n"
+        "    quick = program.Program.step\n"
+        "    program.Program.step = lambda *arguments: (time.sleep(0.5), quick(*arguments))[1]\n"
+    )
+    code, said = finished(spec, 2, PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    assert code == 0, said
+    journal = read(directory_of(spec) / "journal.jsonl")
+    (event,) = (event for event in journal.events if event.name == "slow")
+    assert event.message.startswith("process 1 of 2 has computed for 0.5")
+    assert f"step {event.step}: slow: process 1 of 2" in said
+    last = journal.last.values
+    assert last["time/device_seconds"] == pytest.approx(2 * last["time/seconds"])
+    assert 0.8 * last["time/seconds"] < last["time/waited"] < last["time/seconds"], "process 0 has waited"
 
 
 @pytest.mark.faults

@@ -68,8 +68,8 @@ def test_a_compiled_run_names_each_region_before_it_compiles_it(
         run(experiment, project, project.runs / name, report=said.append)
     compiling = [line for line in said if line.startswith("compiling region ")]
     first, second = compiling[: len(compiling) // 2], compiling[len(compiling) // 2 :]
-    assert "compiling region `gradient`" in first
-    assert "compiling region `value`" in first
+    assert "compiling region `apply_block.keep`" in first
+    assert "compiling region `apply_head.value`" in first
     assert len(set(first)) == len(first)
     assert [line.partition(" (it took ")[0] for line in second] == first
     assert all(line.endswith(" s last time)") for line in second)

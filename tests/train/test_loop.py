@@ -338,11 +338,12 @@ def test_watches_see_the_run_from_open_to_close(tmp_path: Path) -> None:
     assert closed == "complete"
 
 
-def test_the_workspace_keeps_compiled_graphs_and_determinism_ends_with_the_run(
+def test_a_project_keeps_its_own_compiled_graphs_and_determinism_ends_with_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     root = tiny.write_project(tmp_path / "project")
+    (root / ".gnflow" / "inductor").mkdir(parents=True)
     seen: list[tuple[bool, str]] = []
 
     class Watcher:

@@ -17,12 +17,12 @@ class Named(NamedTuple):
     held_out: list[Path]
 
 
-def find_files(paths: Sequence[str], held_out: Sequence[str], root: Path) -> Named:
-    """Find the files that a spec names. A held-out file is never trained on, even if `paths` names it too."""
+def find_files(paths: Sequence[str], held_out: Sequence[str], root: Path, key: str = "data.source.paths") -> Named:
+    """Find the files that a spec names. A held-out file is never trained on, even if `paths`, under `key`, has it."""
     kept = dict.fromkeys(find_matching(held_out, root, "data.source.held_out"))
-    train = [path for path in find_matching(paths, root, "data.source.paths") if path not in kept]
+    train = [path for path in find_matching(paths, root, key) if path not in kept]
     if not train:
-        raise DataError("data.source.paths: every file is held out\nname fewer files in data.source.held_out")
+        raise DataError(f"{key}: every file is held out\nname fewer files in data.source.held_out")
     return Named(train, list(kept))
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gnflow.data.sources import installed, shakespeare
 from gnflow.data.sources import package as distributions
+from gnflow.data.sources.compressed import require_reader
 from gnflow.data.sources.named import find_files
-from gnflow.data.sources.paths import find_existing
 from gnflow.spec.data import Files, HuggingFace, Package, Shakespeare, Tokens
 from gnflow.spec.multimodal import Digits, ImageFiles, ImageHub
 from gnflow.workspace import Workspace
@@ -21,8 +21,10 @@ def require_plays(source: Shakespeare, root: Path) -> None:
 
 
 def require_files(source: Files, root: Path) -> None:
-    """Raise DataError unless the files that the source names are there."""
-    find_files(source.paths, source.held_out, root)
+    """Raise DataError unless the files are there, and EnvironmentProblem unless they can be decompressed."""
+    for part in find_files(source.paths, source.held_out, root):
+        for path in part:
+            require_reader(path)
 
 
 def require_package(source: Package, root: Path) -> None:
@@ -37,9 +39,7 @@ def require_dataset(source: HuggingFace, root: Path) -> None:
 
 def require_ids(source: Tokens, root: Path) -> None:
     """Raise DataError unless the files of tokens are there."""
-    find_existing(source.train, root, "data.source.train")
-    if source.held_out:
-        find_existing(source.held_out, root, "data.source.held_out")
+    find_files(source.train, source.held_out or (), root, "data.source.train")
 
 
 def require_digits(source: Digits, root: Path) -> None:

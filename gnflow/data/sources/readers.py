@@ -1,8 +1,9 @@
-"""Read the documents of one text, JSONL or Parquet file, in bounded memory.
+"""Read the documents of one text, JSONL or Parquet file, in bounded memory. Text and JSONL may be compressed.
 
 A document that cannot be read is replaced by a DataError, so that all faults can be reported at once.
 """
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import polars
 
 from gnflow.data.sources.columns import find_column, find_field
+from gnflow.data.sources.compressed import find_ending, open_bytes
 from gnflow.data.sources.corpus import Piece, wrap_texts
 from gnflow.data.sources.paths import guard_read
 from gnflow.errors import DataError
@@ -20,17 +22,18 @@ PARQUET_ROWS = 1024
 
 def read(path: Path, column: str, encoding: str = "utf-8") -> Iterator[Piece | DataError]:
     """Read the documents of a file, with a DataError that names the line or row in place of each unreadable one."""
-    match path.suffix.lower():
+    match find_ending(path):
         case ".txt" | ".md":
             yield from _read_text(path, encoding)
         case ".jsonl":
             yield from wrap_texts(_read_json_lines(path, column, encoding))
-        case ".parquet":
+        case ".parquet" if path.suffix.lower() == ".parquet":  # it compresses its own pages
             yield from wrap_texts(_read_parquet(path, column))
         case other:
             yield DataError(
                 f"{path} cannot be read, since it has {f'the ending `{other}`' if other else 'no ending'}\n"
-                "expected .txt or .md (one document each), .jsonl or .parquet (one document a row)"
+                "expected .txt or .md (one document each), .jsonl or .parquet (one document a row); "
+                "text and .jsonl may end in .gz or .zst as well"
             )
 
 
@@ -92,12 +95,12 @@ def _read_lines(path: Path, encoding: str) -> Iterator[str | DataError]:
 def _decode_lines(path: Path, encoding: str) -> Iterator[str | DataError]:
     if not _has_ascii_line_feed(encoding):
         try:
-            with path.open(encoding=encoding, newline="\n") as text:
+            with open_bytes(path) as file, io.TextIOWrapper(file, encoding=encoding, newline="\n") as text:
                 yield from text
         except UnicodeError as error:
             yield _explain_undecodable(str(path), str(error), encoding)
         return
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 yield line.decode(encoding)

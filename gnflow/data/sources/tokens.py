@@ -1,4 +1,4 @@
-"""Ready token ids: one-dimensional integer `.npy` arrays."""
+"""Ready token ids: one-dimensional integer `.npy` arrays, or `.bin` shards of llm.c."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,9 +8,10 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from gnflow.data.sources import llm_c
 from gnflow.data.sources.corpus import Json, count_kept
+from gnflow.data.sources.named import Named, compute_digests, find_files
 from gnflow.data.sources.opened import Ready
-from gnflow.data.sources.paths import find_existing
 from gnflow.errors import DataError
 from gnflow.spec.data import Tokens
 
@@ -27,41 +28,43 @@ def open_ids(source: Tokens, root: Path) -> Ready:
 
 
 def identify(source: Tokens, root: Path, sha256: Callable[[Path], str]) -> Json:
-    """Return size and digest of the files. Raises DataError if both parts are the same."""
-    files = [path for path in (_find_train(source, root), _find_held_out(source, root)) if path]
-    found = [sha256(path) for path in files]
-    if len(set(found)) < len(found):
-        raise DataError(
-            f"data.source: `{source.train}` and `{source.held_out}` have the same content\n"
-            "name other tokens to hold out, or omit `held_out`, and the last part of `train` is held out"
-        )
-    return [{"bytes": path.stat().st_size, "sha256": digest} for path, digest in zip(files, found, strict=True)]
+    """Return size and digest of the files. Raises DataError if a file to train on has the content of a held-out one."""
+    files = _find_files(source, root)
+    digest = compute_digests(files, root, sha256)
+    train, held_out = ([_describe(path, digest[path]) for path in part] for part in files)
+    # One file for each part: the form that prepared data had when there could be no more.
+    return [*train, *held_out] if len(train) == 1 >= len(held_out) else {"train": train, "held_out": held_out}
 
 
 def read_train(source: Tokens, root: Path) -> Iterator[NDArray[np.uint32]]:
     """Read the ids to train on, in chunks. Raises DataError."""
-    ids = _open(_find_train(source, root))
-    last = len(ids) if source.held_out else count_kept(len(ids), source.held_out_fraction)
-    return _check(ids, 0, last, _find_train(source, root), source.vocabulary)
+    files = _find_files(source, root)
+    arrays = [(path, _open(path)) for path in files.train]
+    count = sum(len(ids) for _, ids in arrays)
+    last = count if files.held_out else count_kept(count, source.held_out_fraction)
+    return _read(arrays, 0, last, source.vocabulary)
 
 
 def read_held_out(source: Tokens, root: Path) -> Iterator[NDArray[np.uint32]]:
     """Read the ids to evaluate on, in chunks. Raises DataError."""
-    path = _find_held_out(source, root) or _find_train(source, root)
-    ids = _open(path)
-    first = 0 if source.held_out else count_kept(len(ids), source.held_out_fraction)
-    return _check(ids, first, len(ids), path, source.vocabulary)
+    files = _find_files(source, root)
+    arrays = [(path, _open(path)) for path in files.held_out or files.train]
+    count = sum(len(ids) for _, ids in arrays)
+    first = 0 if files.held_out else count_kept(count, source.held_out_fraction)
+    return _read(arrays, first, count, source.vocabulary)
 
 
-def _find_train(source: Tokens, root: Path) -> Path:
-    return find_existing(source.train, root, "data.source.train")
+def _find_files(source: Tokens, root: Path) -> Named:
+    return find_files(source.train, source.held_out or (), root, "data.source.train")
 
 
-def _find_held_out(source: Tokens, root: Path) -> Path | None:
-    return find_existing(source.held_out, root, "data.source.held_out") if source.held_out else None
+def _describe(path: Path, digest: str) -> Json:
+    return {"bytes": path.stat().st_size, "sha256": digest}
 
 
 def _open(path: Path) -> NDArray[Any]:
+    if path.suffix == llm_c.ENDING:
+        return llm_c.map_shard(path)
     try:
         ids = open_memmap(path, mode="r")
     except (ValueError, OSError) as error:
@@ -73,14 +76,24 @@ def _open(path: Path) -> NDArray[Any]:
     return ids
 
 
+def _read(
+    arrays: list[tuple[Path, NDArray[Any]]], first: int, last: int, vocabulary: int
+) -> Iterator[NDArray[np.uint32]]:
+    """Read the ids from `first` to `last` of the arrays laid end to end."""
+    for path, ids in arrays:
+        yield from _check(ids, max(first, 0), min(last, len(ids)), path, vocabulary)
+        first, last = first - len(ids), last - len(ids)
+
+
 def _check(ids: NDArray[Any], first: int, last: int, path: Path, vocabulary: int) -> Iterator[NDArray[np.uint32]]:
     for start in range(first, last, CHUNK):
         chunk = np.asarray(ids[start : min(start + CHUNK, last)])
         beyond = np.flatnonzero((chunk < 0) | (chunk >= vocabulary))
         if len(beyond):
             place = int(beyond[0])
+            byte = f" (byte {llm_c.find_byte(start + place)})" if path.suffix == llm_c.ENDING else ""
             raise DataError(
-                f"{path}: token {start + place} is {chunk[place]}; expected ids from 0 to {vocabulary - 1}\n"
+                f"{path}: token {start + place}{byte} is {chunk[place]}; expected ids from 0 to {vocabulary - 1}\n"
                 "raise data.source.vocabulary, or repair the file"
             )
         yield chunk.astype(np.uint32)

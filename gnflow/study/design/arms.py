@@ -9,7 +9,6 @@ from gnflow.spec.extends import Assembled, read_referred
 from gnflow.spec.merge import assign
 from gnflow.spec.problems import Problem, SpecProblems
 from gnflow.spec.study import Scale, Study, Tuning, Widening
-from gnflow.spec.training import Mlflow
 from gnflow.spec.tree import Entry, Node, Origin, Scalar, Table, make_plain
 from gnflow.spec.validate import validate
 from gnflow.study.design.design import ArmDesign, Job, Trial
@@ -189,7 +188,7 @@ class Reader:
     def _make_job(self, base: Assembled, label: str, spec: Path, in_file: Overrides, on_line: Overrides) -> Job | None:
         """Make a run of `spec`, which already contains `in_file`, with the other overrides on the command line."""
         experiment = self._load_experiment(base, merge_overrides(in_file, on_line))
-        if experiment is not None and isinstance(experiment.tracking, Mlflow):
+        if experiment is not None and "study" in type(experiment.tracking).model_fields:
             on_line = merge_overrides(
                 on_line, make_override("tracking.study", self.study.name, self._find_origin("name"))
             )

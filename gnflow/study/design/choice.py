@@ -67,6 +67,13 @@ def choose(design: Design, arm: ArmDesign) -> Choice:
 def write(design: Design, arm: ArmDesign, choice: Choice) -> Path:
     """Write tuned/<arm>.yaml: the spec of the arm with the values of the best trial, and all trials in a comment."""
     path = design.locate_tuned(arm)
+    disk.write(path, compose(design, arm, choice).encode())
+    return path
+
+
+def compose(design: Design, arm: ArmDesign, choice: Choice) -> str:
+    """Return the text of tuned/<arm>.yaml."""
+    path = design.locate_tuned(arm)
     best = choice.tried[0].trial
     tree = collect_additions(arm.spec, [*arm.sets, *best.sets])
     base = Path(*[".."] * len(path.parent.relative_to(design.workspace.root).parts), design.make_relative(arm.spec))
@@ -77,8 +84,7 @@ def write(design: Design, arm: ArmDesign, choice: Choice) -> Path:
     ]
     head += choice.remarks
     content = [*(f"# {line}".rstrip() for line in head), *format_lines(body)]
-    disk.write(path, ("\n".join(content) + "\n").encode())
-    return path
+    return "\n".join(content) + "\n"
 
 
 def _explain_wait(design: Design, arm: ArmDesign, trial: Trial) -> str | None:

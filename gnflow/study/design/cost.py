@@ -5,13 +5,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from gnflow.compiler.plan import Plan, plan
-from gnflow.errors import GnflowError
 from gnflow.study import figures
-from gnflow.study.design.design import ArmDesign, Design, Job
+from gnflow.study.design.design import ArmDesign, Design
+from gnflow.study.design.tasks import has_ended
 from gnflow.study.speed import find_pass_flops, measure_speed
-from gnflow.train.directory import find_differences, is_run
-from gnflow.train.results import COMPLETE, DIVERGED
-from gnflow.train.run import Run
 
 OVER = 1.02  # a run may be a part of a step longer than its budget
 
@@ -94,7 +91,7 @@ def _estimate_cost(design: Design, arm: ArmDesign) -> Cost:
     largest = max(planned.values(), key=lambda one: one.flops)
     size = find_pass_flops(cost.flops for cost in largest.regions.values())
     rate = measure_speed(design.workspace.runs, largest.device, size)
-    done = sum(_has_ended(design, arm, job) for job in arm.jobs)
+    done = sum(has_ended(design, arm, job) for job in arm.jobs)
     return Cost(
         arm.name,
         len(arm.trials),
@@ -114,16 +111,3 @@ def _strip_spec(tree: object) -> object:
             key: _strip_spec(value) for key, value in tree.items() if key != "seed" and not isinstance(value, float)
         }
     return [_strip_spec(value) for value in tree] if isinstance(tree, list) else tree
-
-
-def _has_ended(design: Design, arm: ArmDesign, job: Job) -> bool:
-    directory = design.locate_run(arm, job)
-    try:
-        if not is_run(directory):
-            return False
-        expected = design.load_expected(job)
-        if expected is None or find_differences(directory, expected):
-            return False
-        return Run.load(directory).summary.get("status") in (COMPLETE, DIVERGED)
-    except (GnflowError, OSError):
-        return False

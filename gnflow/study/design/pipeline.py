@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from difflib import unified_diff
 from itertools import chain
 from pathlib import Path
-from shlex import quote
 
 from gnflow.errors import SpecError
 from gnflow.study.design.design import ArmDesign, Design, Job
+from gnflow.study.design.tasks import Task, list_tasks
 from gnflow.train import disk
 
 FILE, COMPARISON, REPORT, CHARTS = "dvc.yaml", "comparison.json", "report.html", "report_charts"
@@ -79,13 +79,8 @@ def _compute_digest(body: str) -> str:
 
 
 def _list_stages(design: Design) -> Iterator[Sequence[str]]:
-    for arm in design.arms:
-        for trial in arm.trials:
-            yield _make_run_stage(design, arm, trial.job, f"trial_{arm.name}_{trial.job.label.removeprefix('trial_')}")
-        if arm.trials:
-            yield _make_choice_stage(design, arm)
-        for job in arm.runs:
-            yield _make_run_stage(design, arm, job, f"run_{arm.name}_{job.label}")
+    for task in list_tasks(design):
+        yield _make_choice_stage(design, task) if task.job is None else _make_run_stage(design, task, task.job)
     for scale in design.scales:
         yield from _make_result_stages(design, scale)
     if design.study.scales:
@@ -129,20 +124,19 @@ def _make_scaling_stage(design: Design) -> list[str]:
     )  # fmt: skip
 
 
-def _make_run_stage(design: Design, arm: ArmDesign, job: Job, name: str) -> list[str]:
-    directory = design.make_relative(design.locate_run(arm, job))
-    sets = [f"--set {quote(text)}" for text in job.sets]
-    tuned = job.spec == design.locate_tuned(arm)
+def _make_run_stage(design: Design, task: Task, job: Job) -> list[str]:
+    tuned = job.spec == design.locate_tuned(task.arm)
     return _make_stage(
-        design, name, [f"gnflow study run {design.make_relative(job.spec)}", *sets, f"--run-dir {directory}"],
-        params=[*([design.make_relative(job.spec)] if tuned else []), *map(design.make_relative, arm.files)],
-        metrics=[f"{directory}/summary.json"], keep="persist: true",
+        design, task.name, task.lines,
+        params=[*([design.make_relative(job.spec)] if tuned else []), *map(design.make_relative, task.arm.files)],
+        metrics=[_locate_summary(design, task.arm, job)], keep="persist: true",
     )  # fmt: skip
 
 
-def _make_choice_stage(design: Design, arm: ArmDesign) -> list[str]:
+def _make_choice_stage(design: Design, task: Task) -> list[str]:
+    arm = task.arm
     return _make_stage(
-        design, f"choose_{arm.name}", [f"gnflow study choose {design.make_relative(design.folder)} {arm.name}"],
+        design, task.name, task.lines,
         deps=[_locate_summary(design, arm, trial.job) for trial in arm.trials],
         params=[*map(design.make_relative, arm.files)],  # tuned/<arm>.yaml extends the spec by its name
         outs=[design.make_relative(design.locate_tuned(arm))], keep="cache: false",

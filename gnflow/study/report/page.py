@@ -38,6 +38,9 @@ def make_page(comparison: Comparison, charts: Sequence[Chart], stills: Mapping[s
         *_make_section("profile", "Profile", drawn, ("profiles",)),
         *_make_section("gauss-newton", "Gauss-Newton", drawn, ("step_lengths", "gain_ratios", "decreases")),
         *_make_section("probes", "Probes", drawn, ("dominance", "curvature", "conflict", "modalities")),
+        *_make_section(
+            "preconditioners", "Preconditioners", drawn, ("efficiencies", "efficiencies_steps", "efficiencies_kinds")
+        ),
         *_make_section("samples", "Samples", drawn, (), make_samples(comparison)),
         ("costs", "Costs", make_tag("div", *results.make_cost_tables(comparison))),
         ("provenance", "Provenance", make_tag("div", *make_provenance(comparison))),

@@ -12,7 +12,7 @@ from gnflow.study.load import measure_load
 from gnflow.study.ratios import Estimate
 from gnflow.study.report.charts.look import list_colours
 from gnflow.study.report.html import Markup, escape, make_paragraph, make_table, make_tag
-from gnflow.study.scores import WORDS, select_numbers
+from gnflow.study.scores import WORDS, count_devices, select_numbers
 from gnflow.train.run import Run
 
 HEADINGS = [*(word for axis, word in WORDS.items() if axis != "seconds"), "time"]
@@ -89,7 +89,8 @@ def make_cost_tables(comparison: Comparison) -> Iterator[Markup]:
     yield make_paragraph(
         "Medians over the seeds, of the whole run and not only as far as the target. Time is without compilation. "
         "Predicted time: these FLOPs at the median rate of the other arms on this kind of device. Load by others: the "
-        "part of the processors that other processes took during steps. Memory is as planned."
+        "part of the processors that other processes took during steps. Memory is as planned. Device time is the time "
+        "of all devices together, and FLOP/s are those of one device."
     )
 
 
@@ -169,6 +170,11 @@ def _list_times(arm: Arm, comparison: Comparison, rates: Mapping[str, float | No
         if other.name != arm.name and other.runs[0].plan.get("device") == device and (rate := rates[other.name])
     ]
     yield "time", figures.format_duration(seconds)
+    devices = [count_devices(run) for other in comparison.arms for run in other.runs]
+    if max(devices) > 1:
+        count = _compute_median(arm, count_devices)
+        yield "devices", figures.MISSING if count is None else f"{count:.3g}"
+        yield "device time", figures.format_duration(_compute_median(arm, _measure_device_seconds))
     yield "predicted", figures.format_duration(flops / median(others) if flops and others else None)
     yield "a step", figures.MISSING if not steps or seconds is None else f"{seconds / steps:.3g} s"
     yield "compilation", figures.format_duration(_find_last_median(arm, "time/compile"))
@@ -193,8 +199,13 @@ def _format_bytes(value: float | None) -> str:
 
 
 def _compute_rate(run: Run) -> float | None:
-    seconds, flops = _find_last(run, "time/seconds"), _find_last(run, "flops/total")
+    seconds, flops = _measure_device_seconds(run), _find_last(run, "flops/total")
     return flops / seconds if seconds and flops else None
+
+
+def _measure_device_seconds(run: Run) -> float | None:
+    seconds = _find_last(run, "time/seconds")
+    return seconds if seconds is None else seconds * count_devices(run)
 
 
 def _find_last_median(arm: Arm, column: str) -> float | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from gnflow.study.comparison import Comparison
 from gnflow.study.report.charts.chart import Chart
 from gnflow.study.report.charts.differences import draw_differences
+from gnflow.study.report.charts.efficiencies import draw_efficiencies
 from gnflow.study.report.charts.gauss_newton import draw_gauss_newton
 from gnflow.study.report.charts.losses import draw_losses
 from gnflow.study.report.charts.probes import draw_probes
@@ -15,11 +16,12 @@ from gnflow.study.report.charts.schedules import draw_schedules
 
 FAMILIES: tuple[Callable[[Comparison], Iterator[Chart]], ...] = (
     draw_ratios, draw_differences, draw_losses, draw_schedules, draw_batch_sizes, draw_profiles, draw_gauss_newton,
-    draw_probes,
+    draw_probes, draw_efficiencies,
 )  # fmt: skip
 NAMES = (
     "ratios", "differences", "losses", "schedules", "batch_size", "profiles",
     "step_lengths", "gain_ratios", "decreases", "dominance", "curvature", "conflict", "modalities",
+    "efficiencies", "efficiencies_steps", "efficiencies_kinds",
 )  # fmt: skip
 
 

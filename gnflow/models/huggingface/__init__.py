@@ -1,0 +1,1 @@
+"""Causal models of the package transformers, as stages with declared weights."""

@@ -1,0 +1,47 @@
+"""Record in DVC what was done: one process writes dvc.lock, after all workers have ended."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from gnflow.errors import EnvironmentProblem
+from gnflow.study.design.design import Design
+from gnflow.study.design.pipeline import FILE
+
+
+def record(design: Design, done: Sequence[str], *, whole: bool) -> str:
+    """Write finished stages to dvc.lock; if they are the `whole` study, bring its comparison and report up to date.
+
+    Returns a sentence for the user. Raises EnvironmentProblem with the words of DVC.
+    """
+    path = design.make_relative(design.folder / FILE)
+    if not design.workspace.can_reproduce or find_spec("dvc") is None:
+        return f"no DVC repository is here, so nothing is recorded; next: {design.format_repro(path)}"
+    if done:
+        # `repro` would run each stage again, only for its command to find that the run is finished.
+        _call(design, "commit", "--force", *(f"{path}:{name}" for name in done))
+    if not whole:
+        return f"{len(done)} finished stages are in dvc.lock"
+    _call(design, "repro", path)
+    return f"the study is done, and in dvc.lock: {design.make_relative(design.folder)}/report.html"
+
+
+def _call(design: Design, *arguments: str) -> None:
+    # The stages ask for gnflow on the PATH.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=design.workspace.root,
+        env={**os.environ, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        words = (done.stderr.strip() or done.stdout.strip())[-2000:]
+        again = design.format_repro(design.make_relative(design.folder / FILE))
+        raise EnvironmentProblem(f"the runs are kept, but `dvc {arguments[0]}` failed:\n{words}\nnext: {again}")
