@@ -1,7 +1,7 @@
 """Writes the table of several devices in docs/devices.md, with what `gnflow plan` predicts for them.
 
     python pipelines/devices/on_paper.py            the paper's model of 45M parameters: minutes
-    python pipelines/devices/on_paper.py 45M 1B     these scales: a plan counts every micro-batch, so large ones take hours
+    python pipelines/devices/on_paper.py 45M 1B     these: a plan counts every micro-batch, so large ones take hours
 
 RATE and BANDWIDTH are assumptions, not measurements.
 """
