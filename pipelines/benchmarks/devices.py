@@ -20,9 +20,9 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
 from gnflow import trees
-from gnflow.compiler.devices import find_efficiency
 from gnflow.compiler.plan import Plan, plan
 from gnflow.compiler.program import compile as make_program
+from gnflow.compiler.scaling import predict
 from gnflow.crew import ALONE
 from gnflow.exchange import Processes
 from gnflow.spec.experiment import Experiment
@@ -79,7 +79,7 @@ def measure(rank: int, store: str, planned: Plan, steps: int) -> None:
         one, two = (statistics.median(seconds[size][1:]) for size in (1, 2))
         cpu = statistics.median(work[1][1:]), statistics.median(most[1:])
         same = all(torch.equal(ends[1].params[name], weight) for name, weight in ends[2].params.items())
-        predicted = 2 * find_efficiency(planned, 2)
+        predicted = 2 * predict(planned, 2).efficiency
         print(
             f"{planned.experiment.optimizer.blocks}: {one:.2f} s in 1 process, {two:.2f} s in 2: {one / two:.2f} times "
             f"as fast; {cpu[0]:.2f} and {cpu[1]:.2f} CPU s of the busiest: {cpu[0] / cpu[1]:.2f} times; the plan says "
