@@ -50,7 +50,7 @@ class Tracker:
     """
 
     place = ""
-    """Where the run is shown now, for the sentence `<run> is <place>`."""
+    """The place where the run is shown, such as `in runs/a/tensorboard`. It ends the sentence `<run> is <place>`."""
     position = 0
     """How much of the journal was told, in bytes. gnflow advances it."""
 

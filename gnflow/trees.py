@@ -18,6 +18,11 @@ def map_tensors(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
     return result
 
 
+def list_tensors(tree: object) -> list[Tensor]:
+    """List the tensors in nested tuples, lists and dicts."""
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
 def add(a: Params, b: Params) -> Params:
     """Return a + b."""
     return {name: a[name] + b[name] for name in a}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
-from gnflow.compiler.storages import find_storage, list_tensors
+from gnflow.compiler.storages import find_storage
 
 
 class _Place(NamedTuple):
@@ -24,7 +24,7 @@ class Form:
     """The form of a region's result. Empty results repeat which tensors share a storage."""
 
     def __init__(self, result: object, arguments: Sequence[object]) -> None:
-        given = {find_storage(tensor): i for i, tensor in enumerate(list_tensors(arguments))}
+        given = {find_storage(tensor): i for i, tensor in enumerate(trees.list_tensors(arguments))}
         made: dict[int, int] = {}
         self.storages: list[tuple[int, torch.dtype]] = []
         """For each storage that the region made: how many numbers it holds, and their type."""
@@ -44,7 +44,7 @@ class Form:
 
     def make_empty(self, arguments: Sequence[object]) -> tuple[object, list[Tensor]]:
         """Return (an empty result, its tensors whose storages are new)."""
-        given = list(list_tensors(arguments)) if self.asks else []
+        given = trees.list_tensors(arguments) if self.asks else []
         made = [torch.empty_strided((count,), (1,), dtype=dtype, device="meta") for count, dtype in self.storages]
         leaves = [
             (given[argument] if storage is None else made[storage]).as_strided(size, stride, offset)

@@ -18,7 +18,7 @@ GOOD = 0.99
 
 
 class Forecast(NamedTuple):
-    """What so many devices need for a step."""
+    """The cost of a step on a number of devices, as predicted."""
 
     devices: int
     flops: float
@@ -32,7 +32,7 @@ class Forecast(NamedTuple):
     efficiency: float
     """Speed-up over one device, relative to the number of devices. Messages count if the bandwidth is known."""
     limit: str
-    """What takes most of the rest, in words."""
+    """The main reason why the efficiency is below 1, in words. Empty if it is nearly 1."""
 
 
 def predict(plan: Plan, size: int, rate: float | None = None, bandwidth: float | None = None) -> Forecast:

@@ -4,12 +4,13 @@ On the meta device nothing is allocated, but the same bytes are counted.
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gnflow import trees
 from gnflow.compiler.shortcut import Shortcut
 
 
@@ -34,7 +35,7 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
 
     def hold(self, tree: object) -> None:
         """Count the storages of existing tensors, for as long as they exist."""
-        for tensor in list_tensors(tree):
+        for tensor in trees.list_tensors(tree):
             self._count(tensor)
         self._mark()
 
@@ -82,7 +83,7 @@ class Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
                 return known
         result, given = func(*args, **kwargs), _find_storages((args, kwargs))
         new = [
-            leaf for leaf in list_tensors(result) if find_storage(leaf) not in given
+            leaf for leaf in trees.list_tensors(result) if find_storage(leaf) not in given
         ]  # others are views, or were written into
         for leaf in new:
             self._count(leaf)
@@ -115,21 +116,9 @@ def find_storage(tensor: Tensor) -> int:
 
 
 def _find_storages(tree: object) -> set[int]:
-    return {find_storage(tensor) for tensor in list_tensors(tree)}
+    return {find_storage(tensor) for tensor in trees.list_tensors(tree)}
 
 
 def count_bytes(tree: object) -> int:
     """Count the bytes of all tensors in a nested state."""
-    return sum(leaf.numel() * leaf.element_size() for leaf in list_tensors(tree))
-
-
-def list_tensors(tree: object) -> Iterator[Tensor]:
-    """List the tensors in nested tuples, lists and dicts."""
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, tuple | list):
-        for part in tree:
-            yield from list_tensors(part)
-    elif isinstance(tree, dict):
-        for part in tree.values():
-            yield from list_tensors(part)
+    return sum(leaf.numel() * leaf.element_size() for leaf in trees.list_tensors(tree))

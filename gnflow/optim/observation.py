@@ -12,6 +12,8 @@ from gnflow.optim.means import average_diagonal, average_signals
 from gnflow.optim.protocol import AnyState, Collect, Curvature, Signals, Watched
 from gnflow.optim.stacks import Stacks
 
+Draw: TypeAlias = Callable[[int], Tensor]
+"""Number of a micro-batch -> the noise that chooses its labels."""
 Observe: TypeAlias = Callable[[Slopes, Stacks, Params, AnyState, Tensor], AnyState]
 """(objective, stacks, params, state, batch) -> state."""
 
@@ -23,19 +25,12 @@ def observe_with(curvature: Curvature[AnyState], seed: int) -> Observe:
     ones. The function raises ValueError for a model of a loss, which draws no labels.
     """
 
-    def observe(objective: Slopes, stacks: Stacks, params: Params, state: AnyState, batch: Tensor) -> AnyState:
-        if isinstance(objective, LocalModel):
-            raise ValueError("curvature is estimated on a loss; the model that Gauss-Newton minimises draws no labels")
-        updates = curvature.due(state)
-        if updates is None:
-            return state
-
-        def draw(index: int) -> Tensor:
-            return draw_noise(batch[index], f"labels/{seed}/{updates}/{index}")
-
+    def take(
+        objective: Objective, stacks: Stacks, params: Params, state: AnyState, batch: Tensor, draw: Draw
+    ) -> AnyState:
         return curvature.observe(stacks.stack(average_diagonal(objective, params, batch, draw)), state)
 
-    return observe
+    return _take_when_due(take, curvature.due, seed)
 
 
 def watch_with(signals: Signals[AnyState], seed: int) -> Observe:
@@ -44,24 +39,31 @@ def watch_with(signals: Signals[AnyState], seed: int) -> Observe:
     Labels are drawn as for estimates of curvature. Every call of `collect` in one step draws the same ones.
     """
 
-    def watch(objective: Slopes, stacks: Stacks, params: Params, state: AnyState, batch: Tensor) -> AnyState:
+    def take(
+        objective: Objective, stacks: Stacks, params: Params, state: AnyState, batch: Tensor, draw: Draw
+    ) -> AnyState:
+        return signals.observe(collect_for(objective, stacks, params, batch, draw), state)
+
+    return _take_when_due(take, signals.due, seed)
+
+
+def _take_when_due(take: Callable[..., AnyState], due: Callable[[AnyState], int | None], seed: int) -> Observe:
+    def observe(objective: Slopes, stacks: Stacks, params: Params, state: AnyState, batch: Tensor) -> AnyState:
         if isinstance(objective, LocalModel):
-            raise ValueError("linear layers are observed on a loss; the model that Gauss-Newton minimises has none")
-        updates = signals.due(state)
+            raise ValueError("curvature is observed on a loss; the model that Gauss-Newton minimises draws no labels")
+        updates = due(state)
         if updates is None:
             return state
 
         def draw(index: int) -> Tensor:
             return draw_noise(batch[index], f"labels/{seed}/{updates}/{index}")
 
-        return signals.observe(collect_for(objective, stacks, params, batch, draw), state)
+        return take(objective, stacks, params, state, batch, draw)
 
-    return watch
+    return observe
 
 
-def collect_for(
-    objective: Objective, stacks: Stacks, params: Params, batch: Tensor, draw: Callable[[int], Tensor]
-) -> Collect:
+def collect_for(objective: Objective, stacks: Stacks, params: Params, batch: Tensor, draw: Draw) -> Collect:
     """Make the function that collects statistics by stack on a batch. `draw` makes the noise of a micro-batch."""
 
     def collect(names: Collection[str], watched: Watched, expanded: bool = False) -> dict[str, Params]:

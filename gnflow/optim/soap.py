@@ -56,7 +56,7 @@ ProductType: TypeAlias = Literal["auto", "bfloat16"]
 
 
 class Savings(NamedTuple):
-    """What is saved of the cost of eigenbases."""
+    """The choices that make eigenbases cheaper. By default they are computed in full."""
 
     refresh: Refresh = "together"
     sides: Sides = "both"

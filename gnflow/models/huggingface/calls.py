@@ -5,7 +5,6 @@ depend on the length of a row alone, so that each stage can keep its own.
 """
 
 import copy
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +17,7 @@ MARK = 7.0  # a value that the features take at the final norm
 
 
 class Call(NamedTuple):
-    """What a layer is called with beside the features."""
+    """The arguments of a layer, without the features that come first."""
 
     positional: tuple[Any, ...]
     named: dict[str, Any]
@@ -110,15 +109,3 @@ def _drop_causal_masks(call: Call, base: nn.Module) -> Call:
 
 def _is_mask(value: object) -> bool:
     return isinstance(value, Tensor) and value.ndim == 4 and value.shape[-1] == value.shape[-2]
-
-
-def list_tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple | list):
-        for each in value:
-            yield from list_tensors(each)
-    elif isinstance(value, dict):
-        for each in value.values():
-            yield from list_tensors(each)

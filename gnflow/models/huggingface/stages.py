@@ -14,7 +14,8 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from gnflow.models.huggingface.calls import Call, graft, list_tensors
+from gnflow import trees
+from gnflow.models.huggingface.calls import Call, graft
 from gnflow.objective import Params
 
 Function: TypeAlias = Callable[[Params, Tensor], Tensor]
@@ -23,7 +24,7 @@ Renamed: TypeAlias = Mapping[str, str]
 
 
 class Features(NamedTuple):
-    """What the body of a model hands to its head, in the form that heads of transformers read."""
+    """The output of the body of a model, in the form that heads of transformers read."""
 
     last_hidden_state: Tensor
     past_key_values: None = None
@@ -185,7 +186,7 @@ def is_alike(one: tuple[nn.Module, Call], other: tuple[nn.Module, Call]) -> bool
     """Return whether two layers compute the same function of their weights."""
     if _describe(one[0]) != _describe(other[0]):
         return False
-    ours, theirs = list(list_tensors(tuple(one[1]))), list(list_tensors(tuple(other[1])))
+    ours, theirs = trees.list_tensors(tuple(one[1])), trees.list_tensors(tuple(other[1]))
     return len(ours) == len(theirs) and all(a is b or torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 

@@ -26,7 +26,7 @@ class Given(NamedTuple):
     """Dotted key."""
     value: Plain
     origin: str = ""
-    """Where it comes from, if that is not clear."""
+    """The setting that the value comes from; empty if the key says it."""
 
 
 class Lack(NamedTuple):

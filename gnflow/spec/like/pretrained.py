@@ -17,7 +17,7 @@ Find: TypeAlias = Callable[..., tuple[str, object]]
 
 
 class Family(NamedTuple):
-    """What a `model_type` says without saying it in the file."""
+    """The properties of all models of one `model_type`, which config.json does not state."""
 
     gated: bool = True
     """Whether the feedforward layer has a gate."""
