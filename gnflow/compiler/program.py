@@ -20,9 +20,7 @@ from gnflow.errors import EnvironmentProblem
 from gnflow.metrics.protocol import Metric, Moment
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Objective, Params, Tokens
-from gnflow.optim.by_part import ByPart, Ownership
-from gnflow.optim.frozen import Frozen
-from gnflow.optim.gauss_newton import GaussNewton
+from gnflow.optim.by_part import Ownership
 from gnflow.optim.protocol import AnyState, Jit, Optimizer, eager
 from gnflow.spec.training import WeightAverage
 
@@ -72,23 +70,14 @@ class Program:
         average = follow(state.average, self._rule, params, state.step + 1, self.plan.steps)
         return State(state.step + 1, params, optimizer, average), metrics
 
-    @property
-    def _moving(self) -> Optimizer:
-        return self.optimizer.inner if isinstance(self.optimizer, Frozen) else self.optimizer
-
     def join_blocks(self, state: State) -> State:
         """Return the state with the blocks that other processes have solved for. All processes call it."""
-        optimizer = self._moving
-        if not isinstance(optimizer, GaussNewton):
-            return state
-        return state._replace(optimizer=optimizer.join_blocks(state.optimizer, self.objective.crew))
+        return state._replace(optimizer=self.optimizer.join_blocks(state.optimizer, self.objective.crew))
 
     def whole(self, state: State) -> State:
         """Return the state with all that other processes own. All processes call it."""
-        state, optimizer = self.join_blocks(state), self._moving
-        if not isinstance(optimizer, GaussNewton | ByPart):
-            return state
-        return state._replace(optimizer=optimizer.whole(state.params, state.optimizer, self.objective.crew))
+        state = self.join_blocks(state)
+        return state._replace(optimizer=self.optimizer.whole(state.params, state.optimizer, self.objective.crew))
 
     def make_moment(self, state: State, batch: Tensor, before: Params | None = None) -> Moment:
         """Return the moment for metrics to look at. `before` are the weights that the last step started from."""

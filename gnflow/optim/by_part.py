@@ -22,7 +22,7 @@ from gnflow.objective import Metrics, Params, Scalar, Slopes
 from gnflow.optim.descent import Descent, Slope
 from gnflow.optim.means import average_gradient
 from gnflow.optim.messages import average_metrics, hear_metrics, say_metrics
-from gnflow.optim.protocol import AnyState, Cost, Diagonal, Part, make_counter
+from gnflow.optim.protocol import AnyState, Cost, Diagonal, KeptByAll, Part, make_counter
 from gnflow.optim.stacks import Stacks, find_stacked_shape
 
 PREFIX = "part:"
@@ -99,11 +99,10 @@ def join_norms(norms: Tensor) -> list[Scalar]:
     return list(norms.square().sum(0).sqrt())
 
 
-class ByPart:
+class ByPart(KeptByAll):
     """Takes the steps of a `Descent`, part by part. Each solver has the stacks of its part alone.
 
-    If the solvers are `probed`, all processes exchange what
-    their probes measured.
+    If the solvers are `probed`, all processes exchange what their probes measured.
     """
 
     def __init__(

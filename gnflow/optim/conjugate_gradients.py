@@ -18,7 +18,7 @@ from gnflow.curvature.conjugate_gradients import Iterate, advance, begin
 from gnflow.objective import LocalModel, Metrics, Params, Scalar
 from gnflow.optim.means import average_gradient, average_product
 from gnflow.optim.preconditioner import Preconditioner, arrange
-from gnflow.optim.protocol import AnyState, Cost, Diagonal, Jit, Part, eager, make_counter
+from gnflow.optim.protocol import AnyState, Cost, Diagonal, Jit, KeptByAll, Part, eager, make_counter
 from gnflow.optim.stacks import Stacks
 
 
@@ -29,7 +29,7 @@ class ConjugateGradientsState(NamedTuple):
     statistics: AnyState
 
 
-class ConjugateGradients:
+class ConjugateGradients(KeptByAll):
     """An optimizer whose step is one solve. It uses `gradient` and `product` of the model and keeps no point."""
 
     def __init__(

@@ -10,7 +10,7 @@ from gnflow import trees
 from gnflow.objective import Metrics, Params, Scalar, Slopes
 from gnflow.optim.means import average_gradient
 from gnflow.optim.observation import Observe, observe_with, watch_with
-from gnflow.optim.protocol import AnyState, AnyTransform, Cost, Diagonal, Jit, Part, eager
+from gnflow.optim.protocol import AnyState, AnyTransform, Cost, Diagonal, Jit, KeptByAll, Part, eager
 from gnflow.optim.stacks import Stacks
 from gnflow.optim.statistics import find_diagonal
 
@@ -29,7 +29,7 @@ class Slope(NamedTuple):
 Apply: TypeAlias = Callable[[Slope, AnyState, Params], tuple[Params, AnyState]]
 
 
-class Descent:
+class Descent(KeptByAll):
     """Takes steps params <- params + transform(mean gradient), where the transform works on stacks.
 
     `rate` reads the learning rate from a state; `probe` measures the matrices of `Transform.momentum`; `apply` replaces

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 from gnflow import trees
+from gnflow.crew import Crew
 from gnflow.objective import Metrics, Objective, Params
 from gnflow.optim.protocol import AnyState, Cost, Optimizer, Part
 
@@ -36,6 +37,14 @@ class Frozen:
     def parts(self, params: Params, state: AnyState) -> Iterator[Part]:
         """Return the parts of `inner`."""
         return self.inner.parts(trees.pick(params, self.moving), state)
+
+    def join_blocks(self, state: AnyState, crew: Crew) -> AnyState:
+        """Return the state of `inner` with the blocks that other processes have solved for."""
+        return self.inner.join_blocks(state, crew)
+
+    def whole(self, params: Params, state: AnyState, crew: Crew) -> AnyState:
+        """Return the state of `inner` with the parts that other processes own."""
+        return self.inner.whole(trees.pick(params, self.moving), state, crew)
 
     def step(
         self, objective: Objective, params: Params, state: AnyState, batch: Tensor

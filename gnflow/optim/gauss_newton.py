@@ -30,7 +30,6 @@ from gnflow import trees
 from gnflow.crew import Crew
 from gnflow.objective import LocalModel, Metrics, Objective, Params
 from gnflow.optim.averages import Average, add_weighted, average_last
-from gnflow.optim.by_part import ByPart
 from gnflow.optim.damping import adapt, add_damping
 from gnflow.optim.messages import average_metrics, hear_metrics, say_metrics
 from gnflow.optim.protocol import AnyState, Cost, Jit, Part, Solver, eager, jit_for_block, make_rate
@@ -157,10 +156,10 @@ class GaussNewton:
         """Return the state with the parts of inner optimizers that other processes own. All processes call it."""
         if crew.size == 1 or crew.owners:
             return state
-        inner = dict(state.inner)
-        for name, block in self.blocks.items():
-            if isinstance(block.inner, ByPart):
-                inner[name] = block.inner.whole(trees.pick(params, block.names), inner[name], crew)
+        inner = {
+            name: block.inner.whole(trees.pick(params, block.names), state.inner[name], crew)
+            for name, block in self.blocks.items()
+        }
         return state._replace(inner=inner)
 
     def join_blocks(self, state: GaussNewtonState, crew: Crew) -> GaussNewtonState:

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol, TypeVar, cast
 
 from torch import Tensor
 
+from gnflow.crew import Crew
 from gnflow.objective import LocalModel, Metrics, Objective, Params
 from gnflow.transform import AnyState as AnyState
 from gnflow.transform import AnyTransform as AnyTransform
@@ -128,6 +129,12 @@ class Optimizer(Protocol):
     def parts(self, params: Params, state: AnyState) -> "Iterator[Part]":
         """Return the optimizer itself, or each solver that it is made of, with its own params and state."""
 
+    def join_blocks(self, state: AnyState, crew: Crew) -> AnyState:
+        """Return the state with the blocks that other processes have solved for. All processes call it."""
+
+    def whole(self, params: Params, state: AnyState, crew: Crew) -> AnyState:
+        """Return the state with the parts that other processes own. All processes call it, after `join_blocks`."""
+
 
 class Solver(Protocol):
     """An optimizer that can run inside another, since it needs no more than a `LocalModel`."""
@@ -149,6 +156,21 @@ class Solver(Protocol):
 
     def diagonal(self, state: AnyState) -> Diagonal | None:
         """Return its diagonal statistics at this state, or None if it keeps none or has not seen a gradient."""
+
+    def whole(self, params: Params, state: AnyState, crew: Crew) -> AnyState:
+        """Return the state with the parts that other processes own, as an `Optimizer` does."""
+
+
+class KeptByAll:
+    """The base of optimizers whose state every process keeps as a whole."""
+
+    def join_blocks(self, state: AnyState, crew: Crew) -> AnyState:
+        """Return the state."""
+        return state
+
+    def whole(self, params: Params, state: AnyState, crew: Crew) -> AnyState:
+        """Return the state."""
+        return state
 
 
 class Part(NamedTuple):
