@@ -1,7 +1,7 @@
 """Plan an experiment: compute every size and cost of a run before a byte is allocated."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from math import ceil, prod
 from typing import NamedTuple
@@ -11,6 +11,7 @@ import torch
 from gnflow.compiler import build, methods
 from gnflow.compiler.blocks import BlockRegion, divide_by_block, price_blocks
 from gnflow.compiler.evaluation import Evaluation, price_evaluations
+from gnflow.compiler.extrapolation import shorten_search
 from gnflow.compiler.measuring import NotedProbe, build_metrics, join_probes
 from gnflow.compiler.metering import Meter, RegionCost
 from gnflow.compiler.pace import require_fit
@@ -191,7 +192,7 @@ def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
     )
 
 
-class _Measured(NamedTuple):
+class Measured(NamedTuple):
     """The measurements of one step on the meta device."""
 
     cost: Cost
@@ -217,7 +218,28 @@ def _measure_step(
     recomputed: bool,
     crew: Crew | None = None,
     ownership: Ownership | None = None,
-) -> _Measured:
+) -> Measured:
+    short = shorten_search(experiment)
+    if short is None:
+        return count_step(experiment, network, probe, recomputed, crew, ownership)
+    first = count_step(short.first, network, probe, recomputed, crew, ownership)
+    second = count_step(short.second, network, probe, recomputed, crew, ownership)
+    return second._replace(
+        cost=Cost(*map(short.continue_line, astuple(first.cost), astuple(second.cost))),
+        calls=short.continue_all(first.calls, second.calls),
+        memory={name: short.continue_line(first.memory[name], second.memory[name]) for name in second.memory},
+    )
+
+
+def count_step(
+    experiment: Experiment,
+    network: Model,
+    probe: Probe | None = None,
+    recomputed: bool = False,
+    crew: Crew | None = None,
+    ownership: Ownership | None = None,
+) -> Measured:
+    """Count one step with all of its micro-batches, on the meta device."""
     meter = Meter()
     # The number of steps matters to the schedule alone and changes no cost.
     by_part = experiment.compile.update == "parts"
@@ -250,15 +272,15 @@ def _measure_step(
     }
     regions = {name: cost for name, cost in meter.regions.items() if name in {"value", *meter.calls}}
     parts = price_parts(optimizer.parts(params, state), meter) if by_part and crew is None else {}
-    return _Measured(optimizer.cost, meter.calls, regions, blocks, parts, memory)
+    return Measured(optimizer.cost, meter.calls, regions, blocks, parts, memory)
 
 
-def _is_within_budget(experiment: Experiment, found: _Measured) -> bool:
+def _is_within_budget(experiment: Experiment, found: Measured) -> bool:
     most = experiment.compile.activations
     return most is None or max(cost.peak_bytes for cost in found.regions.values()) <= most * MIB
 
 
-def _explain_too_large(experiment: Experiment, found: _Measured) -> SpecError:
+def _explain_too_large(experiment: Experiment, found: Measured) -> SpecError:
     region, cost = max(found.regions.items(), key=lambda each: each[1].peak_bytes)
     return SpecError(
         f"compile.activations is {experiment.compile.activations} MiB; `{region}` needs at least "

@@ -1,7 +1,7 @@
 """Writes the table of several devices in docs/devices.md, with what `gnflow plan` predicts for them.
 
-    python pipelines/devices/on_paper.py            the paper's model of 45M parameters: minutes
-    python pipelines/devices/on_paper.py 45M 1B     these: a plan counts every micro-batch, so large ones take hours
+    python pipelines/devices/on_paper.py            all models
+    python pipelines/devices/on_paper.py 45M 1B     these
 
 RATE and BANDWIDTH are assumptions, not measurements.
 """
@@ -90,7 +90,9 @@ def main() -> None:
     text = DOCUMENT.read_text()
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    DOCUMENT.write_text(f"{before}{BEGIN}\n{make_table(sys.argv[1:] or ['45M'])}\n{END}{after}")
+    DOCUMENT.write_text(
+        f"{before}{BEGIN}\n{make_table(sys.argv[1:] or [scale.name for scale in SCALES])}\n{END}{after}"
+    )
 
 
 if __name__ == "__main__":
