@@ -15,7 +15,9 @@ from gnflow.errors import EnvironmentProblem, Preempted
 from gnflow.train import signals
 from gnflow.train.run import Run
 
-SIGNALS = pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 6), (signal.SIGINT, 130)])
+SIGNALS = pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 6), pytest.param(signal.SIGINT, 130, marks=pytest.mark.faults)]
+)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,7 @@ def test_what_a_closed_session_sends_acts_as_sigterm_does(tmp_path: Path) -> Non
         assert sessions(spec)[-1]["resumed_from"] == reached
 
 
+@pytest.mark.faults
 def test_a_signal_that_is_sent_again_and_again_is_taken_once(tmp_path: Path) -> None:
     spec = project(tmp_path / "project", 200, steps=400)  # a step is long enough to be hit twice
     with running(spec) as process:
@@ -103,7 +106,7 @@ def test_a_signal_that_is_sent_again_and_again_is_taken_once(tmp_path: Path) -> 
 
 def test_a_signal_that_is_ignored_when_a_run_begins_stays_ignored(tmp_path: Path) -> None:
     number = signal.SIGHUP
-    spec = project(tmp_path / "project", 20, steps=60)
+    spec = project(tmp_path / "project", 20, steps=20)
     before = signal.signal(number, signal.SIG_IGN)  # as nohup does for SIGHUP; a child inherits it
     try:
         with running(spec) as process:
@@ -112,7 +115,7 @@ def test_a_signal_that_is_ignored_when_a_run_begins_stays_ignored(tmp_path: Path
     finally:
         signal.signal(number, before)
     assert process.returncode == 0, out + err
-    assert steps_of(spec) == 61
+    assert steps_of(spec) == 21
 
 
 def test_a_handler_of_the_calling_program_stays(tmp_path: Path) -> None:
