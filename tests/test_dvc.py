@@ -60,7 +60,10 @@ def dvc(repository: Path, *arguments: str) -> str:
 
 
 def commit(repository: Path) -> None:
-    for arguments in (["add", "--all"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "x"]):
+    for arguments in (
+        ["add", "--all"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--allow-empty", "-m", "x"],
+    ):
         subprocess.run(["git", *arguments], cwd=repository, check=True)
 
 

@@ -106,7 +106,7 @@ def test_a_signal_that_is_sent_again_and_again_is_taken_once(tmp_path: Path) -> 
 
 def test_a_signal_that_is_ignored_when_a_run_begins_stays_ignored(tmp_path: Path) -> None:
     number = signal.SIGHUP
-    spec = project(tmp_path / "project", 20, steps=20)
+    spec = project(tmp_path / "project", 20, steps=60)
     before = signal.signal(number, signal.SIG_IGN)  # as nohup does for SIGHUP; a child inherits it
     try:
         with running(spec) as process:
@@ -115,7 +115,7 @@ def test_a_signal_that_is_ignored_when_a_run_begins_stays_ignored(tmp_path: Path
     finally:
         signal.signal(number, before)
     assert process.returncode == 0, out + err
-    assert steps_of(spec) == 21
+    assert steps_of(spec) == 61
 
 
 def test_a_handler_of_the_calling_program_stays(tmp_path: Path) -> None:
