@@ -107,13 +107,14 @@ def compiled_digests() -> Work:
     }
 
 
-def digests() -> Work:
+def digests(optimizers: Mapping[str, dict[str, object]] = OPTIMIZERS) -> Work:
     """For each optimizer, by number of processes: the bits of weights and state after two steps, and metrics.
 
     Then the bytes that each process has sent in a step, and those that the plan says.
     """
-    plans = {name: plan(small(optimizer)) for name, optimizer in OPTIMIZERS.items()}
-    plans |= {name: plan(small(optimizer, update="parts")) for name, optimizer in BY_PART.items()}
+    plans = {name: plan(small(optimizer)) for name, optimizer in optimizers.items()}
+    by_part = {name: each for name, each in BY_PART.items() if name.removesuffix(", by part") in optimizers}
+    plans |= {name: plan(small(optimizer, update="parts")) for name, optimizer in by_part.items()}
 
     def train(crews: Crews) -> dict[str, dict[str, object]]:
         return {
@@ -154,6 +155,12 @@ def _trained(
             state = program.whole(state)
         values = {key: value.item() for key, value in metrics.items()}
         yield str(size), [bits(state.params), bits(state.optimizer), values], sent
+
+
+def some_digests() -> Work:
+    """The same of one method of each kind."""
+    names = ("muon", "soap", "sophia", "ml_fop_soap", "gauss_newton, decrement", "layerwise cg", "layerwise, mean")
+    return digests({name: OPTIMIZERS[name] for name in names})
 
 
 def handed_over() -> Callable[[Crews], dict[str, object]]:

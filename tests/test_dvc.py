@@ -16,15 +16,14 @@ from ruamel.yaml import YAML
 from gnflow.spec.load import load
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("adamw", "muon", "full_gn")
+NAMES = ("adamw", "muon")
 MULTIMODAL = ("ml_fop_soap_janus",)
 LEFT_OUT = (
-    "rmnp", "soap", "fop_soap", "fop_soap_control", "layerwise_gn", "prox_linear_gn", "ml_fop_soap_emu3",
+    "full_gn", "rmnp", "soap", "fop_soap", "fop_soap_control", "layerwise_gn", "prox_linear_gn", "ml_fop_soap_emu3",
 )  # fmt: skip
 OPTIMIZERS = {
     "adamw": "{kind: adamw, microbatches: 2}",
     "muon": "{kind: muon, microbatches: 2}",
-    "full_gn": "{kind: gauss_newton, inner_steps: 2, search: {kind: geometric, trials: 2, microbatches: 1}}",
     "ml_fop_soap_janus": "{kind: ml_fop_soap, leaves: 2, microbatches: 2}",
 }
 SPEC = """
@@ -61,7 +60,10 @@ def dvc(repository: Path, *arguments: str) -> str:
 
 
 def commit(repository: Path) -> None:
-    for arguments in (["add", "--all"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "-m", "x"]):
+    for arguments in (
+        ["add", "--all"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--allow-empty", "-m", "x"],
+    ):
         subprocess.run(["git", *arguments], cwd=repository, check=True)
 
 
@@ -150,8 +152,15 @@ def test_make_repro_needs_no_activated_environment(tmp_path: Path) -> None:
     assert (tmp_path / "version.txt").read_text().startswith("gnflow ")
 
 
-def test_a_second_repro_does_nothing_and_a_lost_summary_comes_back_without_training(repository: Path) -> None:
+@pytest.fixture(scope="module")
+def reproduced(repository: Path) -> Path:
     dvc(repository, "repro")
+    commit(repository)
+    return repository
+
+
+def test_a_second_repro_does_nothing_and_a_lost_summary_comes_back_without_training(reproduced: Path) -> None:
+    repository = reproduced
     assert all((repository / "runs" / name / "model").is_dir() for name in NAMES)
     json.loads((repository / "runs" / "comparison.json").read_text())
     journals = {name: lines(repository / "runs" / name / "journal.jsonl") for name in NAMES}
@@ -171,12 +180,11 @@ def stages_run(output: str) -> set[str]:
     return set(re.findall(r"Running stage '([^']+)'", output))
 
 
-def test_another_learning_rate_runs_that_spec_again_and_nothing_else(repository: Path) -> None:
-    dvc(repository, "repro")
-    commit(repository)
+def test_another_learning_rate_runs_that_spec_again_and_nothing_else(reproduced: Path) -> None:
+    repository = reproduced
     spec, before = repository / "specs" / "muon.yaml", lines(repository / "runs" / "muon" / "journal.jsonl")
     spec.write_text("# only a comment\n" + spec.read_text())
-    assert "up to date" in dvc(repository, "repro")
+    assert "up to date" in dvc(repository, "status")
 
     spec.write_text(spec.read_text().replace("{kind: muon,", "{kind: muon, learning_rate: 0.013,"))
     assert "0.013" in dvc(repository, "params", "diff")
@@ -187,8 +195,8 @@ def test_another_learning_rate_runs_that_spec_again_and_nothing_else(repository:
     assert 0.013 in rate.values()
 
 
-def test_metrics_and_plots_are_shown(repository: Path, tmp_path: Path) -> None:
-    dvc(repository, "repro")
+def test_metrics_and_plots_are_shown(reproduced: Path, tmp_path: Path) -> None:
+    repository = reproduced
     shown = json.loads(dvc(repository, "metrics", "show", "--json"))[""]["data"]
     assert shown["runs/muon/summary.json"]["data"]["loss/held_out"] > 0
     dvc(repository, "plots", "show", "--out", str(tmp_path))
@@ -196,8 +204,8 @@ def test_metrics_and_plots_are_shown(repository: Path, tmp_path: Path) -> None:
     assert "<svg" in (repository / "runs" / "report.html").read_text()
 
 
-def test_results_travel_through_a_remote(repository: Path, tmp_path: Path) -> None:
-    dvc(repository, "repro")
+def test_results_travel_through_a_remote(reproduced: Path, tmp_path: Path) -> None:
+    repository = reproduced
     commit(repository)
     store, elsewhere = tmp_path / "store", tmp_path / "elsewhere"
     dvc(repository, "remote", "add", "--default", "--force", "shared", str(store))
@@ -209,6 +217,7 @@ def test_results_travel_through_a_remote(repository: Path, tmp_path: Path) -> No
         assert (elsewhere / name).read_bytes() == (repository / name).read_bytes()
 
 
+@pytest.mark.faults
 def test_a_killed_repro_goes_on_with_the_same_run(repository: Path) -> None:
     steps = 200
     spec, run = repository / "specs" / "adamw.yaml", repository / "runs" / "adamw"

@@ -21,8 +21,7 @@ def write_spec(root, **sections):
 def test_the_stages_of_a_spec_are_listed_once_whatever_the_depth(tmp_path, capsys):
     spec = write_spec(
         tmp_path,
-        optimizer={"kind": "adamw", "learning_rate": 0.01},
-        model={"kind": "decoder", "layers": 3, "width": 8, "heads": 2},
+        model={"kind": "decoder", "layers": 3, "width": 16, "heads": 2},
         compile={"mode": "default"},
     )
     assert graph(spec, json=True) == 0

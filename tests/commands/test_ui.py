@@ -142,6 +142,7 @@ def asked(port: int, path: str, data: bytes | None = None, **headers: str) -> in
         return error.code
 
 
+@pytest.mark.faults
 def test_every_address_answers_to_the_names_of_its_machine_and_to_those_allowed_whatever_proxy_is_set(
     project: Path,
 ) -> None:

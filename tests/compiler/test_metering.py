@@ -40,6 +40,9 @@ OPTIMIZERS = {
     "decrement": {**SOLVED, "search": {"kind": "decrement", "microbatches": 2, "adaptive": True}},
 }
 
+# One of each kind; `make faults` has them all.
+SOME = ("adamw", "clipped", "ml_fop_soap", "with muon", "with preconditioned cg", "newton", "layerwise", "no search")
+
 
 def planned(name):
     # torch's unfused attention is what runs on the meta device, whatever the kernel.
@@ -62,7 +65,9 @@ def peak(program, steps=3):
     return most
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name", [name if name in SOME else pytest.param(name, marks=pytest.mark.faults) for name in OPTIMIZERS]
+)
 def test_the_memory_of_a_plan_is_what_an_eager_step_holds_at_its_peak(name):
     found = planned(name)
     assert sum(found.memory.values()) == pytest.approx(peak(build(found, compiled=False)), rel=0.05)

@@ -60,7 +60,7 @@ def test_models_and_products_are_those_of_all_logits_and_of_every_block(name, fo
         close(found.product(along, anchor, tokens), expected.product(along, anchor, tokens))
 
 
-@pytest.mark.parametrize("region", ["curved", pytest.param("gradient", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("region", ["gradient", pytest.param("curved", marks=pytest.mark.faults)])
 def test_compiled_no_buffer_has_all_logits(region):
     shape = Decoder.model_validate({"layers": 1, "width": 8, "heads": 2, "qk_norm": "none"})
     model, (rows, time), vocabulary = build_decoder(shape, 2048, "plain"), (4, 64), 2048
@@ -77,7 +77,8 @@ def test_compiled_no_buffer_has_all_logits(region):
     assert set(compiler.count_graphs().values()) == {1}
 
 
-@pytest.mark.parametrize("region", ["curved", pytest.param("gradient", marks=pytest.mark.slow)])
+@pytest.mark.faults
+@pytest.mark.parametrize("region", ["curved", "gradient"])
 def test_compiled_the_stages_are_computed_again_and_their_activations_are_never_there_together(region):
     shape = Decoder.model_validate({"layers": 5, "width": 16, "heads": 2, "qk_norm": "none"})
     model, anchor = build_decoder(shape, 32, "plain"), None

@@ -81,6 +81,7 @@ def test_in_pieces_and_with_blocks_taken_again_it_is_as_close(name, thrift):
     assert 0 < trees.norm(trees.subtract(gradient, expected)) < 1e-6 * trees.norm(expected)
 
 
+@pytest.mark.faults
 def test_compiled_it_is_what_it_is_eagerly_with_fused_attention():
     shape = Decoder.model_validate({"layers": 2, "width": 16, "heads": 2})
     model = build_decoder(shape, 32, "flash")

@@ -14,12 +14,14 @@ from mirroring import wait_until
 from ruamel.yaml import YAML
 from studies import STUDY, project
 
+from gnflow.commands.study import plan_study, run_job
 from gnflow.errors import SpecError
 from gnflow.study.design import choice, pipeline
 from gnflow.study.design.load import load
 from gnflow.train import lock
 
 ROOT = Path(__file__).parents[2]
+ONCE = STUDY.replace("seeds: [1, 2]", "seeds: [1]").replace("trials: 2", "trials: 1")
 
 
 def call(root: Path, *command: str) -> str:
@@ -115,13 +117,16 @@ def test_the_choice_needs_every_trial(tmp_path: Path) -> None:
     assert cure == f"run: gnflow init && dvc repro {pipeline}:trial_muon_1 {pipeline}:trial_muon_2"
 
 
-def test_there_is_no_choice_among_trials_that_all_diverged(tmp_path: Path) -> None:
+def test_runs_that_diverge_are_results_and_there_is_no_choice_where_all_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project(tmp_path, STUDY.replace("{low: 0.001, high: 0.1, scale: log}", "[1e30, 1e31]"))
+    monkeypatch.chdir(tmp_path)
     design = load(tmp_path / "pipelines" / "tiny")
     for trial in design.find_arm("adamw").trials:
-        directory = design.make_relative(design.locate_run(design.find_arm("adamw"), trial.job))
-        sets = [f"--set={text}" for text in trial.job.sets]
-        call(tmp_path, "gnflow", "study", "run", "specs/adamw.yaml", *sets, "--run-dir", directory)
+        directory = design.locate_run(design.find_arm("adamw"), trial.job)
+        assert run_job(Path("specs/adamw.yaml"), sets=trial.job.sets, run_dir=directory) == 0
+        assert json.loads((directory / "summary.json").read_text())["status"] == "diverged"
     with pytest.raises(SpecError, match=r"all 2 trials of arm `adamw` diverged.*\n.*`optimizer.learning_rate` smaller"):
         choice.choose(design, design.find_arm("adamw"))
 
@@ -131,8 +136,8 @@ def test_the_pipeline_of_a_shipped_study_is_what_the_study_says(study: Path) -> 
     pipeline.check(load(study.parent))
 
 
-def test_a_study_from_nothing_to_its_report(tmp_path: Path) -> None:
-    folder = project(tmp_path)
+def test_a_study_from_nothing_to_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = project(tmp_path, ONCE)
     for name in (".dvc/config", ".dvc/.gitignore", ".gitignore"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -141,29 +146,19 @@ def test_a_study_from_nothing_to_its_report(tmp_path: Path) -> None:
     assert "the study is done, and in dvc.lock: pipelines/tiny/report.html" in said
     comparison = json.loads((folder / "comparison.json").read_text())
     assert set(comparison["arms"]) == {"adamw", "muon"}
-    assert [arm["trials"] for arm in comparison["arms"].values()] == [2, 2]
+    assert [arm["trials"] for arm in comparison["arms"].values()] == [1, 1]
     assert "<svg" in (folder / "report.html").read_text()
     tuned = (folder / "tuned" / "muon.yaml").read_text()
     design = load(folder)
     best = choice.choose(design, design.find_arm("muon")).tried[0].trial
     assert f"learning_rate: {best.values['optimizer.learning_rate']}" in tuned
-    assert "tuning:\n  trials: 2" in tuned
-    plan = json.loads(call(tmp_path, "gnflow", "study", "plan", "pipelines/tiny", "--json"))
-    assert plan["total"]["done"] == plan["total"]["trials"] + plan["total"]["runs"] == 8
+    assert "tuning:\n  trials: 1" in tuned
+    assert plan_study(folder, json=True) == 0
+    total = json.loads(capsys.readouterr().out)["total"]
+    assert total["done"] == total["trials"] + total["runs"] == 4
 
     assert "Running stage" not in call(tmp_path, "dvc", "repro", "pipelines/tiny/dvc.yaml")
     muon = tmp_path / "specs" / "muon.yaml"
     muon.write_text(muon.read_text().replace("kind: muon", "kind: muon, momentum: 0.9"))
     due = call(tmp_path, "dvc", "repro", "--dry", "pipelines/tiny/dvc.yaml")
-    assert set(re.findall(r"Running stage '[^']*?(\w+)'", due)) == {
-        "trial_muon_1", "trial_muon_2", "choose_muon", "run_muon_seed_1", "run_muon_seed_2"
-    }  # fmt: skip
-    assert "seed_1" in call(tmp_path, "gnflow", "list")
-
-
-def test_a_run_that_diverges_is_a_result(tmp_path: Path) -> None:
-    project(tmp_path)
-    rate = "--set=optimizer.learning_rate=1e30"
-    said = call(tmp_path, "gnflow", "study", "run", "specs/adamw.yaml", rate, "--run-dir", "runs/here")
-    assert "step" in said
-    assert json.loads((tmp_path / "runs" / "here" / "summary.json").read_text())["status"] == "diverged"
+    assert set(re.findall(r"Running stage '[^']*?(\w+)'", due)) == {"trial_muon_1", "choose_muon", "run_muon_seed_1"}

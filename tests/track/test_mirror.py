@@ -259,6 +259,7 @@ def test_a_store_whose_making_was_killed_is_made_again(tmp_path: Path) -> None:
     assert {path.name for path in file.parent.iterdir()} == {"mlflow.db"}
 
 
+@pytest.mark.faults
 def test_two_first_runs_at_once_share_a_new_store(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     runs = [

@@ -90,7 +90,7 @@ def test_a_slow_server_slows_nothing_down(proxy, run: Watched, served: int) -> N
     proxy.up()
     proxy.delay = 0.2
     with run.mirror:
-        took = train(run.mirror, run.records, pause=0.3)
+        took = train(run.mirror, run.records, pause=0.05)
     assert_at_once(took)
     assert run.points(served) == expected(run.records)
 
@@ -222,6 +222,7 @@ def test_a_wrong_address_is_told_once_and_harms_nothing(tmp_path: Path, monkeypa
         replay(run.directory, run.workspace)
 
 
+@pytest.mark.faults
 def test_a_server_killed_and_started_again_has_every_point_once(
     empty_database: Path, tmp_path: Path, monkeypatch
 ) -> None:
@@ -244,6 +245,7 @@ def test_a_server_killed_and_started_again_has_every_point_once(
     assert_at_once(took)
 
 
+@pytest.mark.faults
 def test_a_study_its_data_and_its_weights_pass_through_a_server(proxy, run: Watched, served: int) -> None:
     proxy.up()
     spec = Experiment.model_validate(experiment().model_dump() | {"tracking": {"kind": "mlflow", "study": "sizes"}})

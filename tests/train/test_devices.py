@@ -127,6 +127,7 @@ def started_alone(spec: Path, rank: int, *, before: tuple[str, ...] = (), **envi
     )  # fmt: skip
 
 
+@pytest.mark.faults
 def test_machines_that_do_not_share_the_run_directory_are_refused(tmp_path: Path) -> None:
     specs = [project(tmp_path / place, 4, steps=2, shares=4) for place in ("here", "there")]
     with socket.socket() as free:

@@ -14,7 +14,7 @@ from gnflow import faults
 SCRIPT = Path(__file__).parents[1] / "fault_points.py"
 SOURCES = Path(faults.__file__).parent
 # A moment of some paths; `make faults` has them all.
-SOME = ["journal.in_write:4", "checkpoint.in_file:5", "model.after_removal"]
+SOME = ["journal.in_write:4", "checkpoint.in_file:5"]
 
 
 def check(root: Path, *wanted: str) -> None:
@@ -34,6 +34,7 @@ def test_a_kill_at_some_points_changes_nothing(tmp_path: Path) -> None:
     check(tmp_path, *SOME)
 
 
+@pytest.mark.faults
 def test_a_kill_while_a_rotted_checkpoint_is_replaced_changes_nothing(tmp_path: Path) -> None:
     check(tmp_path, "rotted", "checkpoint.after_removal")
 
