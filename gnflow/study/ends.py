@@ -11,6 +11,7 @@ from statistics import fmean
 
 from gnflow.study import figures
 from gnflow.study.arms import Arm
+from gnflow.study.below import measure_below
 from gnflow.study.budgets import Budget, BudgetResult, Difference, compare_arm
 from gnflow.study.intervals import compute_z_interval, run_z_test
 from gnflow.study.scores import METRIC, read_costs
@@ -23,12 +24,12 @@ NEAR = 0.02  # a run that used a part of the budget that differs from 1 by more 
 
 
 def compare_ends(
-    arms: Sequence[Arm], amount: float, reference: str | None, sigma: float | None = None
+    arms: Sequence[Arm], amount: float, reference: str | None, sigma: float | None = None, target: float | None = None
 ) -> tuple[str | None, tuple[Budget, ...]]:
     """Return the reference and the comparison at `amount` tokens, without arms that have a diverged run.
 
     There is no comparison if a run has not ended, or if the reference diverged. Unless named, the reference is the arm
-    with the lowest median loss.
+    with the lowest median loss. With a `target`, each arm is also tested against it.
     """
     kept = {arm.name: arm for arm in arms if not count_diverged(arm)}
     if any(list_unended(arms)) or not kept or (reference is not None and reference not in kept):
@@ -39,7 +40,8 @@ def compare_ends(
     others = [arm for arm in reached if arm is not mine]
     ratios = estimate_token_ratios(kept[chosen], {arm.arm: arm.losses for arm in others}, amount)
     found = (_compare_arm(other, mine, sigma, ratios[other.arm]) for other in others)
-    return chosen, (Budget(AXIS, amount, reached, tuple(one for one in found if one)),)
+    tests = () if target is None else tuple(measure_below(a.arm, [*a.losses.values()], target, sigma) for a in reached)
+    return chosen, (Budget(AXIS, amount, reached, tuple(one for one in found if one), tests),)
 
 
 def count_diverged(arm: Arm) -> int:
