@@ -243,6 +243,10 @@ class GaussNewton(Spec):
     """Computation of the change of the logits: forward-mode differentiation (`exact`), or the difference of two
     forward passes (`difference`). With `difference`, an inner step costs four passes instead of five, with about 0.1 %
     error."""
+    checks: Annotated[Listed[Count], mark_later(())] = ()
+    """Inner steps after which the true loss is measured on the micro-batches of the search. The solve ends at the
+    first check without improvement and goes back to the best one; the last inner step is a check too. Recorded costs
+    are those of all inner steps. Default: every inner step is taken, without checks."""
 
     @field_validator("inner")
     @classmethod
@@ -303,6 +307,29 @@ class GaussNewton(Spec):
                 "`cg` needs exact products: its directions lose their conjugacy otherwise; set `tangent: exact`"
             )
         return tangent
+
+
+    @field_validator("checks")
+    @classmethod
+    def _check_checks(cls, checks: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        given = info.data
+        inner, steps, schedule = given.get("inner"), given.get("inner_steps"), given.get("schedule")
+        if not checks or inner is None or steps is None:
+            return checks
+        if list(checks) != sorted(set(checks)) or checks[-1] >= steps:
+            raise refuse(f"expected increasing numbers below the {steps} inner steps, which are a check themselves")
+        if given.get("blocks") == "layer" or given.get("average"):
+            raise refuse("checks measure the loss at one inner iterate of all blocks; set `blocks: full`, `average: 0.0`")
+        if not getattr(given.get("search"), "fresh", False):
+            raise refuse("checks need micro-batches apart from the solve; set a `search` that has some, as `geometric`")
+        own = list_own_schedules(inner.rules, getattr(inner, "others", None)) if isinstance(inner, Method) else ()
+        for one in (schedule, *(part for _, part in own)):
+            if given.get("inner_state") == "kept" and one is not None and (one.kind != "constant" or one.looks_ahead):
+                raise refuse(
+                    f"a solve that ends early would shift the schedule `{one.kind}` of later ones; "
+                    "set `schedule: constant`, or `inner_state: reset`"
+                )
+        return checks
 
 
 Optimizer = Annotated[Method | GaussNewton, Open("optimizers", (FopSoap, MlFopSoap, GaussNewton), seen_as=make_method)]

@@ -54,7 +54,7 @@ def list_unended(arms: Sequence[Arm]) -> Iterator[str]:
     for arm in arms:
         for run, label in zip(arm.runs, arm.labels, strict=True):
             status = run.summary.get("status")
-            if status != DIVERGED and (status != COMPLETE or _find_last(run) is None):
+            if status != DIVERGED and (status != COMPLETE or find_last(run) is None):
                 yield label
 
 
@@ -70,7 +70,7 @@ def warn_of_ends(budget: Budget) -> Iterator[str]:
             yield f"the runs of {arm.arm} used {far:.0%} of the budget of {figures.format_count(budget.amount)} tokens"
 
 
-def _find_last(run: Run) -> Mapping[str, float] | None:
+def find_last(run: Run) -> Mapping[str, float] | None:
     """Return the row of the last held-out loss; None if there is none after the first step."""
     if METRIC not in run.metrics.columns:
         return None
@@ -79,7 +79,7 @@ def _find_last(run: Run) -> Mapping[str, float] | None:
 
 
 def _measure_arm(arm: Arm) -> BudgetResult:
-    last = {run.experiment.training.seed: (run, _find_last(run) or {}) for run in arm.runs}
+    last = {run.experiment.training.seed: (run, find_last(run) or {}) for run in arm.runs}
     return BudgetResult(
         arm.name,
         {seed: row[METRIC] for seed, (_, row) in last.items()},

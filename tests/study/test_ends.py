@@ -10,6 +10,7 @@ from gnflow.errors import SpecError
 from gnflow.study.arms import group_runs
 from gnflow.study.below import describe_below, measure_below
 from gnflow.study.comparison import Comparison, compare
+from gnflow.study.matrix import make_matrix
 from gnflow.study.scales import compare_scales, describe_scales
 from gnflow.study.token_ratio import estimate_token_ratios
 from gnflow.train.run import Run
@@ -131,6 +132,27 @@ def test_each_arm_is_tested_against_a_target_beside_a_budget(tmp_path: Path) -> 
     }  # fmt: skip
     with pytest.raises(SpecError, match="one target, but 2 are given"):
         compare(pair(tmp_path / "b"), [2.6, 2.5], budget=BUDGET)
+
+
+def test_the_matrix_shows_losses_differences_tokens_and_costs(tmp_path: Path) -> None:
+    matrix = make_matrix(compare(pair(tmp_path), [2.6], "muon", budget=BUDGET, sigma=0.02))
+    assert matrix is not None
+    assert matrix.title == "held-out loss at the end of 2.1M tokens"
+    assert matrix.columns == (
+        "loss", "difference", "muon's tokens", "serial passes", "FLOPs, T", "device time, s", "p of below 2.60",
+    )  # fmt: skip
+    best, reference = matrix.rows
+    assert [best.arm, reference.arm] == ["full_gn", "muon"]
+    assert [cell.value for cell in best.cells[:-1]] == ["2.5403", "-0.220", "2.0 *", "1,040", "24.0", "200"]
+    assert best.cells[1].beside == "-0.252 to -0.188"  # 1.96 x 0.02 x (2 / 3)^0.5 on either side
+    assert [cell.value for cell in reference.cells] == ["2.7600", "", "1", "1,040", "24.0", "200", "1"]
+    assert best.cells[-1].better
+    assert not reference.cells[-1].better
+    assert any(note.startswith("muon's tokens: how many times the budget it needs") for note in matrix.notes)
+    cosine = make_matrix(compare(pair(tmp_path / "b", schedule="cosine"), (), "muon", budget=BUDGET))
+    assert cosine is not None
+    assert "muon's tokens" not in cosine.columns
+    assert any("No ratio of tokens: the schedule of muon depends" in note for note in cosine.notes)
 
 
 def test_runs_that_end_elsewhere_are_pointed_out(tmp_path: Path) -> None:
