@@ -7,8 +7,8 @@
     the next solve starts from `point`, as it was before the search, with the same inner state or a new one;
     with `carry` it starts from the new anchor + carry (point - anchor)
 
-With `checks` the true loss is measured at some of the inner iterates, on the micro-batches of the search. The solve ends
-at the first check without improvement, and goes back to the best iterate and the state that belongs to it.
+With `checks` the true loss is measured at some of the inner iterates, on the micro-batches of the search. The solve
+ends at the first check without improvement, and goes back to the best iterate and the state that belongs to it.
 
 With `damping` the model has a further term, which is adapted after every step (see `optim.damping`).
 

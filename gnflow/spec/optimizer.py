@@ -19,6 +19,7 @@ from gnflow.spec.base import (
     mark_later,
     refuse,
 )
+from gnflow.spec.checks import require_usable
 from gnflow.spec.open import Open
 from gnflow.spec.parts import AdamWPart, Rule, list_own_schedules, require_gradients_alone
 from gnflow.spec.rules import AdamWRule, FirstOrder, MuonRule, RmnpRule, SoapFields, SoapRule
@@ -245,8 +246,7 @@ class GaussNewton(Spec):
     error."""
     checks: Annotated[Listed[Count], mark_later(())] = ()
     """Inner steps after which the true loss is measured on the micro-batches of the search. The solve ends at the
-    first check without improvement and goes back to the best one; the last inner step is a check too. Recorded costs
-    are those of all inner steps. Default: every inner step is taken, without checks."""
+    first check without improvement and goes back to the best one; the last inner step is a check too. Default: none."""
 
     @field_validator("inner")
     @classmethod
@@ -308,28 +308,12 @@ class GaussNewton(Spec):
             )
         return tangent
 
-
     @field_validator("checks")
     @classmethod
     def _check_checks(cls, checks: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
-        given = info.data
-        inner, steps, schedule = given.get("inner"), given.get("inner_steps"), given.get("schedule")
-        if not checks or inner is None or steps is None:
-            return checks
-        if list(checks) != sorted(set(checks)) or checks[-1] >= steps:
-            raise refuse(f"expected increasing numbers below the {steps} inner steps, which are a check themselves")
-        if given.get("blocks") == "layer" or given.get("average"):
-            raise refuse("checks measure the loss at one inner iterate of all blocks; set `blocks: full`, `average: 0.0`")
-        if not getattr(given.get("search"), "fresh", False):
-            raise refuse("checks need micro-batches apart from the solve; set a `search` that has some, as `geometric`")
+        inner = info.data.get("inner")
         own = list_own_schedules(inner.rules, getattr(inner, "others", None)) if isinstance(inner, Method) else ()
-        for one in (schedule, *(part for _, part in own)):
-            if given.get("inner_state") == "kept" and one is not None and (one.kind != "constant" or one.looks_ahead):
-                raise refuse(
-                    f"a solve that ends early would shift the schedule `{one.kind}` of later ones; "
-                    "set `schedule: constant`, or `inner_state: reset`"
-                )
-        return checks
+        return require_usable(checks, info.data, [schedule for _, schedule in own])
 
 
 Optimizer = Annotated[Method | GaussNewton, Open("optimizers", (FopSoap, MlFopSoap, GaussNewton), seen_as=make_method)]

@@ -1,7 +1,7 @@
 """Test whether the expected loss of an arm at the end of its schedule lies below a target.
 
     z = sqrt(n) (target - mean) / sigma     p = P(Z >= z)            if the standard deviation over seeds is known
-    t = sqrt(n) (target - mean) / s         p = P(T >= t), n - 1     s: the standard deviation of the n losses themselves
+    t = sqrt(n) (target - mean) / s         p = P(T >= t), n - 1     s: the standard deviation of the n losses
 
 The test is one-sided: p is the probability of a mean this low if the expected loss is the target. One seed alone has no
 test, unless the standard deviation is known.

@@ -27,7 +27,11 @@ def make_end_matrix(comparison: Comparison) -> Matrix:
     objection = find_objection(comparison.arms)
     costs = _list_costs(comparison, [arm.arm for arm in ranked], timed=objection is None)
     known = any(ratio.factor is not None for ratio in ratios.values())
-    columns = ["loss", *(["difference"] if differences else []), *([f"{comparison.reference}'s tokens"] if known else [])]
+    columns = [
+        "loss",
+        *(["difference"] if differences else []),
+        *([f"{comparison.reference}'s tokens"] if known else []),
+    ]
     columns += [name for name, _ in costs] + ([_format_test_column(budget)] if tests else [])
     rows = []
     for place, arm in enumerate(ranked):
@@ -86,9 +90,7 @@ def _make_test_cell(test: Below) -> Cell:
     return Cell(figures.MISSING if test.p_value is None else f"{test.p_value:.2g}", "", test.decided)
 
 
-def _list_notes(
-    comparison: Comparison, budget: Budget, ratios: dict[str, TokenRatio], known: bool
-) -> list[str]:
+def _list_notes(comparison: Comparison, budget: Budget, ratios: dict[str, TokenRatio], known: bool) -> list[str]:
     several = any(each.interval is not None for each in budget.differences)
     alone = all(len(arm.losses) == 1 for arm in budget.arms)
     notes = ["One seed." if alone else "Medians over the seeds."]

@@ -1,7 +1,6 @@
 """A matrix of arms by axes, in the order of the answer: medians in one unit for each column, and ratios with a mark."""
 
 from collections.abc import Sequence
-from math import isfinite
 
 from gnflow.study import budget_verdict, claims, figures
 from gnflow.study.budgets import Difference, choose_headline
@@ -11,7 +10,8 @@ from gnflow.study.end_matrix import make_end_matrix
 from gnflow.study.load import describe_time, find_objection
 from gnflow.study.ratios import Estimate, Ratio
 from gnflow.study.results import Result
-from gnflow.study.scores import WORDS, count_devices
+from gnflow.study.scores import WORDS
+
 
 def make_matrix(comparison: Comparison, target: float | None = None) -> Matrix | None:
     """Make the matrix at a target, by default the lowest, or at equal budgets; None if nothing is compared."""
