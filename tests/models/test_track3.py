@@ -1,16 +1,24 @@
 """The options that make a decoder the model of track 3, against the same model in a few lines of plain torch."""
 
+import shutil
 from math import log
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from blocks import in_language
 from problems import small
 from torch.nn import functional
 
+import gnflow
 from gnflow.errors import SpecError
 from gnflow.models.decoder import build_decoder
 from gnflow.models.huggingface.decoder import write_config
+from gnflow.spec.load import load
 from gnflow.spec.model import Decoder
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_logits_are_those_of_the_model_in_plain_torch() -> None:
@@ -95,3 +103,33 @@ def test_export_names_the_keys_that_no_class_has() -> None:
     with pytest.raises(SpecError, match="qk_norm is `rms`"):
         write_config(Decoder(qk_norm="rms"), 13, 8, None)
     assert '"relu2"' in write_config(Decoder(qk_norm="none", feedforward="relu_squared"), 13, 8, None)
+
+
+def test_the_model_of_the_spec_has_as_many_parameters_as_that_of_the_benchmark() -> None:
+    spec = load(ROOT / "specs/track3/muon.yaml").experiment
+    blocks = 12 * (12 * 768**2 + (4 + 4 + 1) * 768 + 2 * 768)
+    around = 2 * 50304 * 768 + 50304 + 2 * 768
+    model = build_decoder(spec.model, spec.data.vocabulary, "plain")
+    assert sum(weight.numel() for weight in model.init(0, "meta").values()) == blocks + around == 162_354_816
+
+
+def test_the_small_spec_runs_on_shards_that_the_document_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("common", "track3"):
+        shutil.copytree(ROOT / "specs" / folder, tmp_path / "specs" / folder)
+    (tmp_path / "dvc.yaml").touch()
+    prepared = tmp_path / "data" / "shakespeare-bpe-512-0"
+    prepared.mkdir(parents=True)
+    for part in ("train", "held_out"):
+        np.save(prepared / f"{part}.npy", np.random.default_rng(0).integers(512, size=1000).astype(np.uint16))
+    monkeypatch.chdir(tmp_path)
+    [block] = [block for block in in_language("python") if block.document == "docs/track3.md"]
+    exec(block.text, {})
+    assert len(list(Path("data").glob("*.bin"))) == 3
+    few = ["training.steps=2", "training.rows=2", "optimizer.microbatches=2", "metrics.0.microbatches=2"]
+    sets = [*few, "model.layers=1", "compile.mode=off", "tracking=none"]
+    run = gnflow.run(gnflow.load("specs/track3/small.yaml", sets))
+    first, last = run.metrics["loss/held_out"].drop_nulls().to_list()
+    assert first == pytest.approx(log(512))  # the head starts at zero
+    assert last != first

@@ -139,13 +139,13 @@ def test_the_matrix_shows_losses_differences_tokens_and_costs(tmp_path: Path) ->
     assert matrix is not None
     assert matrix.title == "held-out loss at the end of 2.1M tokens"
     assert matrix.columns == (
-        "loss", "difference", "muon's tokens", "serial passes", "FLOPs, T", "device time, s", "p of below 2.60",
+        "loss", "difference", "muon's tokens", "serial passes, k", "FLOPs, T", "device time, s", "p of below 2.60",
     )  # fmt: skip
     best, reference = matrix.rows
     assert [best.arm, reference.arm] == ["full_gn", "muon"]
-    assert [cell.value for cell in best.cells[:-1]] == ["2.5403", "-0.220", "2.0 *", "1,040", "24.0", "200"]
+    assert [cell.value for cell in best.cells[:-1]] == ["2.5403", "-0.220", "2.0 *", "1.04", "24.0", "200"]
     assert best.cells[1].beside == "-0.252 to -0.188"  # 1.96 x 0.02 x (2 / 3)^0.5 on either side
-    assert [cell.value for cell in reference.cells] == ["2.7600", "", "1", "1,040", "24.0", "200", "1"]
+    assert [cell.value for cell in reference.cells] == ["2.7600", "", "1", "1.04", "24.0", "200", "1"]
     assert best.cells[-1].better
     assert not reference.cells[-1].better
     assert any(note.startswith("muon's tokens: how many times the budget it needs") for note in matrix.notes)
