@@ -83,7 +83,7 @@ def _format_interval(interval: Interval | None) -> str:
 
 
 def _format_test_column(budget: Budget) -> str:
-    return f"p of below {figures.format_target(budget.tests[0].target)}"
+    return f"p, below {figures.format_target(budget.tests[0].target)}"
 
 
 def _make_test_cell(test: Below) -> Cell:
@@ -104,5 +104,5 @@ def _list_notes(comparison: Comparison, budget: Budget, ratios: dict[str, TokenR
     elif reason := next((ratio.why_not for ratio in ratios.values() if ratio.why_not), None):
         notes.append(f"No ratio of tokens: {reason}.")
     if budget.tests:
-        notes.append(f"Below: one-sided; bold or p < {LEVEL:g} is certain.")
+        notes.append(f"p is one-sided; below {LEVEL:g} it is certain that the mean loss is below the target.")
     return notes

@@ -139,7 +139,7 @@ def test_the_matrix_shows_losses_differences_tokens_and_costs(tmp_path: Path) ->
     assert matrix is not None
     assert matrix.title == "held-out loss at the end of 2.1M tokens"
     assert matrix.columns == (
-        "loss", "difference", "muon's tokens", "serial passes, k", "FLOPs, T", "device time, s", "p of below 2.60",
+        "loss", "difference", "muon's tokens", "serial passes, k", "FLOPs, T", "device time, s", "p, below 2.60",
     )  # fmt: skip
     best, reference = matrix.rows
     assert [best.arm, reference.arm] == ["full_gn", "muon"]
