@@ -26,6 +26,18 @@ VARIANTS = {
     "no norm": {"qk_norm": "none"},
     "tied": {"tie_embeddings": True},
     "grouped": {"key_value_heads": 1},
+    "track 3": {
+        "biases": True,
+        "feedforward": "relu_squared",
+        "qk_norm": "rms",
+        "rope_fraction": 0.5,
+        "rope_theta": 1024.0**2,
+        "embedding_norm": True,
+        "logit_cap": 1.5,
+        "attention_scale": 0.3,
+        "matrix_std": 0.6,
+        "zero_outputs": True,
+    },
     "grouped head norm": {"key_value_heads": 1, "qk_norm": "head", "feedforward": "swiglu"},
 }
 

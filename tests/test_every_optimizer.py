@@ -75,6 +75,7 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "newton": {**GAUSS_NEWTON, "objective": "newton", "average": {"kind": "ema", "decay": 0.5}},
     "newton cg": {**GAUSS_NEWTON, "objective": "newton", "inner": CG, "blocks": "layer"},
     "gauss_newton reset": {**GAUSS_NEWTON, "inner_state": "reset", "damping": 0.1},
+    "gauss_newton checks": {**GAUSS_NEWTON, "checks": [1, 2], "inner_state": "reset"},
     "gauss_newton reused": {**GAUSS_NEWTON, "search": {**SEARCH, "fresh": False}},
     "whitened": {**GAUSS_NEWTON, "objective": "whitened", "blocks": "layer"},
     "difference": {**GAUSS_NEWTON, "tangent": "difference"},

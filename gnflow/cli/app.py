@@ -34,7 +34,8 @@ Targets = Annotated[
     typer.Option(
         "--target",
         help="Compare the cost of reaching this held-out loss. The option can be repeated. Default: the target of the "
-        "runs; equal budgets if they have none in common.",
+        "runs; equal budgets if they have none in common. With --budget: test whether the loss of each arm ends below "
+        "this one.",
     ),
 ]
 Budget = Annotated[

@@ -8,12 +8,13 @@ from pathlib import Path
 from gnflow.study import figures, tables
 from gnflow.study.budget_verdict import COARSE
 from gnflow.study.budgets import Budget, BudgetResult, Difference
+from gnflow.study.cells import Matrix
 from gnflow.study.comparison import Comparison
 from gnflow.study.comparison import compare as compared
 from gnflow.study.find import read_runs, report_unread
 from gnflow.study.intervals import Interval
 from gnflow.study.lead import tell_answer
-from gnflow.study.matrix import Matrix, make_matrix
+from gnflow.study.matrix import make_matrix
 from gnflow.study.profile import Profile
 from gnflow.study.ratios import Estimate
 from gnflow.study.results import Result
@@ -73,7 +74,7 @@ def _make_matrix_table(matrix: Matrix) -> Table:
     beside = [any(row.cells[place].beside for row in matrix.rows) for place in range(len(matrix.columns))]
     columns = ["arm", *(["reached"] if reached else [])]
     for name, shown in zip(matrix.columns, beside, strict=True):
-        columns += [name, *(["x" if reached else "diff"] if shown else [])]
+        columns += [name, *([matrix.beside] if shown else [])]
     table = tables.Table(matrix.title, columns, 1)
     for row in matrix.rows:
         cells = [row.arm, *([row.reached] if reached else [])]

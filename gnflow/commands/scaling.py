@@ -59,7 +59,11 @@ def _compare(design: Design, scale: str | None) -> Comparison:
     runs = [Run.load(design.locate_run(arm, job)) for arm in design.select_arms(scale) for job in arm.runs]
     study = design.study
     return compared(
-        runs, study.targets or (), design.find_reference(scale), budget=study.find_budget(scale), sigma=study.sigma
+        runs,
+        study.list_targets(scale),
+        design.find_reference(scale),
+        budget=study.find_budget(scale),
+        sigma=study.sigma,
     )
 
 

@@ -123,11 +123,12 @@ def _count_bytes_of_search(plan: Plan, member: Member, numbers: int) -> int:
     method = plan.experiment.optimizer
     if not isinstance(method, spec.GaussNewton):
         return 0
+    checks = len(method.checks) + bool(method.checks)
     match method.search:
         case search.GeometricSearch(trials=trials, microbatches=count):
-            return (trials + 2) * member.count_bytes_of_losses(count)
+            return (trials + 2 + checks) * member.count_bytes_of_losses(count)
         case search.BracketSearch(microbatches=count):
-            return 5 * member.count_bytes_of_losses(count)
+            return (5 + checks) * member.count_bytes_of_losses(count)
         case search.Decrement(microbatches=count):
             return 3 * member.count_bytes_of_losses(count) + (
                 member.count_bytes_of_sum(numbers, count) if count > 1 else 0

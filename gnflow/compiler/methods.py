@@ -75,6 +75,7 @@ def _build_moving(
             damping,
             carry,
             reset=method.inner_state == "reset",
+            checks=method.checks,
             jit=jit,
         )
     if ownership is not None:

@@ -46,10 +46,16 @@ def attend_flash(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 KERNELS: dict[Kernel, Attention] = {"plain": attend_plain, "flash": attend_flash}
 
 
-def rotate(x: Tensor, theta: float) -> Tensor:
-    """Apply rotary positions (arXiv:2104.09864) to (rows, heads, time, size): feature i pairs with i + size/2."""
+def rotate(x: Tensor, theta: float, fraction: float = 1.0) -> Tensor:
+    """Apply rotary positions (arXiv:2104.09864) to (rows, heads, time, size): feature i pairs with i + size/2.
+
+    Only the first `fraction` of the pairs is rotated, at least one pair; the others keep their features.
+    """
     time, size = x.shape[-2:]
-    frequency = theta ** (-torch.arange(0, size, 2, device=x.device, dtype=torch.float32) / size)
+    pairs = max(round(fraction * size / 2), 1)
+    frequency = theta ** (-torch.arange(0, 2 * pairs, 2, device=x.device, dtype=torch.float32) / (2 * pairs))
+    if 2 * pairs < size:
+        frequency = functional.pad(frequency, (0, size // 2 - pairs))
     angle = torch.outer(torch.arange(time, device=x.device, dtype=torch.float32), frequency)
     cosine, sine = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second = x.chunk(2, dim=-1)

@@ -6,8 +6,9 @@
 
 Source:   Abreu et al. 2025, arXiv:2510.09378
 Code:     github.com/natalieabreu/full-gauss-newton llama_model.py @ 0c14e7e
-Differs:  rotary pairs are (i, i + size/2), not neighbours; grouped heads, SwiGLU and per-head QK norm are options;
-          GELU is exact unless `feedforward: gelu_tanh` asks for the approximation that the code uses
+Differs:  rotary pairs are (i, i + size/2), not neighbours; GELU is exact unless `feedforward: gelu_tanh` asks for the
+          approximation that the code uses; grouped heads, SwiGLU, squared ReLU, per-head QK norms, biases, partial
+          rotary positions, a scale of attention and other initial weights are options
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -50,14 +51,14 @@ def build_trunk(spec: Transformer, kernel: Kernel) -> Trunk:
 
     def apply_block(weights: Params, x: Tensor, linear: Linear = apply_linear) -> Tensor:
         x = x + _apply_attention(
-            spec, attend, weights, _normalize(x, weights["attention.norm.scale"], spec.norm_epsilon), linear
+            spec, attend, weights, normalize(x, spec.norm_epsilon) * weights["attention.norm.scale"], linear
         )
         return x + _apply_feedforward(
-            spec, weights, _normalize(x, weights["feedforward.norm.scale"], spec.norm_epsilon), linear
+            spec, weights, normalize(x, spec.norm_epsilon) * weights["feedforward.norm.scale"], linear
         )
 
-    def normalize(weights: Params, x: Tensor) -> Tensor:
-        return _normalize(x, weights["norm.scale"], spec.norm_epsilon)
+    def normalize_last(weights: Params, x: Tensor) -> Tensor:
+        return normalize(x, spec.norm_epsilon) * weights["norm.scale"]
 
     layers = tuple(
         Stage(
@@ -69,24 +70,32 @@ def build_trunk(spec: Transformer, kernel: Kernel) -> Trunk:
         for prefix, names in blocks.items()
     )
     blocks[f"blocks.{spec.layers - 1}"] += ("norm.scale",)
-    return Trunk(weights, blocks, hidden, layers, normalize)
+    return Trunk(weights, blocks, hidden, layers, normalize_last)
 
 
 _BLOCK = (
     "attention.norm.scale",
     "attention.query.weight",
+    "attention.query.bias",
     "attention.key.weight",
+    "attention.key.bias",
     "attention.value.weight",
+    "attention.value.bias",
     "attention.output.weight",
+    "attention.output.bias",
     "attention.query_norm.scale",
     "attention.query_norm.bias",
     "attention.key_norm.scale",
     "attention.key_norm.bias",
     "feedforward.norm.scale",
     "feedforward.gate.weight",
+    "feedforward.gate.bias",
     "feedforward.up.weight",
+    "feedforward.up.bias",
     "feedforward.down.weight",
+    "feedforward.down.bias",
 )
+_OUTPUTS = ("attention.output.weight", "feedforward.down.weight")
 
 
 def _declare_weights(spec: Transformer) -> Iterator[tuple[str, Weight]]:
@@ -105,21 +114,28 @@ def _declare_weights(spec: Transformer) -> Iterator[tuple[str, Weight]]:
     }
     if spec.feedforward == "swiglu":
         shapes["feedforward.gate.weight"] = (hidden, width)
-    if spec.qk_norm != "none":
+    if spec.biases:
+        rows = {name: shape[:1] for name, shape in shapes.items() if len(shape) == 2}
+        shapes |= {f"{name.removesuffix('weight')}bias": shape for name, shape in rows.items()}
+    if spec.qk_norm in ("full", "head"):
         for side, full in (("query", width), ("key", narrow)):
             normed = full if spec.qk_norm == "full" else size
             shapes |= {f"attention.{side}_norm.{part}": (normed,) for part in ("scale", "bias")}
     for layer in range(spec.layers):
         for name in _BLOCK:
             if name in shapes:
-                yield f"blocks.{layer}.{name}", declare(name, shapes[name])
+                zero = spec.zero_outputs and name in _OUTPUTS
+                yield f"blocks.{layer}.{name}", declare(name, shapes[name], 0.0 if zero else spec.matrix_std)
     yield "norm.scale", Weight((width,), value=1.0)
 
 
-def declare(name: str, shape: tuple[int, ...]) -> Weight:
-    """Declare a matrix as N(0, 1/fan_in), like the reference's `initializer_range=1.0`, a scale as 1, a bias as 0."""
+def declare(name: str, shape: tuple[int, ...], std: float = 1.0) -> Weight:
+    """Declare a matrix as N(0, std^2/fan_in), a scale as 1, a bias as 0.
+
+    The standard deviation 1 is that of the reference's `initializer_range=1.0`.
+    """
     if len(shape) == 2:
-        return Weight(shape, std=shape[1] ** -0.5)
+        return Weight(shape, std=std * shape[1] ** -0.5) if std else Weight(shape)
     return Weight(shape, value=1.0 if name.endswith("scale") else 0.0)
 
 
@@ -134,8 +150,9 @@ def declare_embedding(vocabulary: int, width: int, tied: bool) -> Weight:
     return Weight((vocabulary, width), std=0.5 * width**-0.5 if tied else 1.0)
 
 
-def _normalize(x: Tensor, scale: Tensor, epsilon: float) -> Tensor:
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon) * scale
+def normalize(x: Tensor, epsilon: float) -> Tensor:
+    """Divide the features (..., width) by their root mean square."""
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon)
 
 
 def _apply_attention(spec: Transformer, attend: Attention, block: Params, x: Tensor, linear: Linear) -> Tensor:
@@ -147,7 +164,11 @@ def _apply_attention(spec: Transformer, attend: Attention, block: Params, x: Ten
     if spec.qk_norm == "head":
         query, key = _normalize_head(spec, block, "query", query), _normalize_head(spec, block, "key", key)
     query, key, value = (part.transpose(1, 2) for part in (query, key, value))
-    query, key = rotate(query, spec.rope_theta), rotate(key, spec.rope_theta)
+    if spec.qk_norm == "rms":
+        query, key = normalize(query, spec.norm_epsilon), normalize(key, spec.norm_epsilon)
+    query, key = (rotate(part, spec.rope_theta, spec.rope_fraction) for part in (query, key))
+    if spec.attention_scale is not None:  # the kernels scale by 1 / sqrt(size)
+        query = query * (spec.attention_scale * query.shape[-1] ** 0.5)
     if key.shape[1] != spec.heads:
         key, value = (part.repeat_interleave(spec.heads // part.shape[1], dim=1) for part in (key, value))
     merged = attend(query, key, value).transpose(1, 2).reshape(rows, time, width)
@@ -164,6 +185,8 @@ def _apply_feedforward(spec: Transformer, block: Params, x: Tensor, linear: Line
     up = linear(block, "feedforward.up.weight", x)
     if "feedforward.gate.weight" in block:
         up = functional.silu(linear(block, "feedforward.gate.weight", x)) * up
+    elif spec.feedforward == "relu_squared":
+        up = functional.relu(up).square()
     else:
         up = functional.gelu(up, approximate="tanh" if spec.feedforward == "gelu_tanh" else "none")
     return linear(block, "feedforward.down.weight", up)

@@ -7,10 +7,14 @@
     the next solve starts from `point`, as it was before the search, with the same inner state or a new one;
     with `carry` it starts from the new anchor + carry (point - anchor)
 
+With `checks` the true loss is measured at some of the inner iterates, on the micro-batches of the search. The solve
+ends at the first check without improvement, and goes back to the best iterate and the state that belongs to it.
+
 With `damping` the model has a further term, which is adapted after every step (see `optim.damping`).
 
 Source:   Abreu et al. 2025, arXiv:2510.09378; Martens 2010 (damping and its rule, decayed start)
-Code:     github.com/natalieabreu/full-gauss-newton llama_train_gn.py, llama_train_gn_layerwise.py @ 0c14e7e
+Code:     github.com/natalieabreu/full-gauss-newton llama_train_gn.py, llama_train_gn_layerwise.py @ 0c14e7e;
+          github.com/gmbabreu/full-gauss-newton (checks)
 Differs:  a search without any improvement refuses the step, and the next solve then starts from the anchor; the
           reference always takes the best trial. Means of the iterates are ours. The reference has no damping.
           It clips {embedding, head} and all else apart, its vectors follow NAdam, and its Muon mixes the gradient
@@ -20,7 +24,7 @@ Differs:  a search without any improvement refuses the step, and the next solve 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,6 +33,7 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.crew import Crew
 from gnflow.objective import LocalModel, Metrics, Objective, Params
+from gnflow.optim.adaptive_solve import Best, Measure, is_lower, make_measure
 from gnflow.optim.averages import Average, add_weighted, average_last
 from gnflow.optim.damping import adapt, add_damping
 from gnflow.optim.messages import average_metrics, hear_metrics, say_metrics
@@ -83,12 +88,16 @@ class GaussNewton:
         damping: float = 0.0,
         carry: float | None = None,
         reset: bool = False,
+        checks: Collection[int] = (),
         jit: Jit = eager,
     ) -> None:
         self.damping, self.carry, self.reset = damping, carry, reset
         self.blocks, self.inner_steps, self.search, self.warm_start = blocks, inner_steps, search, warm_start
         self.iterate_weights = (average or average_last())(inner_steps)
         self.averaged = any(self.iterate_weights[:-1])
+        if checks and (len(blocks) > 1 or self.averaged):
+            raise ValueError("checks need one block, and the last inner iterate as the goal")
+        self.checks = frozenset(n for n in (*checks, inner_steps) if n <= inner_steps) if checks else frozenset()
         self.advance = {
             name: jit_for_block(jit, name)("inner", block.inner.step, every=0) for name, block in blocks.items()
         }
@@ -99,6 +108,7 @@ class GaussNewton:
         self.width = costs[0].solve
         # Without a search a step still takes one more pass if the damping needs the gain ratio.
         passes = inner_steps * max(cost.passes for cost in costs) + max(search.passes, int(damping > 0))
+        passes += len(self.checks)
         self.cost = Cost(inner_steps * self.width, search.microbatches, passes)
 
     @property
@@ -126,12 +136,13 @@ class GaussNewton:
         model, solve = objective.build_model(anchor), torch.split(batch[: self.cost.solve], self.width)
         if self.damping:
             model = add_damping(model, anchor, state.memory[DAMPING])
-        solved = self._solve_all(model, anchor, state, solve)
+        tried = batch[-self.search.sees :]
+        solved = self._solve_all(model, anchor, state, solve, make_measure(objective, anchor, tried))
         point, goal = (
             trees.pick({name: w for part in parts for name, w in part.items()}, params)
             for parts in ([found.point for found in solved.values()], [found.goal for found in solved.values()])
         )
-        found = self.search(objective, model, anchor, goal, batch[-self.search.sees :], state.memory)
+        found = self.search(objective, model, anchor, goal, tried, state.memory)
         metrics = {
             **found.metrics,
             "norm/update": trees.norm(trees.subtract(found.params, anchor)),
@@ -178,15 +189,15 @@ class GaussNewton:
         )
 
     def _solve_all(
-        self, model: LocalModel, anchor: Params, state: GaussNewtonState, solve: Sequence[Tensor]
+        self, model: LocalModel, anchor: Params, state: GaussNewtonState, solve: Sequence[Tensor], measure: Measure
     ) -> dict[str, Solved]:
         """Solves for all blocks. If a crew has owners, each process solves for its own and sends the goals."""
         crew = model.crew
         if crew.size == 1 or not crew.owners:
-            return {name: self._solve(name, model, anchor, state, solve) for name in self.blocks}
+            return {name: self._solve(name, model, anchor, state, solve, measure) for name in self.blocks}
         alone = model._replace(crew=crew.make_single())
         solved = {
-            name: self._solve(name, alone, anchor, state, solve)
+            name: self._solve(name, alone, anchor, state, solve, measure)
             for name in self.blocks
             if crew.owners[name] == crew.rank
         }
@@ -206,7 +217,13 @@ class GaussNewton:
         return {name: solved[name] for name in self.blocks}
 
     def _solve(
-        self, block: str, model: LocalModel, anchor: Params, before: GaussNewtonState, solve: Sequence[Tensor]
+        self,
+        block: str,
+        model: LocalModel,
+        anchor: Params,
+        before: GaussNewtonState,
+        solve: Sequence[Tensor],
+        measure: Measure,
     ) -> Solved:
         names, inner = self.blocks[block]
         # If the point aliased the anchor in the first inner step alone, `curved` would be compiled a second time.
@@ -214,10 +231,21 @@ class GaussNewton:
         state = inner.init(point) if self.reset else before.inner[block]
         total: Params = {}
         first: Metrics = {}
-        for weight, microbatches in zip(self.iterate_weights, solve, strict=True):
+        best: Best | None = None
+        for number, (weight, microbatches) in enumerate(zip(self.iterate_weights, solve, strict=True), 1):
             point, state, metrics = self.advance[block](model, point, state, microbatches)
             first = first or metrics
             if weight and self.averaged:
                 total = add_weighted(total, point, weight)
+            if number in self.checks:
+                loss = measure(point)
+                if not is_lower(loss, best):
+                    break
+                # The next inner step may write into the point and the state.
+                kept = (point, state) if number == self.inner_steps else trees.clone((point, state))
+                best = Best(loss, number, *kept, metrics)
+        if best is not None:
+            point, state = best.point, best.state
+            metrics = {**best.metrics, "gn/inner_steps": torch.full_like(best.loss, best.number)}
         goal = trees.scale(total, 1 / sum(self.iterate_weights)) if self.averaged else point
         return Solved(point, goal, state, first, metrics)

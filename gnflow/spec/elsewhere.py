@@ -21,6 +21,10 @@ _KEYS = {
     "model.qk_norm": "use_qk_norm qk_layernorm norm_qk",
     "model.tie_embeddings": "tie_word_embeddings weight_tying tie_weights enable_weight_tying",
     "model.rope_theta": "rope_base rotary_base",
+    "model.rope_fraction": "partial_rotary_factor rotary_percentage rotary_pct rotary_percent",
+    "model.biases (of every linear map, the head included)": "bias use_bias attention_bias mlp_bias",
+    "model.logit_cap": "final_logit_softcapping logit_softcap logits_soft_cap logit_softcapping",
+    "model.attention_scale": "softmax_scale attention_multiplier",
     "model.norm_epsilon": "norm_eps rms_norm_eps layer_norm_eps layer_norm_epsilon",
     "data.context": "block_size seq_len seq_length sequence_len sequence_length max_seq_len max_seq_length "
     "max_position_embeddings context_length n_ctx n_positions cutoff_len",
@@ -77,7 +81,6 @@ _KEYS = {
 }  # fmt: skip
 _NONE = {
     "gnflow has no dropout": "dropout attention_dropout attn_dropout hidden_dropout resid_pdrop embd_pdrop attn_pdrop",
-    "the models of gnflow have no biases": "bias use_bias attention_bias mlp_bias",
     "a run goes to `runs/<name>`, or to `--run-dir` of the command line": "out_dir output_dir save_dir dump_folder "
     "log_dir checkpoint_dir run_dir",
     "the same command resumes a run": "resume resume_from_checkpoint auto_resume_from_checkpoints load_checkpoint",
@@ -106,6 +109,7 @@ _VALUES = {
     "swiglu": "silu swish llamamlp gemmamlp geglu",
     "gelu": "gptneoxmlp quick_gelu",
     "gelu_tanh": "gelu_new gelu_pytorch_tanh",
+    "relu_squared": "relu2 squared_relu relu_square",
     "mlflow": "comet neptune aim clearml",
     "tensorboard": "tb tensorboardx",
     "wandb": "weights_and_biases weights_biases",

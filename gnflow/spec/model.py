@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from gnflow.spec.base import Count, Kind, Listed, Rate, Unit, refuse
+from gnflow.spec.base import Count, Kind, Listed, Rate, Unit, mark_later, refuse
 from gnflow.spec.open import Open
 
 Part = Literal["decoder", "text", "understanding", "generation", "image_head"]
@@ -42,21 +42,35 @@ class Transformer(ModelKind):
     key_value_heads: Count | None = None
     """Number of key and value heads (grouped-query attention). It must divide `heads`. Default: the value of
     `heads`."""
-    feedforward: Literal["gelu", "gelu_tanh", "swiglu"] = "gelu"
+    feedforward: Literal["gelu", "gelu_tanh", "swiglu", "relu_squared"] = "gelu"
     """Type of the feedforward layer: `gelu` has two matrices, `swiglu` has three. `gelu_tanh` is `gelu` with the
-    approximation by tanh that the code of arXiv:2510.09378 uses."""
+    approximation by tanh that the code of arXiv:2510.09378 uses. `relu_squared` has the square of ReLU
+    (arXiv:2109.08668) in place of GELU."""
     hidden: Annotated[Count | None, Unit("features")] = None
     """Width of the hidden layer of the feedforward. Default: 4 x `width`."""
-    qk_norm: Literal["full", "head", "none"] = "full"
-    """LayerNorm of queries and keys: `full` normalises over the full width before the split into heads, `head`
-    normalises each head, and `none` does not normalise."""
+    qk_norm: Literal["full", "head", "rms", "none"] = "full"
+    """Norm of queries and keys: `full` is a LayerNorm over the full width before the split into heads, `head` is a
+    LayerNorm of each head, `rms` is an RMSNorm of each head without parameters, and `none` does not normalise."""
+    attention_scale: Annotated[Rate | None, mark_later(None)] = None
+    """Factor on the products of queries and keys. Default: 1 / sqrt(`width` / `heads`)."""
+    biases: Annotated[bool, mark_later(False)] = False
+    """Give every linear map of the blocks a bias, which starts at 0; in kinds `decoder` and `emu3` also the head."""
     tie_embeddings: bool = False
     """Use the embedding matrix as the output head as well."""
     rope_theta: Rate = 1e4
     """Base of the rotary position frequencies."""
+    rope_fraction: Annotated[Annotated[float, Field(gt=0, le=1)], mark_later(1.0)] = 1.0
+    """Fraction of the pairs of features of a head that positions rotate. The frequencies are spread over these
+    pairs."""
     norm_epsilon: Rate = 1e-6
     """Constant that prevents division by zero: it is added to the mean square in every RMSNorm and to the variance in
     every LayerNorm."""
+    matrix_std: Annotated[Rate, mark_later(1.0)] = 1.0
+    """Standard deviation of the initial entries of the matrices of blocks, times the square root of the length of their
+    rows; in kinds `decoder` and `emu3` also of an own head."""
+    zero_outputs: Annotated[bool, mark_later(False)] = False
+    """Begin with zeros in the last matrix of attention and of the feedforward; in kinds `decoder` and `emu3` also in an
+    own head."""
 
     @property
     def side(self) -> int:
@@ -99,6 +113,10 @@ class Decoder(Transformer):
 
     factory = "gnflow.models.decoder:build_for_data"
     kind: Literal["decoder"] = "decoder"
+    embedding_norm: Annotated[bool, mark_later(False)] = False
+    """Apply an RMSNorm to the embedding of the tokens."""
+    logit_cap: Annotated[Rate | None, mark_later(None)] = None
+    """Bound c on the absolute value of a logit z, which becomes z / sqrt(1 + (z / c)^2). Default: no bound."""
 
 
 class Emu3(Transformer):

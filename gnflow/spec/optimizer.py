@@ -19,6 +19,7 @@ from gnflow.spec.base import (
     mark_later,
     refuse,
 )
+from gnflow.spec.checks import require_usable
 from gnflow.spec.open import Open
 from gnflow.spec.parts import AdamWPart, Rule, list_own_schedules, require_gradients_alone
 from gnflow.spec.rules import AdamWRule, FirstOrder, MuonRule, RmnpRule, SoapFields, SoapRule
@@ -243,6 +244,9 @@ class GaussNewton(Spec):
     """Computation of the change of the logits: forward-mode differentiation (`exact`), or the difference of two
     forward passes (`difference`). With `difference`, an inner step costs four passes instead of five, with about 0.1 %
     error."""
+    checks: Annotated[Listed[Count], mark_later(())] = ()
+    """Inner steps after which the true loss is measured on the micro-batches of the search. The solve ends at the
+    first check without improvement and goes back to the best one; the last inner step is a check too. Default: none."""
 
     @field_validator("inner")
     @classmethod
@@ -303,6 +307,13 @@ class GaussNewton(Spec):
                 "`cg` needs exact products: its directions lose their conjugacy otherwise; set `tangent: exact`"
             )
         return tangent
+
+    @field_validator("checks")
+    @classmethod
+    def _check_checks(cls, checks: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        inner = info.data.get("inner")
+        own = list_own_schedules(inner.rules, getattr(inner, "others", None)) if isinstance(inner, Method) else ()
+        return require_usable(checks, info.data, [schedule for _, schedule in own])
 
 
 Optimizer = Annotated[Method | GaussNewton, Open("optimizers", (FopSoap, MlFopSoap, GaussNewton), seen_as=make_method)]

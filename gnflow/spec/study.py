@@ -93,6 +93,9 @@ class Budget(Spec):
 
     tokens: Annotated[Rate, Unit("tokens")]
     """Training tokens of each run, including those of a line search; rounded up to whole steps."""
+    target: Rate | None = None
+    """A loss: each arm is tested whether its mean loss at the end is below it (one-sided, p < 0.001). Default: no
+    test."""
 
 
 class Scale(Spec):
@@ -138,9 +141,17 @@ class Study(Spec):
 
     def find_budget(self, scale: str | None = None) -> float | None:
         """Return the tokens of each run at a scale; None if arms are compared at targets."""
-        own = next((each.budget for each in self.scales if each.name == scale), None)
-        budget = own or self.budget
+        budget = self._choose_budget(scale)
         return None if budget is None else budget.tokens
+
+    def list_targets(self, scale: str | None = None) -> tuple[float, ...]:
+        """List the targets at which arms are compared, or the one that their losses are tested against at a budget."""
+        budget = self._choose_budget(scale)
+        return self.targets or (() if budget is None or budget.target is None else (budget.target,))
+
+    def _choose_budget(self, scale: str | None) -> Budget | None:
+        own = next((each.budget for each in self.scales if each.name == scale), None)
+        return own or self.budget
 
     @model_validator(mode="after")
     def _require_targets_or_budget(self) -> "Study":

@@ -10,6 +10,7 @@ from statistics import fmean, median
 from typing import NamedTuple
 
 from gnflow.study.arms import Arm
+from gnflow.study.below import Below
 from gnflow.study.intervals import Interval, bootstrap_mean, compute_t_interval, run_sign_flip_test, run_t_test
 from gnflow.study.scores import METRIC, read_costs
 from gnflow.study.token_ratio import TokenRatio
@@ -65,6 +66,8 @@ class Budget(NamedTuple):
     arms: tuple[BudgetResult, ...]
     differences: tuple[Difference, ...]
     """The difference of every other arm from the reference, if they have a seed in common."""
+    tests: tuple[Below, ...] = ()
+    """The test of every arm against a target, if one is given; only at the end of schedules."""
 
 
 def list_unusable(arms: Sequence[Arm]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from gnflow.errors import SpecError
 from gnflow.study import budget_verdict, end_verdict, figures
 from gnflow.study.arms import Arm, group_runs
+from gnflow.study.below import Below
 from gnflow.study.budgets import Budget, compare_at_budgets
 from gnflow.study.ends import compare_ends, warn_of_ends
 from gnflow.study.fairness import warn_of_differences
@@ -94,15 +95,17 @@ def compare(
     """Compare runs at `targets`, else at the target that all specs share, else at equal budgets.
 
     With a `budget` in tokens, which every run was planned for, they are compared at the end of their schedules; `sigma`
-    is then the standard deviation of that loss over seeds, if it is known.
+    is then the standard deviation of that loss over seeds, if it is known. One target may be given beside a budget: it
+    is tested whether the loss of each arm at the end is below it.
 
-    Raises SpecError if two runs have the same arm and seed, or if the reference is unknown.
+    Raises SpecError if two runs have the same arm and seed, if the reference is unknown, or for several targets beside
+    a budget.
     """
     compared = group_runs(runs)
     named = None if reference is None else _check_reference(reference, compared)
-    downwards = tuple(sorted(set(targets) or _find_common_targets(runs), reverse=True))
     if budget is not None:
-        return _compare_at_ends(compared, budget, named, sigma)
+        return _compare_at_ends(compared, budget, named, sigma, _choose_target(targets))
+    downwards = tuple(sorted(set(targets) or _find_common_targets(runs), reverse=True))
     noise = find_objection(compared) if len(compared) > 1 else None
     axes = [axis for axis in WORDS if axis != "seconds" or noise is None]
     if not downwards:
@@ -143,8 +146,16 @@ def _compare_at_budgets(
     return Comparison((), compared, (), chosen, (), {}, found, said, against)
 
 
-def _compare_at_ends(compared: tuple[Arm, ...], amount: float, named: str | None, sigma: float | None) -> Comparison:
-    chosen, found = compare_ends(compared, amount, named, sigma)
+def _choose_target(targets: Sequence[float]) -> float | None:
+    if len(set(targets)) > 1:
+        raise SpecError(f"losses at the end of a budget are tested against one target, but {len(targets)} are given")
+    return targets[0] if targets else None
+
+
+def _compare_at_ends(
+    compared: tuple[Arm, ...], amount: float, named: str | None, sigma: float | None, target: float | None
+) -> Comparison:
+    chosen, found = compare_ends(compared, amount, named, sigma, target)
     said = tuple(end_verdict.describe_ends(compared, found, chosen, sigma))
     against = (*warn_of_differences(compared), *(warning for budget in found for warning in warn_of_ends(budget)))
     return Comparison((), compared, (), chosen, (), {}, found, said, against, True)
@@ -218,7 +229,12 @@ def _convert_budget(budget: Budget) -> dict[str, object]:
             | ({"token_ratio": _convert_token_ratio(each.token_ratio)} if each.token_ratio else {})
             for each in budget.differences
         },
+        **({"below": {test.arm: _convert_test(test) for test in budget.tests}} if budget.tests else {}),
     }
+
+
+def _convert_test(test: Below) -> dict[str, object]:
+    return {name: value for name, value in test._asdict().items() if name != "arm"} | {"decided": test.decided}
 
 
 def _convert_token_ratio(ratio: TokenRatio) -> dict[str, object]:

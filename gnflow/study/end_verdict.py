@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from gnflow.study import figures
 from gnflow.study.arms import Arm
+from gnflow.study.below import describe_below
 from gnflow.study.budget_verdict import decide_claim, describe_basis
 from gnflow.study.budgets import Budget, Difference
 from gnflow.study.ends import count_diverged, list_unended
@@ -14,7 +15,10 @@ from gnflow.study.verdict import describe_tuning, warn_of_unequal_tuning
 def describe_ends(
     arms: Sequence[Arm], budgets: Sequence[Budget], reference: str | None, sigma: float | None = None
 ) -> Iterator[str]:
-    """Compare each arm with the reference in one or two sentences, then name the runs that have no loss at the end."""
+    """Compare each arm with the reference in one or two sentences and with the target in one, if there is a target.
+
+    Then name the runs that have no loss at the end.
+    """
     trials = {arm.name: arm.trials for arm in arms}
     mine = str(reference)  # every comparison at a budget has one
     for budget in budgets:
@@ -26,6 +30,7 @@ def describe_ends(
         for other in budget.arms:
             if other.arm not in paired and other.arm != reference:
                 yield f"{reference} and {other.arm} have no seed in common: nothing is paired."
+        yield from (describe_below(test, sigma) for test in budget.tests)
     for label in list_unended(arms):
         yield f"{label} has not come to the end of its schedule: nothing is compared."
     yield from _describe_diverged(arms, reference)

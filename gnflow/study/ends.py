@@ -11,6 +11,7 @@ from statistics import fmean
 
 from gnflow.study import figures
 from gnflow.study.arms import Arm
+from gnflow.study.below import measure_below
 from gnflow.study.budgets import Budget, BudgetResult, Difference, compare_arm
 from gnflow.study.intervals import compute_z_interval, run_z_test
 from gnflow.study.scores import METRIC, read_costs
@@ -23,12 +24,12 @@ NEAR = 0.02  # a run that used a part of the budget that differs from 1 by more 
 
 
 def compare_ends(
-    arms: Sequence[Arm], amount: float, reference: str | None, sigma: float | None = None
+    arms: Sequence[Arm], amount: float, reference: str | None, sigma: float | None = None, target: float | None = None
 ) -> tuple[str | None, tuple[Budget, ...]]:
     """Return the reference and the comparison at `amount` tokens, without arms that have a diverged run.
 
     There is no comparison if a run has not ended, or if the reference diverged. Unless named, the reference is the arm
-    with the lowest median loss.
+    with the lowest median loss. With a `target`, each arm is also tested against it.
     """
     kept = {arm.name: arm for arm in arms if not count_diverged(arm)}
     if any(list_unended(arms)) or not kept or (reference is not None and reference not in kept):
@@ -39,7 +40,8 @@ def compare_ends(
     others = [arm for arm in reached if arm is not mine]
     ratios = estimate_token_ratios(kept[chosen], {arm.arm: arm.losses for arm in others}, amount)
     found = (_compare_arm(other, mine, sigma, ratios[other.arm]) for other in others)
-    return chosen, (Budget(AXIS, amount, reached, tuple(one for one in found if one)),)
+    tests = () if target is None else tuple(measure_below(a.arm, [*a.losses.values()], target, sigma) for a in reached)
+    return chosen, (Budget(AXIS, amount, reached, tuple(one for one in found if one), tests),)
 
 
 def count_diverged(arm: Arm) -> int:
@@ -52,7 +54,7 @@ def list_unended(arms: Sequence[Arm]) -> Iterator[str]:
     for arm in arms:
         for run, label in zip(arm.runs, arm.labels, strict=True):
             status = run.summary.get("status")
-            if status != DIVERGED and (status != COMPLETE or _find_last(run) is None):
+            if status != DIVERGED and (status != COMPLETE or find_last(run) is None):
                 yield label
 
 
@@ -68,7 +70,7 @@ def warn_of_ends(budget: Budget) -> Iterator[str]:
             yield f"the runs of {arm.arm} used {far:.0%} of the budget of {figures.format_count(budget.amount)} tokens"
 
 
-def _find_last(run: Run) -> Mapping[str, float] | None:
+def find_last(run: Run) -> Mapping[str, float] | None:
     """Return the row of the last held-out loss; None if there is none after the first step."""
     if METRIC not in run.metrics.columns:
         return None
@@ -77,7 +79,7 @@ def _find_last(run: Run) -> Mapping[str, float] | None:
 
 
 def _measure_arm(arm: Arm) -> BudgetResult:
-    last = {run.experiment.training.seed: (run, _find_last(run) or {}) for run in arm.runs}
+    last = {run.experiment.training.seed: (run, find_last(run) or {}) for run in arm.runs}
     return BudgetResult(
         arm.name,
         {seed: row[METRIC] for seed, (_, row) in last.items()},

@@ -74,6 +74,18 @@ def run_z_test(mean: float, error: float) -> float:
     return float(2 * stats.norm.sf(abs(mean) / error))
 
 
+def run_lower_z_test(mean: float, error: float) -> float:
+    """Return the one-sided p-value of the mean being 0 rather than less, if its standard error is known."""
+    return float(stats.norm.cdf(mean / error))
+
+
+def run_lower_t_test(values: Sequence[float], expected: float) -> float | None:
+    """Return the one-sided p-value of the mean being `expected` rather than less; None if all values are equal."""
+    if np.ptp(values) <= ROUNDING:
+        return None
+    return float(stats.ttest_1samp(values, expected, alternative="less").pvalue)
+
+
 def _compute_mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
 

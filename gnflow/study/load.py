@@ -77,3 +77,14 @@ def _join_named(told: Mapping[str, str]) -> str:
     names = list(told.values())
     more = len(names) - MOST_NAMED
     return figures.join_words(names if more <= 1 else [*names[:MOST_NAMED], f"{more} more runs"])
+
+
+def describe_time(arms: Sequence[Arm], objection: str | None) -> list[str]:
+    """Say in which circumstances seconds were measured, or why they are not shown."""
+    if objection is not None:
+        return [objection]
+    loads = [load for arm in arms for run in arm.runs if (load := measure_load(run)) is not None]
+    busy = f", where other processes took at most {max(loads):.0%} of the processors" if loads else ""
+    first = arms[0].runs[0]
+    times = f" Device time is {count_devices(first):.3g} times as much." if count_devices(first) > 1 else ""
+    return [f"Time: on {describe_device(first)}{busy}, without compilation.{times}"]

@@ -1,55 +1,22 @@
-"""A matrix of arms by axes, in the order of the answer: medians in one unit for each column, and ratios with a mark.
-
-Marks: `?` the difference from the reference is not decided, `=` it is about none; a ratio without a mark is certain.
-With one seed nothing is certain, and nothing is marked.
-"""
+"""A matrix of arms by axes, in the order of the answer: medians in one unit for each column, and ratios with a mark."""
 
 from collections.abc import Sequence
-from math import isfinite
-from typing import NamedTuple
 
 from gnflow.study import budget_verdict, claims, figures
 from gnflow.study.budgets import Difference, choose_headline
+from gnflow.study.cells import ALIKE, UNDECIDED, Cell, Matrix, Row, format_column, mark
 from gnflow.study.comparison import Comparison
-from gnflow.study.load import describe_device, find_objection, measure_load
+from gnflow.study.end_matrix import make_end_matrix
+from gnflow.study.load import describe_time, find_objection
 from gnflow.study.ratios import Estimate, Ratio
 from gnflow.study.results import Result
-from gnflow.study.scores import WORDS, count_devices
-
-UNDECIDED, ALIKE = "?", "="
-
-
-class Cell(NamedTuple):
-    """One arm on one axis."""
-
-    value: str
-    beside: str
-    """Ratio to the reference, or difference from it, with its mark."""
-    better: bool
-    """Whether the arm is certainly better than the reference."""
-
-
-class Row(NamedTuple):
-    """One arm."""
-
-    arm: str
-    reached: str
-    """Number of seeds that reached the target, such as `2/3`; empty at equal budgets."""
-    cells: tuple[Cell, ...]
-
-
-class Matrix(NamedTuple):
-    """The rows, the best first."""
-
-    title: str
-    columns: tuple[str, ...]
-    """Name of each axis with the unit of its column."""
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...]
+from gnflow.study.scores import WORDS
 
 
 def make_matrix(comparison: Comparison, target: float | None = None) -> Matrix | None:
     """Make the matrix at a target, by default the lowest, or at equal budgets; None if nothing is compared."""
+    if comparison.budgets and comparison.ended:
+        return make_end_matrix(comparison)
     if comparison.budgets:
         return _make_budget_matrix(comparison)
     chosen = target if target is not None else comparison.headline
@@ -61,7 +28,7 @@ def _make_target_matrix(comparison: Comparison, target: float) -> Matrix:
     axes = [axis for axis in WORDS if axis != "seconds" or objection is None]
     results = sorted(comparison.select_results(target), key=lambda one: (one.median["steps"], -one.reached))
     ratios = {ratio.other: ratio for ratio in comparison.ratios if ratio.target == target}
-    columns = [_format_column(axis, [result.median[axis] for result in results]) for axis in axes]
+    columns = [format_column(axis, [result.median[axis] for result in results]) for axis in axes]
     rows = tuple(
         Row(
             result.arm,
@@ -76,7 +43,8 @@ def _make_target_matrix(comparison: Comparison, target: float) -> Matrix:
     several = any(len(ratio.seeds) > 1 for ratio in ratios.values())
     notes = _list_notes(comparison, several, "times the cost of", _any_missed(results))
     title = f"to a held-out loss of {figures.format_target(target)}"
-    return Matrix(title, tuple(name for name, _ in columns), rows, (*notes, *_describe_time(comparison, objection)))
+    names, times = tuple(name for name, _ in columns), describe_time(comparison.arms, objection)
+    return Matrix(title, names, rows, (*notes, *times), "x")
 
 
 def _make_budget_matrix(comparison: Comparison) -> Matrix:
@@ -93,8 +61,8 @@ def _make_budget_matrix(comparison: Comparison) -> Matrix:
             cells.append(_make_loss_cell(figures.format_loss(loss), difference))
         rows.append(Row(name, "", tuple(cells)))
     several = any(len(each.seeds) > 1 for budget in budgets for each in budget.differences)
-    title = "held-out loss at the end of schedules" if comparison.ended else "held-out loss at equal budgets"
-    return Matrix(title, columns, tuple(rows), tuple(_list_notes(comparison, several, "nats above", False)))
+    notes = _list_notes(comparison, several, "nats above", False)
+    return Matrix("held-out loss at equal budgets", columns, tuple(rows), tuple(notes), "diff")
 
 
 def _make_cell(value: str, axis: str, ratio: Ratio | None, is_reference: bool) -> Cell:
@@ -104,7 +72,7 @@ def _make_cell(value: str, axis: str, ratio: Ratio | None, is_reference: bool) -
     claim = claims.decide_claim(estimate)
     return Cell(
         value,
-        _format_ratio(estimate) + _mark(claim, estimate.interval is not None),
+        _format_ratio(estimate) + mark(claim, estimate.interval is not None),
         claim == "more" and estimate.interval is not None,
     )
 
@@ -113,11 +81,7 @@ def _make_loss_cell(value: str, difference: Difference | None) -> Cell:
     if difference is None:
         return Cell(value, "", False)
     claim, several = budget_verdict.decide_claim(difference), difference.interval is not None
-    return Cell(value, f"{difference.mean:+.3f}{_mark(claim, several)}", claim == "above" and several)
-
-
-def _mark(claim: str, several: bool) -> str:
-    return "" if not several else {"undecided": f" {UNDECIDED}", "alike": f" {ALIKE}"}.get(claim, "")
+    return Cell(value, f"{difference.mean:+.3f}{mark(claim, several)}", claim == "above" and several)
 
 
 def _format_ratio(estimate: Estimate) -> str:
@@ -125,15 +89,6 @@ def _format_ratio(estimate: Estimate) -> str:
         return ""
     sign = {"at least": "≥ ", "at most": "≤ "}.get(estimate.bound, "")
     return f"{sign}{figures.format_ratio(estimate.factor)}"
-
-
-def _format_column(axis: str, values: Sequence[float]) -> tuple[str, list[str]]:
-    """Return the name of a column with its unit, and all values in that unit."""
-    known = [value for value in values if isfinite(value)]
-    size, unit = figures.choose_time_unit(known) if axis == "seconds" else figures.choose_unit(known)
-    shown = figures.format_digits if unit else "{:,g}".format  # steps and passes are whole
-    texts = [shown(value / size) if isfinite(value) else "missed" for value in values]
-    return f"{'time' if axis == 'seconds' else WORDS[axis]}{f', {unit}' if unit else ''}", texts
 
 
 def _any_missed(results: Sequence[Result]) -> bool:
@@ -149,14 +104,3 @@ def _list_notes(comparison: Comparison, several: bool, what: str, missed: bool) 
     if missed:
         notes.append("A miss counts as more than any number; ≥ is a bound that a miss leaves.")
     return notes
-
-
-def _describe_time(comparison: Comparison, objection: str | None) -> list[str]:
-    """Say in which circumstances seconds were measured, or why they are not shown."""
-    if objection is not None:
-        return [objection]
-    loads = [load for arm in comparison.arms for run in arm.runs if (load := measure_load(run)) is not None]
-    busy = f", where other processes took at most {max(loads):.0%} of the processors" if loads else ""
-    first = comparison.arms[0].runs[0]
-    times = f" Device time is {count_devices(first):.3g} times as much." if count_devices(first) > 1 else ""
-    return [f"Time: on {describe_device(first)}{busy}, without compilation.{times}"]

@@ -199,7 +199,7 @@ def test_planning_a_large_model_allocates_nothing_and_its_json_is_plain():
 
 
 def test_only_a_micro_batch_with_many_logits_is_taken_in_pieces():
-    shipped = [path for path in SPECS.rglob("*.yaml") if not {"paper", "common"} & set(path.parts)]
+    shipped = [path for path in SPECS.rglob("*.yaml") if not {"paper", "common", "track3"} & set(path.parts)]
     assert len(shipped) > 20
     assert {count_pieces(load(path).experiment) for path in shipped} == {1}
     assert count_pieces(load(SPECS / "paper" / "full_gn_45m.yaml").experiment) == 32

@@ -66,6 +66,38 @@ def test_every_microbatch_is_used_once_by_the_solve_or_by_the_search_alone():
     assert calls == {"value": (3 + 1) * 4, "curved": 5 + 4}
 
 
+def test_a_solve_ends_at_the_first_check_without_improvement_and_goes_back_to_the_best():
+    """On a bowl with steps of 0.5, w = 1 goes 0.5, 0, -0.4 ..: the loss falls until step 2 and then rises."""
+    log = []
+    params = {"w": torch.tensor([1.0, 0.0, 0.0])}
+
+    def solve(steps, checks):
+        optimizer = GaussNewton(whole(0.5), steps, GeometricSearch(trials=1, microbatches=2), checks=checks)
+        return optimizer, optimizer.step(bowl(log), params, optimizer.init(params), batch(steps + 2))
+
+    _, (expected, state, _) = solve(2, ())
+    log.clear()
+    adaptive, (found, kept, metrics) = solve(8, (1, 2, 4))
+    assert adaptive.cost.passes == 8 + 4 + 1
+    assert metrics["gn/inner_steps"].item() == 2
+    assert [tokens for region, tokens in log if region == "curved"][:4] == [0, 1, 2, 3]  # the check at 4 ends it
+    assert sum(1 for region, _ in log if region == "curved") == 4 + 2
+    assert {tokens for region, tokens in log if region == "value"} == {8, 9}
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(trees.list_tensors(kept), trees.list_tensors(state))
+    _, (_, _, metrics) = solve(2, (1,))
+    assert metrics["gn/inner_steps"].item() == 2
+
+
+def test_a_loss_that_is_not_finite_ends_a_solve():
+    objective = bowl()._replace(value=lambda params, tokens: torch.where(params["w"] == 1, 0.0, torch.nan).sum())
+    params = {"w": torch.ones(3)}
+    optimizer = GaussNewton(whole(), 4, GeometricSearch(trials=1, microbatches=1), checks=(2,))
+    found, _, metrics = optimizer.step(objective, params, optimizer.init(params), batch(5))
+    assert torch.equal(found["w"], params["w"])
+    assert "gn/inner_steps" not in metrics
+
+
 def test_the_search_takes_the_best_trial():
     optimizer = solver(GeometricSearch(trials=5, microbatches=1), inner_steps=1)
     params = {"w": torch.tensor([1.0, 0.0, 0.0])}

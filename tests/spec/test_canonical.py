@@ -150,6 +150,13 @@ def test_keys_that_came_later_are_in_no_digest_at_their_default() -> None:
         ("training", "max_undone", 3),
         ("training", "average", {"kind": "ema"}),
         ("training", "shares", 2),
+        ("model", "attention_scale", 0.12),
+        ("model", "biases", True),
+        ("model", "rope_fraction", 0.5),
+        ("model", "matrix_std", 0.5),
+        ("model", "zero_outputs", True),
+        ("model", "embedding_norm", True),
+        ("model", "logit_cap", 15.0),
         ("compile", "attention", "flash"),
         ("compile", "activations", 64),
         ("compile", "update", "parts"),
@@ -172,7 +179,7 @@ def test_keys_that_came_later_are_in_no_digest_at_their_default() -> None:
     scheduled = {"optimizer": {"kind": "muon", "others": {"schedule": "linear"}}}
     assert digest(Experiment.model_validate(base | scheduled)) != digest(one)
     for section, key, value in later:
-        given = {"training": {"steps": 3}, "optimizer": {"kind": "muon"}}.get(section, {})
+        given = {"training": {"steps": 3}, "optimizer": {"kind": "muon"}, "model": {"kind": "decoder"}}.get(section, {})
         assert digest(Experiment.model_validate(base | {section: given | {key: value}})) != digest(one)
 
 

@@ -101,7 +101,8 @@ def test_the_schema_and_the_loader_agree_about_every_bad_part(tmp_path: Path) ->
         "minimises a quadratic", "give at most that many", "needs the count over all solves", "its own damping",
         "at least as many iterations", "lose their conjugacy", "does not linearise", "needs more digits",
         "needs second derivatives", "keeps the norm of every matrix", "only a model of the loss",
-        "longer than the", "needs its exponent", "has no exponent", "got `1.0`",
+        "longer than the", "would shift the schedule", "inner steps, which are a check",
+        "needs its exponent", "has no exponent", "got `1.0`",
         "leads outside the project", "a file cannot have", "a password or an access token", "the name of another one",
     )  # fmt: skip
     rest = {"name": "trial", "data": "text", "optimizer": "adamw", "training": {"steps": 3}}

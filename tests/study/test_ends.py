@@ -1,6 +1,6 @@
 """Losses at the end of schedules that all spend one budget, and over scales."""
 
-from math import log
+from math import erfc, log
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,9 @@ from run_directories import TOKENS, end, experiment, finished, steps
 
 from gnflow.errors import SpecError
 from gnflow.study.arms import group_runs
+from gnflow.study.below import describe_below, measure_below
 from gnflow.study.comparison import Comparison, compare
+from gnflow.study.matrix import make_matrix
 from gnflow.study.scales import compare_scales, describe_scales
 from gnflow.study.token_ratio import estimate_token_ratios
 from gnflow.train.run import Run
@@ -97,6 +99,60 @@ def test_a_known_sigma_makes_a_z_test(tmp_path: Path) -> None:
     assert difference.interval == pytest.approx((difference.mean - half, difference.mean + half), rel=1e-5)
     assert difference.p_value == pytest.approx(0.0071, abs=1e-3)
     assert "z-test with sigma 0.1" in comparison.verdict[0]
+
+
+def test_the_test_against_a_target_is_that_of_the_formula() -> None:
+    z = measure_below("muon", [3.277, 3.279, 3.2785, 3.2775], 3.28, 0.0013)  # z = 2 x 0.002 / 0.0013
+    assert (z.mean, z.seeds) == (pytest.approx(3.278), 4)
+    assert z.p_value == pytest.approx(erfc(2 * 0.002 / 0.0013 / 2**0.5) / 2)
+    assert z.p_value == pytest.approx(0.00105, abs=1e-5)
+    assert not z.decided
+    assert [measure_below("muon", [loss], 3.28, 0.0013).decided for loss in (3.2759, 3.2761)] == [True, False]
+    t = measure_below("muon", [3.0, 3.1, 3.2], 3.4, None)  # t = 3^0.5 x 0.3 / 0.1; 2 degrees of freedom
+    assert t.p_value == pytest.approx(0.5 - 27**0.5 / (2 * (2 + 27) ** 0.5))
+    assert measure_below("muon", [3.5], 3.28, 0.0013).p_value == pytest.approx(1)
+    alone = measure_below("muon", [3.2], 3.28, None)
+    assert (alone.p_value, alone.decided) == (None, False)
+    assert describe_below(alone, None) == (
+        "Whether muon ends below 3.28 is not tested: its loss is 3.2000 (1 seed), and no `sigma` is known."
+    )
+
+
+def test_each_arm_is_tested_against_a_target_beside_a_budget(tmp_path: Path) -> None:
+    comparison = compare(pair(tmp_path), [2.6], "muon", budget=BUDGET, sigma=0.02)
+    assert "It is not shown that muon ends below 2.60: its loss is 2.7600 (mean of 3 seeds)" in " ".join(
+        comparison.verdict
+    )
+    said = next(line for line in comparison.verdict if line.startswith("full_gn ends below"))
+    assert said.startswith("full_gn ends below 2.60: its loss is 2.5403 (mean of 3 seeds); one-sided z-test with sigma")
+    [found] = comparison.to_json()["budgets"].values()  # type: ignore[attr-defined]
+    assert found["below"]["full_gn"]["decided"]
+    assert found["below"]["muon"] == {
+        "target": 2.6, "seeds": 3, "mean": pytest.approx(2.76), "p_value": pytest.approx(1), "decided": False,
+    }  # fmt: skip
+    with pytest.raises(SpecError, match="one target, but 2 are given"):
+        compare(pair(tmp_path / "b"), [2.6, 2.5], budget=BUDGET)
+
+
+def test_the_matrix_shows_losses_differences_tokens_and_costs(tmp_path: Path) -> None:
+    matrix = make_matrix(compare(pair(tmp_path), [2.6], "muon", budget=BUDGET, sigma=0.02))
+    assert matrix is not None
+    assert matrix.title == "held-out loss at the end of 2.1M tokens"
+    assert matrix.columns == (
+        "loss", "difference", "muon's tokens", "serial passes, k", "FLOPs, T", "device time, s", "p, below 2.60",
+    )  # fmt: skip
+    best, reference = matrix.rows
+    assert [best.arm, reference.arm] == ["full_gn", "muon"]
+    assert [cell.value for cell in best.cells[:-1]] == ["2.5403", "-0.220", "2.0 *", "1.04", "24.0", "200"]
+    assert best.cells[1].beside == "-0.252 to -0.188"  # 1.96 x 0.02 x (2 / 3)^0.5 on either side
+    assert [cell.value for cell in reference.cells] == ["2.7600", "", "1", "1.04", "24.0", "200", "1"]
+    assert best.cells[-1].better
+    assert not reference.cells[-1].better
+    assert any(note.startswith("muon's tokens: how many times the budget it needs") for note in matrix.notes)
+    cosine = make_matrix(compare(pair(tmp_path / "b", schedule="cosine"), (), "muon", budget=BUDGET))
+    assert cosine is not None
+    assert "muon's tokens" not in cosine.columns
+    assert any("No ratio of tokens: the schedule of muon depends" in note for note in cosine.notes)
 
 
 def test_runs_that_end_elsewhere_are_pointed_out(tmp_path: Path) -> None:

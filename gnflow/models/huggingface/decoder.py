@@ -1,19 +1,28 @@
 """The class of transformers that computes what a decoder of gnflow computes, its config and the names of its weights.
 
-    feedforward swiglu -> LlamaForCausalLM          feedforward gelu, gelu_tanh -> ArceeForCausalLM
+    feedforward swiglu -> LlamaForCausalLM          any other feedforward -> ArceeForCausalLM
 
 Both normalise by RMSNorm before each part, turn positions in halves and have no biases. Neither normalises queries and
-keys, so that a decoder with `qk_norm` has no class.
+keys, so that a decoder with `qk_norm` has no class, nor has one with any key of `PLAIN` at another value.
 """
 
 from typing import Any
 
 from gnflow.errors import SpecError
 from gnflow.objective import Params
+from gnflow.spec.canonical import format_value
 from gnflow.spec.huggingface import format_config
 from gnflow.spec.model import Decoder, ModelKind
 
-ACTIVATIONS = {"swiglu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}
+ACTIVATIONS = {"swiglu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu_squared": "relu2"}
+PLAIN = {
+    "biases": False,
+    "rope_fraction": 1.0,
+    "attention_scale": None,
+    "embedding_norm": False,
+    "logit_cap": None,
+}
+"""The values of keys that the classes have no counterpart of."""
 WHOLE = {
     "embedding.weight": "model.embed_tokens.weight",
     "norm.scale": "model.norm.weight",
@@ -44,11 +53,18 @@ def write_config(model: ModelKind, vocabulary: int, context: int, end_of_text: i
         )
     if model.qk_norm != "none":
         raise SpecError(
-            f"model.qk_norm is `{model.qk_norm}`: no class of transformers has a LayerNorm of queries and keys with "
-            "biases in blocks like these\nonly a run with `qk_norm: none` can be exported"
+            f"model.qk_norm is `{model.qk_norm}`: no class of transformers has this norm of queries and keys in blocks "
+            "like these\nonly a run with `qk_norm: none` can be exported"
+        )
+    values = {key: getattr(model, key) for key in PLAIN}
+    odd = [f"`{key}: {format_value(value)}`" for key, value in values.items() if value != PLAIN[key]]
+    if odd:
+        raise SpecError(
+            f"no class of transformers computes what `model` does with {', '.join(odd)}\n"
+            "only a run without these keys can be exported"
         )
     llama = model.feedforward == "swiglu"
-    values: dict[str, Any] = {
+    config: dict[str, Any] = {
         "model_type": "llama" if llama else "arcee",
         "architectures": ["LlamaForCausalLM" if llama else "ArceeForCausalLM"],
         "vocab_size": vocabulary,
@@ -69,7 +85,7 @@ def write_config(model: ModelKind, vocabulary: int, context: int, end_of_text: i
         "eos_token_id": end_of_text,
         "pad_token_id": None,
     }
-    return format_config(values)
+    return format_config(config)
 
 
 def rename_weights(params: Params) -> Params:

@@ -6,6 +6,7 @@ from pathlib import Path
 from gnflow.spec.elsewhere import find_reason
 from gnflow.spec.like.assignments import Value, read_assignments
 from gnflow.spec.like.draft import Found, Given, Lack, shorten
+from gnflow.spec.like.pretrained import NO_BIASES
 
 DEFAULTS: Mapping[str, Value] = {
     "eval_interval": 2000, "eval_iters": 200, "init_from": "scratch", "wandb_log": False, "wandb_project": "owt",
@@ -112,7 +113,7 @@ def _read_schedule(settings: Mapping[str, Value]) -> Iterator[Found]:
 def _find_lacks(own: Mapping[str, Value], computed: Mapping[str, str]) -> Iterator[Lack]:
     for name in ("dropout", "bias"):
         if own.get(name):
-            yield Lack(f"{name} = {own[name]}", find_reason(name) or "")
+            yield Lack(f"{name} = {own[name]}", find_reason(name) or NO_BIASES)
     if own.get("init_from", "scratch") != "scratch":
         why = find_reason("resume") if own["init_from"] == "resume" else "weights of GPT-2 do not fit a decoder here"
         yield Lack(f"init_from = {shorten(repr(own['init_from']))}", why or "")

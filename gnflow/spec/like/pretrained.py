@@ -26,15 +26,16 @@ class Family(NamedTuple):
     lacks: tuple[Lack, ...] = ()
 
 
+NO_BIASES = "`model.biases` would give one to every linear map, the head included"
 _OLD = (
     Lack("learned positions", "a decoder here has rotary positions"),
     Lack("LayerNorm", "a decoder here has RMSNorm"),
-    Lack("biases", find_reason("bias") or ""),
+    Lack("biases", NO_BIASES),
 )
 FAMILIES = {
     "llama": Family(),
     "mistral": Family(),
-    "qwen2": Family(lacks=(Lack("biases of queries, keys and values", find_reason("bias") or ""),)),
+    "qwen2": Family(lacks=(Lack("biases of queries, keys and values", NO_BIASES),)),
     "qwen3": Family(qk_norm="head", lacks=(Lack("RMSNorm of queries and keys", "`qk_norm: head` is a LayerNorm"),)),
     "gpt2": Family(gated=False, tied=True, lacks=_OLD),
 }

@@ -92,7 +92,7 @@ def _make_result_stages(design: Design, scale: str | None) -> Iterator[Sequence[
     arms, after = design.select_arms(scale), "" if scale is None else f"_{scale}"
     summaries = [_locate_summary(design, arm, job) for arm in arms for job in arm.runs]
     runs = [design.make_relative(design.locate_run(arm, job)) for arm in arms for job in arm.runs]
-    options = [f"--target {target!r}" for target in design.study.targets or ()]
+    options = [f"--target {target!r}" for target in design.study.list_targets(scale)]
     options += [f"--budget {budget:g}"] if (budget := design.study.find_budget(scale)) else []
     options += [f"--sigma {design.study.sigma:g}"] if design.study.sigma else []
     options += [f"--reference {reference}"] if (reference := design.find_reference(scale)) else []

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from gnflow.study.matrix import Cell, Matrix
+from gnflow.study.cells import Cell, Matrix
 from gnflow.study.report.html import NOTHING, Markup, escape, make_paragraph, make_table, make_tag
 
 
