@@ -26,8 +26,11 @@ class Distribution(NamedTuple):
 def build(folder: Path) -> Distribution:
     """Build all into an empty folder, with the setuptools of this environment."""
     source, unpacked = folder / "source", folder / "unpacked"
-    ignored = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info", "build", "dist", "runs", "data", "mlflow")
-    shutil.copytree(ROOT, source, ignore=ignored)
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in ("gnflow", "tests", "specs"):
+        shutil.copytree(ROOT / name, source / name, ignore=ignored)
+    for file in (path for path in ROOT.iterdir() if path.is_file()):
+        shutil.copy(file, source)
     sdist = _call("sdist", source, folder / "dist")
     with tarfile.open(sdist) as archive:
         archive.extractall(unpacked, filter="data")

@@ -1,8 +1,8 @@
 """Stacks: tensors under one rule joined into one, so that products are batched and graphs do not grow with depth.
 
 Matrices of one shape (m, n) become a stack (k, m, n); vectors of any length become one long vector. A tensor with three
-axes is a stack of matrices already, and one with more, such as that of a convolution, is the matrix (out, rest). A matrix
-that its model stores as (in, out) is joined as (out, in), so that rows stand for outputs in every method.
+axes is a stack of matrices already, and one with more, such as that of a convolution, is the matrix (out, rest). A
+matrix that its model stores as (in, out) is joined as (out, in), so that rows stand for outputs in every method.
 """
 
 from collections import defaultdict
