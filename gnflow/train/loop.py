@@ -208,7 +208,9 @@ def _work(
     dataset = crew.run_first(lambda: prepare(experiment.data, workspace, report))
     standing = Standing(dataset.directory)
     crew.lead(lambda: provenance.require_same_data(directory, dataset.digest, dataset.directory))
-    weights = crew.run_first(lambda: _identify_weights(planned, workspace, directory, journal, step, report), dict)
+    weights = crew.run_first(
+        lambda: _identify_weights(planned, workspace, directory, journal, step, report), lambda: dict[str, str]()
+    )
     durations = Durations(workspace, experiment)
     program = compile_plan(
         planned, notice=lambda region: report(durations.describe(COMPILING.format(region))), crew=crew
