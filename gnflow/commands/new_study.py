@@ -67,7 +67,7 @@ def write_study(
     print(f"{place}/{STUDY}: {' and '.join(arms)}, {TRIALS} trials and {len(SEEDS)} seeds each")
     print("Edit the files, then run")
     if not workspace.can_reproduce:
-        print(f"  gnflow init{' ' * (len(str(place)) + 12)}# makes {workspace.root} a project, which pipelines need")
+        print(f"  gnflow init{' ' * (len(str(place)) + 15)}# makes {workspace.root} a project, which pipelines need")
     print(f"  gnflow study plan {place}        # shows the runs and what they cost at most")
     print(f"  gnflow study pipeline {place}    # writes dvc.yaml, one stage for each run")
     print(f"  dvc repro {place}/dvc.yaml       # runs it all, and writes a report")
