@@ -20,7 +20,7 @@ repro: export PATH := $(abspath $(VENV)/bin):$(PATH)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: setup run repro test check gpu kernels faults fuzz clean help lock
+.PHONY: setup run repro test check dist gpu kernels faults fuzz clean help lock
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "gnflow needs Python 3.11 or newer; none was found"; exit 7; }
@@ -46,6 +46,10 @@ check: setup ## format, lint, types and layers
 	$(python) -m ruff check .
 	$(python) -m mypy
 	$(scripts)lint-imports
+
+dist: setup ## build the wheel and the sdist into dist/, and try the wheel in an empty folder outside the repository
+	$(python) tests/distribution.py dist
+	$(python) -m pytest -m "slow or not slow" tests/test_distribution.py
 
 gpu: setup ## with a GPU: its tests, a short full_gn, benchmarks, and a dated note in docs/gpu.md
 	PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(python) pipelines/gpu/measure.py

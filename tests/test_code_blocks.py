@@ -21,6 +21,10 @@ from gnflow.cli import app
 from gnflow.spec.canonical import format_value
 from gnflow.spec.load import load
 
+NOT_OURS = (
+    "pip", "pip-audit", "git", "cd", "cp", "mkdir", "source", "touch", "export", "python", "torchrun",
+    "lm_eval_env/bin/pip", "lm_eval_env/bin/python",
+)  # fmt: skip
 LANGUAGES = {"python", "yaml", "toml", "json", "sh", "text"}
 # What a part of a spec leaves out.
 REST = {"name": "part", "data": "text", "optimizer": "adamw", "training": "{steps: 3}"}
@@ -149,7 +153,7 @@ def _not_ours(words: Sequence[str]) -> None:
 
 PROGRAMS: dict[str, Callable[[Sequence[str]], None]] = {
     "gnflow": _gnflow, "dvc": _dvc, "make": _make,
-    **dict.fromkeys(("pip", "pip-audit", "git", "cd", "source", "touch", "export", "python", "torchrun"), _not_ours),
+    **dict.fromkeys(NOT_OURS, _not_ours),
 }  # fmt: skip
 
 

@@ -36,7 +36,12 @@ def test_the_error_it_shows_is_the_one_that_is_printed(tmp_path: Path, monkeypat
 
 
 def test_every_file_it_links_to_exists() -> None:
-    assert not [link for link in re.findall(r"\]\((?!http)([^)#]+)\)", README) if not (ROOT / link).exists()]
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README) + re.findall(r'src(?:set)?="([^"]+)"', README)
+    assert [link for link in links if link.startswith("docs/images/")]
+    assert not [link for link in links if not (ROOT / link).exists()]
+    images = [path for path in (ROOT / "docs" / "images").iterdir() if path.suffix in (".svg", ".png")]
+    assert max(path.stat().st_size for path in images) < 200_000
+    assert max(map(len, README.splitlines())) <= 160
 
 
 def test_every_make_target_it_names_exists() -> None:

@@ -75,23 +75,35 @@ def write_spec(
         ),
     ] = None,
     study: Annotated[bool, typer.Option("--study", help="Write a small study of this name in pipelines/.")] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="Compare with this kind of optimizer in the study. Default: adamw."),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Train on this text file of the project. The option can be repeated."),
+    ] = None,
 ) -> None:
     """Write a new spec that explains its values, or a study."""
     from gnflow.commands.new import write_like, write_spec
     from gnflow.commands.new_study import write_study
 
     streams.tolerate_failures()
-    if like is not None and (optimizer or base or study):
+    if like is not None and (optimizer or base or study or text):
         raise typer.BadParameter("it takes no other option beside it", param_hint="--like")
     if study and base:
         raise typer.BadParameter("a study has specs of its own; leave --from out", param_hint="--study")
+    if against and not study:
+        raise typer.BadParameter("only a study compares two methods; add --study", param_hint="--against")
+    if text and base:
+        raise typer.BadParameter("the spec of --from has a text; leave --text out", param_hint="--text")
     if like is not None:
         raise typer.Exit(write_like(name, *like))
     if name is None:
         raise typer.BadParameter("a name is missing", param_hint="NAME")
     if study:
-        raise typer.Exit(write_study(name, optimizer=optimizer))
-    raise typer.Exit(write_spec(name, optimizer=optimizer, base=base))
+        raise typer.Exit(write_study(name, optimizer=optimizer, against=against, text=text or ()))
+    raise typer.Exit(write_spec(name, optimizer=optimizer, base=base, text=text or ()))
 
 
 @app.command()

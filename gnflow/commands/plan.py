@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gnflow.compiler.plan import Plan
     from gnflow.compiler.rates import Course
     from gnflow.compiler.scaling import Forecast
+    from gnflow.train.origin import Origin
 
 
 def plan(spec: Path, *, sets: Sequence[str], json: bool, parameters: bool = False, devices: int | None = None) -> int:
@@ -31,11 +32,13 @@ def plan(spec: Path, *, sets: Sequence[str], json: bool, parameters: bool = Fals
     from gnflow.compiler.fits import compare_with_memory
     from gnflow.compiler.plan import plan as make_plan
     from gnflow.compiler.rates import trace_rates
+    from gnflow.train.origin import find_origin
 
     planned = make_plan(loaded.experiment)
     seconds = _predict_seconds(planned, loaded.workspace)
     found = compare_with_memory(planned)
     courses = trace_rates(planned)
+    origin = find_origin(loaded.experiment, loaded.workspace)
     parts = share_out(planned, devices) if devices else []
     memory = measure_memory(planned, devices) if devices else []
     forecasts = _forecast(planned, loaded.workspace, devices) if devices else []
@@ -43,13 +46,15 @@ def plan(spec: Path, *, sets: Sequence[str], json: bool, parameters: bool = Fals
         judged = None if found is None else {"verdict": found.verdict, "needed": found.needed, "room": found.room.total}
         rates = [course._asdict() for course in courses]
         more: dict[str, object] = {"predicted_seconds": seconds, "fits": judged, "rates": rates}
+        if origin:
+            more["weights"] = origin._asdict()
         if parts:
             more["devices"] = [{**part._asdict(), "memory": sizes} for part, sizes in zip(parts, memory, strict=True)]
             more["forecasts"] = [found._asdict() for found in forecasts]
         print(json_text.dumps({**planned.to_json(), **more}, indent=2))
         return 0
     console = tables.make_console()
-    for line in _describe_costs(planned, seconds):
+    for line in _describe_costs(planned, seconds, origin):
         console.print(line)
     console.print("there is no GPU here to compare the memory with" if found is None else str(found), highlight=False)
     for line in _describe_rates(courses, console.encoding):
@@ -173,7 +178,7 @@ def _make_memory_table(planned: "Plan") -> Table:
     return table
 
 
-def _describe_costs(planned: "Plan", seconds: float | None) -> Iterator[str]:
+def _describe_costs(planned: "Plan", seconds: float | None, origin: "Origin | None") -> Iterator[str]:
     """Summarise the costs of the run, of a step and of evaluation."""
     tokens = planned.tokens_solve + planned.tokens_search
     count = sum(prod(row.shape) for row in planned.parameters)
@@ -186,8 +191,8 @@ def _describe_costs(planned: "Plan", seconds: float | None) -> Iterator[str]:
         f"{planned.experiment.name}: {count:,} parameters on {planned.device}, "
         f"{planned.attention} attention, {planned.steps:,} steps"
     )
-    if planned.start:
-        yield f"it starts from the pretrained weights in {planned.start}"
+    if origin:
+        yield f"it starts from the weights in {origin}"
     yield (
         f"a step: {planned.microbatches:,} micro-batches, {planned.tokens_solve:,} tokens to solve on "
         f"+ {planned.tokens_search:,} to search on, {planned.passes:,} serial passes, "

@@ -14,6 +14,7 @@ from gnflow.study.find import find
 from gnflow.study.scores import METRIC, score_run, select_numbers
 from gnflow.track.description import flatten, read_json
 from gnflow.train.journal import JOURNAL, Reading, read
+from gnflow.train.origin import KEY
 from gnflow.train.run import Run
 
 SECTIONS = ("model", "data", "optimizer", "training")
@@ -28,6 +29,8 @@ class RunState(NamedTuple):
     updated: float | None
     """Time of the last record, in Unix seconds."""
     journal: Reading
+    digests: Mapping[str, object]
+    """SHA-256 of the spec, of the data, and of the weights that the run started from."""
     sessions: list[dict[str, object]]
     checkpoints: list[str]
 
@@ -58,12 +61,14 @@ def show(run: Path, *, json: bool) -> int:
 
 
 def _read_state(run: Run) -> RunState:
-    sessions = read_json(run.directory / "provenance.json").get("sessions")
+    provenance = read_json(run.directory / "provenance.json")
+    sessions, digests = provenance.get("sessions"), provenance.get("digests")
     return RunState(
         run,
         state.find_status(run),
         state.find_last_record(run),
         read(run.directory / JOURNAL),
+        digests if isinstance(digests, dict) else {},
         [session for session in sessions if isinstance(session, dict)] if isinstance(sessions, list) else [],
         [path.name for path in sorted((run.directory / "checkpoints").glob("step_*"))],
     )
@@ -80,6 +85,7 @@ def _make_json(shown: RunState) -> dict[str, object]:
         "last": shown.last,
         "losses": shown.losses,
         "events": [asdict(event) for event in shown.journal.events],
+        "digests": dict(shown.digests),
         "sessions": shown.sessions,
         "checkpoints": shown.checkpoints,
     }
@@ -93,6 +99,7 @@ def _list_blocks(shown: RunState) -> Iterator[tuple[str, list[str]]]:
     for section in SECTIONS:
         yield section, [_describe_section(run, section)]
     yield "plan", _describe_plan(run)
+    yield "starts from", [f"weights with SHA-256 {shown.digests[KEY]}"] if KEY in shown.digests else []
     if losses := shown.losses:
         first, last_loss, best = map(figures.format_loss, (losses[0], losses[-1], min(losses)))
         course = f"{first} -> {last_loss}, best {best}"

@@ -145,7 +145,7 @@ def _build_stacks(method: spec.InnerMethod, network: Model, names: Iterable[str]
 
 def _stack_by_rule(network: Model, routes: Mapping[str, str], transforms: Mapping[str, AnyTransform]) -> Stacks:
     each = [label for label, transform in transforms.items() if transform.each]
-    return Stacks.by_rule(routes, {name: network.weights[name].shape for name in routes}, each)
+    return Stacks.by_rule(routes, {name: network.weights[name].shape for name in routes}, each, network.transposed)
 
 
 def _build_descent(
@@ -230,7 +230,7 @@ def _build_by_part(
     own = {name: routes[name] for name in names}
     solvers: dict[str, Descent] = {}
     limits, groups = _list_own_limits(labels), dict[str, str]()
-    for stacks in divide(own, {name: network.weights[name].shape for name in own}, each):
+    for stacks in divide(own, {name: network.weights[name].shape for name in own}, each, network.transposed):
         ((form, rule),) = stacks.rules.items()
         if form not in lenders:
             transform = partition({rule: transforms[rule]}, stacks.rules)

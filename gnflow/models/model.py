@@ -69,6 +69,8 @@ class Model(NamedTuple):
     """micro-batch -> (inputs, targets)."""
     frozen: frozenset[str] = frozenset()
     """Weights that take no update."""
+    transposed: frozenset[str] = frozenset()
+    """Matrices that are stored as (in, out). Optimizers get them, like all others, as (out, in)."""
 
     def compute_logits(self, params: Params, inputs: Tensor) -> Tensor:
         """Return the logits (rows, time, vocabulary) of `inputs`."""

@@ -73,25 +73,35 @@ def find_part(path: str) -> str | None:
 
 
 def divide(
-    routes: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], each: Collection[str] = ()
+    routes: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
+    each: Collection[str] = (),
+    transposed: Collection[str] = (),
 ) -> list[Stacks]:
     """Return the stack of each part. Parts of one form have a stack of the same name, and can share regions.
 
     `routes` has the rule of every parameter. Rules in `each` see every parameter by itself, in its own shape.
+    Those that are `transposed` are joined as such.
     """
     members: dict[str, list[str]] = defaultdict(list)
     for name, rule in routes.items():
         vector = len(shapes[name]) < 2 and rule not in each
         members[rule if vector else f"{rule} {name}"].append(name)
-    return [_isolate(routes[names[0]], names, shapes, routes[names[0]] in each) for names in members.values()]
+    return [
+        _isolate(routes[names[0]], names, shapes, routes[names[0]] in each, transposed) for names in members.values()
+    ]
 
 
-def _isolate(rule: str, names: Sequence[str], shapes: Mapping[str, tuple[int, ...]], apart: bool) -> Stacks:
-    shape = shapes[names[0]] if apart else find_stacked_shape(shapes[names[0]])
+def _isolate(
+    rule: str, names: Sequence[str], shapes: Mapping[str, tuple[int, ...]], apart: bool, transposed: Collection[str]
+) -> Stacks:
+    first = shapes[names[0]][::-1] if names[0] in transposed else shapes[names[0]]
+    shape = first if apart else find_stacked_shape(first)
     sizes = shape if len(shape) > 1 else (sum(prod(shapes[name]) for name in names),)
     form = f"{rule}:{'x'.join(map(str, sizes)).removeprefix('1x')}"
     own = {name: tuple(shapes[name]) for name in names}
-    return Stacks({form: tuple(names)}, own, {form: rule}, frozenset([form] if apart else ()))
+    turned = frozenset(name for name in names if name in transposed)
+    return Stacks({form: tuple(names)}, own, {form: rule}, frozenset([form] if apart else ()), turned)
 
 
 def join_norms(norms: Tensor) -> list[Scalar]:

@@ -1,7 +1,8 @@
 """Stacks: tensors under one rule joined into one, so that products are batched and graphs do not grow with depth.
 
 Matrices of one shape (m, n) become a stack (k, m, n); vectors of any length become one long vector. A tensor with three
-axes is a stack of matrices already, and one with more, such as that of a convolution, is the matrix (out, rest).
+axes is a stack of matrices already, and one with more, such as that of a convolution, is the matrix (out, rest). A
+matrix that its model stores as (in, out) is joined as (out, in), so that rows stand for outputs in every method.
 """
 
 from collections import defaultdict
@@ -26,25 +27,33 @@ class Stacks(NamedTuple):
     """Stack -> the rule that owns all of its parameters."""
     apart: frozenset[str] = frozenset()
     """Stacks that hold one parameter in its own shape, for a rule that must see every tensor by itself."""
+    transposed: frozenset[str] = frozenset()
+    """Parameters that are joined as their transposes."""
 
     @classmethod
     def by_rule(
-        cls, routes: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], each: Collection[str] = ()
+        cls,
+        routes: Mapping[str, str],
+        shapes: Mapping[str, tuple[int, ...]],
+        each: Collection[str] = (),
+        transposed: Collection[str] = (),
     ) -> "Stacks":
         """Make one stack for each rule and shape of matrix. `routes` has the rule of every parameter.
 
-        Each parameter under a rule in `each` gets a stack of its own.
+        Each parameter under a rule in `each` gets a stack of its own. Those that are `transposed` are joined as such.
         """
         members: dict[str, list[str]] = defaultdict(list)
         rules: dict[str, str] = {}
         for name, rule in routes.items():
-            form = "x".join(str(size) for size in find_stacked_shape(shapes[name])[1:]) or "vectors"
+            shape = shapes[name][::-1] if name in transposed else shapes[name]
+            form = "x".join(str(size) for size in find_stacked_shape(shape)[1:]) or "vectors"
             stack = f"{rule}:{name if rule in each else form}"
             members[stack].append(name)
             rules[stack] = rule
         named = {name: tuple(shapes[name]) for name in routes}
         apart = frozenset(stack for stack, rule in rules.items() if rule in each)
-        return cls({stack: tuple(names) for stack, names in members.items()}, named, rules, apart)
+        own = frozenset(name for name in routes if name in transposed)
+        return cls({stack: tuple(names) for stack, names in members.items()}, named, rules, apart, own)
 
     def pick(self, stacks: Collection[str]) -> "Stacks":
         """Return a part of the stacks."""
@@ -59,16 +68,16 @@ class Stacks(NamedTuple):
     def stack(self, tree: Params) -> Params:
         """Turn a tree by name into a tree by stack, with storage of its own."""
         return {
-            stack: tree[names[0]].clone()
+            stack: self._turn(names[0], tree[names[0]]).clone(memory_format=torch.contiguous_format)
             if stack in self.apart
-            else torch.cat([tree[name].reshape(find_stacked_shape(self.shapes[name])) for name in names])
+            else torch.cat([self._turn(n, tree[n]).reshape(find_stacked_shape(self._find_shape(n))) for n in names])
             for stack, names in self.members.items()
         }
 
     def unstack(self, stacked: Params) -> Params:
         """Turn a tree by stack into a tree by name, as views."""
         return {
-            name: part.view(self.shapes[name])
+            name: self._turn(name, part.view(self._find_shape(name)))
             for stack, names in self.members.items()
             for name, part in zip(names, self.split_members(stack, stacked[stack]), strict=True)
         }
@@ -78,6 +87,14 @@ class Stacks(NamedTuple):
         if stack in self.apart:
             return (tensor,)
         return torch.split(tensor, [find_stacked_shape(self.shapes[name])[0] for name in self.members[stack]])
+
+    def _find_shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a parameter before it is joined."""
+        return self.shapes[name][::-1] if name in self.transposed else self.shapes[name]
+
+    def _turn(self, name: str, value: Tensor) -> Tensor:
+        """Transpose a parameter, or what belongs to it, if it is joined as its transpose."""
+        return value.mT if name in self.transposed else value
 
 
 def find_stacked_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

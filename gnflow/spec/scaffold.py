@@ -35,6 +35,7 @@ OPTIMIZERS: dict[str, dict[str, Plain]] = {
         "average": 0.5,
     },
 }
+SHARED: dict[str, Plain] = {"microbatches": 4, "others": OTHERS}
 BUDGETS: dict[str, dict[str, Plain]] = {
     "gauss_newton": {"steps": 14, "evaluate_every": None, "checkpoint_every": 5},
 }
@@ -73,9 +74,12 @@ def make_example(name: str, kind: str, source: Mapping[str, Plain] = SHAKESPEARE
 
 
 def _begin_optimizer(kind: str) -> Mapping[str, Plain]:
-    """Return the first values for a kind of gnflow's; one of a project begins with its defaults."""
+    """Return the first values of a kind. One of a project has its own rate, and the batch and `others` of the rest."""
     named = get_current().find("optimizers", kind)
-    return OPTIMIZERS.get(kind, {}) if named is None or named.place == GNFLOW else {}
+    if named is None or named.place == GNFLOW:
+        return OPTIMIZERS.get(kind, {})
+    fields = list_shapes(Experiment)["optimizer"].models[kind].model_fields
+    return {key: value for key, value in SHARED.items() if key in fields}
 
 
 def write_whole(experiment: Experiment) -> str:

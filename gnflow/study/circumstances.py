@@ -30,7 +30,8 @@ def _read_circumstances(directory: Path) -> dict[str, str]:
     entries = [entry for entry in sessions if isinstance(entry, dict)] if isinstance(sessions, list) else []
     found = {name: _join_distinct([_read_part(entry.get("versions"), name) for entry in entries]) for name in VERSIONS}
     found |= {name: _join_distinct([_read_part(entry, name) for entry in entries]) for name in MACHINE}
-    return found | {"commit": _describe_commit(directory, content.get("git")), "data": _read_digest(directory, "data")}
+    digests = {name: _read_digest(directory, name) for name in ("data", "weights")}
+    return found | {"commit": _describe_commit(directory, content.get("git"))} | digests
 
 
 def _list_plugins(directory: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ from gnflow.data.prepare import prepare
 from gnflow.errors import DiskProblem
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import digest
-from gnflow.train import checkpoint, disk, lock, provenance, results
+from gnflow.train import checkpoint, disk, lock, origin, provenance, results
 from gnflow.train.changes import (
     CHANGED,
     EXTENDED,
@@ -208,6 +208,9 @@ def _work(
     dataset = crew.run_first(lambda: prepare(experiment.data, workspace, report))
     standing = Standing(dataset.directory)
     crew.lead(lambda: provenance.require_same_data(directory, dataset.digest, dataset.directory))
+    weights = crew.run_first(
+        lambda: _identify_weights(planned, workspace, directory, journal, step, report), lambda: dict[str, str]()
+    )
     durations = Durations(workspace, experiment)
     program = compile_plan(
         planned, notice=lambda region: report(durations.describe(COMPILING.format(region))), crew=crew
@@ -216,7 +219,7 @@ def _work(
         lambda: provenance.record(
             directory,
             workspace.root,
-            digests={"spec": digest(experiment), "data": dataset.digest},
+            digests={"spec": digest(experiment), "data": dataset.digest, **weights},
             seeds={"training": experiment.training.seed},
             device=program.device,
             resumed_from=step,
@@ -252,6 +255,20 @@ def _work(
                 durations.keep({COMPILING.format(region.name): region.seconds for region in regions})
         last = checkpoint.make_path(checkpoints, state.step)
         crew.lead(lambda: results.write_all(directory, planned, journal.steps, last))
+
+
+def _identify_weights(
+    planned: Plan, workspace: Workspace, directory: Path, journal: Journal, step: int | None, report: Report
+) -> dict[str, str]:
+    """Return the digest of the weights that the run began with, if any, and report that those there are now others."""
+    found = origin.find_origin(planned.experiment, workspace)
+    if step is None:
+        return {origin.KEY: found.sha256} if found and found.sha256 else {}
+    if change := origin.describe_change(directory, found):
+        report(f"warning: {change}")
+        journal.record(Event(step, time.time(), origin.CHANGED, change))
+    began = origin.read_weights_digest(directory)
+    return {origin.KEY: began} if began else {}
 
 
 @contextmanager

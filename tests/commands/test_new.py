@@ -11,6 +11,7 @@ import tiny
 from gnflow.commands.check import check
 from gnflow.commands.compare import compare
 from gnflow.commands.new import Refusal, write_spec
+from gnflow.commands.new_study import write_study
 from gnflow.commands.plan import plan
 from gnflow.commands.run import run
 from gnflow.data.sources import shakespeare
@@ -18,6 +19,7 @@ from gnflow.errors import SpecError
 from gnflow.spec.explain import explain_all
 from gnflow.spec.load import load
 from gnflow.spec.scaffold import list_kinds
+from gnflow.study.design.load import load as load_study
 from gnflow.train.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -132,6 +134,23 @@ def test_what_cannot_be_made_is_refused_and_nothing_is_overwritten(project: Path
         with pytest.raises(SpecError):
             write_spec("x", base=base)
     assert sorted(path.name for path in project.iterdir()) == ["dvc.yaml", "mine.yaml", "text.txt"]
+
+
+def test_a_study_compares_two_named_methods_on_a_text_of_the_user(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert write_study("mine", optimizer="lion", against="muon", text=["text.txt"]) == 0
+    design = load_study(project / "pipelines" / "mine")
+    assert set(design.study.arms) == {"lion", "muon"}
+    assert design.study.budget is not None
+    for arm in ("lion", "muon"):
+        source = load(project / "pipelines" / "mine" / f"{arm}.yaml").experiment.data.model_dump()["source"]
+        assert (source["paths"], source["held_out_fraction"]) == (("text.txt",), 0.1)
+    assert "  gnflow init " in capsys.readouterr().out
+    with pytest.raises(Refusal, match="both methods are `muon`"):
+        write_study("other", optimizer="muon", against="muon")
+    assert write_spec("plain", text=["text.txt"]) == 0
+    assert load("plain.yaml").experiment.data.model_dump()["source"]["paths"] == ("text.txt",)
 
 
 def test_outside_a_project_it_says_where_runs_will_be(tmp_path: Path, monkeypatch, capsys) -> None:

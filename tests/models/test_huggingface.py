@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 import gnflow
+from gnflow import trees
 from gnflow.commands.export import Refusal, export
 from gnflow.commands.verify import verify
+from gnflow.compiler.methods import build_optimizer
 from gnflow.compiler.program import compile as make_program
 from gnflow.compiler.regions import Compiler
 from gnflow.curvature.linearised import BENDS, SURROGATES
@@ -23,8 +25,10 @@ from gnflow.models.huggingface.build import _build
 from gnflow.models.huggingface.classes import silence
 from gnflow.models.model import Model
 from gnflow.objective import Params
-from gnflow.optim.protocol import compile_regions
+from gnflow.optim.by_part import Ownership
+from gnflow.optim.protocol import compile_regions, eager
 from gnflow.spec.huggingface import format_config
+from gnflow.spec.optimizer import Muon
 
 transformers = pytest.importorskip("transformers", minversion="5")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -182,11 +186,32 @@ def write_spec(
     return file
 
 
+def test_an_optimizer_sees_the_matrices_of_gpt2_as_those_of_other_models() -> None:
+    network = build("gpt2")
+    up, down = (f"transformer.h.0.mlp.{name}.weight" for name in ("c_fc", "c_proj"))
+    assert (network.weights[up].shape, network.weights[down].shape) == ((16, 64), (64, 16))  # (in, out)
+    assert network.transposed == network.hidden
+    assert not build("llama").transposed
+    method = Muon(learning_rate=1.0, scale="spectral", coefficients="convergent", ns_steps=12, momentum=0.0)
+    params, tokens = draw(network, 1), draw_tokens()[None]
+    objective = build_objective(network, SURROGATES["quadratic"], BENDS["quadratic"])
+    for ownership in (None, Ownership()):
+        optimizer = build_optimizer(method, network, 1, eager, ownership=ownership)
+        moved, _, _ = optimizer.step(objective, trees.clone(params), optimizer.init(params), tokens)
+        for name, (m, n) in ((up, (64, 16)), (down, (16, 64))):
+            length = torch.linalg.matrix_norm(moved[name] - params[name], 2)
+            torch.testing.assert_close(length, torch.tensor((m / n) ** 0.5), atol=0.02, rtol=0)  # sqrt(out / in)
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-@pytest.mark.parametrize("optimizer", ["muon", "gauss_newton"])
+@pytest.mark.parametrize("optimizer", ["muon", "gauss_newton", "layerwise"])
 def test_the_loss_falls(name: str, optimizer: str, tmp_path: Path) -> None:
     write_model(tmp_path, name)
-    experiment = gnflow.load(write_spec(tmp_path, {"kind": "huggingface", "path": name}, optimizer, start="scratch"))
+    method = optimizer.replace("layerwise", "gauss_newton")
+    experiment = gnflow.load(
+        write_spec(tmp_path, {"kind": "huggingface", "path": name}, method, start="scratch"),
+        ["optimizer.blocks=layer"] if optimizer == "layerwise" else [],
+    )
     plan = gnflow.plan(experiment)
     program = make_program(plan)
     batches = gnflow.batches(plan)

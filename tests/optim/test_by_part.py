@@ -56,6 +56,7 @@ def test_a_part_is_a_matrix_or_all_vectors_of_a_rule() -> None:
         (("a",), "muon:4x6"), (("b",), "muon:4x6"), (("c", "d"), "others:8"),
         (("e",), "lamb:4x4"), (("f",), "lamb:7"),
     ]  # fmt: skip
+    assert [*divide(routes, shapes, transposed=["a"])[0].rules] == ["muon:6x4"]
 
 
 def test_the_most_expensive_parts_have_different_owners() -> None:

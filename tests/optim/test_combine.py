@@ -70,6 +70,22 @@ def test_stacks_group_by_rule_and_shape_and_come_apart_again():
     assert all(torch.equal(back[name], tree[name]) for name in tree)
 
 
+@pytest.mark.parametrize("each", [(), ("muon",)])
+def test_a_matrix_that_is_stored_as_in_out_is_joined_as_out_in(each):
+    tree = {"a": torch.randn(3, 2), "b": torch.randn(2, 3), "v": torch.ones(4)}
+    routes = {"a": "muon", "b": "muon", "v": "rest"}
+    stacks = Stacks.by_rule(routes, {k: tuple(v.shape) for k, v in tree.items()}, each, transposed=["a"])
+    stacked = stacks.stack(tree)
+    if each:
+        assert torch.equal(stacked["muon:a"], tree["a"].T)
+        assert stacked["muon:a"].is_contiguous()
+    else:
+        assert torch.equal(stacked["muon:2x3"], torch.stack([tree["a"].T, tree["b"]]))
+    back = stacks.unstack(stacked)
+    assert all(torch.equal(back[name], tree[name]) for name in tree)
+    assert all(torch.add(tree[name], back[name]).is_contiguous() for name in tree)
+
+
 def test_a_chain_shows_the_momentum_of_what_was_clipped():
     w, transform = {"w": PARAMS["w"]}, rmnp(1.0)
     clipped = chain(clip_by_global_norm(1e-3), transform)

@@ -1,5 +1,7 @@
 """A run that starts from the weights of another one: what does not fit is refused, and said."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import multimodal
@@ -8,9 +10,14 @@ import torch
 from safetensors.torch import save_file
 from tiny import experiment, tiny, write_project
 
+from gnflow.commands.plan import plan
+from gnflow.commands.show import show
 from gnflow.errors import SpecError
 from gnflow.spec.experiment import Experiment
+from gnflow.train.journal import JOURNAL
+from gnflow.train.journal import read as read_journal
 from gnflow.train.loop import run
+from gnflow.train.origin import find_origin, read_weights_digest
 from gnflow.workspace import Workspace
 
 START = {"kind": "checkpoint", "path": "runs/first/model"}
@@ -62,6 +69,52 @@ def test_ids_that_stand_for_other_tokens_are_refused_although_all_shapes_fit(
     message = refused(images(f"other_{key.partition('.')[2]}", data=data), project)
     assert "the ids of" in message
     assert f"{key} must be as they are in" in message
+
+
+def test_a_run_names_the_weights_that_it_starts_from_and_says_when_they_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = Workspace(write_project(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    first = run(experiment(name="first", steps=1, start="scratch"), workspace)
+    file = first.directory / "model" / "params.safetensors"
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert read_weights_digest(first.directory) is None
+
+    second = experiment(name="second", steps=1, start=START)
+    there = run(second, workspace).directory
+    assert read_weights_digest(there) == digest
+    assert show(there, json=False) == 0
+    assert f"starts from    weights with SHA-256 {digest}" in capsys.readouterr().out
+
+    (tmp_path / "second.yaml").write_text(json.dumps(tiny(name="second", steps=1, start=START)))
+    assert plan(tmp_path / "second.yaml", sets=[], json=False) == 0
+    assert f"it starts from the weights in runs/first/model (SHA-256 {digest[:12]})" in capsys.readouterr().out
+
+    file.write_bytes(file.read_bytes() + b" ")
+    said: list[str] = []
+    run(experiment(name="second", steps=2, start=START), workspace, extend=True, report=said.append)
+    [warning] = [line for line in said if "the weights in runs/first/model" in line]
+    assert f"had SHA-256 {digest[:12]} when this run began, and are now" in warning
+    assert read_weights_digest(there) == digest  # that of the beginning
+    [event] = [event for event in read_journal(there / JOURNAL).events if event.name == "weights_changed"]
+    assert event.message in warning
+
+
+def test_the_digest_of_shards_covers_each_of_them(tmp_path: Path) -> None:
+    workspace = Workspace(write_project(tmp_path))
+    folder = tmp_path / "sharded"
+    folder.mkdir()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "1.st", "b": "2.st"}}))
+    found = []
+    for content in (b"2", b"3"):
+        (folder / "1.st").write_bytes(b"1")
+        (folder / "2.st").write_bytes(content)
+        found.append(find_origin(experiment(start={"kind": "checkpoint", "path": "sharded"}), workspace))
+    (folder / "2.st").unlink()
+    found.append(find_origin(experiment(start={"kind": "checkpoint", "path": "sharded"}), workspace))
+    assert len({each.sha256 for each in found if each}) == 3
+    assert str(found[-1]) == "sharded (which cannot be read)"
 
 
 def test_a_start_that_is_not_there_says_what_to_run(tmp_path: Path) -> None:

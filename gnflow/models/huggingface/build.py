@@ -22,6 +22,7 @@ from gnflow.models.huggingface.stages import (
     Function,
     Renamed,
     adapt_modules,
+    find_transposed,
     is_alike,
     make_embedding,
     make_head,
@@ -66,7 +67,7 @@ def _build(text: str, vocabulary: int, context: int, kernel: Kernel) -> Model:
     stages = _make_layers(getattr(base, layers), f"{prefix}.{layers}", calls.of_layers, config, context)
     blocks = _group(weights, embedding, stages, head, cls.__name__)
     hidden = frozenset(n for stage in stages for n in stage.reads if len(weights[n].shape) == 2)
-    return Model(weights, blocks, hidden, (embedding, *stages), head)
+    return Model(weights, blocks, hidden, (embedding, *stages), head, transposed=find_transposed(model))
 
 
 def make_skeleton(cls: Any, config: Any, attention: str) -> Any:

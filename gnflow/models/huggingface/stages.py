@@ -73,6 +73,13 @@ def adapt_modules(model: nn.Module) -> None:
             module.__class__ = Separate
 
 
+def find_transposed(model: nn.Module) -> frozenset[str]:
+    """Return the names of the matrices that the layers of GPT-2 store as (in, out)."""
+    from transformers.pytorch_utils import Conv1D
+
+    return frozenset(f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D))
+
+
 def unwrap_forward(module: nn.Module) -> Any:
     """Return the method without its decorators, which collect outputs that no stage has."""
     return inspect.unwrap(type(module).forward)

@@ -1,0 +1,117 @@
+"""Draw the figures of the README from committed studies: `python docs/images/draw.py [--report]`.
+
+With `--report` it also takes pictures of a report, which needs a Chromium.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from math import log
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).parent
+STUDY = HERE.parents[1] / "pipelines" / "iteration_complexity_shakespeare"
+TARGET = "3.60"
+NAMES = {"full_gn": "full Gauss-Newton", "layerwise_gn": "layerwise Gauss-Newton", "soap": "SOAP", "muon": "Muon"}
+COSTS = {"steps": "steps", "passes": "serial passes", "tokens": "tokens", "flops": "FLOPs"}
+LEFT, TOP, ROW, PANEL, GAP, WIDTH, HEIGHT = 170, 28, 32, 150, 36, 890, 190
+SIZE = (1000, 640)  # of the picture of the report, in pixels
+
+
+class Look(NamedTuple):
+    """The colours of a theme. Blue and orange differ for every kind of colour vision, and in grey."""
+
+    paper: str
+    ink: str
+    grid: str
+    newton: str
+    others: str
+
+
+LOOKS = {
+    "light": Look("#ffffff", "#222222", "#dddddd", "#0072B2", "#D55E00"),
+    "dark": Look("#0d1117", "#e6e6e6", "#3a3f46", "#56B4E9", "#E69F00"),
+}
+
+
+def draw_costs(look: Look) -> str:
+    """Draw what each method needed to reach the target, as SVG: a point for each seed, a line at the median."""
+    results = json.loads((STUDY / "comparison.json").read_text())["results"][TARGET]
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"'
+        ' font-family="sans-serif" font-size="13">',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="{look.paper}"/>',
+    ]
+    for row, name in enumerate(NAMES.values()):
+        parts.append(_write(LEFT - 14, TOP + ROW * row + 4, name, look.ink, "end"))
+    for panel, (cost, title) in enumerate(COSTS.items()):
+        found = {arm: results[arm][cost] for arm in NAMES}
+        values = [value for each in found.values() for value in each["needed"].values()]
+        place = _make_scale(min(values), max(values), LEFT + (PANEL + GAP) * panel)
+        below = TOP + ROW * len(NAMES) - 12
+        parts.append(f'<path d="M{LEFT + (PANEL + GAP) * panel} {below}h{PANEL}" stroke="{look.ink}"/>')
+        for tick in _choose_ticks(min(values), max(values)):
+            x = place(tick)
+            parts.append(f'<path d="M{x:.1f} {TOP - 18}V{below}" stroke="{look.grid}"/>')
+            parts.append(_write(x, below + 16, _shorten(tick), look.ink, "middle"))
+        parts.append(_write(LEFT + (PANEL + GAP) * panel + PANEL / 2, below + 36, title, look.ink, "middle"))
+        for row, (arm, each) in enumerate(found.items()):
+            y, newton = TOP + ROW * row, arm.endswith("gn")
+            colour, x = look.newton if newton else look.others, place(each["median"])
+            parts.append(f'<path d="M{x:.1f} {y - 11}v22" stroke="{colour}" stroke-width="2.5"/>')
+            parts += [_draw_point(place(value), y, newton, colour) for value in each["needed"].values()]
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _make_scale(low: float, high: float, left: float) -> Callable[[float], float]:
+    """Return the place of a value on a logarithmic axis, with room on both sides."""
+    step = (PANEL - 24) / (log(high) - log(low))
+    return lambda value: left + 12 + step * (log(value) - log(low))
+
+
+def _choose_ticks(low: float, high: float) -> list[float]:
+    """Return at most four round numbers within the range."""
+    rounded = [digit * 10.0**power for power in range(14) for digit in (1, 2, 5)]
+    found = [number for number in rounded if low * 0.97 <= number <= high * 1.03]
+    return found[:: -(-len(found) // 4)]
+
+
+def _shorten(number: float) -> str:
+    for unit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:g}{letter}"
+    return f"{number:g}"
+
+
+def _write(x: float, y: float, text: str, colour: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{colour}" text-anchor="{anchor}">{text}</text>'
+
+
+def _draw_point(x: float, y: float, newton: bool, colour: str) -> str:
+    if newton:
+        return f'<circle cx="{x:.1f}" cy="{y}" r="4.5" fill="{colour}" fill-opacity="0.75"/>'
+    return f'<rect x="{x - 4:.1f}" y="{y - 4}" width="8" height="8" fill="{colour}" fill-opacity="0.75"/>'
+
+
+def picture_report(theme: str) -> None:
+    """Take a picture of the beginning of the study's report."""
+    width, height = SIZE
+    scheme = {"dark": 0, "light": 1}[theme]
+    with tempfile.TemporaryDirectory() as profile:
+        command = [
+            "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+            f"--user-data-dir={profile}", "--virtual-time-budget=4000", f"--window-size={width},{height}",
+            f"--blink-settings=preferredColorScheme={scheme}", f"--screenshot={HERE / f'report_{theme}.png'}",
+            (STUDY / "report.html").as_uri(),
+        ]  # fmt: skip
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+
+
+if __name__ == "__main__":
+    for theme, look in LOOKS.items():
+        (HERE / f"costs_{theme}.svg").write_text(draw_costs(look))
+        if "--report" in sys.argv:
+            picture_report(theme)
