@@ -103,7 +103,8 @@ class Training(Spec):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to train on. `auto` means the GPU if there is one, or else the CPU."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """Arithmetic of first-order passes. Gauss-Newton products stay in float32 or tf32."""
+    """Arithmetic of the passes through the model, those of Gauss-Newton included. With `bfloat16` losses, line searches,
+    sums over micro-batches, the optimizer and Newton's model (`objective: newton`) stay in float32."""
     steps: Annotated[Count | None, Unit("optimizer steps")] = None
     """Number of optimizer steps. Give either this or `tokens`."""
     tokens: Annotated[Rate | None, Unit("tokens")] = None
