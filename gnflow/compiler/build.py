@@ -61,7 +61,7 @@ def build_objective(network: Model, experiment: Experiment, recomputed: bool = F
     method = experiment.optimizer
     form = method.objective if isinstance(method, spec.GaussNewton) else "quadratic"
     tangent = method.tangent if isinstance(method, spec.GaussNewton) else "exact"
-    lower = None if reduced is None else _reduce_precision(network, reduced)
+    lower = None if reduced is None else reduce_precision(network, reduced)
     thrift = Thrift(count_pieces(experiment), recomputed)
     if form == "newton":
         plain = build_exact(network)
@@ -79,7 +79,7 @@ def build_exact(network: Model, reduced: Model | None = None) -> Objective:
     return staged.build_objective(network, SURROGATES["quadratic"], BENDS["quadratic"], reduced=reduced)
 
 
-def _reduce_precision(network: Model, dtype: torch.dtype) -> Model:
+def reduce_precision(network: Model, dtype: torch.dtype) -> Model:
     """Make the network compute in a type of fewer bits, except for its logits."""
 
     @cache

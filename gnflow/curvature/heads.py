@@ -54,7 +54,7 @@ def expand_by_difference(surrogate: Surrogate) -> Operator:
     return curved
 
 
-def value_of(surrogate: Surrogate) -> Callable[..., Scalar]:
+def measure(surrogate: Surrogate) -> Callable[..., Scalar]:
     """Make the operator of the value of a convex model alone, without a reverse pass."""
 
     def curved_value(function: Function, moving: Params, rest: Params, goal: Params, targets: Targets) -> Scalar:
@@ -64,7 +64,7 @@ def value_of(surrogate: Surrogate) -> Callable[..., Scalar]:
     return curved_value
 
 
-def value_by_difference(surrogate: Surrogate) -> Callable[..., Scalar]:
+def measure_by_difference(surrogate: Surrogate) -> Callable[..., Scalar]:
     """Make the same operator for a tangent by a difference."""
 
     def curved_value(

@@ -88,7 +88,7 @@ def build_objective(
     by_difference, lower = tangent == "difference", reduced or network
     towards = push_towards if reduced is None else push_from_rounded
     expand = heads.expand_by_difference(surrogate) if by_difference else heads.expand(surrogate, towards)
-    measure = heads.value_by_difference(surrogate) if by_difference else heads.value_of(surrogate)
+    measure = heads.measure_by_difference(surrogate) if by_difference else heads.measure(surrogate)
     multiply = heads.multiply(bend)
 
     def value(executor: Executor, params: Params, tokens: Tokens) -> Scalar:
