@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 import gnflow
+from gnflow import trees
 from gnflow.commands.export import Refusal, export
 from gnflow.commands.verify import verify
+from gnflow.compiler.build import reduce_precision
 from gnflow.compiler.program import compile as make_program
 from gnflow.compiler.regions import Compiler
 from gnflow.curvature.linearised import BENDS, SURROGATES
@@ -126,6 +128,22 @@ def test_curved_is_that_of_plain_autograd(name: str, kernel: str) -> None:
     assert found.keys() == expected.keys()
     for key, want in expected.items():  # norms and rotary positions of transformers are in float32 in any case
         assert torch.allclose(found[key], want, atol=2e-6 * float(want.abs().max()) + 1e-9, rtol=1e-5), key
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_in_bfloat16_curved_is_the_same_within_rounding_and_can_be_planned(name: str) -> None:
+    network, tokens = build(name), draw_tokens()
+    lower = reduce_precision(network, torch.bfloat16)
+    anchor = draw(network, 1)
+    params = trees.move_towards(anchor, draw(network, 2), 0.1)
+    exact, rough = (
+        build_objective(network, SURROGATES["quadratic"], BENDS["quadratic"], reduced=each) for each in (None, lower)
+    )
+    (expected, _), (found, _) = exact.curved(params, anchor, tokens), rough.curved(params, anchor, tokens)
+    assert 0 < trees.norm(trees.subtract(found, expected)) < 0.03 * trees.norm(expected)
+    nothing = {key: weight.to("meta") for key, weight in anchor.items()}
+    gradient, _ = rough.curved(nothing, nothing, tokens.to("meta"))
+    assert {weight.dtype for weight in gradient.values()} == {torch.float32}
 
 
 @pytest.mark.parametrize("name", ["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
