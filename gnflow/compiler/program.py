@@ -189,7 +189,6 @@ def place(objective: Objective, device: torch.device) -> Objective:
         lambda tokens: objective.weight(move_to_device(tokens)),
         lambda params, noise, tokens: objective.diagonal(params, noise.to(device), move_to_device(tokens)),
         lambda params, noise, watch, tokens: objective.signals(params, noise.to(device), watch, move_to_device(tokens)),
-        curved_value
-        and (lambda params, anchor, tokens: curved_value(params, anchor, move_to_device(tokens))),
+        curved_value and (lambda params, anchor, tokens: curved_value(params, anchor, move_to_device(tokens))),
         objective.crew,
     )

@@ -104,8 +104,8 @@ class Training(Spec):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to train on. `auto` means the GPU if there is one, or else the CPU."""
     precision: Precision = "float32"
-    """Arithmetic of the passes through the model, those of Gauss-Newton included. With `bfloat16` losses, line searches,
-    sums over micro-batches, the optimizer and Newton's model (`objective: newton`) stay in float32."""
+    """Arithmetic of the passes through the model, those of Gauss-Newton included. With `bfloat16`, losses, line
+    searches, sums over micro-batches, the optimizer and Newton's model (`objective: newton`) stay in float32."""
     steps: Annotated[Count | None, Unit("optimizer steps")] = None
     """Number of optimizer steps. Give either this or `tokens`."""
     tokens: Annotated[Rate | None, Unit("tokens")] = None
