@@ -100,13 +100,21 @@ class Objective(NamedTuple):
     """
     signals: Callable[[Params, Tensor, Watch, Tokens], dict[str, Params]] = _refuse_signals
     """(params, noise, watch, tokens) -> statistics of linear layers by weight, of inputs and gradients at outputs."""
+    curved_value: Callable[[Params, Params, Tokens], Scalar] | None = None
+    """(params, anchor, tokens) -> the value that `curved` returns, for less work. Without it `curved` is used."""
     crew: Crew = ALONE
     """The processes that evaluate it, each on some of the micro-batches of a mean."""
 
     def build_model(self, anchor: Params) -> LocalModel:
         """Return the convex model around `anchor`."""
+
+        def value(params: Params, tokens: Tokens) -> Scalar:
+            if self.curved_value is None:
+                return self.curved(params, anchor, tokens)[1]
+            return self.curved_value(params, anchor, tokens)
+
         return LocalModel(
-            lambda params, tokens: self.curved(params, anchor, tokens)[1],
+            value,
             lambda params, tokens: self.curved(params, anchor, tokens),
             lambda direction, tokens: self.product(direction, anchor, tokens),
             self.weight,

@@ -54,32 +54,32 @@ def build_objective(network: Model, experiment: Experiment, recomputed: bool = F
     If a micro-batch has more than LOGITS logits, they are computed in pieces; if blocks are `recomputed`, the
     activations of one block at a time are in memory.
 
-    With `precision: bfloat16` only gradients are in bfloat16. Values stay in float32, since they decide on step lengths
-    and targets and are compared with the convex model.
+    With `precision: bfloat16` gradients, convex models and their products are in bfloat16, Newton's model excepted.
+    Values stay in float32, those of convex models too: they decide on step lengths and targets and are compared.
     """
     reduced = torch.bfloat16 if experiment.training.precision == "bfloat16" else None
     method = experiment.optimizer
     form = method.objective if isinstance(method, spec.GaussNewton) else "quadratic"
     tangent = method.tangent if isinstance(method, spec.GaussNewton) else "exact"
-    lower = None if reduced is None else _reduce_precision(network, reduced)
+    lower = None if reduced is None else reduce_precision(network, reduced)
     thrift = Thrift(count_pieces(experiment), recomputed)
     if form == "newton":
         plain = build_exact(network)
         # A Hessian is no chain of stages: these two are compiled as one graph each.
         curved, product = expand(plain.value), make_hessian_product(plain.value)
-        return build_exact(network, lower)._replace(curved=curved, product=product)
+        return build_exact(network, lower)._replace(curved=curved, product=product, curved_value=None)
     return staged.build_objective(network, SURROGATES[form], BENDS[form], thrift, lower, tangent)
 
 
 def build_exact(network: Model, reduced: Model | None = None) -> Objective:
     """Build the loss in full precision and in one piece. Its curvature is the cross-entropy's Gauss-Newton matrix.
 
-    Gradients use the network `reduced`, if there is one.
+    All but values use the network `reduced`, if there is one.
     """
     return staged.build_objective(network, SURROGATES["quadratic"], BENDS["quadratic"], reduced=reduced)
 
 
-def _reduce_precision(network: Model, dtype: torch.dtype) -> Model:
+def reduce_precision(network: Model, dtype: torch.dtype) -> Model:
     """Make the network compute in a type of fewer bits, except for its logits."""
 
     @cache

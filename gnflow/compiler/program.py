@@ -180,6 +180,7 @@ def place(objective: Objective, device: torch.device) -> Objective:
     def move_to_device(tokens: Tokens) -> Tokens:
         return tokens.to(device, non_blocking=True)
 
+    curved_value = objective.curved_value
     return Objective(
         lambda params, tokens: objective.value(params, move_to_device(tokens)),
         lambda params, tokens: objective.gradient(params, move_to_device(tokens)),
@@ -188,5 +189,6 @@ def place(objective: Objective, device: torch.device) -> Objective:
         lambda tokens: objective.weight(move_to_device(tokens)),
         lambda params, noise, tokens: objective.diagonal(params, noise.to(device), move_to_device(tokens)),
         lambda params, noise, watch, tokens: objective.signals(params, noise.to(device), watch, move_to_device(tokens)),
+        curved_value and (lambda params, anchor, tokens: curved_value(params, anchor, move_to_device(tokens))),
         objective.crew,
     )

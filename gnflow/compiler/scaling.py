@@ -13,6 +13,7 @@ from gnflow.compiler.devices import count_microbatches_of_mean, measure_memory, 
 from gnflow.compiler.plan import Plan
 
 SOLVE = ("gradient", "curved", "product", "diagonal")
+SEARCH = ("value", "curved_value")
 GOOD = 0.99
 """Efficiency from which nothing is worth a word."""
 
@@ -64,7 +65,7 @@ def _divide_flops(plan: Plan) -> Counter[str]:
     found: Counter[str] = Counter(solve=0, update=0, search=0)
     for name, calls in plan.calls.items():
         main = name.partition(".")[0]
-        kind = "solve" if main in SOLVE else "search" if main == "value" else "update"
+        kind = "solve" if main in SOLVE else "search" if main in SEARCH else "update"
         found[kind] += round(calls * plan.regions[name].flops)
     return found
 

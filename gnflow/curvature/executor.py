@@ -48,6 +48,14 @@ def push_towards(function: Function, moving: Params, rest: Params, goal: Params)
     return push(function, moving, rest, displacement)
 
 
+def push_from_rounded(function: Function, moving: Params, rest: Params, goal: Params) -> tuple[Tensor, Tangents]:
+    """Do the same for a function that rounds its weights to bfloat16: the tangent leads from the rounded weights."""
+    displacement = {
+        name: there if name == X else there - moving[name].detach().bfloat16() for name, there in goal.items()
+    }
+    return push(function, moving, rest, displacement)
+
+
 def reverse(function: Function, moving: Params, rest: Params, cotangent: Tensor) -> Params:
     """Return J' cotangent in `moving`. It computes the stage again."""
     _, pullback = torch.func.vjp(lambda part: apply(function, {**rest, **part}), moving)  # type: ignore[misc]  # torch types the form with an auxiliary output

@@ -54,6 +54,28 @@ def expand_by_difference(surrogate: Surrogate) -> Operator:
     return curved
 
 
+def measure(surrogate: Surrogate) -> Callable[..., Scalar]:
+    """Make the operator of the value of a convex model alone, without a reverse pass."""
+
+    def curved_value(function: Function, moving: Params, rest: Params, goal: Params, targets: Targets) -> Scalar:
+        logits, (tangent,) = push_towards(function, moving, rest, goal)
+        return surrogate(logits, tangent, targets)[0]
+
+    return curved_value
+
+
+def measure_by_difference(surrogate: Surrogate) -> Callable[..., Scalar]:
+    """Make the same operator for a tangent by a difference."""
+
+    def curved_value(
+        function: Function, moving: Params, rest: Params, beside: Params, h: Tensor, targets: Targets
+    ) -> Scalar:
+        logits = apply(function, {**rest, **moving})
+        return surrogate(logits, (apply(function, beside) - logits) / h, targets)[0]
+
+    return curved_value
+
+
 def multiply(bend: Bend) -> Operator:
     """Make the operator of a product with the curvature `bend` in the logits. Its value is 0."""
 

@@ -23,7 +23,18 @@ from gnflow import trees
 from gnflow.curvature import heads
 from gnflow.curvature.diagonal import add_noise
 from gnflow.curvature.diagonal import diagonal as draw
-from gnflow.curvature.executor import EAGER, Executor, Recompute, Tangents, X, apply, keep, push, push_towards
+from gnflow.curvature.executor import (
+    EAGER,
+    Executor,
+    Recompute,
+    Tangents,
+    X,
+    apply,
+    keep,
+    push,
+    push_from_rounded,
+    push_towards,
+)
 from gnflow.curvature.heads import Operator
 from gnflow.curvature.linearised import Bend, Surrogate
 from gnflow.curvature.signals import Setting, collect_signals
@@ -70,11 +81,15 @@ def build_objective(
 ) -> Objective:
     """Build the objective of `network` with these measures. All its functions but `weight` are `Staged`.
 
-    Gradients and the estimate of the diagonal use the network `reduced`, if there is one. `tangent` says how convex
-    models take their tangents.
+    All but values use the network `reduced`, if there is one, which computes in bfloat16 except for its logits. It
+    rounds the anchor, so a convex model is then one around the rounded anchor, with the displacement from there.
+    `tangent` says how convex models take their tangents.
     """
-    expand = heads.expand_by_difference(surrogate) if tangent == "difference" else heads.expand(surrogate)
-    multiply, of_gradients = heads.multiply(bend), reduced or network
+    by_difference, lower = tangent == "difference", reduced or network
+    towards = push_towards if reduced is None else push_from_rounded
+    expand = heads.expand_by_difference(surrogate) if by_difference else heads.expand(surrogate, towards)
+    measure = heads.measure_by_difference(surrogate) if by_difference else heads.measure(surrogate)
+    multiply = heads.multiply(bend)
 
     def value(executor: Executor, params: Params, tokens: Tokens) -> Scalar:
         inputs, targets = network.split(tokens)
@@ -89,22 +104,31 @@ def build_objective(
         )
 
     def gradient(executor: Executor, params: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        return _derive(_Case(of_gradients, thrift, executor, params, network.moving), heads.gradient, tokens)
+        return _derive(_Case(lower, thrift, executor, params, network.moving), heads.gradient, tokens)
 
-    def curved(executor: Executor, params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
-        case = _Case(network, thrift, executor, anchor, params)
-        if tangent == "exact":
-            return _derive(case._replace(push=push_towards, goal=params), expand, tokens)
+    def aim(case: _Case, params: Params, anchor: Params) -> _Case:
+        """Give a case the tangent along params - anchor."""
+        if not by_difference:
+            return case._replace(goal=params)
         displacement = _Each(params, lambda name: params[name] - anchor[name])
         h = choose_step(displacement, anchor)
         beside = _Each(anchor, lambda n: anchor[n] + h * displacement[n] if n in displacement else anchor[n])
-        return _derive(case._replace(beside=beside, step=(h,)), expand, tokens)
+        return case._replace(push=keep, beside=beside, step=(h,))
+
+    def curved(executor: Executor, params: Params, anchor: Params, tokens: Tokens) -> tuple[Params, Scalar]:
+        case = _Case(lower, thrift, executor, anchor, params, towards)
+        return _derive(aim(case, params, anchor), expand, tokens)
+
+    def curved_value(executor: Executor, params: Params, anchor: Params, tokens: Tokens) -> Scalar:
+        # Without a reverse pass nothing is computed again, and no activations are kept.
+        case = _Case(network, thrift._replace(recomputed=True), executor, anchor, params, push_towards)
+        return _measure(aim(case, params, anchor), measure, tokens)
 
     def product(executor: Executor, direction: Params, anchor: Params, tokens: Tokens) -> Params:
-        return _derive(_Case(network, thrift, executor, anchor, direction, push, direction), multiply, tokens)[0]
+        return _derive(_Case(lower, thrift, executor, anchor, direction, push, direction), multiply, tokens)[0]
 
     def diagonal(executor: Executor, params: Params, noise: Tensor, tokens: Tokens) -> Params:
-        drawn = of_gradients._replace(split=add_noise(network.split, noise))
+        drawn = lower._replace(split=add_noise(network.split, noise))
         slope, _ = _derive(_Case(drawn, thrift, executor, params, network.moving), draw, tokens)
         return trees.map_tensors(torch.square, slope)
 
@@ -120,6 +144,7 @@ def build_objective(
         lambda tokens: compute_total_weight(network.split(tokens)[1]),
         Staged(lambda executor: partial(diagonal, executor)),
         Staged(lambda executor: partial(signals, executor)),
+        Staged(lambda executor: partial(curved_value, executor)),
     )
 
 
@@ -184,6 +209,13 @@ def _derive(case: _Case, judge: Operator, tokens: Tokens) -> tuple[Params, Scala
     return trees.pick(gradient, case.moving), value
 
 
+def _measure(case: _Case, judge: Callable[..., Scalar], tokens: Tokens) -> Scalar:
+    """Return the value of what `judge` computes from the head."""
+    inputs, targets = case.network.split(tokens)
+    pieces = _list_pieces(case, _push_through(case, inputs), targets)
+    return reduce(torch.add, [case.executor.call(judge, case.network.head.function, *piece) for piece in pieces])
+
+
 def _push_through(case: _Case, inputs: Tensor) -> _Below:
     """Take the inputs through all stages below the head."""
     keeping = Recompute(case.executor) if case.thrift.recomputed else case.executor
@@ -206,23 +238,30 @@ def _push_through(case: _Case, inputs: Tensor) -> _Below:
 
 def _turn(case: _Case, judge: Operator, below: _Below, targets: Targets) -> tuple[Scalar, Params, Tensor]:
     """Return (value, gradient in the weights of the head, cotangent of the features)."""
-    head, point, count = case.network.head, case.network.head.pick(case.anchor), case.thrift.pieces
-    names = [*head.list_names(case.moving), *([X] if below.pullbacks else [])]
-    other = case.goal if case.beside is None else case.beside
-    companion = None if other is None else head.pick(other)
-    pieces = zip(*(_split(each, count) for each in (below.x, *below.tangents)), strict=True)
+    head, count = case.network.head, case.thrift.pieces
     values: list[Scalar] = []
     cotangents: list[Tensor] = []
     gradient: Params = {}
-    for (x, *tangents), judged in zip(pieces, _cut(targets, count), strict=True):
-        own, rest = _divide({**point, X: x}, names)
-        given = [] if companion is None else [_add_x(companion, tangents)]
-        value, slope = case.executor.call(judge, head.function, own, rest, *given, *case.step, judged)
+    for piece in _list_pieces(case, below, targets):
+        value, slope = case.executor.call(judge, head.function, *piece)
         cotangents += [slope.pop(X)] if below.pullbacks else []
         gradient = trees.add(gradient, slope) if gradient else slope
         values.append(value)
     cotangent = torch.cat(cotangents).view_as(below.x) if count > 1 and cotangents else (*cotangents, below.x)[0]
     return reduce(torch.add, values), {head.prefix + name: slope for name, slope in gradient.items()}, cotangent
+
+
+def _list_pieces(case: _Case, below: _Below, targets: Targets) -> Iterator[tuple[object, ...]]:
+    """Yield the arguments of the head's operator for each piece of the tokens."""
+    head, point, count = case.network.head, case.network.head.pick(case.anchor), case.thrift.pieces
+    names = [*head.list_names(case.moving), *([X] if below.pullbacks else [])]
+    other = case.goal if case.beside is None else case.beside
+    companion = None if other is None else head.pick(other)
+    pieces = zip(*(_split(each, count) for each in (below.x, *below.tangents)), strict=True)
+    for (x, *tangents), judged in zip(pieces, _cut(targets, count), strict=True):
+        own, rest = _divide({**point, X: x}, names)
+        given = [] if companion is None else [_add_x(companion, tangents)]
+        yield own, rest, *given, *case.step, judged
 
 
 def _run(network: Model, executor: Executor, params: Mapping[str, Tensor], x: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch.nn import functional
 from gnflow.models.attention import KERNELS, Attention, Kernel, rotate
 from gnflow.models.linear import Linear, apply_linear
 from gnflow.models.model import Stage, Weight
+from gnflow.models.norms import standardize
 from gnflow.objective import Params
 from gnflow.spec.model import Transformer
 
@@ -178,7 +179,7 @@ def _apply_attention(spec: Transformer, attend: Attention, block: Params, x: Ten
 def _normalize_head(spec: Transformer, block: Params, side: str, x: Tensor) -> Tensor:
     scale, bias = block[f"attention.{side}_norm.scale"], block[f"attention.{side}_norm.bias"]
     # torch 2.13 does not compile the forward derivative of layer_norm in `x` alone, with `scale` inside it.
-    return functional.layer_norm(x, scale.shape, eps=spec.norm_epsilon) * scale + bias
+    return standardize(x, scale.shape, spec.norm_epsilon) * scale + bias
 
 
 def _apply_feedforward(spec: Transformer, block: Params, x: Tensor, linear: Linear) -> Tensor:

@@ -62,6 +62,7 @@ def compile_regions(objective: Objective, jit: Jit) -> Objective:
         product=jit("product", objective.product),
         diagonal=jit("diagonal", objective.diagonal),
         signals=jit("signals", objective.signals),
+        curved_value=objective.curved_value and jit("curved_value", objective.curved_value),
     )
 
 

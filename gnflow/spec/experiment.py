@@ -99,9 +99,11 @@ class Experiment(Spec):
     @classmethod
     def _require_digits(cls, training: Training, info: ValidationInfo) -> Training:
         optimizer = info.data.get("optimizer")
-        if training.precision == "tf32" and isinstance(optimizer, GaussNewton) and optimizer.tangent == "difference":
+        rough = isinstance(optimizer, GaussNewton) and optimizer.tangent == "difference"
+        if rough and training.precision != "float32":
             raise refuse(
-                "`tangent: difference` needs more digits than `tf32` has; set `float32`, or `optimizer.tangent: exact`",
+                f"`tangent: difference` needs more digits than `{training.precision}` has; set `float32`, or "
+                "`optimizer.tangent: exact`",
                 "precision",
             )
         return training

@@ -1,6 +1,6 @@
 """The sections `training:`, `metrics:` and `compile:`: how a run is carried out and what it records."""
 
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -88,6 +88,7 @@ class WeightTail(Spec):
 
 
 WeightAverage = WeightEma | WeightTail
+Precision: TypeAlias = Literal["float32", "tf32", "bfloat16"]
 
 
 class Training(Spec):
@@ -102,8 +103,9 @@ class Training(Spec):
     in pairs. Up to so many devices compute the same bits (`gnflow run --devices`). 1 is a plain running sum."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to train on. `auto` means the GPU if there is one, or else the CPU."""
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """Arithmetic of first-order passes. Gauss-Newton products stay in float32 or tf32."""
+    precision: Precision = "float32"
+    """Arithmetic of the passes through the model, those of Gauss-Newton included. With `bfloat16`, losses, line
+    searches, sums over micro-batches, the optimizer and Newton's model (`objective: newton`) stay in float32."""
     steps: Annotated[Count | None, Unit("optimizer steps")] = None
     """Number of optimizer steps. Give either this or `tokens`."""
     tokens: Annotated[Rate | None, Unit("tokens")] = None

@@ -47,6 +47,9 @@ CURVATURE: Mapping[str, Check] = {
 DIFFERENCE: Mapping[str, Check] = {
     "the difference stands for the tangent": derivatives.check_difference_tangent,
 }
+BFLOAT16: Mapping[str, Check] = {
+    "bfloat16 changes the model by no more than its rounding": derivatives.check_reduced_precision,
+}
 SIGNALS: Mapping[str, Check] = {
     "the factors of linear layers are those of the product": signals.check_signals,
 }
@@ -66,6 +69,8 @@ def select_checks(experiment: Experiment, *, compiling: bool) -> Iterator[tuple[
         yield from ((claim, check) for claim, check in CURVATURE.items() if convex or claim != POSITIVE)
         if method.tangent == "difference":
             yield from DIFFERENCE.items()
+        if convex and experiment.training.precision == "bfloat16":
+            yield from BFLOAT16.items()
     elif any(rule.takes_signals for rule in label_rules(method).values()):
         yield from SIGNALS.items()
     yield from ((claim, check) for claim, check in OPTIMIZER.items() if claim != SCHEDULE or spec.has_rate(method))

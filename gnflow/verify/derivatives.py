@@ -24,11 +24,13 @@ from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.model import Emu3, Janus
 from gnflow.spec.multimodal import Multimodal
+from gnflow.spec.training import Precision
 from gnflow.verify.subject import Make, Parts, add_channels, build_parts, choose_device, draw_noise, draw_start, require
 
 STEP = 1e-4  # of finite differences, along directions of norm 1: errors of 1e-8
 CLOSE = 1e-5
 EXACT = 1e-9
+ROUNDED = 4 * torch.finfo(torch.bfloat16).eps
 ROUGH = {torch.float32: 1e-2, torch.float64: 1e-6}  # for models whose tangent is a difference
 
 
@@ -56,9 +58,11 @@ class Point(NamedTuple):
         return self.parts.network.compute_logits(params, self.parts.network.split(self.tokens)[0])
 
 
-def draw_point(experiment: Experiment, make: Make, tangent: Tangent = "exact") -> Point:
+def draw_point(
+    experiment: Experiment, make: Make, tangent: Tangent = "exact", precision: Precision = "float32"
+) -> Point:
     """Draw weights, tokens and directions for the exact derivatives of an experiment without frozen weights."""
-    exact = experiment.training.model_copy(update={"precision": "float32"})
+    exact = experiment.training.model_copy(update={"precision": precision})
     model = experiment.model
     if isinstance(model, Janus):
         model = model.model_copy(update={"freeze": ()})
@@ -222,6 +226,22 @@ def check_difference_tangent(experiment: Experiment, make: Make = build_parts) -
         found = trees.map_tensors(lambda w: w.double(), gradient)
         what = f"the gradient of the model, its tangent a difference in {str(dtype).removeprefix('torch.')},"
         _require_trees_close(found, expected, allowed, what)
+
+
+def check_reduced_precision(experiment: Experiment, make: Make = build_parts) -> None:
+    """Check the model's gradient and its product in bfloat16 against those in float64."""
+    rough, exact = draw_point(experiment, make, precision="bfloat16"), draw_point(experiment, make)
+    anchor, params, direction = (
+        {n: w.float() for n, w in tree.items()} for tree in (rough.anchor, rough.params, rough.directions[0])
+    )
+    objective, tokens = exact.parts.objective, exact.tokens
+    gradient, _ = rough.parts.objective.curved(params, anchor, tokens)
+    product = rough.parts.objective.product(direction, anchor, tokens)
+    for found, expected, what in (
+        (gradient, exact.differentiate_model(exact.params), "the gradient of the model in bfloat16"),
+        (product, objective.product(exact.directions[0], exact.anchor, tokens), "the product in bfloat16"),
+    ):
+        _require_trees_close(trees.map_tensors(lambda w: w.double(), found), expected, ROUNDED, what)
 
 
 def _is_newton(experiment: Experiment) -> bool:

@@ -14,6 +14,7 @@ import gnflow
 from gnflow import trees
 from gnflow.commands.export import Refusal, export
 from gnflow.commands.verify import verify
+from gnflow.compiler.build import reduce_precision
 from gnflow.compiler.methods import build_optimizer
 from gnflow.compiler.program import compile as make_program
 from gnflow.compiler.regions import Compiler
@@ -141,6 +142,22 @@ def test_the_compiled_loss_of_a_model_is_the_eager_one_for_all_weights() -> None
         params, tokens = draw(network, seed), draw_tokens(seed)
         assert torch.allclose(compiled.value(params, tokens), objective.value(params, tokens), rtol=1e-4)
     assert set(compiler.count_graphs().values()) == {1}
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_in_bfloat16_curved_is_the_same_within_rounding_and_can_be_planned(name: str) -> None:
+    network, tokens = build(name), draw_tokens()
+    lower = reduce_precision(network, torch.bfloat16)
+    anchor = draw(network, 1)
+    params = trees.move_towards(anchor, draw(network, 2), 0.1)
+    exact, rough = (
+        build_objective(network, SURROGATES["quadratic"], BENDS["quadratic"], reduced=each) for each in (None, lower)
+    )
+    (expected, _), (found, _) = exact.curved(params, anchor, tokens), rough.curved(params, anchor, tokens)
+    assert 0 < trees.norm(trees.subtract(found, expected)) < 0.03 * trees.norm(expected)
+    nothing = {key: weight.to("meta") for key, weight in anchor.items()}
+    gradient, _ = rough.curved(nothing, nothing, tokens.to("meta"))
+    assert {weight.dtype for weight in gradient.values()} == {torch.float32}
 
 
 @pytest.mark.faults

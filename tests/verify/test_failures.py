@@ -18,6 +18,7 @@ ALL = {
     **checks.GRADIENT,
     **checks.CURVATURE,
     **checks.DIFFERENCE,
+    **checks.BFLOAT16,
     **checks.SIGNALS,
     **checks.OPTIMIZER,
     **checks.COMPILED,
@@ -346,6 +347,22 @@ def test_a_compiled_region_that_keeps_the_weights_it_saw_first_is_found():
         ALL["compiled regions equal eager ones, one graph each"](ADAMW, keeping)
 
 
+@pytest.mark.parametrize("claim", checks.BFLOAT16)
+@pytest.mark.parametrize("form", SURROGATES)
+def test_a_model_whose_tangent_is_lost_in_bfloat16_is_found(claim, form):
+    small = shrink(experiment({"kind": "gauss_newton", "objective": form}, training={"precision": "bfloat16"}))
+
+    def unbent(right):
+        return lambda params, anchor, tokens: right.curved(anchor, anchor, tokens)
+
+    def make(asked, jit):
+        return (objective(curved=unbent) if asked.training.precision == "bfloat16" else build_parts)(asked, jit)
+
+    ALL[claim](small)
+    with pytest.raises(CheckFailed, match="the gradient of the model in bfloat16 is off by"):
+        ALL[claim](small, make)
+
+
 @pytest.mark.parametrize("claim", {**checks.GRADIENT, **checks.CURVATURE})
 @pytest.mark.parametrize("form", [*SURROGATES, "newton"])
 @pytest.mark.parametrize("model", [{}, {"key_value_heads": 1, "qk_norm": "head", "feedforward": "swiglu"}])
@@ -379,7 +396,7 @@ def test_they_hold_with_flash_attention_too(claim):
 
 def test_every_check_has_something_that_breaks_it():
     found = {claim for claim, *_ in (*BROKEN_OPTIMIZERS, *BROKEN_DERIVATIVES)}
-    found |= {*checks.COMPILED, *checks.DIFFERENCE}
+    found |= {*checks.COMPILED, *checks.DIFFERENCE, *checks.BFLOAT16}
     assert found == set(ALL)
 
 

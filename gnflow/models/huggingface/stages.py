@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from gnflow import trees
 from gnflow.models.huggingface.calls import Call, graft
+from gnflow.models.norms import standardize
 from gnflow.objective import Params
 
 Function: TypeAlias = Callable[[Params, Tensor], Tensor]
@@ -60,7 +60,7 @@ class Separate(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x`, then scale and shift it."""
-        normal = functional.layer_norm(x, self.normalized_shape, eps=self.eps) * self.weight
+        normal = standardize(x, self.normalized_shape, self.eps) * self.weight
         return normal if self.bias is None else normal + self.bias
 
 
