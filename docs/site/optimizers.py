@@ -62,7 +62,7 @@ def write_optimizer(root: Path, kind: str, model: type[Spec]) -> str:
     """Return the page of one optimizer."""
     path = find_file(root, kind, model)
     header = read_header(path)
-    parts = [f"# {kind}\n", header.summary + "\n", f"## When to use it\n\n{header.fields['Use']}\n"]
+    parts = [f"# {kind}\n", header.summary + "\n", f"## When to use it\n\n{_write_sentence(header.fields['Use'])}\n"]
     parts.append(f"## Rule\n\n{_mark_formulas(header.rule)}\n")
     for name in ("Source", "Code", "Differs"):
         if name in header.fields:
@@ -126,6 +126,11 @@ def _mark_formulas(text: str) -> str:
     ).strip()
 
 
+def _write_sentence(text: str) -> str:
+    return f"{text[:1].upper()}{_link(text[1:])}."
+
+
 def _link(text: str) -> str:
+    text = text.replace("docs/results", "[results](../results/index.md)")
     text = re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
     return re.sub(r"(?<![\w/.])(github\.com/[\w-]+/[\w.-]+)", r"[\1](https://\1)", text)
