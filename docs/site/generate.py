@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from commands import write_commands
 from figures import draw_comparison
 from keys import write_keys
 from notebooks import write_page
 from optimizers import list_optimizers, write_index, write_optimizer
 from pages import copy_pages
+from verbs import write_commands
 
 ROOT = Path(__file__).parents[2]
 REPORT = re.compile(r"^\[[^]]*\]\(([^)]*pipelines/(\w+)/report\.html)\)$", re.MULTILINE)

@@ -69,8 +69,8 @@ def write_keys() -> dict[str, str]:
             f"## {title}{f': `{kind}`' if kind else ''}\n\n{summary}\n\n{list_options(model)}"
         )
     pages[""][0] += (
-        "\nA spec is a YAML file of these keys. Keys with a default may be left out, and a mapping with a `kind` may be "
-        "written as the name of the kind alone. These pages say what `gnflow schema` and `gnflow explain` say. "
+        "\nA spec is a YAML file of these keys. Keys with a default may be left out, and a mapping with a `kind` may "
+        "be written as the name of the kind alone. These pages say what `gnflow schema` and `gnflow explain` say. "
         "Sections: "
         + ", ".join(f"[{title.lower()}](spec_{name}.md)" for name, title in SECTIONS.items() if name)
         + ".\n"

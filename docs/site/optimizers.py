@@ -46,7 +46,13 @@ def read_header(path: Path) -> Header:
 def list_optimizers() -> dict[str, type[Spec]]:
     """Return the spec classes of all built-in optimizers by kind, the one of Gauss-Newton first."""
     rules = {find_kind(rule): make_method(rule) for rule in load_built_in(FirstOrder)}
-    return {"gauss_newton": GaussNewton, **rules, "fop_soap": FopSoap, "ml_fop_soap": MlFopSoap, "cg": ConjugateGradients}
+    return {
+        "gauss_newton": GaussNewton,
+        **rules,
+        "fop_soap": FopSoap,
+        "ml_fop_soap": MlFopSoap,
+        "cg": ConjugateGradients,
+    }
 
 
 def find_file(root: Path, kind: str, model: type[Spec]) -> Path:
@@ -64,15 +70,15 @@ def write_optimizer(root: Path, kind: str, model: type[Spec]) -> str:
     header = read_header(path)
     parts = [f"# {kind}\n", header.summary + "\n", f"## When to use it\n\n{_write_sentence(header.fields['Use'])}\n"]
     parts.append(f"## Rule\n\n{_mark_formulas(header.rule)}\n")
-    for name in ("Source", "Code", "Differs"):
-        if name in header.fields:
-            parts.append(f"**{name}**: {_link(header.fields[name])}\n")
+    parts += [f"**{name}**: {_link(text)}\n" for name, text in header.fields.items() if name != "Use"]
     parts.append(f"This text is the header of `{path.relative_to(root)}`.\n")
     parts.append(f"## Options\n\n{_write_example(kind)}\n{list_options(model)}")
     if studies := find_studies(root, kind):
         parts.append("## In our studies\n")
-        for study in studies:
-            parts.append(f"[{study}](../results/{find_page(root, study)})\n\n{draw_comparison(study_file(root, study))}")
+        parts += [
+            f"[{study}](../results/{find_page(root, study)})\n\n{draw_comparison(study_file(root, study))}"
+            for study in studies
+        ]
     return "\n".join(parts)
 
 

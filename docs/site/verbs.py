@@ -26,11 +26,15 @@ def write_commands() -> str:
         arguments = [each for each in command.params if isinstance(each, TyperArgument)]
         options = [each for each in command.params if isinstance(each, TyperOption) and not each.hidden]
         usage = " ".join([words, *(_show_argument(each) for each in arguments)])
-        parts.append(f"## {words}\n\n{_strip(command.help)}\n\n```text\n{usage}{' [OPTIONS]' if options else ''}\n```\n")
+        parts.append(
+            f"## {words}\n\n{_strip(command.help)}\n\n```text\n{usage}{' [OPTIONS]' if options else ''}\n```\n"
+        )
         rows = [(_name(each), each.help) for each in arguments if each.help]
         rows += [(", ".join(f"`{name}`" for name in each.opts), each.help) for each in options]
         if rows:
-            parts.append("\n".join(["| | |", "|---|---|", *(f"| {name} | {_strip(text)} |" for name, text in rows)]) + "\n")
+            parts.append(
+                "\n".join(["| | |", "|---|---|", *(f"| {name} | {_strip(text)} |" for name, text in rows)]) + "\n"
+            )
     return "\n".join(parts)
 
 
