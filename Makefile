@@ -77,7 +77,7 @@ docs: setup ## the documentation site, in build/site; installs zensical in .gnfl
 	.gnflow/docs/bin/zensical build --clean --strict
 
 clean: ## remove .venv and what tools left behind; runs/, data/ and mlflow/ stay
-	rm -rf $(if $(VENV),$(VENV)) build dist *.egg-info .gnflow .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(if $(VENV),$(VENV)) build .cache dist *.egg-info .gnflow .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## this list
