@@ -91,6 +91,7 @@ def test_a_notebook_runs_and_is_stored_without_outputs(
     cells = json.loads(path.read_text())["cells"]
     assert not [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")]
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     scope: dict[str, object] = {"__name__": "__main__"}
     for number, (kind, text) in enumerate(importlib.import_module("notebooks").read_cells(path)):
         if kind == "code":
