@@ -8,6 +8,8 @@ from pathlib import Path
 LEFT, WIDTH, ROW = 170, 720, 22
 """Width of the labels, width of the drawing and height of a row, in pixels."""
 TICKS = (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32)
+FINE_TICKS = (0.4, 0.6, 0.8, 1, 1.2, 1.5, 2, 2.5)
+"""The ticks of an axis whose ends differ by less than a factor of four."""
 
 
 def draw_comparison(path: Path) -> str:
@@ -29,7 +31,7 @@ def draw_comparison(path: Path) -> str:
     parts = [
         f'<line x1="{x(tick):.1f}" y1="0" x2="{x(tick):.1f}" y2="{bottom}" class="{"one" if tick == 1 else "tick"}"/>'
         f'<text x="{x(tick):.1f}" y="{bottom + 16}" text-anchor="middle">{tick:g}</text>'
-        for tick in TICKS
+        for tick in (FINE_TICKS if high / low < 4 else TICKS)
         if low <= tick <= high
     ]
     for number, (arm, row) in enumerate(rows.items()):
