@@ -20,7 +20,7 @@ repro: export PATH := $(abspath $(VENV)/bin):$(PATH)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: setup run repro test check dist gpu kernels faults fuzz clean help lock
+.PHONY: setup run repro test check dist gpu kernels faults fuzz docs clean help lock
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "gnflow needs Python 3.11 or newer; none was found"; exit 7; }
@@ -74,8 +74,14 @@ kernels: setup ## the GPU's attention kernel without a GPU: interpreted, and com
 	TRITON_INTERPRET=1 .gnflow/triton/bin/python -m pytest tests/models/test_triton_interpreted.py && \
 	.gnflow/triton/bin/python -m pytest -rP tests/models/test_triton_compiled.py
 
+docs: setup ## the documentation site, in build/site; installs zensical in .gnflow/
+	test -x .gnflow/docs/bin/python || $(PYTHON) -m venv .gnflow/docs
+	.gnflow/docs/bin/pip install -qq --no-deps -r docs/site/requirements.lock
+	PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(python) docs/site/generate.py build/docs
+	.gnflow/docs/bin/zensical build --clean --strict
+
 clean: ## remove .venv and what tools left behind; runs/, data/ and mlflow/ stay
-	rm -rf $(if $(VENV),$(VENV)) build dist *.egg-info .gnflow .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(if $(VENV),$(VENV)) build .cache dist *.egg-info .gnflow .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## this list

@@ -7,7 +7,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "mlflow/*.md", "pipelines/**/*.md", "specs/**/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "mlflow/*.md", "pipelines/**/*.md", "specs/**/*.md")
     for path in ROOT.glob(pattern)
     if path.name != "CHANGELOG.md"
 )

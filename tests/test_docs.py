@@ -12,6 +12,7 @@ import tiny
 import torch
 
 import gnflow
+from gnflow.cli import app
 from gnflow.spec.built_in import BUILT_IN
 
 ROOT = Path(__file__).parents[1]
@@ -89,3 +90,21 @@ def test_the_index_of_decisions_has_every_one_with_its_status() -> None:
     found = re.findall(r"^## (\d+)\. (.*)\n+(?:\*\*(Replaced[^*:]*):\*\*)?", text, flags=re.MULTILINE)
     assert index == found
     assert [int(number) for number, _, _ in found] == list(range(1, len(found) + 1))
+
+
+def test_the_first_ten_minutes_go_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "start.md").read_text()
+    [spec] = re.findall(r"^```yaml\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tiny.write_project(tmp_path / "project"))
+    Path("first.yaml").write_text(spec)
+    shown = re.findall(r"^gnflow (check|plan|explain) (.*?)(?: +#.*)?$", page, flags=re.MULTILINE)
+    assert [verb for verb, _ in shown] == ["check", "plan", "explain"]
+    for verb, words in shown:
+        with pytest.raises(SystemExit) as ended:
+            app([verb, *words.split()])
+        assert ended.value.code == 0, capsys.readouterr()
+    runs = [words.split() for words in re.findall(r"^gnflow run first\.yaml ?(.*)$", page, flags=re.MULTILINE)]
+    experiments = [gnflow.load("first.yaml", [word for word in words if word != "--set"]) for words in runs]
+    assert [(each.name, each.optimizer.kind) for each in experiments] == [("first", "muon"), ("second", "gauss_newton")]

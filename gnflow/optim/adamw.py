@@ -9,6 +9,7 @@
 Source:   Loshchilov & Hutter 2019, arXiv:1711.05101; nesterov: Dozat 2016, openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ
 Code:     torch.optim.AdamW; nesterov: optax.adamw(nesterov=True)
 Differs:  nothing but the order of two roundings. torch.optim.NAdam also lets b1 grow with the steps, and this does not
+Use:      embedding, head and vectors beside a method of matrices, and as the baseline; it takes tensors of any shape
 """
 
 from typing import NamedTuple

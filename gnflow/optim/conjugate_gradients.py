@@ -5,6 +5,8 @@
 Every iteration sums the products of the same micro-batches. The number of iterations is the same for every solve, so
 that its cost is known. `curvature.conjugate_gradients` says when further iterations change nothing, and what happens
 if the matrix is not positive.
+
+Use:      the reference solver of a quadratic model on one batch, for small problems; its products follow one another
 """
 
 from collections.abc import Callable, Iterator

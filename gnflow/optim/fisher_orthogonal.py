@@ -13,6 +13,8 @@ their loss, such as that of images or that of text.
 Source:   arXiv:2508.13898, equations 4, 16-18 (FOP); Lu & Armour 2026, arXiv:2605.16165 (ML-FOP-SOAP)
 Differs:  ML-FOP-SOAP is a RECONSTRUCTION: only its abstract is public. The fold, its place before the momentum, the
           metric and the bounds are ours. FOP's Kronecker-factored Fisher matrix is here the transform's diagonal one
+Use:      to study the projection. FOP-SOAP equals SOAP within the spread of seeds here, and ML-FOP-SOAP needs as many
+          steps as its control without the projection (docs/results)
 """
 
 from collections import defaultdict
