@@ -90,6 +90,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "specs" / "common", root / "specs" / "common")
     for name in (*NAMES, *MULTIMODAL):
         (root / "specs" / f"{name}.yaml").write_text(small(name))
+    (root / "specs" / "full_gn.yaml").write_text(small("muon"))  # whose data the stage `prepare` prepares
     return root
 
 
