@@ -76,7 +76,7 @@ def leave_out(pipeline: str) -> str:
     for name in LEFT_OUT:
         pipeline = re.sub(rf"^ +(- runs/{name}/summary\.json|{name}: .*)\n", "", pipeline, flags=re.MULTILINE)
         pipeline = re.sub(rf" runs/{name}\b", "", pipeline)
-    return pipeline
+    return re.sub(r"^ +\n", "", pipeline, flags=re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
