@@ -5,7 +5,7 @@ from html import escape
 from math import exp, log
 from pathlib import Path
 
-from gnflow.study.figures import format_target
+from gnflow.study.figures import format_ratio, format_target
 
 LEFT, WIDTH, ROW = 170, 720, 22
 """Width of the labels, width of the drawing and height of a row, in pixels."""
@@ -47,7 +47,7 @@ def draw_comparison(path: Path) -> str:
         if row["bound"] == "at least":
             start = start or row["factor"]
         left, right, middle = x(start or low), x(end or high), x(row["factor"])
-        label = f"{'≥ ' if row['bound'] == 'at least' else ''}{row['factor']:.2g}"
+        label = f"{'≥ ' if row['bound'] == 'at least' else ''}{format_ratio(row['factor'])}"
         parts += [
             f'<text x="{LEFT - 10}" y="{y + 4}" text-anchor="end">{escape(arm)}</text>',
             f'<line x1="{left:.1f}" y1="{y}" x2="{right:.1f}" y2="{y}" class="interval"/>',
