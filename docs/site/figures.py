@@ -5,6 +5,8 @@ from html import escape
 from math import exp, log
 from pathlib import Path
 
+from gnflow.study.figures import format_ratio, format_target
+
 LEFT, WIDTH, ROW = 170, 720, 22
 """Width of the labels, width of the drawing and height of a row, in pixels."""
 TICKS = (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32)
@@ -13,9 +15,14 @@ FINE_TICKS = (0.4, 0.6, 0.8, 1, 1.2, 1.5, 2, 2.5)
 
 
 def draw_comparison(path: Path) -> str:
-    """Return a figure (HTML with SVG) of the `comparison.json` at `path`, for its lowest target."""
-    comparison = json.loads(path.read_text())
-    target = f"{min(comparison['targets']):.2f}"
+    """Return a figure (HTML with SVG) of the `comparison.json` at `path`, for its lowest target.
+
+    The figure is empty if the study has no targets, as at the end of schedules, or has not been run.
+    """
+    comparison = json.loads(path.read_text()) if path.exists() else {"targets": []}
+    if not comparison["targets"]:
+        return ""
+    target = format_target(min(comparison["targets"]))
     reference = comparison["reference"]
     rows = {arm: ratios["steps"] for arm, ratios in comparison["ratios"][target].items()}
     rows = {arm: row for arm, row in rows.items() if row["factor"] is not None}
@@ -40,7 +47,7 @@ def draw_comparison(path: Path) -> str:
         if row["bound"] == "at least":
             start = start or row["factor"]
         left, right, middle = x(start or low), x(end or high), x(row["factor"])
-        label = f"{'≥ ' if row['bound'] == 'at least' else ''}{row['factor']:.2g}"
+        label = f"{'≥ ' if row['bound'] == 'at least' else ''}{format_ratio(row['factor'])}"
         parts += [
             f'<text x="{LEFT - 10}" y="{y + 4}" text-anchor="end">{escape(arm)}</text>',
             f'<line x1="{left:.1f}" y1="{y}" x2="{right:.1f}" y2="{y}" class="interval"/>',

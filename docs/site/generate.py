@@ -51,10 +51,12 @@ def list_sources() -> set[str]:
 
 
 def show_studies(text: str) -> str:
-    """Return a page of results with a figure before the command of each study, and with its report."""
-    text = REPEAT.sub(lambda block: f"{_draw_all(block[1])}\n{block[0]}", text)
+    """Return a page of results with a figure before each report, which is shown, or else before each command."""
+    if not REPORT.search(text):
+        return REPEAT.sub(lambda block: f"{_draw_all(block[1])}\n{block[0]}", text)
+    frame = '<iframe class="report" src="{}" title="{}" loading="lazy"></iframe>'
     return REPORT.sub(
-        lambda link: f'{link[0]}\n\n<iframe class="report" src="{link[1]}" title="{link[2]}" loading="lazy"></iframe>',
+        lambda link: f"{_draw_all(link[1])}\n{link[0]}\n\n{frame.format(link[1], link[2])}",
         text,
     )
 

@@ -76,8 +76,8 @@ def write_optimizer(root: Path, kind: str, model: type[Spec]) -> str:
     if studies := find_studies(root, kind):
         parts.append("## In our studies\n")
         parts += [
-            f"[{study}](../results/{find_page(root, study)})\n\n{draw_comparison(study_file(root, study))}"
-            for study in studies
+            f"[{study}](../results/{page})\n\n{draw_comparison(study_file(root, study))}"
+            for study, page in studies.items()
         ]
     return "\n".join(parts)
 
@@ -87,20 +87,18 @@ def study_file(root: Path, study: str) -> Path:
     return root / "pipelines" / study / "comparison.json"
 
 
-def find_studies(root: Path, kind: str) -> list[str]:
-    """Return the studies in which an arm uses the optimizer."""
-    files = sorted((root / "pipelines").glob("*/comparison.json"))
-    return [
-        path.parent.name
-        for path in files
-        if kind in {arm["optimizer"] for arm in json.loads(path.read_text())["arms"].values()}
-    ]
-
-
-def find_page(root: Path, study: str) -> str:
-    """Return the page of docs/results/ that links to the report of a study."""
-    link = f"pipelines/{study}/report.html"
-    return next(path.name for path in sorted((root / "docs" / "results").glob("*.md")) if link in path.read_text())
+def find_studies(root: Path, kind: str) -> dict[str, str]:
+    """Return the studies in which an arm uses the optimizer, each with its page in docs/results/."""
+    pages = {
+        study: page.name
+        for page in sorted((root / "docs" / "results").glob("*.md"))
+        for study in re.findall(r"pipelines/(\w+)/report\.html", page.read_text())
+    }
+    return {
+        study: page
+        for study, page in sorted(pages.items())
+        if kind in {arm["optimizer"] for arm in json.loads(study_file(root, study).read_text())["arms"].values()}
+    }
 
 
 def write_index(root: Path) -> str:
