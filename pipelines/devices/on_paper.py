@@ -3,11 +3,13 @@
     python pipelines/devices/on_paper.py            all models
     python pipelines/devices/on_paper.py 45M 1B     these
 
-RATE and BANDWIDTH are assumptions, not measurements.
+RATE and BANDWIDTH are assumptions, not measurements. The last row of a model is arithmetic about a way to share that is not
+built: every device keeps a part of the parameters, and a stage is gathered before it is computed.
 """
 
 import sys
 from collections.abc import Collection
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,19 +71,42 @@ def describe(planned: Plan, size: int) -> str:
     return f"{sum(found.memory.values()) / 1e9:,.1f} GB, {found.sent / 1e9:,.0f} GB, {found.efficiency:.0%}"
 
 
+def describe_sharded(planned: Plan, size: int) -> str:
+    """Return what a device would need if parameters, states and copies were cut into equal parts.
+
+    A micro-batch of `curved` gathers the parameters twice and their displacement once, and sends back one gradient. One of a
+    loss gathers the parameters, and one of a convex model's value the displacement too. Nothing waits for another message.
+    """
+    count = planned.cost.solve // planned.experiment.optimizer.inner_steps
+    if count < size:
+        return "no use"
+    memory = dict(planned.memory)
+    kept = memory.pop("activations") + memory.pop("batch")
+    gathers = {"curved": 4, "curved_value": 2, "value": 1}
+    passes = sum(gathers.get(name, 0) * ceil(calls / size) for name, calls in planned.calls.items())
+    sent = passes * planned.memory["parameters"] * (size - 1) / size
+    alone = planned.flops / size / RATE
+    efficiency = alone / (alone + sent / BANDWIDTH)
+    return f"{(sum(memory.values()) / size + kept) / 1e9:,.1f} GB, {sent / 1e9:,.0f} GB, {efficiency:.0%}"
+
+
 def make_table(names: Collection[str]) -> str:
     """Return the rows of Markdown for the scales of these names."""
     lines = [f"| model | what is shared | 1 device | {' | '.join(f'{size} devices' for size in SIZES)} | limit |"]
     lines.append("|---" * (len(SIZES) + 4) + "|")
     for scale in [scale for scale in SCALES if scale.name in names]:
+        planned = plan(make_experiment(scale, {}))
+        sharded = [describe_sharded(planned, size) for size in SIZES]
         for name, level in LEVELS.items():
-            planned = plan(make_experiment(scale, level))
+            planned = planned if not level else plan(make_experiment(scale, level))
             alone = f"{sum(planned.memory.values()) / 1e9:,.1f} GB"
             cells = [describe(planned, size) for size in SIZES]
             most = max((size for size, cell in zip(SIZES, cells, strict=True) if cell != "no use"), default=1)
             limit = predict(planned, most, RATE, BANDWIDTH).limit if most > 1 else ""
             lines.append(f"| {scale.name} | {name} | {alone} | {' | '.join(cells)} | {limit} |")
             print(lines[-1], flush=True)
+        lines.append(f"| {scale.name} | parameters sharded (not built) | | {' | '.join(sharded)} | messages |")
+        print(lines[-1], flush=True)
     return "\n".join(lines)
 
 
