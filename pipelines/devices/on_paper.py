@@ -3,8 +3,8 @@
     python pipelines/devices/on_paper.py            all models
     python pipelines/devices/on_paper.py 45M 1B     these
 
-RATE and BANDWIDTH are assumptions, not measurements. The last row of a model is arithmetic about a way to share that is not
-built: every device keeps a part of the parameters, and a stage is gathered before it is computed.
+RATE and BANDWIDTH are assumptions, not measurements. The last row of a model is arithmetic about a way to share that
+is not built: every device keeps a part of the parameters, and a stage is gathered before it is computed.
 """
 
 import sys
@@ -74,8 +74,8 @@ def describe(planned: Plan, size: int) -> str:
 def describe_sharded(planned: Plan, size: int) -> str:
     """Return what a device would need if parameters, states and copies were cut into equal parts.
 
-    A micro-batch of `curved` gathers the parameters twice and their displacement once, and sends back one gradient. One of a
-    loss gathers the parameters, and one of a convex model's value the displacement too. Nothing waits for another message.
+    A micro-batch of `curved` gathers the parameters twice and their displacement once, and sends back one gradient.
+    One of a loss gathers the parameters, and one of a convex model's value the displacement too.
     """
     count = planned.cost.solve // planned.experiment.optimizer.inner_steps
     if count < size:
