@@ -181,6 +181,7 @@ def stages_run(output: str) -> set[str]:
     return set(re.findall(r"Running stage '([^']+)'", output))
 
 
+@pytest.mark.faults
 def test_another_learning_rate_runs_that_spec_again_and_nothing_else(reproduced: Path) -> None:
     repository = reproduced
     spec, before = repository / "specs" / "muon.yaml", lines(repository / "runs" / "muon" / "journal.jsonl")

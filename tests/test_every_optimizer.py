@@ -82,9 +82,9 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "layerwise difference": {**GAUSS_NEWTON, "objective": "prox_linear", "blocks": "layer", "tangent": "difference"},
     **{f"gauss_newton {schedule}": {**GAUSS_NEWTON, "schedule": schedule} for schedule in SCHEDULES},
 }  # fmt: skip
-COMPILED_HERE = ("sophia", "cg cold")  # others: tests/compiler/test_program.py, and `make faults`
+COMPILED_HERE = ("sophia",)  # others: tests/compiler/test_program.py, and `make faults`
 COMPILED_ELSEWHERE = (
-    "soap fresh", "kfac corrected", "ml_fop_soap uneven", "prox_linear", "difference", "cg soap", "newton",
+    "cg cold", "soap fresh", "kfac corrected", "ml_fop_soap uneven", "prox_linear", "difference", "cg soap", "newton",
 )  # fmt: skip
 # The least that the descents must reach: nats of text, and parts of a quadratic.
 LEAST = {

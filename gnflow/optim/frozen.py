@@ -58,10 +58,12 @@ class Frozen:
 
 def fix_others(objective: Objective, params: Params) -> Objective:
     """Make an objective of a part of the parameters, with the others fixed at `params`."""
+    curved_value = objective.curved_value
     return objective._replace(
         value=lambda part, tokens: objective.value({**params, **part}, tokens),
         gradient=lambda part, tokens: _pick_gradient(part, objective.gradient({**params, **part}, tokens)),
         curved=lambda part, anchor, tokens: objective.curved(part, {**params, **anchor}, tokens),
+        curved_value=curved_value and (lambda part, anchor, tokens: curved_value(part, {**params, **anchor}, tokens)),
         product=lambda part, anchor, tokens: objective.product(part, {**params, **anchor}, tokens),
         diagonal=lambda part, noise, tokens: trees.pick(objective.diagonal({**params, **part}, noise, tokens), part),
         signals=lambda part, noise, watch, tokens: objective.signals({**params, **part}, noise, watch, tokens),

@@ -150,6 +150,7 @@ def test_the_value_alone_is_the_value_that_comes_with_the_gradient(tangent, form
                        build(model, form, thrift).curved_value(params, anchor, tokens))  # fmt: skip
 
 
+@pytest.mark.faults
 def test_compiled_they_are_what_they_are_eagerly():
     model, params, _ = small()
     objective, compiler = rounded(model), Compiler("default", fullgraph=True)

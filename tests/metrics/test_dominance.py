@@ -88,6 +88,7 @@ def test_every_method_with_a_momentum_has_it_and_without_the_metric_none_has(opt
         assert {name for name in values if name.startswith("dominance/")} == found
 
 
+@pytest.mark.faults
 def test_measuring_changes_no_weight_and_adds_no_graph() -> None:
     torch.compiler.reset()
     ends = []
