@@ -324,6 +324,8 @@ def test_a_run_whose_directory_is_gone_has_failed_and_holds_nobody_up(workspace:
             train(run.mirror, run.records[:4])
             wait_until((run.directory / "mlflow.json").exists)
             known.append(run_id(run.directory))
+            store = client(location.find_tracking_uri(workspace))
+            wait_until(lambda: bool(store.get_run(known[0]).data.metrics))
             shutil.rmtree(run.directory)
             raise DiskProblem("runs/full_gn was removed")
 
