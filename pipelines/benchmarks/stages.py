@@ -4,7 +4,7 @@ The model as one graph is what gnflow compiled before; it is here as the other s
 has a process of its own. Compilation starts with nothing cached and is measured in seconds of the processor, those of
 the C++ compiler included. Before it a trivial function is compiled, which takes the time that every process needs once.
 Two processes run at a time where no clock is read. Calls are interleaved. Memory is measured as in curved.py. All takes
-less than ten minutes on two idle cores. Linux only.
+about a quarter of an hour on two idle cores. Linux only.
 """
 
 import json
