@@ -43,7 +43,7 @@ class Matrix(NamedTuple):
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     beside: str
-    """What stands beside the values."""
+    """Name of the column that follows each column of values, with ratios or differences."""
 
 
 def mark(claim: str, several: bool) -> str:

@@ -69,5 +69,5 @@ def _describe_commit(directory: Path, git: object) -> str:
 
 
 def _read_digest(directory: Path, name: str) -> str:
-    digests = provenance.read(directory).get("digests")
-    return str(digests[name])[:12] if isinstance(digests, Mapping) and name in digests else UNKNOWN
+    known = provenance.read_digest(directory, name)
+    return known[:12] if known else UNKNOWN

@@ -267,7 +267,7 @@ def _identify_weights(
     if change := origin.describe_change(directory, found):
         report(f"warning: {change}")
         journal.record(Event(step, time.time(), origin.CHANGED, change))
-    began = origin.read_weights_digest(directory)
+    began = provenance.read_digest(directory, origin.KEY)
     return {origin.KEY: began} if began else {}
 
 

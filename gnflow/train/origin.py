@@ -12,7 +12,7 @@ from gnflow.spec.experiment import Experiment
 from gnflow.spec.huggingface import HuggingFaceModel
 from gnflow.spec.training import Checkpoint, Pretrained
 from gnflow.train.checkpoint import PARAMS
-from gnflow.train.provenance import read
+from gnflow.train.provenance import read_digest
 from gnflow.workspace import Workspace
 
 KEY = "weights"
@@ -56,7 +56,7 @@ def find_origin(experiment: Experiment, workspace: Workspace) -> Origin | None:
 
 def describe_change(directory: Path, origin: Origin | None) -> str | None:
     """Say how the starting weights differ from those that the run in `directory` began with; None if they do not."""
-    before = read_weights_digest(directory)
+    before = read_digest(directory, KEY)
     if origin is None or before is None or before == origin.sha256:
         return None
     now = f"are now {origin.sha256[:12]}" if origin.sha256 else "cannot be read any more"
@@ -64,15 +64,6 @@ def describe_change(directory: Path, origin: Origin | None) -> str | None:
         f"the weights in {origin.path} had SHA-256 {before[:12]} when this run began, and {now}; "
         "the run continues from its own checkpoint, and only a new one would start from them"
     )
-
-
-def read_weights_digest(directory: Path) -> str | None:
-    """Return the digest of the weights that a run began with; None if there were none, or none was recorded."""
-    match read(directory):
-        case {"digests": {"weights": str(digest)}}:
-            return digest
-        case _:
-            return None
 
 
 def _list_files(path: Path) -> list[Path]:

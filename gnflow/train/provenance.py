@@ -98,10 +98,10 @@ def _explain_unreadable(path: Path, reason: str) -> DiskProblem:
     )
 
 
-def read_data_digest(directory: Path) -> str | None:
-    """Return the digest of the data that the run has used so far."""
+def read_digest(directory: Path, name: str) -> str | None:
+    """Return the recorded digest of what a run has used: its `data`, or the `weights` that it began with."""
     match read(directory):
-        case {"digests": {"data": str(digest)}}:
+        case {"digests": dict(digests)} if isinstance(digest := digests.get(name), str):
             return digest
         case _:
             return None
@@ -109,7 +109,7 @@ def read_data_digest(directory: Path) -> str | None:
 
 def require_same_data(directory: Path, digest: str, shards: Path) -> None:
     """Raise DataError if the run in `directory` has used other data than these `shards`."""
-    known = read_data_digest(directory)
+    known = read_digest(directory, "data")
     if known is not None and known != digest:
         raise DataError(
             f"the data in {shards} changed since this run began (SHA-256 {known[:12]}, now {digest[:12]}); "

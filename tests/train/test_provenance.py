@@ -52,7 +52,7 @@ def test_a_clean_commit_is_named(repository: Path) -> None:
     assert "diff" not in found["git"]
     assert found["digests"] == {"spec": "5" * 64, "data": "d" * 64}
     assert found["seeds"] == {"training": 3}
-    assert provenance.read_data_digest(repository / "runs" / "one") == "d" * 64
+    assert provenance.read_digest(repository / "runs" / "one", "data") == "d" * 64
 
 
 def test_every_session_adds_an_entry(repository: Path) -> None:

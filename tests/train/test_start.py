@@ -17,7 +17,8 @@ from gnflow.spec.experiment import Experiment
 from gnflow.train.journal import JOURNAL
 from gnflow.train.journal import read as read_journal
 from gnflow.train.loop import run
-from gnflow.train.origin import find_origin, read_weights_digest
+from gnflow.train.origin import KEY, find_origin
+from gnflow.train.provenance import read_digest
 from gnflow.workspace import Workspace
 
 START = {"kind": "checkpoint", "path": "runs/first/model"}
@@ -79,11 +80,11 @@ def test_a_run_names_the_weights_that_it_starts_from_and_says_when_they_have_cha
     first = run(experiment(name="first", steps=1, start="scratch"), workspace)
     file = first.directory / "model" / "params.safetensors"
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert read_weights_digest(first.directory) is None
+    assert read_digest(first.directory, KEY) is None
 
     second = experiment(name="second", steps=1, start=START)
     there = run(second, workspace).directory
-    assert read_weights_digest(there) == digest
+    assert read_digest(there, KEY) == digest
     assert show(there, json=False) == 0
     assert f"starts from    weights with SHA-256 {digest}" in capsys.readouterr().out
 
@@ -96,7 +97,7 @@ def test_a_run_names_the_weights_that_it_starts_from_and_says_when_they_have_cha
     run(experiment(name="second", steps=2, start=START), workspace, extend=True, report=said.append)
     [warning] = [line for line in said if "the weights in runs/first/model" in line]
     assert f"had SHA-256 {digest[:12]} when this run began, and are now" in warning
-    assert read_weights_digest(there) == digest  # that of the beginning
+    assert read_digest(there, KEY) == digest  # that of the beginning
     [event] = [event for event in read_journal(there / JOURNAL).events if event.name == "weights_changed"]
     assert event.message in warning
 
