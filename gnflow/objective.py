@@ -60,7 +60,10 @@ def _refuse_signals(params: Params, noise: Tensor, watch: Watch, tokens: Tokens)
 
 
 class LocalModel(NamedTuple):
-    """A convex model of a loss around one anchor. Like an `Objective`, it is evaluated one micro-batch at a time."""
+    """A convex model of a loss around one anchor, with estimates of its curvature there.
+
+    Like an `Objective`, it is evaluated one micro-batch at a time.
+    """
 
     value: Callable[[Params, Tokens], Scalar]
     """(params, tokens) -> value of the model."""
@@ -68,10 +71,16 @@ class LocalModel(NamedTuple):
     """(params, tokens) -> (gradient, value) of the model."""
     product: Callable[[Params, Tokens], Params]
     """(direction, tokens) -> the curvature of the model at its anchor, times `direction`."""
+    diagonal: Callable[[Tensor, Tokens], Params]
+    """(noise, tokens) -> an estimate of the diagonal of the Gauss-Newton matrix at the anchor; see `Objective`."""
+    signals: Callable[[Tensor, Watch, Tokens], dict[str, Params]]
+    """(noise, watch, tokens) -> statistics of linear layers at the anchor; see `Objective`."""
     weight: Callable[[Tokens], Scalar] = weigh_equally
     """tokens -> the weight of the micro-batch in a mean over several."""
     crew: Crew = ALONE
     """The processes that evaluate it, each on some of the micro-batches of a mean."""
+    damping: Scalar | None = None
+    """The multiple of the identity that the curvature contains; None if it contains none."""
 
 
 class Objective(NamedTuple):
@@ -117,6 +126,8 @@ class Objective(NamedTuple):
             value,
             lambda params, tokens: self.curved(params, anchor, tokens),
             lambda direction, tokens: self.product(direction, anchor, tokens),
+            lambda noise, tokens: self.diagonal(anchor, noise, tokens),
+            lambda noise, watch, tokens: self.signals(anchor, noise, watch, tokens),
             self.weight,
             self.crew,
         )

@@ -47,7 +47,7 @@ class Fisher(NamedTuple, Generic[State]):
 class Curvature(NamedTuple, Generic[State]):
     """The estimates of curvature that a transform takes now and then, before an update.
 
-    Only a loss has them, not the model of a loss that Gauss-Newton minimises.
+    Inside Gauss-Newton they are those at the anchor.
     """
 
     observe: Callable[[Params, State], State]
@@ -72,7 +72,7 @@ class Collect(Protocol):
 class Signals(NamedTuple, Generic[State]):
     """The statistics of linear layers that a transform of matrices takes now and then, before an update.
 
-    Only a loss has them, not the model of a loss that Gauss-Newton minimises.
+    Inside Gauss-Newton they are those at the anchor.
     """
 
     observe: Callable[[Collect, State], State]

@@ -17,10 +17,12 @@ from gnflow.optim.adaptive_steps import BracketSearch, Decrement
 from gnflow.optim.by_part import ByPart, Clip, Ownership, divide, name_part
 from gnflow.optim.combine import Empty, chain, clip_by_global_norm, clip_by_group, partition
 from gnflow.optim.conjugate_gradients import ConjugateGradients
+from gnflow.optim.curvature_preconditioner import CurvaturePreconditioner
 from gnflow.optim.descent import Descent, Probe
 from gnflow.optim.fisher_orthogonal import FisherOrthogonal, Projection
 from gnflow.optim.frozen import Frozen
 from gnflow.optim.gauss_newton import Block, GaussNewton
+from gnflow.optim.gradient_preconditioner import GradientPreconditioner
 from gnflow.optim.hyperball import hyperball
 from gnflow.optim.preconditioner import Preconditioner, arrange
 from gnflow.optim.protocol import AnyState, AnyTransform, Jit, Optimizer, Transform, jit_for_block
@@ -62,7 +64,7 @@ def _build_moving(
     ownership: Ownership | None,
 ) -> Optimizer:
     if isinstance(method, spec.GaussNewton):
-        blocks = _build_blocks(method, network, set_pace(method, steps), jit, probe, ownership)
+        blocks = _build_blocks(method, network, set_pace(method, steps), jit, probe, ownership, seed)
         inner, damping, carry = method.inner, method.damping, None
         if isinstance(inner, spec.ConjugateGradients):
             damping, carry = inner.damping, inner.carry
@@ -90,6 +92,7 @@ def _build_blocks(
     jit: Jit,
     probe: Probe | None,
     ownership: Ownership | None,
+    seed: int,
 ) -> dict[str, Block]:
     """Build one block, or those of the model. Blocks of one structure share the regions of the first of them."""
     if ownership is not None and isinstance(method.inner, spec.Method):
@@ -102,14 +105,16 @@ def _build_blocks(
             for name, names in named.items()
         }
     if method.blocks == "full":
-        return {"all": Block(network.moving, _build_inner(method.inner, network, schedule, jit, probe, network.moving))}
+        inner = _build_inner(method.inner, network, schedule, jit, probe, network.moving, seed)
+        return {"all": Block(network.moving, inner)}
     blocks: dict[str, Block] = {}
     lenders: dict[Hashable, Descent | ConjugateGradients] = {}
     for name, names in network.moving_blocks.items():
         stacks = _build_stacks(method.inner, network, names)
         structure = tuple(stacks.count_numbers().items())
         if structure not in lenders:
-            lenders[structure] = _build_inner(method.inner, network, schedule, jit_for_block(jit, name), probe, names)
+            own = jit_for_block(jit, name)
+            lenders[structure] = _build_inner(method.inner, network, schedule, own, probe, names, seed)
         lent = lenders[structure]
         blocks[name] = Block(names, lent.with_stacks(stacks) if isinstance(lent, Descent) else lent)
     return blocks
@@ -122,22 +127,33 @@ def _build_inner(
     jit: Jit,
     probe: Probe | None,
     names: Iterable[str],
+    seed: int,
 ) -> Descent | ConjugateGradients:
     if not isinstance(method, spec.ConjugateGradients):
-        return _build_descent(method, network, schedule, jit, probe, names)
-    kept = None if method.preconditioner == "none" else Preconditioner(method.beta, _choose_turned(method, network))
-    return ConjugateGradients(method.iterations, method.tolerance, method.microbatches, kept, jit)
+        return _build_descent(method, network, schedule, jit, probe, names, seed)
+    made = _build_preconditioner(method, network)
+    return ConjugateGradients(method.iterations, method.tolerance, method.microbatches, made, jit, seed)
 
 
-def _choose_turned(method: spec.ConjugateGradients, network: Model) -> frozenset[str]:
-    """Choose the matrices that are preconditioned in eigenbases of their own."""
-    return network.hidden if method.preconditioner == "soap" else frozenset()
+def _build_preconditioner(method: spec.ConjugateGradients, network: Model) -> Preconditioner | None:
+    match method.preconditioner:
+        case "none":
+            return None
+        case "adam":
+            return GradientPreconditioner(method.beta)
+        case "soap":
+            return GradientPreconditioner(method.beta, network.hidden)
+        case "ekfac":
+            return CurvaturePreconditioner(method.beta, network.hidden & network.linears, network.transposed)
+        case _:
+            assert_never(method.preconditioner)
 
 
 def _build_stacks(method: spec.InnerMethod, network: Model, names: Iterable[str]) -> Stacks:
     """Build the stacks of a block. Blocks whose stacks have equal names and sizes can share regions."""
     if isinstance(method, spec.ConjugateGradients):
-        return arrange({name: network.weights[name].shape for name in names}, _choose_turned(method, network))
+        shapes, made = {name: network.weights[name].shape for name in names}, _build_preconditioner(method, network)
+        return arrange(shapes) if made is None else arrange(shapes, made.turned, made.transposed)
     labels, routes = route_parameters(method, network)
     transforms = {label: build_transform(rule, schedules.constant()) for label, rule in labels.items()}
     return _stack_by_rule(network, {name: routes[name] for name in names}, transforms)

@@ -58,10 +58,11 @@ class Trial:
         """Make one update, without moving the weights. `draw` makes the noise of the labels of each micro-batch."""
         transform, stacked = self.transform, self.stacks.stack(gradient)
         if transform.curvature is not None and transform.curvature.due(self.state) is not None:
-            diagonal = trees.pick(average_diagonal(loss, params, batch, draw), gradient)
+            diagonal = trees.pick(average_diagonal(loss.build_model(params), batch, draw), gradient)
             self.state = transform.curvature.observe(self.stacks.stack(diagonal), self.state)
         if transform.signals is not None and transform.signals.due(self.state) is not None:
-            self.state = transform.signals.observe(collect_for(loss, self.stacks, params, batch, draw), self.state)
+            collect = collect_for(loss.build_model(params), self.stacks, batch, draw)
+            self.state = transform.signals.observe(collect, self.state)
         if transform.refresh is not None:
             self.state = transform.refresh(stacked, self.state)
         updates, self.state = transform.update(stacked, self.state, self.weights)

@@ -116,7 +116,7 @@ class Efficiencies:
 
     def _judge_all(self, trials: list[Trial], at: Moment, same: Tensor, fresh: Tensor, size: int) -> Metrics:
         gradient = self._feed(trials, at, same, self.spec.feeds)
-        diagonal = average_diagonal(self.loss, at.params, same, self._draw(at, same, -1))
+        diagonal = average_diagonal(self.loss.build_model(at.params), same, self._draw(at, same, -1))
         damping = {name: self.spec.damping * diagonal[name].mean() for name in self.names}
         judges = {
             "same": self._make_judge(at.params, same, gradient, damping),

@@ -6,10 +6,13 @@ Every iteration sums the products of the same micro-batches. The number of itera
 that its cost is known. `curvature.conjugate_gradients` says when further iterations change nothing, and what happens
 if the matrix is not positive.
 
+`preconditioner.py` has what P must offer, and `gradient_preconditioner.py` and `curvature_preconditioner.py` have two.
+
 Use:      the reference solver of a quadratic model on one batch, for small problems; its products follow one another
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -19,6 +22,7 @@ from gnflow import trees
 from gnflow.curvature.conjugate_gradients import Iterate, advance, begin
 from gnflow.objective import LocalModel, Metrics, Params, Scalar
 from gnflow.optim.means import average_gradient, average_product
+from gnflow.optim.observation import draw_noise
 from gnflow.optim.preconditioner import Preconditioner, arrange
 from gnflow.optim.protocol import AnyState, Cost, Diagonal, Jit, KeptByAll, Part, eager, make_counter
 from gnflow.optim.stacks import Stacks
@@ -41,24 +45,26 @@ class ConjugateGradients(KeptByAll):
         microbatches: int = 1,
         preconditioner: Preconditioner | None = None,
         jit: Jit = eager,
+        seed: int = 0,
     ) -> None:
-        def inverse(roots: Params, statistics: AnyState) -> Callable[[Tensor], Tensor]:
+        def inverse(scale: Params, statistics: AnyState) -> Callable[[Tensor], Tensor]:
             if preconditioner is None:
                 return lambda residual: residual
-            return lambda r: trees.flatten(preconditioner.apply_inverse(trees.unflatten(r, roots), roots, statistics))
+            return lambda r: trees.flatten(preconditioner.apply_inverse(trees.unflatten(r, scale), scale, statistics))
 
-        def start(gradient: Tensor, statistics: AnyState) -> tuple[Iterate, Params]:
-            roots = {} if preconditioner is None else preconditioner.take_roots(statistics)
-            return begin(-gradient, inverse(roots, statistics)), roots
+        def start(gradient: Tensor, statistics: AnyState, damping: Tensor) -> tuple[Iterate, Params]:
+            scale = {} if preconditioner is None else preconditioner.take_scale(statistics, damping)
+            return begin(-gradient, inverse(scale, statistics)), scale
 
-        def move(at: Iterate, image: Tensor, roots: Params, statistics: AnyState) -> Iterate:
-            return advance(at, image, inverse(roots, statistics), tolerance)
+        def move(at: Iterate, image: Tensor, scale: Params, statistics: AnyState) -> Iterate:
+            return advance(at, image, inverse(scale, statistics), tolerance)
 
-        self.iterations, self.preconditioner = iterations, preconditioner
+        self.iterations, self.preconditioner, self.seed = iterations, preconditioner, seed
         self.begin, self.update = jit("begin", start), jit("update", move)
         if preconditioner is not None:
-            self.see = jit("refresh", preconditioner.refresh, every=1)
-        self.cost = Cost(solve=microbatches, search=0, passes=1 + iterations)
+            self.observe = jit(preconditioner.region, preconditioner.observe, every=preconditioner.every)
+        before = max(1, preconditioner.passes if preconditioner is not None else 0)
+        self.cost = Cost(solve=microbatches, search=0, passes=before + iterations)
 
     @property
     def microbatches(self) -> int:
@@ -68,7 +74,9 @@ class ConjugateGradients(KeptByAll):
     def order(self, params: Params) -> Stacks:
         """Return the order in which the vectors hold the parameters."""
         shapes = {name: tuple(weight.shape) for name, weight in params.items()}
-        return arrange(shapes, self.preconditioner.turned if self.preconditioner else ())
+        if self.preconditioner is None:
+            return arrange(shapes)
+        return arrange(shapes, self.preconditioner.turned, self.preconditioner.transposed)
 
     def init(self, params: Params) -> ConjugateGradientsState:
         """Return the state before the first solve."""
@@ -83,11 +91,16 @@ class ConjugateGradients(KeptByAll):
         """Return None, since its preconditioner does not scale its step."""
         return None
 
-    def refresh(self, gradient: Params, state: ConjugateGradientsState) -> ConjugateGradientsState:
-        """Begin a solve and update the preconditioner with its gradient. This is rare work and not compiled."""
+    def refresh(
+        self, model: LocalModel, order: Stacks, gradient: Params, state: ConjugateGradientsState, batch: Tensor
+    ) -> ConjugateGradientsState:
+        """Begin a solve and update the preconditioner with its gradient and batch. This is rare work, not compiled."""
         seen = state.statistics
         if self.preconditioner is not None:
-            seen = self.see(self.order(gradient).stack(gradient), seen)
+            # The plan solves on the meta device, where there is no count.
+            solves = 0 if state.solves.is_meta else int(state.solves)
+            draw = partial(_draw, batch, f"labels/{self.seed}/{solves}")
+            seen = self.observe(model, order, gradient, batch, seen, draw)
         return ConjugateGradientsState(state.solves + 1, seen)
 
     def step(
@@ -104,10 +117,11 @@ class ConjugateGradients(KeptByAll):
             return trees.pick(trees.unflatten(vector, trees.pick(params, names)), params)
 
         gradient, value = average_gradient(objective, params, batch)
-        state = self.refresh(gradient, state)
+        state = self.refresh(objective, order, gradient, state, batch)
         right = flatten(gradient)
         del gradient
-        at, roots = self.begin(right, state.statistics)
+        damping = torch.zeros_like(value) if objective.damping is None else objective.damping
+        at, scale = self.begin(right, state.statistics, damping)
         del right
         # Without a preconditioner direction and residual are equal, so a compiled region returns one tensor for both.
         # The next region would be compiled a second time for that.
@@ -115,7 +129,7 @@ class ConjugateGradients(KeptByAll):
         first, curve = at.residual, {}
         for count in range(1, self.iterations + 1):
             image = flatten(average_product(objective, unflatten(at.direction), batch))
-            at = self.update(at, image, roots, state.statistics)
+            at = self.update(at, image, scale, state.statistics)
             del image
             if count & (count - 1) == 0:
                 curve[f"gn/residual_{count}"] = _divide(torch.linalg.vector_norm(at.residual), at.size)
@@ -126,6 +140,10 @@ class ConjugateGradients(KeptByAll):
             **curve,
         }
         return trees.add(params, unflatten(at.solution)), state, metrics
+
+
+def _draw(batch: Tensor, key: str, index: int) -> Tensor:
+    return draw_noise(batch[index], f"{key}/{index}")
 
 
 def _divide(part: Scalar, whole: Scalar) -> Scalar:

@@ -31,7 +31,7 @@ def add_damping(model: LocalModel, anchor: Params, damping: Scalar) -> LocalMode
     def product(direction: Params, tokens: Tokens) -> Params:
         return trees.move_along(model.product(direction, tokens), direction, damping)
 
-    return model._replace(value=value, gradient=gradient, product=product)
+    return model._replace(value=value, gradient=gradient, product=product, damping=damping)
 
 
 def adapt(damping: Scalar, gain: Scalar) -> Scalar:

@@ -23,7 +23,7 @@ Code:     github.com/f-dangel/curvlinops kfac.py, ekfac.py, kfoc.py @ 63fd690
 Differs:  damping is relative to the mean curvature of each matrix; the mean of C of EK-FAC is kept when the bases turn,
           as SOAP keeps its second moment; the power iterations of KFOC begin at the average of earlier observations
 Use:      to compare with Gauss-Newton: the curvature of linear layers for one to a few gradients every `estimate_every`
-          updates. Not inside Gauss-Newton, and not with `as_torch`
+          updates. Not with `as_torch`
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def kfac(
         )
 
     def observe(collect: Collect, state: KfacState) -> KfacState:
-        names = list(state.momentum)
+        names = list(state.curvature)
 
         def average(before: Params, seen: Params) -> Params:
             return products.follow_average(before, seen, factor_beta, state.observations)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gnflow.crew import ALONE, Crew
-from gnflow.objective import LocalModel, Objective, Params, Scalar, Slopes, Tokens, Watch
+from gnflow.objective import LocalModel, Params, Scalar, Slopes, Tokens, Watch
 
 
 def weigh_microbatches(objective: Slopes, batch: Tensor) -> Tensor:
@@ -54,34 +54,30 @@ def average_product(model: LocalModel, direction: Params, batch: Tensor) -> Para
     return _divide(total, counts)
 
 
-def average_diagonal(objective: Objective, params: Params, batch: Tensor, draw: Callable[[int], Tensor]) -> Params:
+def average_diagonal(model: LocalModel, batch: Tensor, draw: Callable[[int], Tensor]) -> Params:
     """Return the mean of the estimates of curvature. `draw` makes the noise of the micro-batch of this index.
 
     It holds a running sum and the current estimate.
     """
     if len(batch) == 1:
-        return objective.diagonal(params, draw(0), batch[0])
-    counts = weigh_microbatches(objective, batch)
-    total = objective.crew.add_up(
-        lambda m: _weigh(objective.diagonal(params, draw(m), batch[m]), counts[m]), len(batch)
-    )
+        return model.diagonal(draw(0), batch[0])
+    counts = weigh_microbatches(model, batch)
+    total = model.crew.add_up(lambda m: _weigh(model.diagonal(draw(m), batch[m]), counts[m]), len(batch))
     return _divide(total, counts)
 
 
-def average_signals(
-    objective: Objective, params: Params, batch: Tensor, draw: Callable[[int], Tensor], watch: Watch
-) -> dict[str, Params]:
+def average_signals(model: LocalModel, batch: Tensor, draw: Callable[[int], Tensor], watch: Watch) -> dict[str, Params]:
     """Return the mean of the statistics of linear layers, by weight. `draw` makes the noise as for the diagonal."""
     if len(batch) == 1:
-        return objective.signals(params, draw(0), watch, batch[0])
-    counts, keys = weigh_microbatches(objective, batch), dict[str, tuple[str, str]]()
+        return model.signals(draw(0), watch, batch[0])
+    counts, keys = weigh_microbatches(model, batch), dict[str, tuple[str, str]]()
 
     def weighted(number: int) -> Params:
-        found = objective.signals(params, draw(number), watch, batch[number])
+        found = model.signals(draw(number), watch, batch[number])
         keys.update({f"{key}:{name}": (name, key) for name, each in found.items() for key in each})
         return _weigh({label: found[name][key] for label, (name, key) in keys.items()}, counts[number])
 
-    total = _divide(objective.crew.add_up(weighted, len(batch)), counts)
+    total = _divide(model.crew.add_up(weighted, len(batch)), counts)
     result: dict[str, Params] = {name: {} for name in watch.statistics}
     for label, (name, key) in keys.items():
         result[name][key] = total[label]

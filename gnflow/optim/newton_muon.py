@@ -13,7 +13,7 @@ Code:     github.com/zhehangdu/Newton-Muon train_gpt_newton_muon_1.py @ df78af0
 Differs:  the average of A is corrected for its first value, where the code begins at 0.001 I; a wide input has one A,
           where the code takes four blocks of it; until the first observation P is the identity
 Use:      as Muon, when the inputs of a layer have directions of very different size; an observation costs about one
-          gradient. Not inside Gauss-Newton, and not with `as_torch`
+          gradient. Not with `as_torch`
 """
 
 from __future__ import annotations

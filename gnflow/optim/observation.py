@@ -22,13 +22,11 @@ def observe_with(curvature: Curvature[AnyState], seed: int) -> Observe:
     """Make the function that shows a transform its curvature on all micro-batches of a step, when that is due.
 
     The labels are a function of `seed`, the number of updates and the micro-batch, so a run that resumes draws the same
-    ones. The function raises ValueError for a model of a loss, which draws no labels.
+    ones. Inside Gauss-Newton the curvature is that at the anchor, where the model has it.
     """
 
-    def take(
-        objective: Objective, stacks: Stacks, params: Params, state: AnyState, batch: Tensor, draw: Draw
-    ) -> AnyState:
-        return curvature.observe(stacks.stack(average_diagonal(objective, params, batch, draw)), state)
+    def take(model: LocalModel, stacks: Stacks, state: AnyState, batch: Tensor, draw: Draw) -> AnyState:
+        return curvature.observe(stacks.stack(average_diagonal(model, batch, draw)), state)
 
     return _take_when_due(take, curvature.due, seed)
 
@@ -39,18 +37,14 @@ def watch_with(signals: Signals[AnyState], seed: int) -> Observe:
     Labels are drawn as for estimates of curvature. Every call of `collect` in one step draws the same ones.
     """
 
-    def take(
-        objective: Objective, stacks: Stacks, params: Params, state: AnyState, batch: Tensor, draw: Draw
-    ) -> AnyState:
-        return signals.observe(collect_for(objective, stacks, params, batch, draw), state)
+    def take(model: LocalModel, stacks: Stacks, state: AnyState, batch: Tensor, draw: Draw) -> AnyState:
+        return signals.observe(collect_for(model, stacks, batch, draw), state)
 
     return _take_when_due(take, signals.due, seed)
 
 
 def _take_when_due(take: Callable[..., AnyState], due: Callable[[AnyState], int | None], seed: int) -> Observe:
     def observe(objective: Slopes, stacks: Stacks, params: Params, state: AnyState, batch: Tensor) -> AnyState:
-        if isinstance(objective, LocalModel):
-            raise ValueError("curvature is observed on a loss; the model that Gauss-Newton minimises draws no labels")
         updates = due(state)
         if updates is None:
             return state
@@ -58,18 +52,19 @@ def _take_when_due(take: Callable[..., AnyState], due: Callable[[AnyState], int 
         def draw(index: int) -> Tensor:
             return draw_noise(batch[index], f"labels/{seed}/{updates}/{index}")
 
-        return take(objective, stacks, params, state, batch, draw)
+        model = objective.build_model(params) if isinstance(objective, Objective) else objective
+        return take(model, stacks, state, batch, draw)
 
     return observe
 
 
-def collect_for(objective: Objective, stacks: Stacks, params: Params, batch: Tensor, draw: Draw) -> Collect:
+def collect_for(model: LocalModel, stacks: Stacks, batch: Tensor, draw: Draw) -> Collect:
     """Make the function that collects statistics by stack on a batch. `draw` makes the noise of a micro-batch."""
 
     def collect(names: Collection[str], watched: Watched, expanded: bool = False) -> dict[str, Params]:
         members = {name: stacks.members[name] for name in names}
         statistics = {m: watched(name, k) for name, own in members.items() for k, m in enumerate(own)}
-        found = average_signals(objective, params, batch, draw, Watch(statistics, expanded))
+        found = average_signals(model, batch, draw, Watch(statistics, expanded))
         keys = {key: None for each in found.values() for key in each}
         return {key: {name: torch.stack([found[m][key] for m in own]) for name, own in members.items()} for key in keys}
 

@@ -1,68 +1,53 @@
-"""The preconditioner of conjugate gradients: roots of a mean of squared gradients, one gradient from each solve.
-
-    P = Q (sqrt(v) + floor) Q'      v = the bias-corrected mean of squares, as in Adam; Q = 1, or for matrices in blocks
-                                    the eigenbases of Shampoo's factors on both sides, with v in them, as in SOAP
-
-SOAP itself keeps these statistics, without its momentum. It treats vectors as Adam does; here all parameters without
-eigenbases are joined into one vector. The bases are renewed at every solve, which costs little beside its products.
-
-Source:   Vyas et al. 2024, arXiv:2409.11321 (statistics)
-Code:     github.com/gmbabreu/full-gauss-newton (preconditioning by Adam's second moment)
-Differs:  the floor is relative to the root mean square of sqrt(v), since only ratios within P matter; the first
-          gradient counts at once, for the factors and then in their basis
-"""
+"""What conjugate gradients ask of a preconditioner P, and the order of the parameters in their vectors."""
 
 from collections.abc import Collection, Mapping, Sequence
 from math import prod
+from typing import Protocol
 
-import torch
+from torch import Tensor
 
-from gnflow import trees
-from gnflow.objective import Params
-from gnflow.optim.protocol import Fisher
-from gnflow.optim.soap import SoapState, soap
+from gnflow.objective import LocalModel, Params, Scalar
+from gnflow.optim.observation import Draw
+from gnflow.optim.protocol import AnyState
 from gnflow.optim.stacks import Stacks
 
-FLOOR = 0.1
 
+class Preconditioner(Protocol):
+    """P is diagonal in coordinates of its own. All trees are by stack."""
 
-class Preconditioner:
-    """P and its statistics: SOAP's for parameters that are `turned`, Adam's for all others. Trees are by stack."""
+    turned: Collection[str]
+    """Matrices with coordinates of their own. All other parameters keep theirs and are joined into one vector."""
+    transposed: Collection[str]
+    """Matrices among these that the model stores as (in, out) and that are joined as (out, in)."""
+    passes: int
+    """Number of passes of an observation that follow one another. They need not wait for the gradient."""
+    region: str
+    """The name of the work of an observation in the plan."""
+    every: int
+    """What `Jit` is told about this work."""
 
-    def __init__(self, beta: float = 0.95, turned: Collection[str] = ()) -> None:
-        self.turned = turned
-        self.soap = soap(betas=(0.0, beta), weight_decay=0.0, precondition_frequency=1, fresh_factors=True)
-        assert self.soap.metric is not None
-        self.fisher: Fisher[SoapState] = self.soap.metric
+    def init(self, stacked: Params) -> AnyState:
+        """Return the state before the first solve."""
 
-    def init(self, stacked: Params) -> SoapState:
-        """Return the state before the first gradient."""
-        return self.soap.init(stacked)._replace(first={})
+    def observe(
+        self, model: LocalModel, order: Stacks, gradient: Params, batch: Tensor, state: AnyState, draw: Draw
+    ) -> AnyState:
+        """Update the state for a solve on this batch, whose mean gradient (by name) is given."""
 
-    def refresh(self, gradient: Params, state: SoapState) -> SoapState:
-        """Update the state with the gradient of a further solve."""
-        first = not state.updates.is_meta and int(state.updates) == 0
-        for _ in range(2 if first else 1):
-            turned = self.soap.refresh(gradient, state) if self.soap.refresh else state
-            _, state = self.fisher.update(gradient, gradient, gradient, turned, gradient)
-        return state
+    def take_scale(self, state: AnyState, damping: Scalar) -> Params:
+        """Return the diagonal of P in its coordinates for a model with this damping."""
 
-    def take_roots(self, state: SoapState) -> Params:
-        """Return sqrt(v) + floor."""
-        root = trees.map_tensors(torch.sqrt, self.fisher.diagonal(state))
-        every = trees.flatten(root)
-        floor = FLOOR * every.square().mean().sqrt() + torch.finfo(every.dtype).tiny
-        return {name: value + floor for name, value in root.items()}
-
-    def apply_inverse(self, residual: Params, roots: Params, state: SoapState) -> Params:
+    def apply_inverse(self, residual: Params, scale: Params, state: AnyState) -> Params:
         """Return P^-1 residual."""
-        turned = self.fisher.into(residual, state)
-        return self.fisher.back({name: x / roots[name] for name, x in turned.items()}, state)
 
 
-def arrange(shapes: Mapping[str, Sequence[int]], turned: Collection[str]) -> Stacks:
+def arrange(
+    shapes: Mapping[str, Sequence[int]], turned: Collection[str] = (), transposed: Collection[str] = ()
+) -> Stacks:
     """Stack the parameters that are `turned` by shape, and join all others into one vector."""
     routes = {name: "turned" if name in turned else "others" for name in shapes}
     return Stacks.by_rule(
-        routes, {name: tuple(shape) if name in turned else (prod(shape),) for name, shape in shapes.items()}
+        routes,
+        {name: tuple(shape) if name in turned else (prod(shape),) for name, shape in shapes.items()},
+        transposed=[name for name in transposed if name in turned],
     )

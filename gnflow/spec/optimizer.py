@@ -21,7 +21,7 @@ from gnflow.spec.base import (
 )
 from gnflow.spec.checks import require_usable
 from gnflow.spec.open import Open
-from gnflow.spec.parts import AdamWPart, Rule, list_own_schedules, require_gradients_alone
+from gnflow.spec.parts import AdamWPart, Rule, list_own_schedules
 from gnflow.spec.rules import AdamWRule, FirstOrder, MuonRule, RmnpRule, SoapFields, SoapRule
 from gnflow.spec.schedules import Constant, ConstantWithInnerCosine, InnerSchedule, Schedule
 from gnflow.spec.search import GeometricSearch, NoSearch, Search
@@ -160,12 +160,13 @@ class ConjugateGradients(Spec):
     tolerance: Fraction = 0.01
     """A solve is truncated when its residual is at most this fraction of the first residual, or at negative
     curvature."""
-    preconditioner: Literal["none", "adam", "soap"] = "none"
+    preconditioner: Literal["none", "adam", "soap", "ekfac"] = "none"
     """Preconditioner: `adam` is the square root of a mean of squared gradients, which each solve updates once; `soap`
-    is the same in the eigenbases of Shampoo's factors, for matrices inside the blocks; `none` means no
-    preconditioner."""
+    is the same in the eigenbases of Shampoo's factors, for matrices inside the blocks; `ekfac` is EK-FAC's curvature of
+    these matrices and the diagonal of the curvature for all else, at the cost of about three gradients a solve; `none`
+    means no preconditioner."""
     beta: Fraction = 0.95
-    """Decay rate, per solve, of the preconditioner's mean of squared gradients and of Shampoo's factors."""
+    """Decay rate, per solve, of what the preconditioner averages: squared gradients, factors, curvature."""
     damping: Annotated[float, Field(ge=0)] = 0.1
     """Initial damping: the model adds this number x half the squared displacement. It is adapted from the gain ratio.
     0 means no damping."""
@@ -259,7 +260,6 @@ class GaussNewton(Spec):
                     "kind",
                 )
             return inner
-        require_gradients_alone(inner, inner.rules)
         if inner.schedule != Constant():
             raise refuse("an inner optimizer has no schedule of its own; set `optimizer.schedule`", "schedule")
         return inner

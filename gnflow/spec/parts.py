@@ -66,20 +66,3 @@ def list_own_schedules(rules: Iterable[Rule], others: Part | None) -> Iterator[t
             yield ("rules", index, "use", "schedule"), rule.use.schedule
     if others is not None and others.schedule is not None:
         yield ("others", "schedule"), others.schedule
-
-
-def require_gradients_alone(method: FirstOrder, rules: Iterable[Rule]) -> None:
-    """Refuse, inside Gauss-Newton, a method that takes more than gradients, or that sends parameters to one."""
-    users: list[tuple[KeyPath, FirstOrder]] = [
-        ((), method),
-        *((("rules", i, "use"), r.use) for i, r in enumerate(rules)),
-    ]
-    for path, part in users:
-        if part.takes_curvature or part.takes_signals:
-            takes = "estimates curvature from" if part.takes_curvature else "looks into the linear layers with"
-            raise refuse(
-                f"`{part.kind}` {takes} labels that the model draws, and inside Gauss-Newton there is "
-                "only a model of the loss, which draws none; use another method inside",
-                ("optimizer", "inner", *path, "kind"),
-                ("optimizer", "inner", *path),
-            )

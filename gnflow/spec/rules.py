@@ -41,9 +41,9 @@ class FirstOrder(Kind):
     has_metric: ClassVar[bool] = False
     """Whether the transform of the rule has coordinates for a Fisher-orthogonal projection of matrices."""
     takes_curvature: ClassVar[bool] = False
-    """Whether the transform of the rule takes estimates of curvature, which a loss has, but not a model of a loss."""
+    """Whether the transform of the rule takes estimates of curvature, which need passes of their own."""
     takes_signals: ClassVar[bool] = False
-    """Whether the transform of the rule takes statistics of linear layers, which a loss has, but not a model of it."""
+    """Whether the transform of the rule takes statistics of linear layers, which need passes of their own."""
 
     @property
     def shown_rate(self) -> float | None:

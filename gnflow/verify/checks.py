@@ -71,7 +71,8 @@ def select_checks(experiment: Experiment, *, compiling: bool) -> Iterator[tuple[
             yield from DIFFERENCE.items()
         if convex and experiment.training.precision == "bfloat16":
             yield from BFLOAT16.items()
-    elif any(rule.takes_signals for rule in label_rules(method).values()):
+    inner = method.inner if isinstance(method, spec.GaussNewton) else method
+    if isinstance(inner, spec.Method) and any(rule.takes_signals for rule in label_rules(inner).values()):
         yield from SIGNALS.items()
     yield from ((claim, check) for claim, check in OPTIMIZER.items() if claim != SCHEDULE or spec.has_rate(method))
     if compiling:

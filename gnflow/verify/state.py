@@ -101,8 +101,12 @@ def check_microbatch_count(experiment: Experiment, make: Make = build_parts) -> 
     planned, empty = make(experiment, meter), trees.map_tensors(lambda w: w.to("meta"), start)
     with meter.storages:
         planned.optimizer.step(planned.objective, empty, planned.optimizer.init(empty), batch.to("meta"))
+    # A region that is due once in several calls may be due more often in a first step than on average.
+    due = calls.keys() == meter.counts.keys() and all(
+        meter.calls.get(name, most) <= calls[name] <= most for name, most in meter.counts.items()
+    )
     require(
-        calls == meter.counts,
+        due,
         f"calls of regions: {_list_calls(calls)}; "
         f"on the meta device, where the plan counts: {_list_calls(meter.counts)}",
     )

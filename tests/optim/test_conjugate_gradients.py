@@ -11,9 +11,10 @@ from gnflow.curvature.newton import expand
 from gnflow.models.decoder import build_decoder
 from gnflow.models.loss import compute_cross_entropy, split
 from gnflow.optim.conjugate_gradients import ConjugateGradients
+from gnflow.optim.curvature_preconditioner import CurvaturePreconditioner
 from gnflow.optim.damping import adapt
 from gnflow.optim.gauss_newton import Block, GaussNewton
-from gnflow.optim.preconditioner import Preconditioner
+from gnflow.optim.gradient_preconditioner import GradientPreconditioner
 from gnflow.optim.search import FullStep, GeometricSearch
 from gnflow.spec.model import Decoder
 
@@ -48,13 +49,17 @@ def gauss_newton(blocks, search=None, iterations=60, damping=DAMPING, microbatch
 
 
 @pytest.mark.parametrize(
-    ("form", "seed", "preconditioner"), [("quadratic", 0, "adam"), ("quadratic", 1, "soap"), ("whitened", 1, None)]
+    ("form", "seed", "preconditioner"),
+    [("quadratic", 0, "adam"), ("quadratic", 1, "soap"), ("whitened", 1, None), ("quadratic", 0, "ekfac")],
 )
 def test_the_step_solves_the_damped_system(form, seed, preconditioner):
     problem = tiny(seed)
     tokens = batch(problem)
-    turned = problem.model.hidden if preconditioner == "soap" else ()
-    made = Preconditioner(0.9, turned) if preconditioner else None
+    made = {
+        "adam": GradientPreconditioner(0.9),
+        "soap": GradientPreconditioner(0.9, problem.model.hidden),
+        "ekfac": CurvaturePreconditioner(0.9, problem.model.hidden),
+    }.get(preconditioner)
     optimizer = gauss_newton({"all": tuple(problem.params)}, iterations=150, preconditioner=made)
     params, _, metrics = optimizer.step(
         build(problem.model, form), problem.params, optimizer.init(problem.params), tokens

@@ -30,7 +30,7 @@ def observed(transform, params, names, tokens, objective, noises, observations=1
     state = transform.init(stacks.stack(params))
     batch = tokens.expand(len(noises), *tokens.shape)
     for _ in range(observations):
-        collect = collect_for(objective, stacks, params, batch, lambda m: noises[m])
+        collect = collect_for(objective.build_model(params), stacks, batch, lambda m: noises[m])
         state = transform.signals.observe(collect, state)
     return stacks, state
 

@@ -163,14 +163,16 @@ def test_the_seed_of_a_run_reaches_the_labels():
     assert not torch.equal(states[0][key], states[2][key])
 
 
-def test_a_model_of_a_loss_is_refused():
-    stacks = Stacks.by_rule(dict.fromkeys(SHAPES, "all"), SHAPES)
+def test_inside_gauss_newton_the_estimate_is_that_at_the_anchor():
+    network, anchor, tokens = problems.small()
+    objective = problems.build(network)
+    stacks = Stacks.by_rule(dict.fromkeys(anchor, "all"), {name: w.shape for name, w in anchor.items()})
     optimizer = Descent(partition({"all": sophia()}, stacks.rules), stacks, 1)
-    model = Objective(
-        None, None, lambda params, anchor, tokens: (params, params["a"].sum())
-    ).build_model(drawn(0))  # fmt: skip
-    with pytest.raises(ValueError, match="draws no labels"):
-        optimizer.step(model, drawn(0), optimizer.init(drawn(0)), torch.zeros(1, 1, 2))
+    states = []
+    for where, at in ((objective, anchor), (objective.build_model(anchor), trees.scale(anchor, 1.1))):
+        _, state, _ = optimizer.step(where, at, optimizer.init(at), tokens[None])
+        states.append(state["all"].diagonal)
+    torch.testing.assert_close(states[0], states[1], rtol=0, atol=0)
 
 
 def test_in_a_loop_of_ones_own_squares_of_the_gradients_are_observed():
