@@ -58,7 +58,7 @@ def measured():
     network, params, _ = problems.small()
     objective = build.build_exact(network)
     spec = Preconditioners(of=OF, feeds=FEEDS, damping=DAMPING, iterations=400, tolerance=1e-10)
-    probe = Efficiencies(spec, objective, BLOCKS, seed=0, rows=4)
+    probe = Efficiencies(spec, network, objective, BLOCKS, seed=0, rows=4)
     batches = torch.randint(13, (FEEDS + 2, 4, 6), generator=torch.Generator().manual_seed(3))
     at = moment(params, batches)
     found = probe.measure(at)
