@@ -7,7 +7,7 @@ P has a block for each matrix, also where several are solved for together. It ch
 the solution.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -84,16 +84,17 @@ class Judge:
         gradient = trees.pick(self.gradient, names)
         return Solution(*solve(multiply, gradient, 0.0, iterations, tolerance, self.invert))
 
-    def rate(self, directions: Mapping[str, Params], best: Params) -> Params:
-        """Return the efficiency of each direction of the matrices that `best` solves for together."""
+    def rate(self, directions: Iterable[Params], best: Params) -> Tensor:
+        """Return the efficiency of each direction, for the matrices that `best` solves for together."""
         gradient, jacobians = trees.pick(self.gradient, best), self._linearise(list(best))
-        most, found = keep_positive(trees.dot(gradient, best)), {}
-        for label, whole in directions.items():
-            d = trees.pick(whole, best)
+        most, found = keep_positive(trees.dot(gradient, best)), []
+        for direction in directions:
+            d = trees.pick(direction, best)
             bend = torch.stack([jacobian.measure(d) for jacobian in jacobians]) @ self.shares
             bend = bend + trees.dot(d, {name: self.damping[name] * x for name, x in d.items()})
-            found[label] = trees.dot(gradient, d).clamp(min=0) ** 2 / keep_positive(bend) / most
-        return found
+            found.append(trees.dot(gradient, d).clamp(min=0) ** 2 / keep_positive(bend) / most)
+        # One tensor: many small ones would break the blocks of memory that the next linearisation takes.
+        return torch.stack(found)
 
     def _linearise(self, names: list[str]) -> list[Jacobian]:
         return [Jacobian(self.network, self.params, names, tokens) for tokens in self.batch]

@@ -133,13 +133,13 @@ class Efficiencies:
         }
         found: Metrics = {f"preconditioners/residual/{size}": torch.stack(residuals).max()}
         for judge, each in judges.items():
-            rated = {name: each.rate(directions, {name: apart[judge][name]}) for name in self.names}
-            joint = each.rate(directions, full[judge])
-            for name in directions:
+            rated = {n: each.rate(directions.values(), {n: apart[judge][n]}) for n in self.names}
+            joint = each.rate(directions.values(), full[judge])
+            for index, name in enumerate(directions):
                 column = f"preconditioners/{name}/{judge}/{size}"
-                own = {matrix: values[name] for matrix, values in rated.items()}
+                own = {n: values[index] for n, values in rated.items()}
                 found |= {column + suffix: value for suffix, value in self._summarise(own)}
-                found[f"{column}/joint"] = joint[name]
+                found[f"{column}/joint"] = joint[index]
         return found
 
     def _summarise(self, apart: Metrics) -> Iterator[tuple[str, Tensor]]:
