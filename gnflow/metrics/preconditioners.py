@@ -5,7 +5,7 @@
 g is the mean gradient of the batch and G its generalised Gauss-Newton matrix; l is the damping of each weight matrix, a
 fraction of the mean of its diagonal of G. By Cauchy-Schwarz the efficiency lies in [0, 1], and it does not depend on
 the length of d: it is the decrease of <g, x> + <x, (G + l) x> / 2 along d with the best length, as a part of the
-decrease at its minimum. Exact solutions that stop early make it too large, by about the square of their residual.
+decrease at its minimum. Exact solutions that stop early make it too large, with a residual of 0.05 by about 0.4 %.
 
     preconditioners/<direction>/<judge>/<batch>
                          mean over the matrices of linear layers in the blocks, each with its own block of G
@@ -22,7 +22,8 @@ directions are the `gradient`, and the exact solutions for single matrices (`ora
 the model together (`oracle_layer`), and for all of them (`oracle_full`).
 
 The micro-batches are of training data, in an order of their own. All is computed eagerly in full precision. Like
-evaluation it is no part of a step's passes, tokens, FLOPs or seconds.
+evaluation it is no part of a step's passes, tokens, FLOPs or seconds. While a batch is judged, the activations of all
+its micro-batches are in memory, those of the reverse pass included.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -32,5 +32,7 @@ def test_weights_of_targets_count_and_no_mode_of_autograd_matters():
     direction = problems.noise(trees.pick(params, NAMES), 0)
     with torch.no_grad():
         found = Jacobian(weighted, params, NAMES, tokens).multiply(direction)
-    torch.testing.assert_close(found, problems.build(weighted).product(direction, params, tokens), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        found, problems.build(weighted).product(direction, params, tokens), rtol=1e-9, atol=1e-12
+    )
     assert not any(x.requires_grad for x in (*found.values(), *params.values()))

@@ -36,7 +36,9 @@ class Written(dict):
         self.sizes = {name: params[name].numel() for name in NAMES}
         anchor = trees.pick(params, NAMES)
         units = torch.eye(sum(self.sizes.values()), dtype=torch.float64)
-        multiply = torch.func.vmap(lambda u: trees.flatten(objective.product(trees.unflatten(u, anchor), params, tokens)))
+        multiply = torch.func.vmap(
+            lambda u: trees.flatten(objective.product(trees.unflatten(u, anchor), params, tokens))
+        )
         self.matrix = multiply(units) + torch.diag(level)
         self.gradient = trees.flatten(trees.pick(objective.gradient(params, tokens)[0], NAMES))
 
