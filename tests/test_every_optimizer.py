@@ -74,7 +74,7 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     "cg ekfac": {**GAUSS_NEWTON, "inner": {**CG, "preconditioner": "ekfac"}, "inner_steps": 2},
     "cg layerwise ekfac": {**GAUSS_NEWTON, "inner": {**CG, "preconditioner": "ekfac"}, "blocks": "layer"},
     "gauss_newton kfac": {**GAUSS_NEWTON, "inner": {"kind": "kfac", "form": "corrected", "estimate_every": 2}},
-    "layerwise sophia": {**GAUSS_NEWTON, "inner": {"kind": "sophia", "learning_rate": 0.03, "estimate_every": 2}, "blocks": "layer"},
+    "layerwise sophia": {**GAUSS_NEWTON, "inner": {"kind": "sophia", "learning_rate": 0.03}, "blocks": "layer"},
     "cg layerwise soap": {**GAUSS_NEWTON, "inner": {**CG, "preconditioner": "soap"}, "blocks": "layer"},
     "newton": {**GAUSS_NEWTON, "objective": "newton", "average": {"kind": "ema", "decay": 0.5}},
     "newton cg": {**GAUSS_NEWTON, "objective": "newton", "inner": CG, "blocks": "layer"},
