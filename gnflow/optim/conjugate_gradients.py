@@ -6,7 +6,8 @@ Every iteration sums the products of the same micro-batches. The number of itera
 that its cost is known. `curvature.conjugate_gradients` says when further iterations change nothing, and what happens
 if the matrix is not positive.
 
-Use:      the reference solver of a quadratic model on one batch, for small problems; its products follow one another
+Use:      a solver of the quadratic model on one batch that has no learning rate, as in
+          docs/results/error_whitening.md. Its products follow one another
 """
 
 from collections.abc import Callable, Iterator
