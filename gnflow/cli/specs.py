@@ -60,7 +60,7 @@ def make_project() -> None:
 def write_spec(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="The name of the spec and of its run. --like can do without."),
+        typer.Argument(metavar="NAME", help="The name of the spec and of its run. It may be left out with --like."),
     ] = None,
     optimizer: Annotated[
         str | None,

@@ -8,8 +8,8 @@ import polars
 
 from gnflow.study.groups import Member, group_arms
 
-# Okabe and Ito's colours, which readers with any colour vision can distinguish on white and on black. On grey paper some
-# are equally dark, so lines have dashes too.
+# Okabe and Ito's colours, which readers with any colour vision can distinguish on white and on black. In a grey print
+# some are equally dark, so lines have dashes too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
 SHAPES = ("circle", "square", "triangle-up", "diamond")  # shapes distinguish arms of the same colour
 DARKEST, LIGHTEST = -0.25, 0.4  # how much black or white is mixed into a colour for the ends of a group
