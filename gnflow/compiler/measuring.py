@@ -9,7 +9,7 @@ from gnflow.errors import SpecError
 from gnflow.metrics.protocol import Metric, Moment, Subject
 from gnflow.models.attention import Kernel
 from gnflow.models.model import Model
-from gnflow.objective import Metrics, Objective, Params
+from gnflow.objective import Metrics, Params
 from gnflow.optim.descent import Probe
 from gnflow.optim.protocol import Jit
 from gnflow.spec.experiment import Experiment
@@ -23,10 +23,10 @@ def build_metrics(experiment: Experiment, network: Model, attention: Kernel, jit
     `attention` is the kernel that the `network` uses.
     """
 
-    def build_exact() -> Objective:
-        return build.build_exact(network if attention == "plain" else build.build_model(experiment, "plain"))
+    def build_plain() -> Model:
+        return network if attention == "plain" else build.build_model(experiment, "plain")
 
-    subject = Subject(experiment, network, build_exact, jit)
+    subject = Subject(experiment, network, lambda: build.build_exact(build_plain()), jit, build_plain)
     return tuple(call_factory(declared, Metric, declared, subject) for declared in experiment.metrics)
 
 

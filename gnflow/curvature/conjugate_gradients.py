@@ -73,21 +73,28 @@ def advance(at: Iterate, image: Tensor, inverse: Inverse, tolerance: float) -> I
 
 
 def solve(
-    operator: Operator, b: Params, damping: float, iterations: int, tolerance: float = 0.0
+    operator: Operator,
+    b: Params,
+    damping: float,
+    iterations: int,
+    tolerance: float = 0.0,
+    preconditioner: Operator | None = None,
 ) -> tuple[Params, Scalar]:
     """Return (x, |r| / |b|) for (A + damping) x = b. Each iteration takes one product.
 
-    With a `tolerance` the host looks after each iteration whether the residual is at most that part of |b|.
+    With a `tolerance` the host looks after each iteration whether the residual is at most that part of |b|. The
+    `preconditioner` is r -> P^-1 r, P close to A + damping.
     """
-    right = trees.flatten(b)
-    at = begin(right, _keep)
+
+    def inverse(residual: Tensor) -> Tensor:
+        if preconditioner is None:
+            return residual
+        return trees.flatten(trees.pick(preconditioner(trees.unflatten(residual, b)), b))
+
+    at = begin(trees.flatten(b), inverse)
     for _ in range(iterations):
         image = operator(trees.unflatten(at.direction, b))
-        at = advance(at, trees.flatten(trees.pick(image, b)) + damping * at.direction, _keep, tolerance)
+        at = advance(at, trees.flatten(trees.pick(image, b)) + damping * at.direction, inverse, tolerance)
         if tolerance and not bool(at.going):
             break
     return trees.unflatten(at.solution, b), torch.linalg.vector_norm(at.residual) / at.size
-
-
-def _keep(residual: Tensor) -> Tensor:
-    return residual

@@ -43,6 +43,8 @@ class Subject(NamedTuple):
     of the Gauss-Newton matrix."""
     jit: Jit
     """Compiles a function as a region of the run under a name."""
+    plain: Callable[[], Model]
+    """Makes the network of that loss: the network of the run, with plain attention."""
 
 
 class Moment(NamedTuple):

@@ -7,12 +7,16 @@ from pydantic import Field, field_validator
 from gnflow.spec.base import Count, Expects, Fraction, Listed, Rate, Spec, Unit, refuse
 from gnflow.spec.open import Open
 from gnflow.spec.parts import Part, make_part
-from gnflow.spec.training import GRADIENT, PRODUCT, MetricKind, Work
+from gnflow.spec.training import GRADIENT, MetricKind, Work
 
 OWN = ("gradient", "oracle", "oracle_layer", "oracle_full")
 """The directions that are always there."""
 MATRICES = 6
 """Number of matrices in a block of a model, for an estimate of the cost."""
+GRADIENTS = 5
+"""Number of observations of the curvature: a diagonal, and two for the preconditioner of each judge."""
+KEPT_PRODUCT, KEPT_BEND = 4, 2
+"""Costs of G d and of <d, G d> with a Jacobian that is kept, in forward passes."""
 
 
 class Candidate(Spec):
@@ -48,7 +52,8 @@ class Preconditioners(MetricKind):
     damping: Rate = 0.1
     """Damping of the Gauss-Newton matrix of each weight matrix, as a fraction of the mean of its diagonal."""
     tolerance: Fraction = 0.01
-    """Exact solutions are found by conjugate gradients until the residual is at most this part of the gradient."""
+    """Exact solutions are found by conjugate gradients, preconditioned by EK-FAC, until the residual is at most this
+    part of the gradient."""
     iterations: Annotated[Count, Unit("curvature products")] = 64
     """Largest number of iterations for an exact solution. `preconditioners/residual` is the largest that is left."""
 
@@ -64,9 +69,9 @@ class Preconditioners(MetricKind):
 
     def estimate_work(self, blocks: int) -> Work:
         """Return the largest cost of a measurement: exact solutions, products for every direction, and gradients."""
-        directions = len(self.of) + len(OWN)
-        solutions = self.iterations * (2 * MATRICES * blocks + blocks + 2)
-        products = solutions + 2 * directions * (MATRICES * blocks + 1)
+        directions, groups = len(self.of) + len(OWN), 2 * (MATRICES * blocks + 1)
+        solved, rated = self.iterations * (groups + blocks), directions * groups
+        gradients = (self.feeds + 2) * (1 + len(self.of)) + GRADIENTS + 2 * groups + blocks
         micro = sum(self.batches)
-        gradients = (self.feeds + 2) * (1 + len(self.of))
-        return Work(micro * (products + gradients), micro * (products * PRODUCT + gradients * GRADIENT), self.every)
+        forwards = solved * KEPT_PRODUCT + rated * KEPT_BEND + gradients * GRADIENT
+        return Work(micro * (solved + rated + gradients), micro * forwards, self.every)

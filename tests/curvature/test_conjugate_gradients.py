@@ -139,3 +139,20 @@ def test_of_a_damped_operator_it_finds_the_dense_solution_and_its_residual():
     x, residual = conjugate_gradients.solve(symmetric, b, 0.5, 3)
     left = flat - damped @ torch.cat([part.flatten() for part in x.values()])
     torch.testing.assert_close(residual, left.norm() / flat.norm(), rtol=1e-9, atol=0)
+
+
+def test_a_preconditioner_close_to_the_operator_takes_fewer_iterations_to_the_same_solution():
+    symmetric = Symmetric(torch.logspace(-4, 1, 25, dtype=torch.float64))
+    b = noise(symmetric.tree(symmetric.eigenvalues), 1)
+    flat = torch.cat([part.flatten() for part in b.values()])
+    close = symmetric.matrix + 0.003 * torch.eye(25, dtype=torch.float64)
+
+    def invert(residual):
+        return symmetric.tree(torch.linalg.solve(close, torch.cat([part.flatten() for part in residual.values()])))
+
+    expected = symmetric.tree(torch.linalg.solve(symmetric.matrix + 0.001 * torch.eye(25, dtype=torch.float64), flat))
+    x, residual = conjugate_gradients.solve(symmetric, b, 0.001, 200, 1e-10, invert)
+    torch.testing.assert_close(x, expected, rtol=1e-6, atol=1e-8)
+    assert residual < 1e-10
+    few = [conjugate_gradients.solve(symmetric, b, 0.001, 4, 0.0, each)[1] for each in (invert, None)]
+    assert few[0] < 0.2 * few[1]

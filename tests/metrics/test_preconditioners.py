@@ -8,7 +8,9 @@ from problems import moment, noise
 from gnflow import trees
 from gnflow.compiler import build
 from gnflow.metrics.candidates import isolate, start_trials
+from gnflow.metrics.judges import Judge
 from gnflow.metrics.preconditioners import Efficiencies
+from gnflow.optim.observation import draw_noise
 from gnflow.spec.preconditioners import Preconditioners
 from gnflow.spec.rules import MuonRule
 
@@ -34,8 +36,10 @@ class Written(dict):
         self.sizes = {name: params[name].numel() for name in NAMES}
         anchor = trees.pick(params, NAMES)
         units = torch.eye(sum(self.sizes.values()), dtype=torch.float64)
-        columns = [trees.flatten(objective.product(trees.unflatten(u, anchor), params, tokens)) for u in units]
-        self.matrix = torch.stack(columns, 1) + torch.diag(level)
+        multiply = torch.func.vmap(
+            lambda u: trees.flatten(objective.product(trees.unflatten(u, anchor), params, tokens))
+        )
+        self.matrix = multiply(units) + torch.diag(level)
         self.gradient = trees.flatten(trees.pick(objective.gradient(params, tokens)[0], NAMES))
 
     def places(self, names):
@@ -58,7 +62,7 @@ def measured():
     network, params, _ = problems.small()
     objective = build.build_exact(network)
     spec = Preconditioners(of=OF, feeds=FEEDS, damping=DAMPING, iterations=400, tolerance=1e-10)
-    probe = Efficiencies(spec, objective, BLOCKS, seed=0, rows=4)
+    probe = Efficiencies(spec, network, objective, BLOCKS, seed=0, rows=4)
     batches = torch.randint(13, (FEEDS + 2, 4, 6), generator=torch.Generator().manual_seed(3))
     at = moment(params, batches)
     found = probe.measure(at)
@@ -97,6 +101,30 @@ def test_every_efficiency_is_that_of_the_dense_matrix(measured, judge):
         }
         for key, value in expected.items():
             assert found[key].item() == pytest.approx(value, rel=1e-6), key
+
+
+def test_solutions_are_those_of_the_dense_matrix_with_or_without_the_preconditioner():
+    """On two micro-batches, which are one with twice the rows for the dense matrix."""
+    network, params, _ = problems.small()
+    objective = build.build_exact(network)
+    batch = torch.randint(13, (2, 64, 6), generator=torch.Generator().manual_seed(4))
+    damping = {name: torch.tensor(0.01 * (i + 1), dtype=torch.float64) for i, name in enumerate(NAMES)}
+    level = torch.cat([damping[name].expand(params[name].numel()) for name in NAMES])
+    dense = Written(objective, params, batch.flatten(0, 1), level)
+    gradient = trees.unflatten(dense.gradient, trees.pick(params, NAMES))
+    judge = Judge(network, objective, params, batch, gradient, damping, lambda i: draw_noise(batch[i], f"labels/{i}"))
+    invert = judge.invert
+    for names in (NAMES[:1], BLOCKS["blocks.1"], NAMES):
+        few = []
+        for judge.invert in (invert, lambda residual: residual):
+            few.append(judge.solve(names, 8, 0.0).residual)
+            solution, residual = judge.solve(names, 200, 1e-9)
+            torch.testing.assert_close(trees.flatten(solution), dense.solve(names), rtol=1e-6, atol=1e-8)
+            assert residual <= 1e-9
+        assert few[0] < 0.5 * few[1]
+        directions = [invert(trees.pick(gradient, names)), solution]
+        flat = [trees.flatten({**trees.zeros(gradient), **direction}) for direction in directions]
+        assert judge.rate(directions, solution).tolist() == pytest.approx([dense.rate(d, names) for d in flat])
 
 
 def test_they_lie_between_0_and_1_and_an_exact_solution_reaches_1(measured):
