@@ -1,6 +1,6 @@
-"""Draw the figures of the README from committed studies: `python docs/images/draw.py [--report]`.
+"""Draw the figures of the README from a committed study: `python docs/images/draw.py [REPORT]`.
 
-With `--report` it also takes pictures of a report, which needs a Chromium.
+REPORT is a page that `gnflow report` has written from the runs of the study. Its beginning is pictured with a Chromium.
 """
 
 import json
@@ -18,7 +18,7 @@ TARGET = "3.60"
 NAMES = {"full_gn": "full Gauss-Newton", "layerwise_gn": "layerwise Gauss-Newton", "soap": "SOAP", "muon": "Muon"}
 COSTS = {"steps": "steps", "passes": "serial passes", "tokens": "tokens", "flops": "FLOPs"}
 LEFT, TOP, ROW, PANEL, GAP, WIDTH, HEIGHT = 170, 28, 32, 150, 36, 890, 190
-SIZE = (1000, 640)  # of the picture of the report, in pixels
+SIZE = (1000, 780)  # of the picture of the report, in pixels
 
 
 class Look(NamedTuple):
@@ -96,8 +96,8 @@ def _draw_point(x: float, y: float, newton: bool, colour: str) -> str:
     return f'<rect x="{x - 4:.1f}" y="{y - 4}" width="8" height="8" fill="{colour}" fill-opacity="0.75"/>'
 
 
-def picture_report(theme: str) -> None:
-    """Take a picture of the beginning of the study's report."""
+def picture_report(page: Path, theme: str) -> None:
+    """Take a picture of the beginning of a report."""
     width, height = SIZE
     scheme = {"dark": 0, "light": 1}[theme]
     with tempfile.TemporaryDirectory() as profile:
@@ -105,7 +105,7 @@ def picture_report(theme: str) -> None:
             "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
             f"--user-data-dir={profile}", "--virtual-time-budget=4000", f"--window-size={width},{height}",
             f"--blink-settings=preferredColorScheme={scheme}", f"--screenshot={HERE / f'report_{theme}.png'}",
-            (STUDY / "report.html").as_uri(),
+            page.resolve().as_uri(),
         ]  # fmt: skip
         subprocess.run(command, check=True, capture_output=True, timeout=120)
 
@@ -113,5 +113,5 @@ def picture_report(theme: str) -> None:
 if __name__ == "__main__":
     for theme, look in LOOKS.items():
         (HERE / f"costs_{theme}.svg").write_text(draw_costs(look))
-        if "--report" in sys.argv:
-            picture_report(theme)
+        for page in sys.argv[1:]:
+            picture_report(Path(page), theme)

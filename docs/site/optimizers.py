@@ -135,6 +135,6 @@ def _write_sentence(text: str) -> str:
 
 
 def _link(text: str) -> str:
-    text = text.replace("docs/results", "[results](../results/index.md)")
+    text = re.sub(r"docs/results(?:/(\w+)\.md)?", lambda page: f"[results](../results/{page[1] or 'index'}.md)", text)
     text = re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
     return re.sub(r"(?<![\w/.])(github\.com/[\w-]+/[\w.-]+)", r"[\1](https://\1)", text)

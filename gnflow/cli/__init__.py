@@ -14,7 +14,7 @@ from gnflow.cli import machine as machine  # isort: skip
 
 
 def main() -> None:
-    """Run the command line and exit with a code of the README. Errors that users can act on have no traceback."""
+    """Run the command line and exit with a code of docs/running.md. Errors that users can act on have no traceback."""
     # Looking for pydantic plug-ins in every installed distribution takes longer than checking a spec.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "true")
     streams.settle()

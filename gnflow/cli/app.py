@@ -40,7 +40,7 @@ Targets = Annotated[
 ]
 Budget = Annotated[
     float | None,
-    typer.Option(metavar="TOKENS", help="Compare losses at the end of schedules that all spend so many tokens."),
+    typer.Option(metavar="TOKENS", help="Compare the losses at the end of schedules, all of this number of tokens."),
 ]
 Sigma = Annotated[
     float | None,

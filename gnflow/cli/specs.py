@@ -60,7 +60,7 @@ def make_project() -> None:
 def write_spec(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="The name of the spec and of its run. --like can do without."),
+        typer.Argument(metavar="NAME", help="The name of the spec and of its run. It may be left out with --like."),
     ] = None,
     optimizer: Annotated[
         str | None,
@@ -107,8 +107,15 @@ def write_spec(
 
 
 @app.command()
-def check(specs: Specs, sets: Sets = None, json: Json = False) -> None:
-    """Validate specs, and print all problems at once (exit code 3)."""
+def check(
+    specs: Annotated[
+        list[Path],
+        typer.Argument(metavar="SPEC", help="The YAML files that describe the runs, or studies and their folders."),
+    ],
+    sets: Sets = None,
+    json: Json = False,
+) -> None:
+    """Validate specs and studies, and print all problems at once (exit code 3)."""
     from gnflow.commands.check import check
 
     raise typer.Exit(check(specs, sets=sets or (), json=json))

@@ -51,9 +51,12 @@ def choose_values(
 @study.command("widen")
 def widen_space(
     folder: Study,
-    arms: Annotated[list[str] | None, typer.Argument(metavar="[ARM]...", help="Default: all with trials.")] = None,
+    arms: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ARM]...", help="The arms to add trials to. Default: all that have trials."),
+    ] = None,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="To add to an arm. Default: half as many as it has.")
+        int | None, typer.Option(min=1, help="Number of trials to add to each arm. Default: half as many as it has.")
     ] = None,
 ) -> None:
     """Add trials beyond the ranges whose best value lies at an edge."""
@@ -66,9 +69,14 @@ def widen_space(
 @study.command("scaling")
 def fit_scales(
     folder: Study,
-    against: Annotated[Measure | None, typer.Option(help="Size of a scale. Default: the one that differs.")] = None,
-    at: Annotated[list[float] | None, typer.Option(metavar="SIZE", help="Predict losses there.")] = None,
-    chart: Annotated[Path | None, typer.Option(help="Draw to this .svg or .png file.")] = None,
+    against: Annotated[
+        Measure | None, typer.Option(help="The size of a scale that the law is in. Default: the one that differs.")
+    ] = None,
+    at: Annotated[
+        list[float] | None,
+        typer.Option(metavar="SIZE", help="Predict the losses at this size. The option can be repeated."),
+    ] = None,
+    chart: Annotated[Path | None, typer.Option(help="Draw the fit to this .svg or .png file.")] = None,
     json: Json = False,
 ) -> None:
     """Fit one scaling law to the methods of a study over its scales."""
@@ -93,11 +101,13 @@ def work(
     ] = "processes",
     slots: Annotated[
         int | None,
-        typer.Option(min=1, help="Commands at a time. Default: one for each GPU, else for each core."),
+        typer.Option(
+            min=1, help="Number of commands at a time. Default: one for each GPU, or for each core if there is none."
+        ),
     ] = None,
-    retries: Annotated[int, typer.Option(min=0, help="Resume a killed or stopped run so many times.")] = 3,
+    retries: Annotated[int, typer.Option(min=0, help="Number of times that a killed or stopped run is resumed.")] = 3,
 ) -> None:
-    """Run all that a study still needs, several runs at a time, and record it in DVC."""
+    """Run what is left of a study, several runs at a time, and record it in DVC."""
     from gnflow.commands.work import work
 
     streams.tolerate_failures()

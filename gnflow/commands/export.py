@@ -9,6 +9,7 @@ from pathlib import Path
 from gnflow.errors import DataError, GnflowError, SpecError
 from gnflow.spec.data import Text
 from gnflow.spec.huggingface import HuggingFaceModel
+from gnflow.study.find import find
 from gnflow.train.run import Run
 from gnflow.workspace import Workspace
 
@@ -30,7 +31,7 @@ def export(run: Path, directory: Path, *, average: bool) -> int:
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise Refusal(f"{directory} exists already; choose another directory")
-    found = Run.load(run)
+    found = find(run)
     workspace = Workspace.find_for_run(found.directory)
     with _write_aside(directory) as partial:
         lines = _fill(partial, found, workspace, average)

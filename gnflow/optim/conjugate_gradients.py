@@ -8,7 +8,8 @@ if the matrix is not positive.
 
 `preconditioner.py` has what P must offer, and `gradient_preconditioner.py` and `curvature_preconditioner.py` have two.
 
-Use:      the reference solver of a quadratic model on one batch, for small problems; its products follow one another
+Use:      a solver of the quadratic model on one batch that has no learning rate, as in
+          docs/results/error_whitening.md. Its products follow one another
 """
 
 from collections.abc import Callable, Iterator

@@ -21,8 +21,8 @@ Differs:  a search without any improvement refuses the step, and the next solve 
           into a momentum that is corrected for its bias. Options do so here, and specs/paper uses them; whole outer
           steps then agree to 7e-10. From 11 layers on its layerwise code makes blocks 1, 10 and 11 one block, and
           ours does not
-Use:      few steps at a batch far larger than the best batch of a first-order method. At a small batch Muon needs fewer
-          FLOPs and seconds (docs/results)
+Use:      few steps at a batch far larger than the best batch of a first-order method. Muon at a small batch needs
+          fewer FLOPs and seconds (docs/results)
 """
 
 from collections import defaultdict

@@ -7,7 +7,7 @@
 Source:   Chen et al. 2023, arXiv:2302.06675
 Code:     github.com/google/automl lion/lion_pytorch.py; pytorch_optimizer.Lion
 Differs:  the decay is added to the sign, where the code multiplies the weights first, which differs by a rounding
-Use:      when memory is short: it keeps one moment, AdamW two. Its learning rate is 3 to 10 times smaller than AdamW's
+Use:      where memory is short: it keeps one moment, AdamW two. No study here trains with it
 """
 
 from __future__ import annotations

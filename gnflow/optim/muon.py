@@ -23,8 +23,8 @@ Code:     github.com/KellerJordan/Muon muon.py @ 857d1ad; torch.optim.Muon; opta
           pytorch_optimizer.AdaMuon
 Differs:  float32 on a CPU; gradients are never written to; eps is a floor on the norm, not a summand; AdaMuon's norm is
           that of U itself and not sqrt(min(m, n)), and it takes no sign before the iteration
-Use:      the first method to try for the matrices of a transformer. At its best batch it needed the fewest FLOPs of
-          five methods (docs/results)
+Use:      the matrices of a transformer. At its best batch it needed the fewest FLOPs of five methods
+          (docs/results/batch_size.md)
 """
 
 from math import sqrt

@@ -12,8 +12,9 @@ Source:   arXiv:2604.01472
 Code:     github.com/zhehangdu/Newton-Muon train_gpt_newton_muon_1.py @ df78af0
 Differs:  the average of A is corrected for its first value, where the code begins at 0.001 I; a wide input has one A,
           where the code takes four blocks of it; until the first observation P is the identity
-Use:      as Muon, when the inputs of a layer have directions of very different size; an observation costs about one
-          gradient. Not with `as_torch`
+Use:      in place of Muon, for about one more gradient in each observation. Its directions came closer to a
+          Gauss-Newton step than Muon's (docs/results/oracle_gap.md); no study here trains with it. Not with
+          `as_torch`
 """
 
 from __future__ import annotations

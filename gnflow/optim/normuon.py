@@ -9,7 +9,8 @@
 Source:   Li et al. 2025, arXiv:2510.05491
 Code:     github.com/microsoft/dion dion/normuon.py @ 0a059a4; pytorch_optimizer.NorMuon
 Differs:  it takes rows for every shape, as Dion does; the published algorithm ends with `scale: match_rms`
-Use:      as Muon, when the rows of its updates differ in size; it keeps one more number for each row
+Use:      in place of Muon, with one more number for each row. Their directions came equally close to a Gauss-Newton
+          step (docs/results/oracle_gap.md); no study here trains with it
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ Source:   Vyas et al. 2024, arXiv:2409.11321 (`sides`: section 6); `fresh_factor
           2023, arXiv:2309.06497
 Code:     github.com/nikhilvyas/SOAP soap.py @ a1e5535
 Differs:  three axes are a stack of matrices, not a tensor with three factors
-Use:      large batches, where memory allows two factors and two bases for each matrix; in steps it equals Muon here
-          (docs/results)
+Use:      large batches, where memory allows two factors and two bases for each matrix. At 131,072 tokens a step it
+          needs fewer steps than AdamW and as many as Muon (docs/results)
 """
 
 from collections.abc import Callable

@@ -11,7 +11,8 @@ Source:   Liu et al. 2023, arXiv:2305.14342, algorithm 3
 Code:     github.com/Liuhong99/Sophia sophia.py; pytorch_optimizer.SophiaH, which has the same update
 Differs:  the estimate is of the micro-batches of the update itself and comes before it; the code's gamma (`rho`) is
           multiplied by the number of targets, which h contains here
-Use:      a cheap diagonal of the curvature; each estimate costs about one more gradient
+Use:      a diagonal of the curvature, to compare with; each estimate costs about one more gradient. No study here
+          trains with it
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from gnflow.spec.lookalikes import find_missing_space, name_lookalike
 from gnflow.spec.merge import merge
 from gnflow.spec.problems import Problem, SpecProblems, shorten_path
+from gnflow.spec.recognition import A_SPEC, refuse_other
 from gnflow.spec.source import BYTES, parse, read
 from gnflow.spec.suggest import find_nearest
 from gnflow.spec.tree import Broken, Items, Node, Origin, Scalar, Source, Table
@@ -41,8 +42,26 @@ def read_referred(named: Node, path: Path, root: Path, problems: list[Problem]) 
     return Assembled(tree, assembly.complete, assembly.files)
 
 
-def read_mapping(path: Path, problems: list[Problem]) -> Table:
-    """Return the tree of one file, which must be a mapping. Raises SpecProblems if nothing in it can be understood."""
+def read_mapping(path: Path, problems: list[Problem], wanted: str | None = None) -> Table:
+    """Return the tree of one file, which must be a mapping. Raises SpecProblems if nothing in it can be understood.
+
+    If it is recognised as anything but `wanted`, such as a spec, this is the only problem.
+    """
+    found: list[Problem] = []
+    try:
+        node = _parse_mapping(path, found)
+    except SpecProblems:
+        if wanted:
+            refuse_other(path, wanted)
+        problems += found
+        raise
+    if wanted:
+        refuse_other(path, wanted, node.entries)
+    problems += found
+    return node
+
+
+def _parse_mapping(path: Path, problems: list[Problem]) -> Table:
     node = parse(_read_source(path, shorten_path(path)), problems)
     if isinstance(node, Broken):
         raise SpecProblems([])
@@ -75,7 +94,7 @@ class _Assembly:
         return self._known[file]
 
     def _read(self, path: Path, below: tuple[Path, ...]) -> Node:
-        node = read_mapping(path, self._problems)
+        node = read_mapping(path, self._problems, A_SPEC)
         self._size += len(node.origin.source.text)
         own = Table({key: entry for key, entry in node.entries.items() if key != "extends"}, node.origin)
         extends = node.entries.get("extends")

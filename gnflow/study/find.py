@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from gnflow.errors import EnvironmentProblem, GnflowError, SpecError
 from gnflow.secrets import hide_secrets
+from gnflow.spec.recognition import recognize
 from gnflow.spec.suggest import find_nearest
 from gnflow.train.run import Run, find_run
 from gnflow.workspace import Workspace
@@ -39,7 +40,10 @@ def find(run: Path) -> Run:
     runs = Workspace.find(Path.cwd()).runs
     names = [directory.relative_to(runs).as_posix() for directory in list_runs(runs)]
     near = find_nearest(run.as_posix().removeprefix("runs/"), names)
-    hint = f"; did you mean `{near}`?" if near else f"; the runs here: {', '.join(names) or 'none'}"
+    if other := recognize(run):
+        hint = f": this is {other.what}; {other.advice}"
+    else:
+        hint = f"; did you mean `{near}`?" if near else f"; the runs here: {', '.join(names) or 'none'}"
     raise NoRun(f"there is no run `{run}`{hint}")
 
 

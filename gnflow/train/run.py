@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from gnflow.errors import DiskProblem, SpecError
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load
+from gnflow.spec.recognition import recognize
 from gnflow.train.journal import JOURNAL, read
 from gnflow.workspace import Workspace
 
@@ -63,6 +64,8 @@ def find_run(run: Path) -> Path | None:
 def _explain_absence(directory: Path) -> str:
     if not directory.exists():
         return "there is no such directory, and no run of this name in the project around here"
+    if found := recognize(directory):
+        return f"it is {found.what}; {found.advice}"
     if not directory.is_dir():
         return "it is a file"
     return "it has no experiment.yaml"

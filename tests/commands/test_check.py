@@ -124,3 +124,18 @@ def test_packages_that_are_not_installed_are_named(
         assert "nstall" in lacks
     for package, lacks in zip(("scikit-learn", "tokenizers", "MLflow"), images["lacks"], strict=True):
         assert package in lacks
+
+
+def test_a_study_is_checked_like_a_spec(specs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = specs / "pipelines" / "s"
+    folder.mkdir(parents=True)
+    study = "name: s\narms: {a: ../../good.yaml}\nseeds: [1]\ntargets: [3.0]\n"
+    (folder / "study.yaml").write_text(study)
+    assert check([Path("good.yaml"), Path("pipelines/s"), Path("pipelines/s/study.yaml")], json=False) == 0
+    assert capsys.readouterr().out == "good.yaml: ok\npipelines/s: ok\npipelines/s/study.yaml: ok\n"
+    assert check([Path("pipelines/s")], sets=["training.seed=3"], json=False) == 3
+    assert "`--set` changes a spec, and a study has the key `set`" in capsys.readouterr().out
+    (folder / "study.yaml").write_text(study.replace("seeds", "sedes").replace("good", "gone"))
+    assert check([Path("pipelines/s/study.yaml")], json=True) == 3
+    [entry] = json.loads(capsys.readouterr().out)["specs"]
+    assert {problem["suggestion"] for problem in entry["problems"]} == {"seeds"}

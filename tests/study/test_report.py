@@ -323,7 +323,7 @@ def test_runs_without_a_target_have_a_page_about_equal_budgets(tmp_path: Path) -
     assert "The loss of full_gn is 0.800 below that of muon at 295k tokens (1 seed: no interval" in page
     assert re.search(r"<td[^>]*>295k</td><td[^>]*>tokens</td><td[^>]*>3\.4000</td><td[^>]*>4\.2000</td>", page)
     assert "+0.8000" in page
-    assert "Dashed: the target" not in page
+    assert "Grey: the target" not in page
     assert "To a held-out loss of" not in page
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from gnflow.spec.extends import read_mapping
 from gnflow.spec.kinds import use_kinds_of
 from gnflow.spec.problems import Problem, SpecProblems
+from gnflow.spec.recognition import A_STUDY, refuse_other
 from gnflow.spec.study import Study
 from gnflow.spec.suggest import find_nearest
 from gnflow.spec.tree import Entry, Items, Node, Scalar, Table
@@ -22,7 +23,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
 
 def load(path: Path) -> Design:
     """Load the study in a folder or a file. Raises SpecProblems, a SpecError that holds every problem found."""
-    path = path / STUDY if path.is_dir() else path
+    if path.is_dir():
+        refuse_other(path, A_STUDY)
+        path = path / STUDY
     workspace = Workspace.find(path)
     with use_kinds_of(workspace):
         return _load(path, workspace)
@@ -31,7 +34,7 @@ def load(path: Path) -> Design:
 def _load(path: Path, workspace: Workspace) -> Design:
     problems: list[Problem] = []
     try:
-        tree = _expand(read_mapping(path, problems))
+        tree = _expand(read_mapping(path, problems, A_STUDY))
     except SpecProblems as fatal:
         raise SpecProblems([*problems, *fatal.problems]) from None
     study = validate_as(Study, tree, problems)

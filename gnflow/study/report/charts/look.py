@@ -8,12 +8,14 @@ import polars
 
 from gnflow.study.groups import Member, group_arms
 
-# Okabe and Ito's colours, which readers with any colour vision can distinguish on white and on black.
+# Okabe and Ito's colours, which readers with any colour vision can distinguish on white and on black. In a grey print
+# some are equally dark, so lines have dashes too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
 SHAPES = ("circle", "square", "triangle-up", "diamond")  # shapes distinguish arms of the same colour
 DARKEST, LIGHTEST = -0.25, 0.4  # how much black or white is mixed into a colour for the ends of a group
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])  # dashes do the same for lines
 FONT = "Liberation Sans, Helvetica, Arial, sans-serif"
+DASHED = 700  # size of a line in a legend: long enough for one period of each of the dashes
 LEGEND_CHARACTERS = 95  # number of names that fit on one line of a legend
 THEME = {
     "font": FONT,
@@ -64,13 +66,8 @@ def encode_colour(arms: Sequence[str], shown: Sequence[str] | None = None, symbo
 
 
 def style_lines(arms: Sequence[str], shown: Sequence[str] | None = None) -> dict[str, alt.Color | alt.StrokeDash]:
-    """Style lines by colour, and by dashes if there are more arms than colours."""
-    if len(arms) <= len(COLOURS):
-        return {"color": encode_colour(arms, shown, "stroke")}
-    scale, legend = (
-        alt.Scale(domain=list(arms), range=_repeat_kinds(arms, DASHES)),
-        _make_legend(shown or arms, "stroke"),
-    )
+    """Style lines by colour and by dashes."""
+    scale, legend = alt.Scale(domain=list(arms), range=list_dashes(arms)), _make_legend(shown or arms, "stroke")
     return {
         "color": encode_colour(arms, shown, "stroke"),
         "strokeDash": alt.StrokeDash("arm:N", scale=scale, legend=legend),
@@ -107,8 +104,10 @@ def _shade(colour: str, member: Member) -> str:
 
 
 def list_dashes(arms: Sequence[str]) -> list[list[int]]:
-    """Return the dashes of each arm: those of its level in its group."""
-    return _repeat_kinds(arms, DASHES)
+    """Return the dashes of each arm: those of its level in its group, if there are more arms than colours."""
+    if len(arms) > len(COLOURS):
+        return _repeat_kinds(arms, DASHES)
+    return [DASHES[(place + place // len(DASHES)) % len(DASHES)] for place in range(len(arms))]
 
 
 def _repeat_kinds(arms: Sequence[str], kinds: Sequence[T]) -> list[T]:
@@ -120,7 +119,11 @@ def _repeat_kinds(arms: Sequence[str], kinds: Sequence[T]) -> list[T]:
 def _make_legend(shown: Sequence[str], symbol: str | None) -> alt.Legend:
     columns = max(1, min(len(shown), LEGEND_CHARACTERS // (max(map(len, shown), default=0) + 5)))
     return alt.Legend(
-        values=list(shown), columns=columns, symbolType=alt.Undefined if symbol is None else symbol, symbolOpacity=1
+        values=list(shown),
+        columns=columns,
+        symbolType=alt.Undefined if symbol is None else symbol,
+        symbolSize=DASHED if symbol == "stroke" else alt.Undefined,
+        symbolOpacity=1,
     )
 
 

@@ -38,7 +38,7 @@ def draw_losses(comparison: Comparison) -> Iterator[Chart]:
         yield draw_small_multiples(comparison, rows, axes, top, cut)
         return
     note = "Thin: one seed. Bold: the median over the seeds, as far as all of them got."
-    note += " Dashed: the target." if comparison.targets else ""
+    note += " Grey: the target." if comparison.targets else ""
     note += " Curves that rise above the largest loss at the start are cut off." if cut else ""
     views = {
         f"{WORDS[axis]} {scale}": make_spec(set_size(_draw_axis(arms, axis, scale, top, look.make_selection())))
@@ -76,7 +76,7 @@ def _draw_axis(
         .mark_rule(strokeDash=[5, 4], color="#888")
         .encode(y="target:Q", tooltip=alt.Tooltip("target:Q", title="target")),
         everything.mark_line(clip=True, strokeWidth=1).encode(
-            x, y, **look.style_lines(arms), opacity=look.fade(pick, 0.45), detail="run:N"
+            x, y, look.encode_colour(arms, symbol="stroke"), opacity=look.fade(pick, 0.45), detail="run:N"
         ),
         middle.mark_line(clip=True, strokeWidth=2.5).encode(
             x, y, **look.style_lines(arms), opacity=look.fade(pick, 1.0)
