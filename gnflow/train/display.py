@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
@@ -79,7 +80,7 @@ class Progress:
         return "  ".join([f"step {self.step}/{self.plan.steps}", *self.list_facts()])
 
     def render(self) -> RenderableType:
-        """Format two lines for a terminal."""
+        """Format bar, sparkline and facts for a terminal."""
         experiment = self.plan.experiment
         first = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=self.plan.steps, completed=self.step, width=WIDTH)
@@ -88,9 +89,9 @@ class Progress:
         aim = [f"target {target.at_most:g}"] if target else []
         # Without this, nothing on the screen moves until two steps give a speed.
         wait = [] if self.remaining is not None else [f"{format_seconds(time.monotonic() - self._heard)} in this step"]
-        return Group(
-            first, Text("  ".join([draw_sparkline(self.losses), *self.list_facts(), *wait, *aim]), overflow="ellipsis")
-        )
+        # On a narrow terminal a line ends between two facts, and not between a number and its unit.
+        facts = Columns([Text(fact, no_wrap=True) for fact in (*self.list_facts(), *wait, *aim)], padding=(0, 2))
+        return Group(first, Text(draw_sparkline(self.losses)), facts)
 
     def _measure_per_step(self, clock: Callable[[dict[str, float]], float]) -> float | None:
         if len(self._recent) < 2:
