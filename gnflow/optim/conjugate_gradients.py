@@ -53,8 +53,11 @@ class ConjugateGradients(KeptByAll):
                 return lambda residual: residual
             return lambda r: trees.flatten(preconditioner.apply_inverse(trees.unflatten(r, scale), scale, statistics))
 
-        def start(gradient: Tensor, statistics: AnyState, damping: Tensor) -> tuple[Iterate, Params]:
-            scale = {} if preconditioner is None else preconditioner.take_scale(statistics, damping)
+        def start(
+            gradient: Tensor, statistics: AnyState, damping: Tensor, stacks: tuple[str, ...]
+        ) -> tuple[Iterate, Params]:
+            # `inverse` splits vectors by the scale, so its stacks must be in the order of the vectors.
+            scale = trees.pick(preconditioner.take_scale(statistics, damping), stacks) if preconditioner else {}
             return begin(-gradient, inverse(scale, statistics)), scale
 
         def move(at: Iterate, image: Tensor, scale: Params, statistics: AnyState) -> Iterate:
@@ -109,27 +112,24 @@ class ConjugateGradients(KeptByAll):
     ) -> tuple[Params, ConjugateGradientsState, Metrics]:
         """Go from `params` towards the minimum. The loss that it returns is the model's at the point reached."""
         order = self.order(params)
-        names = [name for stack in order.members.values() for name in stack]
-
-        def flatten(tree: Params) -> Tensor:
-            return trees.flatten(trees.pick(tree, names))
-
-        def unflatten(vector: Tensor) -> Params:
-            return trees.pick(trees.unflatten(vector, trees.pick(params, names)), params)
-
         gradient, value = average_gradient(objective, params, batch)
         state = self.refresh(objective, order, gradient, state, batch)
-        right = flatten(gradient)
+        right = order.flatten(gradient)
         del gradient
         damping = torch.zeros_like(value) if objective.damping is None else objective.damping
-        at, scale = self.begin(right, state.statistics, damping)
+        at, scale = self.begin(right, state.statistics, damping, tuple(order.members))
         del right
         # Without a preconditioner direction and residual are equal, so a compiled region returns one tensor for both.
         # The next region would be compiled a second time for that.
         at = at._replace(direction=at.direction.clone())
         first, curve = at.residual, {}
+
+        def unflatten(vector: Tensor) -> Params:
+            parts = order.unflatten(vector)
+            return {name: parts[name].view(weight.shape) for name, weight in params.items()}
+
         for count in range(1, self.iterations + 1):
-            image = flatten(average_product(objective, unflatten(at.direction), batch))
+            image = order.flatten(average_product(objective, unflatten(at.direction), batch))
             at = self.update(at, image, scale, state.statistics)
             del image
             if count & (count - 1) == 0:

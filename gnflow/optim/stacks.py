@@ -82,6 +82,16 @@ class Stacks(NamedTuple):
             for name, part in zip(names, self.split_members(stack, stacked[stack]), strict=True)
         }
 
+    def flatten(self, tree: Params) -> Tensor:
+        """Join all stacks of a tree by name into one vector."""
+        return torch.cat([self._turn(n, tree[n]).flatten() for names in self.members.values() for n in names])
+
+    def unflatten(self, vector: Tensor) -> Params:
+        """Undo `flatten`: return views of the vector by name."""
+        names = [name for stack in self.members.values() for name in stack]
+        parts = torch.split(vector, [prod(self.shapes[name]) for name in names])
+        return {n: self._turn(n, part.view(self._find_shape(n))) for n, part in zip(names, parts, strict=True)}
+
     def split_members(self, stack: str, tensor: Tensor) -> tuple[Tensor, ...]:
         """Split a tensor that has the first axis of a stack into views, one for each member."""
         if stack in self.apart:

@@ -71,6 +71,23 @@ def test_the_step_solves_the_damped_system(form, seed, preconditioner):
     assert metrics["gn/residual"] <= 1e-10
 
 
+@pytest.mark.parametrize("transposed", [(), ("blocks.0.attention.query.weight",)])
+@pytest.mark.parametrize("last", [(), ("embedding.weight", "blocks.0.attention.norm.scale")])
+def test_the_first_direction_is_the_preconditioned_gradient_whatever_the_order_of_the_parameters(transposed, last):
+    problem = tiny()
+    params = {**{n: w for n, w in problem.params.items() if n not in last}, **trees.pick(problem.params, last)}
+    model, tokens = build(problem.model).build_model(params), batch(problem)
+    solver = ConjugateGradients(1, 0.0, 2, CurvaturePreconditioner(0.0, problem.model.hidden, transposed))
+    moved, state, _ = solver.step(model, params, solver.init(params), tokens)
+    gradient = trees.scale(trees.add(*(model.gradient(params, t)[0] for t in tokens)), -0.5)
+    preconditioner, order = solver.preconditioner, solver.order(params)
+    scale = preconditioner.take_scale(state.statistics, torch.zeros((), dtype=torch.float64))
+    found = preconditioner.apply_inverse(order.stack(gradient), scale, state.statistics)
+    expected = trees.flatten({n: x.reshape(params[n].shape) for n, x in order.unstack(found).items()})
+    step = trees.flatten(trees.pick(trees.subtract(moved, params), order.unstack(found)))
+    torch.testing.assert_close(step / step.norm(), expected / expected.norm(), rtol=1e-9, atol=1e-11)
+
+
 @pytest.mark.parametrize("damping", [8.0, 0.02])
 def test_newtons_step_is_that_of_the_damped_hessian_where_this_is_positive_and_goes_down_where_not(damping):
     problem = tiny()
