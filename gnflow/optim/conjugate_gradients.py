@@ -53,12 +53,10 @@ class ConjugateGradients(KeptByAll):
                 return lambda residual: residual
             return lambda r: trees.flatten(preconditioner.apply_inverse(trees.unflatten(r, scale), scale, statistics))
 
-        def start(
-            gradient: Tensor, statistics: AnyState, damping: Tensor, stacks: tuple[str, ...]
-        ) -> tuple[Iterate, Params]:
-            # `inverse` splits vectors by the scale, so its stacks must be in the order of the vectors.
-            scale = trees.pick(preconditioner.take_scale(statistics, damping), stacks) if preconditioner else {}
-            return begin(-gradient, inverse(scale, statistics)), scale
+        def start(gradient: Params, statistics: AnyState, damping: Tensor) -> tuple[Iterate, Params]:
+            # `inverse` splits vectors by the scale, so its stacks must be in the order of those of the gradient.
+            scale = trees.pick(preconditioner.take_scale(statistics, damping), gradient) if preconditioner else {}
+            return begin(trees.flatten(gradient).neg_(), inverse(scale, statistics)), scale
 
         def move(at: Iterate, image: Tensor, scale: Params, statistics: AnyState) -> Iterate:
             return advance(at, image, inverse(scale, statistics), tolerance)
@@ -114,10 +112,10 @@ class ConjugateGradients(KeptByAll):
         order = self.order(params)
         gradient, value = average_gradient(objective, params, batch)
         state = self.refresh(objective, order, gradient, state, batch)
-        right = order.flatten(gradient)
+        right = order.stack(gradient)
         del gradient
         damping = torch.zeros_like(value) if objective.damping is None else objective.damping
-        at, scale = self.begin(right, state.statistics, damping, tuple(order.members))
+        at, scale = self.begin(right, state.statistics, damping)
         del right
         # Without a preconditioner direction and residual are equal, so a compiled region returns one tensor for both.
         # The next region would be compiled a second time for that.
