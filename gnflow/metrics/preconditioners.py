@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from gnflow import trees
+from gnflow.errors import SpecError
 from gnflow.metrics.candidates import Trial, start_trials
 from gnflow.metrics.judges import Judge
 from gnflow.metrics.protocol import Metric, Moment, Subject
@@ -46,9 +47,14 @@ STREAM = "preconditioners"
 
 
 def build_preconditioners(spec: Preconditioners, subject: Subject) -> Metric:
-    """Build the metric, which measures eagerly and in full precision."""
+    """Build the metric, which measures eagerly and in full precision. Raises SpecError if no matrix can be judged."""
     network, training = subject.network, subject.experiment.training
     names = [name for name in network.moving if name in network.hidden & network.linears]
+    if not names:
+        raise SpecError(
+            "metric preconditioners looks at matrices of linear layers in the blocks, and this model has none that it "
+            "declares as such and that moves; remove the metric"
+        )
     blocks = {block: [n for n in own if n in names] for block, own in network.blocks.items()}
     blocks = {block: own for block, own in blocks.items() if own}
     probe = Efficiencies(spec, subject.plain(), subject.exact(), blocks, training.seed, training.rows)

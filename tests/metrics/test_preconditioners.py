@@ -7,10 +7,13 @@ from problems import moment, noise
 
 from gnflow import trees
 from gnflow.compiler import build
+from gnflow.errors import SpecError
 from gnflow.metrics.candidates import isolate, start_trials
 from gnflow.metrics.judges import Judge
-from gnflow.metrics.preconditioners import Efficiencies
+from gnflow.metrics.preconditioners import Efficiencies, build_preconditioners
+from gnflow.metrics.protocol import Subject
 from gnflow.optim.observation import draw_noise
+from gnflow.optim.protocol import eager
 from gnflow.spec.preconditioners import Preconditioners
 from gnflow.spec.rules import MuonRule
 
@@ -154,3 +157,11 @@ def test_only_statistics_are_left_of_a_method():
         trial.advance(None, {}, gradient, torch.zeros(1), None)
         first, gradient = trial.direction["w"], trees.scale(gradient, 3.0)
     torch.testing.assert_close(trial.direction["w"], first)
+
+
+def test_a_model_without_declared_linear_layers_is_refused():
+    small = problems.experiment({"kind": "adamw"})
+    network = build.build_model(small, "plain")._replace(hidden=frozenset())
+    subject = Subject(small, network, lambda: build.build_exact(network), eager, lambda: network)
+    with pytest.raises(SpecError, match="remove the metric"):
+        build_preconditioners(Preconditioners.model_validate({"kind": "preconditioners", "of": OF[:1]}), subject)
