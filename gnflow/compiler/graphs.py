@@ -12,13 +12,18 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
+TRIED = ".gnflow_"
+"""The beginning of the name of a folder in which a process tries its compiler. Only this process may touch it."""
+LEFT_AFTER = 3600.0  # seconds after which such a folder belongs to a process that was killed
 ELF = b"\x7fELF\x02\x01"  # of 64 bits, little-endian
 HEADER = 64  # bytes, of a 64-bit ELF file
 PLACE_AT, SIZES_AT = 40, 58
@@ -59,10 +64,17 @@ def measure(directory: Path) -> int:
 
 
 def remove_torn(directory: Path) -> list[Path]:
-    """Remove libraries and object files whose writer was killed, and return them. Those being written now stay."""
+    """Remove libraries and object files whose writer was killed, and return them. Those being written now stay.
+
+    Folders that killed processes left from trying their compiler go, too.
+    """
     removed: list[Path] = []
     if not sys.platform.startswith("linux"):
         return removed
+    for folder in directory.glob(f"{TRIED}*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > LEFT_AFTER:
+                shutil.rmtree(folder, ignore_errors=True)
     for path in (path for ending in (".so", ".o") for path in _list_files(directory, ending)):
         with suppress(OSError):
             if _is_torn(path) and _is_idle(directory, path):
@@ -72,7 +84,9 @@ def remove_torn(directory: Path) -> list[Path]:
 
 
 def _list_files(directory: Path, ending: str) -> Iterator[Path]:
-    for folder, _, names in os.walk(directory):
+    for folder, inner, names in os.walk(directory):
+        # What another process tries its compiler with is torn until the linker has finished, and has no lock.
+        inner[:] = [name for name in inner if not name.startswith(TRIED)]
         yield from (Path(folder, name) for name in names if name.endswith(ending))
 
 

@@ -40,7 +40,7 @@ def find_cache(workspace: Workspace) -> Kept:
     problem = ""
     for directory in [Path(named)] if named else [own] if own.is_dir() or shared is None else [shared, own]:
         try:
-            with tempfile.TemporaryDirectory(prefix=".gnflow_", dir=find_nearest(directory.absolute())):
+            with tempfile.TemporaryDirectory(prefix=graphs.TRIED, dir=find_nearest(directory.absolute())):
                 return Kept(directory)
         except OSError as error:
             problem = f"compiled graphs cannot be kept in {directory}: {error.strerror or error}"
@@ -85,7 +85,7 @@ def _try_build(command: str, directory: Path, path: str) -> str | None:
             return f"CXX names the C++ compiler `{command}`, and there is no such program"
         return f"there is no C++ compiler ({', '.join(COMPILERS)})"
     try:
-        with tempfile.TemporaryDirectory(prefix=".gnflow_", dir=directory) as place:
+        with tempfile.TemporaryDirectory(prefix=graphs.TRIED, dir=directory) as place:
             source, library = Path(place) / "tiny.cpp", Path(place) / "tiny.so"
             source.write_text(SOURCE)
             flags = ["-std=c++20", "-O1", "-shared", "-fPIC", "-fopenmp", f"-I{sysconfig.get_path('include')}"]

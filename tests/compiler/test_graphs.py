@@ -124,3 +124,16 @@ def test_damaged_files_of_the_cache_are_made_again(tmp_path: Path, shared: Path)
         if path.is_file():
             path.write_bytes(path.read_bytes()[:100])
     assert compile_in("two") == "0"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the format of Linux")
+def test_what_another_process_tries_its_compiler_with_stays_until_it_is_left(shared: Path) -> None:
+    """Else one of two runs that begin together finds no compiler, and runs eagerly, with other bits."""
+    trying, left = shared / f"{graphs.TRIED}a" / "tiny.so", shared / f"{graphs.TRIED}b" / "tiny.so"
+    for path in (trying, left):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(read_library()[:100])
+    os.utime(left.parent, (0, 0))
+    assert graphs.remove_torn(shared) == []
+    assert trying.exists()
+    assert not left.parent.exists()
