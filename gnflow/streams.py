@@ -132,5 +132,8 @@ def explain(error: BaseException) -> tuple[int, str]:
     if is_out_of_memory(error):
         more = "This needs more memory than there is; `gnflow plan SPEC` says how much, and what would need less."
         return EnvironmentProblem.exit_code, more
+    cause = error.__context__
+    if isinstance(error, RuntimeError) and isinstance(cause, OSError) and cause.errno == errno.ELOOP:
+        return EnvironmentProblem.exit_code, f"{cause.filename}: this symbolic link leads back to itself"
     trace = "".join(traceback.format_exception(error))
     return 1, hide_secrets(trace) + "\nThis is a fault in gnflow. Please report it, with the lines above and the spec."

@@ -1,5 +1,6 @@
 """The project root and the directories under it."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,7 +23,8 @@ class Workspace:
 
         The `dvc.yaml` of a study does not count, since it is a pipeline of the project around the study.
         """
-        start = path.resolve()
+        # Unlike `Path.resolve` this does not raise for a link that leads back to itself; reading the file says so.
+        start = Path(os.path.realpath(path))
         start = start if start.is_dir() else start.parent
         for directory in (start, *start.parents):
             if any((directory / mark).exists() for mark in MARKS) and not (directory / STUDY).exists():

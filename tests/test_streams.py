@@ -11,6 +11,7 @@ import tiny
 from equal_runs import assert_equal_but_for_clocks
 from ruamel.yaml import YAML
 
+from gnflow import streams
 from gnflow.workspace import Workspace
 
 GNFLOW = f"{sys.executable} -m gnflow"
@@ -100,3 +101,11 @@ def test_a_reader_that_is_slow_gets_everything(project: Path) -> None:
     made = "import fcntl, os; fcntl.fcntl(1, fcntl.F_SETFL, os.O_NONBLOCK); os.execvp('bash', ['bash', '-c', '{}'])"
     slow = shell(f'{sys.executable} -c "{made.format(f"{GNFLOW} schema")}" | (sleep 1; cat)', project)
     assert (slow.returncode, slow.stdout) == (0, shown)
+
+
+def test_a_link_that_leads_back_to_itself_is_one_line(tmp_path: Path) -> None:
+    link = tmp_path / "loop"
+    link.symlink_to("loop")
+    with pytest.raises(RuntimeError) as caught:
+        link.resolve()
+    assert streams.explain(caught.value) == (7, f"{link}: this symbolic link leads back to itself")

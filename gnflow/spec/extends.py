@@ -1,5 +1,6 @@
 """Read a spec file and the files that it extends."""
 
+import os
 from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
@@ -88,7 +89,7 @@ class _Assembly:
 
     def read_tree(self, path: Path, below: tuple[Path, ...]) -> Node:
         """Return the tree of `path`. The files `below` extend it, the outermost first."""
-        file = path.resolve()
+        file = Path(os.path.realpath(path))
         if file not in self._known:
             self._known[file] = self._read(path, (*below, file))
         return self._known[file]
@@ -133,6 +134,9 @@ def _read_source(path: Path, name: str) -> Source:
     try:
         return read(path, name)
     except FileNotFoundError:
+        if path.is_symlink():
+            aim = f"this is a symbolic link to `{path.readlink()}`, and there is no such file"
+            raise _make_problem(origin, aim) from None
         raise _make_problem(origin, "no such file", _suggest_sibling(path)) from None
     except IsADirectoryError:
         raise _make_problem(origin, "this is a directory; give the path of a spec in it") from None
@@ -149,7 +153,7 @@ def _resolve(path: Path, named: Scalar) -> Path:
 
 
 def _suggest_sibling(path: Path) -> str | None:
-    names = [file.name for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    names = [file.name for file in path.parent.glob("*.y*ml") if file.is_file()] if path.parent.is_dir() else []
     found = find_nearest(path.name, names)
     return shorten_path(path.with_name(found)) if found else None
 

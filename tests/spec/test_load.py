@@ -270,6 +270,15 @@ class TestSet:
 
 
 class TestFile:
+    def test_a_link_that_leads_nowhere_says_so(self, write: Write) -> None:
+        write("specs/base.yaml", BASE)
+        Path("specs/gone.yaml").symlink_to("nothing.yaml")
+        Path("specs/loop.yaml").symlink_to("loop.yaml")
+        assert said(Path("specs/gone.yaml")) == [
+            "specs/gone.yaml: this is a symbolic link to `nothing.yaml`, and there is no such file"
+        ]
+        assert said(Path("specs/loop.yaml")) == ["specs/loop.yaml: cannot be read: Too many levels of symbolic links"]
+
     def test_a_missing_file_suggests_its_neighbour(self, write: Write) -> None:
         write("specs/base.yaml", BASE)
         assert said(Path("specs/bas.yaml")) == ["specs/bas.yaml: no such file; did you mean `specs/base.yaml`?"]
