@@ -43,6 +43,11 @@ OPTIMIZERS: dict[str, dict[str, object]] = {
     **{kind: {"kind": kind, **BASIS, **OTHERS} for kind in ("kl_soap", "soap_muon")},
     "lion": {"kind": "lion", "microbatches": 4},
     "sophia": {"kind": "sophia", "estimate_every": 2, "microbatches": 4},
+    "kfac": {"kind": "kfac", "form": "corrected", "estimate_every": 1, **OTHERS},
+    "gauss_newton kfac": {**GAUSS_NEWTON, "inner": {"kind": "kfac", "estimate_every": 1, **OTHERS}},
+    "gauss_newton cg ekfac": {
+        **GAUSS_NEWTON, "inner": {"kind": "cg", "iterations": 2, "microbatches": 4, "preconditioner": "ekfac"},
+    },
     "fop_soap": {"kind": "fop_soap", **BASIS, **OTHERS},
     "ml_fop_soap": {"kind": "ml_fop_soap", "leaves": 2, **BASIS, **OTHERS, "microbatches": 8},
     **{f"gauss_newton {name}": {**GAUSS_NEWTON, "inner": solver} for name, solver in SOLVERS.items()},
@@ -159,7 +164,16 @@ def _trained(
 
 def some_digests() -> Work:
     """The same of one method of each kind."""
-    names = ("muon", "soap", "sophia", "ml_fop_soap", "gauss_newton, decrement", "layerwise cg", "layerwise, mean")
+    names = (
+        "muon",
+        "soap",
+        "sophia",
+        "gauss_newton cg ekfac",
+        "ml_fop_soap",
+        "gauss_newton, decrement",
+        "layerwise cg",
+        "layerwise, mean",
+    )
     return digests({name: OPTIMIZERS[name] for name in names})
 
 

@@ -81,7 +81,7 @@ def require_same_bits(work: str) -> None:
         assert len({json.dumps(bits) for bits, _, _ in found.values()}) == 1, f"{name}: {found}"
         assert all(found[size][2] for size in ("1", "2"))
         for size, (_, sent, planned) in found.items():
-            # Sophia also sends its estimates of curvature, in some steps.
+            # Sophia sends its estimates of curvature in every second step here, and a plan says the average.
             assert name == "sophia" or planned in (sent, None), (
                 f"{name} on {size}: bytes by process, and what the plan says"
             )

@@ -102,8 +102,15 @@ def _describe_part(plan: Plan, member: Member) -> Device:
     inner = _count_leaves(plan.experiment.optimizer) * mean
     products = _count_iterations(plan) * member.count_bytes_of_sum(total, width) if width > 1 else 0
     steps = plan.experiment.optimizer.inner_steps if isinstance(plan.experiment.optimizer, spec.GaussNewton) else 1
-    sent = steps * (inner + products) + search
+    sent = steps * (inner + products) + search + _count_bytes_of_estimates(plan, member, width)
     return Device(member.rank, computed, (), parts, computed / width, update, inner + products, sent)
+
+
+def _count_bytes_of_estimates(plan: Plan, member: Member, width: int) -> int:
+    """Return the bytes that it sends for means of estimates of curvature, on average over the steps."""
+    if width == 1:
+        return 0
+    return round(sum(n / width * member.count_bytes_of_sum(size, width) for size, n in plan.observed.items()))
 
 
 def _count_bytes_of_parts(plan: Plan, member: Member, width: int, owned: int, most: int) -> int:

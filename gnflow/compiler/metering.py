@@ -14,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
+from gnflow import trees
 from gnflow.compiler.forms import Form
 from gnflow.compiler.shortcut import Shortcut
 from gnflow.compiler.storages import Peak, Storages
@@ -46,6 +47,8 @@ class Meter:
         self.regions: dict[str, RegionCost] = {}
         self.counts: Counter[str] = Counter()
         """Number of calls of everything that went through this `Jit`."""
+        self.returned: Counter[tuple[str, int]] = Counter()
+        """(region, how many numbers its result has) -> number of calls."""
         self._known: dict[Hashable, _Known] = {}
         self._every: dict[str, int] = {}
 
@@ -57,10 +60,14 @@ class Meter:
             self.counts[name] += 1
             if known := self._known.get(_describe_call(name, arguments)):
                 self.counts.update(known.calls)
+                self.returned.update(known.returned)
                 self.storages.add_peak(known.most)
                 return known.stand_in(arguments, self.storages)
-            around = self._every[name] <= 0
-            return self._run_around(name, region, *arguments) if around else self.price(name, region, *arguments)
+            if self._every[name] <= 0:
+                return self._run_around(name, region, *arguments)
+            result = self.price(name, region, *arguments)
+            self.returned.update(self._known[_describe_call(name, arguments)].returned)
+            return result
 
         return cast("Region", meter)
 
@@ -72,7 +79,9 @@ class Meter:
             result, most = self.storages.measure(lambda: region(*arguments), region=True)
         self.regions[name] = RegionCost(flops.get_total_flops(), most.total)
         forms = [Form(part, arguments) for part in _split_result(result)]
-        self._known[_describe_call(name, arguments)] = _Known(forms, type(result), most)
+        numbers = sum(tensor.numel() for tensor in trees.name_tensors((result,)).values())
+        known = _Known(forms, type(result), most, returned=Counter({(name, numbers): 1}))
+        self._known[_describe_call(name, arguments)] = known
         return result
 
     def _run_around(self, name: str, work: Callable[..., object], *arguments: object) -> object:
@@ -80,12 +89,14 @@ class Meter:
 
         If the code is due once in several calls, so are the regions inside.
         """
-        before = self.counts.copy()
+        before, returned = self.counts.copy(), self.returned.copy()
         result, most = self.storages.measure(lambda: work(*arguments), region=False)
         parts = _split_result(result)
         forms, last = [Form(part, arguments) for part in parts], [id(part) for part in parts]
         inside = self.counts - before
-        self._known[_describe_call(name, arguments)] = _Known(forms, type(result), most, inside, last)
+        self._known[_describe_call(name, arguments)] = _Known(
+            forms, type(result), most, inside, last, self.returned - returned
+        )
         if self._every[name] < 0:
             self._every |= dict.fromkeys(inside, -self._every[name])
         return result
@@ -95,6 +106,14 @@ class Meter:
         """Region -> number of calls. A region that works only in some calls has only those counted, on average."""
         counted = ((name, n, self._every[name]) for name, n in self.counts.items())
         return {name: n if every == 1 else n / every for name, n, every in counted if every > 0}
+
+    def count_results(self, *names: str) -> dict[int, float]:
+        """Return, by how many numbers a result has, the number of calls of these regions, counted as in `calls`."""
+        found: dict[int, float] = {}
+        for (name, numbers), n in self.returned.items():
+            if name in names:
+                found[numbers] = found.get(numbers, 0) + n / self._every[name]
+        return found
 
 
 @dataclass
@@ -109,6 +128,8 @@ class _Known:
     """Number of calls of the regions inside, for code around regions."""
     last: Sequence[int] = ()
     """The ids of the parts of the last result, for code around regions."""
+    returned: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """What `Meter.returned` counts in one call."""
 
     def stand_in(self, arguments: Sequence[object], storages: Storages) -> object:
         """Return an empty result.

@@ -66,6 +66,8 @@ class Plan:
 
     `activations` were made by the region that runs at the peak, `copies` by the rest of the step.
     """
+    observed: dict[int, float]
+    """How many numbers an estimate of curvature has -> estimates in one step, one for each micro-batch."""
     recomputed: bool
     """Return whether the reverse pass computes the blocks of the model again, to keep within `compile.activations`."""
     held_out: int
@@ -187,6 +189,7 @@ def plan(experiment: Experiment, attention: Kernel | None = None) -> Plan:
         blocks=found.blocks,
         parts=found.parts,
         memory=found.memory,
+        observed=found.observed,
         recomputed=recomputed,
         held_out=max((metric.microbatches for metric in metrics), default=0),
     )
@@ -201,6 +204,7 @@ class Measured(NamedTuple):
     blocks: dict[str, BlockRegion]
     parts: dict[str, PartCost]
     memory: dict[str, int]
+    observed: dict[int, float]
 
 
 def measure_member(plan: Plan, crew: Crew, ownership: Ownership | None) -> dict[str, int]:
@@ -272,7 +276,8 @@ def count_step(
     }
     regions = {name: cost for name, cost in meter.regions.items() if name in {"value", *meter.calls}}
     parts = price_parts(optimizer.parts(params, state), meter) if by_part and crew is None else {}
-    return Measured(optimizer.cost, meter.calls, regions, blocks, parts, memory)
+    observed = meter.count_results("signals", "diagonal")
+    return Measured(optimizer.cost, meter.calls, regions, blocks, parts, memory, observed)
 
 
 def _is_within_budget(experiment: Experiment, found: Measured) -> bool:
