@@ -14,6 +14,7 @@ _YAML = (".yaml", ".yml")
 _OF_A_SPEC = {"extends", "data", "optimizer", "training"}
 _OF_A_STUDY = {"seeds", "targets", "budget", "scales", "reference"}
 _LLM_C = (20240520).to_bytes(4, "little")  # the beginning of every shard of llm.c
+LONGEST = 50_000  # bytes of a file whose keys are read to recognise it
 _RUN, _MODEL, _SHARDS = "experiment.yaml", "config.json", "manifest.json"
 
 
@@ -49,6 +50,9 @@ def refuse_other(path: Path, wanted: str, keys: Collection[str] | None = None) -
 
 
 def _read_keys(path: Path) -> Collection[str]:
+    # Such a file has usually been parsed once already, in vain. A long one takes a second each time.
+    if path.stat().st_size > LONGEST:
+        return ()
     try:
         tree = parse(read(path, path.name), [])
     except SpecProblems:
