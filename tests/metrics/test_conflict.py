@@ -26,7 +26,9 @@ def objective(model):
 
 
 def measured(problem, batch):
-    metric = build_modality_conflict(ModalityConflict(), Subject(None, problem.model, None, None))
+    metric = build_modality_conflict(
+        ModalityConflict(), Subject(None, problem.model, None, None, lambda: problem.model)
+    )
     return metric.measure(moment(problem.params, batch, objective(problem.model)))
 
 
