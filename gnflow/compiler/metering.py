@@ -129,7 +129,7 @@ class _Known:
     last: Sequence[int] = ()
     """The ids of the parts of the last result, for code around regions."""
     returned: Counter[tuple[str, int]] = field(default_factory=Counter)
-    """What `Meter.returned` counts in one call."""
+    """The entries that one call adds to `Meter.returned`."""
 
     def stand_in(self, arguments: Sequence[object], storages: Storages) -> object:
         """Return an empty result.

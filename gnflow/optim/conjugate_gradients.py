@@ -99,9 +99,7 @@ class ConjugateGradients(KeptByAll):
         """Begin a solve and update the preconditioner with its gradient and batch. This is rare work, not compiled."""
         seen = state.statistics
         if self.preconditioner is not None:
-            # The plan solves on the meta device, where there is no count.
-            solves = 0 if state.solves.is_meta else int(state.solves)
-            draw = partial(_draw, batch, f"labels/{self.seed}/{solves}")
+            draw = partial(_draw, batch, self.seed, state.solves)
             seen = self.observe(model, order, gradient, batch, seen, draw)
         return ConjugateGradientsState(state.solves + 1, seen)
 
@@ -141,8 +139,10 @@ class ConjugateGradients(KeptByAll):
         return trees.add(params, unflatten(at.solution)), state, metrics
 
 
-def _draw(batch: Tensor, key: str, index: int) -> Tensor:
-    return draw_noise(batch[index], f"{key}/{index}")
+def _draw(batch: Tensor, seed: int, solves: Tensor, index: int) -> Tensor:
+    # The host reads the count only where labels are drawn. The plan solves on the meta device, where there is none.
+    number = 0 if solves.is_meta else int(solves)
+    return draw_noise(batch[index], f"labels/{seed}/{number}/{index}")
 
 
 def _divide(part: Scalar, whole: Scalar) -> Scalar:

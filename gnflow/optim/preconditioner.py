@@ -24,7 +24,7 @@ class Preconditioner(Protocol):
     region: str
     """The name of the work of an observation in the plan."""
     every: int
-    """What `Jit` is told about this work."""
+    """The argument `every` with which this work goes through a `Jit`."""
 
     def init(self, stacked: Params) -> AnyState:
         """Return the state before the first solve."""

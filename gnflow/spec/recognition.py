@@ -19,7 +19,7 @@ _RUN, _MODEL, _SHARDS = "experiment.yaml", "config.json", "manifest.json"
 
 
 class Recognized(NamedTuple):
-    """What a file or folder is, and the command that takes it."""
+    """A description of a file or folder, and advice that names the command which takes it."""
 
     what: str
     advice: str
