@@ -10,7 +10,8 @@ import tempfile
 from collections.abc import Callable
 from math import log
 from pathlib import Path
-from typing import NamedTuple
+
+from svg import LOOKS, Look, begin, draw_point, end, write
 
 HERE = Path(__file__).parent
 STUDY = HERE.parents[1] / "pipelines" / "iteration_complexity_shakespeare"
@@ -21,32 +22,12 @@ LEFT, TOP, ROW, PANEL, GAP, WIDTH, HEIGHT = 170, 28, 32, 150, 36, 890, 190
 SIZE = (1000, 780)  # of the picture of the report, in pixels
 
 
-class Look(NamedTuple):
-    """The colours of a theme. Blue and orange differ for every kind of colour vision, and in grey."""
-
-    paper: str
-    ink: str
-    grid: str
-    newton: str
-    others: str
-
-
-LOOKS = {
-    "light": Look("#ffffff", "#222222", "#dddddd", "#0072B2", "#D55E00"),
-    "dark": Look("#0d1117", "#e6e6e6", "#3a3f46", "#56B4E9", "#E69F00"),
-}
-
-
 def draw_costs(look: Look) -> str:
     """Draw what each method needed to reach the target, as SVG: a point for each seed, a line at the median."""
     results = json.loads((STUDY / "comparison.json").read_text())["results"][TARGET]
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"'
-        ' font-family="sans-serif" font-size="13">',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="{look.paper}"/>',
-    ]
+    parts = begin(WIDTH, HEIGHT, look)
     for row, name in enumerate(NAMES.values()):
-        parts.append(_write(LEFT - 14, TOP + ROW * row + 4, name, look.ink, "end"))
+        parts.append(write(LEFT - 14, TOP + ROW * row + 4, name, look.ink, "end"))
     for panel, (cost, title) in enumerate(COSTS.items()):
         found = {arm: results[arm][cost] for arm in NAMES}
         values = [value for each in found.values() for value in each["needed"].values()]
@@ -56,14 +37,14 @@ def draw_costs(look: Look) -> str:
         for tick in _choose_ticks(min(values), max(values)):
             x = place(tick)
             parts.append(f'<path d="M{x:.1f} {TOP - 18}V{below}" stroke="{look.grid}"/>')
-            parts.append(_write(x, below + 16, _shorten(tick), look.ink, "middle"))
-        parts.append(_write(LEFT + (PANEL + GAP) * panel + PANEL / 2, below + 36, title, look.ink, "middle"))
+            parts.append(write(x, below + 16, _shorten(tick), look.ink, "middle"))
+        parts.append(write(LEFT + (PANEL + GAP) * panel + PANEL / 2, below + 36, title, look.ink, "middle"))
         for row, (arm, each) in enumerate(found.items()):
             y, newton = TOP + ROW * row, arm.endswith("gn")
             colour, x = look.newton if newton else look.others, place(each["median"])
             parts.append(f'<path d="M{x:.1f} {y - 11}v22" stroke="{colour}" stroke-width="2.5"/>')
-            parts += [_draw_point(place(value), y, newton, colour) for value in each["needed"].values()]
-    return "\n".join([*parts, "</svg>"]) + "\n"
+            parts += [draw_point(place(value), y, newton, colour) for value in each["needed"].values()]
+    return end(parts)
 
 
 def _make_scale(low: float, high: float, left: float) -> Callable[[float], float]:
@@ -84,16 +65,6 @@ def _shorten(number: float) -> str:
         if number >= unit:
             return f"{number / unit:g}{letter}"
     return f"{number:g}"
-
-
-def _write(x: float, y: float, text: str, colour: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{colour}" text-anchor="{anchor}">{text}</text>'
-
-
-def _draw_point(x: float, y: float, newton: bool, colour: str) -> str:
-    if newton:
-        return f'<circle cx="{x:.1f}" cy="{y}" r="4.5" fill="{colour}" fill-opacity="0.75"/>'
-    return f'<rect x="{x - 4:.1f}" y="{y - 4}" width="8" height="8" fill="{colour}" fill-opacity="0.75"/>'
 
 
 def picture_report(page: Path, theme: str) -> None:

@@ -1,10 +1,10 @@
 """Does the efficiency of a direction say how well its method trains? Write ranks.json and ranks.md, from both studies.
 
-The studies are oracle_gap (efficiencies) and oracle_gap_training (held-out losses at the end of one budget); all seeds of
-both must have run. An efficiency is the mean over the measurements of a run after its start, or the one at the start.
-Intervals are 95 % intervals of Student's t over seeds. A correlation is Spearman's, over the methods; its interval is
-that of the percentiles over resampled methods, and its p-value that of permutations. Both take the methods as a sample
-of all methods, which they are not: they say how much hangs on single ones.
+The studies are oracle_gap (efficiencies) and oracle_gap_training (held-out losses at the end of one budget). All seeds
+of both must have run. An efficiency is the one at the start of a run, or the mean over the later ones. Intervals are 95
+% intervals of Student's t over seeds. A correlation is Spearman's, over the methods; its interval is that of the
+percentiles over resampled methods, and its p-value that of permutations. Both take the methods as a sample of all
+methods, which they are not: they say how much hangs on single ones.
 """
 
 import json
@@ -28,8 +28,13 @@ TRAINING = HERE.parent / "oracle_gap_training"
 ORACLES = {"oracle": "layerwise_gn", "oracle_full": "full_gn"}
 """Exact steps and the optimizers that take steps like them. They are not part of the correlations."""
 COLUMNS = {
-    "same": ("same", ""), "fresh": ("fresh", ""), "same_joint": ("same", "joint"), "fresh_joint": ("fresh", "joint")
-}  # fmt: skip
+    "same": ("same", "", None),
+    "fresh": ("fresh", "", "oracle"),
+    "same_joint": ("same", "joint", None),
+    "fresh_joint": ("fresh", "joint", "oracle_full"),
+}
+"""The batch that a direction is judged on, the matrices, and the direction that its efficiency is divided by, since on
+another batch exact steps have small efficiencies too, which depend on noise more than on the method."""
 RESAMPLES = 10_000
 
 
@@ -77,13 +82,18 @@ def read_efficiencies() -> polars.DataFrame:
 
 
 def summarise(rows: polars.DataFrame) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:
-    """Yield each direction with its efficiencies: the mean over seeds of the mean over steps, and its interval."""
-    for (direction,), own in rows.group_by("direction", maintain_order=True):
+    """Yield each direction with its columns: the mean over seeds of the mean over steps, and its interval."""
+
+    def average(direction: str, judge: str, part: str) -> polars.Series:
+        chosen = rows.filter(direction=direction, judge=judge, part=part)
+        return chosen.group_by("seed").agg(polars.col("value").mean()).sort("seed")["value"]
+
+    for direction in rows["direction"].unique(maintain_order=True):
         found = {}
-        for column, (judge, part) in COLUMNS.items():
-            there = own.filter((polars.col("judge") == judge) & (polars.col("part") == part))
-            found[column] = describe(there.group_by("seed").agg(polars.col("value").mean())["value"].to_list())
-        yield str(direction), found
+        for column, (judge, part, unit) in COLUMNS.items():
+            values = average(direction, judge, part)
+            found[column] = describe((values if unit is None else values / average(unit, judge, part)).to_list())
+        yield direction, found
 
 
 def describe(values: Sequence[float]) -> dict[str, float]:
