@@ -22,7 +22,7 @@ LEFT, TOP, ROW, PANEL, GAP, WIDTH = 140, 28, 24, 220, 30, 890
 
 
 def draw_gap(ranks: Mapping[str, Any], look: Look) -> str:
-    """Draw the efficiencies at the start and the final losses, as SVG: a point for each mean, a line for its interval."""
+    """Draw the efficiencies at the start and the final losses, as SVG: points for means, lines for intervals."""
     found = {
         column: {n: each[column] for n, each in ranks["efficiencies"][PLACE].items()} for column in ("same", "fresh")
     }
