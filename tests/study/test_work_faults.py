@@ -44,8 +44,8 @@ def repository(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def working(root: Path, on: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "gnflow", "study", "work", "pipelines/tiny", "--on", on, "--slots", "2"]
+def working(root: Path, on: str, study: str = "pipelines/tiny") -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "gnflow", "study", "work", study, "--on", on, "--slots", "2"]
     process = subprocess.Popen(
         isolate(command) if on == "ray" else command,
         cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -117,3 +117,23 @@ def test_a_study_that_was_stopped_and_lost_a_worker_ends_and_dvc_has_nothing_to_
     )
     assert "Running stage" not in done.stdout
     assert "Data and pipelines are up to date." in done.stdout
+
+
+@pytest.mark.faults
+def test_a_study_at_the_rates_of_another_leaves_that_one_alone(repository: Path) -> None:
+    first, second = repository / "pipelines" / "tiny", repository / "pipelines" / "second"
+    (first / "tuned").mkdir()
+    (first / "tuned" / "adamw.yaml").write_text("extends: ../../../specs/adamw.yaml\n")
+    pipeline = [sys.executable, "-m", "gnflow", "study", "pipeline", "pipelines/tiny"]
+    subprocess.run(pipeline, cwd=repository, capture_output=True, check=True)
+    second.mkdir()
+    (second / "study.yaml").write_text(
+        "name: second\narms: {adamw: ../tiny/tuned/adamw.yaml}\nset: {training.steps: 2}\nseeds: [1]\ntargets: [0.1]\n"
+    )
+    with working(repository, "processes", "pipelines/second") as process:
+        output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert "the study is done, and in dvc.lock: pipelines/second/report.html" in output
+    assert (second / "comparison.json").is_file()
+    assert not (repository / "runs" / "tiny").exists()
+    assert not (first / "dvc.lock").exists()

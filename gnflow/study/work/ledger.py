@@ -25,7 +25,8 @@ def record(design: Design, done: Sequence[str], *, whole: bool) -> str:
         _call(design, "commit", "--force", *(f"{path}:{name}" for name in done))
     if not whole:
         return f"{len(done)} finished stages are in dvc.lock"
-    _call(design, "repro", path)
+    # Without `--single-item` a study at the rates of another one would run that one too, if it has no runs here.
+    _call(design, "repro", "--single-item", path)
     return f"the study is done, and in dvc.lock: {design.make_relative(design.folder)}/report.html"
 
 
