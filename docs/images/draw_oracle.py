@@ -9,13 +9,14 @@ from svg import LOOKS, Look, begin, draw_point, end, write
 
 HERE = Path(__file__).parent
 RANKS = HERE.parents[1] / "pipelines" / "oracle_gap" / "ranks.json"
-PLACE = "layerwise_gn, start"
+PLACE = "along muon"
 NAMES = {
     "oracle": "layerwise oracle", "ekfac": "EK-FAC", "kfoc": "KFOC", "kfac": "K-FAC", "newton_muon": "Newton-Muon",
     "kl_soap": "KL-SOAP", "soap": "SOAP", "soap_muon": "SOAP-Muon", "muon": "Muon", "normuon": "NorMuon",
     "muon_squared": "Muon squared", "adamw": "AdamW", "rmnp": "RMNP", "sophia": "Sophia", "gradient": "gradient",
 }  # fmt: skip
 PANELS = {"same": "efficiency, same batch", "fresh": "of the oracle's, another batch", "loss": "loss at the end"}
+ENDS = {"same": (0.0, 1.0), "fresh": (0.0, 1.6)}
 CURVED = {"oracle", "ekfac", "kfoc", "kfac", "newton_muon"}
 """The directions that know the curvature of the loss."""
 LEFT, TOP, ROW, PANEL, GAP, WIDTH = 140, 28, 24, 220, 30, 890
@@ -34,7 +35,7 @@ def draw_gap(ranks: Mapping[str, Any], look: Look) -> str:
     for panel, (column, title) in enumerate(PANELS.items()):
         left, below = LEFT + (PANEL + GAP) * panel, TOP + ROW * len(names) - 10
         shown = {name: found[column][name] for name in names if name in found[column]}
-        low, high = (0.0, 1.0) if column != "loss" else _span(shown)
+        low, high = ENDS[column] if column in ENDS else _span(shown)
         parts.append(f'<path d="M{left} {below}h{PANEL}" stroke="{look.ink}"/>')
         for part in range(5):
             x, tick = left + PANEL * part / 4, low + (high - low) * part / 4
@@ -44,8 +45,8 @@ def draw_gap(ranks: Mapping[str, Any], look: Look) -> str:
         for row, name in enumerate(names):
             if name in shown:
                 places = [
-                    left + PANEL * (min(max(shown[name][end], low), high) - low) / (high - low)
-                    for end in ("low", "mean", "high")
+                    left + PANEL * (min(max(shown[name][side], low), high) - low) / (high - low)
+                    for side in ("low", "mean", "high")
                 ]
                 y, colour = TOP + ROW * row, look.newton if name in CURVED else look.others
                 parts.append(f'<path d="M{places[0]:.1f} {y}H{places[2]:.1f}" stroke="{colour}" stroke-width="2"/>')

@@ -41,10 +41,10 @@ RESAMPLES = 10_000
 def main() -> None:
     """Read the runs of both studies, and write the results."""
     losses, rows = read_losses(), read_efficiencies()
-    places = {
-        f"{arm}, {when}": rows.filter((polars.col("arm") == arm) & chosen)
+    first, start = rows["arm"][0], polars.col("step") == 0  # all arms begin at the same weights
+    places = {"start": rows.filter(start & (polars.col("arm") == first))} | {
+        f"along {arm}": rows.filter((polars.col("arm") == arm) & ~start)
         for arm in rows["arm"].unique(maintain_order=True)
-        for when, chosen in (("start", polars.col("step") == 0), ("later", polars.col("step") > 0))
     }
     tables = {place: dict(summarise(found)) for place, found in places.items()}
     methods = [name for name in losses if name not in ORACLES.values()]
