@@ -15,11 +15,15 @@ NAMES = {
     "kl_soap": "KL-SOAP", "soap": "SOAP", "soap_muon": "SOAP-Muon", "muon": "Muon", "normuon": "NorMuon",
     "muon_squared": "Muon squared", "adamw": "AdamW", "rmnp": "RMNP", "sophia": "Sophia", "gradient": "gradient",
 }  # fmt: skip
-PANELS = {"same": "efficiency, same batch", "fresh": "of the oracle's, another batch", "loss": "loss at the end"}
+PANELS = {
+    "same": "efficiency on the same batch",
+    "fresh": "on another batch, by the oracle's",
+    "loss": "held-out loss at the end",
+}
 ENDS = {"same": (0.0, 1.0), "fresh": (0.0, 1.6)}
 CURVED = {"oracle", "ekfac", "kfoc", "kfac", "newton_muon"}
 """The directions that know the curvature of the loss."""
-LEFT, TOP, ROW, PANEL, GAP, WIDTH = 140, 28, 24, 220, 30, 890
+LEFT, TOP, ROW, PANEL, GAP, WIDTH = 130, 28, 24, 206, 48, 890
 
 
 def draw_gap(ranks: Mapping[str, Any], look: Look) -> str:

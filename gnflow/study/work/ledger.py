@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 from gnflow.errors import EnvironmentProblem
 from gnflow.study.design.design import Design
 from gnflow.study.design.pipeline import FILE
+
+LOCKED = "Unable to acquire lock"
+PATIENCE = 300.0  # seconds to wait for another DVC process, such as that of a second `gnflow study work`
 
 
 def record(design: Design, done: Sequence[str], *, whole: bool) -> str:
@@ -31,9 +35,21 @@ def record(design: Design, done: Sequence[str], *, whole: bool) -> str:
 
 
 def _call(design: Design, *arguments: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while (done := _run_dvc(design, arguments)).returncode != 0 and LOCKED in done.stderr:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(1)
+    if done.returncode != 0:
+        words = (done.stderr.strip() or done.stdout.strip())[-2000:]
+        again = design.format_repro(design.make_relative(design.folder / FILE))
+        raise EnvironmentProblem(f"the runs are kept, but `dvc {arguments[0]}` failed:\n{words}\nnext: {again}")
+
+
+def _run_dvc(design: Design, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
     # The stages ask for gnflow on the PATH.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=design.workspace.root,
         env={**os.environ, "PATH": path},
@@ -42,7 +58,3 @@ def _call(design: Design, *arguments: str) -> None:
         text=True,
         check=False,
     )
-    if done.returncode != 0:
-        words = (done.stderr.strip() or done.stdout.strip())[-2000:]
-        again = design.format_repro(design.make_relative(design.folder / FILE))
-        raise EnvironmentProblem(f"the runs are kept, but `dvc {arguments[0]}` failed:\n{words}\nnext: {again}")
