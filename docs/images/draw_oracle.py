@@ -27,7 +27,7 @@ LEFT, TOP, ROW, PANEL, GAP, WIDTH = 130, 28, 24, 206, 48, 890
 
 
 def draw_gap(ranks: Mapping[str, Any], look: Look) -> str:
-    """Draw the efficiencies at the start and the final losses, as SVG: points for means, lines for intervals."""
+    """Draw the efficiencies along Muon and the final losses, as SVG: points for means, lines for intervals."""
     found = {
         column: {n: each[column] for n, each in ranks["efficiencies"][PLACE].items()} for column in ("same", "fresh")
     }

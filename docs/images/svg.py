@@ -38,8 +38,8 @@ def write(x: float, y: float, text: str, colour: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" fill="{colour}" text-anchor="{anchor}">{text}</text>'
 
 
-def draw_point(x: float, y: float, newton: bool, colour: str, opacity: float = 0.75) -> str:
+def draw_point(x: float, y: float, newton: bool, colour: str) -> str:
     """Draw a circle for a Gauss-Newton method, and a square for another."""
     if newton:
-        return f'<circle cx="{x:.1f}" cy="{y}" r="4.5" fill="{colour}" fill-opacity="{opacity}"/>'
-    return f'<rect x="{x - 4:.1f}" y="{y - 4}" width="8" height="8" fill="{colour}" fill-opacity="{opacity}"/>'
+        return f'<circle cx="{x:.1f}" cy="{y}" r="4.5" fill="{colour}" fill-opacity="0.75"/>'
+    return f'<rect x="{x - 4:.1f}" y="{y - 4}" width="8" height="8" fill="{colour}" fill-opacity="0.75"/>'

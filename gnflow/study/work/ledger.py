@@ -36,10 +36,10 @@ def record(design: Design, done: Sequence[str], *, whole: bool) -> str:
 
 def _call(design: Design, *arguments: str) -> None:
     deadline = time.monotonic() + PATIENCE
-    while (done := _run_dvc(design, arguments)).returncode != 0 and LOCKED in done.stderr:
-        if time.monotonic() > deadline:
-            break
+    done = _run_dvc(design, arguments)
+    while done.returncode != 0 and LOCKED in done.stderr and time.monotonic() < deadline:
         time.sleep(1)
+        done = _run_dvc(design, arguments)
     if done.returncode != 0:
         words = (done.stderr.strip() or done.stdout.strip())[-2000:]
         again = design.format_repro(design.make_relative(design.folder / FILE))
