@@ -4,6 +4,7 @@ import pytest
 from studies import STUDY, project
 
 from gnflow.errors import SpecError
+from gnflow.study.design.cost import list_remarks
 from gnflow.study.design.design import Design
 from gnflow.study.design.load import load
 
@@ -80,3 +81,12 @@ def test_a_tuning_of_its_own_overrides_field_by_field(tmp_path: Path) -> None:
     assert (len(adamw.trials), len(muon.trials)) == (2, 3)
     assert [trial.job.experiment.training.rows for trial in muon.trials] == [4, 4, 4]
     assert [job.experiment.training.rows for job in muon.runs] == [2, 2]
+
+
+def test_trials_of_another_study_count_as_tuning(tmp_path: Path) -> None:
+    folder = project(tmp_path, STUDY.replace("set: {training.steps: 1}", "set: {training.steps: 1}\n    tuning: {trials: 0}"))
+    untuned = [remark for remark in list_remarks(load(folder)) if "tuned equally" in remark]
+    assert untuned == ["the arms are not tuned equally (trials: adamw 2, muon 0)"]
+    spec = tmp_path / "specs" / "muon.yaml"
+    spec.write_text(f"{spec.read_text()}tuning: {{trials: 2}}\n")
+    assert not any("tuned equally" in remark for remark in list_remarks(load(folder)))

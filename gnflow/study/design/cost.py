@@ -54,7 +54,7 @@ def add_costs(rows: list[Cost]) -> Cost:
 def list_remarks(design: Design) -> list[str]:
     """Point out weaknesses of the comparison that can be seen from the study file."""
     said = []
-    trials = {arm.name: len(arm.trials) for arm in design.arms}
+    trials = {arm.name: _count_trials(arm) for arm in design.arms}
     if len(set(trials.values())) > 1:
         numbers = ", ".join(f"{name} {count}" for name, count in trials.items())
         said.append(f"the arms are not tuned equally (trials: {numbers})")
@@ -74,6 +74,11 @@ def list_remarks(design: Design) -> list[str]:
             f"seed {min(both)} is one that values are tuned on: its runs will flatter the arms that profit most"
         )
     return said
+
+
+def _count_trials(arm: ArmDesign) -> int:
+    """Count the trials behind the values of an arm: those of this study, or else those that its spec records."""
+    return len(arm.trials) or arm.runs[0].experiment.tuning.trials
 
 
 def _estimate_cost(design: Design, arm: ArmDesign) -> Cost:
