@@ -3,6 +3,7 @@
 import json as encoder
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,19 +11,21 @@ from gnflow.compiler import toolchain
 from gnflow.errors import EnvironmentProblem
 from gnflow.spec.experiment import Experiment
 from gnflow.spec.load import load
-from gnflow.spec.optimizer import GaussNewton
+from gnflow.spec.optimizer import GaussNewton, InnerMethod
 from gnflow.study import tables
 
 if TYPE_CHECKING:
     from gnflow.compiler.program import Program
 
+FEW, TOKENS = 2, 2048  # the fewest micro-batches and rows, and the most tokens of several rows
+
 
 def graph(spec: Path, *, sets: Sequence[str] = (), json: bool) -> int:
     """Print the nodes, the kernels and the seconds of every compiled region, and where its graph breaks.
 
-    The regions are compiled by one step with one inner step, on random ids. They are not taken from the cache of
-    compiled graphs, so the seconds are those of a first run. Raises SpecError for a bad spec and EnvironmentProblem for
-    a spec or a machine that compiles nothing. Return 0.
+    The regions are compiled by one step with one inner step, few micro-batches and few rows, on random ids. They are
+    not taken from the cache of compiled graphs, so the seconds are those of a first run. Raises SpecError for a bad
+    spec and EnvironmentProblem for a spec or a machine that compiles nothing. Return 0.
     """
     loaded = load(spec, sets)
     experiment = loaded.experiment
@@ -68,11 +71,13 @@ def _compile(experiment: Experiment) -> "Program":
     from gnflow.compiler.program import compile as make_program
     from gnflow.verify.subject import draw_text
 
-    program = make_program(plan(experiment))
+    planned = plan(experiment)
+    # The plan is that of all rows: with few of them, no block would be recomputed.
+    program = make_program(replace(planned, experiment=_take_few_rows(experiment)))
     if program.compiler is None:
         lack = toolchain.find_problem(program.plan.device)
         raise EnvironmentProblem(f"{experiment.name} compiles nothing on this machine: {lack}")
-    program.step(program.init(), draw_text(experiment, program.plan.microbatches, 0))
+    program.step(program.init(), draw_text(program.plan.experiment, planned.microbatches, 0))
     return program
 
 
@@ -80,8 +85,21 @@ def _shorten(experiment: Experiment) -> Experiment:
     """Give a step few calls of each region. Shapes stay."""
     method = experiment.optimizer
     if not isinstance(method, GaussNewton):
-        return experiment
-    few: dict[str, object] = {"inner_steps": 1}
+        return experiment.model_copy(update={"optimizer": _take_few_microbatches(method)})
+    few: dict[str, object] = {"inner_steps": 1, "inner": _take_few_microbatches(method.inner)}
     if hasattr(method.search, "microbatches"):
         few["search"] = method.search.model_copy(update={"microbatches": 1})
     return experiment.model_copy(update={"optimizer": method.model_copy(update=few)})
+
+
+def _take_few_microbatches(method: InnerMethod) -> InnerMethod:
+    """Return the method with as few micro-batches as it works with. Methods with leaves need one for each."""
+    least = max(FEW, getattr(method, "leaves", FEW))
+    return method.model_copy(update={"microbatches": min(method.microbatches, least)})
+
+
+def _take_few_rows(experiment: Experiment) -> Experiment:
+    """Return the experiment with few rows in a micro-batch. Graphs have the same operators for any number."""
+    training = experiment.training
+    rows = min(training.rows, max(FEW, TOKENS // experiment.data.context))
+    return experiment.model_copy(update={"training": training.model_copy(update={"rows": rows})})

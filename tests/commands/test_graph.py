@@ -7,9 +7,11 @@ import tiny
 import torch
 import yaml
 
-from gnflow.commands.graph import graph
+from gnflow.commands.graph import FEW, TOKENS, _compile, _shorten, graph
+from gnflow.compiler.plan import plan
 from gnflow.compiler.regions import Compiled
 from gnflow.errors import EnvironmentProblem
+from gnflow.spec.load import load
 
 
 def write_spec(root, **sections):
@@ -51,3 +53,16 @@ def test_a_break_is_found_with_its_line():
     (place,) = region.breaks
     line = double_and_add.__code__.co_firstlineno + 2
     assert place.endswith(f"test_graph.py:{line}")
+
+
+def test_a_step_for_the_graphs_is_small_and_the_plan_is_not(tmp_path):
+    spec = write_spec(
+        tmp_path,
+        optimizer={"kind": "muon", "microbatches": 4096},
+        compile={"mode": "default"},
+        training={"steps": 2, "rows": 4096, "device": "cpu", "start": "scratch"},
+    )
+    program = _compile(_shorten(load(spec).experiment))
+    assert program.plan.experiment.training.rows * program.plan.experiment.data.context <= TOKENS
+    assert program.plan.microbatches == FEW
+    assert program.plan.memory == plan(_shorten(load(spec).experiment)).memory

@@ -26,31 +26,32 @@ def record(design: Design, done: Sequence[str], *, whole: bool) -> str:
         return f"no DVC repository is here, so nothing is recorded; next: {design.format_repro(path)}"
     if done:
         # `repro` would run each stage again, only for its command to find that the run is finished.
-        _call(design, "commit", "--force", *(f"{path}:{name}" for name in done))
+        _call(design, "gnflow.study.work.commit", path, *done)
     if not whole:
         return f"{len(done)} finished stages are in dvc.lock"
     # Without `--single-item` a study at the rates of another one would run that one too, if it has no runs here.
-    _call(design, "repro", "--single-item", path)
+    _call(design, "dvc", "repro", "--single-item", path)
     return f"the study is done, and in dvc.lock: {design.make_relative(design.folder)}/report.html"
 
 
-def _call(design: Design, *arguments: str) -> None:
+def _call(design: Design, module: str, *arguments: str) -> None:
+    """Call `python -m module`, again and again while DVC's lock is held."""
     deadline = time.monotonic() + PATIENCE
-    done = _run_dvc(design, arguments)
+    done = _run(design, module, arguments)
     while done.returncode != 0 and LOCKED in done.stderr and time.monotonic() < deadline:
         time.sleep(1)
-        done = _run_dvc(design, arguments)
+        done = _run(design, module, arguments)
     if done.returncode != 0:
         words = (done.stderr.strip() or done.stdout.strip())[-2000:]
         again = design.format_repro(design.make_relative(design.folder / FILE))
-        raise EnvironmentProblem(f"the runs are kept, but `dvc {arguments[0]}` failed:\n{words}\nnext: {again}")
+        raise EnvironmentProblem(f"the runs are kept, but they could not be recorded in DVC:\n{words}\nnext: {again}")
 
 
-def _run_dvc(design: Design, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def _run(design: Design, module: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
     # The stages ask for gnflow on the PATH.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=design.workspace.root,
         env={**os.environ, "PATH": path},
         stdin=subprocess.DEVNULL,
