@@ -22,13 +22,30 @@ class BlockRegion(NamedTuple):
     share: float
 
 
+def find_blocks(network: Model, kind: str) -> dict[str, tuple[str, ...]]:
+    """Return the names of the weights that each solve moves, by block. Later blocks overwrite earlier ones.
+
+    With kind `prefix` a block also has all weights whose name begins with its own, like `blocks.10.` and `blocks.1`.
+
+    Code: github.com/natalieabreu/full-gauss-newton layerwise_utils.py:384, 393 @ 0c14e7e
+    """
+    blocks = network.moving_blocks
+    if kind != "prefix":
+        return blocks
+    return {
+        block: tuple(name for name in network.moving if name in names or name.startswith(block))
+        for block, names in blocks.items()
+    }
+
+
 def price_blocks(
-    network: Model, problem: Objective, params: Params, tokens: Tensor, meter: Meter
-) -> dict[str, BlockRegion]:
-    """Price the region of each block of the model. `params` and `tokens` are on the meta device."""
+    network: Model, blocks: Mapping[str, tuple[str, ...]], problem: Objective, params: Params, tokens: Tensor,
+    meter: Meter,
+) -> dict[str, BlockRegion]:  # fmt: skip
+    """Price the region of each block. `params` and `tokens` are on the meta device."""
     meter.price("curved", problem.curved, trees.pick(params, network.moving), params, tokens)
     whole, found = meter.regions["curved"].flops, {}
-    for block, names in network.moving_blocks.items():
+    for block, names in blocks.items():
         region = name_in_block("curved", block)
         meter.price(region, problem.curved, trees.pick(params, names), params, tokens)
         found[block] = BlockRegion(names, region, meter.regions[region].flops / whole)

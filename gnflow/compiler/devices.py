@@ -168,6 +168,11 @@ def require_use(plan: Plan, size: int) -> None:
         return
     training, width = plan.experiment.training, count_microbatches_of_mean(plan)
     if plan.blocks:
+        names = [name for block in plan.blocks.values() for name in block.names]
+        if len(set(names)) < len(names):
+            raise SpecError(
+                "`optimizer.blocks: prefix` solves for some weights twice, which one device does; or `layer`"
+            )
         if size > len(plan.blocks):
             raise SpecError(
                 f"the model has {len(plan.blocks)} blocks, so more than {len(plan.blocks)} devices would wait"

@@ -6,6 +6,7 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
+from gnflow.compiler.blocks import find_blocks
 from gnflow.compiler.checked import check_transform
 from gnflow.compiler.pace import Pace, set_pace
 from gnflow.compiler.routing import route_parameters
@@ -96,7 +97,7 @@ def _build_blocks(
 ) -> dict[str, Block]:
     """Build one block, or those of the model. Blocks of one structure share the regions of the first of them."""
     if ownership is not None and isinstance(method.inner, spec.Method):
-        named = {"all": network.moving} if method.blocks == "full" else network.moving_blocks
+        named = {"all": network.moving} if method.blocks == "full" else find_blocks(network, method.blocks)
         forms: dict[str, Descent] = {}
         return {
             name: Block(
@@ -109,7 +110,7 @@ def _build_blocks(
         return {"all": Block(network.moving, inner)}
     blocks: dict[str, Block] = {}
     lenders: dict[Hashable, Descent | ConjugateGradients] = {}
-    for name, names in network.moving_blocks.items():
+    for name, names in find_blocks(network, method.blocks).items():
         stacks = _build_stacks(method.inner, network, names)
         structure = tuple(stacks.count_numbers().items())
         if structure not in lenders:

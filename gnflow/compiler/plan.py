@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from gnflow.compiler import build, methods
-from gnflow.compiler.blocks import BlockRegion, divide_by_block, price_blocks
+from gnflow.compiler.blocks import BlockRegion, divide_by_block, find_blocks, price_blocks
 from gnflow.compiler.evaluation import Evaluation, price_evaluations
 from gnflow.compiler.extrapolation import shorten_search
 from gnflow.compiler.measuring import NotedProbe, build_metrics, join_probes
@@ -255,8 +255,13 @@ def count_step(
     tokens = torch.empty(build.find_microbatch_shape(experiment), dtype=torch.int64, device="meta")
     meter.storages.hold((params, state))
     with meter.storages:
-        layerwise = isinstance(experiment.optimizer, spec.GaussNewton) and experiment.optimizer.blocks == "layer"
-        blocks = price_blocks(network, problem, params, tokens, meter) if layerwise else {}
+        method = experiment.optimizer
+        found = (
+            find_blocks(network, method.blocks)
+            if isinstance(method, spec.GaussNewton) and method.blocks != "full"
+            else {}
+        )
+        blocks = price_blocks(network, found, problem, params, tokens, meter) if found else {}
         objective = divide_by_block(problem, {name: block.names for name, block in blocks.items()}, meter)
         objective = objective._replace(crew=crew or Crew(experiment.training.shares))
         meter.storages.begin()

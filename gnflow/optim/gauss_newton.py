@@ -19,8 +19,8 @@ Differs:  a search without any improvement refuses the step, and the next solve 
           reference always takes the best trial. Means of the iterates are ours. The reference has no damping.
           It clips {embedding, head} and all else apart, its vectors follow NAdam, and its Muon mixes the gradient
           into a momentum that is corrected for its bias. Options do so here, and specs/paper uses them; whole outer
-          steps then agree to 7e-10. From 11 layers on its layerwise code makes blocks 1, 10 and 11 one block, and
-          ours does not
+          steps then agree to 7e-10. From 11 layers on its layerwise code moves blocks 10 and 11 in the solve of block
+          1 too, and ours does so with `blocks: prefix` alone
 Use:      few steps at a batch far larger than the best batch of a first-order method. Muon at a small batch needs
           fewer FLOPs and seconds (docs/results)
 """

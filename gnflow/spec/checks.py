@@ -17,7 +17,7 @@ def require_usable(checks: tuple[int, ...], given: Mapping[str, Any], own: Seque
         return checks
     if list(checks) != sorted(set(checks)) or checks[-1] >= steps:
         raise refuse(f"expected increasing numbers below the {steps} inner steps, which are a check themselves")
-    if given.get("blocks") == "layer" or given.get("average"):
+    if given.get("blocks", "full") != "full" or given.get("average"):
         raise refuse("checks measure the loss at one inner iterate of all blocks; set `blocks: full`, `average: 0.0`")
     if "search" in given and not getattr(given["search"], "fresh", False):
         raise refuse("checks need micro-batches apart from the solve; set a `search` that has some, as `geometric`")

@@ -217,9 +217,10 @@ class GaussNewton(Spec):
     keeps the full cross-entropy, and `whitened` replaces the Hessian in the logits by the identity (arXiv:2605.11316).
     `newton` expands the loss to second order in the weights instead; the result may be non-convex and is a reference
     for small problems."""
-    blocks: Literal["full", "layer"] = "full"
+    blocks: Literal["full", "layer", "prefix"] = "full"
     """`full` solves for all parameters together; `layer` solves for the embedding, each block and the head
-    separately."""
+    separately. `prefix` is `layer` as in the paper's code with more than ten blocks: the solve of block 1 also moves
+    blocks 10, 11 and so on, whose own solutions are then taken."""
     inner: Inner = Muon()
     """The optimizer that minimises the linearised model. Each of its updates uses new micro-batches."""
     inner_steps: Annotated[Count, Unit("inner updates")] = 64

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gnflow import trees
 from gnflow.compiler import build, methods, plan
-from gnflow.compiler.blocks import divide_by_block
+from gnflow.compiler.blocks import divide_by_block, find_blocks
 from gnflow.models.modality import find_groups
 from gnflow.models.model import Model
 from gnflow.objective import Metrics, Objective, Params
@@ -49,7 +49,8 @@ def build_parts(experiment: Experiment, jit: Jit) -> Parts:
     network = build.build_model(experiment, build.choose_kernel(experiment))
     problem = build.build_objective(network, experiment, recomputed=experiment.compile.activations is not None)
     optimizer = methods.build_optimizer(experiment.optimizer, network, experiment.training.steps or STEPS, jit)
-    return Parts(network, divide_by_block(problem, network.moving_blocks, jit), optimizer)
+    blocks = find_blocks(network, getattr(experiment.optimizer, "blocks", "layer"))
+    return Parts(network, divide_by_block(problem, blocks, jit), optimizer)
 
 
 def shrink(experiment: Experiment) -> Experiment:

@@ -84,7 +84,9 @@ def test_a_tuning_of_its_own_overrides_field_by_field(tmp_path: Path) -> None:
 
 
 def test_trials_of_another_study_count_as_tuning(tmp_path: Path) -> None:
-    folder = project(tmp_path, STUDY.replace("set: {training.steps: 1}", "set: {training.steps: 1}\n    tuning: {trials: 0}"))
+    folder = project(
+        tmp_path, STUDY.replace("set: {training.steps: 1}", "set: {training.steps: 1}\n    tuning: {trials: 0}")
+    )
     untuned = [remark for remark in list_remarks(load(folder)) if "tuned equally" in remark]
     assert untuned == ["the arms are not tuned equally (trials: adamw 2, muon 0)"]
     spec = tmp_path / "specs" / "muon.yaml"
