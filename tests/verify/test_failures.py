@@ -327,8 +327,10 @@ def test_a_region_that_keeps_its_first_anchor_is_found(claim, region):
         ALL[claim](GAUSS_NEWTON, objective(**{region: kept}))
 
 
-def test_a_compiled_region_that_keeps_the_weights_it_saw_first_is_found():
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_compiled_region_that_keeps_the_weights_it_saw_first_is_found(precision):
     """The trap of a compiled closure over a module's own parameters."""
+    training = ADAMW.training.model_copy(update={"precision": precision})
 
     def keeping(small, jit):
         kept = []
@@ -344,7 +346,9 @@ def test_a_compiled_region_that_keeps_the_weights_it_saw_first_is_found():
 
     torch._dynamo.reset()
     with pytest.raises(CheckFailed):
-        ALL["compiled regions equal eager ones, one graph each"](ADAMW, keeping)
+        ALL["compiled regions equal eager ones, one graph each"](
+            ADAMW.model_copy(update={"training": training}), keeping
+        )
 
 
 @pytest.mark.parametrize("claim", checks.BFLOAT16)
