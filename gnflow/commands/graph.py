@@ -24,8 +24,9 @@ def graph(spec: Path, *, sets: Sequence[str] = (), json: bool) -> int:
     """Print the nodes, the kernels and the seconds of every compiled region, and where its graph breaks.
 
     The regions are compiled by one step with one inner step, few micro-batches and few rows, on random ids. They are
-    not taken from the cache of compiled graphs, so the seconds are those of a first run. Raises SpecError for a bad
-    spec and EnvironmentProblem for a spec or a machine that compiles nothing. Return 0.
+    not taken from the cache of compiled graphs, so the seconds are those of a first run; sizes may change them a
+    little. Raises SpecError for a bad spec and EnvironmentProblem for a spec or a machine that compiles nothing.
+    Return 0.
     """
     loaded = load(spec, sets)
     experiment = loaded.experiment
@@ -99,7 +100,13 @@ def _take_few_microbatches(method: InnerMethod) -> InnerMethod:
 
 
 def _take_few_rows(experiment: Experiment) -> Experiment:
-    """Return the experiment with few rows in a micro-batch. Graphs have the same operators for any number."""
-    training = experiment.training
-    rows = min(training.rows, max(FEW, TOKENS // experiment.data.context))
-    return experiment.model_copy(update={"training": training.model_copy(update={"rows": rows})})
+    """Return the experiment with few rows in a micro-batch, but in pieces if all rows are."""
+    from gnflow.compiler.build import count_pieces
+
+    training, few = experiment.training, max(FEW, TOKENS // experiment.data.context)
+    while True:
+        rows = min(training.rows, few)
+        small = experiment.model_copy(update={"training": training.model_copy(update={"rows": rows})})
+        if rows == training.rows or count_pieces(small) > 1 or count_pieces(experiment) == 1:
+            return small
+        few *= 2

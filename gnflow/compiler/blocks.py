@@ -25,7 +25,8 @@ class BlockRegion(NamedTuple):
 def find_blocks(network: Model, kind: str) -> dict[str, tuple[str, ...]]:
     """Return the names of the weights that each solve moves, by block. Later blocks overwrite earlier ones.
 
-    With kind `prefix` a block also has all weights whose name begins with its own, like `blocks.10.` and `blocks.1`.
+    With kind `prefix` a block also has the weights of all layers whose number begins with its own, as 10 with 1. What
+    belongs to the last block without being a layer's, such as the last norm, stays with it alone.
 
     Code: github.com/natalieabreu/full-gauss-newton layerwise_utils.py:384, 393 @ 0c14e7e
     """
@@ -33,8 +34,14 @@ def find_blocks(network: Model, kind: str) -> dict[str, tuple[str, ...]]:
     if kind != "prefix":
         return blocks
     return {
-        block: tuple(name for name in network.moving if name in names or name.startswith(block))
-        for block, names in blocks.items()
+        block: tuple(
+            name
+            for other, names in blocks.items()
+            if other.startswith(block)
+            for name in names
+            if other == block or f"{other}." in name
+        )
+        for block in blocks
     }
 
 

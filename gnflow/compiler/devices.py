@@ -88,7 +88,8 @@ def _describe_part(plan: Plan, member: Member) -> Device:
         goal = sum(numbers[name] for block in own for name in plan.blocks[block].names)
         work = sum(plan.blocks[name].share for name in own) / sum(block.share for block in plan.blocks.values())
         sent = goal * BYTES * (member.size - 1) + search
-        return Device(member.rank, width, own, 0, work, goal / total, 0, sent)
+        solved = sum(numbers[name] for block in plan.blocks.values() for name in block.names)
+        return Device(member.rank, width, own, 0, work, goal / solved, 0, sent)
     computed = len(member.pick_own(member.list_summed(width)))
     mean = member.count_bytes_of_mean_loss(width, _find_bytes_of_loss(plan))
     parts, update = 0, 1.0
@@ -155,11 +156,18 @@ def _count_iterations(plan: Plan) -> int:
 def explain_limit(plan: Plan) -> str:
     """Say what bounds the number of devices."""
     if plan.blocks:
+        if _solves_twice(plan):
+            return "at most one, since `blocks: prefix` solves for some weights twice"
         return f"at most {len(plan.blocks)}, one for each block"
     width, shares = count_microbatches_of_mean(plan), plan.experiment.training.shares
     if shares < width:
         return f"at most {shares}, the `training.shares`"
     return f"at most {width}, one for each micro-batch of a mean"
+
+
+def _solves_twice(plan: Plan) -> bool:
+    names = [name for block in plan.blocks.values() for name in block.names]
+    return len(set(names)) < len(names)
 
 
 def require_use(plan: Plan, size: int) -> None:
@@ -168,10 +176,10 @@ def require_use(plan: Plan, size: int) -> None:
         return
     training, width = plan.experiment.training, count_microbatches_of_mean(plan)
     if plan.blocks:
-        names = [name for block in plan.blocks.values() for name in block.names]
-        if len(set(names)) < len(names):
+        if _solves_twice(plan):
             raise SpecError(
-                "`optimizer.blocks: prefix` solves for some weights twice, which one device does; or `layer`"
+                "`optimizer.blocks: prefix` solves for some weights twice, so it runs on one device; "
+                "set `blocks: layer` to use several"
             )
         if size > len(plan.blocks):
             raise SpecError(

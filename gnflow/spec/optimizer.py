@@ -219,8 +219,8 @@ class GaussNewton(Spec):
     for small problems."""
     blocks: Literal["full", "layer", "prefix"] = "full"
     """`full` solves for all parameters together; `layer` solves for the embedding, each block and the head
-    separately. `prefix` is `layer` as in the paper's code with more than ten blocks: the solve of block 1 also moves
-    blocks 10, 11 and so on, whose own solutions are then taken."""
+    separately. `prefix` is `layer` as in the paper's code: from 11 layers on, the solve of a layer also moves all
+    layers whose number begins with its own (1: 10, 11, ...; 2: 20, ...), and then their own solutions are taken."""
     inner: Inner = Muon()
     """The optimizer that minimises the linearised model. Each of its updates uses new micro-batches."""
     inner_steps: Annotated[Count, Unit("inner updates")] = 64
@@ -233,7 +233,7 @@ class GaussNewton(Spec):
     average: Average = 0.0
     """The mean of inner iterates at which the search aims. A number is the fraction of the iterates, counted from the
     last, in the mean; 0 means the last iterate alone. `ema` means an exponential moving average of all iterates."""
-    warm_start: bool = True
+    warm_start: Annotated[bool, Field(validate_default=True)] = True
     """Begin each inner solve at the point that the previous solve found, before the search shortened the step. If
     false, each solve begins at the current weights."""
     inner_state: Annotated[Literal["kept", "reset"], mark_later("kept")] = "kept"
@@ -276,6 +276,16 @@ class GaussNewton(Spec):
                 f"the solve has only {steps * inner.microbatches} micro-batches; give at most that many", "microbatches"
             )
         return search
+
+    @field_validator("warm_start")
+    @classmethod
+    def _check_warm_start(cls, warm: bool, info: ValidationInfo) -> bool:
+        if warm and info.data.get("blocks") == "prefix":
+            raise refuse(
+                "with `blocks: prefix` the paper's code begins each solve at copies of its own, which are not kept "
+                "here; set `warm_start: false`"
+            )
+        return warm
 
     @field_validator("inner_state")
     @classmethod

@@ -5,8 +5,8 @@
 
 nanoGPT's step is that of its train.py in float32 on one micro-batch: loss, backward, clip at 1, AdamW as it configures
 it. gnflow's is a step of a run with the same clip, decay and betas. Calls are interleaved in one process, on one thread
-in seconds of the processor, on two by the clock. The models have the same matrices; nanoGPT's has learned positions and
-one matrix for embedding and head.
+in seconds of the processor, on two by the clock. Both models have one matrix for embedding and head, and the same
+matrices in the blocks; nanoGPT's has learned positions and one matrix for queries, keys and values.
 """
 
 import importlib.util
@@ -87,7 +87,13 @@ def make_step(size: Size) -> Callable[[], object]:
     """Make a step of a run of gnflow."""
     tree = {
         "name": "adamw",
-        "model": {"kind": "decoder", "layers": size.layers, "width": size.width, "heads": size.heads},
+        "model": {
+            "kind": "decoder",
+            "layers": size.layers,
+            "width": size.width,
+            "heads": size.heads,
+            "tie_embeddings": True,
+        },
         "data": {"kind": "text", "tokenizer": {"kind": "bpe", "vocabulary": size.vocabulary}, "context": size.context},
         "optimizer": {"kind": "adamw", "learning_rate": RATE, "betas": BETAS, "weight_decay": DECAY, "clip": CLIP},
         "training": {"steps": 1000, "rows": size.rows, "start": "scratch", "device": "cpu"},

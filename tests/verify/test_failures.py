@@ -10,6 +10,7 @@ from gnflow.optim.adamw import adamw
 from gnflow.optim.descent import Descent
 from gnflow.optim.protocol import Cost, eager
 from gnflow.verify import checks
+from gnflow.verify.compiled import _require_close
 from gnflow.verify.subject import CheckFailed, build_parts, shrink
 
 ADAMW = shrink(experiment({"kind": "adamw", "learning_rate": 0.01, "microbatches": 2}))
@@ -407,3 +408,15 @@ def test_every_check_has_something_that_breaks_it():
 def test_what_is_made_by_default_is_what_a_program_runs():
     made = build_parts(ADAMW, eager)
     assert made.optimizer.cost == Cost(solve=2, search=0, passes=1)
+
+
+def test_a_graph_may_be_nearer_to_float32_than_its_eager_twin_is():
+    exact, rounded = {"w": torch.ones(3)}, {"w": torch.tensor([1.0, 1.0, 1.2])}
+    _require_close("curved", exact, rounded, exact, 0.05)
+    _require_close("curved", {"w": torch.tensor([1.0, 0.7, 1.0])}, rounded, exact, 0.05)
+    with pytest.raises(CheckFailed, match=r"differs from float32 by 0\.5 .* allowed 0\.4"):
+        _require_close("curved", {"w": torch.tensor([1.0, 0.5, 1.0])}, rounded, exact, 0.05)
+    with pytest.raises(CheckFailed, match=r"differs from eager by 0\.17 .* allowed 0\.05"):
+        _require_close("curved", exact, rounded, rounded, 0.05)
+    with pytest.raises(CheckFailed, match=r"allowed 0\.5"):
+        _require_close("curved", {"w": torch.zeros(3)}, {"w": -torch.ones(3)}, exact, 0.05)

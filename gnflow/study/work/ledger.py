@@ -26,16 +26,16 @@ def record(design: Design, done: Sequence[str], *, whole: bool) -> str:
         return f"no DVC repository is here, so nothing is recorded; next: {design.format_repro(path)}"
     if done:
         # `repro` would run each stage again, only for its command to find that the run is finished.
-        _call(design, "gnflow.study.work.commit", path, *done)
+        _call(design, "the runs are kept, but they could not be recorded", "gnflow.study.work.commit", path, *done)
     if not whole:
         return f"{len(done)} finished stages are in dvc.lock"
     # Without `--single-item` a study at the rates of another one would run that one too, if it has no runs here.
-    _call(design, "dvc", "repro", "--single-item", path)
+    _call(design, "the runs are in dvc.lock, but `dvc repro` failed", "dvc", "repro", "--single-item", path)
     return f"the study is done, and in dvc.lock: {design.make_relative(design.folder)}/report.html"
 
 
-def _call(design: Design, module: str, *arguments: str) -> None:
-    """Call `python -m module`, again and again while DVC's lock is held."""
+def _call(design: Design, failed: str, module: str, *arguments: str) -> None:
+    """Call `python -m module`, again and again while DVC's lock is held. `failed` says what a failure means."""
     deadline = time.monotonic() + PATIENCE
     done = _run(design, module, arguments)
     while done.returncode != 0 and LOCKED in done.stderr and time.monotonic() < deadline:
@@ -44,7 +44,7 @@ def _call(design: Design, module: str, *arguments: str) -> None:
     if done.returncode != 0:
         words = (done.stderr.strip() or done.stdout.strip())[-2000:]
         again = design.format_repro(design.make_relative(design.folder / FILE))
-        raise EnvironmentProblem(f"the runs are kept, but they could not be recorded in DVC:\n{words}\nnext: {again}")
+        raise EnvironmentProblem(f"{failed}:\n{words}\nnext: {again}")
 
 
 def _run(design: Design, module: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
