@@ -17,13 +17,16 @@ FINE_TICKS = (0.4, 0.6, 0.8, 1, 1.2, 1.5, 2, 2.5)
 def draw_comparison(path: Path) -> str:
     """Return a figure (HTML with SVG) of the `comparison.json` at `path`, for its lowest target.
 
+    If the reference missed that one with some seeds, it is the lowest that it reached with all.
     The figure is empty if the study has no targets, as at the end of schedules, or has not been run.
     """
     comparison = json.loads(path.read_text()) if path.exists() else {"targets": []}
     if not comparison["targets"]:
         return ""
-    target = format_target(min(comparison["targets"]))
     reference = comparison["reference"]
+    targets = [format_target(target) for target in sorted(comparison["targets"])]
+    reached = [target for target in targets if not comparison["results"][target][reference]["missed"]]
+    target = (reached or targets)[0]
     rows = {arm: ratios["steps"] for arm, ratios in comparison["ratios"][target].items()}
     rows = {arm: row for arm, row in rows.items() if row["factor"] is not None}
     ends = [end for row in rows.values() for end in (row["factor"], *row["interval"].values()) if end]
