@@ -103,10 +103,14 @@ def _take_few_rows(experiment: Experiment) -> Experiment:
     """Return the experiment with few rows in a micro-batch, but in pieces if all rows are."""
     from gnflow.compiler.build import count_pieces
 
-    training, few = experiment.training, max(FEW, TOKENS // experiment.data.context)
-    while True:
-        rows = min(training.rows, few)
-        small = experiment.model_copy(update={"training": training.model_copy(update={"rows": rows})})
-        if rows == training.rows or count_pieces(small) > 1 or count_pieces(experiment) == 1:
-            return small
-        few *= 2
+    rows = max(FEW, TOKENS // experiment.data.context)
+    small = _set_rows(experiment, rows)
+    while count_pieces(small) == 1 < count_pieces(experiment):
+        rows *= 2
+        small = _set_rows(experiment, rows)
+    return small
+
+
+def _set_rows(experiment: Experiment, most: int) -> Experiment:
+    training = experiment.training
+    return experiment.model_copy(update={"training": training.model_copy(update={"rows": min(training.rows, most)})})

@@ -25,12 +25,13 @@ class BlockRegion(NamedTuple):
 def find_blocks(network: Model, kind: str) -> dict[str, tuple[str, ...]]:
     """Return the names of the weights that each solve moves, by block. Later blocks overwrite earlier ones.
 
-    With kind `prefix` a block also has the weights of all layers whose number begins with its own, as 10 with 1. What
-    belongs to the last block without being a layer's, such as the last norm, stays with it alone.
+    With kind `full` there is one block. With kind `prefix` a block also has the weights of all layers whose number
+    begins with its own, as 10 with 1. What belongs to the last block without being a layer's, such as the last norm,
+    stays with it alone.
 
     Code: github.com/natalieabreu/full-gauss-newton layerwise_utils.py:384, 393 @ 0c14e7e
     """
-    blocks = network.moving_blocks
+    blocks = {"all": network.moving} if kind == "full" else network.moving_blocks
     if kind != "prefix":
         return blocks
     return {

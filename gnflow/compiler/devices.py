@@ -12,6 +12,7 @@ from gnflow.errors import SpecError
 from gnflow.optim.by_part import Ownership
 from gnflow.spec import optimizer as spec
 from gnflow.spec import search
+from gnflow.spec.traits import has_clip
 
 
 class Device(NamedTuple):
@@ -122,7 +123,7 @@ def _count_bytes_of_parts(plan: Plan, member: Member, width: int, owned: int, mo
     numbers = sum(part.numbers for part in plan.parts.values())
     method = plan.experiment.optimizer
     first_order = method.inner if isinstance(method, spec.GaussNewton) else method
-    norms = 2 + (isinstance(first_order, spec.Method) and spec.has_clip(first_order))
+    norms = 2 + (isinstance(first_order, spec.Method) and has_clip(first_order))
     gradients = member.count_bytes_to_owners(numbers, owned, width) if width > 1 else 0
     return gradients + (owned + norms * most) * BYTES * (member.size - 1)
 

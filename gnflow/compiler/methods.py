@@ -97,7 +97,7 @@ def _build_blocks(
 ) -> dict[str, Block]:
     """Build one block, or those of the model. Blocks of one structure share the regions of the first of them."""
     if ownership is not None and isinstance(method.inner, spec.Method):
-        named = {"all": network.moving} if method.blocks == "full" else find_blocks(network, method.blocks)
+        named = find_blocks(network, method.blocks)
         forms: dict[str, Descent] = {}
         return {
             name: Block(

@@ -256,12 +256,10 @@ def count_step(
     meter.storages.hold((params, state))
     with meter.storages:
         method = experiment.optimizer
-        found = (
-            find_blocks(network, method.blocks)
-            if isinstance(method, spec.GaussNewton) and method.blocks != "full"
-            else {}
-        )
-        blocks = price_blocks(network, found, problem, params, tokens, meter) if found else {}
+        blocks: dict[str, BlockRegion] = {}
+        if isinstance(method, spec.GaussNewton) and method.blocks != "full":
+            named = find_blocks(network, method.blocks)
+            blocks = price_blocks(network, named, problem, params, tokens, meter)
         objective = divide_by_block(problem, {name: block.names for name, block in blocks.items()}, meter)
         objective = objective._replace(crew=crew or Crew(experiment.training.shares))
         meter.storages.begin()

@@ -10,9 +10,10 @@ from gnflow.spec.horizon import find_misfits
 from gnflow.spec.huggingface import HuggingFaceModel
 from gnflow.spec.model import Decoder, Model
 from gnflow.spec.multimodal import Data, Multimodal
-from gnflow.spec.optimizer import GaussNewton, Method, Optimizer, find_what_joins, has_momentum
+from gnflow.spec.optimizer import GaussNewton, Method, Optimizer
 from gnflow.spec.tracking import Mlflow, Tracking
 from gnflow.spec.training import Compile, Cost, Loss, Metric, Pretrained, Training, Tuning, UpdateNorms
+from gnflow.spec.traits import find_what_joins, has_momentum
 
 
 class Experiment(Spec):

@@ -6,6 +6,7 @@ from typing import Protocol
 from gnflow.compiler.routing import label_rules
 from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
+from gnflow.spec.traits import has_rate
 from gnflow.verify import behaviour, compiled, derivatives, schedules, signals, state
 from gnflow.verify.subject import Make, build_parts
 
@@ -74,6 +75,6 @@ def select_checks(experiment: Experiment, *, compiling: bool) -> Iterator[tuple[
     inner = method.inner if isinstance(method, spec.GaussNewton) else method
     if isinstance(inner, spec.Method) and any(rule.takes_signals for rule in label_rules(inner).values()):
         yield from SIGNALS.items()
-    yield from ((claim, check) for claim, check in OPTIMIZER.items() if claim != SCHEDULE or spec.has_rate(method))
+    yield from ((claim, check) for claim, check in OPTIMIZER.items() if claim != SCHEDULE or has_rate(method))
     if compiling:
         yield from COMPILED.items()

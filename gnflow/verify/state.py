@@ -9,8 +9,8 @@ import torch
 from gnflow import trees
 from gnflow.compiler.metering import Meter
 from gnflow.optim.protocol import Region, compile_regions
-from gnflow.spec import optimizer as spec
 from gnflow.spec.experiment import Experiment
+from gnflow.spec.traits import has_rate
 from gnflow.verify.problems import build_on_bowl
 from gnflow.verify.subject import (
     Make,
@@ -62,7 +62,7 @@ def check_types_and_shapes(experiment: Experiment, make: Make = build_parts) -> 
         _require_form(
             _describe_tensors((reached.params, reached.state)), expected, f"a step in {dtype} changes the form"
         )
-        rate = {"learning_rate"} if spec.has_rate(experiment.optimizer) else set()
+        rate = {"learning_rate"} if has_rate(experiment.optimizer) else set()
         absent = sorted((RECORDED | rate) - set(reached.metrics))
         require(not absent, f"the metrics lack {', '.join(absent)}")
         for name, value in reached.metrics.items():
