@@ -47,6 +47,9 @@ class Tuning(Spec):
     every combination."""
     seed: Seed = 0
     """Seed of the draws, and `training.seed` of every trial."""
+    target: float | None = None
+    """Value of `loss/held_out` at which trials stop, and to which their steps are counted. One below the targets of the
+    study leaves a margin for other seeds. Default: the lowest target of the study."""
     set: Overrides = Field(default_factory=dict)
     """Overrides for trials only, by dotted key."""
     space: dict[Key, Dimension] = Field(default_factory=dict)
@@ -160,6 +163,10 @@ class Study(Spec):
             raise refuse(f"arms are compared at `targets` or at a `budget`, {what}; give one of them", "budget")
         if self.sigma is not None and self.budget is None:
             raise refuse("`sigma` is of the loss at the end of a `budget`; remove it or give one", "sigma")
+        tunings = {("tuning",): self.tuning} | {("arms", name, "tuning"): arm.tuning for name, arm in self.arms.items()}
+        for where, tuning in tunings.items() if self.budget else ():
+            if tuning is not None and tuning.target is not None:
+                raise refuse("trials of a study with a `budget` run to its end; remove `target`", (*where, "target"))
         for index, scale in enumerate(self.scales):
             if scale.name in [other.name for other in self.scales[:index]]:
                 raise refuse(f"two scales are called `{scale.name}`", "scales")

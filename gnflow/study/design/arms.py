@@ -65,15 +65,12 @@ class Reader:
         common = merge_overrides({} if _has_value(base.tree, "name", name) else called, own, aim)
         self._load_experiment(base, common)
         tuning = self._merge_tuning(method)
-        space, trials = self._make_space(
-            method, tuning, base, merge_overrides(common, extra), merge_overrides(shared, of_arm)
-        )
-        beyond = self._draw_widened(name, tuning, base, merge_overrides(common, extra), space) if trials else []
+        for_trials = merge_overrides(common, extra, self._make_trial_aim(method, tuning))
+        space, trials = self._make_space(method, tuning, base, for_trials, merge_overrides(shared, of_arm))
+        beyond = self._draw_widened(name, tuning, base, for_trials, space) if trials else []
         spec = (self.path.parent / self.study.arms[method].spec).resolve()
         tuned = self.path.parent / "tuned" / f"{name}.yaml" if trials else None
-        tried = self._make_trials(
-            base, spec, merge_overrides(common, extra), [*trials, *beyond], tuning.seed if tuning else 0
-        )
+        tried = self._make_trials(base, spec, for_trials, [*trials, *beyond], tuning.seed if tuning else 0)
         runs = self._make_runs(base, spec, common, tuned)
         if len(self.problems) > before:
             return None
@@ -102,6 +99,14 @@ class Reader:
             make_override("training.steps", None, origin),
             make_override("training.tokens", budget, origin),
         )
+
+    def _make_trial_aim(self, name: str, tuning: Tuning | None) -> Overrides:
+        """Return when a trial ends, if not when the runs do."""
+        if tuning is None or tuning.target is None:
+            return {}
+        own = self.study.arms[name].tuning
+        where = ("arms", name, "tuning") if own and own.target is not None else ("tuning",)
+        return make_override("training.target.at_most", tuning.target, self._find_origin(*where, "target"))
 
     def _find_origin(self, *path: str | int) -> Origin:
         return find_node(self.tree, *path).origin

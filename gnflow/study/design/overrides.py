@@ -14,7 +14,7 @@ Overrides = Mapping[str, Entry]
 RESERVED = {
     "name": "the name of the arm",
     "training.seed": "`seeds` and `tuning.seed`",
-    "training.target": "`targets` or `budget`",
+    "training.target": "`targets`, `budget` or `tuning.target`",
     "tuning": "the tuning of the study",
     "tracking.study": "the name of the study",
 }
