@@ -27,6 +27,7 @@ from gnflow.optim.gradient_preconditioner import GradientPreconditioner
 from gnflow.optim.hyperball import hyperball
 from gnflow.optim.preconditioner import Preconditioner, arrange
 from gnflow.optim.protocol import AnyState, AnyTransform, Jit, Optimizer, Transform, jit_for_block
+from gnflow.optim.remembered_fold import RememberedFold
 from gnflow.optim.search import FullStep, GeometricSearch, Search
 from gnflow.optim.stacks import Stacks
 from gnflow.spec import optimizer as spec
@@ -199,7 +200,8 @@ def _build_descent(
     rate = find_main_rate if main in stacks.rules.values() else None
     # A block without matrices has no gradient to project.
     if isinstance(method, spec.Projected) and (names is None or clipped.metric is not None):
-        return FisherOrthogonal(
+        memory = method.memory if isinstance(method, spec.MlFopSoap) and method.beta else 0.0
+        return (RememberedFold if memory else FisherOrthogonal)(
             clipped,
             stacks,
             method.microbatches,
@@ -207,7 +209,7 @@ def _build_descent(
             rate,
             probe,
             leaves=2 if method.by_modality else method.leaves,
-            projection=Projection(method.beta, method.beta_bound, method.damping, method.metric),
+            projection=Projection(method.beta, method.beta_bound, method.damping, method.metric, memory),
             statistics=method.statistics,
             second_moment=method.second_moment,
             layer_step=method.layer_step,

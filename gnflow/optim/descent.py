@@ -102,10 +102,16 @@ class Descent(KeptByAll):
     ) -> tuple[Params, AnyState, Metrics]:
         """Take one update on the gradients of all micro-batches of `batch`."""
         slope, loss, seen = self.find_slope(objective, params, state, batch)
+        moved, state, metrics = self.advance(slope, objective, params, state, batch)
+        return moved, state, {"loss/train": loss, **metrics, **seen}
+
+    def advance(
+        self, slope: Slope, objective: Slopes, params: Params, state: AnyState, batch: Tensor
+    ) -> tuple[Params, AnyState, Metrics]:
+        """Estimate the curvature where that is due, and take one update along `slope`."""
         state = self.observe(objective, self.stacks, params, state, batch)
         state = self.watch(objective, self.stacks, params, state, batch)
-        moved, state, metrics = self.follow(slope, params, state)
-        return moved, state, {"loss/train": loss, **metrics, **seen}
+        return self.follow(slope, params, state)
 
     def follow(self, slope: Slope, params: Params, state: AnyState) -> tuple[Params, AnyState, Metrics]:
         """Take one update along `slope`."""

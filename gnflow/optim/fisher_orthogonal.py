@@ -20,7 +20,7 @@ Use:      to study the projection. FOP-SOAP equals SOAP within the spread of see
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -28,8 +28,9 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.objective import Metrics, Params, Scalar, Slopes
 from gnflow.optim.descent import Descent, Probe, Rate, Slope
+from gnflow.optim.fold_tree import fold_tree
 from gnflow.optim.means import average_gradient, keep_positive, weigh_microbatches
-from gnflow.optim.protocol import AnyState, AnyTransform, Jit, eager
+from gnflow.optim.protocol import AnyState, AnyTransform, Fisher, Jit, eager
 from gnflow.optim.stacks import Stacks
 
 
@@ -45,6 +46,8 @@ class Projection:
     """Number added to f, as a fraction of the mean of f in each matrix."""
     fisher: Literal["second_moment", "root"] = "second_moment"
     """The choice of f: the second moment, as in Fisher's matrix, or its root, as in the transform's preconditioner."""
+    memory: float = 0.0
+    """Decay rate, per step, of the mean of d that a `RememberedFold` uses."""
 
 
 class Leaf(NamedTuple):
@@ -56,11 +59,10 @@ class Leaf(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A gradient in the tree, its share of the whole batch, and the number of merges below it."""
+    """A gradient in the tree, and its share of the whole batch."""
 
     gradient: Params
     share: Scalar
-    level: int
 
 
 class Merged(NamedTuple):
@@ -69,6 +71,15 @@ class Merged(NamedTuple):
     gradient: Params
     beta: Scalar
     growth: Scalar
+
+
+Differ: TypeAlias = Callable[[str, Params, Params, AnyState], Params]
+"""Returns the differences that a merge uses for its matrices, given the name of the merge and its two gradients."""
+
+
+def differ(merge: str, one: Params, two: Params, state: AnyState) -> Params:
+    """Return nothing: the difference of the two gradients themselves is used."""
+    return {}
 
 
 class FisherOrthogonal(Descent):
@@ -101,8 +112,9 @@ class FisherOrthogonal(Descent):
         if leaves < 2 or (parts is None and leaves > microbatches):
             raise ValueError(f"{leaves} leaves from {microbatches} micro-batches: at least 2, and one micro-batch each")
 
-        def merge(one: Params, two: Params, share: Tensor, state: AnyState) -> Merged:
-            return merge_pair(one, two, share, damp_diagonal(metric.diagonal(state), projection), projection)
+        def merge(one: Params, two: Params, share: Tensor, state: AnyState, differences: Params) -> Merged:
+            fisher = damp_diagonal(metric.diagonal(state), projection)
+            return merge_pair(one, two, share, fisher, projection, differences)
 
         def unfold(folded: Params, plain: Params, state: AnyState) -> tuple[Params, Metrics]:
             fisher = damp_diagonal(metric.diagonal(state), projection)
@@ -115,42 +127,52 @@ class FisherOrthogonal(Descent):
         super().__init__(
             transform, stacks, microbatches, jit, rate, probe, lambda slope, *rest: metric.update(*slope, *rest), seed
         )  # fmt: skip
-        self.beta, self.divide = projection.beta, parts or (lambda batch: torch.tensor_split(batch, leaves))
+        self.metric, self.projection, self.leaves = metric, projection, leaves
+        self.divide = parts or (lambda batch: torch.tensor_split(batch, leaves))
         self.statistics, self.second_moment = statistics, second_moment
         self.into: Callable[[Params, AnyState], Params] = jit("rotate", metric.into)
         self.merge, self.unfold = jit("merge", merge), jit("unfold", unfold)
+        self.compile_further(metric, jit)
+
+    def compile_further(self, metric: Fisher[AnyState], jit: Jit) -> None:
+        """Compile the regions that a subclass adds."""
 
     def find_slope(
         self, objective: Slopes, params: Params, state: AnyState, batch: Tensor
     ) -> tuple[Slope, Scalar, Metrics]:
         """Return the merged gradient as direction, and the plain mean or the merged gradient for the statistics."""
-        if not self.beta:
+        if not self.projection.beta:
             return super().find_slope(objective, params, state, batch)
-        waiting: list[Node] = []
+        return self.fold(objective, params, state, batch, differ)
+
+    def fold(
+        self, objective: Slopes, params: Params, state: AnyState, batch: Tensor, differ: Differ
+    ) -> tuple[Slope, Scalar, Metrics]:
+        """Return what `find_slope` returns, with the differences that `differ` chooses for each merge."""
         seen: dict[str, list[Scalar]] = defaultdict(list)
 
-        def join(one: Node, two: Node) -> Node:
+        def join(name: str, one: Node, two: Node) -> Node:
             both = one.share + two.share
-            outcome = self.merge(one.gradient, two.gradient, one.share / keep_positive(both), state)
-            level = max(one.level, two.level) + 1
+            chosen = differ(name, one.gradient, two.gradient, state)
+            outcome = self.merge(one.gradient, two.gradient, one.share / keep_positive(both), state, chosen)
+            level, _, _ = name.partition(".")
             seen[f"fop/beta_{level}"].append(outcome.beta)
             seen[f"fop/growth_{level}"].append(outcome.growth)
-            return Node(outcome.gradient, both, level)
+            return Node(outcome.gradient, both)
 
         plain: Params = {}
         loss = torch.zeros((), device=next(iter(params.values())).device)
-        for gradient, value, share in self._compute_leaves(objective, params, batch):
-            stacked = self.stacks.stack(gradient)
-            loss = loss + share * value
-            plain = trees.move_along(plain, stacked, share) if plain else trees.scale(stacked, share)
-            node = Node(self.into(stacked, state), share, 0)
-            while waiting and waiting[-1].level == node.level:
-                node = join(waiting.pop(), node)
-            waiting.append(node)
-        while len(waiting) > 1:  # the number of leaves is not a power of two
-            node = waiting.pop()
-            waiting.append(join(waiting.pop(), node))
-        direction, metrics = self.unfold(waiting[0].gradient, plain, state)
+
+        def turn_leaves() -> Iterator[Node]:
+            nonlocal plain, loss
+            for gradient, value, share in self._compute_leaves(objective, params, batch):
+                stacked = self.stacks.stack(gradient)
+                loss = loss + share * value
+                plain = trees.move_along(plain, stacked, share) if plain else trees.scale(stacked, share)
+                yield Node(self.into(stacked, state), share)
+
+        folded = fold_tree(turn_leaves(), join).gradient
+        direction, metrics = self.unfold(folded, plain, state)
         metrics |= {name: torch.stack(found).mean() for name, found in seen.items()}
         chosen = {"plain": plain, "folded": direction}
         return Slope(direction, chosen[self.statistics], chosen[self.second_moment]), loss, metrics
@@ -163,15 +185,22 @@ class FisherOrthogonal(Descent):
             yield Leaf(*average_gradient(objective, params, part), share)
 
 
-def merge_pair(one: Params, two: Params, share: Tensor, fisher: Params, projection: Projection) -> Merged:
+def merge_pair(
+    one: Params,
+    two: Params,
+    share: Tensor,
+    fisher: Params,
+    projection: Projection,
+    differences: Params = {},  # noqa: B006  # it is only read
+) -> Merged:
     """Merge two gradients into x, matrix by matrix. Parameters without a diagonal get the mean.
 
-    `share` is the weight of `one`.
+    `share` is the weight of `one`; `differences` replace d for the matrices that they have.
     """
     result = {name: two[name] + share * (one[name] - two[name]) for name in one}
     betas, growths = [], []
     for name, f in fisher.items():
-        mean, difference = result[name], one[name] - two[name]
+        mean, difference = result[name], differences.get(name, one[name] - two[name])
         overlap = _multiply(difference, f * mean) / keep_positive(_multiply(mean, f * mean))
         orthogonal = difference - overlap * mean
         size = _multiply(orthogonal, orthogonal / f)

@@ -137,6 +137,10 @@ class MlFopSoap(Projected):
     """The gradients at the leaves: those of groups of micro-batches (`matrix`), or those of the text loss and the
     image loss (`modality`, for multimodal data only)."""
 
+    memory: Annotated[Fraction, mark_later(0.0)] = 0.0
+    """Decay rate, per step, of a mean of the difference of the two gradients in each merge, which the projection then
+    uses in place of the difference. It is read from a secondary source. 0 means no memory."""
+
     @property
     def by_modality(self) -> bool:
         """Whether the leaves are the losses of the modalities."""

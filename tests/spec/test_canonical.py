@@ -183,6 +183,14 @@ def test_keys_that_came_later_are_in_no_digest_at_their_default() -> None:
         assert digest(Experiment.model_validate(base | {section: given | {key: value}})) != digest(one)
 
 
+def test_the_memory_of_a_fold_is_in_no_digest_at_its_default() -> None:
+    base = {"name": "a", "data": "text", "training": {"steps": 3}}
+    folds = [{"kind": "ml_fop_soap"}, {"kind": "ml_fop_soap", "memory": 0.0}, {"kind": "ml_fop_soap", "memory": 0.9}]
+    plain, none, some = (Experiment.model_validate(base | {"optimizer": fold}) for fold in folds)
+    assert "memory" not in plain.model_dump(mode="json")["optimizer"]
+    assert digest(plain) == digest(none) != digest(some)
+
+
 @pytest.mark.parametrize(
     ("source", "later"),
     [

@@ -70,6 +70,7 @@ def test_a_horizon_that_is_drawn_takes_the_place_of_the_budget(tmp_path: Path) -
         ("budget: {tokens: 4096}", "budget: {tokens: 4096}\ntargets: [5.0]", "both are given"),
         ("set: {training.rows: 2}", "set: {training.steps: 2}", "`training.steps` is given by `budget`"),
         ("budget: {tokens: 4096}", "targets: [5.0]\nsigma: 0.01", "`sigma` is of the loss at the end of a `budget`"),
+        ("  trials: 2", "  trials: 2\n  target: 4.0", "trials of a study with a `budget` run to its end"),
         ("reference: muon", "reference: muon\nscales: [{name: a}, {name: a}]", "two scales are called `a`"),
         ("reference: muon", "reference: muon\nscales: [{name: a, set: {model.widht: 1}}]", "did you mean `width`"),
     ],
@@ -80,6 +81,24 @@ def test_mistakes_of_budgets_and_scales_are_located(tmp_path: Path, old: str, ne
         load(project(tmp_path, BUDGET.replace(old, new)))
     assert words in str(caught.value)
     assert "study.yaml" in str(caught.value)
+
+
+def test_trials_are_counted_to_a_target_of_their_own(tmp_path: Path) -> None:
+    """One that reaches the target of the study sooner, but not the margin, is not the best."""
+    study = STUDY.replace("  trials: 2\n", "  trials: 2\n  target: 4.5\n")
+    design = load(project(tmp_path, study))
+    arm = design.find_arm("adamw")
+    targets = [job.experiment.training.target for job in arm.jobs]
+    assert [target and target.at_most for target in targets] == [4.5, 4.5, 5.0, 5.0]
+    curves = {"trial_1": [5.5, 4.9, 4.8, 4.7], "trial_2": [5.5, 5.4, 5.3, 4.4]}
+    for trial in arm.trials:
+        directory = begin(design.locate_run(arm, trial.job), trial.job.experiment)
+        end(directory, append_steps(directory, curves[trial.job.label]))
+    chosen = choose(design, arm)
+    assert [(one.trial.job.label, one.steps) for one in chosen.tried] == [("trial_2", 3.0), ("trial_1", None)]
+    content = write(design, arm, chosen).read_text()
+    assert "# Steps are those to 4.50, where trials stop." in content
+    assert "at_most: 5.0" in content  # the runs stop at the target of the study
 
 
 def test_scales_multiply_the_arms(tmp_path: Path) -> None:
