@@ -16,6 +16,7 @@ SHARED = ("model", "data", "metrics", "compile.mode")
 SHARED_TRAINING = ("rows", "precision", "start", "evaluate_every")
 SECONDS_ONLY = " (matters for seconds only)"
 MOST = 6  # number of differences that are shown one by one
+LENGTH = "gn/alpha"  # the chosen length of a step; 0 if it was refused
 NOISE = 1e-4  # relative difference that the same weights may have in starting loss on different machines
 
 
@@ -31,6 +32,7 @@ def warn_of_differences(arms: Sequence[Arm], targets: Sequence[float] = ()) -> I
             yield _describe_difference(fact, *_group_by_arm(arms, values))
     yield from _compare_starts(arms)
     yield from _find_early_stops(arms, targets)
+    yield from _find_refusals(arms)
     for arm in arms:
         for kept, other in arm.twins:
             yield (
@@ -85,6 +87,20 @@ def _find_early_stops(arms: Sequence[Arm], targets: Sequence[float]) -> Iterator
                     f"{arm.name} stops on reaching {figures.format_target(own.at_most)}, "
                     f"so its miss of {figures.format_target(target)} says nothing"
                 )
+
+
+def _find_refusals(arms: Sequence[Arm]) -> Iterator[str]:
+    """Warn about arms that hardly moved, since their search found no length that lowers the loss."""
+    for arm in arms:
+        lengths = [
+            length for run in arm.runs if LENGTH in run.metrics.columns for length in run.metrics[LENGTH].drop_nulls()
+        ]
+        refused = sum(length == 0 for length in lengths)
+        if refused > len(lengths) / 2:
+            yield (
+                f"{arm.name} refused {refused} of {len(lengths)} steps: no length that its search tried lowered the "
+                "loss; smaller rates or a search with more trials may suit it better"
+            )
 
 
 def _select_shared(run: Run) -> dict[str, str]:
