@@ -17,6 +17,7 @@ from gnflow.optim.protocol import AnyState, Jit, Optimizer
 from gnflow.spec import optimizer as spec
 from gnflow.spec.data import PretrainedTokenizer, Text, Tokens
 from gnflow.spec.experiment import Experiment
+from gnflow.spec.model import Transformer
 from gnflow.spec.multimodal import VQ, Data, Digits, Multimodal
 from gnflow.spec.parts import Part
 from gnflow.spec.schedules import ScheduleKind
@@ -26,6 +27,8 @@ from gnflow.spec.training import Scratch
 WIDTH, VOCABULARY, CONTEXT, ROWS, STEPS = 16, 13, 8, 2, 12
 TEXT, CODES = 3, 4  # ids of multimodal data, apart from marks
 MICROBATCHES, LEAVES, INNER_STEPS, ITERATIONS, SEARCHED, WARMUP = 6, 4, 4, 8, 2, 2  # upper limits
+
+OVERLAPPING = 11  # with `blocks: prefix`, solves overlap from this number of layers on
 
 
 class Parts(NamedTuple):
@@ -60,6 +63,8 @@ def shrink(experiment: Experiment) -> Experiment:
     """
     shape = experiment.model
     model = shape.smaller(WIDTH)
+    if getattr(experiment.optimizer, "blocks", None) == "prefix" and isinstance(shape, Transformer):
+        model = model.model_copy(update={"layers": min(shape.layers, OVERLAPPING)})
     part = model.side / shape.side
     training = {"steps": STEPS, "tokens": None, "rows": ROWS, "start": Scratch(), "target": None}
     small = experiment.model_copy(

@@ -1,6 +1,8 @@
 import pytest
 from problems import experiment
 
+from gnflow.compiler.blocks import find_blocks
+from gnflow.compiler.build import build_model
 from gnflow.compiler.plan import plan
 from gnflow.spec.data import Tokens
 from gnflow.spec.experiment import Experiment
@@ -32,6 +34,16 @@ def test_sizes_and_counts_are_cut_down_and_choices_are_kept():
     assert (small.optimizer.inner_steps, small.optimizer.inner.microbatches) == (4, 6)
     assert (small.optimizer.objective, small.optimizer.average) == ("prox_linear", 0.5)
     assert (small.optimizer.inner.learning_rate, small.optimizer.inner.precondition_frequency) == (0.1, 10)
+
+
+def test_blocks_that_overlap_in_the_experiment_overlap_in_its_small_copy():
+    method = {"kind": "gauss_newton", "blocks": "prefix", "warm_start": False}
+    small = shrink(experiment(method, model=LARGE))
+    blocks = find_blocks(build_model(small, "plain"), "prefix")
+    moved = [name for names in blocks.values() for name in names]
+    assert len(moved) > len(set(moved))
+    assert shrink(small) == small
+    assert shrink(experiment(method | {"blocks": "layer"}, model=LARGE)).model.layers == 1
 
 
 def test_a_side_too_long_for_an_eigenbasis_stays_so():
