@@ -73,13 +73,8 @@ class Merged(NamedTuple):
     growth: Scalar
 
 
-Differ: TypeAlias = Callable[[str, Params, Params, AnyState], Params]
-"""Returns the differences that a merge uses for its matrices, given the name of the merge and its two gradients."""
-
-
-def differ(merge: str, one: Params, two: Params, state: AnyState) -> Params:
-    """Return nothing: the difference of the two gradients themselves is used."""
-    return {}
+ChooseDifferences: TypeAlias = Callable[[str, Params, Params, Scalar, AnyState], Params]
+"""(name of a merge, its two gradients, share of the first, state) -> the differences to use for its matrices."""
 
 
 class FisherOrthogonal(Descent):
@@ -143,18 +138,24 @@ class FisherOrthogonal(Descent):
         """Return the merged gradient as direction, and the plain mean or the merged gradient for the statistics."""
         if not self.projection.beta:
             return super().find_slope(objective, params, state, batch)
-        return self.fold(objective, params, state, batch, differ)
+        return self.fold(objective, params, state, batch)
 
     def fold(
-        self, objective: Slopes, params: Params, state: AnyState, batch: Tensor, differ: Differ
+        self,
+        objective: Slopes,
+        params: Params,
+        state: AnyState,
+        batch: Tensor,
+        choose: ChooseDifferences | None = None,
     ) -> tuple[Slope, Scalar, Metrics]:
-        """Return what `find_slope` returns, with the differences that `differ` chooses for each merge."""
+        """Return what `find_slope` returns, with the differences that `choose` returns for each merge."""
         seen: dict[str, list[Scalar]] = defaultdict(list)
 
         def join(name: str, one: Node, two: Node) -> Node:
             both = one.share + two.share
-            chosen = differ(name, one.gradient, two.gradient, state)
-            outcome = self.merge(one.gradient, two.gradient, one.share / keep_positive(both), state, chosen)
+            share = one.share / keep_positive(both)
+            chosen = choose(name, one.gradient, two.gradient, share, state) if choose else {}
+            outcome = self.merge(one.gradient, two.gradient, share, state, chosen)
             level, _, _ = name.partition(".")
             seen[f"fop/beta_{level}"].append(outcome.beta)
             seen[f"fop/growth_{level}"].append(outcome.growth)
@@ -191,7 +192,7 @@ def merge_pair(
     share: Tensor,
     fisher: Params,
     projection: Projection,
-    differences: Params = {},  # noqa: B006  # it is only read
+    differences: Params | None = None,
 ) -> Merged:
     """Merge two gradients into x, matrix by matrix. Parameters without a diagonal get the mean.
 
@@ -200,7 +201,7 @@ def merge_pair(
     result = {name: two[name] + share * (one[name] - two[name]) for name in one}
     betas, growths = [], []
     for name, f in fisher.items():
-        mean, difference = result[name], differences.get(name, one[name] - two[name])
+        mean, difference = result[name], (differences or {}).get(name, one[name] - two[name])
         overlap = _multiply(difference, f * mean) / keep_positive(_multiply(mean, f * mean))
         orthogonal = difference - overlap * mean
         size = _multiply(orthogonal, orthogonal / f)

@@ -139,7 +139,8 @@ class MlFopSoap(Projected):
 
     memory: Annotated[Fraction, mark_later(0.0)] = 0.0
     """Decay rate, per step, of a mean of the difference of the two gradients in each merge, which the projection then
-    uses in place of the difference. It is read from a secondary source. 0 means no memory."""
+    uses in place of the difference; a step is an inner one inside Gauss-Newton. This is our reading of a secondary
+    source, since the formula of the paper is not public. 0 means no memory."""
 
     @property
     def by_modality(self) -> bool:

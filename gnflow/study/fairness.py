@@ -1,4 +1,4 @@
-"""Find differences between arms besides the optimizer."""
+"""Find what makes a comparison unfair: differences between arms besides the optimizer, and runs that did not work."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -21,7 +21,7 @@ NOISE = 1e-4  # relative difference that the same weights may have in starting l
 
 
 def warn_of_differences(arms: Sequence[Arm], targets: Sequence[float] = ()) -> Iterator[str]:
-    """Write a sentence for each difference, with the values."""
+    """Write a sentence for each difference, with the values, and for each run that did not work."""
     names = [arm.name for arm in arms]
     yield from _compare_specs(arms)
     if len({arm.seeds for arm in arms}) > 1:
@@ -90,17 +90,12 @@ def _find_early_stops(arms: Sequence[Arm], targets: Sequence[float]) -> Iterator
 
 
 def _find_refusals(arms: Sequence[Arm]) -> Iterator[str]:
-    """Warn about arms that hardly moved, since their search found no length that lowers the loss."""
+    """Warn about runs that refused most of their steps."""
     for arm in arms:
-        lengths = [
-            length for run in arm.runs if LENGTH in run.metrics.columns for length in run.metrics[LENGTH].drop_nulls()
-        ]
-        refused = sum(length == 0 for length in lengths)
-        if refused > len(lengths) / 2:
-            yield (
-                f"{arm.name} refused {refused} of {len(lengths)} steps: no length that its search tried lowered the "
-                "loss; smaller rates or a search with more trials may suit it better"
-            )
+        for run, label in zip(arm.runs, arm.labels, strict=True):
+            lengths = run.metrics[LENGTH].drop_nulls().to_list() if LENGTH in run.metrics.columns else []
+            if (refused := lengths.count(0)) > len(lengths) / 2:
+                yield f"{label} refused {refused} of {len(lengths)} steps, which left its weights as they were"
 
 
 def _select_shared(run: Run) -> dict[str, str]:

@@ -63,9 +63,9 @@ def test_the_means_are_those_of_the_formula_and_take_the_place_of_the_difference
     optimizer.advance = lambda slope, *rest: (slopes.append(slope), advance(slope, *rest))[1]
     _, after, _ = optimizer.step(NOISE, params, state, torch.tensor(batches[3]))
     torch.testing.assert_close(slopes[0].direction, metric.back(expected, inner), atol=1e-10, rtol=1e-8)
-    assert set(after.differences) == {"1.1"}
-    assert set(after.differences["1.1"]) == {"soap:6x4"}  # others have no projection
-    torch.testing.assert_close(after.differences["1.1"]["soap:6x4"], mean["soap:6x4"], atol=1e-12, rtol=1e-10)
+    assert set(after.merges) == {"1.1"}
+    assert set(after.merges["1.1"].mean) == {"soap:6x4"}  # others have no projection
+    torch.testing.assert_close(after.merges["1.1"].mean["soap:6x4"], mean["soap:6x4"], atol=1e-12, rtol=1e-10)
 
 
 @pytest.mark.parametrize("leaves", [2, 3, 8])
@@ -83,7 +83,31 @@ def test_a_difference_that_lasts_is_remembered_as_it_is_and_one_that_does_not_is
     torch.testing.assert_close(same, plain, atol=1e-9, rtol=1e-7)
     changing = [(1, 2), (2, 1)] * 60
     _, state = train(make(RememberedFold, 0.98), changing)
-    assert trees.norm(state.differences["1.1"]) < 0.02 * trees.norm(trees.subtract(draw(1), draw(2)))
+    assert trees.norm(state.merges["1.1"].mean) < 0.02 * trees.norm(trees.subtract(draw(1), draw(2)))
+
+
+@pytest.mark.parametrize("rho", [0.7, 0.999, 0.9999])
+def test_the_first_mean_is_the_first_difference(rho):
+    optimizer = make(RememberedFold, rho)
+    state = optimizer.init(draw(0))
+    ones, twos = (STACKS.stack(draw(seed)) for seed in (1, 2))
+    memory, chosen = optimizer.recall(ones, twos, torch.tensor(0.5), state.merges["1.1"], state.inner)
+    expected = {name: ones[name] - twos[name] for name in chosen}
+    torch.testing.assert_close(chosen, expected, atol=0, rtol=1e-12)
+    assert memory.updates == 1
+
+
+def test_a_merge_with_an_empty_leaf_changes_no_mean_and_uses_none():
+    optimizer = make(RememberedFold, RHO)
+    _, state = train(optimizer, [(1, 2), (3, 4)])
+    ones = STACKS.stack(draw(5))
+    nothing = trees.zeros(ones)
+    for one, two, share in ((ones, nothing, 1.0), (nothing, ones, 0.0)):
+        before = state.merges["1.1"]
+        after, chosen = optimizer.recall(one, two, torch.tensor(share), before, state.inner)
+        assert after.updates == before.updates == 2
+        assert torch.equal(after.mean["soap:6x4"], before.mean["soap:6x4"])
+        torch.testing.assert_close(chosen, {name: one[name] - two[name] for name in chosen})
 
 
 @pytest.mark.parametrize("leaves", [2, 3, 5, 8])

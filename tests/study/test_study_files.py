@@ -83,6 +83,35 @@ def test_a_tuning_of_its_own_overrides_field_by_field(tmp_path: Path) -> None:
     assert [job.experiment.training.rows for job in muon.runs] == [2, 2]
 
 
+@pytest.mark.parametrize(
+    ("study", "arm", "remarks"),
+    [
+        ("{trials: 2, target: 4.5,", "", []),
+        ("{trials: 2,", "{target: 4.5}", ["the arms are not tuned to one target (adamw 5.00, muon 4.50)"]),
+        (
+            "{trials: 2, target: 4.5,", "{target: null}",
+            ["the arms are not tuned to one target (adamw 4.50, muon 5.00)"],
+        ),
+        (
+            "{trials: 2,", "{target: 9.0}",
+            [
+                "the arms are not tuned to one target (adamw 5.00, muon 9.00)",
+                "trials of muon stop at 9.00, before the runs do at 5.00: give `tuning.target` a lower value",
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_trials_that_stop_at_unequal_targets_or_too_early_are_told(
+    tmp_path: Path, study: str, arm: str, remarks: list[str]
+) -> None:
+    space = "space: {optimizer.learning_rate: {low: 0.001, high: 0.1, scale: log}}}"
+    head, _, tail = STUDY.partition("tuning:\n")
+    content = f"{head}tuning: {study} seed: 0, {space}\ntargets:{tail.partition('targets:')[2]}"
+    if arm:
+        content = content.replace("set: {training.steps: 1}", f"set: {{training.steps: 1}}\n    tuning: {arm}")
+    assert [remark for remark in list_remarks(load(project(tmp_path, content))) if "seed" not in remark] == remarks
+
+
 def test_trials_of_another_study_count_as_tuning(tmp_path: Path) -> None:
     folder = project(
         tmp_path, STUDY.replace("set: {training.steps: 1}", "set: {training.steps: 1}\n    tuning: {trials: 0}")

@@ -1,7 +1,7 @@
 """Estimate what a study costs at most, if every run takes all of its steps."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from gnflow.compiler.plan import Plan, plan
@@ -58,6 +58,7 @@ def list_remarks(design: Design) -> list[str]:
     if len(set(trials.values())) > 1:
         numbers = ", ".join(f"{name} {count}" for name, count in trials.items())
         said.append(f"the arms are not tuned equally (trials: {numbers})")
+    said += _compare_trial_targets(design)
     for arm in design.arms:
         budget = design.study.find_budget(arm.scale)
         if budget is not None and "training.steps" in arm.space:
@@ -74,6 +75,24 @@ def list_remarks(design: Design) -> list[str]:
             f"seed {min(both)} is one that values are tuned on: its runs will flatter the arms that profit most"
         )
     return said
+
+
+def _compare_trial_targets(design: Design) -> Iterator[str]:
+    """Say if trials stop at unequal targets, or at a loss that is not as low as that of the runs."""
+    target = design.study.target
+    if target is None:
+        return
+    own = {arm.name: arm.tuning.target for arm in design.arms if arm.tuning}
+    found = {name: target if value is None else value for name, value in own.items()}
+    if len(set(found.values())) > 1:
+        numbers = ", ".join(f"{name} {figures.format_target(value)}" for name, value in found.items())
+        yield f"the arms are not tuned to one target ({numbers})"
+    for name, value in found.items():
+        if value > target:
+            yield (
+                f"trials of {name} stop at {figures.format_target(value)}, before the runs do at "
+                f"{figures.format_target(target)}: give `tuning.target` a lower value"
+            )
 
 
 def _count_trials(arm: ArmDesign) -> int:
