@@ -130,7 +130,9 @@ class FisherOrthogonal(Descent):
         self.compile_further(metric, jit)
 
     def compile_further(self, metric: Fisher[AnyState], jit: Jit) -> None:
-        """Compile the regions that a subclass adds."""
+        """Compile the regions that a subclass adds. Raises ValueError here, where a memory has no region."""
+        if self.projection.memory:
+            raise ValueError("a projection with a memory needs a RememberedFold")
 
     def find_slope(
         self, objective: Slopes, params: Params, state: AnyState, batch: Tensor

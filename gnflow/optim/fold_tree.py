@@ -22,6 +22,7 @@ def fold_tree(leaves: Iterable[Item], join: Join[Item]) -> Item:
 
     for leaf in leaves:
         waiting.append((0, leaf))
+        del leaf  # a merged leaf would stay alive while the next one is made
         while len(waiting) > 1 and waiting[-1][0] == waiting[-2][0]:
             join_last_two()
     while len(waiting) > 1:  # the number of leaves is not a power of two

@@ -26,7 +26,7 @@ from gnflow.optim.protocol import AnyState, Diagonal, Fisher, Jit, make_counter
 
 
 class Memory(NamedTuple):
-    """What one merge remembers."""
+    """The memory of one merge: the mean of its difference, and the number of steps in it."""
 
     mean: Params
     """m of each matrix, by stack."""

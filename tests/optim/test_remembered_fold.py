@@ -1,3 +1,5 @@
+import weakref
+
 import multimodal
 import pytest
 import torch
@@ -43,9 +45,7 @@ def train(optimizer, batches):
 
 
 def test_the_means_are_those_of_the_formula_and_take_the_place_of_the_difference():
-    optimizer = make(
-        RememberedFold, RHO, bound=1e-3
-    )  # a bound that is reached: without it the length of d is of no account
+    optimizer = make(RememberedFold, RHO, bound=1e-3)  # it is reached; without a bound the length of d would not matter
     batches = [(1, 2), (3, 4), (5, 6), (7, 8)]
     params, state = train(optimizer, batches[:3])
     mean = {stack: torch.zeros_like(value) for stack, value in STACKS.stack(draw(0)).items()}
@@ -115,6 +115,31 @@ def test_the_tree_has_one_merge_less_than_leaves_and_names_each_of_them_once(lea
     names = name_merges(leaves)
     assert len(names) == len(set(names)) == leaves - 1
     assert fold_tree(map(str, range(leaves)), lambda name, one, two: one + two) == "01234567"[:leaves]
+
+
+@pytest.mark.parametrize("leaves", [2, 5, 8, 16])
+def test_few_items_are_alive_when_the_next_leaf_is_made(leaves):
+    class Item:
+        pass
+
+    alive, counts = weakref.WeakSet(), []
+
+    def make_item():
+        alive.add(item := Item())
+        return item
+
+    def make_leaves():
+        for _ in range(leaves):
+            counts.append(len(alive))
+            yield make_item()
+
+    fold_tree(make_leaves(), lambda name, one, two: make_item())
+    assert counts == [number.bit_count() for number in range(leaves)]
+
+
+def test_a_memory_needs_the_fold_that_keeps_it():
+    with pytest.raises(ValueError, match="needs a RememberedFold"):
+        make(FisherOrthogonal, RHO)
 
 
 @pytest.mark.parametrize("optimizer", [BY_MODALITY, OF_GROUPS], ids=["modality", "groups"])
