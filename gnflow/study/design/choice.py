@@ -80,7 +80,7 @@ def compose(design: Design, arm: ArmDesign, choice: Choice) -> str:
     body = {"extends": base.as_posix(), **tree, "tuning": {"trials": len(choice.tried)}}
     head = [
         f"Written by `gnflow study choose {design.make_relative(design.folder)} {arm.name}`.",
-        *_format_trials(choice, _find_target(design, arm)),
+        *_format_trials(choice, design.study.target is not None),
     ]
     head += choice.remarks
     content = [*(f"# {line}".rstrip() for line in head), *format_lines(body)]
@@ -105,7 +105,7 @@ def _explain_wait(design: Design, arm: ArmDesign, trial: Trial) -> str | None:
 
 def _score_trial(design: Design, arm: ArmDesign, trial: Trial) -> TrialResult:
     run = Run.load(design.locate_run(arm, trial.job))
-    diverged, target = run.summary.get("status") == DIVERGED, _find_target(design, arm)
+    diverged, target = run.summary.get("status") == DIVERGED, design.find_trial_target(arm)
     if target is None:
         losses = [loss for _, loss in list_held_out_losses(run)]
         return TrialResult(trial, None, losses[-1] if losses else None, diverged)
@@ -113,14 +113,7 @@ def _score_trial(design: Design, arm: ArmDesign, trial: Trial) -> TrialResult:
     return TrialResult(trial, found.needed["steps"] if found.needed else None, found.best, diverged)
 
 
-def _find_target(design: Design, arm: ArmDesign) -> float | None:
-    """Return the target of the trials of an arm; None in a study with a budget."""
-    own = arm.tuning.target if arm.tuning else None
-    return design.study.target if own is None else own
-
-
-def _format_trials(choice: Choice, target: float | None) -> list[str]:
-    aimed = target is not None
+def _format_trials(choice: Choice, aimed: bool) -> list[str]:
     rows = [("trial", *choice.tried[0].trial.values, *(("steps", "best loss") if aimed else ("last loss",)))]
     for one in choice.tried:
         ended = "diverged" if one.diverged else "missed"
@@ -135,7 +128,7 @@ def _format_trials(choice: Choice, target: float | None) -> list[str]:
 
 
 def _make_remarks(design: Design, arm: ArmDesign, tried: list[TrialResult], edges: Sequence[Edge]) -> Iterator[str]:
-    target = _find_target(design, arm)
+    target = design.find_trial_target(arm)
     if target is not None and tried[0].steps is None:
         yield f"No trial reached {figures.format_target(target)}."
     elif target is not None and target != design.study.target:

@@ -79,19 +79,16 @@ def list_remarks(design: Design) -> list[str]:
 
 def _compare_trial_targets(design: Design) -> Iterator[str]:
     """Say if trials stop at unequal targets, or at a loss that is not as low as that of the runs."""
-    target = design.study.target
-    if target is None:
-        return
-    own = {arm.name: arm.tuning.target for arm in design.arms if arm.tuning}
-    found = {name: target if value is None else value for name, value in own.items()}
+    wanted = {arm.name: design.find_trial_target(arm) for arm in design.arms if arm.tuning}
+    found = {name: target for name, target in wanted.items() if target is not None}
     if len(set(found.values())) > 1:
-        numbers = ", ".join(f"{name} {figures.format_target(value)}" for name, value in found.items())
+        numbers = ", ".join(f"{name} {figures.format_target(target)}" for name, target in found.items())
         yield f"the arms are not tuned to one target ({numbers})"
-    for name, value in found.items():
-        if value > target:
+    for name, target in found.items():
+        if (aim := design.study.target) is not None and target > aim:
             yield (
-                f"trials of {name} stop at {figures.format_target(value)}, before the runs do at "
-                f"{figures.format_target(target)}: give `tuning.target` a lower value"
+                f"trials of {name} stop at {figures.format_target(target)}, before the runs do at "
+                f"{figures.format_target(aim)}: give `tuning.target` a lower value"
             )
 
 

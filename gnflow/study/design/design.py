@@ -116,6 +116,11 @@ class Design:
         """The names of the scales; None alone if there is only one."""
         return tuple(scale.name for scale in self.study.scales) or (None,)
 
+    def find_trial_target(self, arm: ArmDesign) -> float | None:
+        """Return the loss to which the trials of an arm are counted; None in a study with a budget."""
+        own = arm.tuning.target if arm.tuning else None
+        return self.study.target if own is None else own
+
     def find_reference(self, scale: str | None) -> str | None:
         """Return the name of the reference at a scale, if the study names one."""
         return next((arm.name for arm in self.select_arms(scale) if arm.method == self.study.reference), None)
