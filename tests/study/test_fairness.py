@@ -174,7 +174,7 @@ def test_unequal_tuning_is_told_with_its_numbers_and_none_at_all_too(tmp_path: P
 
 
 @pytest.mark.parametrize(("refused", "warned"), [(1, False), (2, False), (3, True), (4, True)])
-def test_an_arm_that_refused_most_of_its_steps_is_told(tmp_path: Path, refused: int, warned: bool) -> None:
+def test_a_run_that_refused_most_of_its_steps_is_told(tmp_path: Path, refused: int, warned: bool) -> None:
     first, *others = steps([4.9, 4.8, 4.7, 4.6, 4.5])
     taken = [replace(step, values={**step.values, "gn/alpha": 0.0 if step.step <= refused else 0.5}) for step in others]
     spec = experiment("muon", seed=2)
