@@ -5,17 +5,22 @@ makes of it. Ordinary autograd outside joins the two, one stage at a time.
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from gnflow.compiler.direct import Direct, Form, describe, fill_zeros, find_direct, watch_graphs
 from gnflow.curvature.executor import Function, Pulled, Tangents
 from gnflow.objective import Params
 
 R = TypeVar("R")
 Compile = Callable[[str, Callable[..., Any]], Callable[..., Any]]
+
+
+TRIES = 3
+"""After as many calls that cannot be direct, a region is called through torch for good."""
 
 
 class CompiledStages:
@@ -26,6 +31,8 @@ class CompiledStages:
         """(name, function) -> the function, compiled at its first call."""
         self._regions: dict[Hashable, Callable[..., Any]] = {}
         self._names: Counter[str] = Counter()
+        self._direct: dict[Hashable, Direct] = {}
+        self._tries: Counter[Hashable] = Counter()
 
     def call(self, operator: Callable[..., R], function: Function, *arguments: object) -> R:
         """Return operator(function, *arguments)."""
@@ -34,38 +41,61 @@ class CompiledStages:
             return operator(function, *given)
 
         with torch.no_grad():
-            return cast("R", self._find(False, operator, function, arguments, run)(*arguments))
+            key = (False, operator, function, _divide(arguments))
+            return cast("R", self._find(key, operator, function, run)(*arguments))
 
     def pull(
         self, operator: Callable[..., tuple[Tensor, Tangents]], function: Function, moving: Params, *others: Any
     ) -> Pulled:
-        """Keep the activations of the stage for its reverse pass."""
+        """Keep the activations of the stage for its reverse pass, which can be taken once."""
+        key = (True, operator, function, _divide((moving, *others)))
+        flat = [tensor for part in (moving, *others) for tensor in part.values()]
+        form = (key, describe(flat))
+        if direct := self._direct.get(form):
+            return direct.pull(moving, flat)
+        return self._pull_by_torch(form, operator, function, moving, *others)
 
+    def _pull_by_torch(
+        self,
+        form: tuple[Hashable, Form],
+        operator: Callable[..., tuple[Tensor, Tangents]],
+        function: Function,
+        moving: Params,
+        *others: Any,
+    ) -> Pulled:
         def run(*given: Any) -> tuple[Tensor, Tangents]:
             x, tangents = operator(function, *given)
             # Otherwise the reverse graph would go through the tangents too, which took 1.4 times as long.
             return x, tuple(tangent.detach() for tangent in tangents)
 
         leaves = {name: value.detach().requires_grad_() for name, value in moving.items()}
-        arguments = (leaves, *others)
-        with torch.enable_grad():
-            x, tangents = self._find(True, operator, function, arguments, run)(*arguments)
+        wanted = self._tries[form] < TRIES
+        with torch.enable_grad(), watch_graphs(wanted) as forward:
+            x, tangents = self._find(form[0], operator, function, run)(leaves, *others)
 
         def pullback(cotangent: Tensor) -> Params:
-            slopes = torch.autograd.grad(x, tuple(leaves.values()), cotangent, materialize_grads=True)
-            return dict(zip(leaves, slopes, strict=True))
+            with watch_graphs(wanted) as reverse:
+                slopes = torch.autograd.grad(x, tuple(leaves.values()), cotangent, allow_unused=True)
+            flat = [tensor for part in (leaves, *others) for tensor in part.values()]
+            self._tries[form] += 1
+            if direct := find_direct(flat, forward, (x, *tangents), cotangent, reverse, slopes):
+                self._direct[form] = direct
+            forward.clear()
+            return fill_zeros(moving, slopes)
 
         return x.detach(), pullback, tangents
 
     def _find(
-        self, kept: bool, operator: Callable[..., object], function: Function, arguments: tuple[object, ...],
-        run: Callable[..., object],
-    ) -> Callable[..., Any]:  # fmt: skip
+        self, key: Hashable, operator: Callable[..., object], function: Function, run: Callable[..., object]
+    ) -> Callable[..., Any]:
         """Find the region of this operator, or make one of `run`."""
-        division = tuple(tuple(argument) if isinstance(argument, dict) else () for argument in arguments)
-        key = (kept, operator, function, division)
         if key not in self._regions:
             name = f"{getattr(function, '__name__', 'stage')}.{operator.__name__}"
             self._names[name] += 1
             self._regions[key] = self._compile(f"{name}.{n}" if (n := self._names[name]) > 1 else name, run)
         return self._regions[key]
+
+
+def _divide(arguments: Sequence[object]) -> Hashable:
+    """Return the names in each dict of arguments."""
+    return tuple([tuple(argument) if isinstance(argument, dict) else () for argument in arguments])

@@ -93,6 +93,7 @@ def make_step(size: Size) -> Callable[[], object]:
             "width": size.width,
             "heads": size.heads,
             "tie_embeddings": True,
+            "qk_norm": "none",
         },
         "data": {"kind": "text", "tokenizer": {"kind": "bpe", "vocabulary": size.vocabulary}, "context": size.context},
         "optimizer": {"kind": "adamw", "learning_rate": RATE, "betas": BETAS, "weight_decay": DECAY, "clip": CLIP},

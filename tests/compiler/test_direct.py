@@ -1,0 +1,127 @@
+"""Direct calls of the graphs of a stage."""
+
+import pytest
+import torch
+
+from gnflow.compiler import direct, stages
+from gnflow.compiler.regions import Compiled
+from gnflow.compiler.stages import CompiledStages
+from gnflow.curvature.executor import EAGER, X, keep, push_towards
+
+
+def mix(weights, x):
+    return torch.tanh(x @ weights["w"] + weights["b"]) * x.shape[-1]
+
+
+class Counted:
+    """An executor that counts the calls of regions through torch."""
+
+    def __init__(self):
+        self.calls = 0
+        self.executor = CompiledStages(self.compile)
+
+    def compile(self, name, function):
+        region = Compiled(name, function, "default", fullgraph=True)
+
+        def call(*arguments):
+            self.calls += 1
+            return region(*arguments)
+
+        return call
+
+
+def draw(seed, rows=4, unused=False):
+    generator = torch.Generator().manual_seed(seed)
+    w, b, x, c, goal_w, goal_x = (
+        torch.randn(shape, generator=generator) for shape in ((3, 3), (3,), (rows, 3), (rows, 3), (3, 3), (rows, 3))
+    )
+    moving = {"w": w, X: x, **({"spare": torch.randn(2, generator=generator)} if unused else {})}
+    return moving, {"b": b}, {"w": goal_w, X: goal_x}, c
+
+
+def derive(executor, operator, seed, function=mix, **how):
+    moving, rest, goal, cotangent = draw(seed, **how)
+    others = (
+        (rest,) if operator is keep else (rest, {**goal, **({"spare": moving["spare"]} if "spare" in moving else {})})
+    )
+    x, pullback, tangents = executor.pull(operator, function, moving, *others)
+    return x, tangents, pullback(cotangent)
+
+
+@pytest.mark.parametrize("operator", [keep, push_towards])
+def test_a_second_call_goes_past_torch_and_has_the_same_bits(operator, monkeypatch):
+    counted = Counted()
+    first = derive(counted.executor, operator, seed=0)
+    monkeypatch.setattr(stages, "TRIES", 0)
+    by_torch = Counted()
+    for seed in (1, 2):
+        found = derive(counted.executor, operator, seed)
+        torch.testing.assert_close(found, derive(EAGER, operator, seed))
+        torch.testing.assert_close(found, derive(by_torch.executor, operator, seed), rtol=0, atol=0)
+    assert (counted.calls, by_torch.calls) == (1, 2)
+    torch.testing.assert_close(first, derive(EAGER, operator, 0))
+
+
+def test_arguments_in_one_memory_are_called_through_torch_until_they_are_apart():
+    counted = Counted()
+    moving, rest, goal, cotangent = draw(0)
+    for _ in range(2):
+        _, pullback, _ = counted.executor.pull(push_towards, mix, moving, rest, {**goal, "w": moving["w"]})
+        pullback(cotangent)
+    assert counted.calls == 2
+    for seed in (1, 2):
+        torch.testing.assert_close(derive(counted.executor, push_towards, seed), derive(EAGER, push_towards, seed))
+    assert counted.calls == 3
+
+
+def test_another_shape_is_compiled_and_has_its_own_direct_calls():
+    counted = Counted()
+    for rows in (4, 5, 4, 5):
+        torch.testing.assert_close(
+            derive(counted.executor, keep, rows, rows=rows), derive(EAGER, keep, rows, rows=rows)
+        )
+    assert counted.calls == 2
+
+
+def test_a_weight_that_the_stage_does_not_use_has_a_slope_of_zero():
+    counted = Counted()
+    for seed in (0, 1):
+        _, _, slopes = derive(counted.executor, keep, seed, unused=True)
+        assert torch.equal(slopes["spare"], torch.zeros(2))
+    assert counted.calls == 1
+
+
+def test_a_stage_that_draws_or_writes_is_never_called_directly():
+    """A graph with a generator has an input that is no tensor; one that writes has an output that nobody uses."""
+    x, w, c, kept = (torch.randn(3) for _ in range(4))
+    seen = direct.Seen(print, (w, x), (kept, w)), direct.Seen(print, (w, c), (x,))
+    arguments, results, slopes = [w, x], [kept], [x]
+    assert direct.find_direct(arguments, seen[:1], results, c, seen[1:], slopes) is not None
+    wrote = seen[0]._replace(outputs=(kept, w, torch.randn(3)))
+    drew = seen[0]._replace(inputs=(w, x, torch.Generator()))
+    unknown = seen[0]._replace(inputs=(w, x, torch.randn(3)))
+    for ahead in (wrote, drew, unknown):
+        assert direct.find_direct(arguments, [ahead], results, c, seen[1:], slopes) is None
+    assert direct.find_direct(arguments, [], results, c, seen[1:], slopes) is None
+    assert direct.find_direct(arguments, [seen[0], seen[0]], results, c, seen[1:], slopes) is None
+
+
+def test_a_region_is_called_through_torch_for_good_after_some_tries(monkeypatch):
+    monkeypatch.setattr(stages, "find_direct", lambda *_: None)
+    counted, watched = Counted(), []
+    plain = direct.watch_graphs
+    monkeypatch.setattr(stages, "watch_graphs", lambda wanted: watched.append(wanted) or plain(wanted))
+    for seed in range(stages.TRIES + 2):
+        torch.testing.assert_close(derive(counted.executor, keep, seed), derive(EAGER, keep, seed))
+    assert counted.calls == stages.TRIES + 2
+    assert watched == [True, True] * stages.TRIES + [False, False] * 2
+
+
+def test_the_gradient_is_taken_once_and_frees_what_was_kept():
+    counted = Counted()
+    derive(counted.executor, keep, 0)
+    moving, rest, _, cotangent = draw(1)
+    _, pullback, _ = counted.executor.pull(keep, mix, moving, rest)
+    pullback(cotangent)
+    with pytest.raises(IndexError):
+        pullback(cotangent)
