@@ -7,8 +7,8 @@ their kernels: 0.2 milliseconds for each graph, whatever the size.
     reverse graph     inputs: outputs of the forward graph and    outputs: the slopes
                       the cotangent
 
-`find_direct` takes a call only if each tensor has exactly one place, and if each output has a use: a graph that writes
-into its inputs, draws random numbers by a generator or has results that share memory is called through torch as before.
+`find_direct` takes a call only if each tensor has exactly one place, and if each output has a use. A graph that takes a
+generator of random numbers or a tensor of its own, or whose results share memory, is called through torch as before.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,15 +23,16 @@ from gnflow.objective import Params
 
 Graph: TypeAlias = Callable[[list[object]], Sequence[Any]]
 """A compiled graph. It empties the list of its inputs, so that it can free each of them early."""
-Form: TypeAlias = tuple[tuple[torch.Size, tuple[int, ...], torch.dtype, torch.device], ...]
+Form: TypeAlias = tuple[torch.Size, tuple[int, ...], torch.dtype, torch.device]
+Memory: TypeAlias = tuple[int, torch.Size, tuple[int, ...], torch.dtype]
 
 
 class Seen(NamedTuple):
-    """A call of a graph."""
+    """A call of a graph, with the memory of its tensors. It keeps none of them alive."""
 
     graph: Graph
-    inputs: Sequence[object]
-    outputs: Sequence[object]
+    inputs: Sequence[Memory | None]
+    outputs: Sequence[Memory | None]
 
 
 class Direct(NamedTuple):
@@ -47,15 +48,21 @@ class Direct(NamedTuple):
     """The place of each input of the reverse graph among the outputs of the forward graph and the cotangent."""
     slopes: tuple[int | None, ...]
     """The place of each slope among its outputs; None for a weight that x does not depend on."""
+    cotangent: Form
+    """The form of the cotangent that the reverse graph was compiled for."""
 
     def pull(self, moving: Params, arguments: Sequence[Tensor]) -> Pulled:
         """Return (x, cotangent of x -> gradient in `moving`, tangents). The gradient can be taken once."""
         with torch.no_grad():
             outputs = list(self.forward([arguments[place] for place in self.inputs]))
         x, *tangents = (outputs[place] for place in self.results)
+        for place in {*self.results}.difference(self.kept):
+            outputs[place] = None
 
         def pullback(cotangent: Tensor) -> Params:
-            outputs.append(cotangent)
+            if not outputs:
+                raise RuntimeError("the gradient of a stage was taken before; it is taken once")
+            outputs.append(_bring_into_form(cotangent, self.cotangent))
             kept = [outputs[place] for place in self.kept]
             outputs.clear()
             with torch.no_grad():
@@ -71,9 +78,14 @@ def fill_zeros(moving: Params, slopes: Sequence[object]) -> Params:
     return {name: slope if isinstance(slope, Tensor) else torch.zeros_like(w) for (name, w), slope in pairs}
 
 
-def describe(arguments: Sequence[Tensor]) -> Form:
+def describe(arguments: Sequence[Tensor]) -> tuple[Form, ...]:
     """Return what a graph was compiled for."""
-    return tuple([(each.shape, each.stride(), each.dtype, each.device) for each in arguments])
+    return tuple([_find_form(each) for each in arguments])
+
+
+def are_apart(arguments: Sequence[Tensor]) -> bool:
+    """Tell whether no two arguments are one in memory."""
+    return len({_find_memory(each) for each in arguments}) == len(arguments)
 
 
 @contextmanager
@@ -88,9 +100,9 @@ def watch_graphs(wanted: bool) -> Iterator[list[Seen]]:
     call = CompiledFxGraph.__call__
 
     def call_seen(graph: CompiledFxGraph, inputs: Sequence[Any]) -> Any:
-        given = tuple(inputs)
+        given = _list_memory(inputs)
         outputs = call(graph, inputs)
-        seen.append(Seen(graph, given, tuple(outputs)))
+        seen.append(Seen(graph, given, _list_memory(outputs)))
         return outputs
 
     CompiledFxGraph.__call__ = call_seen  # type: ignore[assignment, method-assign]  # torch has no hook for calls of its graphs
@@ -112,27 +124,44 @@ def find_direct(
     if len(forward) != 1 or len(reverse) != 1:
         return None
     (ahead,), (back,) = forward, reverse
-    pool = [*ahead.outputs, cotangent]
-    inputs, made = _locate(ahead.inputs, arguments), _locate(results, ahead.outputs)
-    kept, found = _locate(back.inputs, pool), _locate([s for s in slopes if s is not None], back.outputs)
+    pool = [*ahead.outputs, _find_memory(cotangent)]
+    inputs, made = _locate(ahead.inputs, _list_memory(arguments)), _locate(_list_memory(results), ahead.outputs)
+    kept, found = _locate(back.inputs, pool), _locate(_list_memory([s for s in slopes if s is not None]), back.outputs)
     if inputs is None or made is None or kept is None or found is None:
         return None
     used = {*made, *kept} - {len(ahead.outputs)}
     if len(used) < len(ahead.outputs) or len(found) < sum(output is not None for output in back.outputs):
         return None
     order = iter(found)
-    return Direct(ahead.graph, inputs, made, back.graph, kept, tuple(s if s is None else next(order) for s in slopes))
+    places = tuple(None if slope is None else next(order) for slope in slopes)
+    return Direct(ahead.graph, inputs, made, back.graph, kept, places, _find_form(cotangent))
 
 
-def _locate(wanted: Sequence[object], among: Sequence[object]) -> tuple[int, ...] | None:
-    """Return the place of each of the tensors `wanted`, by memory; None if one has no place or could have several."""
-    places: dict[object, list[int]] = {}
+def _locate(wanted: Sequence[Memory | None], among: Sequence[Memory | None]) -> tuple[int, ...] | None:
+    """Return the place of each tensor; None if one has no place or could have several."""
+    places: dict[Memory | None, list[int]] = {}
     for place, each in enumerate(among):
-        if isinstance(each, Tensor):
-            places.setdefault(_find_memory(each), []).append(place)
-    found = [places.get(_find_memory(each), []) if isinstance(each, Tensor) else [] for each in wanted]
+        places.setdefault(each, []).append(place)
+    found = [[] if each is None else places.get(each, []) for each in wanted]
     return tuple(each[0] for each in found) if all(len(each) == 1 for each in found) else None
 
 
-def _find_memory(tensor: Tensor) -> object:
+def _list_memory(tensors: Sequence[object]) -> list[Memory | None]:
+    """Return the memory of each tensor, and None for all else."""
+    return [_find_memory(each) if isinstance(each, Tensor) else None for each in tensors]
+
+
+def _find_memory(tensor: Tensor) -> Memory:
     return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _find_form(tensor: Tensor) -> Form:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+
+
+def _bring_into_form(tensor: Tensor, form: Form) -> Tensor:
+    """Return the tensor with the strides and the type of `form`, as autograd does with a cotangent."""
+    if _find_form(tensor) == form:
+        return tensor
+    shape, stride, dtype, device = form
+    return torch.empty_strided(shape, stride, dtype=dtype, device=device).copy_(tensor)

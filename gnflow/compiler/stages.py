@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from gnflow.compiler.direct import Direct, Form, describe, fill_zeros, find_direct, watch_graphs
+from gnflow.compiler.direct import Direct, are_apart, describe, fill_zeros, find_direct, watch_graphs
 from gnflow.curvature.executor import Function, Pulled, Tangents
 from gnflow.objective import Params
 
@@ -53,37 +53,41 @@ class CompiledStages:
         form = (key, describe(flat))
         if direct := self._direct.get(form):
             return direct.pull(moving, flat)
-        return self._pull_by_torch(form, operator, function, moving, *others)
+        wanted = self._tries[form] < TRIES and are_apart(flat)
+        with watch_graphs(wanted) as forward:
+            leaves, x, tangents = self._pull_by_torch(key, operator, function, moving, *others)
+        if not wanted:
+            return x.detach(), lambda cotangent: fill_zeros(moving, _derive(x, leaves, cotangent)), tangents
+
+        def pullback(cotangent: Tensor) -> Params:
+            with watch_graphs(wanted) as reverse:
+                slopes = _derive(x, leaves, cotangent)
+            self._tries[form] += 1
+            if direct := find_direct(flat, forward, (x, *tangents), cotangent, reverse, slopes):
+                self._direct[form] = direct
+            return fill_zeros(moving, slopes)
+
+        return x.detach(), pullback, tangents
 
     def _pull_by_torch(
         self,
-        form: tuple[Hashable, Form],
+        key: Hashable,
         operator: Callable[..., tuple[Tensor, Tangents]],
         function: Function,
         moving: Params,
         *others: Any,
-    ) -> Pulled:
+    ) -> tuple[Sequence[Tensor], Tensor, Tangents]:
+        """Return (the leaves of the graph of autograd, x, tangents)."""
+
         def run(*given: Any) -> tuple[Tensor, Tangents]:
             x, tangents = operator(function, *given)
             # Otherwise the reverse graph would go through the tangents too, which took 1.4 times as long.
             return x, tuple(tangent.detach() for tangent in tangents)
 
         leaves = {name: value.detach().requires_grad_() for name, value in moving.items()}
-        wanted = self._tries[form] < TRIES
-        with torch.enable_grad(), watch_graphs(wanted) as forward:
-            x, tangents = self._find(form[0], operator, function, run)(leaves, *others)
-
-        def pullback(cotangent: Tensor) -> Params:
-            with watch_graphs(wanted) as reverse:
-                slopes = torch.autograd.grad(x, tuple(leaves.values()), cotangent, allow_unused=True)
-            flat = [tensor for part in (leaves, *others) for tensor in part.values()]
-            self._tries[form] += 1
-            if direct := find_direct(flat, forward, (x, *tangents), cotangent, reverse, slopes):
-                self._direct[form] = direct
-            forward.clear()
-            return fill_zeros(moving, slopes)
-
-        return x.detach(), pullback, tangents
+        with torch.enable_grad():
+            x, tangents = self._find(key, operator, function, run)(leaves, *others)
+        return tuple(leaves.values()), x, tangents
 
     def _find(
         self, key: Hashable, operator: Callable[..., object], function: Function, run: Callable[..., object]
@@ -99,3 +103,8 @@ class CompiledStages:
 def _divide(arguments: Sequence[object]) -> Hashable:
     """Return the names in each dict of arguments."""
     return tuple([tuple(argument) if isinstance(argument, dict) else () for argument in arguments])
+
+
+def _derive(x: Tensor, leaves: Sequence[Tensor], cotangent: Tensor) -> Sequence[Tensor | None]:
+    """Return the slope of each leaf, or None where x does not depend on it."""
+    return torch.autograd.grad(x, leaves, cotangent, allow_unused=True)
