@@ -165,6 +165,25 @@ def test_a_range_is_continued_only_as_far_as_the_spec_takes_it(tmp_path: Path) -
     assert all(0.9 < float(trial.values["optimizer.momentum"]) < 1 for trial in wider.trials[4:])  # type: ignore[arg-type]
 
 
+def test_each_edge_is_continued_by_itself_and_in_whole_numbers(tmp_path: Path) -> None:
+    space = STEPS + "    training.rows: {low: 1, high: 4}\n    training.evaluate_every: [3, 5, 9]\n"
+    study = BUDGET.replace(STEPS, space).replace("trials: 2", "trials: 32").replace("    set: {training.rows: 2}\n", "")
+    folder = project(tmp_path, study.replace("  adamw: ../../specs/adamw.yaml\n", ""))
+    design = load(folder)
+    [arm] = design.arms
+    values = {trial.job.label: [float(v) for v in trial.values.values()] for trial in arm.trials}  # type: ignore[arg-type]
+    # Best are the fewest rows (there cannot be fewer) and the shortest interval.
+    take_trials(design, arm, {label: rows + every - rate for label, (rate, rows, every) in values.items()})
+    outcome = widen(design, arm)
+    assert outcome.added == 16
+    assert "`training.evaluate_every` 2 to 3" in outcome.sentences[0]
+    assert outcome.sentences[1:] == (
+        "muon: nothing is added beyond `training.rows: 1`, since the spec takes no value there",
+    )
+    [wider] = load(folder).arms
+    assert {trial.values["training.evaluate_every"] for trial in wider.trials[32:]} == {2, 3}
+
+
 def test_scales_are_fitted_printed_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = {"w16": 5e4, "w32": 2e5, "w64": 1e6}
     scales = "".join(f"- {{name: {name}, set: {{model.width: {name[1:]}}}}}\n" for name in sizes)

@@ -41,18 +41,24 @@ def draw_beyond(widening: Widening, space: Mapping[str, Axis], tuning: Tuning, n
     return draw_points(wider, "sobol", widening.trials, tuning.seed + number)
 
 
-def continue_range(edge: Edge, axis: Axis, part: float = PART) -> Dimension:
-    """Return the range beyond an edge, `part` times as wide as the range itself."""
+def continue_range(edge: Edge, axis: Axis, part: float = PART) -> Dimension | None:
+    """Return the range beyond an edge, `part` times as wide as the range itself; None if no whole number is there."""
     low, high, logarithmic = _span(axis)
+    sign = 1 if edge.end == "largest" else -1
     if logarithmic:
-        width = part * (log(high) - log(low))
-        far = edge.limit * exp(width if edge.end == "largest" else -width)
+        far = edge.limit * exp(sign * part * (log(high) - log(low)))
     else:
-        width = part * (high - low)
-        far = edge.limit + (width if edge.end == "largest" else -width)
-    far = round(far) if isinstance(axis, Range) and axis.whole else float(f"{far:.{DIGITS}g}")
-    ends = (edge.limit, far) if edge.end == "largest" else (far, edge.limit)
-    return Dimension(low=float(ends[0]), high=float(ends[1]), scale="log" if logarithmic else "linear")
+        far = edge.limit + sign * part * (high - low)
+    near = edge.limit
+    if _is_whole(axis):
+        far = float(max(round(far), 1) if logarithmic else round(far))
+        if far == near:
+            return None
+        # A range has two ends, so if only one number is beyond the edge, the edge is the other one.
+        near += sign if abs(far - near) > 1 else 0
+    else:
+        far = float(f"{far:.{DIGITS}g}")
+    return Dimension(low=min(near, far), high=max(near, far), scale="log" if logarithmic else "linear")
 
 
 def record(folder: Path, arm: str, widening: Widening) -> Path:
@@ -84,7 +90,10 @@ def _span(axis: Axis) -> tuple[float, float, bool]:
 
 
 def _axis(dimension: Dimension, axis: Axis, place: Origin) -> Range:
-    whole = axis.whole if isinstance(axis, Range) else all(isinstance(make_plain(node), int) for node in axis.values)
     assert dimension.low is not None
     assert dimension.high is not None
-    return Range(dimension.low, dimension.high, dimension.scale == "log", whole, place)
+    return Range(dimension.low, dimension.high, dimension.scale == "log", _is_whole(axis), place)
+
+
+def _is_whole(axis: Axis) -> bool:
+    return axis.whole if isinstance(axis, Range) else all(isinstance(make_plain(node), int) for node in axis.values)

@@ -1,10 +1,11 @@
 """Widen the space of an arm: find the edges of its trials, and record trials beyond them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from gnflow.errors import SpecError
 from gnflow.spec.problems import SpecProblems
-from gnflow.spec.study import Widening
+from gnflow.spec.study import Dimension, Widening
 from gnflow.study import figures
 from gnflow.study.design.choice import choose
 from gnflow.study.design.design import ArmDesign, Design
@@ -27,18 +28,27 @@ class Outcome(NamedTuple):
 def widen(design: Design, arm: ArmDesign, trials: int | None = None) -> Outcome:
     """Add trials beyond the edges of an arm, half as many as it has unless given.
 
-    Raises SpecError if its trials have not ended, or if no value beyond an edge is one that the spec takes.
+    Raises SpecError if its trials have not ended, or if the study takes each of the ranges but not all together.
     """
     edges = [edge for edge in choose(design, arm).edges if not _is_budget(design, edge)]
     if not edges:
         return Outcome(0, (f"{arm.name}: no best value lies at an edge; nothing is added",))
     count = trials or max(1, len(arm.trials) // 2)
-    added = _record_trials(design, arm, edges, count)
-    where = figures.join_words(
-        [f"`{key}` {dimension.low:g} to {dimension.high:g}" for key, dimension in added.space.items()]
-    )
+    found = {edge.key: _find_range(design, arm, edge, count) for edge in edges}
+    space = {key: dimension for key, dimension in found.items() if dimension}
+    closed = tuple(
+        f"{arm.name}: nothing is added beyond `{edge.key}: {edge.limit:g}`, since the spec takes no value there"
+        for edge in edges if edge.key not in space
+    )  # fmt: skip
+    if not space:
+        return Outcome(0, closed)
+    widening = Widening(trials=count, space=space)
+    with _recorded(design, arm, widening):
+        pass
+    record(design.folder, arm.name, widening)
+    where = figures.join_words([f"`{key}` {each.low:g} to {each.high:g}" for key, each in space.items()])
     counted = f"{figures.format_plural(count, 'trial')} added, {len(arm.trials) + count} in all"
-    return Outcome(count, (f"{arm.name}: {counted}: {where}",))
+    return Outcome(count, (f"{arm.name}: {counted}: {where}", *closed))
 
 
 def _is_budget(design: Design, edge: Edge) -> bool:
@@ -46,23 +56,26 @@ def _is_budget(design: Design, edge: Edge) -> bool:
     return design.study.budget is not None and edge.key == "training.steps" and edge.end == "largest"
 
 
-def _record_trials(design: Design, arm: ArmDesign, edges: list[Edge], count: int) -> Widening:
-    """Record the trials; ranges are continued by less if the study refuses values that far beyond."""
+def _find_range(design: Design, arm: ArmDesign, edge: Edge, count: int) -> Dimension | None:
+    """Return the range beyond an edge, shorter if the study refuses values that far beyond; None if it takes none."""
+    for halving in range(TIMES):
+        if dimension := continue_range(edge, arm.space[edge.key], PART / 2**halving):
+            with suppress(SpecProblems), _recorded(design, arm, Widening(trials=count, space={edge.key: dimension})):
+                return dimension
+    return None
+
+
+@contextmanager
+def _recorded(design: Design, arm: ArmDesign, widening: Widening) -> Iterator[None]:
+    """Record a widening for a while. Raises SpecProblems if the study does not take its trials."""
     path = design.folder / WIDENED
     before = path.read_bytes() if path.is_file() else None
-    for halving in range(TIMES):
-        part = PART / 2**halving
-        widening = Widening(trials=count, space={e.key: continue_range(e, arm.space[e.key], part) for e in edges})
-        record(design.folder, arm.name, widening)
-        try:
-            load(design.path)
-        except SpecProblems as error:
-            last = error
-            if before is None:
-                path.unlink()
-            else:
-                disk.write(path, before)
+    record(design.folder, arm.name, widening)
+    try:
+        load(design.path)
+        yield
+    finally:
+        if before is None:
+            path.unlink()
         else:
-            return widening
-    keys = figures.join_words([f"`{edge.key}`" for edge in edges])
-    raise SpecError(f"{arm.name}: the spec takes no value beyond the edge of {keys}:\n{last}")
+            disk.write(path, before)
