@@ -39,6 +39,8 @@ class Compiled:
             from torch._inductor import config
             from torch._inductor.compile_fx import compile_fx
 
+            from gnflow.compiler.libraries import share_libraries
+
             patches["deterministic"] = torch.are_deterministic_algorithms_enabled()
             if toolchain.find_compiler() not in config.cpp.cxx:
                 patches["cpp.cxx"] = (None, toolchain.find_compiler())
@@ -46,7 +48,7 @@ class Compiled:
             if place := _find_break(graph):
                 self.breaks.append(place)
             # By default the reverse graph is compiled at its first call, where its seconds are not seen.
-            with autograd.patch(force_non_lazy_backward_lowering=True):
+            with autograd.patch(force_non_lazy_backward_lowering=True), share_libraries():
                 return cast("Callable[..., object]", compile_fx(graph, inputs, config_patches=patches))
 
         self.name, self.fullgraph = name, fullgraph
