@@ -26,10 +26,9 @@ from torch import Tensor
 
 from gnflow.models.loss import (
     Targets,
-    compute_cross_entropy,
     compute_logit_gradient,
     compute_logit_hessian_product,
-    compute_probabilities,
+    compute_loss_and_probabilities,
     compute_whitened_product,
 )
 from gnflow.objective import Scalar
@@ -50,16 +49,15 @@ def expand_whitened(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[
 
 
 def _expand(logits: Tensor, tangent: Tensor, targets: Targets, bent: Bend) -> tuple[Scalar, Tensor]:
-    p = compute_probabilities(logits, targets)
+    loss, p = compute_loss_and_probabilities(logits, targets)
     slope, bend = compute_logit_gradient(p, targets), bent(p, tangent, targets)
-    value = compute_cross_entropy(logits, targets) + (tangent * (slope + 0.5 * bend)).sum()
-    return value, slope + bend
+    return loss + (tangent * (slope + 0.5 * bend)).sum(), slope + bend
 
 
 def expand_prox_linear(logits: Tensor, tangent: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
     """Return (value, cotangent) of L(z + v)."""
-    moved = logits + tangent
-    return compute_cross_entropy(moved, targets), compute_logit_gradient(compute_probabilities(moved, targets), targets)
+    loss, p = compute_loss_and_probabilities(logits + tangent, targets)
+    return loss, compute_logit_gradient(p, targets)
 
 
 SURROGATES: dict[Form, Surrogate] = {

@@ -37,6 +37,18 @@ def compute_cross_entropy(logits: Tensor, targets: Targets) -> Scalar:
     return (_compute_shares(targets.weights, targets.total, logits) * compute_token_losses(logits, targets)).sum()
 
 
+def compute_loss_and_probabilities(logits: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
+    """Return the weighted mean loss in nats, and p, shaped like the logits.
+
+    Both come from one logsumexp. The logit of the target is taken by a sum, which compiled code joins to that of the
+    logsumexp. Then nothing but p needs the logits, and p is written over them.
+    """
+    chosen = mask_logits(logits, targets)
+    ours = torch.where(_mark_targets(targets.ids, logits), chosen, 0.0).sum(dim=-1, keepdim=True)
+    total = torch.logsumexp(chosen, dim=-1, keepdim=True)
+    return _average(total - ours, targets).sum(), torch.exp(chosen - total)
+
+
 def compute_total_weight(targets: Targets) -> Scalar:
     """Return the weight of a micro-batch in a mean over several: the sum of the weights of its targets.
 
@@ -64,8 +76,7 @@ def compute_probabilities(logits: Tensor, targets: Targets) -> Tensor:
 
 def compute_logit_gradient(p: Tensor, targets: Targets) -> Tensor:
     """Return w (p - y) / W, shaped like the logits."""
-    onehot = torch.arange(p.shape[-1], device=p.device) == targets.ids.unsqueeze(-1)
-    return _average(p - onehot.to(p.dtype), targets)
+    return _average(p - _mark_targets(targets.ids, p).to(p.dtype), targets)
 
 
 def draw_labels(p: Tensor, noise: Tensor) -> Tensor:
@@ -83,8 +94,7 @@ def draw_logit_gradient(p: Tensor, targets: Targets) -> Tensor:
     """
     assert targets.noise is not None
     labels = draw_labels(p, targets.noise)
-    onehot = torch.arange(p.shape[-1], device=p.device) == labels.unsqueeze(-1)
-    return share_weights(p, targets).sqrt() * (p - onehot.to(p.dtype))
+    return share_weights(p, targets).sqrt() * (p - _mark_targets(labels, p).to(p.dtype))
 
 
 def share_weights(p: Tensor, targets: Targets) -> Tensor:
@@ -107,6 +117,11 @@ def compute_whitened_product(p: Tensor, tangent: Tensor, targets: Targets) -> Te
     size that they have with the Hessian itself.
     """
     return _average(_fill_outside(tangent, targets, 0.0), targets) / tangent.shape[-1]
+
+
+def _mark_targets(ids: Tensor, like: Tensor) -> Tensor:
+    """Return y as booleans, shaped like the logits."""
+    return torch.arange(like.shape[-1], device=like.device) == ids.unsqueeze(-1)
 
 
 def _fill_outside(each: Tensor, targets: Targets, value: float) -> Tensor:

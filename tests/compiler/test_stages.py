@@ -1,14 +1,20 @@
 """Compiled stages."""
 
+import re
 from functools import partial
 
 import torch
 from torch._inductor import metrics
-from torch._inductor.utils import fresh_cache
+from torch._inductor.utils import fresh_cache, run_and_get_code
 
-from gnflow.compiler.regions import Compiled
+from gnflow.compiler.direct import watch_graphs
+from gnflow.compiler.regions import Compiled, Compiler
 from gnflow.compiler.stages import CompiledStages
 from gnflow.curvature.executor import EAGER, X, keep
+from gnflow.curvature.linearised import BENDS, SURROGATES
+from gnflow.curvature.staged import build_objective
+from gnflow.models.decoder import build_decoder
+from gnflow.spec.model import Decoder
 
 
 def multiply(power, weights, x):
@@ -32,3 +38,37 @@ def test_a_reverse_graph_is_compiled_with_its_forward_graph_so_that_its_seconds_
     expected, pullback, _ = EAGER.pull(keep, function, moving, rest)
     torch.testing.assert_close((x, slope), (expected, pullback(torch.ones_like(x))))
     assert [(region.name, len(region.graphs), region.kernels) for region in regions] == [("stage.keep", 1, 2)]
+
+
+def widen(weights, x):
+    return torch.nn.functional.gelu(x @ weights["up"]) @ weights["down"]
+
+
+def test_what_is_cheap_to_compute_again_is_not_kept():
+    executor = CompiledStages(lambda name, function: Compiled(name, function, "default", fullgraph=True))
+    moving = {"up": torch.randn(4, 24), "down": torch.randn(24, 4), X: torch.randn(7, 4)}
+    with watch_graphs(True) as seen:
+        executor.pull(keep, widen, moving, {})
+    [forward] = seen
+    sizes = [memory[1].numel() for memory in forward.outputs if memory is not None]
+    # The reverse pass reads x up and its gelu, which is computed again.
+    assert sizes.count(7 * 24) == 1
+
+
+def test_a_convex_model_has_two_tensors_of_the_size_of_the_logits():
+    """The logits, over which the probabilities are written, and their tangent, over which the cotangent is."""
+    words, rows, time = 320, 4, 32
+    model = build_decoder(Decoder.model_validate({"layers": 1, "width": 24, "heads": 2}), words, "plain")
+    curved = Compiler("default", fullgraph=True)(
+        "curved", build_objective(model, SURROGATES["quadratic"], BENDS["quadratic"]).curved
+    )
+    params, anchor = model.init(0), model.init(1)
+    tokens = torch.randint(words, (rows, time + 1))
+    with fresh_cache():
+        _, codes = run_and_get_code(curved, params, anchor, tokens)
+    shapes = [
+        [int(size) for size in shape.split(",") if size.strip()]
+        for code in codes
+        for shape in re.findall(r"empty_strided_cpu\(\(([^)]*)\)", code)
+    ]
+    assert len([shape for shape in shapes if torch.Size(shape).numel() == rows * time * words]) == 2
