@@ -74,10 +74,8 @@ def widen(folder: Path, arms: Sequence[str], *, trials: int | None) -> int:
     from gnflow.study.design import pipeline, widening
 
     design = load(folder)
-    found = [
-        widening.widen(design, design.find_arm(name), trials)
-        for name in arms or [a.name for a in design.arms if a.trials]
-    ]
+    names = arms or [arm.name for arm in design.arms if arm.trials]
+    found = widening.widen(design, [design.find_arm(name) for name in names], trials)
     for outcome in found:
         for sentence in outcome.sentences:
             print(sentence)

@@ -40,13 +40,14 @@ def compute_cross_entropy(logits: Tensor, targets: Targets) -> Scalar:
 def compute_loss_and_probabilities(logits: Tensor, targets: Targets) -> tuple[Scalar, Tensor]:
     """Return the weighted mean loss in nats, and p, shaped like the logits.
 
-    Both come from one logsumexp. The logit of the target is taken by a sum, which compiled code joins to that of the
-    logsumexp. Then nothing but p needs the logits, and p is written over them.
+    Both come from s = z - max z and its logsumexp. The entry of the target is taken by a sum, which compiled code joins
+    to that of the logsumexp. Then nothing but p needs the logits, and p is written over them.
     """
     chosen = mask_logits(logits, targets)
-    ours = torch.where(_mark_targets(targets.ids, logits), chosen, 0.0).sum(dim=-1, keepdim=True)
-    total = torch.logsumexp(chosen, dim=-1, keepdim=True)
-    return _average(total - ours, targets).sum(), torch.exp(chosen - total)
+    shifted = chosen - chosen.amax(dim=-1, keepdim=True)
+    ours = torch.where(_mark_targets(targets.ids, logits), shifted, 0.0).sum(dim=-1, keepdim=True)
+    total = shifted.exp().sum(dim=-1, keepdim=True).log()
+    return _average(total - ours, targets).sum(), torch.exp(shifted - total)
 
 
 def compute_total_weight(targets: Targets) -> Scalar:

@@ -7,6 +7,7 @@ from gnflow.models.loss import (
     compute_cross_entropy,
     compute_logit_gradient,
     compute_logit_hessian_product,
+    compute_loss_and_probabilities,
     compute_probabilities,
     compute_token_losses,
     split,
@@ -79,3 +80,19 @@ def test_without_any_weight_the_loss_and_its_gradient_are_zero():
     none = Targets(IDS, torch.zeros(2, 3))
     assert compute_cross_entropy(logits(), none) == 0
     assert not compute_logit_gradient(compute_probabilities(logits(), none), none).any()
+
+
+@pytest.mark.parametrize("scale", [1.0, 20.0])
+@pytest.mark.parametrize("shift", [0.0, 100.0])
+def test_loss_and_probabilities_are_as_exact_as_torch_has_them(scale, shift):
+    generator = torch.Generator().manual_seed(3)
+    z = scale * torch.randn(4, 16, 500, generator=generator) + shift
+    targets = Targets(torch.randint(500, (4, 16), generator=generator))
+    loss, p = compute_loss_and_probabilities(z, targets)
+    exact = torch.softmax(z.double(), -1)
+    wanted = functional.cross_entropy(z.double().flatten(0, 1), targets.ids.flatten())
+    assert (
+        abs(loss - wanted) <= 4 * abs(functional.cross_entropy(z.flatten(0, 1), targets.ids.flatten()) - wanted) + 1e-6
+    )
+    assert (p - exact).abs().max() <= 5e-7
+    assert (p.sum(-1) - 1).abs().max() <= 2e-6

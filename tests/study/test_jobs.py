@@ -62,7 +62,7 @@ def test_a_task_is_ready_when_what_it_comes_after_is_done(tmp_path: Path) -> Non
     take_runs(design, arm)
     assert {states(folder)[name] for name in seeds} == {"done"}
 
-    assert widen(design, arm).added == 2  # its choice and its runs are open again
+    assert widen(design, [arm])[0].added == 2  # its choice and its runs are open again
     wider = states(folder)
     assert [wider[f"trial_muon_w16_{k}"] for k in range(1, 7)] == ["done"] * 4 + ["ready"] * 2
     assert {wider["choose_muon_w16"], *(wider[name] for name in seeds)} == {"waiting"}

@@ -121,7 +121,7 @@ def test_trials_are_added_beyond_the_edge_that_is_best_and_are_counted(tmp_path:
     take_trials(design, arm, {label: 4 - rate for label, rate in rates.items()})
     [edge] = choose(design, arm).edges
     assert (edge.end, edge.value, edge.limit) == ("largest", max(rates.values()), 0.1)
-    assert widen(design, arm).added == 2
+    assert widen(design, [arm])[0].added == 2
     wider = load(folder).find_arm("muon")
     assert [trial.job.label for trial in wider.trials] == [f"trial_{k}" for k in range(1, 7)]
     assert [trial.values for trial in wider.trials[:4]] == [trial.values for trial in arm.trials]
@@ -146,7 +146,7 @@ def test_a_best_value_inside_its_range_adds_nothing(tmp_path: Path) -> None:
     arm = design.find_arm("adamw")
     order = sorted(arm.trials, key=lambda trial: trial.values["optimizer.learning_rate"])  # type: ignore[arg-type,return-value]
     take_trials(design, arm, {trial.job.label: abs(place - 1) + 1.0 for place, trial in enumerate(order)})
-    assert widen(design, arm).added == 0
+    assert widen(design, [arm])[0].added == 0
     assert not (folder / "widened.yaml").exists()
 
 
@@ -160,7 +160,7 @@ def test_a_range_is_continued_only_as_far_as_the_spec_takes_it(tmp_path: Path) -
     [arm] = design.arms
     values = {trial.job.label: float(trial.values["optimizer.momentum"]) for trial in arm.trials}  # type: ignore[arg-type]
     take_trials(design, arm, {label: 4 - value for label, value in values.items()})
-    widen(design, arm)
+    widen(design, [arm])
     [wider] = load(folder).arms
     assert all(0.9 < float(trial.values["optimizer.momentum"]) < 1 for trial in wider.trials[4:])  # type: ignore[arg-type]
 
@@ -174,7 +174,7 @@ def test_each_edge_is_continued_by_itself_and_in_whole_numbers(tmp_path: Path) -
     values = {trial.job.label: [float(v) for v in trial.values.values()] for trial in arm.trials}  # type: ignore[arg-type]
     # Best are the fewest rows (there cannot be fewer) and the shortest interval.
     take_trials(design, arm, {label: rows + every - rate for label, (rate, rows, every) in values.items()})
-    outcome = widen(design, arm)
+    [outcome] = widen(design, [arm])
     assert outcome.added == 16
     assert "`training.evaluate_every` 2 to 3" in outcome.sentences[0]
     assert outcome.sentences[1:] == (
@@ -182,6 +182,32 @@ def test_each_edge_is_continued_by_itself_and_in_whole_numbers(tmp_path: Path) -
     )
     [wider] = load(folder).arms
     assert {trial.values["training.evaluate_every"] for trial in wider.trials[32:]} == {2, 3}
+
+
+def test_a_range_close_to_what_the_spec_takes_is_continued_in_more_digits(tmp_path: Path) -> None:
+    study = BUDGET.replace(STEPS, "    optimizer.momentum: {low: 0.99, high: 0.999}\n").replace(
+        "trials: 2", "trials: 4"
+    )
+    folder = project(tmp_path, study.replace("  adamw: ../../specs/adamw.yaml\n", ""))
+    design = load(folder)
+    [arm] = design.arms
+    take_trials(design, arm, {t.job.label: -float(t.values["optimizer.momentum"]) for t in arm.trials})  # type: ignore[arg-type]
+    [outcome] = widen(design, [arm], 3)
+    [wider] = load(folder).arms
+    assert outcome.added == len(wider.trials) - 4 > 0
+    assert f"{outcome.added} trials added, {len(wider.trials)} in all" in outcome.sentences[0]
+    assert all(0.999 <= float(trial.values["optimizer.momentum"]) < 1 for trial in wider.trials[4:])  # type: ignore[arg-type]
+
+
+def test_if_one_arm_cannot_be_widened_none_is(tmp_path: Path) -> None:
+    folder = project(tmp_path, BUDGET.replace("trials: 2", "trials: 4"))
+    design = load(folder)
+    first, second = design.arms
+    take_trials(design, first, {t.job.label: -float(t.values["optimizer.learning_rate"]) for t in first.trials})  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="trial"):
+        widen(design, [first, second])
+    assert not (folder / "widened.yaml").exists()
+    assert widen(design, [first])[0].added == 2
 
 
 def test_scales_are_fitted_printed_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

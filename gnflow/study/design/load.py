@@ -1,14 +1,14 @@
 """Load a study file, and check every value of every arm like those of a spec."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gnflow.spec.extends import read_mapping
 from gnflow.spec.kinds import use_kinds_of
 from gnflow.spec.problems import Problem, SpecProblems
 from gnflow.spec.recognition import A_STUDY, refuse_other
-from gnflow.spec.study import Study
+from gnflow.spec.study import Study, Widening
 from gnflow.spec.suggest import find_nearest
 from gnflow.spec.tree import Entry, Items, Node, Scalar, Table
 from gnflow.spec.validate import validate_as
@@ -21,17 +21,20 @@ from gnflow.workspace import STUDY, Workspace
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
 
 
-def load(path: Path) -> Design:
-    """Load the study in a folder or a file. Raises SpecProblems, a SpecError that holds every problem found."""
+def load(path: Path, widened: Mapping[str, Sequence[Widening]] | None = None) -> Design:
+    """Load the study in a folder or a file, with what is recorded as added to it or with `widened` in place of that.
+
+    Raises SpecProblems, a SpecError that holds every problem found.
+    """
     if path.is_dir():
         refuse_other(path, A_STUDY)
         path = path / STUDY
     workspace = Workspace.find(path)
     with use_kinds_of(workspace):
-        return _load(path, workspace)
+        return _load(path, workspace, widened)
 
 
-def _load(path: Path, workspace: Workspace) -> Design:
+def _load(path: Path, workspace: Workspace, widened: Mapping[str, Sequence[Widening]] | None) -> Design:
     problems: list[Problem] = []
     try:
         tree = _expand(read_mapping(path, problems, A_STUDY))
@@ -41,7 +44,8 @@ def _load(path: Path, workspace: Workspace) -> Design:
     if study is None:
         raise SpecProblems(problems)
     problems += _find_wrong_names(study, tree, path)
-    widened = read_widened(path.resolve().parent, problems)
+    if widened is None:
+        widened = read_widened(path.resolve().parent, problems)
     reader = Reader(study, tree, path.resolve(), workspace, problems, widened)
     arms = [reader.work_out_arm(name, scale) for scale in study.scales or (None,) for name in study.arms]
     if problems:

@@ -42,7 +42,10 @@ def draw_beyond(widening: Widening, space: Mapping[str, Axis], tuning: Tuning, n
 
 
 def continue_range(edge: Edge, axis: Axis, part: float = PART) -> Dimension | None:
-    """Return the range beyond an edge, `part` times as wide as the range itself; None if no whole number is there."""
+    """Return the range beyond an edge, `part` times as wide as the range itself; None if it would end below 1.
+
+    Only whole numbers with a logarithmic scale can end there.
+    """
     low, high, logarithmic = _span(axis)
     sign = 1 if edge.end == "largest" else -1
     if logarithmic:
@@ -51,21 +54,21 @@ def continue_range(edge: Edge, axis: Axis, part: float = PART) -> Dimension | No
         far = edge.limit + sign * part * (high - low)
     near = edge.limit
     if _is_whole(axis):
-        far = float(max(round(far), 1) if logarithmic else round(far))
-        if far == near:
-            return None
+        far = float(sign * max(sign * round(far), sign * near + 1))
+        if logarithmic and far < 1:
+            if near <= 1:
+                return None
+            far = 1.0
         # A range has two ends, so if only one number is beyond the edge, the edge is the other one.
         near += sign if abs(far - near) > 1 else 0
     else:
-        far = float(f"{far:.{DIGITS}g}")
+        far = _round_beyond(far, near)
     return Dimension(low=min(near, far), high=max(near, far), scale="log" if logarithmic else "linear")
 
 
-def record(folder: Path, arm: str, widening: Widening) -> Path:
-    """Add a widening of an arm to the file beside the study."""
-    known = read_widened(folder, [])
-    arms = {**known, arm: (*known.get(arm, ()), widening)}
-    tree = {"arms": {name: [_tree(each) for each in found] for name, found in arms.items()}}
+def record(folder: Path, widened: Mapping[str, Sequence[Widening]]) -> Path:
+    """Write the file beside the study with all that was added to it."""
+    tree = {"arms": {name: [_tree(each) for each in found] for name, found in widened.items()}}
     head = (
         "# Written by `gnflow study widen`: trials beyond the edge of a range that held the best value.",
         "# They count as trials. Delete an entry to take its trials back.",
@@ -73,6 +76,12 @@ def record(folder: Path, arm: str, widening: Widening) -> Path:
     path = folder / WIDENED
     disk.write(path, ("\n".join([*head, *format_lines(tree)]) + "\n").encode())
     return path
+
+
+def _round_beyond(far: float, limit: float) -> float:
+    """Round to few digits, but so that at least half of what lies beyond the limit is left."""
+    rounded = (float(f"{far:.{digits}g}") for digits in range(DIGITS, 17))
+    return next((each for each in rounded if abs(each - far) <= abs(far - limit) / 2), far)
 
 
 def _tree(widening: Widening) -> dict[str, object]:
