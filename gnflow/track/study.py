@@ -30,9 +30,22 @@ def ensure_parent(study: str, experiment: str, began: int, client: MlflowClient)
 
 
 def settle(parent: str, experiment: str, client: MlflowClient) -> None:
-    """Mark a study as running while any of its runs is, and as ended when the last of them has ended."""
+    """Mark a study as running while any of its runs is, and as ended when the last of them has ended.
+
+    MLflow cannot read and write in one go, so a run may end in between. Therefore the children are read again until
+    they are what was written last; whoever writes last has then read what is true.
+    """
+    written: tuple[bool, int] | None = None
+    while (found := _read_children(parent, experiment, client)) != written:
+        running, ended = written = found
+        if running:
+            client.update_run(parent, status="RUNNING")
+        else:
+            client.set_terminated(parent, "FINISHED", ended)
+
+
+def _read_children(parent: str, experiment: str, client: MlflowClient) -> tuple[bool, int]:
+    """Return whether a run of the study is running, and when the last one ended (0 while one is)."""
     infos = [child.info for child in store.find_children(parent, experiment, client)]
-    if any(info.status == "RUNNING" for info in infos):
-        client.update_run(parent, status="RUNNING")
-    else:
-        client.set_terminated(parent, "FINISHED", max((info.end_time or 0 for info in infos), default=0))
+    running = any(info.status == "RUNNING" for info in infos)
+    return running, 0 if running else max((info.end_time or 0 for info in infos), default=0)

@@ -216,6 +216,26 @@ def test_processes_at_once_make_one_parent(workspace: Workspace) -> None:
     assert found["sizes"]["status"] == "FINISHED"
 
 
+def test_a_run_that_ends_while_its_study_is_marked_is_seen(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracked("sizes/muon/seed_0")
+    there = client(location.find_tracking_uri(workspace))
+    group = there.get_experiment_by_name("gnflow").experiment_id
+    parent = study.ensure_parent("sizes", group, 0, there)
+    running = there.create_run(group, tags={store.PARENT: parent}).info.run_id
+    find = store.find_children
+
+    def find_before_another_process_ends_it(*arguments):
+        found = find(*arguments)
+        there.set_terminated(running)
+        return found
+
+    monkeypatch.setattr(store, "find_children", find_before_another_process_ends_it)
+    study.settle(parent, group, there)
+    assert there.get_run(parent).info.status == "FINISHED"
+
+
 def test_a_study_runs_while_one_of_its_runs_does(workspace: Workspace) -> None:
     tracked()
     there = client(location.find_tracking_uri(workspace))
