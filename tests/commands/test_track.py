@@ -228,7 +228,7 @@ def test_a_run_that_ends_while_its_study_is_marked_is_seen(
 
     def find_before_another_process_ends_it(*arguments):
         found = find(*arguments)
-        there.set_terminated(running)
+        there.set_terminated(running, end_time=10**12)
         return found
 
     monkeypatch.setattr(store, "find_children", find_before_another_process_ends_it)
