@@ -37,7 +37,7 @@ class Kernel(NamedTuple):
 
 
 class Place(NamedTuple):
-    """What stands for a kernel until the library is built: its number among the kernels of the graph."""
+    """A place marks a kernel in the module of its graph until the library is built: its number among the kernels."""
 
     number: int
 

@@ -178,7 +178,7 @@ def test_each_edge_is_continued_by_itself_and_in_whole_numbers(tmp_path: Path) -
     assert outcome.added == 16
     assert "`training.evaluate_every` 2 to 3" in outcome.sentences[0]
     assert outcome.sentences[1:] == (
-        "muon: nothing is added beyond `training.rows: 1`, since the spec takes no value there",
+        "muon: nothing is added beyond `training.rows: 1`, since the spec takes no value that was tried there",
     )
     [wider] = load(folder).arms
     assert {trial.values["training.evaluate_every"] for trial in wider.trials[32:]} == {2, 3}

@@ -1,27 +1,27 @@
 """Load a study file, and check every value of every arm like those of a spec."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from gnflow.spec.extends import read_mapping
 from gnflow.spec.kinds import use_kinds_of
 from gnflow.spec.problems import Problem, SpecProblems
 from gnflow.spec.recognition import A_STUDY, refuse_other
-from gnflow.spec.study import Study, Widening
+from gnflow.spec.study import Study
 from gnflow.spec.suggest import find_nearest
 from gnflow.spec.tree import Entry, Items, Node, Scalar, Table
 from gnflow.spec.validate import validate_as
 from gnflow.study.design.arms import Reader
 from gnflow.study.design.design import Design
 from gnflow.study.design.overrides import find_entries, find_node
-from gnflow.study.design.widen import read_widened
+from gnflow.study.design.widen import Widened, read_widened
 from gnflow.workspace import STUDY, Workspace
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
 
 
-def load(path: Path, widened: Mapping[str, Sequence[Widening]] | None = None) -> Design:
+def load(path: Path, widened: Widened | None = None) -> Design:
     """Load the study in a folder or a file, with what is recorded as added to it or with `widened` in place of that.
 
     Raises SpecProblems, a SpecError that holds every problem found.
@@ -34,7 +34,7 @@ def load(path: Path, widened: Mapping[str, Sequence[Widening]] | None = None) ->
         return _load(path, workspace, widened)
 
 
-def _load(path: Path, workspace: Workspace, widened: Mapping[str, Sequence[Widening]] | None) -> Design:
+def _load(path: Path, workspace: Workspace, widened: Widened | None) -> Design:
     problems: list[Problem] = []
     try:
         tree = _expand(read_mapping(path, problems, A_STUDY))

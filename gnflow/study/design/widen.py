@@ -7,6 +7,7 @@ range that it spans. The trials draw the keys at an edge from beyond it, and all
 from collections.abc import Mapping, Sequence
 from math import exp, log
 from pathlib import Path
+from typing import TypeAlias
 
 from gnflow.spec.canonical import format_lines
 from gnflow.spec.extends import read_mapping
@@ -18,12 +19,15 @@ from gnflow.study.design.draws import Axis, Draw, Range, draw_points
 from gnflow.study.design.edges import Edge
 from gnflow.train import disk
 
+Widened: TypeAlias = Mapping[str, Sequence[Widening]]
+"""All that was added to a study, by arm."""
+
 WIDENED = "widened.yaml"
 PART = 0.5  # of the width of a range, by which it is continued
 DIGITS = 3
 
 
-def read_widened(folder: Path, problems: list[Problem]) -> Mapping[str, Sequence[Widening]]:
+def read_widened(folder: Path, problems: list[Problem]) -> Widened:
     """Read what was added to the study in a folder; nothing if there is no such file."""
     path = folder / WIDENED
     if not path.is_file():
@@ -66,7 +70,7 @@ def continue_range(edge: Edge, axis: Axis, part: float = PART) -> Dimension | No
     return Dimension(low=min(near, far), high=max(near, far), scale="log" if logarithmic else "linear")
 
 
-def record(folder: Path, widened: Mapping[str, Sequence[Widening]]) -> Path:
+def record(folder: Path, widened: Widened) -> Path:
     """Write the file beside the study with all that was added to it."""
     tree = {"arms": {name: [_tree(each) for each in found] for name, found in widened.items()}}
     head = (

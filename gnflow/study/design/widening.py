@@ -10,10 +10,9 @@ from gnflow.study.design.choice import choose
 from gnflow.study.design.design import ArmDesign, Design
 from gnflow.study.design.edges import Edge
 from gnflow.study.design.load import load
-from gnflow.study.design.widen import PART, continue_range, read_widened, record
+from gnflow.study.design.widen import PART, Widened, continue_range, read_widened, record
 
 TIMES = 4  # number of times that a range is continued by half as much, if values beyond it are refused
-Widened = Mapping[str, Sequence[Widening]]
 
 
 class Outcome(NamedTuple):
@@ -48,17 +47,18 @@ def _widen_arm(design: Design, arm: ArmDesign, widened: Widened, trials: int | N
     found = {edge.key: _find_range(design, arm, edge, widened, count) for edge in edges}
     space = {key: dimension for key, dimension in found.items() if dimension}
     closed = tuple(
-        f"{arm.name}: nothing is added beyond `{edge.key}: {edge.limit:g}`, since the spec takes no value there"
+        f"{arm.name}: nothing is added beyond `{edge.key}: {edge.limit:g}`, "
+        "since the spec takes no value that was tried there"
         for edge in edges if edge.key not in space
     )  # fmt: skip
     if not space:
         return widened, Outcome(0, closed)
-    widened = _add(widened, arm, space, count)
-    total = len(load(design.path, widened).find_arm(arm.name).trials)
+    wider = _add(widened, arm, space, count)
+    total = len(load(design.path, wider).find_arm(arm.name).trials)
     where = figures.join_words([f"`{key}` {each.low:g} to {each.high:g}" for key, each in space.items()])
     added = total - len(arm.trials)
     counted = f"{figures.format_plural(added, 'trial')} added, {total} in all"
-    return widened, Outcome(added, (f"{arm.name}: {counted}: {where}", *closed))
+    return wider, Outcome(added, (f"{arm.name}: {counted}: {where}", *closed))
 
 
 def _is_budget(design: Design, edge: Edge) -> bool:
