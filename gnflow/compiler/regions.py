@@ -39,20 +39,18 @@ class Compiled:
             from torch._inductor import config
             from torch._inductor.compile_fx import compile_fx
 
+            from gnflow.compiler.keeping import KeepCostly
             from gnflow.compiler.libraries import share_libraries
 
+            patches["custom_partitioner_fn"] = KeepCostly()
             patches["deterministic"] = torch.are_deterministic_algorithms_enabled()
             if toolchain.find_compiler() not in config.cpp.cxx:
                 patches["cpp.cxx"] = (None, toolchain.find_compiler())
             self.graphs.append(len(graph.graph.nodes))
             if place := _find_break(graph):
                 self.breaks.append(place)
-            # By default the reverse graph is compiled at its first call, where its seconds are not seen. And whatever a
-            # product of the reverse graph reads is kept, also if it is cheap to compute again from what is kept anyway.
-            with (
-                autograd.patch(force_non_lazy_backward_lowering=True, ban_recompute_materialized_backward=False),
-                share_libraries(),
-            ):
+            # By default the reverse graph is compiled at its first call, where its seconds are not seen.
+            with autograd.patch(force_non_lazy_backward_lowering=True), share_libraries():
                 return cast("Callable[..., object]", compile_fx(graph, inputs, config_patches=patches))
 
         self.name, self.fullgraph = name, fullgraph

@@ -41,18 +41,31 @@ def test_a_reverse_graph_is_compiled_with_its_forward_graph_so_that_its_seconds_
 
 
 def widen(weights, x):
-    return torch.nn.functional.gelu(x @ weights["up"]) @ weights["down"]
+    normal = x * torch.rsqrt(x.square().mean(-1, keepdim=True)) * weights["scale"]
+    return torch.nn.functional.gelu(normal @ weights["up"]) @ weights["down"]
 
 
-def test_what_is_cheap_to_compute_again_is_not_kept():
+def test_what_a_few_products_make_again_is_not_kept():
     executor = CompiledStages(lambda name, function: Compiled(name, function, "default", fullgraph=True))
-    moving = {"up": torch.randn(4, 24), "down": torch.randn(24, 4), X: torch.randn(7, 4)}
-    with watch_graphs(True) as seen:
-        executor.pull(keep, widen, moving, {})
+    moving = {"scale": torch.ones(5), "up": torch.randn(5, 24), "down": torch.randn(24, 5), X: torch.randn(7, 5)}
+    with fresh_cache(), watch_graphs(True) as seen:
+        x, pullback, _ = executor.pull(keep, widen, moving, {})
+    expected, pull_eagerly, _ = EAGER.pull(keep, widen, moving, {})
+    torch.testing.assert_close((x, pullback(torch.ones(7, 5))), (expected, pull_eagerly(torch.ones(7, 5))))
     [forward] = seen
     sizes = [memory[1].numel() for memory in forward.outputs if memory is not None]
-    # The reverse pass reads x up and its gelu, which is computed again.
-    assert sizes.count(7 * 24) == 1
+    # The reverse pass reads the normalised features and makes them again from x. It reads normal @ up and its gelu too.
+    # Both are kept, since gelu takes an erf.
+    assert (sizes.count(7 * 5), sizes.count(7 * 24)) == (2, 2)  # x is kept, and the result is beside it
+
+
+def test_the_table_of_rotary_positions_is_computed_once_in_a_graph():
+    model = build_decoder(Decoder.model_validate({"layers": 1, "width": 24, "heads": 2}), 7, "plain")
+    objective = build_objective(model, SURROGATES["quadratic"], BENDS["quadratic"])
+    curved = Compiler("default", fullgraph=True)("curved", objective.curved)
+    with fresh_cache():
+        _, codes = run_and_get_code(curved, model.init(0), model.init(1), torch.randint(7, (4, 33)))
+    assert sum(len(re.findall(r"\bcos\(", code)) for code in codes) == 1
 
 
 def test_a_convex_model_has_two_tensors_of_the_size_of_the_logits():
