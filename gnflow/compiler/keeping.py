@@ -23,6 +23,8 @@ from torch._inductor.custom_graph_pass import CustomPartitionerFn, get_hash_for_
 from torch.fx import Graph, GraphModule, Node
 from torch.utils.checkpoint import CheckpointPolicy
 
+from gnflow.compiler.nodes import count_elements, find_operation
+
 aten, prims = torch.ops.aten, torch.ops.prims
 CHEAP = {aten.add, aten.sub, aten.mul, aten.div, aten.neg, aten.relu, aten.clone, prims.convert_element_type}
 """The operations that are computed again."""
@@ -56,7 +58,7 @@ def _list_read_in_reverse(graph: Graph, kinds: OpTypes) -> Iterator[Node]:
         if reverse.isdisjoint(node.all_input_nodes):
             continue
         reverse.add(node)
-        if node.op == "call_function" and not kinds.is_fusible(node) and _find_operation(node) != aten.cat:
+        if node.op == "call_function" and not kinds.is_fusible(node) and find_operation(node) != aten.cat:
             yield from (_skip_views(each, kinds) for each in node.all_input_nodes if each not in reverse)
 
 
@@ -65,10 +67,10 @@ def _is_cheap(node: Node, kinds: OpTypes) -> bool:
     waiting, seen = [node], {node}
     while waiting:
         each = waiting.pop()
-        if each.op != "call_function" or not kinds.is_recomputable(each) or _count(each) < _count(node):
+        if each.op != "call_function" or not kinds.is_recomputable(each) or count_elements(each) < count_elements(node):
             continue
-        is_square = _find_operation(each) == aten.pow and each.args[1] == 2
-        if not (is_square or _find_operation(each) in CHEAP):
+        is_square = find_operation(each) == aten.pow and each.args[1] == 2
+        if not (is_square or find_operation(each) in CHEAP):
             return False
         inputs = {_skip_views(given, kinds) for given in each.all_input_nodes} - seen
         seen |= inputs
@@ -81,13 +83,3 @@ def _skip_views(node: Node, kinds: OpTypes) -> Node:
     while node.op == "call_function" and kinds.is_view(node):
         node = node.all_input_nodes[0]
     return node
-
-
-def _find_operation(node: Node) -> object:
-    return getattr(node.target, "overloadpacket", None)
-
-
-def _count(node: Node) -> int:
-    """Return the number of elements of a result, or 0 if it is not a tensor."""
-    value = node.meta.get("val")
-    return value.numel() if isinstance(value, torch.Tensor) else 0

@@ -41,8 +41,9 @@ class Compiled:
 
             from gnflow.compiler.keeping import KeepCostly
             from gnflow.compiler.libraries import share_libraries
+            from gnflow.compiler.tables import ComputeOnce
 
-            patches["custom_partitioner_fn"] = KeepCostly()
+            patches["custom_partitioner_fn"], patches["post_grad_custom_post_pass"] = KeepCostly(), ComputeOnce()
             patches["deterministic"] = torch.are_deterministic_algorithms_enabled()
             if toolchain.find_compiler() not in config.cpp.cxx:
                 patches["cpp.cxx"] = (None, toolchain.find_compiler())

@@ -57,8 +57,6 @@ def rotate(x: Tensor, theta: float, fraction: float = 1.0) -> Tensor:
     if 2 * pairs < size:
         frequency = functional.pad(frequency, (0, size // 2 - pairs))
     angle = torch.outer(torch.arange(time, device=x.device, dtype=torch.float32), frequency)
-    table = torch.stack((angle.cos(), angle.sin())).to(x.dtype)
-    # This puts the table into memory, where a compiler would compute it for every token and head of the micro-batch.
-    cosine, sine = table.as_strided(table.shape, table.stride())
+    cosine, sine = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)

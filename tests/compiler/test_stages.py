@@ -64,8 +64,9 @@ def test_the_table_of_rotary_positions_is_computed_once_in_a_graph():
     objective = build_objective(model, SURROGATES["quadratic"], BENDS["quadratic"])
     curved = Compiler("default", fullgraph=True)("curved", objective.curved)
     with fresh_cache():
-        _, codes = run_and_get_code(curved, model.init(0), model.init(1), torch.randint(7, (4, 33)))
-    assert sum(len(re.findall(r"\bcos\(", code)) for code in codes) == 1
+        _, codes = run_and_get_code(curved, model.init(0), model.init(1), torch.randint(7, (8, 33)))
+    counts = [len(re.findall(r"\bcos\(", code)) for code in codes]
+    assert sorted(counts, reverse=True)[:3] == [1, 1, 0]  # in the forward and in the reverse graph of a block
 
 
 def test_a_convex_model_has_two_tensors_of_the_size_of_the_logits():
