@@ -23,6 +23,7 @@ from torch._inductor.custom_graph_pass import CustomPartitionerFn, get_hash_for_
 from torch.fx import Graph, GraphModule, Node
 from torch.utils.checkpoint import CheckpointPolicy
 
+from gnflow.compiler import nodes
 from gnflow.compiler.nodes import count_elements, find_operation
 
 aten, prims = torch.ops.aten, torch.ops.prims
@@ -39,18 +40,22 @@ class KeepCostly(CustomPartitionerFn):
         """Return (forward graph, reverse graph)."""
         kinds = get_default_op_list()
         for node in _list_read_in_reverse(gm.graph, kinds):
-            if not _is_cheap(node, kinds):
+            # A function may say itself what to keep, by `torch.utils.checkpoint`.
+            if "recompute" not in node.meta and not _is_cheap(node, kinds):
                 node.meta["recompute"] = CheckpointPolicy.MUST_SAVE
         with config.patch(ban_recompute_materialized_backward=False):
             return min_cut_rematerialization_partition(gm, joint_inputs, **named)
 
     def uuid(self) -> bytes:
         """Return what caches of compiled graphs know this code by."""
-        return get_hash_for_files((__file__,))
+        return get_hash_for_files((__file__, nodes.__file__))
 
 
 def _list_read_in_reverse(graph: Graph, kinds: OpTypes) -> Iterator[Node]:
-    """Yield the tensors that an operation of the reverse pass reads from memory, as elementwise operations need not."""
+    """Yield the tensors of the forward pass that must be in memory in the reverse pass, such as inputs of products.
+
+    What torch merges into one loop with its inputs does not count. It merges `cat` too, but not into what follows it.
+    """
     reverse: set[Node] = set()
     for node in graph.nodes:
         if node.op == "placeholder" and node.name.startswith("tangents_"):  # torch's name for cotangents
@@ -63,7 +68,10 @@ def _list_read_in_reverse(graph: Graph, kinds: OpTypes) -> Iterator[Node]:
 
 
 def _is_cheap(node: Node, kinds: OpTypes) -> bool:
-    """Tell whether a tensor is made by cheap operations from tensors that are smaller or come from a product."""
+    """Tell whether a tensor is made by cheap operations alone from inputs, smaller tensors and what torch always keeps.
+
+    torch always keeps what it never computes again: products, attention, embeddings, random numbers.
+    """
     waiting, seen = [node], {node}
     while waiting:
         each = waiting.pop()

@@ -13,13 +13,14 @@ from torch._functorch.partitioners import OpTypes, get_default_op_list
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 from torch.fx import Graph, Node
 
+from gnflow.compiler import nodes
 from gnflow.compiler.nodes import count_elements, find_operation
 
 aten, prims = torch.ops.aten, torch.ops.prims
 COSTLY = {aten.pow, aten.exp, aten.log, aten.sin, aten.cos, aten.tanh, aten.sqrt, aten.rsqrt}
 """The operations that make a table worth its memory."""
 CONSTANT = {aten.full, prims.iota}
-"""The operations that take no time."""
+"""The operations whose result is a constant or a number of the loop. A larger loop makes it faster than it reads it."""
 TIMES = 16
 """A tensor is put into memory if what reads it has at least as many times its elements."""
 
@@ -34,19 +35,20 @@ class ComputeOnce(CustomGraphPass):
 
     def uuid(self) -> bytes:
         """Return what caches of compiled graphs know this code by."""
-        return get_hash_for_files((__file__,))
+        return get_hash_for_files((__file__, nodes.__file__))
 
 
 def _list_small(graph: Graph) -> list[Node]:
     """List the scalars and the costly tables that a much larger tensor is computed from."""
-    kinds, found, costly, spans = get_default_op_list(), [], set[Node](), dict[Node, int]()
+    kinds, found, costly = get_default_op_list(), [], set[Node]()
+    spans: dict[Node, int] = {}  # the most elements of a node and of all that it is computed from, back to scalars
     for node in graph.nodes:
         size, operation, given = count_elements(node), find_operation(node), node.all_input_nodes
         spans[node] = size if size == 1 else max([size, *(spans[each] for each in given)])
         if operation in COSTLY or not costly.isdisjoint(given):
             costly.add(node)
         is_computed = kinds.is_recomputable(node) and not kinds.is_view(node) and operation not in CONSTANT
-        # A table is computed from nothing that is larger, as the deviation of features is.
+        # What is computed from something larger, such as the deviation of features, belongs into the loop over that.
         if is_computed and 0 < size == spans[node] and (size == 1 or node in costly) and _is_spread(node, kinds):
             found.append(node)
     return found
@@ -68,12 +70,17 @@ def _is_spread(node: Node, kinds: OpTypes) -> bool:
 
 
 def _put_into_memory(graph: Graph, node: Node) -> None:
-    """Let what reads a node read a contiguous copy of it in memory, which Inductor does not merge into its readers."""
+    """Let what reads a node read a contiguous copy of it in memory.
+
+    Inductor merges a copy into its readers, but no tensor whose strides are given. These hold for a copy in that order,
+    and not for a node that is a piece of a larger tensor, or has another order.
+    """
     value = node.meta["val"].contiguous()
-    stride = list(value.stride())
-    with graph.inserting_after(node):
-        ordered = graph.call_function(prims.inductor_force_stride_order.default, (node, stride))
-    with graph.inserting_after(ordered):
-        stored = graph.call_function(aten.as_strided.default, (ordered, list(value.shape), stride, 0))
-    ordered.meta["val"] = stored.meta["val"] = value
-    node.replace_all_uses_with(stored, delete_user_cb=lambda user: user is not ordered)
+    shape, stride = list(value.shape), list(value.stride())
+    with graph.inserting_before(node.next):
+        copy = graph.call_function(aten.clone.default, (node,))
+        ordered = graph.call_function(prims.inductor_force_stride_order.default, (copy, stride))
+        stored = graph.call_function(aten.as_strided.default, (ordered, shape, stride, 0))
+    for each in (copy, ordered, stored):
+        each.meta["val"] = value
+    node.replace_all_uses_with(stored, delete_user_cb=lambda user: user is not copy)

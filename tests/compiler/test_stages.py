@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch._inductor import metrics
 from torch._inductor.utils import fresh_cache, run_and_get_code
+from torch.utils.checkpoint import checkpoint
 
 from gnflow.compiler.direct import watch_graphs
 from gnflow.compiler.regions import Compiled, Compiler
@@ -57,6 +58,19 @@ def test_what_a_few_products_make_again_is_not_kept():
     # The reverse pass reads the normalised features and makes them again from x. It reads normal @ up and its gelu too.
     # Both are kept, since gelu takes an erf.
     assert (sizes.count(7 * 5), sizes.count(7 * 24)) == (2, 2)  # x is kept, and the result is beside it
+
+
+def test_what_a_checkpoint_computes_again_stays_so():
+    def pass_twice(weights, x):
+        inner = partial(checkpoint, lambda x: torch.nn.functional.gelu(x @ weights["a"]) @ weights["a"].T)
+        return inner(x, use_reentrant=False) * 2
+
+    executor = CompiledStages(lambda name, function: Compiled(name, function, "default", fullgraph=True))
+    moving = {"a": torch.randn(5, 24), X: torch.randn(7, 5)}
+    with fresh_cache(), watch_graphs(True) as seen:
+        executor.pull(keep, pass_twice, moving, {})
+    [forward] = seen
+    assert 7 * 24 not in [memory[1].numel() for memory in forward.outputs if memory is not None]
 
 
 def test_the_table_of_rotary_positions_is_computed_once_in_a_graph():

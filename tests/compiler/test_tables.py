@@ -51,6 +51,18 @@ def test_a_table_has_its_order_whatever_its_strides():
     assert re.search(r"empty_strided_cpu\(\(3, 24\)", code)
 
 
+@pytest.mark.parametrize("cut", [lambda x: x.unbind(), lambda x: x.split([1, 3]), lambda x: x.exp().chunk(4)])
+def test_a_piece_of_a_tensor_keeps_its_value(cut):
+    """Such a piece is no tensor of its own in compiled code: it begins in the middle of another one."""
+    x, w = torch.arange(4.0), torch.ones(64, 8)
+
+    def scale(x, w):
+        return [piece[..., None] * w for piece in cut(x) if piece.numel() == 1]
+
+    result, _ = compile_and_read(scale, x, w)
+    torch.testing.assert_close(result, scale(x, w))
+
+
 @pytest.mark.parametrize(
     ("function", "shapes", "expected"),
     [
