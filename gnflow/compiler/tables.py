@@ -30,7 +30,7 @@ class ComputeOnce(CustomGraphPass):
 
     def __call__(self, graph: Graph) -> None:
         """Change the graph in place."""
-        for node in _list_small(graph):
+        for node in list_small(graph):
             _put_into_memory(graph, node)
 
     def uuid(self) -> bytes:
@@ -38,7 +38,7 @@ class ComputeOnce(CustomGraphPass):
         return get_hash_for_files((__file__, nodes.__file__))
 
 
-def _list_small(graph: Graph) -> list[Node]:
+def list_small(graph: Graph) -> list[Node]:
     """List the scalars and the costly tables that a much larger tensor is computed from."""
     kinds, found, costly = get_default_op_list(), [], set[Node]()
     spans: dict[Node, int] = {}  # the most elements of a node and of all that it is computed from, back to scalars

@@ -8,7 +8,7 @@ from torch._inductor.utils import fresh_cache, run_and_get_code
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from gnflow.compiler.regions import Compiled
-from gnflow.compiler.tables import _list_small
+from gnflow.compiler.tables import list_small
 
 COUNT = torch.tensor(3)
 
@@ -78,4 +78,4 @@ def test_only_what_is_small_and_spread_is_put_into_memory(function, shapes, expe
         return function(arguments[0], w=arguments[1]) if function is correct else function(*arguments)
 
     graph = make_fx(run, tracing_mode="fake")(*[torch.ones(shape) for shape in shapes]).graph
-    assert len(_list_small(graph)) == expected
+    assert len(list_small(graph)) == expected
