@@ -19,7 +19,7 @@ from torch import Tensor
 from gnflow import trees
 from gnflow.objective import Params
 from gnflow.optim.arguments import add_help_of
-from gnflow.optim.decay import find_decay
+from gnflow.optim.decay import add_decay
 from gnflow.optim.protocol import Fisher, Transform, make_counter, make_rate
 from gnflow.optim.schedules import Schedule, constant
 from gnflow.spec.rules import AdamWRule, Cautious
@@ -68,7 +68,7 @@ def adamw(
         for name, w in params.items():
             root = (square[name] / correction2).sqrt() + eps
             u = look_ahead(first[name], direction[name], count) / root
-            updates[name] = -lr * (u + find_decay(weight_decay, u, w) * w)
+            updates[name] = -lr * add_decay(weight_decay, u, w)
         return updates, AdamWState(count, state.learning_rate, first, square)
 
     def look_ahead(first: Tensor, gradient: Tensor, count: Tensor) -> Tensor:

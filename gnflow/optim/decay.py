@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def add_decay(decay: float | Cautious, direction: Tensor, weight: Tensor) -> Tensor:
+    """Return U + decay W, where U is the direction that is subtracted."""
+    if isinstance(decay, Cautious):
+        return direction + find_decay(decay, direction, weight) * weight
+    return direction.add(weight, alpha=decay)  # one operation in place of two
+
+
 def find_decay(decay: float | Cautious, direction: Tensor, weight: Tensor) -> float | Tensor:
     """Return the rate at which each entry of `weight` decays while `direction` is subtracted.
 

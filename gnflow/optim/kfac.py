@@ -36,7 +36,7 @@ from pydantic import Field
 
 from gnflow.objective import Params, Scalar
 from gnflow.optim.arguments import add_help_of
-from gnflow.optim.decay import find_decay
+from gnflow.optim.decay import add_decay
 from gnflow.spec.base import Count, Unit
 from gnflow.spec.rules import Beta, Cautious, MomentumFields
 from gnflow.transform import Collect, Schedule, Signals, Transform, make_counter, make_rate
@@ -186,7 +186,7 @@ def kfac(
         updates = {}
         for name, u in bases.turn_back(divided, state.left_basis, state.right_basis).items():
             w, step = params[name], products.match_rms(u) if scale == "match_rms" else u
-            updates[name] = -lr * (step + find_decay(weight_decay, step, w) * w)
+            updates[name] = -lr * add_decay(weight_decay, step, w)
         return updates, state._replace(updates=state.updates + 1, momentum=mean)
 
     def look_ahead(gradients: Params, state: KfacState) -> Params:

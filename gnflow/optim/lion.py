@@ -18,7 +18,7 @@ from pydantic import Strict
 
 from gnflow.objective import Params, Scalar
 from gnflow.optim.arguments import add_help_of
-from gnflow.optim.decay import find_decay
+from gnflow.optim.decay import add_decay
 from gnflow.spec.base import Rate
 from gnflow.spec.rules import Beta, Cautious, FirstOrder, WeightDecay
 from gnflow.transform import Schedule, Transform, make_counter, make_rate
@@ -66,7 +66,7 @@ def lion(
         for name, g in gradients.items():
             m, w = state.momentum[name], params[name]
             u = (b1 * m + (1 - b1) * g).sign()
-            updates[name] = -lr * (u + find_decay(weight_decay, u, w) * w)
+            updates[name] = -lr * add_decay(weight_decay, u, w)
             momentum[name] = b2 * m + (1 - b2) * g
         return updates, LionState(state.updates + 1, state.learning_rate, momentum)
 

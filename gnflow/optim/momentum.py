@@ -10,11 +10,12 @@ from collections.abc import Callable
 from math import prod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from gnflow import trees
 from gnflow.objective import Params
-from gnflow.optim.decay import find_decay
+from gnflow.optim.decay import add_decay
 from gnflow.optim.protocol import Transform, make_counter, make_rate, refuse_shape
 from gnflow.optim.schedules import Schedule, constant
 from gnflow.spec.base import join_with_or
@@ -88,7 +89,7 @@ def follow_momentum(
         for name, towards in turned.items():
             w = params[name]
             u = towards.reshape(w.shape)
-            updates[name] = -lr * (u + find_decay(weight_decay, u, w) * w)
+            updates[name] = -lr * add_decay(weight_decay, u, w)
         kept = {name: v.reshape(state.second[name].shape) for name, v in second.items()}
         return updates, MomentumState(state.updates + 1, state.learning_rate, mean, kept)
 
@@ -100,7 +101,7 @@ def follow_momentum(
 
 def average_gradients(gradients: Params, before: Params, momentum: float) -> Params:
     """Return M + (1 - b)(G - M)."""
-    return {name: m + (1 - momentum) * (gradients[name] - m) for name, m in before.items()}
+    return {name: torch.lerp(m, gradients[name], 1 - momentum) for name, m in before.items()}
 
 
 def choose_followed(
@@ -110,7 +111,7 @@ def choose_followed(
     if count is not None:
         b, now, ahead = momentum, 1 - momentum ** count.double(), 1 - momentum ** (count + 1).double()
         return {name: b * average[name] / ahead + (1 - b) * g / now for name, g in gradients.items()}
-    return {name: g + momentum * (average[name] - g) for name, g in gradients.items()} if nesterov else average
+    return {name: torch.lerp(g, average[name], momentum) for name, g in gradients.items()} if nesterov else average
 
 
 def require_matrices(method: str, params: Params) -> None:

@@ -81,7 +81,7 @@ def muon(
         factors = orthogonalise(followed, ns_steps, coefficients, dtype)
         if second_moment == "after":
             factors, second = divide_by_root(factors, second, second_beta, eps, square_entries)
-        return {name: choose_size(u, scale) * u for name, u in factors.items()}, second
+        return {name: set_size(u, scale) for name, u in factors.items()}, second
 
     direction = Direction(turn, None if second_moment == "none" else torch.zeros_like)
     return follow_momentum(
@@ -89,13 +89,12 @@ def muon(
     )
 
 
-def choose_size(factor: Tensor, scale: OrthogonalScale) -> float:
-    """Return the factor on an orthogonal matrix, or on a stack of them."""
+def set_size(factor: Tensor, scale: OrthogonalScale) -> Tensor:
+    """Multiply an orthogonal matrix, or each in a stack of them, by its size."""
     m, n = factor.shape[-2:]
-    if scale == "match_rms":
-        return 0.2 * sqrt(max(m, n))
     ratio = m / max(n, 1)
-    return sqrt(ratio) if scale == "spectral" else sqrt(max(1.0, ratio))
+    sizes = {"original": sqrt(max(1.0, ratio)), "match_rms": 0.2 * sqrt(max(m, n)), "spectral": sqrt(ratio)}
+    return factor if sizes[scale] == 1 else sizes[scale] * factor
 
 
 def require_iteration(method: str, scale: str, coefficients: str, dtype: str) -> None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from gnflow.objective import Params, Scalar
 from gnflow.optim.arguments import add_help_of
-from gnflow.optim.decay import find_decay
+from gnflow.optim.decay import add_decay
 from gnflow.spec.base import Count, Rate, Unit
 from gnflow.spec.rules import (
     Beta,
@@ -100,7 +100,7 @@ def newton_muon(
     from gnflow.optim import bases
     from gnflow.optim.kronecker import follow_average, measure_inputs
     from gnflow.optim.momentum import average_gradients, choose_followed, require_matrices
-    from gnflow.optim.muon import choose_size, require_iteration
+    from gnflow.optim.muon import require_iteration, set_size
     from gnflow.optim.newton_schulz import orthogonalise
 
     require_iteration("newton_muon", scale, coefficients, dtype)
@@ -141,8 +141,8 @@ def newton_muon(
         followed, mean = follow(gradients, state)
         updates = {}
         for name, factor in orthogonalise(followed, ns_steps, coefficients, dtype).items():
-            u, w = choose_size(factor, scale) * factor, params[name]
-            updates[name] = -lr * (u + find_decay(weight_decay, u, w) * w)
+            u, w = set_size(factor, scale), params[name]
+            updates[name] = -lr * add_decay(weight_decay, u, w)
         return updates, state._replace(updates=state.updates + 1, momentum=mean)
 
     return Transform(

@@ -56,7 +56,7 @@ def normuon(
 ) -> Transform[MomentumState]:
     """Make NorMuon for matrices (m, n) and stacks of them (k, m, n). Raises ValueError in `init` for anything else."""
     from gnflow.optim.momentum import Direction, follow_momentum
-    from gnflow.optim.muon import choose_size, require_iteration
+    from gnflow.optim.muon import require_iteration, set_size
     from gnflow.optim.newton_schulz import orthogonalise
     from gnflow.optim.second_moment import divide_by_root, square_rows
 
@@ -65,7 +65,7 @@ def normuon(
     def turn(followed: Params, gradients: Params, second: Params) -> tuple[Params, Params]:
         factors = orthogonalise(followed, ns_steps, coefficients, dtype)
         rows, second = divide_by_root(factors, second, second_beta, eps, square_rows)
-        return {name: choose_size(u, scale) * u for name, u in rows.items()}, second
+        return {name: set_size(u, scale) for name, u in rows.items()}, second
 
     direction = Direction(turn, lambda weight: weight.new_zeros((*weight.shape[:-1], 1)))
     return follow_momentum("normuon", direction, learning_rate, momentum, nesterov, weight_decay, schedule, split)

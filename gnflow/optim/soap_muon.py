@@ -25,7 +25,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from gnflow.objective import Params, Scalar
 from gnflow.optim.arguments import add_help_of
-from gnflow.optim.decay import find_decay
+from gnflow.optim.decay import add_decay
 from gnflow.spec.base import Count, Unit
 from gnflow.spec.rules import (
     BasisFields,
@@ -87,7 +87,7 @@ def soap_muon(
     from gnflow import trees
     from gnflow.optim import bases
     from gnflow.optim.momentum import average_gradients, choose_followed, require_matrices
-    from gnflow.optim.muon import choose_size, require_iteration
+    from gnflow.optim.muon import require_iteration, set_size
     from gnflow.optim.newton_schulz import orthogonalise
     from gnflow.optim.soap import Average
 
@@ -116,8 +116,8 @@ def soap_muon(
         whitened = bases.turn_back(white, state.left_basis, state.right_basis)
         updates = {}
         for name, factor in orthogonalise(whitened, ns_steps, coefficients, dtype).items():
-            u, w = choose_size(factor, scale) * factor, params[name]
-            updates[name] = -lr * live * (u + find_decay(weight_decay, u, w) * w)
+            u, w = set_size(factor, scale), params[name]
+            updates[name] = -lr * live * add_decay(weight_decay, u, w)
 
         g = gradients
         after = state._replace(

@@ -23,7 +23,7 @@ from pydantic import Strict
 
 from gnflow.objective import Params, Scalar
 from gnflow.optim.arguments import add_help_of
-from gnflow.optim.decay import find_decay
+from gnflow.optim.decay import add_decay
 from gnflow.spec.base import Count, Rate, Unit
 from gnflow.spec.rules import Beta, Cautious, FirstOrder, WeightDecay
 from gnflow.transform import Curvature, Schedule, Transform, make_counter, make_rate
@@ -88,7 +88,7 @@ def sophia(
 
         def move(name: str, w: Tensor) -> Tensor:
             u = (momentum[name] / (gamma * state.diagonal[name]).clamp(min=eps)).clamp(-1, 1)
-            return -lr * (u + find_decay(weight_decay, u, w) * w)
+            return -lr * add_decay(weight_decay, u, w)
 
         updates = {name: move(name, w) for name, w in params.items()}
         return updates, state._replace(updates=state.updates + 1, momentum=momentum)
