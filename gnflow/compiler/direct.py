@@ -1,4 +1,4 @@
-"""Call the two graphs of a stage directly, once a call through torch has shown where their tensors belong.
+"""Call the graphs of a stage directly, once a call through torch has shown where their tensors belong.
 
 A call through torch checks guards and joins the graphs by an autograd function. For small stages this takes longer than
 their kernels: 0.2 milliseconds for each graph, whatever the size.
@@ -7,16 +7,20 @@ their kernels: 0.2 milliseconds for each graph, whatever the size.
     reverse graph     inputs: outputs of the forward graph and    outputs: the slopes
                       the cotangent
 
-`find_direct` takes a call only if each tensor has exactly one place, and if each output has a use. A graph that takes a
-generator of random numbers or a tensor of its own, or whose results share memory, is called through torch as before.
+An operator without a reverse pass has one graph, and its results are all outputs of that.
+
+`find_direct` and `find_direct_call` take a call only if each tensor has exactly one place, and if each output has a
+use. A graph that takes a generator of random numbers or a tensor of its own, or whose results share memory, is called
+through torch as before.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from gnflow.curvature.executor import Pulled
 from gnflow.objective import Params
@@ -72,10 +76,40 @@ class Direct(NamedTuple):
         return x, pullback, tuple(tangents)
 
 
+class DirectCall(NamedTuple):
+    """The graph of an operator without a reverse pass, and the place of each tensor."""
+
+    graph: Graph
+    inputs: tuple[int, ...]
+    """The place of each input among the tensors of the arguments."""
+    results: tuple[int, ...]
+    """The place of each tensor of the result among its outputs."""
+    structure: pytree.TreeSpec
+    """The structure of the result."""
+
+    def run(self, tensors: Sequence[Tensor]) -> Any:
+        """Return what the operator returns for arguments with these tensors."""
+        with torch.no_grad():
+            outputs = self.graph([tensors[place] for place in self.inputs])
+        return pytree.tree_unflatten([outputs[place] for place in self.results], self.structure)
+
+
 def fill_zeros(moving: Params, slopes: Sequence[object]) -> Params:
     """Return the slopes by name, with zeros for those that are None."""
     pairs = zip(moving.items(), slopes, strict=True)
     return {name: slope if isinstance(slope, Tensor) else torch.zeros_like(w) for (name, w), slope in pairs}
+
+
+def flatten(arguments: object) -> tuple[list[Tensor], Hashable]:
+    """Return the tensors in dicts, tuples and lists, and a key of all else: names, types, numbers, None."""
+    if isinstance(arguments, Tensor):
+        return [arguments], Tensor
+    if not isinstance(arguments, dict | tuple | list):
+        return [], (type(arguments), arguments)
+    names, values = (tuple(arguments), arguments.values()) if isinstance(arguments, dict) else ((), arguments)
+    parts = [flatten(each) for each in values]
+    tensors = [tensor for part, _ in parts for tensor in part]
+    return tensors, (type(arguments), names, tuple([key for _, key in parts]))
 
 
 def describe(arguments: Sequence[Tensor]) -> tuple[Form, ...]:
@@ -135,6 +169,18 @@ def find_direct(
     order = iter(found)
     places = tuple(None if slope is None else next(order) for slope in slopes)
     return Direct(ahead.graph, inputs, made, back.graph, kept, places, _find_form(cotangent))
+
+
+def find_direct_call(arguments: Sequence[Tensor], seen: Sequence[Seen], result: object) -> DirectCall | None:
+    """Find the places of all tensors of one call without a reverse pass, or return None."""
+    if len(seen) != 1:
+        return None
+    ((graph, given, made),) = seen
+    leaves, structure = pytree.tree_flatten(result)
+    inputs, results = _locate(given, _list_memory(arguments)), _locate(_list_memory(leaves), made)
+    if inputs is None or results is None or len({*results}) < len(made):
+        return None
+    return DirectCall(graph, inputs, results, structure)
 
 
 def _locate(wanted: Sequence[Memory | None], among: Sequence[Memory | None]) -> tuple[int, ...] | None:

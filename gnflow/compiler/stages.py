@@ -11,7 +11,17 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from gnflow.compiler.direct import Direct, are_apart, describe, fill_zeros, find_direct, watch_graphs
+from gnflow.compiler.direct import (
+    Direct,
+    DirectCall,
+    are_apart,
+    describe,
+    fill_zeros,
+    find_direct,
+    find_direct_call,
+    flatten,
+    watch_graphs,
+)
 from gnflow.curvature.executor import Function, Pulled, Tangents
 from gnflow.objective import Params
 
@@ -32,6 +42,7 @@ class CompiledStages:
         self._regions: dict[Hashable, Callable[..., Any]] = {}
         self._names: Counter[str] = Counter()
         self._direct: dict[Hashable, Direct] = {}
+        self._direct_calls: dict[Hashable, DirectCall] = {}
         self._tries: Counter[Hashable] = Counter()
 
     def call(self, operator: Callable[..., R], function: Function, *arguments: object) -> R:
@@ -40,9 +51,19 @@ class CompiledStages:
         def run(*given: object) -> R:
             return operator(function, *given)
 
-        with torch.no_grad():
-            key = (False, operator, function, _divide(arguments))
-            return cast("R", self._find(key, operator, function, run)(*arguments))
+        tensors, rest = flatten(arguments)
+        key = (False, operator, function, rest)
+        form = (key, describe(tensors))
+        if direct := self._direct_calls.get(form):
+            return cast("R", direct.run(tensors))
+        wanted = self._tries[form] < TRIES and are_apart(tensors)
+        with torch.no_grad(), watch_graphs(wanted) as seen:
+            result = self._find(key, operator, function, run)(*arguments)
+        if wanted:
+            self._tries[form] += 1
+            if found := find_direct_call(tensors, seen, result):
+                self._direct_calls[form] = found
+        return cast("R", result)
 
     def pull(
         self, operator: Callable[..., tuple[Tensor, Tangents]], function: Function, moving: Params, *others: Any

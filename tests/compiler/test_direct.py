@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from gnflow.compiler import direct, stages
 from gnflow.compiler.regions import Compiled
 from gnflow.compiler.stages import CompiledStages
-from gnflow.curvature.executor import EAGER, X, keep, push_towards
+from gnflow.curvature.executor import EAGER, X, apply, keep, push_towards
 
 
 def mix(weights, x):
@@ -63,6 +64,77 @@ def test_a_second_call_goes_past_torch_and_has_the_same_bits(operator, monkeypat
         torch.testing.assert_close(found, derive(by_torch.executor, operator, seed), rtol=0, atol=0)
     assert (counted.calls, by_torch.calls) == (1, 2)
     torch.testing.assert_close(first, derive(EAGER, operator, 0))
+
+
+def judge(function, point, targets):
+    x = apply(function, point)
+    distance = x if targets.first is None else x - targets.first
+    distance = distance if targets.second is None else distance + 2 * targets.second
+    return targets.factor * distance.square().mean(), {"slope": distance, "scale": (x.sum(0),)}
+
+
+class Goals(NamedTuple):
+    first: torch.Tensor | None = None
+    second: torch.Tensor | None = None
+    factor: int = 1
+
+
+def call(executor, seed, factor=1, rows=4, second=False):
+    moving, rest, goal, _ = draw(seed, rows=rows)
+    goals = Goals(None, goal[X], factor) if second else Goals(goal[X], None, factor)
+    return executor.call(judge, mix, {**moving, **rest}, goals)
+
+
+def test_a_second_call_without_a_reverse_pass_goes_past_torch_and_has_the_same_bits(monkeypatch):
+    counted = Counted()
+    call(counted.executor, 0)
+    monkeypatch.setattr(stages, "TRIES", 0)
+    by_torch = Counted()
+    for seed in (1, 2):
+        found = call(counted.executor, seed)
+        torch.testing.assert_close(found, call(EAGER, seed))
+        torch.testing.assert_close(found, call(by_torch.executor, seed), rtol=0, atol=0)
+    assert (counted.calls, by_torch.calls) == (1, 2)
+
+
+def test_arguments_of_another_structure_or_number_have_their_own_direct_calls():
+    counted = Counted()
+    cases = [{}, {"second": True}, {"factor": 3}, {"rows": 5}]
+    for seed in range(3):
+        for how in cases:
+            torch.testing.assert_close(call(counted.executor, seed, **how), call(EAGER, seed, **how))
+    assert counted.calls == len(cases)
+
+
+def test_a_result_that_is_an_argument_or_two_views_of_one_memory_is_right_at_every_call():
+    counted = Counted()
+
+    def return_argument(function, point):
+        return point["w"], apply(function, point)
+
+    def return_views(function, point):
+        x = apply(function, point)
+        return x, x.mT, x[0]
+
+    for operator in (return_argument, return_views):
+        for seed in range(stages.TRIES + 2):
+            moving, rest, _, _ = draw(seed)
+            point = {**moving, **rest}
+            torch.testing.assert_close(
+                counted.executor.call(operator, mix, point), EAGER.call(operator, mix, point), rtol=0, atol=1e-6
+            )
+
+
+def test_random_numbers_differ_between_direct_calls():
+    counted = Counted()
+
+    def disturb(function, point):
+        return torch.rand_like(apply(function, point))
+
+    moving, rest, _, _ = draw(0)
+    found = [counted.executor.call(disturb, mix, {**moving, **rest}) for _ in range(3)]
+    assert not torch.equal(found[0], found[1])
+    assert not torch.equal(found[1], found[2])
 
 
 def test_arguments_in_one_memory_are_called_through_torch_until_they_are_apart():
