@@ -27,10 +27,10 @@ from measure import machine, quartiles, timed  # noqa: E402  # a script's neighb
 from gnflow.compiler.plan import Plan, plan  # noqa: E402
 from gnflow.compiler.program import compile as make_program  # noqa: E402
 from gnflow.spec.experiment import Experiment  # noqa: E402
+from gnflow.train.allocator import keep_memory  # noqa: E402
 
 RUNS, THREADS = 25, (1, 2)
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 MODELS = ("curved", "difference")
 REGIONS = ("curved", "difference", "gradient")
 COLUMNS = " | ".join((*REGIONS, *(f"{region} / gradient" for region in MODELS)))
@@ -68,6 +68,7 @@ def main(folder: Path = HERE, time: dict[Size, float] = TIME, memory: dict[Size,
 
 def times(size: Size, threads: int) -> dict[str, object]:
     """Milliseconds of interleaved calls, the ratio of their medians, and that of their FLOPs."""
+    keep_memory()
     torch.set_num_threads(threads)
     flops, calls = _regions(size)
     seconds: dict[str, list[float]] = {name: [] for name in REGIONS}
@@ -146,7 +147,7 @@ def _child(function: str, size: Size, argument: int | str) -> dict[str, Any]:
     """`function(size, argument)` in a fresh process."""
     done = subprocess.run(
         [sys.executable, __file__, function, json.dumps(size), str(argument)],
-        env={**os.environ, **(ALLOCATOR if function == "peak" else KEPT)},
+        env={**os.environ, **(ALLOCATOR if function == "peak" else {})},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

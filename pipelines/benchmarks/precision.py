@@ -20,7 +20,7 @@ import torch
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from curved import KEPT, SMALL, Size  # noqa: E402  # a script's neighbour
+from curved import SMALL, Size  # noqa: E402  # a script's neighbour
 from measure import machine, quartiles  # noqa: E402
 
 from gnflow import trees  # noqa: E402
@@ -29,6 +29,7 @@ from gnflow.compiler.program import Program  # noqa: E402
 from gnflow.compiler.program import compile as make_program  # noqa: E402
 from gnflow.objective import Params  # noqa: E402
 from gnflow.spec.experiment import Experiment  # noqa: E402
+from gnflow.train.allocator import keep_memory  # noqa: E402
 
 RUNS, TARGET = 25, 0.5
 FORMS = {"float32": ("float32", "exact"), "difference": ("float32", "difference"), "bfloat16": ("bfloat16", "exact")}
@@ -40,9 +41,7 @@ COLUMNS = (
 
 def main(folder: Path = HERE) -> None:
     """Measure in a fresh process, and write the report."""
-    done = subprocess.run(
-        [sys.executable, __file__, "measure"], env={**os.environ, **KEPT}, stdout=subprocess.PIPE, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, __file__, "measure"], stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = {"machine": machine(), **json.loads(done.stdout)}
     (folder / "precision.json").write_text(json.dumps(result, indent=2) + "\n")
     (folder / "precision.md").write_text(report(result))
@@ -51,6 +50,7 @@ def main(folder: Path = HERE) -> None:
 
 def measure(size: Size = SMALL) -> dict[str, object]:
     """Return milliseconds (quartiles) of each region, ratios of their medians, and errors of bfloat16."""
+    keep_memory()
     torch.set_num_threads(1)
     programs = {name: _make(size, *form) for name, form in FORMS.items()}
     anchor, generator = programs["float32"].initial(), torch.Generator().manual_seed(0)

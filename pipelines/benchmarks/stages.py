@@ -28,7 +28,7 @@ from torch import Tensor
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from curved import ALLOCATOR, KEPT, held  # noqa: E402  # a script's neighbour
+from curved import ALLOCATOR, held  # noqa: E402  # a script's neighbour
 from measure import machine, quartiles  # noqa: E402
 
 from gnflow import trees  # noqa: E402
@@ -40,6 +40,7 @@ from gnflow.models.loss import compute_cross_entropy  # noqa: E402
 from gnflow.models.model import Model  # noqa: E402
 from gnflow.objective import Params, Scalar, Tokens  # noqa: E402
 from gnflow.spec.model import Decoder  # noqa: E402
+from gnflow.train.allocator import keep_memory  # noqa: E402
 
 RUNS, THREADS, REGIONS, KINDS = 31, (1, 2), ("gradient", "curved"), ("stages", "whole")
 FORMER = "whole, a library for each kernel"
@@ -99,6 +100,7 @@ def compilation(size: Size, kind: str) -> dict[str, object]:
 
 def times(size: Size, threads: int) -> dict[str, object]:
     """Measure interleaved calls in milliseconds, of the processor on one thread and by the clock on two."""
+    keep_memory()
     torch.set_num_threads(threads)
     clock = time.process_time if threads == 1 else time.perf_counter
     calls = {(kind, name): call for kind in KINDS for name, call in _make_calls(size, kind).items()}
@@ -181,7 +183,7 @@ def _processor_seconds() -> float:
 def _measure_alone(function: str, size: Size, argument: int | str, cache: str | None = None) -> dict[str, Any]:
     """Run `function(size, argument)` in a fresh process with this cache of compiled graphs, or with an empty one."""
     with tempfile.TemporaryDirectory() as empty:
-        environment = {**os.environ, **(ALLOCATOR if function == "memory" else KEPT)}
+        environment = {**os.environ, **(ALLOCATOR if function == "memory" else {})}
         environment |= {"TORCHINDUCTOR_CACHE_DIR": cache or empty, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
         done = subprocess.run(
             [sys.executable, __file__, function, json.dumps(size), str(argument)],
