@@ -9,6 +9,7 @@ import ctypes
 import mmap
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, NEVER = -1, -4, -1
@@ -22,13 +23,12 @@ def keep_memory() -> bool:
     """
     if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
         return False
-    library = ctypes.CDLL(None, use_errno=True)
-    set_option = getattr(library, "mallopt", None)  # only in glibc
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # only in glibc
     kept = set_option is not None and all(
         set_option(option, value) for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, NEVER))
     )
     if kept and _is_address_space_free():
-        _prefer_huge_pages(library)
+        _prefer_huge_pages()
     return kept
 
 
@@ -41,12 +41,14 @@ def _is_address_space_free() -> bool:
     return not strict and all(limit == resource.RLIM_INFINITY for limit in limits)
 
 
-def _prefer_huge_pages(library: ctypes.CDLL) -> None:
-    """Let the heap grow by half of the machine's memory, and ask for huge pages there.
+@cache
+def _prefer_huge_pages() -> None:
+    """Let the heap grow by half of the machine's memory, and ask for huge pages there, once in a process.
 
     These are addresses alone: memory is behind them when they are first written to. What is freed stays in the heap, so
     later blocks lie there.
     """
+    library = ctypes.CDLL(None)
     size = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE // 2
     library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     library.free.argtypes = [ctypes.c_void_p]
