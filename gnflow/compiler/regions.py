@@ -132,7 +132,7 @@ class Compiler:
         self.regions: list[Compiled] = []
         # A graph that runs once for each layer cannot be a CUDA graph: its own earlier results are its arguments.
         stages = mode if mode == "default" else f"{mode}-no-cudagraphs"
-        self._stages = CompiledStages(lambda name, function: self._compile(name, function, stages))
+        self._stages = CompiledStages(lambda name, function: self._compile(name, function, stages), fullgraph)
 
     def __call__(self, name: str, region: Region, /, every: int | None = None) -> Region:
         """Return a region that is compiled at its first call, or whose stages are, if it has any.

@@ -36,9 +36,11 @@ TRIES = 3
 class CompiledStages:
     """An executor that compiles each operator once for every function and division of its arguments."""
 
-    def __init__(self, jit: Compile) -> None:
+    def __init__(self, jit: Compile, whole: bool = True) -> None:
         self._compile = jit
         """(name, function) -> the function, compiled at its first call."""
+        self._whole = whole
+        """Whether each function is one graph. Code between graphs would be left out of a direct call."""
         self._regions: dict[Hashable, Callable[..., Any]] = {}
         self._names: Counter[str] = Counter()
         self._direct: dict[Hashable, Direct] = {}
@@ -54,9 +56,10 @@ class CompiledStages:
         tensors, rest = flatten(arguments)
         key = (False, operator, function, rest)
         form = (key, describe(tensors))
-        if direct := self._direct_calls.get(form):
+        may_be_direct = self._may_be_direct()
+        if may_be_direct and (direct := self._direct_calls.get(form)):
             return cast("R", direct.run(tensors))
-        wanted = self._tries[form] < TRIES and are_apart(tensors)
+        wanted = may_be_direct and self._tries[form] < TRIES and are_apart(tensors)
         with torch.no_grad(), watch_graphs(wanted) as seen:
             result = self._find(key, operator, function, run)(*arguments)
         if wanted:
@@ -72,9 +75,10 @@ class CompiledStages:
         key = (True, operator, function, _divide((moving, *others)))
         flat = [tensor for part in (moving, *others) for tensor in part.values()]
         form = (key, describe(flat))
-        if direct := self._direct.get(form):
+        may_be_direct = self._may_be_direct()
+        if may_be_direct and (direct := self._direct.get(form)):
             return direct.pull(moving, flat)
-        wanted = self._tries[form] < TRIES and are_apart(flat)
+        wanted = may_be_direct and self._tries[form] < TRIES and are_apart(flat)
         with watch_graphs(wanted) as forward:
             leaves, x, tangents = self._pull_by_torch(key, operator, function, moving, *others)
         if not wanted:
@@ -89,6 +93,10 @@ class CompiledStages:
             return fill_zeros(moving, slopes)
 
         return x.detach(), pullback, tangents
+
+    def _may_be_direct(self) -> bool:
+        """Tell whether a graph may be called directly here: not inside a transform of torch.func, which it ignores."""
+        return self._whole and torch._C._functorch.maybe_current_level() is None
 
     def _pull_by_torch(
         self,

@@ -101,7 +101,12 @@ def follow_momentum(
 
 def average_gradients(gradients: Params, before: Params, momentum: float) -> Params:
     """Return M + (1 - b)(G - M)."""
-    return {name: torch.lerp(m, gradients[name], 1 - momentum) for name, m in before.items()}
+    return {name: _mix(m, gradients[name], 1 - momentum) for name, m in before.items()}
+
+
+def _mix(a: Tensor, b: Tensor, weight: float) -> Tensor:
+    """Return a + weight (b - a). Gradients may have another type than their parameters."""
+    return torch.lerp(a, b, weight) if a.dtype == b.dtype else a + weight * (b - a)
 
 
 def choose_followed(
@@ -111,7 +116,7 @@ def choose_followed(
     if count is not None:
         b, now, ahead = momentum, 1 - momentum ** count.double(), 1 - momentum ** (count + 1).double()
         return {name: b * average[name] / ahead + (1 - b) * g / now for name, g in gradients.items()}
-    return {name: torch.lerp(g, average[name], momentum) for name, g in gradients.items()} if nesterov else average
+    return {name: _mix(g, average[name], momentum) for name, g in gradients.items()} if nesterov else average
 
 
 def require_matrices(method: str, params: Params) -> None:

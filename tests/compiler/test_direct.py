@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gnflow.compiler import direct, stages
-from gnflow.compiler.regions import Compiled
+from gnflow.compiler.regions import Compiled, Compiler
 from gnflow.compiler.stages import CompiledStages
 from gnflow.curvature.executor import EAGER, X, apply, keep, push_towards
 
@@ -123,6 +123,33 @@ def test_a_result_that_is_an_argument_or_two_views_of_one_memory_is_right_at_eve
             torch.testing.assert_close(
                 counted.executor.call(operator, mix, point), EAGER.call(operator, mix, point), rtol=0, atol=1e-6
             )
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch looks there when it goes on after a break
+def test_code_between_graphs_runs_at_every_call():
+    def turn(weights, x):
+        if weights["sign"].item() > 0:  # here a graph ends
+            return torch.tanh(x @ weights["w"])
+        return -torch.tanh(x @ weights["w"])
+
+    executor = Compiler("default", fullgraph=False)._stages
+    for seed in range(stages.TRIES + 3):
+        moving, _, _, cotangent = draw(seed)
+        rest = {"sign": torch.tensor(1.0 if seed < stages.TRIES else -1.0)}
+        expected = EAGER.pull(keep, turn, moving, rest)
+        x, pullback, _ = executor.pull(keep, turn, moving, rest)
+        torch.testing.assert_close((x, pullback(cotangent)), (expected[0], expected[1](cotangent)))
+        torch.testing.assert_close(executor.call(apply, turn, {**moving, **rest}), expected[0])
+
+
+def test_a_transform_around_a_direct_call_is_refused_as_before_and_never_ignored():
+    counted = Counted()
+    moving, rest, _, _ = draw(0)
+    point = {**moving, **rest}
+    for _ in range(2):
+        counted.executor.call(apply, mix, point)
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        torch.func.grad(lambda w: counted.executor.call(apply, mix, {**point, "w": w}).sum())(point["w"])
 
 
 def test_random_numbers_differ_between_direct_calls():

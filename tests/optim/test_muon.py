@@ -8,7 +8,7 @@ from pytorch_optimizer import AdaMuon
 from updates import SHAPES, draw, follow
 
 from gnflow import trees
-from gnflow.optim import muon
+from gnflow.optim import as_torch, muon
 from gnflow.optim.newton_schulz import orthogonalise
 
 
@@ -216,3 +216,13 @@ def test_the_iteration_may_be_in_bfloat16_anywhere():
     for name in SHAPES:
         assert rough[name].dtype == torch.float32
         assert 1e-4 < (rough[name] - fine[name]).norm() / fine[name].norm() < 0.1
+
+
+@pytest.mark.parametrize("given", [torch.float32, torch.float64])
+def test_gradients_of_another_type_than_the_parameter_are_taken(given: torch.dtype) -> None:
+    parameter = torch.nn.Parameter(torch.ones(4, 3, dtype=torch.bfloat16))
+    parameter.grad_dtype = None  # any type
+    parameter.grad = torch.randn(4, 3, dtype=given)
+    as_torch(muon(0.1, weight_decay=0.1), [parameter]).step()
+    assert parameter.isfinite().all()
+    assert not torch.equal(parameter, torch.ones_like(parameter))

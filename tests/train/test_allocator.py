@@ -67,6 +67,7 @@ def test_freed_memory_is_used_again_without_a_page_fault() -> None:
 
 def test_settings_of_the_user_stay_as_they_are() -> None:
     assert count_faults("keep", MALLOC_ARENA_MAX="2")[0] is False
+    assert count_faults("keep", GLIBC_TUNABLES="glibc.malloc.perturb=1")[0] is False
 
 
 def ask_for_huge_pages(word: str) -> list[str]:
