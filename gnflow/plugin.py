@@ -20,6 +20,7 @@ from gnflow.objective import Objective as Objective
 from gnflow.objective import Params as Params
 from gnflow.objective import Scalar as Scalar
 from gnflow.objective import Tokens as Tokens
+from gnflow.optim.decay import add_decay as add_decay
 from gnflow.optim.decay import find_decay as find_decay
 from gnflow.records import Status as Status
 from gnflow.records import Step as Step

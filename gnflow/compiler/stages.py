@@ -72,8 +72,8 @@ class CompiledStages:
         self, operator: Callable[..., tuple[Tensor, Tangents]], function: Function, moving: Params, *others: Any
     ) -> Pulled:
         """Keep the activations of the stage for its reverse pass, which can be taken once."""
-        key = (True, operator, function, _divide((moving, *others)))
-        flat = [tensor for part in (moving, *others) for tensor in part.values()]
+        flat, rest = flatten((moving, *others))
+        key = (True, operator, function, rest)
         form = (key, describe(flat))
         may_be_direct = self._may_be_direct()
         if may_be_direct and (direct := self._direct.get(form)):
@@ -127,11 +127,6 @@ class CompiledStages:
             self._names[name] += 1
             self._regions[key] = self._compile(f"{name}.{n}" if (n := self._names[name]) > 1 else name, run)
         return self._regions[key]
-
-
-def _divide(arguments: Sequence[object]) -> Hashable:
-    """Return the names in each dict of arguments."""
-    return tuple([tuple(argument) if isinstance(argument, dict) else () for argument in arguments])
 
 
 def _derive(x: Tensor, leaves: Sequence[Tensor], cotangent: Tensor) -> Sequence[Tensor | None]:

@@ -19,7 +19,8 @@ OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 def keep_memory() -> bool:
     """Tell the C library to keep freed memory, and return whether it does. Settings of the user stay as they are.
 
-    Call it before the first large allocation. It has no effect on the memory of a GPU.
+    It also asks for huge pages where the kernel has them and addresses are not limited. Call it before the first
+    large allocation. It has no effect on the memory of a GPU.
     """
     is_set = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
     if not sys.platform.startswith("linux") or is_set or any(name.startswith("MALLOC_") for name in os.environ):
