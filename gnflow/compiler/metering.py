@@ -2,7 +2,8 @@
 
 The step is the real one. Its regions go through the `Meter`, which runs a region at its first call and returns empty
 tensors of the same form at every later call, so that many inner steps are counted in little time. Python code around
-regions, such as an inner step, can go through the meter too; it is run once in the same way.
+regions, such as an inner step, can go through the meter too. It is run once for every number of storages of its
+arguments.
 """
 
 from collections import Counter
@@ -17,7 +18,7 @@ from torch.utils.module_tracker import ModuleTracker
 from gnflow import trees
 from gnflow.compiler.forms import Form
 from gnflow.compiler.shortcut import Shortcut
-from gnflow.compiler.storages import Peak, Storages
+from gnflow.compiler.storages import Peak, Storages, find_storage
 from gnflow.objective import Watch
 from gnflow.optim.protocol import Region
 
@@ -58,12 +59,13 @@ class Meter:
 
         def meter(*arguments: object) -> object:
             self.counts[name] += 1
-            if known := self._known.get(_describe_call(name, arguments)):
+            is_around = self._every[name] <= 0
+            if known := self._known.get(_describe_call(name, arguments, is_around)):
                 self.counts.update(known.calls)
                 self.returned.update(known.returned)
                 self.storages.add_peak(known.most)
                 return known.stand_in(arguments, self.storages)
-            if self._every[name] <= 0:
+            if is_around:
                 return self._run_around(name, region, *arguments)
             result = self.price(name, region, *arguments)
             self.returned.update(self._known[_describe_call(name, arguments)].returned)
@@ -94,7 +96,7 @@ class Meter:
         parts = _split_result(result)
         forms, last = [Form(part, arguments) for part in parts], [id(part) for part in parts]
         inside = self.counts - before
-        self._known[_describe_call(name, arguments)] = _Known(
+        self._known[_describe_call(name, arguments, is_around=True)] = _Known(
             forms, type(result), most, inside, last, self.returned - returned
         )
         if self._every[name] < 0:
@@ -148,9 +150,13 @@ class _Known:
         return tuple(parts) if self.kind is tuple else parts[0]
 
 
-def _describe_call(name: str, arguments: Sequence[object]) -> Hashable:
-    """Return a key for calls whose results have one form."""
-    return name, *(each.form for each in arguments if isinstance(each, Watch))
+def _describe_call(name: str, arguments: Sequence[object], is_around: bool = False) -> Hashable:
+    """Return a key for calls whose results have one form, and which copy the same tensors.
+
+    Code around regions copies parameters unless they share a storage (`Stacks.rejoin`).
+    """
+    storages = len({find_storage(tensor) for tensor in trees.list_tensors(arguments)}) if is_around else 0
+    return name, storages, *(each.form for each in arguments if isinstance(each, Watch))
 
 
 def _split_result(result: object) -> Sequence[object]:

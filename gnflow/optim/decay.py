@@ -22,7 +22,8 @@ def add_decay(decay: float | Cautious, direction: Tensor, weight: Tensor) -> Ten
     """Return U + decay W, where U is the direction that is subtracted."""
     if isinstance(decay, Cautious):
         return direction + find_decay(decay, direction, weight) * weight
-    return direction.add(weight, alpha=decay)  # one operation in place of two
+    # One operation in place of two. torch 2.13 compiles `add` without its `alpha` if the direction is a product.
+    return direction.sub(weight, alpha=-decay)
 
 
 def find_decay(decay: float | Cautious, direction: Tensor, weight: Tensor) -> float | Tensor:

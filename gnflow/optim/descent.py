@@ -57,7 +57,7 @@ class Descent(KeptByAll):
             if rate is not None:
                 metrics["learning_rate"] = rate(state)
             updates, after = apply(slope, state, params)
-            return updates, after, {**metrics, "norm/update": trees.norm(updates)}
+            return trees.add(params, updates), after, {**metrics, "norm/update": trees.norm(updates)}
 
         self.transform, self.stacks = transform, stacks
         self.update = jit("update", update)
@@ -116,8 +116,9 @@ class Descent(KeptByAll):
     def follow(self, slope: Slope, params: Params, state: AnyState) -> tuple[Params, AnyState, Metrics]:
         """Take one update along `slope`."""
         state = self.refresh(slope.factors, state)
-        updates, state, metrics = self.update(slope, state, self.stacks.stack(params))
-        return trees.add(params, self.stacks.unstack(updates)), state, metrics
+        joined, state, metrics = self.update(slope, state, self.stacks.rejoin(params))
+        moved = self.stacks.unstack(joined)  # the next step joins these views without a copy
+        return {name: moved[name].contiguous() for name in params}, state, metrics
 
     def find_slope(
         self, objective: Slopes, params: Params, state: AnyState, batch: Tensor

@@ -74,6 +74,12 @@ class Stacks(NamedTuple):
             for stack, names in self.members.items()
         }
 
+    def rejoin(self, tree: Params) -> Params:
+        """Do the same as `stack`, but without a copy of parameters that lie side by side, as those of `unstack` do."""
+        found = {stack: self._find_joined(stack, tree) for stack in self.members}
+        missing = self.pick([stack for stack, tensor in found.items() if tensor is None]).stack(tree)
+        return {stack: missing[stack] if tensor is None else tensor for stack, tensor in found.items()}
+
     def unstack(self, stacked: Params) -> Params:
         """Turn a tree by stack into a tree by name, as views."""
         return {
@@ -97,6 +103,20 @@ class Stacks(NamedTuple):
         if stack in self.apart:
             return (tensor,)
         return torch.split(tensor, [find_stacked_shape(self.shapes[name])[0] for name in self.members[stack]])
+
+    def _find_joined(self, stack: str, tree: Params) -> Tensor | None:
+        """Return a stack as a view of the memory of its members, or None if they do not lie there one after another."""
+        parts = [self._turn(name, tree[name]) for name in self.members[stack]]
+        first, end = parts[0], parts[0].storage_offset()
+        for part in parts:
+            is_next = part.storage_offset() == end and part.is_contiguous()
+            if not is_next or part.untyped_storage()._cdata != first.untyped_storage()._cdata:
+                return None
+            end += part.numel()
+        if stack in self.apart:
+            return first
+        _, *rest = find_stacked_shape(self._find_shape(self.members[stack][0]))
+        return first.as_strided((end - first.storage_offset(),), (1,)).view(-1, *rest)
 
     def _find_shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a parameter before it is joined."""

@@ -15,7 +15,7 @@ from gnflow.verify.subject import Make, advance, build_parts, count_steps, draw_
 
 ALLOWED = {"float32": 1e-3, "tf32": 1e-3, "bfloat16": 5e-2}
 ROUGH = 1e-2  # for regions `curved` whose tangent is a difference, which enlarges rounding
-SMALLEST = 1e-3  # tensors with smaller entries are compared as if their largest entry had this size
+SMALLEST = 1e-3  # a tensor, or a change of weights, that is smaller is compared as if it had this size
 
 
 def check_compiled_regions(experiment: Experiment, make: Make = build_parts) -> None:
@@ -42,7 +42,7 @@ def check_compiled_regions(experiment: Experiment, make: Make = build_parts) -> 
             twins = [twin(*_copy(arguments)) for twin in (region, exact.get(name)) if twin is not None]
             found = _call_unbroken(name, compiled, arguments)
             limit = max(allowed, ROUGH) if rough and name.startswith("curved") else allowed
-            _require_close(name, found, twins, limit)
+            _require_close(name, found, twins, limit, arguments)
             return found
 
         return call_both  # type: ignore[return-value]  # a wrapper of the same signature
@@ -87,19 +87,31 @@ def _copy(arguments: tuple[object, ...]) -> list[object]:
     return [each if isinstance(each, Watch) else trees.clone(each) for each in arguments]
 
 
-def _require_close(name: str, found: object, twins: Sequence[object], allowed: float) -> None:
-    """Require that every tensor of `found` is within `allowed` of that of a twin, relative to its largest entry."""
+def _require_close(
+    name: str, found: object, twins: Sequence[object], allowed: float, arguments: Sequence[object]
+) -> None:
+    """Require that every tensor of `found` is within `allowed` of that of a twin, relative to its size.
+
+    The size of new weights is that of their change: an update is a thousandth of the weights or less.
+    """
     ours, expected = trees.name_tensors(found), [trees.name_tensors(twin) for twin in twins]
+    starts = [each for each in arguments if isinstance(each, dict)]
     for key, tensor in expected[0].items():
         if not tensor.numel():
             continue
-        error = min(_compare(ours[key], twin[key]) for twin in expected)
+        before = [start for each in starts if isinstance(start := each.get(key.partition("/")[2]), Tensor)]
+        error = min(_compare(ours[key], twin[key], before) for twin in expected)
         require(
             error <= allowed,
             f"region `{name}`, compiled, differs from eager by {error:.2g} of the size of `{key}`; allowed {allowed:g}",
         )
 
 
-def _compare(found: Tensor, expected: Tensor) -> float:
-    scale = max(expected.double().abs().max().item(), SMALLEST)
-    return (found.double() - expected.double()).abs().max().item() / scale
+def _compare(found: Tensor, expected: Tensor, before: Sequence[Tensor]) -> float:
+    """Return the largest difference beyond rounding, relative to the largest entry of the result or of its change."""
+    exact = expected.double()
+    changes = [exact - start.double() for start in before if start.shape == expected.shape]
+    scale = min(each.abs().max().item() for each in (exact, *changes))
+    rounding = 2 * torch.finfo(expected.dtype).eps if expected.is_floating_point() else 0
+    error = (found.double() - exact).abs() - rounding * exact.abs()
+    return error.max().clamp(min=0).item() / max(scale, SMALLEST)

@@ -41,6 +41,7 @@ OPTIMIZERS = {
 }
 
 # One of each kind; `make faults` has them all.
+REFRESHED = ("soap", "fop_soap", "ml_fop_soap")
 SOME = ("adamw", "clipped", "ml_fop_soap", "with muon", "with preconditioned cg", "newton", "layerwise", "no search")
 
 
@@ -69,8 +70,10 @@ def peak(program, steps=3):
     "name", [name if name in SOME else pytest.param(name, marks=pytest.mark.faults) for name in OPTIMIZERS]
 )
 def test_the_memory_of_a_plan_is_what_an_eager_step_holds_at_its_peak(name):
+    """The plan counts one step that refreshes and copies the weights. In a run only the first step copies them."""
     found = planned(name)
-    assert sum(found.memory.values()) == pytest.approx(peak(build(found, compiled=False)), rel=0.05)
+    most = peak(build(found, compiled=False)) + (found.memory["parameters"] if name in REFRESHED else 0)
+    assert sum(found.memory.values()) == pytest.approx(most, rel=0.05)
     assert set(found.memory) == {"parameters", "optimizer", "batch", "activations", "copies"}
     assert all(size >= 0 for size in found.memory.values())
 
@@ -95,11 +98,12 @@ def test_on_another_device_than_the_batch_there_is_one_micro_batch():
 
 
 def test_gauss_newton_holds_its_point_and_no_further_copy_of_the_weights():
-    """Beside the point: a gradient, and what Muon's update takes and gives: weights and gradient stacked, its state."""
+    """Beside the point: the weights, a gradient as it is and stacked, and the state that Muon's update returns."""
     for name in ("with muon", "cold", "no search", "bracket"):
         found = planned(name)
         momentum = found.memory["optimizer"] - found.memory["parameters"]
-        assert found.memory["copies"] <= 3 * found.memory["parameters"] + momentum + 1e4, name
+        trees = 3 if name == "cold" else 2
+        assert found.memory["copies"] <= trees * found.memory["parameters"] + momentum + 1e4, name
 
 
 @pytest.fixture

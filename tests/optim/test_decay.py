@@ -4,7 +4,7 @@ from problems import experiment, noise
 
 from gnflow import optim
 from gnflow.optim import Cautious
-from gnflow.optim.decay import find_decay
+from gnflow.optim.decay import add_decay, find_decay
 from gnflow.spec.built_in import BUILT_IN
 from gnflow.spec.canonical import digest, make_tree
 
@@ -69,3 +69,14 @@ def test_a_spec_may_write_it_and_a_number_means_what_it_meant(kind):
         == 0.3
     )
     assert digest(plain) != digest(experiment({"kind": kind, "weight_decay": written}))
+
+
+@pytest.mark.parametrize("decay", [0.5, Cautious(rate=0.5)])
+def test_it_is_not_forgotten_by_a_compiler_that_adds_it_to_a_matrix_product(decay):
+    direction, basis, weight = (noise({"w": torch.empty(8, 8)}, seed)["w"] for seed in range(3))
+
+    def find(direction, basis, weight):
+        return add_decay(decay, direction @ basis, weight)
+
+    found = torch.compile(find)(direction, basis, weight)
+    torch.testing.assert_close(found, find(direction, basis, weight), rtol=1e-5, atol=1e-5)

@@ -410,11 +410,19 @@ def test_what_is_made_by_default_is_what_a_program_runs():
     assert made.optimizer.cost == Cost(solve=2, search=0, passes=1)
 
 
+def test_new_weights_are_compared_by_their_change_and_may_be_rounded_otherwise():
+    start, moved = {"w": torch.tensor([8.0, 1.0])}, ({"w": torch.tensor([8.01, 1.01])}, None)
+    close = {"w": moved[0]["w"] * (1 + torch.finfo(torch.float32).eps)}
+    _require_close("update", (close, None), [moved], 1e-3, (None, start))
+    with pytest.raises(CheckFailed, match=r"differs from eager by 0\.1 of the size of `0/w`"):
+        _require_close("update", ({"w": torch.tensor([8.011, 1.01])}, None), [moved], 1e-3, (None, start))
+
+
 def test_in_bfloat16_a_graph_is_close_to_its_eager_twin_or_to_float32():
     rounded, exact = {"w": torch.tensor([1.0, 1.0, 1.25])}, {"w": torch.ones(3)}
     for close in (rounded, exact, {"w": torch.tensor([1.0, 0.97, 1.0])}):
-        _require_close("curved", close, [rounded, exact], 0.05)
+        _require_close("curved", close, [rounded, exact], 0.05, ())
     with pytest.raises(CheckFailed, match=r"differs from eager by 0\.1 .* allowed 0\.05"):
-        _require_close("curved", {"w": torch.tensor([1.0, 0.9, 1.0])}, [rounded, exact], 0.05)
+        _require_close("curved", {"w": torch.tensor([1.0, 0.9, 1.0])}, [rounded, exact], 0.05, ())
     with pytest.raises(CheckFailed, match=r"differs from eager by 0\.2 .* allowed 0\.05"):
-        _require_close("curved", exact, [rounded], 0.05)
+        _require_close("curved", exact, [rounded], 0.05, ())
