@@ -21,8 +21,8 @@ from torch.fx import Graph, Node
 from gnflow.compiler import nodes
 from gnflow.compiler.nodes import find_operation
 
-aten = torch.ops.aten
-VIEWS = {aten.view, aten._unsafe_view, aten.reshape}
+aten, prims = torch.ops.aten, torch.ops.prims
+VIEWS = {aten.view.default, aten._unsafe_view.default, aten.reshape.default}
 LEAST = 3
 """The number of products from which on a sum is changed."""
 
@@ -45,12 +45,16 @@ class PrepareSums(CustomGraphPass):
 
 
 def _write_factor(graph: Graph, node: Node) -> None:
-    start, added = node.args
+    (start, added), factor, dtype = node.args, node.kwargs["alpha"], node.meta["val"].dtype
     if not isinstance(added, Node):  # a number
         return
+    value = added.meta["val"].to(dtype)
     with graph.inserting_before(node):
-        scaled = graph.call_function(aten.mul.Tensor, (added, node.kwargs["alpha"]))
-        scaled.meta["val"] = added.meta["val"] * node.kwargs["alpha"]
+        if added.meta["val"].dtype != dtype:  # the factor counts in the type of the sum, which is wider
+            added = graph.call_function(prims.convert_element_type.default, (added, dtype))
+            added.meta["val"] = value
+        scaled = graph.call_function(aten.mul.Tensor, (added, factor))
+    scaled.meta["val"] = value * (factor.meta["val"] if isinstance(factor, Node) else factor)
     node.args, node.kwargs = (start, scaled), {}
 
 
@@ -66,7 +70,8 @@ def list_products(node: Node) -> list[Node]:
             products.append(each)
             continue
         terms = [_skip_views(term) for term in each.args if isinstance(term, Node)]
-        if find_operation(each) != aten.add or len(terms) < 2 or any(len(term.users) > 1 for term in terms):
+        is_sum = find_operation(each) == aten.add and not each.kwargs and len({*terms}) == 2  # t + t is no such sum
+        if not is_sum or any(len(term.users) > 1 for term in terms):
             return []
         waiting[:0] = terms
     value, one = node.meta["val"], products[0].meta["val"]
@@ -77,7 +82,7 @@ def list_products(node: Node) -> list[Node]:
 
 def _skip_views(node: Node) -> Node:
     """Return what a node is another shape of, if nothing else reads that."""
-    while len(node.users) == 1 and find_operation(node) in VIEWS:
+    while len(node.users) == 1 and node.target in VIEWS:
         node = node.all_input_nodes[0]
     return node
 

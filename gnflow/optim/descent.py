@@ -117,8 +117,8 @@ class Descent(KeptByAll):
         """Take one update along `slope`."""
         state = self.refresh(slope.factors, state)
         joined, state, metrics = self.update(slope, state, self.stacks.rejoin(params))
-        moved = self.stacks.unstack(joined)  # the next step joins these views without a copy
-        return {name: moved[name].contiguous() for name in params}, state, metrics
+        moved = self.stacks.separate(joined)  # the next step joins these views without a copy
+        return {name: moved[name] for name in params}, state, metrics
 
     def find_slope(
         self, objective: Slopes, params: Params, state: AnyState, batch: Tensor

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from gnflow.objective import Params
 
+ALIGNMENT = 64
+"""The bytes that torch aligns a tensor to. On a GPU it is a multiple of this."""
+
 
 class Stacks(NamedTuple):
     """The parameters that are joined into each tensor. Names of stacks appear in checkpoints and nowhere else."""
@@ -75,7 +78,10 @@ class Stacks(NamedTuple):
         }
 
     def rejoin(self, tree: Params) -> Params:
-        """Do the same as `stack`, but without a copy of parameters that lie side by side, as those of `unstack` do."""
+        """Do the same as `stack`, but without a copy of parameters that lie side by side, as those of `separate` do.
+
+        The result has no derivative in those.
+        """
         found = {stack: self._find_joined(stack, tree) for stack in self.members}
         missing = self.pick([stack for stack, tensor in found.items() if tensor is None]).stack(tree)
         return {stack: missing[stack] if tensor is None else tensor for stack, tensor in found.items()}
@@ -86,6 +92,18 @@ class Stacks(NamedTuple):
             name: self._turn(name, part.view(self._find_shape(name)))
             for stack, names in self.members.items()
             for name, part in zip(names, self.split_members(stack, stacked[stack]), strict=True)
+        }
+
+    def separate(self, stacked: Params) -> Params:
+        """Do the same as `unstack`, but copy views that are not in rows, or not aligned as tensors of their own are.
+
+        Kernels may round by the alignment, so weights that were read from a file would give other bits.
+        """
+        return {
+            name: view.clone(memory_format=torch.contiguous_format)
+            if name in self.transposed or view.storage_offset() * view.element_size() % ALIGNMENT
+            else view
+            for name, view in self.unstack(stacked).items()
         }
 
     def flatten(self, tree: Params) -> Tensor:
@@ -109,14 +127,13 @@ class Stacks(NamedTuple):
         parts = [self._turn(name, tree[name]) for name in self.members[stack]]
         first, end = parts[0], parts[0].storage_offset()
         for part in parts:
-            is_next = part.storage_offset() == end and part.is_contiguous()
+            is_next = part.storage_offset() == end and part.is_contiguous() and part.dtype == first.dtype
             if not is_next or part.untyped_storage()._cdata != first.untyped_storage()._cdata:
                 return None
             end += part.numel()
-        if stack in self.apart:
-            return first
-        _, *rest = find_stacked_shape(self._find_shape(self.members[stack][0]))
-        return first.as_strided((end - first.storage_offset(),), (1,)).view(-1, *rest)
+        shapes = [find_stacked_shape(part.shape) for part in parts]
+        shape = first.shape if stack in self.apart else (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        return first.as_strided((end - first.storage_offset(),), (1,)).view(shape)
 
     def _find_shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a parameter before it is joined."""

@@ -14,6 +14,7 @@ import math
 import os
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -242,14 +243,16 @@ def _count_bytes(tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
 
 
 def _copy_shared(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Move tensors to the CPU, contiguous. Those that share memory are copied, since safetensors refuses them."""
-    seen: set[int] = set()
+    """Move tensors to the CPU, contiguous. Those that overlap are copied, since safetensors refuses them."""
+    seen: dict[int, list[tuple[int, int]]] = defaultdict(list)
     stored: dict[str, Tensor] = {}
     for name, tensor in named.items():
         here = tensor.detach().cpu().contiguous()
-        address = here.untyped_storage().data_ptr()
-        stored[name] = here.clone() if address in seen else here
-        seen.add(address)
+        begin, end = here.data_ptr(), here.data_ptr() + here.nbytes
+        ranges = seen[here.untyped_storage().data_ptr()]
+        overlaps = any(begin < other_end and other_begin < end for other_begin, other_end in ranges)
+        ranges.append((begin, end))
+        stored[name] = here.clone() if overlaps else here
     return stored
 
 

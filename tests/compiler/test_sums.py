@@ -15,6 +15,20 @@ def draw(*shape, dtype=torch.float32):
     return torch.randn(shape, generator=GENERATOR, dtype=dtype)
 
 
+def double(x, times):
+    for _ in range(times):
+        x = x + x
+    return x
+
+
+def as_int(x):
+    return x.view(torch.int32)
+
+
+def as_float(x):
+    return x.view(torch.float32)
+
+
 def compile_and_count(function, *arguments):
     """Return (result, number of plain products, number of products with a start value)."""
     with fresh_cache():
@@ -49,12 +63,15 @@ def test_three_products_are_added_inside_two_of_them(dtype):
         pytest.param(lambda x, y, z, a: (s := x @ a + y @ a, s + z @ a), 3, id="a sum that is read twice"),
         pytest.param(lambda x, y, z, a: (x @ a)[:, None] + (y @ a)[None] + z @ a, 3, id="all pairs of rows"),
         pytest.param(lambda x, y, z, a: x @ a + y @ a + (z @ a).mT, 3, id="a transpose"),
+        pytest.param(lambda x, y, z, a: double(x @ a, 12), 1, id="doublings"),
+        pytest.param(lambda x, y, z, a: (p := x @ a, (p + p) + y @ a), 2, id="one product twice, and another"),
+        pytest.param(lambda x, y, z, a: as_float(as_int(x @ a) + as_int(y @ a)) + z @ a, 3, id="bits of another type"),
     ],
 )
 def test_other_sums_are_left_alone(function, plain):
     given = [draw(4, 16, 16) for _ in range(3)] + [draw(16, 16)]
     result, found, started = compile_and_count(function, *given)
-    torch.testing.assert_close(result, function(*given), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(result, function(*given), rtol=1e-5, atol=1e-4, equal_nan=True)
     assert (found, started) == (plain, 0)
 
 
@@ -67,11 +84,15 @@ def test_other_sums_are_left_alone(function, plain):
         pytest.param(lambda x, y, a: torch.add(y, y, alpha=0.5), id="no product"),
         pytest.param(lambda x, y, a: torch.add(y, 3.0, alpha=0.5), id="a number"),
         pytest.param(lambda x, y, a: torch.add(y, y.int(), alpha=3), id="two types"),
+        pytest.param(lambda x, y, a: torch.add(y, y.to(torch.int8), alpha=100), id="a type that the product overflows"),
+        pytest.param(lambda x, y, a: torch.add(y.double(), y, alpha=1 / 3), id="a type that the product is rounded in"),
+        pytest.param(lambda x, y, a: torch.add(x @ a, y, alpha=y[0, 0].clone()), id="a factor that is computed"),
     ],
 )
 def test_a_factor_of_a_sum_of_matrices_is_not_forgotten(function):
     given = [draw(16, 16) for _ in range(3)]
     result, _, _ = compile_and_count(function, *given)
+    assert result.dtype == function(*given).dtype
     torch.testing.assert_close(result, function(*given), rtol=1e-5, atol=1e-4)
 
 

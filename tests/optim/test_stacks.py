@@ -52,6 +52,45 @@ def test_all_other_trees_are_joined_by_a_copy_where_one_is_needed(each):
             assert each_joined.stride() == stacked[name].stride(), name
 
 
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (2, 0, 3), (0,)])
+@pytest.mark.parametrize("each", [(), ("rule",)])
+def test_tensors_without_elements_are_joined(shape, each):
+    stacks, tree = Stacks.by_rule({"a": "rule"}, {"a": shape}, each), {"a": torch.zeros(shape)}
+    assert [x.shape for x in stacks.rejoin(tree).values()] == [x.shape for x in stacks.stack(tree).values()]
+
+
+def test_tensors_of_two_types_in_one_storage_are_not_joined():
+    both = torch.randn(12)
+    tree = {"a": both[:6], "b": both.view(torch.int32)[6:]}
+    stacks = Stacks.by_rule(dict.fromkeys(tree, "rule"), {"a": (6,), "b": (6,)})
+    assert all(torch.equal(a, stacks.stack(tree)[name]) for name, a in stacks.rejoin(tree).items())
+
+
+@pytest.mark.parametrize("each", [(), ("rule",)])
+def test_separated_weights_have_the_strides_and_the_alignment_of_tensors_of_their_own(each):
+    shapes = {
+        "wide": (16, 4),
+        "other": (16, 4),
+        "a": (3, 5),
+        "b": (3, 5),
+        "row": (1, 6),
+        "column": (6, 1),
+        "last": (1, 6),
+    }
+    tree = noise({name: torch.empty(shape) for name, shape in shapes.items()}, 0)
+    stacks = Stacks.by_rule(dict.fromkeys(shapes, "rule"), shapes, each, {"row", "column"})
+    stacked = stacks.stack(tree)
+    weights = stacks.separate(stacked)
+    for name, w in weights.items():
+        assert torch.equal(w, tree[name]), name
+        assert w.stride() == tree[name].stride(), name
+        assert w.data_ptr() % 64 == 0, name
+    joined = stacks.rejoin(weights)
+    (wide, *_) = stacked
+    assert share(stacked, joined)[wide]
+    assert all(each.stride() == stacked[name].stride() for name, each in joined.items())
+
+
 def test_only_the_stacks_whose_members_moved_are_copied():
     stacks = build()
     stacked = stacks.stack(draw())

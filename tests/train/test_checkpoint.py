@@ -229,3 +229,18 @@ def test_the_manifest_holds_sizes_and_digests(tmp_path: Path) -> None:
     assert sorted(files) == ["optimizer.safetensors", "params.safetensors", "state.json"]
     assert files["state.json"]["bytes"] == (path / "state.json").stat().st_size
     assert len(files["state.json"]["sha256"]) == 64
+
+
+def test_tensors_beside_one_another_in_memory_are_written_without_a_copy_and_those_that_overlap_with_one():
+    whole = torch.arange(12.0)
+    named = {
+        "first": whole[:6],
+        "second": whole[6:],
+        "over": whole[4:8],
+        "again": whole[:6],
+        "rows": whole.view(3, 4).T,
+    }
+    stored = checkpoint._copy_shared(named)
+    assert all(torch.equal(stored[name], tensor) for name, tensor in named.items())
+    own = {name for name, tensor in stored.items() if tensor.data_ptr() != named[name].data_ptr()}
+    assert own == {"over", "again", "rows"}

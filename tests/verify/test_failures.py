@@ -411,11 +411,11 @@ def test_what_is_made_by_default_is_what_a_program_runs():
 
 
 def test_new_weights_are_compared_by_their_change_and_may_be_rounded_otherwise():
-    start, moved = {"w": torch.tensor([8.0, 1.0])}, ({"w": torch.tensor([8.01, 1.01])}, None)
+    start, moved = {"w": torch.tensor([8.0, 1.0])}, ({"w": torch.tensor([8.01, 1.01])}, {})
     close = {"w": moved[0]["w"] * (1 + torch.finfo(torch.float32).eps)}
-    _require_close("update", (close, None), [moved], 1e-3, (None, start))
+    _require_close("update", (close, {}), [moved], 1e-3, (None, start))
     with pytest.raises(CheckFailed, match=r"differs from eager by 0\.1 of the size of `0/w`"):
-        _require_close("update", ({"w": torch.tensor([8.011, 1.01])}, None), [moved], 1e-3, (None, start))
+        _require_close("update", ({"w": torch.tensor([8.011, 1.01])}, {}), [moved], 1e-3, (None, start))
 
 
 def test_in_bfloat16_a_graph_is_close_to_its_eager_twin_or_to_float32():
