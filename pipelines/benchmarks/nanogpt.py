@@ -31,7 +31,7 @@ from gnflow.compiler.program import compile as make_program  # noqa: E402
 from gnflow.spec.experiment import Experiment  # noqa: E402
 from gnflow.train.allocator import keep_memory  # noqa: E402
 
-RUNS, WARM_UP, TARGET = 31, 3, 1.0
+RUNS, WARM_UP, TARGET = 61, 6, 1.0
 RATE, DECAY, BETAS, CLIP = 1e-3, 0.1, (0.9, 0.95), 1.0
 
 
