@@ -118,7 +118,7 @@ class Descent(KeptByAll):
         state = self.refresh(slope.factors, state)
         joined, state, metrics = self.update(slope, state, self.stacks.rejoin(params))
         moved = self.stacks.separate(joined)  # the next step joins these views without a copy
-        return {name: moved[name] for name in params}, state, metrics
+        return trees.pick(moved, params), state, metrics
 
     def find_slope(
         self, objective: Slopes, params: Params, state: AnyState, batch: Tensor

@@ -80,7 +80,7 @@ class Stacks(NamedTuple):
     def rejoin(self, tree: Params) -> Params:
         """Do the same as `stack`, but without a copy of parameters that lie side by side, as those of `separate` do.
 
-        The result has no derivative in those.
+        It is not for tensors that take a gradient: only the first of those side by side would get it.
         """
         found = {stack: self._find_joined(stack, tree) for stack in self.members}
         missing = self.pick([stack for stack, tensor in found.items() if tensor is None]).stack(tree)

@@ -40,8 +40,8 @@ OPTIMIZERS = {
     "decrement": {**SOLVED, "search": {"kind": "decrement", "microbatches": 2, "adaptive": True}},
 }
 
-# One of each kind; `make faults` has them all.
 REFRESHED = ("soap", "fop_soap", "ml_fop_soap")
+# One of each kind; `make faults` has them all.
 SOME = ("adamw", "clipped", "ml_fop_soap", "with muon", "with preconditioned cg", "newton", "layerwise", "no search")
 
 
