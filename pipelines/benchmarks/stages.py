@@ -2,10 +2,10 @@
 
 The model as one graph is what gnflow compiled before; it is here as the other side of the comparison. Seconds of
 compilation are also measured with a library for each kernel, which is how Inductor builds them. Every measurement has a
-process of its own. Compilation starts with nothing cached and is measured in seconds of the processor, those of
-the C++ compiler included. Before it a trivial function is compiled, which takes the time that every process needs once.
-Two processes run at a time where no clock is read. Calls are interleaved. Memory is measured as in curved.py. All takes
-about a quarter of an hour on two idle cores. Linux only.
+process of its own, and those of time are made in three rounds. Compilation starts with nothing cached and is measured
+in seconds of the processor, those of the C++ compiler included. Before it a trivial function is compiled, which takes
+the time that every process needs once. Two processes run at a time where no clock is read. Calls are interleaved.
+Memory is measured as in curved.py. All takes about half an hour on two idle cores. Linux only.
 """
 
 import json
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -42,7 +42,7 @@ from gnflow.objective import Params, Scalar, Tokens  # noqa: E402
 from gnflow.spec.model import Decoder  # noqa: E402
 from gnflow.train.allocator import keep_memory  # noqa: E402
 
-RUNS, THREADS, REGIONS, KINDS = 31, (1, 2), ("gradient", "curved"), ("stages", "whole")
+ROUNDS, RUNS, THREADS, REGIONS, KINDS = 3, 31, (1, 2), ("gradient", "curved"), ("stages", "whole")
 FORMER = "whole, a library for each kernel"
 Calls = dict[str, Callable[[], object]]
 
@@ -68,18 +68,29 @@ TIMED = [Size(4, 256), Size(12, 64)]
 def main(folder: Path = HERE) -> None:
     """Make every measurement, and print the report too."""
     cold = [*((size, "stages") for size in COMPILED), *((COMPARED, kind) for kind in (*KINDS, FORMER))]
+    timed = [(size, threads) for size in TIMED for threads in THREADS]
     peaks = [(size, f"{kind}.{region}") for size in TIMED for region in REGIONS for kind in KINDS]
     with ThreadPoolExecutor(2) as pool, tempfile.TemporaryDirectory() as cache:
         result = {
             "machine": machine(),
-            "runs": RUNS,
-            "compile": list(pool.map(lambda case: _measure_alone("compilation", *case), cold)),
+            "compile": merge(pool.map(lambda case: _measure_alone("compilation", *case), cold * ROUNDS), len(cold)),
             "memory": list(pool.map(lambda case: _measure_alone("memory", *case, cache=cache), peaks)),
-            "time": [_measure_alone("times", size, threads, cache=cache) for size in TIMED for threads in THREADS],
+            "time": merge((_measure_alone("times", *case, cache=cache) for case in timed * ROUNDS), len(timed)),
         }
     (folder / "stages.json").write_text(json.dumps(result, indent=2) + "\n")
     (folder / "stages.md").write_text(report(result))
     print(report(result))
+
+
+def merge(rows: Iterable[dict[str, Any]], cases: int) -> list[dict[str, Any]]:
+    """Merge the rounds of each case: quartiles of all its measurements, and the highest load."""
+    found = list(rows)
+    merged = []
+    for rounds in (found[place::cases] for place in range(cases)):
+        measured = {name: [x for each in rounds for x in each["measured"][name]] for name in rounds[0]["measured"]}
+        spread = {name: quartiles(values) for name, values in measured.items()}
+        merged.append(rounds[0] | {"measured": spread, "load": max(each["load"] for each in rounds)})
+    return merged
 
 
 def compilation(size: Size, kind: str) -> dict[str, object]:
@@ -94,8 +105,9 @@ def compilation(size: Size, kind: str) -> dict[str, object]:
     for name, call in _make_calls(size, kind).items():
         start = _processor_seconds()
         call()
-        seconds[name] = _processor_seconds() - start
-    return {"size": str(size), "kind": kind, **seconds, "both": sum(seconds.values())}
+        seconds[name] = [_processor_seconds() - start]
+    seconds["both"] = [sum(each for (each,) in seconds.values())]
+    return {"size": str(size), "kind": kind, "load": os.getloadavg()[0], "measured": seconds}
 
 
 def times(size: Size, threads: int) -> dict[str, object]:
@@ -110,12 +122,11 @@ def times(size: Size, threads: int) -> dict[str, object]:
             start = clock()
             calls[key]()
             found[key].append(1e3 * (clock() - start))
-    middle = {key: statistics.median(each[2:]) for key, each in found.items()}
-    return {
-        "size": str(size), "threads": threads, "load": os.getloadavg()[0],
-        "milliseconds": {f"{kind}.{name}": quartiles(each[2:]) for (kind, name), each in found.items()},
-        "ratio": {name: middle["stages", name] / middle["whole", name] for name in REGIONS},
-    }  # fmt: skip
+    measured = {f"{kind}.{name}": each[2:] for (kind, name), each in found.items()}
+    for name in REGIONS:
+        stages, whole = (statistics.median(measured[f"{kind}.{name}"]) for kind in KINDS)
+        measured[f"ratio.{name}"] = [stages / whole]
+    return {"size": str(size), "threads": threads, "load": os.getloadavg()[0], "measured": measured}
 
 
 def memory(size: Size, what: str) -> dict[str, object]:
@@ -204,23 +215,23 @@ def report(result: dict[str, Any]) -> str:
         *(f"| {what} | {limit} | {found:.3f} |" for what, limit, found in compare(result)),
         "",
         "## Compilation with nothing cached", "",
-        "Seconds of the processor for the first calls.", "",
-        "| size | compiled | gradient | curved | both |", "|---|---|---|---|---|",
+        f"Seconds of the processor for the first calls, medians of {ROUNDS} processes, made in turn.", "",
+        "| size | compiled | gradient | curved | both | load |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for row in result["compile"]:
-        figures = " | ".join(f"{row[key]:.1f}" for key in (*REGIONS, "both"))
-        lines.append(f"| {row['size']} | {row['kind']} | {figures} |")
+        figures = " | ".join(f"{_find_median(row, key):.1f}" for key in (*REGIONS, "both"))
+        lines.append(f"| {row['size']} | {row['kind']} | {figures} | {row['load']:.1f} |")
     lines += [
         "", "## Time of a call", "",
-        f"Milliseconds: medians of {result['runs']} interleaved calls in one process, of the processor on one thread "
-        "and by the clock on two.", "",
+        f"Milliseconds: medians of {RUNS} interleaved calls in each of {ROUNDS} processes, of the processor on one "
+        "thread and by the clock on two, and the median of the ratios of each process.", "",
         "| size | threads | gradient | whole | ratio | curved | whole | ratio | load |", "|---" * 9 + "|",
     ]  # fmt: skip
     for row in result["time"]:
         cells = []
         for name in REGIONS:
-            cells += [f"{row['milliseconds'][f'{kind}.{name}'][1]:.1f}" for kind in KINDS]
-            cells += [f"{row['ratio'][name]:.3f}"]
+            cells += [f"{_find_median(row, f'{kind}.{name}'):.1f}" for kind in KINDS]
+            cells += [f"{_find_median(row, f'ratio.{name}'):.3f}"]
         lines.append(f"| {row['size']} | {row['threads']} | {' | '.join(cells)} | {row['load']:.1f} |")
     lines += ["", "## Peak memory beyond the arguments", "", "| size | compiled and region | MiB |", "|---|---|---|"]
     lines += [f"| {row['size']} | {row['what']} | {row['bytes'] / 2**20:.1f} |" for row in result["memory"]]
@@ -229,26 +240,31 @@ def report(result: dict[str, Any]) -> str:
 
 def compare(result: dict[str, Any]) -> list[tuple[str, float, float]]:
     """Return (what, at most, found) for everything that was aimed at."""
-    seconds = {(row["size"], row["kind"]): row["both"] for row in result["compile"]}
+    seconds = {(row["size"], row["kind"]): _find_median(row, "both") for row in result["compile"]}
     depths = [seconds[str(size), "stages"] for size in COMPILED]
     stages, former = (seconds[str(COMPARED), kind] for kind in ("stages", FORMER))
     peaks = {(row["size"], row["what"]): row["bytes"] for row in result["memory"]}
 
-    def divide(size: Size, name: str) -> float:
+    def divide_peaks(size: Size, name: str) -> float:
         return peaks[str(size), f"stages.{name}"] / peaks[str(size), f"whole.{name}"]
 
     return [
         ("seconds of compilation at 2 to 48 layers, the most by the least", 1.3, max(depths) / min(depths)),
         (f"seconds of compilation at {COMPARED.layers} layers, by those of {FORMER}", 0.5, stages / former),
         *(
-            (f"time of `{name}` at {row['size']} on {row['threads']} threads", 1.02, row["ratio"][name])
+            (f"time of `{name}` at {row['size']} on {row['threads']} threads", 1.02, _find_median(row, f"ratio.{name}"))
             for row in result["time"] for name in REGIONS
         ),
         *(
-            (f"memory of `{name}` at {size}", 1.0, divide(size, name))
+            (f"memory of `{name}` at {size}", 1.0, divide_peaks(size, name))
             for size in TIMED for name in REGIONS
         ),
     ]  # fmt: skip
+
+
+def _find_median(row: dict[str, Any], name: str) -> float:
+    middle: float = row["measured"][name][1]
+    return middle
 
 
 if __name__ == "__main__":
