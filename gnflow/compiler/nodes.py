@@ -3,6 +3,10 @@
 import torch
 from torch.fx import Node
 
+aten = torch.ops.aten
+VIEWS = {aten.view.default, aten._unsafe_view.default, aten.reshape.default}
+"""The operators that give a tensor another shape."""
+
 
 def find_operation(node: Node) -> object:
     """Return the operation that a node calls, whatever the types of its arguments; None if it calls something else."""

@@ -41,13 +41,14 @@ class Compiled:
 
             from gnflow.compiler.keeping import KeepCostly
             from gnflow.compiler.libraries import share_libraries
+            from gnflow.compiler.passes import InTurn
             from gnflow.compiler.products import UseOneDNN
             from gnflow.compiler.sums import PrepareSums
             from gnflow.compiler.tables import ComputeOnce
 
             patches["custom_partitioner_fn"] = KeepCostly()
             patches["post_grad_custom_pre_pass"] = PrepareSums()
-            patches["post_grad_custom_post_pass"] = [ComputeOnce(), UseOneDNN()]
+            patches["post_grad_custom_post_pass"] = InTurn(ComputeOnce(), UseOneDNN())
             patches["deterministic"] = torch.are_deterministic_algorithms_enabled()
             if toolchain.find_compiler() not in config.cpp.cxx:
                 patches["cpp.cxx"] = (None, toolchain.find_compiler())

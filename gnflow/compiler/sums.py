@@ -19,10 +19,9 @@ from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_file
 from torch.fx import Graph, Node
 
 from gnflow.compiler import nodes
-from gnflow.compiler.nodes import find_operation
+from gnflow.compiler.nodes import VIEWS, find_operation
 
 aten, prims = torch.ops.aten, torch.ops.prims
-VIEWS = {aten.view.default, aten._unsafe_view.default, aten.reshape.default}
 LEAST = 3
 """The number of products from which on a sum is changed."""
 

@@ -2,10 +2,10 @@
 
 The model as one graph is what gnflow compiled before; it is here as the other side of the comparison. Seconds of
 compilation are also measured with a library for each kernel, which is how Inductor builds them. Every measurement has a
-process of its own, and those of time are made in three rounds. Compilation starts with nothing cached and is measured
-in seconds of the processor, those of the C++ compiler included. Before it a trivial function is compiled, which takes
-the time that every process needs once. Two processes run at a time where no clock is read. Calls are interleaved.
-Memory is measured as in curved.py. All takes about half an hour on two idle cores. Linux only.
+process of its own, and those of compilation and of calls are made in three rounds. Compilation starts with nothing
+cached and is measured in seconds of the processor, those of the C++ compiler included. Before it a trivial function is
+compiled, which takes the time that every process needs once. Two processes run at a time where no clock is read. Calls
+are interleaved. Memory is measured as in curved.py. All takes about half an hour on two idle cores. Linux only.
 """
 
 import json
@@ -83,13 +83,15 @@ def main(folder: Path = HERE) -> None:
 
 
 def merge(rows: Iterable[dict[str, Any]], cases: int) -> list[dict[str, Any]]:
-    """Merge the rounds of each case: quartiles of all its measurements, and the highest load."""
+    """Merge the rounds of each case: quartiles of all its measurements, the medians of each round, the highest load."""
     found = list(rows)
     merged = []
     for rounds in (found[place::cases] for place in range(cases)):
         measured = {name: [x for each in rounds for x in each["measured"][name]] for name in rounds[0]["measured"]}
         spread = {name: quartiles(values) for name, values in measured.items()}
-        merged.append(rounds[0] | {"measured": spread, "load": max(each["load"] for each in rounds)})
+        medians = {name: [statistics.median(each["measured"][name]) for each in rounds] for name in measured}
+        load = max(each["load"] for each in rounds)
+        merged.append(rounds[0] | {"measured": spread, "rounds": medians, "load": load})
     return merged
 
 
@@ -123,9 +125,6 @@ def times(size: Size, threads: int) -> dict[str, object]:
             calls[key]()
             found[key].append(1e3 * (clock() - start))
     measured = {f"{kind}.{name}": each[2:] for (kind, name), each in found.items()}
-    for name in REGIONS:
-        stages, whole = (statistics.median(measured[f"{kind}.{name}"]) for kind in KINDS)
-        measured[f"ratio.{name}"] = [stages / whole]
     return {"size": str(size), "threads": threads, "load": os.getloadavg()[0], "measured": measured}
 
 
@@ -224,14 +223,16 @@ def report(result: dict[str, Any]) -> str:
     lines += [
         "", "## Time of a call", "",
         f"Milliseconds: medians of {RUNS} interleaved calls in each of {ROUNDS} processes, of the processor on one "
-        "thread and by the clock on two, and the median of the ratios of each process.", "",
+        "thread and by the clock on two. The ratio of each process is in brackets.", "",
         "| size | threads | gradient | whole | ratio | curved | whole | ratio | load |", "|---" * 9 + "|",
     ]  # fmt: skip
     for row in result["time"]:
         cells = []
         for name in REGIONS:
             cells += [f"{_find_median(row, f'{kind}.{name}'):.1f}" for kind in KINDS]
-            cells += [f"{_find_median(row, f'ratio.{name}'):.3f}"]
+            ours, whole = (row["rounds"][f"{kind}.{name}"] for kind in KINDS)
+            alone = ", ".join(f"{a / b:.2f}" for a, b in zip(ours, whole, strict=True))
+            cells += [f"{_divide(row, name):.3f} ({alone})"]
         lines.append(f"| {row['size']} | {row['threads']} | {' | '.join(cells)} | {row['load']:.1f} |")
     lines += ["", "## Peak memory beyond the arguments", "", "| size | compiled and region | MiB |", "|---|---|---|"]
     lines += [f"| {row['size']} | {row['what']} | {row['bytes'] / 2**20:.1f} |" for row in result["memory"]]
@@ -252,7 +253,7 @@ def compare(result: dict[str, Any]) -> list[tuple[str, float, float]]:
         ("seconds of compilation at 2 to 48 layers, the most by the least", 1.3, max(depths) / min(depths)),
         (f"seconds of compilation at {COMPARED.layers} layers, by those of {FORMER}", 0.5, stages / former),
         *(
-            (f"time of `{name}` at {row['size']} on {row['threads']} threads", 1.02, _find_median(row, f"ratio.{name}"))
+            (f"time of `{name}` at {row['size']} on {row['threads']} threads", 1.02, _divide(row, name))
             for row in result["time"] for name in REGIONS
         ),
         *(
@@ -265,6 +266,10 @@ def compare(result: dict[str, Any]) -> list[tuple[str, float, float]]:
 def _find_median(row: dict[str, Any], name: str) -> float:
     middle: float = row["measured"][name][1]
     return middle
+
+
+def _divide(row: dict[str, Any], name: str) -> float:
+    return _find_median(row, f"stages.{name}") / _find_median(row, f"whole.{name}")
 
 
 if __name__ == "__main__":

