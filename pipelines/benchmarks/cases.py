@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from peers import SOAPS, Build, list_missing
+from peers import PEERS, PERIOD, Peer, list_missing
 from torch import Tensor, nn
 
 from gnflow import trees
@@ -18,7 +18,6 @@ from gnflow.optim.stacks import Stacks
 
 DECODERS = ((12, 256), (6, 512))
 BASES = (128, 256, 512, 1024, 2048)
-PERIOD = 10
 GRADIENTS = 5
 TARGET_MUON, TARGET_MUON_BFLOAT16, TARGET_SOAP, TARGET_RMNP = 0.7, 0.8, 0.6, 1 / 13
 SAVINGS: tuple[dict[str, object], ...] = (
@@ -50,9 +49,9 @@ def cases(device: str, decoders: tuple[tuple[int, int], ...], bases: tuple[int, 
         yield _muon_in_bfloat16(shapes, size, device, compiled=False)
         yield _muon_in_bfloat16(shapes, size, device, compiled=True)
         yield _muon_unstacked(shapes, size, device)
-        for name, build in SOAPS.items():
+        for name, peer in PEERS.items():
             if name not in list_missing():
-                yield _soap(shapes, size, device, name, build)
+                yield _soap(shapes, size, device, name, peer)
         for options in SAVINGS:
             yield _soap_saving(shapes, size, device, options)
         yield _rmnp(shapes, size, device, TARGET_RMNP if width >= 512 else None)
@@ -108,16 +107,16 @@ def _muon_in_bfloat16(shapes: dict[str, tuple[int, int]], size: str, device: str
     )
 
 
-def _soap(shapes: dict[str, tuple[int, int]], size: str, device: str, peer: str, build: Build) -> Case:
+def _soap(shapes: dict[str, tuple[int, int]], size: str, device: str, name: str, peer: Peer) -> Case:
     weights, gradients = _draw(shapes, device), [_draw(shapes, device) for _ in range(GRADIENTS)]
-    theirs = [nn.Parameter(w.clone()) for w in weights.values()]
+    theirs, period = [nn.Parameter(w.clone()) for w in weights.values()], peer.period
     return Case(
-        f"SOAP's mean step over {PERIOD} : {peer}.SOAP",
+        f"SOAP's {f'mean step over {period}' if period > 1 else 'step, bases at each'} : {name}.SOAP",
         size,
-        stepper(soap(1e-3, precondition_frequency=PERIOD), weights, gradients, PERIOD),
-        _steps_of(build(theirs, PERIOD), theirs, gradients, PERIOD),
-        PERIOD,
-        TARGET_SOAP if peer == "pytorch_optimizer" else None,
+        stepper(soap(1e-3, precondition_frequency=period), weights, gradients, period),
+        _steps_of(peer.build(theirs, period), theirs, gradients, period),
+        period,
+        TARGET_SOAP if name == "pytorch_optimizer" else None,
     )
 
 

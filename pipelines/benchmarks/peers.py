@@ -1,13 +1,25 @@
 """SOAP of other packages, as far as they are installed."""
 
+import typing
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 RATE = 1e-3
+PERIOD = 10
+
+
+class Peer(NamedTuple):
+    """A SOAP that ours is compared with."""
+
+    build: Callable[[list[nn.Parameter], int], torch.optim.Optimizer]
+    """(parameters, steps between two computations of the bases) -> the optimizer."""
+    period: int = PERIOD
+    """Steps between two computations of the bases, for both."""
 
 
 def _build_pytorch_optimizer(params: list[nn.Parameter], period: int) -> torch.optim.Optimizer:
@@ -22,20 +34,20 @@ def _build_heavyball(params: list[nn.Parameter], period: int) -> torch.optim.Opt
 
 
 def _build_emerging_optimizers(params: list[nn.Parameter], period: int) -> torch.optim.Optimizer:
-    # It has no period: it computes bases at every step.
-    return import_module("emerging_optimizers.legacy_soap").SOAP(params, lr=RATE)
+    if not hasattr(typing, "override"):
+        # The package asks for Python 3.12. This decorator, which does nothing, is all that it uses of 3.12.
+        typing.override = lambda method: method  # type: ignore[attr-defined]  # Python 3.11 has none
+    return import_module("emerging_optimizers.soap").SOAP(params, lr=RATE)
 
 
-Build = Callable[[list[nn.Parameter], int], torch.optim.Optimizer]
-
-SOAPS: dict[str, Build] = {
-    "pytorch_optimizer": _build_pytorch_optimizer,
-    "heavyball": _build_heavyball,
-    "emerging_optimizers": _build_emerging_optimizers,
+PEERS = {
+    "pytorch_optimizer": Peer(_build_pytorch_optimizer),
+    "heavyball": Peer(_build_heavyball),
+    "emerging_optimizers": Peer(_build_emerging_optimizers, period=1),  # it computes bases at every step
 }
-"""Package -> a function of (parameters, updates between two computations of a basis) that makes its SOAP."""
+"""By package."""
 
 
 def list_missing() -> list[str]:
     """Return the packages that are not installed."""
-    return [name for name in SOAPS if find_spec(name) is None]
+    return [name for name in PEERS if find_spec(name) is None]
