@@ -1,8 +1,10 @@
 """Time of the passes of Gauss-Newton in float32 and in bfloat16; writes precision.json and precision.md.
 
-All regions are compiled, with plain attention, the same weights and the same tokens, on one thread. Their calls are
-interleaved in one process, which keeps the memory that it frees, and take time of the processor. Errors are those of
-the gradient of the convex model, at a displacement of a tenth of the spread of each matrix. Linux only.
+Each size has a process of its own, which keeps the memory that it frees. All regions are compiled, with plain
+attention, the same weights and the same tokens, on one thread. Their calls are interleaved and take time of the
+processor. `curved float32, own` multiplies with MKL, as torch does by itself; it differs from `curved float32` on
+processors of AMD (docs/decisions.md, 112). Errors are those of the gradient of the convex model, at a displacement of a
+tenth of the spread of each matrix. All takes about six minutes. Linux only.
 """
 
 import json
@@ -14,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -24,6 +27,7 @@ from curved import SMALL, Size  # noqa: E402  # a script's neighbour
 from measure import machine, quartiles  # noqa: E402
 
 from gnflow import trees  # noqa: E402
+from gnflow.compiler import products  # noqa: E402
 from gnflow.compiler.plan import plan  # noqa: E402
 from gnflow.compiler.program import Program  # noqa: E402
 from gnflow.compiler.program import compile as make_program  # noqa: E402
@@ -32,23 +36,23 @@ from gnflow.spec.experiment import Experiment  # noqa: E402
 from gnflow.train.allocator import keep_memory  # noqa: E402
 
 RUNS, TARGET = 25, 0.5
+SIZES = (SMALL, SMALL._replace(width=512))
 FORMS = {"float32": ("float32", "exact"), "difference": ("float32", "difference"), "bfloat16": ("bfloat16", "exact")}
 COLUMNS = (
-    "gradient float32", "curved float32", "curved difference", "gradient bfloat16", "curved bfloat16",
-    "product float32", "product bfloat16", "value",
+    "gradient float32", "curved float32", "curved float32, own", "curved difference",
+    "gradient bfloat16", "curved bfloat16", "product float32", "product bfloat16", "value",
 )  # fmt: skip
 
 
 def main(folder: Path = HERE) -> None:
-    """Measure in a fresh process, and write the report."""
-    done = subprocess.run([sys.executable, __file__, "measure"], stdout=subprocess.PIPE, text=True, check=True)
-    result: dict[str, Any] = {"machine": machine(), **json.loads(done.stdout)}
+    """Measure each size in a fresh process, and write the report."""
+    result: dict[str, Any] = {"machine": machine(), "sizes": [_measure_alone(size) for size in SIZES]}
     (folder / "precision.json").write_text(json.dumps(result, indent=2) + "\n")
     (folder / "precision.md").write_text(report(result))
     print(report(result))
 
 
-def measure(size: Size = SMALL) -> dict[str, object]:
+def measure(size: Size) -> dict[str, object]:
     """Return milliseconds (quartiles) of each region, ratios of their medians, and errors of bfloat16."""
     keep_memory()
     torch.set_num_threads(1)
@@ -65,6 +69,10 @@ def measure(size: Size = SMALL) -> dict[str, object]:
         if name != "difference":
             calls[f"gradient {name}"] = lambda objective=objective: objective.gradient(anchor, tokens)
             calls[f"product {name}"] = lambda objective=objective: objective.product(along, anchor, tokens)
+    own = _make(size, *FORMS["float32"]).objective
+    with patch.object(products, "prefers_onednn", return_value=False):  # asked by what compiles, in the first call
+        own.curved(params, anchor, tokens)
+    calls["curved float32, own"] = lambda: own.curved(params, anchor, tokens)
     model = programs["float32"].objective.build_model(anchor)
     calls["value"] = lambda: model.value(params, tokens)
     found: dict[str, list[float]] = {name: [] for name in calls}
@@ -76,6 +84,7 @@ def measure(size: Size = SMALL) -> dict[str, object]:
     middle = {name: statistics.median(each[2:]) for name, each in found.items()}
     pairs = {
         "curved, bfloat16 : float32": ("curved bfloat16", "curved float32"),
+        "curved, bfloat16 : float32 with torch's own products": ("curved bfloat16", "curved float32, own"),
         "product, bfloat16 : float32": ("product bfloat16", "product float32"),
         "gradient, bfloat16 : float32": ("gradient bfloat16", "gradient float32"),
         "curved : gradient, float32": ("curved float32", "gradient float32"),
@@ -85,7 +94,7 @@ def measure(size: Size = SMALL) -> dict[str, object]:
     }
     results = {name: call() for name, call in calls.items()}
     return {
-        "size": str(size), "runs": RUNS, "load": os.getloadavg()[0],
+        "size": str(size), "load": os.getloadavg()[0],
         "milliseconds": {name: quartiles(found[name][2:]) for name in COLUMNS},
         "ratio": {what: middle[one] / middle[two] for what, (one, two) in pairs.items()},
         "error": {
@@ -97,20 +106,35 @@ def measure(size: Size = SMALL) -> dict[str, object]:
 
 
 def report(result: dict[str, Any]) -> str:
-    """Write the results in Markdown."""
-    about = result["machine"]
+    """Write the results in Markdown, with a column for each size."""
+    about, sizes = result["machine"], result["sizes"]
+
+    def write_rows(key: str, form: Callable[[Any], str]) -> list[str]:
+        return [f"| {name} | {' | '.join(form(each[key][name]) for each in sizes)} |" for name in sizes[0][key]]
+
+    names, line = " | ".join(each["size"] for each in sizes), "|---" * (1 + len(sizes)) + "|"
+    loads = " and ".join(f"{each['load']:.1f}" for each in sizes)
     lines = [
         "# Gauss-Newton in float32 and in bfloat16", "",
-        f"{about['date']}, {about['cpu']}, {about['cores']} cores, torch {about['torch']}. {result['size']}, compiled, "
-        f"one thread, medians (and quartiles) of {result['runs']} interleaved calls, load {result['load']:.1f}. "
+        f"{about['date']}, {about['cpu']}, {about['cores']} cores, torch {about['torch']}. Compiled, one thread, "
+        f"medians (and quartiles) of {RUNS} interleaved calls, load {loads}. "
         f"`curved` in bfloat16 should take at most {TARGET} of its time in float32.", "",
-        "| region | ms of the processor |", "|---|---|",
-        *(f"| {name} | {m:.0f} ({low:.0f} to {high:.0f}) |" for name, (low, m, high) in result["milliseconds"].items()),
-        "", "| ratio | found |", "|---|---|", *(f"| {what} | {ratio:.2f} |" for what, ratio in result["ratio"].items()),
-        "", "| relative error of bfloat16 | norm |", "|---|---|",
-        *(f"| {what} | {error:.4f} |" for what, error in result["error"].items()),
+        f"| ms of the processor | {names} |", line,
+        *write_rows("milliseconds", lambda each: f"{each[1]:.0f} ({each[0]:.0f} to {each[2]:.0f})"),
+        "", f"| ratio | {names} |", line, *write_rows("ratio", lambda each: f"{each:.3f}"),
+        "", f"| relative error of bfloat16, by the norm | {names} |", line,
+        *write_rows("error", lambda each: f"{each:.4f}"),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _measure_alone(size: Size) -> dict[str, Any]:
+    """Run `measure(size)` in a fresh process."""
+    done = subprocess.run(
+        [sys.executable, __file__, json.dumps(size)], stdout=subprocess.PIPE, text=True, check=True
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def _compare(found: Params, expected: Params) -> float:
@@ -129,7 +153,7 @@ def _make(size: Size, precision: str, tangent: str) -> Program:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["measure"]:
-        print(json.dumps(measure()))
+    if len(sys.argv) > 1:
+        print(json.dumps(measure(Size(*json.loads(sys.argv[1])))))
     else:
         main()

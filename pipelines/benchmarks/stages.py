@@ -2,10 +2,10 @@
 
 The model as one graph is what gnflow compiled before; it is here as the other side of the comparison. Seconds of
 compilation are also measured with a library for each kernel, which is how Inductor builds them. Every measurement has a
-process of its own, and those of compilation and of calls are made in three rounds. Compilation starts with nothing
-cached and is measured in seconds of the processor, those of the C++ compiler included. Before it a trivial function is
-compiled, which takes the time that every process needs once. Two processes run at a time where no clock is read. Calls
-are interleaved. Memory is measured as in curved.py. All takes about half an hour on two idle cores. Linux only.
+process of its own, and all are made in three rounds. Compilation starts with nothing cached and is measured in seconds
+of the processor, those of the C++ compiler included. Before it a trivial function is compiled, which takes the time
+that every process needs once. Two processes run at a time where no clock is read. Calls are interleaved. Memory is
+measured as in curved.py. All takes about half an hour on two idle cores. Linux only.
 """
 
 import json
@@ -74,7 +74,9 @@ def main(folder: Path = HERE) -> None:
         result = {
             "machine": machine(),
             "compile": merge(pool.map(lambda case: _measure_alone("compilation", *case), cold * ROUNDS), len(cold)),
-            "memory": list(pool.map(lambda case: _measure_alone("memory", *case, cache=cache), peaks)),
+            "memory": merge(
+                pool.map(lambda case: _measure_alone("memory", *case, cache=cache), peaks * ROUNDS), len(peaks)
+            ),
             "time": merge((_measure_alone("times", *case, cache=cache) for case in timed * ROUNDS), len(timed)),
         }
     (folder / "stages.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -135,7 +137,7 @@ def memory(size: Size, what: str) -> dict[str, object]:
     call = _make_calls(size, kind)[name]
     for _ in range(2):
         call()
-    return {"size": str(size), "what": what, "bytes": held(call)}
+    return {"size": str(size), "what": what, "load": os.getloadavg()[0], "measured": {"bytes": [held(call)]}}
 
 
 def _make_calls(size: Size, kind: str) -> Calls:
@@ -234,8 +236,14 @@ def report(result: dict[str, Any]) -> str:
             alone = ", ".join(f"{a / b:.2f}" for a, b in zip(ours, whole, strict=True))
             cells += [f"{_divide(row, name):.3f} ({alone})"]
         lines.append(f"| {row['size']} | {row['threads']} | {' | '.join(cells)} | {row['load']:.1f} |")
-    lines += ["", "## Peak memory beyond the arguments", "", "| size | compiled and region | MiB |", "|---|---|---|"]
-    lines += [f"| {row['size']} | {row['what']} | {row['bytes'] / 2**20:.1f} |" for row in result["memory"]]
+    lines += [
+        "", "## Peak memory beyond the arguments", "",
+        f"MiB: the median of {ROUNDS} processes, and each in brackets.", "",
+        "| size | compiled and region | MiB |", "|---|---|---|",
+    ]  # fmt: skip
+    for row in result["memory"]:
+        alone = ", ".join(f"{each / 2**20:.1f}" for each in row["rounds"]["bytes"])
+        lines.append(f"| {row['size']} | {row['what']} | {_find_median(row, 'bytes') / 2**20:.1f} ({alone}) |")
     return "\n".join(lines) + "\n"
 
 
@@ -244,7 +252,7 @@ def compare(result: dict[str, Any]) -> list[tuple[str, float, float]]:
     seconds = {(row["size"], row["kind"]): _find_median(row, "both") for row in result["compile"]}
     depths = [seconds[str(size), "stages"] for size in COMPILED]
     stages, former = (seconds[str(COMPARED), kind] for kind in ("stages", FORMER))
-    peaks = {(row["size"], row["what"]): row["bytes"] for row in result["memory"]}
+    peaks = {(row["size"], row["what"]): _find_median(row, "bytes") for row in result["memory"]}
 
     def divide_peaks(size: Size, name: str) -> float:
         return peaks[str(size), f"stages.{name}"] / peaks[str(size), f"whole.{name}"]

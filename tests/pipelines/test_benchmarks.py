@@ -57,7 +57,7 @@ def test_the_stage_writes_what_the_script_does() -> None:
 def curved(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(FOLDER))
     yield importlib.import_module("curved")
-    for name in ("curved", "measure", "cases"):
+    for name in ("curved", "measure", "cases", "peers", "stages", "precision", "nanogpt"):
         sys.modules.pop(name, None)
 
 
@@ -90,6 +90,14 @@ def test_the_published_page_is_the_report_of_the_published_figures(curved: Modul
         assert row["flops"] == {"curved": pytest.approx(5 / 3), "difference": pytest.approx(4 / 3)}
     for row in stored["memory"]:
         assert row["ratio"] == {name: pytest.approx(row[name] / row["gradient"]) for name in curved.MODELS}
+
+
+@pytest.mark.usefixtures("curved")
+@pytest.mark.parametrize("name", ["results", "stages", "precision", "nanogpt"])
+def test_every_page_is_the_report_of_its_figures(name: str) -> None:
+    script = importlib.import_module("measure" if name == "results" else name)
+    stored = json.loads((FOLDER / f"{name}.json").read_text())
+    assert script.report(stored) == (FOLDER / f"{name}.md").read_text()
 
 
 def test_the_stage_of_curved_writes_what_the_script_does() -> None:
