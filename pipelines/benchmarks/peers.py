@@ -37,7 +37,9 @@ def _build_emerging_optimizers(params: list[nn.Parameter], period: int) -> torch
     if not hasattr(typing, "override"):
         # The package asks for Python 3.12. This decorator, which does nothing, is all that it uses of 3.12.
         typing.override = lambda method: method  # type: ignore[attr-defined]  # Python 3.11 has none
-    return import_module("emerging_optimizers.soap").SOAP(params, lr=RATE)
+    # Its own choice is TF32, which the others do not use.
+    exact = {"fp32_matmul_prec": "highest", "qr_fp32_matmul_prec": "highest"}
+    return import_module("emerging_optimizers.soap").SOAP(params, lr=RATE, **exact)
 
 
 PEERS = {
