@@ -11,7 +11,6 @@ the next call cost what the machine pleases. Linux only.
 import json
 import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -22,7 +21,8 @@ import torch
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from measure import machine, quartiles, timed  # noqa: E402  # a script's neighbour
+from alone import measure_alone  # noqa: E402  # a script's neighbour
+from measure import machine, quartiles, timed  # noqa: E402
 
 from gnflow.compiler.plan import Plan, plan  # noqa: E402
 from gnflow.compiler.program import compile as make_program  # noqa: E402
@@ -58,7 +58,9 @@ def main(folder: Path = HERE, time: dict[Size, float] = TIME, memory: dict[Size,
     result = {
         "machine": machine(),
         "time": [
-            _child("times", size, threads) | {"target": target} for size, target in time.items() for threads in THREADS
+            measure_alone(__file__, "times", size, threads) | {"target": target}
+            for size, target in time.items()
+            for threads in THREADS
         ],
         "memory": [_memory(size, target) for size, target in memory.items()],
     }
@@ -108,7 +110,9 @@ def held(function: Callable[[], object]) -> int:
 
 
 def _memory(size: Size, target: float) -> dict[str, Any]:
-    found = {region: _child("peak", size, region)["bytes"] for region in REGIONS}
+    found = {
+        region: measure_alone(__file__, "peak", size, region, environment=ALLOCATOR)["bytes"] for region in REGIONS
+    }
     return {
         "size": str(size),
         **found,
@@ -141,20 +145,6 @@ def _planned(size: Size, tangent: str) -> Plan:
         "training": {"steps": 1, "rows": size.rows, "device": "cpu"},
     }
     return plan(Experiment.model_validate(tree), "plain")
-
-
-def _child(function: str, size: Size, argument: int | str) -> dict[str, Any]:
-    """`function(size, argument)` in a fresh process."""
-    done = subprocess.run(
-        [sys.executable, __file__, function, json.dumps(size), str(argument)],
-        env={**os.environ, **(ALLOCATOR if function == "peak" else {})},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    print(function, size, argument, done.stdout.strip(), flush=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 def _status(name: str) -> int:

@@ -10,7 +10,6 @@ tenth of the spread of each matrix. All takes about six minutes. Linux only.
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +22,8 @@ import torch
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from curved import SMALL, Size  # noqa: E402  # a script's neighbour
+from alone import measure_alone  # noqa: E402  # a script's neighbour
+from curved import SMALL, Size  # noqa: E402
 from measure import machine, quartiles  # noqa: E402
 
 from gnflow import trees  # noqa: E402
@@ -46,7 +46,7 @@ COLUMNS = (
 
 def main(folder: Path = HERE) -> None:
     """Measure each size in a fresh process, and write the report."""
-    result: dict[str, Any] = {"machine": machine(), "sizes": [_measure_alone(size) for size in SIZES]}
+    result: dict[str, Any] = {"machine": machine(), "sizes": [measure_alone(__file__, size) for size in SIZES]}
     (folder / "precision.json").write_text(json.dumps(result, indent=2) + "\n")
     (folder / "precision.md").write_text(report(result))
     print(report(result))
@@ -126,15 +126,6 @@ def report(result: dict[str, Any]) -> str:
         *write_rows("error", lambda each: f"{each:.4f}"),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
-
-
-def _measure_alone(size: Size) -> dict[str, Any]:
-    """Run `measure(size)` in a fresh process."""
-    done = subprocess.run(
-        [sys.executable, __file__, json.dumps(size)], stdout=subprocess.PIPE, text=True, check=True
-    )  # fmt: skip
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 def _compare(found: Params, expected: Params) -> float:

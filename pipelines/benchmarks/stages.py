@@ -12,7 +12,6 @@ import json
 import os
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +27,8 @@ from torch import Tensor
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from curved import ALLOCATOR, held  # noqa: E402  # a script's neighbour
+from alone import measure_alone  # noqa: E402  # a script's neighbour
+from curved import ALLOCATOR, held  # noqa: E402
 from measure import machine, quartiles  # noqa: E402
 
 from gnflow import trees  # noqa: E402
@@ -196,15 +196,9 @@ def _processor_seconds() -> float:
 def _measure_alone(function: str, size: Size, argument: int | str, cache: str | None = None) -> dict[str, Any]:
     """Run `function(size, argument)` in a fresh process with this cache of compiled graphs, or with an empty one."""
     with tempfile.TemporaryDirectory() as empty:
-        environment = {**os.environ, **(ALLOCATOR if function == "memory" else {})}
-        environment |= {"TORCHINDUCTOR_CACHE_DIR": cache or empty, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, __file__, function, json.dumps(size), str(argument)],
-            env=environment, stdout=subprocess.PIPE, text=True, check=True,
-        )  # fmt: skip
-    print(function, size, argument, done.stdout.strip(), file=sys.stderr, flush=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+        environment = {"TORCHINDUCTOR_CACHE_DIR": cache or empty, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+        environment |= ALLOCATOR if function == "memory" else {}
+        return measure_alone(__file__, function, size, argument, environment=environment)
 
 
 def report(result: dict[str, Any]) -> str:

@@ -57,7 +57,7 @@ def test_the_stage_writes_what_the_script_does() -> None:
 def curved(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(FOLDER))
     yield importlib.import_module("curved")
-    for name in ("curved", "measure", "cases", "peers", "stages", "precision", "nanogpt"):
+    for name in ("alone", "curved", "measure", "cases", "peers", "stages", "precision", "nanogpt"):
         sys.modules.pop(name, None)
 
 
