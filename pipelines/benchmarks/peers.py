@@ -28,7 +28,7 @@ def _build_pytorch_optimizer(params: list[nn.Parameter], period: int) -> torch.o
 
 def _build_heavyball(params: list[nn.Parameter], period: int) -> torch.optim.Optimizer:
     package = import_module("heavyball")
-    # Its own choice tunes every product on the machine, which takes minutes on a CPU. It fails if torch may not compile.
+    # Its own choice tunes every product for minutes on a CPU, and fails if torch may not compile.
     package.utils.compile_mode = None if torch._dynamo.config.disable else "default"
     return package.SOAP(params, lr=RATE, precondition_frequency=period)
 
